@@ -1,0 +1,58 @@
+# Sluice. `make help` lists every target.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PKGS    := ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build daemons test race bench fuzz lint fmt vet clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## everything, from nothing: local Lightning network, gateway, model, an agent that pays and streams
+	@tools/preflight.sh go cc
+	@echo "==> building bin/gateway and bin/agent-client (a first build takes some minutes)"
+	@$(MAKE) --no-print-directory build
+	@echo "==> running the demo"
+	@bin/gateway demo --once
+
+build: ## build bin/gateway and bin/agent-client
+	@tools/preflight.sh go cc
+	$(GO) build -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/gateway ./cmd/agent-client
+
+daemons: build ## build the pinned lnd and btcd into the user cache (5 to 6 minutes the first time)
+	@bin/gateway demo-daemons
+
+test: ## all tests, against real lnd, btcd and PostgreSQL
+	@tools/preflight.sh go cc postgres
+	@echo "==> making sure of the Lightning daemons (the first build takes 5 to 6 minutes)"
+	@$(MAKE) --no-print-directory daemons
+	@echo "==> go test"
+	$(GO) test -timeout 20m $(PKGS)
+
+race: ## all tests again under the race detector
+	@tools/preflight.sh go cc postgres
+	$(GO) test -race -timeout 30m $(PKGS)
+
+bench: ## the benchmarks
+	@tools/preflight.sh go cc postgres
+	$(GO) test -run '^$$' -bench . -benchmem $(PKGS)
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s) each
+	@tools/preflight.sh go cc
+	@tools/fuzz.sh $(or $(FUZZTIME),30s)
+
+lint: vet ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "run gofmt on: $$unformatted"; exit 1; fi
+	@mkdir -p bin && cd tools/lint && $(GO) build -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck $(PKGS)
+
+vet: ## go vet
+	$(GO) vet $(PKGS)
+
+fmt: ## gofmt everything
+	gofmt -w $$(git ls-files '*.go')
+
+clean: ## remove what the build made
+	rm -rf bin
