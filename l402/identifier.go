@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 )
 
 // IdentifierSize is the length in bytes of an encoded Identifier: a version
@@ -33,14 +34,24 @@ func NewTokenID() TokenID {
 
 // ParseTokenID reads 64 hex digits.
 func ParseTokenID(s string) (TokenID, error) {
-	var t TokenID
+	b, err := parseHex32(s)
+	if err != nil {
+		return TokenID{}, fmt.Errorf("token id: %w", err)
+	}
+	return b, nil
+}
+
+// parseHex32 reads exactly 64 hex digits of either case. Its error does not
+// repeat them, since they may be a secret.
+func parseHex32(s string) ([32]byte, error) {
+	var b [32]byte
 	if len(s) != 64 {
-		return t, fmt.Errorf("token id: want 64 hex digits, got %d characters", len(s))
+		return b, fmt.Errorf("want 64 hex digits, got %d characters", len(s))
 	}
-	if _, err := hex.Decode(t[:], []byte(s)); err != nil {
-		return t, errors.New("token id: want 64 hex digits")
+	if _, err := hex.Decode(b[:], []byte(s)); err != nil {
+		return [32]byte{}, errors.New("want 64 hex digits")
 	}
-	return t, nil
+	return b, nil
 }
 
 // PaymentHash is the SHA-256 of a Preimage and names one invoice.
@@ -48,6 +59,15 @@ type PaymentHash [32]byte
 
 // String renders the hash in lower-case hex; it is no secret.
 func (h PaymentHash) String() string { return hex.EncodeToString(h[:]) }
+
+// ParsePaymentHash reads 64 hex digits.
+func ParsePaymentHash(s string) (PaymentHash, error) {
+	b, err := parseHex32(s)
+	if err != nil {
+		return PaymentHash{}, fmt.Errorf("payment hash: %w", err)
+	}
+	return b, nil
+}
 
 // Preimage proves a payment. Whoever holds it together with the macaroon owns
 // the account, so it prints nothing useful; Hex is the explicit way out.
@@ -58,6 +78,15 @@ func NewPreimage() Preimage {
 	var p Preimage
 	rand.Read(p[:])
 	return p
+}
+
+// ParsePreimage reads 64 hex digits. Its error does not repeat them.
+func ParsePreimage(s string) (Preimage, error) {
+	b, err := parseHex32(s)
+	if err != nil {
+		return Preimage{}, fmt.Errorf("preimage: %w", err)
+	}
+	return b, nil
 }
 
 // Hash returns the payment hash that p proves.
@@ -74,6 +103,15 @@ func (p Preimage) GoString() string { return p.String() }
 
 // Format redacts the secret under every verb, %x included.
 func (p Preimage) Format(f fmt.State, _ rune) { f.Write([]byte(p.String())) }
+
+// LogValue redacts the secret in structured logs.
+func (p Preimage) LogValue() slog.Value { return slog.StringValue(p.String()) }
+
+// MarshalText always fails, so that no encoder writes the secret (or, worse,
+// loses it) by accident: store Hex.
+func (p Preimage) MarshalText() ([]byte, error) {
+	return nil, errors.New("a preimage is a secret: encode it with Hex")
+}
 
 // Identifier is the public head of a macaroon.
 type Identifier struct {

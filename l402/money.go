@@ -46,21 +46,28 @@ func (m Msat) String() string { return strconv.FormatInt(int64(m), 10) + " msat"
 // sign, no leading zeros, within 0..MaxMsat. It is the strict form that
 // caveats and headers use.
 func ParseMsat(s string) (Msat, error) {
-	if s == "" || len(s) > 19 || (len(s) > 1 && s[0] == '0') {
-		return 0, fmt.Errorf("%q is not a number of msat: %w", clip(s), ErrMsatRange)
-	}
-	var n int64
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c < '0' || c > '9' || n > math.MaxInt64/10-1 {
-			return 0, fmt.Errorf("%q is not a number of msat: %w", clip(s), ErrMsatRange)
-		}
-		n = n*10 + int64(c-'0')
-	}
-	if !Msat(n).Valid() {
-		return 0, fmt.Errorf("%q msat: %w", s, ErrMsatRange)
+	n, ok := parseDecimal(s, int64(MaxMsat))
+	if !ok {
+		return 0, fmt.Errorf("%q is not a number of msat within 0..%d: %w", clip(s), int64(MaxMsat), ErrMsatRange)
 	}
 	return Msat(n), nil
+}
+
+// parseDecimal reads a number within 0..limit, written in the only way that
+// strconv.FormatInt would: no sign, no leading zeros, nothing around it.
+func parseDecimal(s string, limit int64) (int64, bool) {
+	if s == "" || s[0] == '0' && len(s) > 1 {
+		return 0, false
+	}
+	var n int64
+	for i := range len(s) {
+		d := int64(s[i]) - '0'
+		if d < 0 || d > 9 || n > (limit-d)/10 {
+			return 0, false
+		}
+		n = n*10 + d
+	}
+	return n, true
 }
 
 // clip shortens hostile input before it goes into an error.
