@@ -1,0 +1,147 @@
+// Package archtest keeps the import rules of ARCHITECTURE.md: who may know
+// whom, each with its reason.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed lists, for each room, the rooms of this module it may import
+// directly. A room is a package and everything below it; the longest match
+// counts.
+var allowed = map[string][]string{
+	"l402":                      {},
+	"l402/client":               {"l402"},
+	"l402/client/lndwallet":     {"l402", "l402/client", "internal/lightning"},
+	"pricing":                   {"l402"},
+	"metering":                  {"l402", "pricing"},
+	"metering/chat":             {"l402", "pricing", "metering"},
+	"backends/gpu":              {},
+	"migrations":                {},
+	"internal/config":           {"l402", "pricing"},
+	"internal/lightning":        {"l402"},
+	"internal/store":            {"l402", "pricing", "metering", "migrations"},
+	"internal/gateway":          {"l402", "pricing", "metering", "backends/gpu"},
+	"internal/devnet":           {"l402", "internal/lightning"},
+	"internal/devnet/inference": {},
+	"internal/demo":             {"l402", "l402/client", "internal/lightning", "internal/devnet"},
+	"internal/archtest":         {},
+	"cmd/gateway":               {"l402", "pricing", "metering", "backends/gpu", "internal"},
+	"cmd/agent-client":          {"l402", "internal/lightning"},
+}
+
+// forbidden lists modules that a room must not reach even indirectly.
+var forbidden = []struct {
+	room, module, reason string
+}{
+	{"l402", "github.com/lightningnetwork/lnd/lnrpc", "the protocol must build without lnd's protobuf replace"},
+	{"l402", "github.com/gin-gonic/gin", "the protocol is no web server"},
+	{"l402/client", "github.com/gin-gonic/gin", "an agent's developer embeds the SDK"},
+	{"l402/client", "github.com/jackc/pgx", "an agent's developer embeds the SDK"},
+	{"l402/client", "github.com/lightningnetwork/lnd/lnrpc", "an agent's developer embeds the SDK without lnd's protobuf replace"},
+	{"pricing", "net/http", "prices are pure: no I/O"},
+	{"metering", "net/http", "money knows nothing of HTTP"},
+	{"metering", "github.com/jackc/pgx", "the ledger decides, the stores write"},
+	{"internal/gateway", "sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
+	{"internal/gateway", "sluice/internal/lightning", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
+	{"internal/gateway", "github.com/lightningnetwork/lnd", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
+	{"cmd/agent-client", "github.com/gin-gonic/gin", "the buyer's binary serves nothing"},
+	{"cmd/agent-client", "github.com/jackc/pgx", "the buyer's binary keeps no ledger"},
+}
+
+type listed struct {
+	ImportPath string
+	GoFiles    []string
+	Imports    []string
+	Deps       []string
+}
+
+func packages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,GoFiles,Imports,Deps", "sluice/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var list []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+// room returns the longest entry of allowed that holds the package.
+func room(path string) string {
+	best := ""
+	for r := range allowed {
+		if within(path, r) && len(r) > len(best) {
+			best = r
+		}
+	}
+	return best
+}
+
+func within(path, room string) bool {
+	return path == room || strings.HasPrefix(path, room+"/")
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	for _, p := range packages(t) {
+		path := strings.TrimPrefix(p.ImportPath, "sluice/")
+		here := room(path)
+		if here == "" {
+			t.Errorf("%s is in no room: add it to the table and to ARCHITECTURE.md", path)
+			continue
+		}
+		for _, imp := range p.Imports {
+			imp, ours := strings.CutPrefix(imp, "sluice/")
+			if !ours || within(imp, here) {
+				continue
+			}
+			if !slices.ContainsFunc(allowed[here], func(r string) bool {
+				return room(imp) == r || (r == "internal" && within(imp, r)) || (within(imp, r) && room(imp) == r)
+			}) {
+				t.Errorf("%s must not import %s", path, imp)
+			}
+		}
+	}
+}
+
+func TestForbiddenDependencies(t *testing.T) {
+	for _, p := range packages(t) {
+		path := strings.TrimPrefix(p.ImportPath, "sluice/")
+		for _, rule := range forbidden {
+			if room(path) != rule.room {
+				continue
+			}
+			for _, dep := range p.Deps {
+				if within(dep, rule.module) {
+					t.Errorf("%s depends on %s: %s", path, dep, rule.reason)
+				}
+			}
+		}
+	}
+}
+
+func TestGinStaysInOneFile(t *testing.T) {
+	out, err := exec.Command("grep", "-rl", "--include=*.go", `"github.com/gin-gonic/gin"`, "../..").Output()
+	if err != nil {
+		t.Fatalf("no file imports gin: %v", err)
+	}
+	files := strings.Fields(string(out))
+	files = slices.DeleteFunc(files, func(f string) bool { return strings.HasSuffix(f, "archtest_test.go") })
+	if len(files) != 1 {
+		t.Errorf("gin is the URL map and nothing else, so it is imported once; found in %v", files)
+	}
+}
