@@ -1,0 +1,135 @@
+package inference
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// script hands out the plan of each chat request.
+type script struct {
+	mu    sync.Mutex
+	first []*plan
+	rest  *plan
+}
+
+func newScript(rest string, first []string) (*script, error) {
+	s := &script{}
+	var err error
+	if s.rest, err = parseFaults(rest); err != nil {
+		return nil, err
+	}
+	for _, list := range first {
+		p, err := parseFaults(list)
+		if err != nil {
+			return nil, err
+		}
+		s.first = append(s.first, p)
+	}
+	return s, nil
+}
+
+func (s *script) next() *plan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.first) == 0 {
+		return s.rest
+	}
+	p := s.first[0]
+	s.first = s.first[1:]
+	return p
+}
+
+func (s *script) standing() *plan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rest
+}
+
+// Faults sets the faults of every request from now on, and drops what is left
+// of a script: a comma-separated list of the names in faults.go, such as
+// "no-usage, cut:5"; "" for none. It fails for an unknown name or argument.
+func (s *Server) Faults(list string) error {
+	p, err := parseFaults(list)
+	if err != nil {
+		return fmt.Errorf("inference server: %w", err)
+	}
+	s.script.mu.Lock()
+	defer s.script.mu.Unlock()
+	s.script.first, s.script.rest = nil, p
+	return nil
+}
+
+// planFor gives the faults of one chat request: those of its own header where
+// that is allowed, else those of the script.
+func (s *Server) planFor(r *http.Request) (*plan, error) {
+	if own := r.Header.Get("X-Fault"); own != "" && s.cfg.AllowFaults {
+		p, err := parseFaults(own)
+		if err != nil {
+			return nil, badRequest("X-Fault: %v", err)
+		}
+		return p, nil
+	}
+	return s.script.next(), nil
+}
+
+// beforeAnswer does what the plan has before the first byte. It reports
+// whether the request is over, or to be dropped.
+func (p *plan) beforeAnswer(w http.ResponseWriter, r *http.Request) (over bool) {
+	if p.stallHeaders != nil && stall(r.Context(), *p.stallHeaders) != nil {
+		return false // the client is gone: an ordinary cancellation
+	}
+	if p.hopHeaders {
+		h := w.Header()
+		h.Set("Connection", "X-Hop, keep-alive")
+		h.Set("Keep-Alive", "timeout=5")
+		h.Set("X-Hop", "1")
+		h.Set("Proxy-Authenticate", "Basic")
+		h.Set("Proxy-Connection", "keep-alive")
+		h.Set("Upgrade", "h2c")
+		h.Set("Te", "trailers")
+	}
+	switch {
+	case p.drop:
+		return true
+	case p.redirect != "":
+		http.Redirect(w, r, p.redirect, http.StatusFound)
+	case p.status != 0:
+		if p.retryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(p.retryAfter))
+		}
+		writeError(w, &apiError{p.status, "ScriptedError", "scripted fault"})
+	default:
+		return false
+	}
+	return true
+}
+
+// stall waits for d, or until the client hangs up when d is 0.
+func stall(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return pause(ctx, d)
+}
+
+// abort closes the connection under an answer that is not at its end, with a
+// TCP reset where that is wanted and possible.
+func abort(w http.ResponseWriter, reset bool) {
+	if reset {
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			if tcp, ok := conn.(interface{ SetLinger(int) error }); ok {
+				_ = tcp.SetLinger(0) // on failure the close below is an orderly one
+			}
+			conn.Close()
+			return
+		}
+	}
+	// net/http's own way to close a connection, or reset an HTTP/2 stream,
+	// without ending the answer. It is recovered there and not logged.
+	panic(http.ErrAbortHandler)
+}

@@ -1,0 +1,87 @@
+package inference
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+)
+
+// errQueueFull reports that a request found no slot and no place to wait.
+var errQueueFull = errors.New("the queue is full")
+
+// slots is a weighted semaphore with a bounded first-in-first-out queue.
+type slots struct {
+	mu    sync.Mutex
+	total int
+	taken int
+	limit int       // of waiting
+	queue list.List // of *waiter
+}
+
+type waiter struct {
+	weight int
+	ready  chan struct{}
+}
+
+func newSlots(total, limit int) *slots { return &slots{total: total, limit: limit} }
+
+// acquire takes weight slots. It fails with errQueueFull at once, or with the
+// context's error when that ends first.
+func (s *slots) acquire(ctx context.Context, weight int) error {
+	s.mu.Lock()
+	if s.queue.Len() == 0 && s.taken+weight <= s.total {
+		s.taken += weight
+		s.mu.Unlock()
+		return nil
+	}
+	if s.queue.Len() >= s.limit {
+		s.mu.Unlock()
+		return errQueueFull
+	}
+	w := &waiter{weight, make(chan struct{})}
+	place := s.queue.PushBack(w)
+	s.mu.Unlock()
+
+	select {
+	case <-w.ready:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-w.ready: // both at once: give the slots back
+		s.taken -= weight
+	default:
+		s.queue.Remove(place)
+	}
+	s.admit()
+	return ctx.Err()
+}
+
+func (s *slots) release(weight int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken -= weight
+	s.admit()
+}
+
+// admit lets the head of the queue in, and the next, as far as slots go.
+func (s *slots) admit() {
+	for first := s.queue.Front(); first != nil; first = s.queue.Front() {
+		w := first.Value.(*waiter)
+		if s.taken+w.weight > s.total {
+			return
+		}
+		s.taken += w.weight
+		s.queue.Remove(first)
+		close(w.ready)
+	}
+}
+
+func (s *slots) load() (running, waiting int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken, s.queue.Len()
+}
