@@ -6,6 +6,6 @@ duration=$1
 for package in $(go list ./...); do
 	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
 		echo "==> $package $target ($duration)"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$duration" "$package"
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$duration" -fuzzminimizetime 1x "$package"
 	done
 done

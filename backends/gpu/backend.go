@@ -1,0 +1,126 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Defaults of a BackendConfig, and the bounds that hold everywhere.
+const (
+	DefaultHealthEvery      = 5 * time.Second
+	DefaultConnectTimeout   = 5 * time.Second
+	DefaultFirstByteTimeout = 5 * time.Minute // a unary answer has no first byte before it is whole
+	DefaultIdleTimeout      = time.Minute
+	MaxSlots                = 1 << 20
+)
+
+// BackendConfig describes one inference server.
+type BackendConfig struct {
+	Name string
+	// URL is scheme, host and an optional path prefix; requests' paths are
+	// appended to it. Scheme http, https (HTTP/2 where the server offers it)
+	// or h2c (HTTP/2 in the clear, known beforehand).
+	URL *url.URL
+	// APIKey is sent as a bearer token; empty: no Authorization header.
+	APIKey Secret
+	// Slots is how many requests run there at once, 1..MaxSlots.
+	Slots int
+	// HealthPath is asked with GET, any 2xx is well; empty: no active check.
+	HealthPath  string
+	HealthEvery time.Duration // zero: DefaultHealthEvery
+	// ConnectTimeout bounds the TCP connection and, once more, the TLS
+	// handshake. Zero: DefaultConnectTimeout.
+	ConnectTimeout time.Duration
+	// FirstByteTimeout bounds the time from having a connection to the header
+	// of the answer. Zero: DefaultFirstByteTimeout.
+	FirstByteTimeout time.Duration
+	// IdleTimeout bounds each wait for more of an answer's body. Zero:
+	// DefaultIdleTimeout.
+	IdleTimeout time.Duration
+
+	Tokenize        bool              // it has POST /tokenize
+	ContinuousUsage bool              // it understands stream_options.continuous_usage_stats
+	CapField        string            // the completion cap's name there; empty: as the client named it
+	Models          map[string]string // public model name → its name there; absent: the same
+}
+
+// Backend is one inference server of a fleet.
+type Backend struct {
+	fleet     *Fleet
+	cfg       BackendConfig
+	base      url.URL
+	transport *http.Transport
+	pools     []*Pool
+
+	// All below is guarded by fleet.mu.
+	inFlight int
+	health   health
+	comeback *time.Timer // ends an ejection
+	served   uint64      // requests that ended without a failure of the backend
+	failed   uint64      // requests that did not
+}
+
+func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
+	if cfg.Name == "" {
+		return nil, errors.New("has no name")
+	}
+	if cfg.Slots < 1 || cfg.Slots > MaxSlots {
+		return nil, fmt.Errorf("slots is %d, want 1..%d", cfg.Slots, MaxSlots)
+	}
+	if cfg.URL == nil || cfg.URL.Host == "" {
+		return nil, errors.New("url has no host")
+	}
+	if cfg.URL.User != nil || cfg.URL.RawQuery != "" || cfg.URL.Fragment != "" {
+		return nil, errors.New("url must be scheme, host and path only; give a key as api_key")
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		def   time.Duration
+	}{
+		{&cfg.HealthEvery, DefaultHealthEvery},
+		{&cfg.ConnectTimeout, DefaultConnectTimeout},
+		{&cfg.FirstByteTimeout, DefaultFirstByteTimeout},
+		{&cfg.IdleTimeout, DefaultIdleTimeout},
+	} {
+		if *d.value < 0 {
+			return nil, fmt.Errorf("negative duration %v", *d.value)
+		}
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+	}
+	b := &Backend{fleet: f, cfg: cfg, base: *cfg.URL}
+	b.base.Path = strings.TrimRight(b.base.Path, "/")
+	b.base.RawPath = ""
+	b.health.up = true // until the first check says otherwise
+	var err error
+	b.transport, err = newTransport(&b.base, cfg)
+	return b, err
+}
+
+// Name is the configured name, as the ledger and metrics show it.
+func (b *Backend) Name() string { return b.cfg.Name }
+
+// Slots is how many requests run there at once.
+func (b *Backend) Slots() int { return b.cfg.Slots }
+
+// Tokenize says whether the server counts tokens (POST /tokenize).
+func (b *Backend) Tokenize() bool { return b.cfg.Tokenize }
+
+// ContinuousUsage says whether the server can report usage in every event.
+func (b *Backend) ContinuousUsage() bool { return b.cfg.ContinuousUsage }
+
+// CapField is the server's name for the completion cap; empty: the client's.
+func (b *Backend) CapField() string { return b.cfg.CapField }
+
+// Upstream is the server's name for a public model.
+func (b *Backend) Upstream(model string) string {
+	if name, ok := b.cfg.Models[model]; ok {
+		return name
+	}
+	return model
+}

@@ -1,0 +1,148 @@
+// Package gpu keeps fleets of inference servers: it knows which of them are
+// well, how many requests each may run at once, who waits for a slot, and how
+// to talk to one so that "it never got the request" and "it may have worked
+// on it" are told apart.
+//
+// A backend is one server with a number of slots; a pool is one public model
+// and the backends that serve it. A backend may be in several pools: its slots
+// are counted once. One request goes:
+//
+//	ticket, err := fleet.Pool("llama").Admit()      // *FullError: 429, before money moves
+//	…reserve the money…                             // refused: ticket.Cancel()
+//	lease, err := ticket.Wait(ctx)                  // a slot; ErrQueueTimeout, ErrNoBackend
+//	start := time.Now()
+//	resp, err := lease.Backend().Do(ctx, "POST", "/v1/chat/completions", body, header)
+//	if errors.Is(err, gpu.ErrNotTaken) {
+//		lease, err = lease.Next(ctx)                // gives the slot back, takes one elsewhere
+//	}
+//	…stream resp.Body, close it…
+//	lease.Done(gpu.Result{Status: resp.StatusCode, Took: time.Since(start)})
+//
+// # Health
+//
+// Two judges. The active one asks HealthPath every HealthEvery; a backend that
+// fails there gets no requests at all. The passive one watches the requests: a
+// backend with several failures in a row (no connection, 5xx, a timeout, a cut
+// answer; never a 4xx) is ejected for a back-off that doubles. When every
+// backend of a pool that is actively well has been ejected, the ejections are
+// ignored and the one soonest to return is tried: a burst of errors must not
+// turn a pool off that still answers its health checks. So ErrNoBackend means
+// that the health checks fail, and nothing less.
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+)
+
+var (
+	// ErrNoBackend reports that no backend of the pool passes its health
+	// check, or, from Lease.Next, that none is left that was not tried.
+	ErrNoBackend = errors.New("no healthy backend")
+	// ErrQueueTimeout reports that no slot came free within the pool's
+	// QueueTimeout.
+	ErrQueueTimeout = errors.New("no slot came free in time")
+	// ErrSpent reports a ticket used twice.
+	ErrSpent = errors.New("ticket was already used")
+)
+
+// Config describes a fleet.
+type Config struct {
+	Backends []BackendConfig
+	Pools    []PoolConfig
+	Log      *slog.Logger // changes of health; nil: nothing is logged
+}
+
+// Fleet is all backends and pools of one process. It is safe for concurrent
+// use.
+type Fleet struct {
+	log      *slog.Logger
+	backends []*Backend
+	pools    map[string]*Pool
+	order    []*Pool // as configured, for Status
+	stop     context.CancelFunc
+	watchers sync.WaitGroup
+
+	// mu guards every counter, queue and health state of all pools and
+	// backends. One lock, because a backend's slots are shared by pools; it is
+	// held for well under a microsecond and never across I/O.
+	mu     sync.Mutex
+	seq    uint64 // of the last ticket that asked for a slot
+	closed bool
+}
+
+// NewFleet checks the configuration and builds the fleet. No connection is
+// made, and no health checked, before Start.
+func NewFleet(cfg Config) (*Fleet, error) {
+	f := &Fleet{log: cfg.Log, pools: make(map[string]*Pool, len(cfg.Pools))}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	byName := make(map[string]*Backend, len(cfg.Backends))
+	for _, bc := range cfg.Backends {
+		b, err := newBackend(f, bc)
+		if err != nil {
+			return nil, fmt.Errorf("backend %q: %w", bc.Name, err)
+		}
+		if byName[bc.Name] != nil {
+			return nil, fmt.Errorf("backend %q: configured twice", bc.Name)
+		}
+		byName[bc.Name] = b
+		f.backends = append(f.backends, b)
+	}
+	for _, pc := range cfg.Pools {
+		if err := f.addPool(pc, byName); err != nil {
+			return nil, fmt.Errorf("pool of model %q: %w", pc.Model, err)
+		}
+	}
+	return f, nil
+}
+
+// Start begins the health checks of every backend that has a HealthPath. They
+// end with ctx or with Close.
+func (f *Fleet) Start(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.stop != nil {
+		stop()
+		return
+	}
+	f.stop = stop
+	for _, b := range f.backends {
+		if b.cfg.HealthPath != "" {
+			f.watchers.Go(func() { b.watch(ctx) })
+		}
+	}
+}
+
+// Close ends the health checks, fails whoever still waits with ErrNoBackend,
+// refuses new tickets and closes idle connections. Answers being read go on.
+func (f *Fleet) Close() {
+	f.mu.Lock()
+	f.closed = true
+	if f.stop != nil {
+		f.stop()
+	}
+	for _, p := range f.order {
+		for w := p.queue.head; w != nil; w = p.queue.head {
+			p.fail(w, ErrNoBackend)
+		}
+	}
+	for _, b := range f.backends {
+		if b.comeback != nil {
+			b.comeback.Stop()
+		}
+	}
+	f.mu.Unlock()
+	f.watchers.Wait()
+	for _, b := range f.backends {
+		b.transport.CloseIdleConnections()
+	}
+}
+
+// Pool returns the pool of a public model name, or nil.
+func (f *Fleet) Pool(model string) *Pool { return f.pools[model] }

@@ -1,0 +1,295 @@
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// DefaultQueueTimeout bounds the wait for a slot.
+const DefaultQueueTimeout = 30 * time.Second
+
+// PoolConfig describes the backends of one public model.
+type PoolConfig struct {
+	Model    string
+	Backends []string // names, at least one
+	// QueueLimit is how many requests may wait beyond those that run; zero:
+	// none.
+	QueueLimit int
+	// QueueTimeout bounds the wait for a slot. Zero: DefaultQueueTimeout.
+	QueueTimeout time.Duration
+}
+
+// Pool is the backends of one model and the queue before them.
+type Pool struct {
+	fleet    *Fleet
+	cfg      PoolConfig
+	backends []*Backend
+
+	// All below is guarded by fleet.mu.
+	places  int // tickets without a slot: just admitted or in the queue
+	queue   queue
+	turn    int // where the search for the least loaded begins, so that ties rotate
+	pace    time.Duration
+	refused uint64
+}
+
+// FullError refuses a request because as many wait already as may.
+type FullError struct {
+	// RetryAfter is when a place should be free at the pool's pace: at least
+	// a second.
+	RetryAfter time.Duration
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("queue is full, try again in %v", e.RetryAfter.Round(time.Second))
+}
+
+func (f *Fleet) addPool(cfg PoolConfig, byName map[string]*Backend) error {
+	switch {
+	case cfg.Model == "":
+		return errors.New("has no model")
+	case f.pools[cfg.Model] != nil:
+		return errors.New("configured twice")
+	case len(cfg.Backends) == 0:
+		return errors.New("has no backend")
+	case cfg.QueueLimit < 0 || cfg.QueueTimeout < 0:
+		return errors.New("queue limit and timeout cannot be negative")
+	}
+	if cfg.QueueTimeout == 0 {
+		cfg.QueueTimeout = DefaultQueueTimeout
+	}
+	p := &Pool{fleet: f, cfg: cfg}
+	for _, name := range cfg.Backends {
+		b := byName[name]
+		if b == nil {
+			return fmt.Errorf("backend %q does not exist", name)
+		}
+		if contains(p.backends, b) {
+			return fmt.Errorf("backend %q is named twice", name)
+		}
+		p.backends = append(p.backends, b)
+		b.pools = append(b.pools, p)
+	}
+	f.pools[cfg.Model] = p
+	f.order = append(f.order, p)
+	return nil
+}
+
+// Model is the public name of the pool's model.
+func (p *Pool) Model() string { return p.cfg.Model }
+
+// Backends are the pool's backends, as configured. The caller must not change
+// the slice.
+func (p *Pool) Backends() []*Backend { return p.backends }
+
+// Admit takes a place: a slot that is free now, or one in the queue. It decides
+// at once and costs nothing that could be abused: no slot is taken before Wait.
+// The caller ends the ticket with Wait or Cancel. Errors: *FullError,
+// ErrNoBackend.
+func (p *Pool) Admit() (*Ticket, error) {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	free, well := p.free()
+	if !well || p.fleet.closed {
+		return nil, ErrNoBackend
+	}
+	if p.places >= free+p.cfg.QueueLimit {
+		p.refused++
+		return nil, &FullError{RetryAfter: p.retryAfter(free)}
+	}
+	p.places++
+	return &Ticket{pool: p}, nil
+}
+
+// free counts the slots free now. False: no backend passes its health check.
+func (p *Pool) free() (slots int, well bool) {
+	ignoreEjections := p.allEjected(nil)
+	for _, b := range p.backends {
+		if b.health.up && (ignoreEjections || !b.health.ejected) {
+			well = true
+			slots += max(0, b.cfg.Slots-b.inFlight)
+		}
+	}
+	return slots, well
+}
+
+// retryAfter estimates when the queue has moved on by one place more than wait
+// in it: mean service time × those ahead ÷ slots.
+func (p *Pool) retryAfter(free int) time.Duration {
+	slots := 0
+	for _, b := range p.backends {
+		if b.health.up {
+			slots += b.cfg.Slots
+		}
+	}
+	ahead := p.places - free + 1
+	return max(time.Second, time.Duration(float64(p.pace)*float64(ahead)/float64(max(1, slots))))
+}
+
+// observe folds one service time into the pool's pace, an exponentially
+// weighted mean over about the last ten requests.
+func (p *Pool) observe(took time.Duration) {
+	if p.pace == 0 {
+		p.pace = took
+		return
+	}
+	p.pace += (took - p.pace) / 10
+}
+
+// allEjected says whether every backend that passes its health check and is
+// not in tried is ejected; then the ejections do not count.
+func (p *Pool) allEjected(tried []*Backend) bool {
+	for _, b := range p.backends {
+		if b.health.up && !b.health.ejected && !contains(tried, b) {
+			return false
+		}
+	}
+	return true
+}
+
+// choose finds the backend with a free slot that has the least in flight for
+// its slots. wait says that one outside tried passes its health check, so that
+// a slot may come. Where ejections do not count, the one soonest to return is
+// taken.
+func (p *Pool) choose(tried []*Backend) (best *Backend, wait bool) {
+	ignoreEjections := p.allEjected(tried)
+	for i := range p.backends {
+		b := p.backends[(p.turn+i)%len(p.backends)]
+		if !b.health.up || (b.health.ejected && !ignoreEjections) || contains(tried, b) {
+			continue
+		}
+		wait = true
+		if b.inFlight >= b.cfg.Slots {
+			continue
+		}
+		if best == nil || b.better(best) {
+			best = b
+		}
+	}
+	return best, wait
+}
+
+func (b *Backend) better(o *Backend) bool {
+	if b.health.ejected && !b.health.until.Equal(o.health.until) {
+		return b.health.until.Before(o.health.until)
+	}
+	return b.inFlight*o.cfg.Slots < o.inFlight*b.cfg.Slots
+}
+
+func contains(list []*Backend, b *Backend) bool {
+	for _, o := range list {
+		if o == b {
+			return true
+		}
+	}
+	return false
+}
+
+// grant gives a waiting or fresh ticket a slot of b.
+func (p *Pool) grant(t *Ticket, b *Backend) {
+	t.state = granted
+	p.places--
+	p.turn++
+	b.inFlight++
+	t.lease = Lease{ticket: t, backend: b, since: time.Now()}
+}
+
+// fail ends a waiting ticket.
+func (p *Pool) fail(t *Ticket, err error) {
+	p.queue.remove(t)
+	t.state, t.err = spent, err
+	p.places--
+	close(t.ready)
+}
+
+// dispatch gives free slots of b to whoever has waited longest in any of its
+// pools, and fails those who can get one nowhere any more. It is called
+// whenever a slot of b or its health has changed.
+func (f *Fleet) dispatch(b *Backend) {
+	for {
+		var first *Ticket
+		var to *Backend
+		for _, p := range b.pools {
+			if t, c := p.next(); t != nil && (first == nil || t.seq < first.seq) {
+				first, to = t, c
+			}
+		}
+		if first == nil {
+			return
+		}
+		first.pool.queue.remove(first)
+		first.pool.grant(first, to)
+		close(first.ready)
+	}
+}
+
+// next finds the ticket that has waited longest and can be placed now. Only
+// tickets that were elsewhere before can be passed over: any other can be
+// placed wherever those behind it can.
+func (p *Pool) next() (*Ticket, *Backend) {
+	for t := p.queue.head; t != nil; {
+		following := t.next
+		b, wait := p.choose(t.tried)
+		switch {
+		case b != nil:
+			return t, b
+		case !wait:
+			p.fail(t, ErrNoBackend)
+		case len(t.tried) == 0:
+			return nil, nil
+		}
+		t = following
+	}
+	return nil, nil
+}
+
+// wait takes a slot for t or queues it until one is free, its pool's deadline
+// passes or ctx ends.
+func (p *Pool) wait(ctx context.Context, t *Ticket) (*Lease, error) {
+	f := p.fleet
+	f.mu.Lock()
+	if t.state != admitted {
+		f.mu.Unlock()
+		return nil, ErrSpent
+	}
+	if t.seq == 0 {
+		f.seq++
+		t.seq = f.seq
+	}
+	b, well := p.choose(t.tried)
+	if b != nil && !f.closed {
+		p.grant(t, b)
+		f.mu.Unlock()
+		return &t.lease, nil
+	}
+	if !well || f.closed {
+		t.state = spent
+		p.places--
+		f.mu.Unlock()
+		return nil, ErrNoBackend
+	}
+	t.state, t.ready = queued, make(chan struct{})
+	p.queue.insert(t)
+	f.mu.Unlock()
+
+	timer := time.NewTimer(p.cfg.QueueTimeout)
+	defer timer.Stop()
+	err := ErrQueueTimeout
+	select {
+	case <-t.ready:
+	case <-timer.C:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t.state == queued {
+		p.fail(t, err)
+	}
+	if t.state == granted { // perhaps in the very moment the wait ended
+		return &t.lease, nil
+	}
+	return nil, t.err
+}

@@ -1,0 +1,153 @@
+package gpu
+
+import (
+	"context"
+	"time"
+)
+
+// Ticket is an admitted request without a slot. It belongs to one goroutine.
+type Ticket struct {
+	pool  *Pool
+	tried []*Backend // those that did not take this request
+
+	// All below is guarded by fleet.mu.
+	state      ticketState
+	seq        uint64 // order of asking for a slot; a request that goes elsewhere keeps it
+	ready      chan struct{}
+	err        error
+	lease      Lease
+	prev, next *Ticket // in the queue
+}
+
+type ticketState uint8
+
+const (
+	admitted ticketState = iota
+	queued
+	granted
+	spent
+)
+
+// Wait returns a slot on the least loaded healthy backend, waiting in order of
+// arrival. Errors: ErrQueueTimeout, ErrNoBackend, ctx's. The ticket is used up
+// either way.
+func (t *Ticket) Wait(ctx context.Context) (*Lease, error) {
+	return t.pool.wait(ctx, t)
+}
+
+// Cancel gives the place back. It does nothing after Wait or a first Cancel.
+func (t *Ticket) Cancel() {
+	t.pool.fleet.mu.Lock()
+	defer t.pool.fleet.mu.Unlock()
+	if t.state == admitted {
+		t.state = spent
+		t.pool.places--
+	}
+}
+
+// Lease is one slot of a backend. It belongs to one request, which ends it
+// with Done (or Next).
+type Lease struct {
+	ticket  *Ticket
+	backend *Backend
+	since   time.Time
+	done    bool // guarded by fleet.mu
+}
+
+// Result is how a request went, as far as the backend is concerned.
+type Result struct {
+	// Err is what Do, or reading the answer, returned. The end of the client's
+	// context counts for nothing.
+	Err error
+	// Status of the answer, zero without one.
+	Status int
+	// Took is the time of service; zero: since the slot was given.
+	Took time.Duration
+	// Refused: the backend did not take the request, by failing to connect or
+	// by saying so. It counts neither for the pace nor, with a 4xx, for health.
+	Refused bool
+}
+
+// Backend is where the slot is.
+func (l *Lease) Backend() *Backend { return l.backend }
+
+// Done gives the slot back, once: later calls do nothing.
+func (l *Lease) Done(r Result) {
+	f := l.backend.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.finish(r)
+}
+
+func (l *Lease) finish(r Result) {
+	if l.done {
+		return
+	}
+	l.done = true
+	now := time.Now()
+	if r.Took <= 0 {
+		r.Took = now.Sub(l.since)
+	}
+	if !r.Refused {
+		l.ticket.pool.observe(r.Took)
+	}
+	l.backend.inFlight--
+	l.backend.judge(l, r, now)
+	l.backend.fleet.dispatch(l.backend)
+}
+
+// Next takes a slot on a backend that this request has not been to, after this
+// one did not take it. It ends the lease as refused unless Done was called. A
+// wait, if there is one, is ahead of all who came later. Errors: ErrNoBackend
+// when none is left, else those of Wait.
+func (l *Lease) Next(ctx context.Context) (*Lease, error) {
+	p, f := l.ticket.pool, l.backend.fleet
+	t := &Ticket{pool: p, seq: l.ticket.seq, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}
+	f.mu.Lock()
+	l.finish(Result{Err: ErrNotTaken, Refused: true})
+	p.places++
+	f.mu.Unlock()
+	return p.wait(ctx, t)
+}
+
+// queue is a list of waiting tickets in order of seq.
+type queue struct {
+	head, tail *Ticket
+	n          int
+}
+
+// insert puts t in its place, searching from the end: only a request that was
+// elsewhere before is not the last.
+func (q *queue) insert(t *Ticket) {
+	after := q.tail
+	for after != nil && after.seq > t.seq {
+		after = after.prev
+	}
+	t.prev = after
+	if after == nil {
+		t.next, q.head = q.head, t
+	} else {
+		t.next, after.next = after.next, t
+	}
+	if t.next == nil {
+		q.tail = t
+	} else {
+		t.next.prev = t
+	}
+	q.n++
+}
+
+func (q *queue) remove(t *Ticket) {
+	if t.prev == nil {
+		q.head = t.next
+	} else {
+		t.prev.next = t.next
+	}
+	if t.next == nil {
+		q.tail = t.prev
+	} else {
+		t.next.prev = t.prev
+	}
+	t.prev, t.next = nil, nil
+	q.n--
+}

@@ -1,0 +1,222 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/l402"
+	"sluice/pricing"
+)
+
+// checkBackends checks each backend and returns them by name.
+func (c *checker) checkBackends() map[string]*Backend {
+	byName := map[string]*Backend{}
+	for i := range c.cfg.Backends {
+		b, at := &c.cfg.Backends[i], "backends["+strconv.Itoa(i)+"]"
+		switch {
+		case !isName(b.Name):
+			c.failAt(at+".name", "want 1 to 64 letters, digits, '-', '_' and '.', got %q", clip(b.Name))
+		case byName[b.Name] != nil:
+			c.failAt(at+".name", "another backend has the name %q", b.Name)
+		}
+		byName[b.Name] = b
+		c.checkURL(b, at+".url")
+		c.between(at+".slots", int64(b.Slots), 1, 1<<20)
+		if p := b.Health.Path; p != "" && (p[0] != '/' || strings.ContainsAny(p, " #")) {
+			c.failAt(at+".health.path", "want a path such as /health, or \"\" for no check, got %q", clip(p))
+		}
+		c.within(at+".health.every", b.Health.Every, 100*time.Millisecond, time.Hour)
+		c.within(at+".timeouts.connect", b.Timeouts.Connect, time.Millisecond, time.Minute)
+		c.within(at+".timeouts.first_byte", b.Timeouts.FirstByte, time.Millisecond, 24*time.Hour)
+		c.within(at+".timeouts.idle", b.Timeouts.Idle, time.Millisecond, 24*time.Hour)
+		switch b.CapField {
+		case "", "max_tokens", "max_completion_tokens":
+		default:
+			c.failAt(at+".cap_field", "want max_tokens or max_completion_tokens, got %q", clip(b.CapField))
+		}
+	}
+	return byName
+}
+
+func (c *checker) checkURL(b *Backend, at string) {
+	u := b.URL
+	switch {
+	case u == nil:
+		c.failAt(at, "is missing; %v", errURL)
+	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c":
+		c.failAt(at, "the scheme is not http, https or h2c (HTTP/2 without TLS)")
+	case u.User != nil:
+		c.failAt(at, "holds a user or password; give the key as api_key")
+	case u.RawQuery != "" || u.Fragment != "":
+		c.failAt(at, "want scheme, host and path only")
+	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v1"):
+		c.failAt(at, "ends in /v1; leave that out, it is part of every request's path")
+	}
+}
+
+func (c *checker) checkServices(backends map[string]*Backend) {
+	if len(c.cfg.Services) == 0 {
+		c.failAt("services", "there is no service; nothing could be sold")
+	}
+	names, hosts, models := map[string]bool{}, map[string]string{}, map[string]*Model{}
+	for i := range c.cfg.Services {
+		s, at := &c.cfg.Services[i], "services["+strconv.Itoa(i)+"]"
+		if err := l402.ValidateService(s.Name); err != nil {
+			c.failAt(at+".name", "%v", err)
+		} else if names[s.Name] {
+			c.failAt(at+".name", "another service has the name %q", s.Name)
+		}
+		names[s.Name] = true
+		c.checkHosts(s, at, hosts)
+		c.checkPurchase(s, at)
+		if len(s.Models) == 0 {
+			c.failAt(at+".models", "the service sells no model")
+		}
+		anyCall := false
+		for j := range s.Models {
+			m, at := &s.Models[j], at+".models["+strconv.Itoa(j)+"]"
+			// Over all services: queues, prices and metrics go by the model's name.
+			if models[m.Name] != nil {
+				c.failAt(at+".name", "the model %q is there already; give this one another public name", clip(m.Name))
+			}
+			models[m.Name] = m
+			c.checkModel(m, at, backends)
+			c.checkPrices(s, m, at)
+			anyCall = anyCall || m.Prices.Call > 0
+		}
+		if s.ChargeCallOn4xx && !anyCall {
+			c.failAt(at+".charge_call_on_4xx", "no model of the service has a call price, so it would charge nothing")
+		}
+	}
+	c.checkUpstreamNames(models)
+}
+
+func (c *checker) checkHosts(s *Service, at string, taken map[string]string) {
+	if len(s.Hosts) == 0 {
+		if other, ok := taken[""]; ok {
+			c.failAt(at+".hosts", "is missing, and service %q takes every other host already", other)
+		}
+		taken[""] = s.Name
+	}
+	for i, h := range s.Hosts {
+		key := at + ".hosts[" + strconv.Itoa(i) + "]"
+		h = strings.ToLower(h)
+		s.Hosts[i] = h
+		if h == "" || strings.ContainsAny(h, ":/ *") {
+			c.failAt(key, "want a host name without scheme and port, got %q", clip(h))
+		} else if other, ok := taken[h]; ok {
+			c.failAt(key, "the host belongs to service %q already", other)
+		}
+		taken[h] = s.Name
+	}
+}
+
+func (c *checker) checkPurchase(s *Service, at string) {
+	for _, p := range []struct {
+		key   string
+		value l402.Msat
+	}{{".min_purchase", s.MinPurchase}, {".max_purchase", s.MaxPurchase}} {
+		if p.value < l402.MsatPerSat || p.value%l402.MsatPerSat != 0 {
+			c.failAt(at+p.key, "want whole satoshis, at least 1 sat, got %v", p.value)
+		}
+	}
+	if s.MinPurchase > s.MaxPurchase {
+		c.failAt(at+".min_purchase", "%v is more than max_purchase, %v", s.MinPurchase, s.MaxPurchase)
+	}
+	c.within(at+".token_lifetime", s.TokenLifetime, time.Hour, MaxDuration)
+}
+
+func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) {
+	// A comma would split the name in a caveat that lists models.
+	if m.Name == "" || len(m.Name) > 128 || strings.ContainsFunc(m.Name, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' || r == '"' }) {
+		c.failAt(at+".name", "want 1 to 128 printable ASCII characters without spaces, commas and quotes, got %q", clip(m.Name))
+	}
+	if len(m.Backends) == 0 {
+		c.failAt(at+".backends", "the model has no backend")
+	}
+	seen := map[string]bool{}
+	for i, name := range m.Backends {
+		key := at + ".backends[" + strconv.Itoa(i) + "]"
+		if backends[name] == nil {
+			c.failAt(key, "there is no backend %q; %s", clip(name), suggest(name, slices.Collect(maps.Keys(backends))))
+		} else if seen[name] {
+			c.failAt(key, "the backend %q is named twice", name)
+		}
+		seen[name] = true
+	}
+	const most = 1 << 30
+	c.between(at+".context_tokens", m.ContextTokens, 1, most)
+	c.between(at+".max_completion_tokens", m.MaxCompletionTokens, 1, most)
+	c.between(at+".min_completion_tokens", m.MinCompletionTokens, 1, most)
+	c.between(at+".template_tokens.base", m.TemplateTokens.Base, 0, 1<<20)
+	c.between(at+".template_tokens.per_message", m.TemplateTokens.PerMessage, 0, 1<<20)
+	if m.MaxCompletionTokens > m.ContextTokens {
+		c.failAt(at+".max_completion_tokens", "%d is more than context_tokens, %d", m.MaxCompletionTokens, m.ContextTokens)
+	}
+	if m.MaxCompletionTokens > 0 && m.MinCompletionTokens > m.MaxCompletionTokens {
+		c.failAt(at+".min_completion_tokens", "%d is more than max_completion_tokens, %d", m.MinCompletionTokens, m.MaxCompletionTokens)
+	}
+	c.between(at+".queue.limit", int64(m.Queue.Limit), 0, 1<<20)
+	c.within(at+".queue.timeout", m.Queue.Timeout, 10*time.Millisecond, time.Hour)
+}
+
+// smallPrompt is the prompt, in tokens, that a purchase must always cover.
+const smallPrompt = 100
+
+func (c *checker) checkPrices(s *Service, m *Model, at string) {
+	p := m.Prices
+	for _, r := range []struct {
+		key  string
+		rate Rate
+	}{{"gpu_second", p.GPUSecond}, {"mib", p.MiB}, {"second", p.Second}} {
+		if r.rate != 0 {
+			c.failAt(at+".prices."+r.key, "chat is metered by tokens and calls; price it with input, output and call")
+			return
+		}
+	}
+	if p == (Prices{}) {
+		c.failAt(at+".prices", "every price is zero, so the model would be free")
+		return
+	}
+	if p.CachedInput > p.Input {
+		c.failAt(at+".prices.cached_input", "is more than input; the hold of a request is reckoned with input")
+	}
+	cost, err := p.Rates().Cost(pricing.Usage{
+		InputTokens:  smallPrompt + m.TemplateTokens.Base + m.TemplateTokens.PerMessage,
+		OutputTokens: m.MaxCompletionTokens, Calls: 1,
+	})
+	switch {
+	case m.MaxCompletionTokens <= 0: // said already
+	case err != nil:
+		c.failAt(at+".prices", "a request of %d tokens that sets no maximum costs more than there is money", smallPrompt)
+	case cost > s.MaxPurchase:
+		c.failAt(at+".prices", "a request of %d tokens that sets no maximum costs up to %v, more than the service's max_purchase of %v: raise that or lower max_completion_tokens",
+			smallPrompt, cost, s.MaxPurchase)
+	}
+}
+
+// checkUpstreamNames finds names in backends' models that no request uses.
+func (c *checker) checkUpstreamNames(models map[string]*Model) {
+	for i, b := range c.cfg.Backends {
+		at := "backends[" + strconv.Itoa(i) + "].models."
+		for _, public := range slices.Sorted(maps.Keys(b.Models)) {
+			switch m := models[public]; {
+			case m == nil:
+				c.failAt(at+public, "there is no model %q; %s", clip(public), suggest(public, slices.Collect(maps.Keys(models))))
+			case !slices.Contains(m.Backends, b.Name):
+				c.failAt(at+public, "the model %q does not name this backend", public)
+			case b.Models[public] == "":
+				c.failAt(at+public, "want the model's name at the backend")
+			}
+		}
+	}
+}
+
+func isName(s string) bool {
+	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	})
+}

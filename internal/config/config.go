@@ -1,0 +1,242 @@
+// Package config reads the gateway's configuration: one YAML file, secrets
+// from the environment or from files beside it.
+//
+//	cfg, err := config.Load("gateway.yaml", os.Getenv)
+//
+// It is strict. An unknown key, a key given twice, a value of the wrong kind or
+// a combination that cannot work is an error that names the line and says what
+// to do; all errors of a file come at once (errors.Join of *Error). A Config
+// that was returned is complete: defaults are filled in, files read, relative
+// paths made relative to the file's folder.
+//
+// deploy/gateway.example.yaml documents every key.
+package config
+
+import (
+	"log/slog"
+	"net/url"
+	"time"
+
+	"sluice/l402"
+	"sluice/pricing"
+)
+
+// Config is a checked configuration. Its secrets redact themselves.
+type Config struct {
+	Listen       string        `yaml:"listen"` // host:port for buyers
+	TLS          TLS           `yaml:"tls"`
+	Admin        Admin         `yaml:"admin"`
+	Store        Store         `yaml:"store"`
+	Keys         []Key         `yaml:"keys"`
+	Lightning    Lightning     `yaml:"lightning"`
+	Services     []Service     `yaml:"services"`
+	Backends     []Backend     `yaml:"backends"`
+	Limits       Limits        `yaml:"limits"`
+	DrainTimeout time.Duration `yaml:"drain_timeout"` // for open answers after SIGTERM
+	QuoteTTL     time.Duration `yaml:"quote_ttl"`
+	Ledger       Ledger        `yaml:"ledger"`
+	Log          Log           `yaml:"log"`
+}
+
+// TLS names the files of the buyers' listener; both empty: plain HTTP.
+type TLS struct {
+	Cert string `yaml:"cert"` // PEM, the chain
+	Key  string `yaml:"key"`  // PEM
+}
+
+// Enabled says whether the listener speaks TLS.
+func (t TLS) Enabled() bool { return t.Cert != "" }
+
+// Admin is the operator's listener.
+type Admin struct {
+	Listen string `yaml:"listen"`
+	Token  Secret `yaml:"token"` // bearer token of /admin and the dashboard; empty: those are off
+}
+
+// Key is one master key as written. Master has its secret in place.
+type Key struct {
+	ID         string         `yaml:"id"`
+	State      l402.KeyState  `yaml:"state"`
+	Secret     Secret         `yaml:"secret"`      // 64 hex digits
+	SecretFile string         `yaml:"secret_file"` // holds them
+	Master     l402.MasterKey `yaml:"-"`
+}
+
+// MasterKeys are the master keys in order: the first in state mint mints.
+func (c *Config) MasterKeys() []l402.MasterKey {
+	keys := make([]l402.MasterKey, len(c.Keys))
+	for i, k := range c.Keys {
+		keys[i] = k.Master
+	}
+	return keys
+}
+
+// Lightning is the lnd that makes invoices.
+type Lightning struct {
+	GRPC           string        `yaml:"grpc"` // host:port
+	TLSCertFile    string        `yaml:"tls_cert"`
+	TLSCertBase64  string        `yaml:"tls_cert_base64"`
+	MacaroonFile   string        `yaml:"macaroon"`
+	MacaroonBase64 Secret        `yaml:"macaroon_base64"`
+	Timeout        time.Duration `yaml:"timeout"`        // of each call
+	InvoiceExpiry  time.Duration `yaml:"invoice_expiry"` // whole seconds
+	Memo           string        `yaml:"memo"`           // product text that begins each invoice's memo, at most 200 bytes
+
+	TLSCert  []byte `yaml:"-"` // PEM; empty: the system's roots
+	Macaroon Secret `yaml:"-"` // binary
+}
+
+// Service is something sold under one name in the tokens.
+type Service struct {
+	Name            string        `yaml:"name"`
+	Hosts           []string      `yaml:"hosts"` // lower case, without port; empty: every host no other service names
+	MinPurchase     l402.Msat     `yaml:"min_purchase"`
+	MaxPurchase     l402.Msat     `yaml:"max_purchase"`
+	TokenLifetime   time.Duration `yaml:"token_lifetime"`
+	ChargeCallOn4xx bool          `yaml:"charge_call_on_4xx"` // a request refused by the backend costs the call price
+	Models          []Model       `yaml:"models"`
+}
+
+// Model is one public model.
+type Model struct {
+	Name                string         `yaml:"name"`
+	OwnedBy             string         `yaml:"owned_by"` // shown by /v1/models
+	Backends            []string       `yaml:"backends"`
+	ContextTokens       int64          `yaml:"context_tokens"`
+	MaxCompletionTokens int64          `yaml:"max_completion_tokens"`
+	MinCompletionTokens int64          `yaml:"min_completion_tokens"`
+	TemplateTokens      TemplateTokens `yaml:"template_tokens"`
+	Prices              Prices         `yaml:"prices"`
+	Queue               Queue          `yaml:"queue"`
+}
+
+// TemplateTokens bounds what the chat template adds to a prompt.
+type TemplateTokens struct {
+	Base       int64 `yaml:"base"`
+	PerMessage int64 `yaml:"per_message"`
+}
+
+// Prices is a model's rate card.
+type Prices struct {
+	Input       Rate `yaml:"input" unit:"Mtok"`
+	CachedInput Rate `yaml:"cached_input" unit:"Mtok"`
+	Output      Rate `yaml:"output" unit:"Mtok"`
+	Call        Rate `yaml:"call" unit:"call"`
+	GPUSecond   Rate `yaml:"gpu_second" unit:"s"`
+	MiB         Rate `yaml:"mib" unit:"MiB"`
+	Second      Rate `yaml:"second" unit:"s"`
+}
+
+// Rates is the rate card as the pricing package has it.
+func (p Prices) Rates() pricing.Rates {
+	return pricing.Rates{
+		InputMsatPerMtok:       int64(p.Input),
+		CachedInputMsatPerMtok: int64(p.CachedInput),
+		OutputMsatPerMtok:      int64(p.Output),
+		GPUSecondMsat:          int64(p.GPUSecond),
+		CallMsat:               int64(p.Call),
+		MiBMsat:                int64(p.MiB),
+		SecondMsat:             int64(p.Second),
+	}
+}
+
+// Queue is where requests of a model wait for a slot.
+type Queue struct {
+	Limit   int           `yaml:"limit"`
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Backend is one inference server.
+type Backend struct {
+	Name            string            `yaml:"name"`
+	URL             *url.URL          `yaml:"url"`
+	APIKey          Secret            `yaml:"api_key"`
+	APIKeyFile      string            `yaml:"api_key_file"`
+	Slots           int               `yaml:"slots"`
+	Health          Health            `yaml:"health"`
+	Timeouts        Timeouts          `yaml:"timeouts"`
+	Tokenize        bool              `yaml:"tokenize"`
+	ContinuousUsage bool              `yaml:"continuous_usage"`
+	CapField        string            `yaml:"cap_field"`
+	Models          map[string]string `yaml:"models"` // public name → name there
+}
+
+// Health is a backend's active check; an empty path turns it off.
+type Health struct {
+	Path  string        `yaml:"path"`
+	Every time.Duration `yaml:"every"`
+}
+
+// Timeouts bounds the stages of a request to a backend.
+type Timeouts struct {
+	Connect   time.Duration `yaml:"connect"`
+	FirstByte time.Duration `yaml:"first_byte"`
+	Idle      time.Duration `yaml:"idle"`
+}
+
+// Limits bounds what a buyer may take up.
+type Limits struct {
+	Body          Size          `yaml:"body"`
+	Headers       Size          `yaml:"headers"`
+	Event         Size          `yaml:"event"`      // one event of a stream
+	UnaryHold     Size          `yaml:"unary_hold"` // of a unary answer, until it is charged
+	HeaderTimeout time.Duration `yaml:"header_timeout"`
+	BodyTimeout   time.Duration `yaml:"body_timeout"`
+	IdleTimeout   time.Duration `yaml:"idle_timeout"` // of a kept-alive connection
+	WriteStall    time.Duration `yaml:"write_stall"`  // a client that takes nothing for so long is gone
+	Invoices      int           `yaml:"invoices"`     // being made at once
+}
+
+// Ledger tunes the books.
+type Ledger struct {
+	ID         l402.LedgerID `yaml:"id"` // the database must have this one; zero: any
+	Lease      time.Duration `yaml:"lease"`
+	Renew      time.Duration `yaml:"renew"`
+	MaxBudgets int           `yaml:"max_budgets"` // live sub-budgets per account
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  slog.Level `yaml:"level"`
+	Format string     `yaml:"format"` // text or json
+}
+
+// defaults is what a file starts from.
+func defaults() *Config {
+	return &Config{
+		Listen:       "127.0.0.1:8402",
+		Admin:        Admin{Listen: "127.0.0.1:9402"},
+		Store:        Store{Path: "sluice.db"},
+		Lightning:    Lightning{Timeout: 5 * time.Second, InvoiceExpiry: 10 * time.Minute, Memo: "prepaid credit for API calls"},
+		DrainTimeout: 2 * time.Minute,
+		QuoteTTL:     time.Minute,
+		Ledger:       Ledger{Lease: 15 * time.Second, Renew: 5 * time.Second, MaxBudgets: 10_000},
+		Log:          Log{Format: "text"},
+		Limits: Limits{
+			Body: 8 << 20, Headers: 64 << 10, Event: 8 << 20, UnaryHold: 8 << 20,
+			HeaderTimeout: 10 * time.Second, BodyTimeout: time.Minute, IdleTimeout: 2 * time.Minute, WriteStall: 30 * time.Second,
+			Invoices: 64,
+		},
+	}
+}
+
+// setDefaults is called on each entry of a list before it is read.
+func (s *Service) setDefaults() {
+	s.MinPurchase = 100 * l402.MsatPerSat
+	s.MaxPurchase = 100_000 * l402.MsatPerSat
+	s.TokenLifetime = 365 * 24 * time.Hour
+}
+
+func (m *Model) setDefaults() {
+	m.OwnedBy = "sluice"
+	m.MinCompletionTokens = 16
+	m.TemplateTokens = TemplateTokens{Base: 64, PerMessage: 16}
+	m.Queue = Queue{Limit: 64, Timeout: 30 * time.Second}
+}
+
+func (b *Backend) setDefaults() {
+	b.Health = Health{Path: "/health", Every: 5 * time.Second}
+	b.Timeouts = Timeouts{Connect: 5 * time.Second, FirstByte: 5 * time.Minute, Idle: time.Minute}
+}
+
+func (k *Key) setDefaults() { k.State = l402.KeyMint }

@@ -1,0 +1,305 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"sluice/l402"
+)
+
+// Error is one thing wrong with a configuration.
+type Error struct {
+	Line   int    // in the file; zero: nowhere in particular
+	Key    string // path of the key, as services[0].models[1].prices
+	Reason string
+}
+
+func (e *Error) Error() string {
+	s := e.Reason
+	if e.Key != "" {
+		s = e.Key + ": " + s
+	}
+	if e.Line > 0 {
+		s = "line " + strconv.Itoa(e.Line) + ": " + s
+	}
+	return s
+}
+
+// maxNodes bounds the values in a file, aliases counted at each use, so that a
+// few nested aliases cannot grow without end.
+const maxNodes = 100_000
+
+// decoder fills a Config from YAML nodes by its yaml tags and collects what is
+// wrong.
+type decoder struct {
+	errs  []*Error
+	lines map[string]int // where each key path stands
+	nodes int
+}
+
+func (d *decoder) fail(line int, key, format string, args ...any) {
+	d.errs = append(d.errs, &Error{Line: line, Key: key, Reason: fmt.Sprintf(format, args...)})
+}
+
+// document decodes the single document of data into v, a pointer to a struct.
+func (d *decoder) document(data []byte, v any) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, more yaml.Node
+	if err := dec.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			return errors.New("the file is empty")
+		}
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		return errors.New("want one YAML document, there is more after it")
+	}
+	d.value(doc.Content[0], "", reflect.ValueOf(v).Elem(), "")
+	return nil
+}
+
+func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.StructTag) {
+	if d.nodes++; d.nodes == maxNodes {
+		d.fail(n.Line, key, "the file has more than %d values", maxNodes)
+	}
+	if d.nodes >= maxNodes {
+		return
+	}
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	d.lines[key] = n.Line
+	if scalar, err := parse(n.Value, v, tag); scalar {
+		switch {
+		case n.Kind != yaml.ScalarNode || n.Tag == "!!null":
+			d.fail(n.Line, key, "is %s, %s", kind(n), expected(v, tag))
+		case err != nil:
+			d.fail(n.Line, key, "%v%s", err, got(n.Value, v))
+		}
+		return
+	}
+	switch {
+	case v.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
+		d.mapping(n, key, v)
+	case v.Kind() == reflect.Map && n.Kind == yaml.MappingNode:
+		d.dictionary(n, key, v)
+	case v.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode:
+		d.list(n, key, v)
+	default:
+		d.fail(n.Line, key, "is %s, %s", kind(n), expected(v, tag))
+	}
+}
+
+// keys calls use for each key of a mapping that comes for the first time.
+func (d *decoder) keys(n *yaml.Node, key string, use func(name, value *yaml.Node, path string)) {
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		if name.Kind != yaml.ScalarNode {
+			d.fail(name.Line, key, "a key is %s, want a plain word", kind(name))
+			continue
+		}
+		path := strings.TrimPrefix(key+"."+name.Value, ".")
+		if line := seen[name.Value]; line != 0 {
+			d.fail(name.Line, path, "is given twice, first in line %d", line)
+			continue
+		}
+		seen[name.Value] = name.Line
+		use(name, value, path)
+	}
+}
+
+func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
+	t := v.Type()
+	d.keys(n, key, func(name, value *yaml.Node, path string) {
+		for i := range t.NumField() {
+			if f := t.Field(i); f.Tag.Get("yaml") == name.Value && name.Value != "-" {
+				d.value(value, path, v.Field(i), f.Tag)
+				return
+			}
+		}
+		d.fail(name.Line, strings.TrimPrefix(key+"."+clip(name.Value), "."), "unknown key; %s", suggest(name.Value, keysOf(t)))
+	})
+}
+
+// keysOf lists the keys that a struct takes.
+func keysOf(t reflect.Type) (keys []string) {
+	for i := range t.NumField() {
+		if k := t.Field(i).Tag.Get("yaml"); k != "" && k != "-" {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+func (d *decoder) dictionary(n *yaml.Node, key string, v reflect.Value) {
+	v.Set(reflect.MakeMap(v.Type()))
+	d.keys(n, key, func(name, value *yaml.Node, path string) {
+		element := reflect.New(v.Type().Elem()).Elem()
+		d.value(value, path, element, "")
+		v.SetMapIndex(reflect.ValueOf(name.Value), element)
+	})
+}
+
+func (d *decoder) list(n *yaml.Node, key string, v reflect.Value) {
+	for i, item := range n.Content {
+		element := reflect.New(v.Type().Elem())
+		if e, ok := element.Interface().(interface{ setDefaults() }); ok {
+			e.setDefaults()
+		}
+		d.value(item, key+"["+strconv.Itoa(i)+"]", element.Elem(), "")
+		v.Set(reflect.Append(v, element.Elem()))
+	}
+}
+
+// parse sets v from the text of a scalar. scalar is false where v takes a
+// mapping or a list.
+func parse(text string, v reflect.Value, tag reflect.StructTag) (scalar bool, err error) {
+	switch p := v.Addr().Interface().(type) {
+	case *time.Duration:
+		*p, err = parseDuration(text)
+	case *Size:
+		*p, err = parseSize(text)
+	case *l402.Msat:
+		*p, err = parseAmount(text)
+	case *Rate:
+		*p, err = parseRate(text, tag.Get("unit"))
+	case *Store:
+		*p, err = parseStore(text)
+	case *l402.LedgerID:
+		*p, err = parseLedgerID(text)
+	case *slog.Level:
+		*p, err = parseLevel(text)
+	case **url.URL:
+		*p, err = parseURL(text)
+	default:
+		return parseKind(text, v)
+	}
+	return true, err
+}
+
+func parseKind(text string, v reflect.Value) (scalar bool, err error) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		v.SetBool(text == "true")
+		if text != "true" && text != "false" {
+			err = errors.New("want true or false")
+		}
+	case reflect.Int, reflect.Int64:
+		var n int64
+		if n, err = strconv.ParseInt(text, 10, 64); err != nil {
+			err = errors.New("want a whole number")
+		}
+		v.SetInt(n)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+// expected says what v takes, for who gave something else.
+func expected(v reflect.Value, tag reflect.StructTag) string {
+	scalar, err := parse("", v, tag)
+	switch {
+	case err != nil:
+		return err.Error()
+	case scalar:
+		return "want text"
+	case v.Kind() == reflect.Slice:
+		return "want a list"
+	case v.Kind() == reflect.Struct:
+		return "want a mapping with the keys " + strings.Join(keysOf(v.Type()), ", ")
+	default:
+		return "want a mapping"
+	}
+}
+
+func kind(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Tag == "!!null":
+		return "empty"
+	default:
+		return "a single value"
+	}
+}
+
+// got quotes a wrong value, unless it may be a secret.
+func got(text string, v reflect.Value) string {
+	switch v.Interface().(type) {
+	case Secret, Store, *url.URL:
+		return ""
+	}
+	return ", got " + strconv.Quote(clip(text))
+}
+
+// clip shortens what is quoted in an error.
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "…"
+	}
+	return s
+}
+
+// suggest names the known word nearest to a wrong one, or all of them.
+func suggest(wrong string, known []string) string {
+	best, least := "", 1+max(1, min(len(wrong), 40)/3)
+	for _, k := range known {
+		if n := distance(wrong, k); n < least {
+			best, least = k, n
+		}
+	}
+	if best != "" {
+		return "did you mean " + strconv.Quote(best) + "?"
+	}
+	if len(known) == 0 {
+		return "none is configured"
+	}
+	known = slices.Clone(known)
+	slices.Sort(known)
+	return "want one of: " + strings.Join(known, ", ")
+}
+
+// distance is the number of bytes to insert, remove, change or swap with the
+// next to turn a into b (optimal string alignment). Long words are far away.
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return max(len(a), len(b))
+	}
+	var rows [3][65]int // the row before the last, the last, this one
+	for j := range len(b) + 1 {
+		rows[1][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		rows[2][0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			n := min(rows[1][j]+1, rows[2][j-1]+1, rows[1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				n = min(n, rows[0][j-2]+1)
+			}
+			rows[2][j] = n
+		}
+		rows[0], rows[1] = rows[1], rows[2]
+	}
+	return rows[1][len(b)]
+}

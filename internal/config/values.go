@@ -1,0 +1,200 @@
+package config
+
+import (
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/l402"
+	"sluice/pricing"
+)
+
+// Size is a number of bytes.
+type Size int64
+
+// Rate is a price in msat per the unit of its key.
+type Rate int64
+
+// Store says where the ledger is: a SQLite file or a PostgreSQL database.
+type Store struct {
+	Path string // of the SQLite file; empty: PostgreSQL
+	URL  Secret // of the PostgreSQL database, password included
+}
+
+// MaxDuration bounds every duration of a configuration.
+const MaxDuration = 100 * 365 * 24 * time.Hour
+
+var (
+	errDuration = errors.New("want a duration such as 500ms, 15s, 10m, 12h or 365d")
+	errSize     = errors.New("want a size such as 512KiB, 8MiB or 1GiB")
+	errAmount   = errors.New("want an amount such as 150 sat or 1500 msat, at most 21 million bitcoin")
+	errWhole    = errors.New("is not a whole number of msat")
+	errStore    = errors.New("want sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")
+	errURL      = errors.New("want a URL such as http://10.0.0.5:8000")
+	errLevel    = errors.New("want debug, info, warn or error")
+	errLedgerID = errors.New("want 32 hex digits")
+)
+
+// parseDuration reads Go's durations, and days before them ("1d12h").
+func parseDuration(s string) (time.Duration, error) {
+	var sum time.Duration
+	if days, rest, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil || n > uint64(MaxDuration/(24*time.Hour)) {
+			return 0, errDuration
+		}
+		sum, s = time.Duration(n)*24*time.Hour, rest
+		if s == "" {
+			return sum, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d > MaxDuration || s[0] == '+' || s[0] == '-' {
+		return 0, errDuration
+	}
+	return sum + d, nil
+}
+
+// parseSize reads whole bytes with a binary or decimal unit, up to 1 TiB.
+func parseSize(s string) (Size, error) {
+	digits := strings.TrimRight(s, "BKMGTikb ")
+	n, err := strconv.ParseUint(digits, 10, 41)
+	if err != nil {
+		return 0, errSize
+	}
+	factor := map[string]uint64{
+		"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 1e3, "MB": 1e6, "GB": 1e9,
+	}[strings.TrimSpace(s[len(digits):])]
+	if factor == 0 || n > (1<<40)/factor {
+		return 0, errSize
+	}
+	return Size(n * factor), nil
+}
+
+// parseAmount reads "150 sat", "0.5 sat" or "1500 msat".
+func parseAmount(s string) (l402.Msat, error) {
+	msat, err := parseMoney(s)
+	if err != nil {
+		return 0, err
+	}
+	return wholeMsat(msat, int64(l402.MaxMsat))
+}
+
+// parseRate reads an amount per unit, "150 sat/Mtok". Prices of tokens may be
+// given per token or per thousand as well, and the price of a call without
+// unit.
+func parseRate(s, unit string) (Rate, error) {
+	amount, per, ok := strings.Cut(s, "/")
+	per = strings.TrimSpace(per)
+	if !ok && unit == "call" {
+		per = unit
+	}
+	factor := int64(1)
+	switch {
+	case per == unit:
+	case unit == "Mtok" && per == "ktok":
+		factor = 1_000
+	case unit == "Mtok" && per == "tok":
+		factor = 1_000_000
+	default:
+		return 0, errors.New("want a price such as 150 sat/" + unit)
+	}
+	msat, err := parseMoney(amount)
+	if err != nil {
+		return 0, errors.New("want a price such as 150 sat/" + unit)
+	}
+	whole, err := wholeMsat(msat.Mul(msat, big.NewRat(factor, 1)), pricing.MaxRate)
+	if err == errWhole {
+		err = errors.New("is not a whole number of msat per " + unit)
+	}
+	return Rate(whole), err
+}
+
+// parseMoney reads a decimal number and its unit, as msat. Numbers are bounded
+// in length, so that exact arithmetic stays cheap.
+func parseMoney(s string) (*big.Rat, error) {
+	number, unit := s, ""
+	if i := strings.IndexAny(s, " sm"); i >= 0 {
+		number, unit = s[:i], strings.TrimSpace(s[i:])
+	}
+	whole, frac, dotted := strings.Cut(number, ".")
+	if !isDigits(whole) || len(number) > 32 || (dotted && !isDigits(frac)) {
+		return nil, errAmount
+	}
+	r, ok := new(big.Rat).SetString(number)
+	switch {
+	case !ok:
+		return nil, errAmount
+	case unit == "msat":
+		return r, nil
+	case unit == "sat":
+		return r.Mul(r, big.NewRat(int64(l402.MsatPerSat), 1)), nil
+	default:
+		return nil, errAmount
+	}
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+func wholeMsat(r *big.Rat, limit int64) (l402.Msat, error) {
+	if !r.IsInt() {
+		return 0, errWhole
+	}
+	if !r.Num().IsInt64() || r.Num().Int64() > limit {
+		return 0, errors.New("is more than " + strconv.FormatInt(limit, 10) + " msat")
+	}
+	return l402.Msat(r.Num().Int64()), nil
+}
+
+// parseStore reads "sqlite:PATH" or a PostgreSQL URL. Its errors do not show
+// the text: it may hold a password.
+func parseStore(s string) (Store, error) {
+	if path, ok := strings.CutPrefix(s, "sqlite:"); ok {
+		if path == "" {
+			return Store{}, errStore
+		}
+		return Store{Path: path}, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		return Store{}, errStore
+	}
+	return Store{URL: Secret(s)}, nil
+}
+
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Hostname() == "" {
+		return nil, errURL // not url's own error: it shows the text, which may hold a password
+	}
+	return u, nil
+}
+
+func parseLevel(s string) (slog.Level, error) {
+	switch s {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, errLevel
+}
+
+func parseLedgerID(s string) (id l402.LedgerID, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(id) {
+		return id, errLedgerID
+	}
+	return l402.LedgerID(b), nil
+}
