@@ -70,6 +70,17 @@ func (r Rates) Cost(u Usage) (l402.Msat, error) {
 	return sum.ceil()
 }
 
+// Bound is the most that a request can cost whose usage is at most u: as
+// Cost, with every input token at the dearer of its two rates. It is what a
+// reservation holds.
+func (r Rates) Bound(u Usage) (l402.Msat, error) {
+	u.CachedInputTokens = 0
+	if r.CachedInputMsatPerMtok > r.InputMsatPerMtok {
+		u.CachedInputTokens = u.InputTokens
+	}
+	return r.Cost(u)
+}
+
 // The parts of a cost have three denominators: a million tokens, a million
 // microseconds and 2^20 bytes. Their least common multiple is 2^20 · 5^6, in
 // which every part is a whole number and the sum is exact.
@@ -92,16 +103,17 @@ func (f *fraction) add(count, rate, unit int64) {
 		f.bad = true
 		return
 	}
+	// (hi, lo) = count · rate, below 2^113; times a factor below 2^34. Where
+	// that leaves 128 bits, the cost is far beyond MaxMsat.
 	hi, lo := bits.Mul64(uint64(count), uint64(rate))
-	if hi != 0 {
-		f.bad = true // above 1.8e19 of any unit: far beyond all money there is
-		return
-	}
-	hi, lo = bits.Mul64(lo, uint64(denominator/unit))
-	var carry uint64
-	f.lo, carry = bits.Add64(f.lo, lo, 0)
-	f.hi, carry = bits.Add64(f.hi, hi, carry)
-	f.bad = f.bad || carry != 0
+	factor := uint64(denominator / unit)
+	over, high := bits.Mul64(hi, factor)
+	carried, low := bits.Mul64(lo, factor)
+	high, c1 := bits.Add64(high, carried, 0)
+	var c2, c3 uint64
+	f.lo, c2 = bits.Add64(f.lo, low, 0)
+	f.hi, c3 = bits.Add64(f.hi, high, c2)
+	f.bad = f.bad || over != 0 || c1 != 0 || c3 != 0
 }
 
 // ceil rounds the sum up to whole millisatoshi.

@@ -1,0 +1,116 @@
+package chat_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/metering/chat"
+)
+
+// answer meters one unary answer of a text with a usage, which took a while.
+func answer(t *testing.T, cal *chat.Calibration, fields, text, usage string, took time.Duration) {
+	t.Helper()
+	r := parse(t, ask(fields))
+	b, err := r.Bound(chat.Limits{ContextTokens: 100_000, MaxCompletion: 100_000, TemplateBase: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := chat.NewMeter(r, b, cal, chat.MeterOptions{Start: start})
+	if err := m.Unary([]byte(`{"choices":[{"message":{"content":"` + text + `"}}],"usage":{` + usage + `}}`)); err != nil {
+		t.Fatal(err)
+	}
+	m.Final(chat.Complete, start.Add(took))
+}
+
+func near(a, b float64) bool { return math.Abs(a-b) < 0.05*b }
+
+func TestCalibrationStartsWithItsDefaults(t *testing.T) {
+	c := chat.NewCalibration()
+	if p, o := c.BytesPerToken(); p != chat.DefaultBytesPerToken || o != chat.DefaultBytesPerToken || c.Pace() != chat.DefaultPace {
+		t.Errorf("%v %v %v", p, o, c.Pace())
+	}
+}
+
+func TestCalibrationLearnsFromCompleteAnswers(t *testing.T) {
+	c := chat.NewCalibration()
+	for range 200 { // 30 bytes of prompt, 300 of answer, in two seconds
+		answer(t, c, "", strings.Repeat("a", 300), `"prompt_tokens":15,"completion_tokens":100`, 2*time.Second)
+	}
+	prompt, completion := c.BytesPerToken()
+	if !near(prompt, 2) || !near(completion, 3) || !near(c.Pace(), 50) {
+		t.Errorf("%v bytes per prompt token, %v per completion token, %v tokens per second; want 2, 3, 50", prompt, completion, c.Pace())
+	}
+	for range 200 {
+		answer(t, c, `"n":2`, strings.Repeat("a", 600), `"prompt_tokens":15,"completion_tokens":200`, 10*time.Second)
+	}
+	if !near(c.Pace(), 10) {
+		t.Errorf("%v tokens per second and completion, want 10", c.Pace())
+	}
+}
+
+func TestCalibrationLearnsNothingFromTheOddOnes(t *testing.T) {
+	for name, a := range map[string]struct{ fields, text, usage string }{
+		"more tokens than bytes": {"", "aaaaaaaa", `"prompt_tokens":1000,"completion_tokens":1000`},
+		"hardly any tokens":      {"", "a", `"prompt_tokens":1,"completion_tokens":1`},
+		"absurdly few":           {"", strings.Repeat("a", 1000), `"prompt_tokens":1,"completion_tokens":4`},
+		"hidden reasoning":       {"", strings.Repeat("a", 50), `"prompt_tokens":1,"completion_tokens":40,"completion_tokens_details":{"reasoning_tokens":35}`},
+		"an image":               {`"zzz":1`, "a", `"prompt_tokens":20,"completion_tokens":1`},
+		"an impossible usage":    {"", strings.Repeat("a", 50), `"prompt_tokens":10,"completion_tokens":-40`},
+		"zero":                   {"", strings.Repeat("a", 50), `"prompt_tokens":0,"completion_tokens":0`},
+	} {
+		c := chat.NewCalibration()
+		for range 50 {
+			answer(t, c, a.fields, a.text, a.usage, time.Second)
+		}
+		if p, o := c.BytesPerToken(); p != chat.DefaultBytesPerToken || o != chat.DefaultBytesPerToken {
+			t.Errorf("%s: %v %v", name, p, o)
+		}
+	}
+}
+
+func TestCalibrationStaysWithinReason(t *testing.T) {
+	c := chat.NewCalibration()
+	for range 500 {
+		answer(t, c, "", strings.Repeat("a", 1000), `"prompt_tokens":33,"completion_tokens":1000`, time.Second)
+	}
+	if p, o := c.BytesPerToken(); p < 1 || o < 1 || o > 1.05 {
+		t.Errorf("%v %v", p, o)
+	}
+}
+
+func TestCalibrationUnderConcurrentUse(t *testing.T) {
+	c := chat.NewCalibration()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 50 {
+				answer(t, c, "", strings.Repeat("a", 300), fmt.Sprintf(`"prompt_tokens":%d,"completion_tokens":100`, 10+i+j%3), time.Second)
+				c.BytesPerToken()
+				c.Pace()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A stream counts by the ratio that the answers before it have taught.
+func TestCountsFollowTheCalibration(t *testing.T) {
+	c := chat.NewCalibration()
+	for range 300 {
+		answer(t, c, "", strings.Repeat("a", 200), `"prompt_tokens":15,"completion_tokens":100`, time.Second)
+	}
+	r := parse(t, ask(`"stream":true`))
+	b, err := r.Bound(limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := chat.NewMeter(r, b, c, chat.MeterOptions{Start: start})
+	pass(m, content(strings.Repeat("b", 100), ""))
+	if u, _, _ := m.Final(chat.BackendCut, start); u.OutputTokens < 49 || u.OutputTokens > 52 || u.InputTokens != 15 {
+		t.Errorf("%+v; want 15 and about 50 tokens", u)
+	}
+}

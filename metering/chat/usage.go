@@ -1,0 +1,79 @@
+package chat
+
+import (
+	"math"
+	"strconv"
+)
+
+// usage is what a backend reported, as it did: counts may be negative.
+type usage struct {
+	prompt, completion int64
+	cached             int64 // the part of prompt that a cache served
+	reasoning          int64 // the part of completion that is reasoning
+}
+
+// readUsage reads a usage object. It reports false when that has neither a
+// prompt nor a completion count.
+func readUsage(v []byte) (u usage, ok bool) {
+	var total int64
+	var hasPrompt, hasCompletion, hasTotal bool
+	for c := members(v); c.more(); {
+		key, value := c.member()
+		switch string(key) {
+		case "prompt_tokens":
+			u.prompt, hasPrompt = number(value)
+		case "completion_tokens":
+			u.completion, hasCompletion = number(value)
+		case "total_tokens":
+			total, hasTotal = number(value)
+		case "prompt_tokens_details":
+			if n := detail(value, "cached_tokens"); n != 0 {
+				u.cached = n
+			}
+		case "prompt_cache_hit_tokens": // DeepSeek
+			u.cached, _ = number(value)
+		case "completion_tokens_details":
+			u.reasoning = max(u.reasoning, detail(value, "reasoning_tokens"))
+		case "reasoning_tokens": // SGLang
+			n, _ := number(value)
+			u.reasoning = max(u.reasoning, n)
+		}
+	}
+	if !hasCompletion && hasPrompt && hasTotal && total > u.prompt {
+		u.completion = total - u.prompt
+	}
+	return u, hasPrompt || hasCompletion
+}
+
+// detail is one count within an object; 0 when it is not there.
+func detail(v []byte, name string) int64 {
+	if v[0] != '{' {
+		return 0
+	}
+	for c := members(v); c.more(); {
+		if key, value := c.member(); string(key) == name {
+			n, _ := number(value)
+			return n
+		}
+	}
+	return 0
+}
+
+// number reads a count. A fraction is cut off, what exceeds an int64 is the
+// nearest one.
+func number(v []byte) (int64, bool) {
+	if v[0] != '-' && (v[0] < '0' || v[0] > '9') {
+		return 0, false
+	}
+	if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
+		return n, true
+	}
+	f, _ := strconv.ParseFloat(string(v), 64) // valid JSON; out of range gives an infinity
+	switch {
+	case f >= math.MaxInt64:
+		return math.MaxInt64, true
+	case f <= math.MinInt64:
+		return math.MinInt64, true
+	}
+	return int64(f), true
+}
