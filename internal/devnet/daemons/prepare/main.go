@@ -1,0 +1,24 @@
+// Command prepare builds the Lightning daemons that the demo and the tests
+// run, if they are not built yet, and prints where they are. Tests do the same
+// by themselves, but count the minutes of a first build as their own.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"sluice/internal/devnet"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	btcd, lnd, err := devnet.Daemons(ctx, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prepare:", err)
+		os.Exit(1)
+	}
+	fmt.Printf("%s\n%s\n", btcd, lnd)
+}

@@ -1,0 +1,93 @@
+// Package devnettest lends a local Lightning network to tests. A network takes
+// about ten seconds to start, so the tests of a package share one:
+//
+//	var lightningNetwork devnettest.Shared
+//
+//	func TestMain(m *testing.M) { os.Exit(lightningNetwork.Main(m)) }
+//
+//	func TestSomething(t *testing.T) {
+//		network := lightningNetwork.Start(t)
+//		...
+//	}
+//
+// The first test that asks starts it. Daemons that cannot be had fail the
+// test; they never skip it.
+package devnettest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+
+	"sluice/internal/devnet"
+	"sluice/internal/lightning"
+)
+
+// Shared is one network for all tests of a process. The zero value is ready.
+type Shared struct {
+	once    sync.Once
+	dir     string
+	network *devnet.Network
+	err     error
+}
+
+// Start returns the network, starting it if no test has yet.
+func (s *Shared) Start(tb testing.TB) *devnet.Network {
+	tb.Helper()
+	s.once.Do(func() {
+		if s.dir, s.err = os.MkdirTemp("", "sluice-devnet-"); s.err == nil {
+			s.network, s.err = devnet.Start(context.Background(), devnet.Config{Dir: s.dir, Out: os.Stderr})
+		}
+	})
+	if s.err != nil {
+		tb.Fatal(s.err)
+	}
+	return s.network
+}
+
+// Main runs the tests, stops the network if one was started, and returns the
+// exit status.
+func (s *Shared) Main(m *testing.M) int {
+	code := m.Run()
+	if s.network != nil {
+		if err := s.network.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop the Lightning network:", err)
+			code = max(code, 1)
+		}
+	}
+	if s.dir != "" {
+		os.RemoveAll(s.dir)
+	}
+	return code
+}
+
+// Seller connects to the gateway's node with no more rights than selling needs.
+func Seller(tb testing.TB, n *devnet.Network) *lightning.Client {
+	tb.Helper()
+	cfg, err := n.Gateway.SellerConfig()
+	return dial(tb, cfg, err)
+}
+
+// Wallet connects to a node with all rights.
+func Wallet(tb testing.TB, n *devnet.Node) *lightning.Client {
+	tb.Helper()
+	cfg, err := n.AdminConfig()
+	return dial(tb, cfg, err)
+}
+
+func dial(tb testing.TB, cfg lightning.Config, err error) *lightning.Client {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cfg.Log = slog.New(slog.DiscardHandler)
+	c, err := lightning.Dial(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	return c
+}

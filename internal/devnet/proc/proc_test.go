@@ -1,0 +1,181 @@
+//go:build unix
+
+package proc_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/internal/devnet/proc"
+)
+
+// parentEnv makes this test binary play a parent that starts a child, prints
+// its process id and waits to be killed.
+const parentEnv = "PROC_TEST_PARENT_LOG"
+
+func TestMain(m *testing.M) {
+	if log := os.Getenv(parentEnv); log != "" {
+		l := proc.NewLauncher()
+		p, err := l.Start(proc.Spec{Name: "child", Path: "/bin/sh", Args: []string{"-c", "sleep 600"}, Log: log})
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println(p.Pid())
+		<-p.Done()
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func TestChildDiesWithKilledParent(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux signals the death of a parent")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := exec.Command(self)
+	parent.Env = append(os.Environ(), parentEnv+"="+filepath.Join(t.TempDir(), "log"))
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(line)
+	}
+	if !alive(child) {
+		t.Fatal("the child is not running")
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait() // reports the kill
+	eventually(t, "the child is dead", func() bool { return !alive(child) })
+}
+
+// TestChildOutlivesThreads starts a child while many threads come and go: the
+// kernel must not take one of those for the parent.
+func TestChildOutlivesThreads(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	started := make(chan *proc.Process)
+	go func() {
+		runtime.LockOSThread() // this thread ends with the goroutine
+		p, err := l.Start(spec(t, "sleep 600"))
+		if err != nil {
+			t.Error(err)
+		}
+		started <- p
+	}()
+	p := <-started
+	for range 50 {
+		done := make(chan struct{})
+		go func() { runtime.LockOSThread(); close(done) }()
+		<-done
+	}
+	select {
+	case <-p.Done():
+		t.Fatal(p.Exit())
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := p.Stop(5 * time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopAsksThenKillsTheGroup(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	s := spec(t, `trap "" TERM; sleep 600 & echo $!; while :; do wait; done`)
+	p, err := l.Start(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var grandchild int
+	eventually(t, "the grandchild is started", func() bool {
+		grandchild, err = strconv.Atoi(strings.TrimSpace(p.Tail(1)))
+		return err == nil
+	})
+	err = p.Stop(100 * time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, "the whole group is dead", func() bool { return !alive(p.Pid()) && !alive(grandchild) })
+	if err := p.Stop(time.Second); err != nil {
+		t.Errorf("stopping an ended process: %v", err)
+	}
+}
+
+func TestExitTellsTheEndOfTheLog(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	p, err := l.Start(spec(t, "seq 100; echo no such option >&2; exit 3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	err = p.Exit()
+	for _, want := range []string{"test ended (exit status 3)", "no such option", "\n    100\n"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "\n    50\n") {
+		t.Errorf("too much of the log: %v", err)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	_, err := l.Start(proc.Spec{Name: "ghost", Path: "/nonexistent/ghost", Log: filepath.Join(t.TempDir(), "log")})
+	if err == nil || !strings.Contains(err.Error(), "start ghost") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func spec(t *testing.T, script string) proc.Spec {
+	return proc.Spec{Name: "test", Path: "/bin/sh", Args: []string{"-c", script}, Log: filepath.Join(t.TempDir(), "log")}
+}
+
+// alive reports whether the process exists and is no zombie.
+func alive(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return runtime.GOOS != "linux"
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within ten seconds: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -1,0 +1,172 @@
+package lightning
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lightningnetwork/lnd/lnrpc"
+	"github.com/lightningnetwork/lnd/lnrpc/routerrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"sluice/l402"
+)
+
+// State is how far a payment is.
+type State string
+
+// The states of a payment. Only succeeded and failed are final.
+const (
+	StateInFlight  State = "in_flight"
+	StateSucceeded State = "succeeded"
+	StateFailed    State = "failed"
+)
+
+// maxParts is how many ways lnd may split one payment (lncli's default).
+const maxParts = 16
+
+// Payment is an outgoing payment as lnd knows it.
+type Payment struct {
+	Hash     l402.PaymentHash
+	State    State
+	Preimage l402.Preimage // set when State is succeeded
+	Amount   l402.Msat     // without the fee
+	Fee      l402.Msat     // routing fee paid on top
+	Reason   string        // why it failed, in words
+}
+
+// Pay pays a BOLT11 invoice that names its amount, with at most feeLimit msat
+// of routing fees on top (0: free routes only), trying to find a route for at
+// most timeout (rounded up to seconds).
+//
+// The error says what is known: nil, the payment succeeded (also when an
+// earlier call paid this invoice); ErrPaymentFailed, no money moved and none
+// will; ErrPaymentUnknown, it may yet succeed, and only Track can tell.
+// Whatever happened, lnd pays one hash at most once.
+func (c *Client) Pay(ctx context.Context, bolt11 string, feeLimit l402.Msat, timeout time.Duration) (Payment, error) {
+	hash, err := invoiceHash(bolt11)
+	if err != nil {
+		return Payment{}, fmt.Errorf("pay: %w", err)
+	}
+	if !feeLimit.Valid() || timeout <= 0 {
+		return Payment{}, fmt.Errorf("pay: fee limit %d msat or timeout %s out of range", int64(feeLimit), timeout)
+	}
+	call, cancel := context.WithTimeout(ctx, timeout+c.timeout)
+	defer cancel()
+	payment, err := c.send(call, &routerrpc.SendPaymentRequest{
+		PaymentRequest:    bolt11,
+		FeeLimitMsat:      int64(feeLimit),
+		TimeoutSeconds:    int32((timeout + time.Second - 1) / time.Second),
+		MaxParts:          maxParts,
+		NoInflightUpdates: true,
+	})
+	if err == nil {
+		return outcome(payment)
+	}
+	return c.resolve(ctx, hash, err)
+}
+
+// send begins the payment and waits for its end.
+func (c *Client) send(ctx context.Context, req *routerrpc.SendPaymentRequest) (Payment, error) {
+	stream, err := c.router.SendPaymentV2(ctx, req)
+	if err != nil {
+		return Payment{}, err
+	}
+	for {
+		update, err := stream.Recv()
+		if err != nil {
+			return Payment{}, err
+		}
+		payment, err := fromRPC(update)
+		if err != nil || payment.State != StateInFlight {
+			return payment, err
+		}
+	}
+}
+
+// resolve asks lnd what became of a payment whose call ended with cause.
+func (c *Client) resolve(ctx context.Context, hash l402.PaymentHash, cause error) (Payment, error) {
+	// The caller's context may be what ended; the question must still be asked.
+	payment, err := c.Track(context.WithoutCancel(ctx), hash)
+	switch {
+	case err == nil:
+		return outcome(payment)
+	case errors.Is(err, ErrPaymentNotFound) && definite(cause):
+		return Payment{Hash: hash, State: StateFailed}, &PaymentError{Reason: status.Convert(cause).Message()}
+	default:
+		return Payment{Hash: hash, State: StateInFlight}, fmt.Errorf("%w: %w", ErrPaymentUnknown, wrap("pay", cause))
+	}
+}
+
+// definite reports whether lnd itself refused the request. Anything that a
+// broken connection can cause is not definite: the request may still be on its
+// way, although lnd does not know the payment yet.
+func definite(err error) bool {
+	st, ok := status.FromError(err)
+	if !ok {
+		return false
+	}
+	switch st.Code() {
+	case codes.Unknown, codes.InvalidArgument, codes.FailedPrecondition, codes.NotFound, codes.OutOfRange,
+		codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated:
+		return true
+	}
+	return false
+}
+
+// Track reports the present state of the payment for hash, without waiting for
+// its end. ErrPaymentNotFound: this lnd never began it.
+func (c *Client) Track(ctx context.Context, hash l402.PaymentHash) (Payment, error) {
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	stream, err := c.router.TrackPaymentV2(ctx, &routerrpc.TrackPaymentRequest{PaymentHash: hash[:]})
+	if err != nil {
+		return Payment{}, wrap("track payment", err)
+	}
+	update, err := stream.Recv()
+	if status.Code(err) == codes.NotFound {
+		return Payment{}, fmt.Errorf("lnd: track payment: %w", ErrPaymentNotFound)
+	}
+	if err != nil {
+		return Payment{}, wrap("track payment", err)
+	}
+	return fromRPC(update)
+}
+
+// outcome turns a payment's state into Pay's error.
+func outcome(p Payment) (Payment, error) {
+	switch p.State {
+	case StateSucceeded:
+		return p, nil
+	case StateFailed:
+		return p, &PaymentError{Reason: p.Reason}
+	default:
+		return p, fmt.Errorf("%w: lnd is still paying it", ErrPaymentUnknown)
+	}
+}
+
+// fromRPC checks what lnd says about a payment; a success must come with the
+// preimage that proves it.
+func fromRPC(p *lnrpc.Payment) (Payment, error) {
+	out := Payment{State: StateInFlight, Amount: l402.Msat(p.ValueMsat), Fee: l402.Msat(p.FeeMsat)}
+	if n, err := hex.Decode(out.Hash[:], []byte(p.PaymentHash)); err != nil || n != len(out.Hash) {
+		return out, errors.New("lnd: a payment without a payment hash")
+	}
+	switch p.Status {
+	case lnrpc.Payment_SUCCEEDED:
+		out.State = StateSucceeded
+		n, err := hex.Decode(out.Preimage[:], []byte(p.PaymentPreimage))
+		if err != nil || n != len(out.Preimage) || out.Preimage.Hash() != out.Hash {
+			return out, errors.New("lnd: a payment whose preimage does not prove it")
+		}
+	case lnrpc.Payment_FAILED:
+		out.State = StateFailed
+		reason := strings.TrimPrefix(p.FailureReason.String(), "FAILURE_REASON_")
+		out.Reason = strings.ReplaceAll(strings.ToLower(reason), "_", " ")
+	}
+	return out, nil
+}

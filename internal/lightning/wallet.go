@@ -1,0 +1,54 @@
+package lightning
+
+import (
+	"context"
+
+	"github.com/lightningnetwork/lnd/lnrpc"
+
+	"sluice/l402"
+)
+
+// ChannelBalance is the money in a node's open channels, in msat. Amounts in
+// flight are in neither side.
+type ChannelBalance struct {
+	Local  l402.Msat // what this node can send, reserves included
+	Remote l402.Msat // what this node can receive, reserves included
+}
+
+// Balance adds up the node's channels. It needs offchain:read.
+func (c *Client) Balance(ctx context.Context) (ChannelBalance, error) {
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	b, err := c.ln.ChannelBalance(ctx, &lnrpc.ChannelBalanceRequest{})
+	if err != nil {
+		return ChannelBalance{}, wrap("channel balance", err)
+	}
+	return ChannelBalance{
+		Local:  l402.Msat(b.GetLocalBalance().GetMsat()),
+		Remote: l402.Msat(b.GetRemoteBalance().GetMsat()),
+	}, nil
+}
+
+// NodeInfo is who a node is.
+type NodeInfo struct {
+	PubKey  string // compressed node key, hex
+	Alias   string
+	Network string // "mainnet", "testnet", "regtest", …
+	Synced  bool   // to the chain
+	Height  uint32 // of the best block it knows
+}
+
+// Info asks the node who it is. It needs info:read.
+func (c *Client) Info(ctx context.Context) (NodeInfo, error) {
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	info, err := c.ln.GetInfo(ctx, &lnrpc.GetInfoRequest{})
+	if err != nil {
+		return NodeInfo{}, wrap("get info", err)
+	}
+	n := NodeInfo{PubKey: info.IdentityPubkey, Alias: info.Alias, Synced: info.SyncedToChain, Height: info.BlockHeight}
+	if len(info.Chains) > 0 {
+		n.Network = info.Chains[0].Network
+	}
+	return n, nil
+}
