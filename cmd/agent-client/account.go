@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"sluice/l402"
+	"sluice/l402/client"
+)
+
+func (a *app) balance(ctx context.Context, c command, args []string) error {
+	_, base, buyer, err := a.gatewayCommand(c, args, 0)
+	if err != nil {
+		return err
+	}
+	b, err := buyer.Balance(ctx, base)
+	if err != nil {
+		return err
+	}
+	return a.showBalance(b)
+}
+
+// gatewayCommand reads a command line of --url and n arguments.
+func (a *app) gatewayCommand(c command, args []string, n int) (rest []string, base string, buyer *client.Client, err error) {
+	fs := a.flags(c.name)
+	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
+	if rest, err = a.parse(c, fs, args, n, n); err != nil {
+		return nil, "", nil, err
+	}
+	cfg, err := a.config()
+	if err != nil {
+		return nil, "", nil, err
+	}
+	if base, err = cfg.gateway(base); err != nil {
+		return nil, "", nil, err
+	}
+	buyer, err = a.buyer(cfg)
+	return rest, base, buyer, err
+}
+
+func (a *app) showBalance(b client.Balance) error {
+	if a.json {
+		return a.print(b)
+	}
+	err := a.say("account    %s\navailable  %s\nheld       %s\ndeposited  %s\ncharged    %s\nrefunded   %s",
+		b.Account, b.Available, b.Held, b.Deposited, b.Charged, b.Refunded)
+	for _, budget := range b.Budgets {
+		if err == nil {
+			err = a.say("budget     %s of %s left  %s", budget.Available, budget.Limit, budget.Label)
+		}
+	}
+	return err
+}
+
+func (a *app) quote(ctx context.Context, c command, args []string) error {
+	var base string
+	v := url.Values{}
+	fs := a.flags(c.name)
+	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
+	fs.Func("model", "`NAME` of the model", func(s string) error { v.Set("model", s); return nil })
+	for name, usage := range map[string]string{"input-tokens": "`N` tokens in the prompt", "max-tokens": "most `N` tokens in the answer"} {
+		key := map[string]string{"input-tokens": "input_tokens", "max-tokens": "max_tokens"}[name]
+		fs.Func(name, usage, func(s string) error {
+			n, err := strconv.ParseUint(s, 10, 63)
+			v.Set(key, strconv.FormatUint(n, 10))
+			return err
+		})
+	}
+	if _, err := a.parse(c, fs, args, 0, 0); err != nil {
+		return err
+	}
+	if v.Get("model") == "" {
+		return usagef("want --model NAME")
+	}
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	if base, err = cfg.gateway(base); err != nil {
+		return err
+	}
+	buyer, err := a.buyer(cfg)
+	if err != nil {
+		return err
+	}
+	q, err := buyer.Quote(ctx, base, v)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(q)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, bytes.TrimSpace(q), "", "  "); err != nil {
+		return fmt.Errorf("read quote: %w", err)
+	}
+	return a.say("%s", pretty.String())
+}
+
+func (a *app) topup(ctx context.Context, c command, args []string) error {
+	rest, base, buyer, err := a.gatewayCommand(c, args, 1)
+	if err != nil {
+		return err
+	}
+	n, err := amount("AMOUNT_MSAT", rest[0])
+	if err != nil {
+		return err
+	}
+	p, b, err := buyer.TopUp(ctx, base, n)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(struct {
+			TokenID     string         `json:"token_id"`
+			PaymentHash string         `json:"payment_hash"`
+			Amount      l402.Msat      `json:"amount_msat"`
+			Fee         l402.Msat      `json:"fee_msat"`
+			Balance     client.Balance `json:"balance"`
+		}{p.Token.ID.String(), p.Token.PaymentHash.String(), p.Amount, p.Fee, b})
+	}
+	if err := a.say("paid %s + %s fee", p.Amount, p.Fee); err != nil {
+		return err
+	}
+	return a.showBalance(b)
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"sluice/l402"
+	"sluice/l402/client"
+)
+
+// envPrefix begins every environment variable: AGENT_CLIENT_CONFIG names the
+// file, and each key has its own, AGENT_CLIENT_LND_GRPC for lnd.grpc.
+const envPrefix = "AGENT_CLIENT_"
+
+// config is what the file and the environment say. See config.example.yaml.
+type config struct {
+	Network    client.Network
+	GatewayURL string
+	TokensDir  string
+	LND        struct{ GRPC, TLSCert, Macaroon string }
+	Caps       struct {
+		PerRequest, Total, FeeBase l402.Msat
+		FeePPM                     int64
+	}
+	PaymentTimeout time.Duration
+}
+
+// keys is the only list of keys: path to setter. dir is where relative paths
+// begin.
+func (c *config) keys(dir, home string) map[string]func(string) error {
+	text := func(dst *string) func(string) error {
+		return func(s string) error { *dst = s; return nil }
+	}
+	path := func(dst *string) func(string) error {
+		return func(s string) error { *dst = expand(s, dir, home); return nil }
+	}
+	money := func(dst *l402.Msat) func(string) error {
+		return func(s string) (err error) { *dst, err = parseAmount(s); return err }
+	}
+	return map[string]func(string) error{
+		"network":          func(s string) (err error) { c.Network, err = client.ParseNetwork(s); return err },
+		"gateway_url":      func(s string) (err error) { c.GatewayURL, err = parseGateway(s); return err },
+		"tokens_dir":       path(&c.TokensDir),
+		"lnd.grpc":         text(&c.LND.GRPC),
+		"lnd.tls_cert":     path(&c.LND.TLSCert),
+		"lnd.macaroon":     path(&c.LND.Macaroon),
+		"caps.per_request": money(&c.Caps.PerRequest),
+		"caps.total":       money(&c.Caps.Total),
+		"caps.fee_base":    money(&c.Caps.FeeBase),
+		"caps.fee_ppm":     func(s string) (err error) { c.Caps.FeePPM, err = parsePPM(s); return err },
+		"payment_timeout":  func(s string) (err error) { c.PaymentTimeout, err = parseTimeout(s); return err },
+	}
+}
+
+// config reads the file and lays the environment over it. A missing file is an
+// error only if it was named.
+func (a *app) config() (*config, error) {
+	home := a.env("HOME")
+	path, named := a.configPath, a.configPath != ""
+	if !named {
+		path = filepath.Join(home, ".agent-client", "config.yaml")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	c := &config{Network: client.Mainnet, PaymentTimeout: time.Minute}
+	c.LND.GRPC, c.LND.TLSCert = "127.0.0.1:10009", expand("~/.lnd/tls.cert", "", home)
+	c.TokensDir = expand("~/.agent-client/tokens", "", home)
+	c.Caps.FeeBase, c.Caps.FeePPM = 5_000, 10_000
+	if err := c.read(data, filepath.Dir(path), home); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	here := c.keys("", home)
+	for key, set := range here {
+		name := envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+		if s := a.env(name); s != "" {
+			if err := set(s); err != nil {
+				return nil, fmt.Errorf("$%s: %w", name, err)
+			}
+		}
+	}
+	if c.LND.Macaroon == "" {
+		c.LND.Macaroon = expand("~/.lnd/data/chain/bitcoin/"+string(c.Network)+"/admin.macaroon", "", home)
+	}
+	return c, nil
+}
+
+// read applies one YAML document, strictly: unknown, repeated and misshapen
+// keys are errors that name their line.
+func (c *config) read(data []byte, dir, home string) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, more yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil
+	} else if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		return errors.New("want one YAML document, there is more after it")
+	}
+	return apply(doc.Content[0], "", c.keys(dir, home))
+}
+
+// apply hands the scalars of a mapping to their setters.
+func apply(n *yaml.Node, prefix string, keys map[string]func(string) error) error {
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: want a mapping of keys to values", n.Line)
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		path := prefix + name.Value
+		if seen[path] {
+			return fmt.Errorf("line %d: %s is given twice", name.Line, clip(path))
+		}
+		seen[path] = true
+		set, scalar := keys[path]
+		switch {
+		case scalar && value.Kind == yaml.ScalarNode && value.Tag != "!!null":
+			if err := set(value.Value); err != nil {
+				return fmt.Errorf("line %d: %s: %w", value.Line, path, err)
+			}
+		case scalar:
+			return fmt.Errorf("line %d: %s: want a single value", value.Line, path)
+		case isSection(path, keys):
+			if err := apply(value, path+".", keys); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("line %d: unknown key %s, want one of: %s", name.Line, clip(path), strings.Join(sorted(keys), ", "))
+		}
+	}
+	return nil
+}
+
+func isSection(path string, keys map[string]func(string) error) bool {
+	for k := range keys {
+		if strings.HasPrefix(k, path+".") {
+			return true
+		}
+	}
+	return false
+}
+
+func sorted(keys map[string]func(string) error) []string {
+	var names []string
+	for k := range keys {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// expand makes a path absolute or relative to the working directory: "~" is
+// the home, and relative paths of a file begin at its directory.
+func expand(path, dir, home string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		return filepath.Join(home, rest)
+	}
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// parseAmount reads "150 sat" or "1500 msat", whole numbers.
+func parseAmount(s string) (l402.Msat, error) {
+	number, unit, _ := strings.Cut(strings.TrimSpace(s), " ")
+	n, err := l402.ParseMsat(number)
+	switch unit = strings.TrimSpace(unit); {
+	case err == nil && unit == "msat":
+		return n, nil
+	case err == nil && unit == "sat" && n <= l402.MaxMsat/l402.MsatPerSat:
+		return n * l402.MsatPerSat, nil
+	}
+	return 0, fmt.Errorf("want an amount such as 150 sat or 1500 msat, got %q", clip(s))
+}
+
+func parsePPM(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > 1_000_000 {
+		return 0, fmt.Errorf("want 0 to 1000000 millionths of the amount, got %q", clip(s))
+	}
+	return n, nil
+}
+
+func parseTimeout(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Second || d > time.Hour {
+		return 0, fmt.Errorf("want a time such as 60s, from 1s to 1h, got %q", clip(s))
+	}
+	return d, nil
+}
+
+// parseGateway checks the base URL of a gateway and takes a slash off its end.
+func parseGateway(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.RawQuery != "" {
+		return "", fmt.Errorf("want a URL such as https://gateway.example, got %q", clip(s))
+	}
+	return strings.TrimRight(s, "/"), nil
+}
+
+// gateway returns the base URL to use: the flag, or else the configuration's.
+func (c *config) gateway(flagURL string) (string, error) {
+	if flagURL == "" {
+		if c.GatewayURL == "" {
+			return "", usagef("no gateway: give --url or set gateway_url in the configuration")
+		}
+		return c.GatewayURL, nil
+	}
+	base, err := parseGateway(flagURL)
+	if err != nil {
+		return "", usagef("--url: %w", err)
+	}
+	return base, nil
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/internal/lightning"
+	"sluice/l402"
+	"sluice/l402/client"
+)
+
+// lnd opens the buyer's node.
+func (a *app) lnd() (*config, *lightning.Client, error) {
+	cfg, err := a.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	node, err := newNode(cfg, a.log()).open()
+	return cfg, node, err
+}
+
+func (a *app) walletBalance(ctx context.Context, c command, args []string) error {
+	if _, err := a.parse(c, a.flags(c.name), args, 0, 0); err != nil {
+		return err
+	}
+	_, node, err := a.lnd()
+	if err != nil {
+		return err
+	}
+	b, err := node.Balance(ctx)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(map[string]l402.Msat{"local_msat": b.Local, "remote_msat": b.Remote})
+	}
+	return a.say("can send     %s\ncan receive  %s", b.Local, b.Remote)
+}
+
+func (a *app) walletInvoice(ctx context.Context, c command, args []string) error {
+	memo := ""
+	fs := a.flags(c.name)
+	fs.StringVar(&memo, "memo", "", "`TEXT` that the payer sees")
+	rest, err := a.parse(c, fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	n, err := amount("AMOUNT_MSAT", rest[0])
+	if err != nil {
+		return err
+	}
+	_, node, err := a.lnd()
+	if err != nil {
+		return err
+	}
+	invoice, hash, err := node.PlainInvoice(ctx, n, memo)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(struct {
+			Invoice string    `json:"invoice"`
+			Hash    string    `json:"payment_hash"`
+			Amount  l402.Msat `json:"amount_msat"`
+		}{invoice, hash.String(), n})
+	}
+	return a.say("%s", invoice)
+}
+
+func (a *app) walletPay(ctx context.Context, c command, args []string) error {
+	var most, fees string
+	fs := a.flags(c.name)
+	fs.StringVar(&most, "max-msat", "", "pay up to `N` msat; default caps.per_request of the configuration")
+	fs.StringVar(&fees, "max-fee-msat", "", "pay up to `N` msat for routing; default caps.fee_base and fee_ppm")
+	rest, err := a.parse(c, fs, args, 1, 1)
+	if err != nil {
+		return err
+	}
+	cfg, node, err := a.lnd()
+	if err != nil {
+		return err
+	}
+	inv, err := client.DecodeInvoice(rest[0], cfg.Network)
+	if err != nil {
+		return err
+	}
+	limit := cfg.Caps.PerRequest
+	if most != "" {
+		if limit, err = amount("--max-msat", most); err != nil {
+			return err
+		}
+	}
+	fee := client.Fee{Base: cfg.Caps.FeeBase, PPM: cfg.Caps.FeePPM}.Limit(inv.Amount)
+	if fees != "" {
+		if fee, err = l402.ParseMsat(fees); err != nil {
+			return usagef("--max-fee-msat: %w", err)
+		}
+	}
+	p, err := payOnce(ctx, node, rest[0], inv, limit, fee, cfg.PaymentTimeout)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(struct {
+			Preimage string    `json:"preimage"`
+			Hash     string    `json:"payment_hash"`
+			Amount   l402.Msat `json:"amount_msat"`
+			Fee      l402.Msat `json:"fee_msat"`
+		}{p.Preimage.Hex(), inv.Hash.String(), inv.Amount, p.Fee})
+	}
+	return a.say("paid %s + %s fee\npayment hash  %s\npreimage      %s", inv.Amount, p.Fee, inv.Hash, p.Preimage.Hex())
+}
+
+// payOnce pays an invoice, or returns the payment that was already made for
+// it. The question comes first: an invoice that was paid and has expired since
+// is a success.
+func payOnce(ctx context.Context, node *lightning.Client, bolt11 string, inv client.Invoice, limit, fee l402.Msat, timeout time.Duration) (lightning.Payment, error) {
+	p, err := waitTracked(ctx, node, inv.Hash, timeout)
+	switch {
+	case err == nil && p.State == lightning.StateSucceeded:
+		return p, nil
+	case err == nil && p.State == lightning.StateInFlight:
+		return p, &client.PaymentError{Hash: inv.Hash, InFlight: true, Err: errors.New("the wallet is still trying")}
+	case err != nil && !errors.Is(err, lightning.ErrPaymentNotFound):
+		return p, fmt.Errorf("look for an earlier payment: %w", err)
+	}
+	switch {
+	case inv.Amount <= 0:
+		return p, &client.InvoiceError{Reason: "it names no amount"}
+	case !time.Now().Before(inv.ExpiresAt):
+		return p, &client.InvoiceError{Reason: "it expired at " + inv.ExpiresAt.UTC().Format(time.RFC3339)}
+	case inv.Amount > limit:
+		return p, &client.BudgetError{Cap: "per request", Origin: "the invoice", Asked: inv.Amount, Limit: limit}
+	}
+	p, err = node.Pay(ctx, bolt11, fee, timeout)
+	var failed *lightning.PaymentError
+	switch {
+	case errors.As(err, &failed):
+		return p, &client.PaymentError{Hash: inv.Hash, Err: fmt.Errorf("%w: %s", client.ErrPaymentFailed, failed.Reason)}
+	case err != nil:
+		return p, &client.PaymentError{Hash: inv.Hash, InFlight: true, Err: err}
+	}
+	return p, nil
+}
+
+// waitTracked reports what became of an earlier payment; one in flight is
+// waited for.
+func waitTracked(ctx context.Context, node *lightning.Client, hash l402.PaymentHash, timeout time.Duration) (lightning.Payment, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		p, err := node.Track(ctx, hash)
+		if err != nil || p.State != lightning.StateInFlight {
+			return p, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return p, nil
+		}
+	}
+}

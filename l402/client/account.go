@@ -1,0 +1,204 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"sluice/l402"
+)
+
+// ErrNoToken reports that the store holds no token for a gateway. A paid
+// request buys one.
+var ErrNoToken = errors.New("no token stored for this gateway: make a paid request first")
+
+// StatusError is an answer of a gateway other than the one asked for. Its
+// members come from the problem document, where there is one.
+type StatusError struct {
+	Status int    `json:"status"`
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+}
+
+// Error says the status and the gateway's own words.
+func (e *StatusError) Error() string {
+	text := e.Title
+	if text == "" {
+		text = http.StatusText(e.Status)
+	}
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	return fmt.Sprintf("gateway answered %d %s", e.Status, text)
+}
+
+// Balance is the answer of GET /l402/balance, all amounts in msat.
+type Balance struct {
+	Account   string    `json:"account"` // token id, hex
+	Available l402.Msat `json:"available_msat"`
+	Held      l402.Msat `json:"held_msat"`
+	Deposited l402.Msat `json:"deposited_msat"`
+	Charged   l402.Msat `json:"charged_msat"`
+	Refunded  l402.Msat `json:"refunded_msat"`
+	Budgets   []Budget  `json:"budgets"`
+}
+
+// Budget is the state of one delegated budget in the token, in msat.
+type Budget struct {
+	Label     string    `json:"label"`
+	Limit     l402.Msat `json:"limit_msat"`
+	Available l402.Msat `json:"available_msat"`
+}
+
+// Balance asks the gateway at base for the balance of the newest token stored
+// for it. It pays nothing. Errors: ErrNoToken, *StatusError.
+func (c *Client) Balance(ctx context.Context, base string) (Balance, error) {
+	origin, err := Origin(base)
+	if err != nil {
+		return Balance{}, err
+	}
+	t, ok, err := c.current(ctx, origin, "")
+	if err != nil {
+		return Balance{}, err
+	}
+	if !ok {
+		return Balance{}, ErrNoToken
+	}
+	return c.balanceOf(ctx, base, t)
+}
+
+func (c *Client) balanceOf(ctx context.Context, base string, t Token) (Balance, error) {
+	var b Balance
+	_, body, err := c.call(ctx, http.MethodGet, base, "/l402/balance", nil, &t)
+	if err != nil {
+		return b, err
+	}
+	if err := json.Unmarshal(body, &b); err != nil {
+		return b, fmt.Errorf("read balance: %w", err)
+	}
+	return b, nil
+}
+
+// Quote asks the gateway at base for the most that a request may cost, as the
+// JSON it answers with. Values are those of the endpoint: model, input_tokens,
+// max_tokens. It needs no token and pays nothing. Errors: *StatusError.
+func (c *Client) Quote(ctx context.Context, base string, v url.Values) (json.RawMessage, error) {
+	if _, err := Origin(base); err != nil {
+		return nil, err
+	}
+	_, body, err := c.call(ctx, http.MethodGet, base, "/l402/quote?"+v.Encode(), nil, nil)
+	if err == nil && !json.Valid(body) {
+		err = errors.New("read quote: the answer is not JSON")
+	}
+	return body, err
+}
+
+// TopUp buys more credit, in msat, for the account of the newest token stored
+// for the gateway at base, stores the new credential and presents it. The
+// account stays the same. The gateway may round the amount up to whole
+// satoshis and to its minimum, within the caps. When an earlier purchase was in
+// doubt and turns out to have succeeded, that one is the top-up and nothing is
+// paid: else a repeated command would pay twice. Errors: ErrNoToken,
+// *StatusError and those of RoundTrip.
+func (c *Client) TopUp(ctx context.Context, base string, amount l402.Msat) (Purchase, Balance, error) {
+	origin, err := Origin(base)
+	if err != nil {
+		return Purchase{}, Balance{}, err
+	}
+	unlock, err := c.cfg.Store.Lock(ctx, origin)
+	if err != nil {
+		return Purchase{}, Balance{}, err
+	}
+	t, err := c.topUp(ctx, base, origin, amount, &unlock)
+	unlock()
+	if err != nil {
+		return Purchase{}, Balance{}, err
+	}
+	b, err := c.balanceOf(ctx, base, t)
+	if err != nil {
+		err = fmt.Errorf("paid and stored, but not presented yet (the next request does): %w", err)
+	}
+	return t.lastPurchase(), b, err
+}
+
+func (c *Client) topUp(ctx context.Context, base, origin string, amount l402.Msat, unlock *func()) (Token, error) {
+	bought, err := c.resolveAll(ctx, origin, c.cfg.PaymentTimeout)
+	if err != nil {
+		return Token{}, err
+	}
+	tokens, err := c.reload(origin)
+	if err != nil {
+		return Token{}, err
+	}
+	t, ok := pick(tokens, origin, "")
+	if !ok {
+		return Token{}, ErrNoToken
+	}
+	for _, b := range bought {
+		if b.ID == t.ID {
+			return b, nil
+		}
+	}
+	h, body, err := c.call(ctx, http.MethodPost, base, "/l402/topup", fmt.Appendf(nil, `{"amount_msat":%d}`, amount), &t)
+	if err != nil {
+		return Token{}, err
+	}
+	o, err := readOffer(origin, h, body)
+	if err != nil {
+		return Token{}, err
+	}
+	if o.token.ID != t.ID {
+		return Token{}, invoiceErrorf("it would pay for another account than %s", t.ID)
+	}
+	return c.buy(ctx, o, unlock)
+}
+
+// maxAnswer bounds the answer of a gateway's own endpoint, in bytes.
+const maxAnswer = 1 << 20
+
+// call does one request to a gateway's own endpoint. A challenge comes with
+// 402 or with success; both are its caller's to read.
+func (c *Client) call(ctx context.Context, method, base, path string, body []byte, t *Token) (http.Header, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(base, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if t != nil {
+		req.Header.Set("Authorization", t.Authorization())
+	}
+	resp, err := c.cfg.Base.RoundTrip(req)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s %s: %w", method, req.URL.Path, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s %s: %w", method, req.URL.Path, err)
+	}
+	challenge := resp.StatusCode == http.StatusPaymentRequired && method == http.MethodPost
+	if resp.StatusCode/100 != 2 && !challenge {
+		return nil, nil, ReadStatusError(resp.StatusCode, answer)
+	}
+	return resp.Header, answer, nil
+}
+
+// ReadStatusError reads the body of a failed answer. A body that is no problem
+// document leaves only the status.
+func ReadStatusError(status int, body []byte) *StatusError {
+	var e StatusError
+	if json.Unmarshal(body, &e) != nil {
+		e = StatusError{}
+	}
+	e.Status = status
+	return &e
+}

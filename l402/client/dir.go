@@ -1,0 +1,250 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rogpeppe/go-internal/lockedfile"
+
+	"sluice/l402"
+)
+
+// Dir is a Store in a directory: one JSON file per token and per open intent,
+// mode 0600 in directories of mode 0700, each written to a temporary file,
+// synced and renamed, so that a reader or a crash sees the old file or the new
+// one. Locks are advisory file locks, which end with their process.
+//
+// A file that cannot be read fails every call with its name: it may hold
+// money, so nothing guesses around it.
+type Dir struct {
+	tokens, intents, locks string
+
+	mu    sync.Mutex
+	gates map[string]chan struct{} // per origin, holds one value while free
+}
+
+var _ Store = (*Dir)(nil)
+
+// OpenDir opens the store in path and makes it if it is missing.
+func OpenDir(path string) (*Dir, error) {
+	d := &Dir{
+		tokens:  filepath.Join(path, "tokens"),
+		intents: filepath.Join(path, "intents"),
+		locks:   filepath.Join(path, "locks"),
+		gates:   map[string]chan struct{}{},
+	}
+	for _, dir := range []string{d.tokens, d.intents, d.locks} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open token store: %w", err)
+		}
+		// MkdirAll leaves a directory that was there as it is.
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open token store: %w", err)
+		}
+	}
+	return d, nil
+}
+
+// Lock implements Store. A gate orders the goroutines of this process, so that
+// only one of them waits in the kernel for the file lock.
+func (d *Dir) Lock(ctx context.Context, origin string) (func(), error) {
+	gate := d.gate(origin)
+	select {
+	case <-gate:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for another purchase at %s: %w", origin, ctx.Err())
+	}
+	type result struct {
+		f   *lockedfile.File
+		err error
+	}
+	locked := make(chan result, 1)
+	go func() {
+		f, err := d.lockFile(fileKey(origin))
+		locked <- result{f, err}
+	}()
+	release := func(r result) {
+		if r.err == nil {
+			r.f.Close()
+		}
+		gate <- struct{}{}
+	}
+	select {
+	case r := <-locked:
+		if r.err != nil {
+			release(r)
+			return nil, fmt.Errorf("lock %s: %w", origin, r.err)
+		}
+		return sync.OnceFunc(func() { release(r) }), nil
+	case <-ctx.Done():
+		go func() { release(<-locked) }() // the kernel's wait cannot be called off
+		return nil, fmt.Errorf("wait for another process buying at %s: %w", origin, ctx.Err())
+	}
+}
+
+func (d *Dir) gate(origin string) chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g, ok := d.gates[origin]
+	if !ok {
+		g = make(chan struct{}, 1)
+		g <- struct{}{}
+		d.gates[origin] = g
+	}
+	return g
+}
+
+func (d *Dir) lockFile(name string) (*lockedfile.File, error) {
+	return lockedfile.OpenFile(filepath.Join(d.locks, name+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+}
+
+// Tokens implements Store.
+func (d *Dir) Tokens() ([]Token, error) {
+	tokens, err := readAll(d.tokens, func(f tokenFile) (Token, error) { return f.token() })
+	slices.SortFunc(tokens, newestFirst)
+	return tokens, err
+}
+
+// Intents implements Store.
+func (d *Dir) Intents() ([]Intent, error) {
+	return readAll(d.intents, func(f intentFile) (Intent, error) { return f.intent() })
+}
+
+// Begin implements Store. The sum and the write are one step under a lock of
+// the whole store, so that purchases at two origins cannot share the last of
+// the budget.
+func (d *Dir) Begin(in Intent, limit l402.Msat) error {
+	lock, err := d.lockFile("budget")
+	if err != nil {
+		return fmt.Errorf("lock the budget: %w", err)
+	}
+	defer lock.Close()
+	if limit > 0 {
+		tokens, err := d.Tokens()
+		if err != nil {
+			return err
+		}
+		intents, err := d.Intents()
+		if err != nil {
+			return err
+		}
+		spent, asked := committed(tokens, intents), in.Amount+in.FeeLimit
+		if spent+asked > limit {
+			return &BudgetError{Cap: capTotal, Origin: in.Origin, Asked: asked, Limit: limit, Spent: spent}
+		}
+	}
+	return writeJSON(d.intents, intentKey(in), newIntentFile(in))
+}
+
+// Commit implements Store.
+func (d *Dir) Commit(in Intent, t Token) error {
+	if err := writeJSON(d.tokens, tokenKey(t), newTokenFile(t)); err != nil {
+		return err
+	}
+	return d.Drop(in)
+}
+
+// Drop implements Store.
+func (d *Dir) Drop(in Intent) error {
+	err := os.Remove(filepath.Join(d.intents, intentKey(in)+".json"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget %s: %w", in, err)
+	}
+	return syncDir(d.intents)
+}
+
+// The keys of files begin with the origin: another origin that repeats our
+// account's id or our invoice must never overwrite ours.
+func tokenKey(t Token) string    { return fileKey(t.Origin + " " + t.ID.String()) }
+func intentKey(in Intent) string { return fileKey(in.Origin + " " + in.Hash.String()) }
+
+// fileKey makes a file name of something that a stranger chose.
+func fileKey(s string) string {
+	h := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(h[:16])
+}
+
+// readAll reads every whole file of a directory. A file that disappears while
+// it runs is not there.
+func readAll[F, T any](dir string, convert func(F) (T, error)) ([]T, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read token store: %w", err)
+	}
+	var all []T
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var f F
+		if err == nil {
+			err = json.Unmarshal(data, &f)
+		}
+		var v T
+		if err == nil {
+			v, err = convert(f)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("token store: %s is damaged, move it away to go on without it: %w", path, err)
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// writeJSON replaces dir/name.json atomically and durably.
+func writeJSON(dir, name string, v any) (err error) {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	f, err := os.CreateTemp(dir, "."+name+"-*") // CreateTemp makes it 0600
+	if err != nil {
+		return fmt.Errorf("write token store: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+			err = fmt.Errorf("write token store: %w", err)
+		}
+	}()
+	_, err = f.Write(append(data, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(dir, name+".json"))
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	return err
+}
+
+// syncDir makes a rename or a removal survive a power cut.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

@@ -1,0 +1,69 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+
+	"sluice/l402"
+)
+
+// ErrBodyTooLarge reports a request body that cannot be sent a second time
+// after paying: it has no GetBody and is longer than Config.MaxBody. Nothing
+// was paid.
+var ErrBodyTooLarge = errors.New("request body is too large to be sent again after a 402: set GetBody or raise MaxBody")
+
+// BudgetError reports a payment that a cap of the buyer forbids. Nothing was
+// paid.
+type BudgetError struct {
+	Cap    string    // "per request" or "total"
+	Origin string    // who asked for the money
+	Asked  l402.Msat // amount of the invoice; under the total cap with the fee limit
+	Limit  l402.Msat // the cap
+	Spent  l402.Msat // under the total cap: spent or promised before
+}
+
+// Error says which cap and by how much.
+func (e *BudgetError) Error() string {
+	if e.Cap == capTotal {
+		return fmt.Sprintf("budget refused: %s asks for %s, %s of the total cap of %s are spent: raise the cap to go on",
+			e.Origin, e.Asked, e.Spent, e.Limit)
+	}
+	return fmt.Sprintf("budget refused: %s asks for %s, the cap per request is %s: raise the cap to go on",
+		e.Origin, e.Asked, e.Limit)
+}
+
+const (
+	capRequest = "per request"
+	capTotal   = "total"
+)
+
+// InvoiceError reports an invoice or challenge that must not be paid: it is
+// malformed, contradicts itself, or is not for this wallet. Nothing was paid.
+type InvoiceError struct{ Reason string }
+
+// Error says what is wrong with the invoice.
+func (e *InvoiceError) Error() string { return "invoice refused: " + e.Reason }
+
+func invoiceErrorf(format string, args ...any) error {
+	return &InvoiceError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// PaymentError reports a payment that did not succeed, or not yet.
+type PaymentError struct {
+	Hash l402.PaymentHash
+	// InFlight is true when money may still move: the intent is kept, and the
+	// next use of the store asks the wallet again before paying anything.
+	InFlight bool
+	Err      error
+}
+
+// Error says whether the money is safe.
+func (e *PaymentError) Error() string {
+	if e.InFlight {
+		return fmt.Sprintf("payment %s is in flight or in doubt, it will not be paid again: %v", e.Hash, e.Err)
+	}
+	return fmt.Sprintf("payment %s failed: %v", e.Hash, e.Err)
+}
+
+// Unwrap returns the wallet's or the store's error.
+func (e *PaymentError) Unwrap() error { return e.Err }

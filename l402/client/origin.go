@@ -1,0 +1,107 @@
+package client
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// originState is what this process knows about one origin.
+type originState struct {
+	opening sync.Mutex // held during the first look into the store
+	opened  bool       // guarded by opening
+
+	mu     sync.Mutex
+	tokens []Token           // newest first; guarded by mu
+	paths  map[string]string // service that a path's challenge named; guarded by mu
+}
+
+// maxPaths bounds originState.paths. A path beyond it may cost one more 402
+// where an origin has several services.
+const maxPaths = 256
+
+func (c *Client) origin(origin string) *originState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st, ok := c.origins[origin]
+	if !ok {
+		st = &originState{paths: map[string]string{}}
+		c.origins[origin] = st
+	}
+	return st
+}
+
+// current returns the token to try first. The first use of an origin looks
+// for intents that an earlier process left.
+func (c *Client) current(ctx context.Context, origin, path string) (Token, bool, error) {
+	st := c.origin(origin)
+	if err := st.open(ctx, c, origin); err != nil {
+		return Token{}, false, err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	t, ok := pick(st.tokens, origin, st.paths[path])
+	return t, ok, nil
+}
+
+func (st *originState) open(ctx context.Context, c *Client, origin string) error {
+	st.opening.Lock()
+	defer st.opening.Unlock()
+	if st.opened {
+		return nil
+	}
+	if err := c.settleLeftovers(ctx, origin); err != nil {
+		// A purchase asks again, and then insists on an answer.
+		c.cfg.Log.Warn("an earlier payment is unresolved", "origin", origin, "error", err)
+	}
+	_, err := c.reload(origin)
+	st.opened = err == nil
+	return err
+}
+
+// reload reads the tokens of an origin again: another process may have bought.
+func (c *Client) reload(origin string) ([]Token, error) {
+	all, err := c.cfg.Store.Tokens()
+	if err != nil {
+		return nil, err
+	}
+	ours := slices.DeleteFunc(all, func(t Token) bool { return t.Origin != origin })
+	st := c.origin(origin)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.tokens = ours
+	return ours, nil
+}
+
+// remember puts a token that was just stored first.
+func (st *originState) remember(t Token) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	others := slices.DeleteFunc(slices.Clone(st.tokens), func(o Token) bool { return o.ID == t.ID })
+	st.tokens = append([]Token{t}, others...)
+}
+
+// learn notes which service sells a path.
+func (st *originState) learn(path, service string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if len(st.paths) < maxPaths {
+		st.paths[path] = service
+	}
+}
+
+// intentsOf returns the open intents of one origin.
+func (c *Client) intentsOf(origin string) ([]Intent, error) {
+	all, err := c.cfg.Store.Intents()
+	return slices.DeleteFunc(all, func(in Intent) bool { return in.Origin != origin }), err
+}
+
+// pick returns the newest token of an origin for a service; "": for any.
+func pick(tokens []Token, origin, service string) (Token, bool) {
+	for _, t := range tokens {
+		if t.Origin == origin && (service == "" || t.Service == service) {
+			return t, true
+		}
+	}
+	return Token{}, false
+}

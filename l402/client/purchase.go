@@ -1,0 +1,257 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/l402"
+)
+
+const (
+	// maxShared bounds how often one round trip tries what others bought
+	// before it buys for itself.
+	maxShared = 4
+	// unknownGrace is how long after an intent the wallet's not knowing the
+	// payment proves nothing: the order to pay may still be on its way from a
+	// process that died.
+	unknownGrace = 15 * time.Second
+	// openTimeout bounds the look at unresolved intents when an origin is
+	// first used. Nothing is paid then, so giving up is harmless.
+	openTimeout = 5 * time.Second
+	// doubtTimeout bounds the question what became of a payment whose order
+	// ended in an error.
+	doubtTimeout = 5 * time.Second
+	// orderMargin is how much longer than PaymentTimeout an order may take to
+	// report its end.
+	orderMargin = 15 * time.Second
+)
+
+// settleLeftovers resolves what can be resolved without waiting.
+func (c *Client) settleLeftovers(ctx context.Context, origin string) error {
+	left, err := c.intentsOf(origin)
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	unlock, err := c.cfg.Store.Lock(ctx, origin)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, err = c.resolveAll(ctx, origin, 0)
+	return err
+}
+
+// obtain returns a credential that this round trip has not tried yet: one that
+// somebody else bought in the meantime, one that an earlier payment bought, or
+// one it pays for now (paid is true). The caller calls unlock when its next
+// request is under way; until then nobody else buys at this origin.
+func (c *Client) obtain(ctx context.Context, o *offer, tried map[l402.PaymentHash]bool) (t Token, paid bool, unlock func(), err error) {
+	unlock, err = c.cfg.Store.Lock(ctx, o.origin)
+	if err != nil {
+		return t, false, nil, err
+	}
+	t, shared, err := c.bought(ctx, o, tried)
+	if err == nil && !shared {
+		t, err = c.buy(ctx, o, &unlock)
+	}
+	if err != nil {
+		unlock()
+		return Token{}, false, nil, err
+	}
+	return t, !shared, unlock, nil
+}
+
+// bought returns the newest token for the offer's service unless this round
+// trip has sent it already. The caller holds the origin's lock.
+func (c *Client) bought(ctx context.Context, o *offer, tried map[l402.PaymentHash]bool) (Token, bool, error) {
+	if _, err := c.resolveAll(ctx, o.origin, c.cfg.PaymentTimeout); err != nil {
+		return Token{}, false, err
+	}
+	tokens, err := c.reload(o.origin)
+	if err != nil {
+		return Token{}, false, err
+	}
+	t, ok := pick(tokens, o.origin, o.token.Service)
+	return t, ok && !tried[t.PaymentHash] && len(tried) < maxShared, nil
+}
+
+// buy pays an offer. The caller holds the origin's lock, which buy may take
+// over by replacing *unlock.
+func (c *Client) buy(ctx context.Context, o *offer, unlock *func()) (Token, error) {
+	if err := o.accept(c.cfg.Network, c.cfg.MaxPerRequest, c.cfg.Now()); err != nil {
+		return Token{}, err
+	}
+	in := o.intent(c.cfg.MaxFee, c.cfg.Now())
+	if err := c.cfg.Store.Begin(in, c.cfg.MaxTotal); err != nil {
+		return Token{}, err
+	}
+	return c.order(ctx, in, unlock)
+}
+
+// order pays, detached from the request: once the wallet has the order, its
+// outcome must be recorded even if nobody waits for it any more. In that case
+// the lock goes to the background, which releases it at the end.
+func (c *Client) order(ctx context.Context, in Intent, unlock *func()) (Token, error) {
+	type result struct {
+		t   Token
+		err error
+	}
+	done := make(chan result, 1)
+	background := context.WithoutCancel(ctx)
+	go func() {
+		t, err := c.pay(background, in)
+		done <- result{t, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return Token{}, r.err
+		}
+		if f, ok := ctx.Value(keyOnPurchase).(func(Purchase)); ok {
+			f(r.t.lastPurchase())
+		}
+		return r.t, nil
+	case <-ctx.Done():
+		held := *unlock
+		*unlock = func() {}
+		go func() {
+			if r := <-done; r.err != nil {
+				c.cfg.Log.Warn("payment of an abandoned request", "origin", in.Origin, "error", r.err)
+			}
+			held()
+		}()
+		return Token{}, &PaymentError{Hash: in.Hash, InFlight: true, Err: ctx.Err()}
+	}
+}
+
+// pay gives the order and records what came of it.
+func (c *Client) pay(ctx context.Context, in Intent) (Token, error) {
+	c.cfg.Log.Info("paying", "origin", in.Origin, "payment_hash", in.Hash, "amount_msat", in.Amount, "fee_limit_msat", in.FeeLimit)
+	orderCtx, cancel := context.WithTimeout(ctx, c.cfg.PaymentTimeout+orderMargin)
+	defer cancel()
+	paid, err := c.cfg.Wallet.Pay(orderCtx, PayRequest{
+		Invoice: in.Invoice, Hash: in.Hash, Amount: in.Amount, FeeLimit: in.FeeLimit, Timeout: c.cfg.PaymentTimeout,
+	})
+	switch {
+	case err == nil:
+		return c.keep(in, paid)
+	case errors.Is(err, ErrPaymentFailed):
+		return Token{}, c.drop(in, err)
+	}
+	// The order may or may not have arrived. Ask once more before reporting.
+	askCtx, cancelAsk := context.WithTimeout(ctx, doubtTimeout)
+	defer cancelAsk()
+	t, found, doubt := c.resolve(askCtx, in, min(doubtTimeout, c.cfg.PaymentTimeout))
+	switch {
+	case doubt != nil:
+		return Token{}, &PaymentError{Hash: in.Hash, InFlight: true, Err: err}
+	case !found:
+		return Token{}, &PaymentError{Hash: in.Hash, Err: err}
+	}
+	return t, nil
+}
+
+// drop forgets the intent of a payment that failed with cause, which it
+// returns as a *PaymentError.
+func (c *Client) drop(in Intent, cause error) error {
+	if err := c.cfg.Store.Drop(in); err != nil {
+		cause = errors.Join(cause, err)
+	}
+	return &PaymentError{Hash: in.Hash, Err: cause}
+}
+
+// resolveAll resolves every intent of an origin and returns the tokens bought
+// by them; wait bounds, for each, how long a payment in flight is waited for.
+// The caller holds the origin's lock.
+func (c *Client) resolveAll(ctx context.Context, origin string, wait time.Duration) ([]Token, error) {
+	intents, err := c.intentsOf(origin)
+	if err != nil {
+		return nil, err
+	}
+	var bought []Token
+	for _, in := range intents {
+		t, found, err := c.resolve(ctx, in, wait)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			bought = append(bought, t)
+		}
+	}
+	return bought, nil
+}
+
+// resolve finds out what became of an intent: found with its token, or dropped
+// (not found). *PaymentError with InFlight: still unknown after wait.
+func (c *Client) resolve(ctx context.Context, in Intent, wait time.Duration) (t Token, found bool, err error) {
+	begun := time.Now()
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		state, paid, err := c.cfg.Wallet.Track(ctx, in.Hash)
+		switch {
+		case err != nil:
+			err = fmt.Errorf("ask the wallet: %w", err)
+			wait = min(wait, doubtTimeout) // a wallet that is away is not waited for
+		case state == Succeeded:
+			t, err := c.keep(in, paid)
+			return t, err == nil, err
+		case state == Failed, state == Unknown && c.tooLate(in):
+			return Token{}, false, c.cfg.Store.Drop(in)
+		case state == Unknown:
+			err = errors.New("the wallet may not have received the order yet")
+		default:
+			err = errors.New("the wallet is still trying")
+		}
+		if time.Since(begun)+pause > wait {
+			return Token{}, false, &PaymentError{Hash: in.Hash, InFlight: true, Err: err}
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return Token{}, false, &PaymentError{Hash: in.Hash, InFlight: true, Err: ctx.Err()}
+		}
+	}
+}
+
+// tooLate reports whether a payment that the wallet does not know can no
+// longer begin: an expired invoice is not paid, and an order does not stay on
+// its way for as long as unknownGrace.
+func (c *Client) tooLate(in Intent) bool {
+	now := c.cfg.Now()
+	return !now.Before(in.ExpiresAt) || now.Sub(in.At) > unknownGrace
+}
+
+// keep turns a payment into a stored token. Until that is done the intent
+// stays, so that no failure here loses the money.
+func (c *Client) keep(in Intent, paid Paid) (Token, error) {
+	doubt := func(err error) error { return &PaymentError{Hash: in.Hash, InFlight: true, Err: err} }
+	if paid.Preimage.Hash() != in.Hash {
+		return Token{}, doubt(errors.New("the wallet returned a preimage that does not prove the payment"))
+	}
+	t, err := describe(in.Origin, in.Macaroon)
+	if err != nil {
+		return Token{}, doubt(fmt.Errorf("macaroon of the intent: %w", err))
+	}
+	t.Preimage = paid.Preimage
+	t.CreatedAt = in.At
+	tokens, err := c.cfg.Store.Tokens()
+	if err != nil {
+		return Token{}, doubt(err)
+	}
+	for _, old := range tokens {
+		if old.Origin == t.Origin && old.ID == t.ID {
+			t.CreatedAt, t.Spent, t.Deposits = old.CreatedAt, old.Spent, old.Deposits
+		}
+	}
+	t.UpdatedAt = c.cfg.Now()
+	t = t.with(Deposit{PaymentHash: in.Hash, Amount: in.Amount, Fee: paid.Fee, At: t.UpdatedAt})
+	if err := c.cfg.Store.Commit(in, t); err != nil {
+		return Token{}, doubt(fmt.Errorf("paid, but not stored: %w", err))
+	}
+	c.cfg.Log.Info("paid", "origin", in.Origin, "payment_hash", in.Hash, "amount_msat", in.Amount, "fee_msat", paid.Fee, "token_id", t.ID)
+	c.origin(in.Origin).remember(t)
+	return t, nil
+}
