@@ -1,0 +1,80 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// Fingerprints runs update over the key fingerprints on record.
+func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]byte, error)) error {
+	return d.write(ctx, true, func(w *writer) (bool, error) {
+		var known [][32]byte
+		for {
+			more, err := w.loadFingerprints.step()
+			if err != nil {
+				return false, err
+			}
+			if !more {
+				break
+			}
+			var f [32]byte
+			w.loadFingerprints.colID(0, f[:])
+			known = append(known, f)
+		}
+		add, err := update(known)
+		if err != nil {
+			// The program's refusal, not the store's failure: keep the connection.
+			return false, fmt.Errorf("%w: %w", metering.ErrRejected, err)
+		}
+		for i := range add {
+			if err := w.insertFingerprint.blob(add[i][:]).run(); err != nil {
+				return false, err
+			}
+		}
+		return len(add) > 0, nil
+	})
+}
+
+// PublishEpoch appends a price.
+func (d *DB) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
+	rates, err := json.Marshal(e.Rates)
+	if err != nil {
+		return e, fmt.Errorf("encode rates: %w", err)
+	}
+	err = d.write(ctx, true, func(w *writer) (bool, error) {
+		s := w.insertEpoch.text(e.Model).text(string(rates)).float(e.Multiplier).float(e.Signal).text(e.BoundBy).int(e.At.UnixMicro())
+		if _, err := s.step(); err != nil {
+			return false, err
+		}
+		e.ID = s.colInt(0)
+		return true, s.run()
+	})
+	return e, err
+}
+
+// Clean deletes what has run out.
+func (d *DB) Clean(ctx context.Context, limit int) (n int, err error) {
+	err = d.write(ctx, false, func(w *writer) (bool, error) {
+		now := d.now()
+		for s, before := range map[*stmt]int64{w.cleanKeys: now, w.cleanRates: now/time.Minute.Microseconds() - 1} {
+			s.int(before).int(int64(limit))
+			for {
+				more, err := s.step()
+				if err != nil {
+					return false, err
+				}
+				if !more {
+					break
+				}
+				n++
+			}
+		}
+		return n > 0, nil
+	})
+	return n, err
+}

@@ -1,0 +1,245 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// reader is one connection that only reads. It keeps the statements it has
+// prepared.
+type reader struct {
+	*conn
+	cached map[string]*stmt
+}
+
+// read lends fn a reader; everything it reads is one snapshot. When ctx ends, the
+// statement that runs fails.
+func (d *DB) read(ctx context.Context, fn func(*reader) error) error {
+	var r *reader
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.closed:
+		return errors.New("sqlite: closed")
+	case r = <-d.pool:
+	}
+	defer func() { d.pool <- r }()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		r.interrupt()
+		close(interrupted)
+	})
+	err := r.script("BEGIN")
+	if err == nil {
+		err = errors.Join(fn(r), r.script("ROLLBACK"))
+	}
+	if !stop() {
+		<-interrupted // it must not meet the next borrower
+		return errors.Join(ctx.Err(), err)
+	}
+	return err
+}
+
+// query runs one statement and calls row for each of its rows.
+func (r *reader) query(sql string, bind func(*stmt), row func(*stmt) error) error {
+	s := r.cached[sql]
+	if s == nil {
+		var err error
+		if s, err = r.prepare(sql); err != nil {
+			return err
+		}
+		r.cached[sql] = s
+	}
+	if bind != nil {
+		bind(s)
+	}
+	for {
+		more, err := s.step()
+		if !more || err != nil {
+			return err
+		}
+		if err := row(s); err != nil {
+			s.reset()
+			return err
+		}
+	}
+}
+
+// Meta reads the ledger's name and birth time.
+func (d *DB) Meta(ctx context.Context) (id l402.LedgerID, born time.Time, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		return r.query("SELECT ledger_id, born FROM meta", nil, func(s *stmt) error {
+			s.colID(0, id[:])
+			born = time.UnixMicro(s.colInt(1)).UTC()
+			return nil
+		})
+	})
+	return id, born, err
+}
+
+// Ping reads one page.
+func (d *DB) Ping(ctx context.Context) error {
+	return d.read(ctx, func(r *reader) error {
+		return r.query("SELECT 1 FROM meta", nil, func(*stmt) error { return nil })
+	})
+}
+
+// Balance reads an account and its budgets.
+func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget) (a metering.AccountRow, rows []metering.BudgetRow, found bool, err error) {
+	a.ID = id
+	err = d.read(ctx, func(r *reader) error {
+		err := r.query(`SELECT status, available, held, deposited, charged, adjusted, budgets, last_charge FROM accounts WHERE id = ?`,
+			func(s *stmt) { s.blob(id[:]) }, func(s *stmt) error {
+				a, found = readAccount(s, 0, id), true
+				return nil
+			})
+		for i := 0; i < len(budgets) && err == nil; i++ {
+			err = r.query(`SELECT account, max_spend, spent, held FROM budgets WHERE id = ?`,
+				func(s *stmt) { s.blob(budgets[i].ID[:]) }, func(s *stmt) error {
+					rows = append(rows, readBudget(s, budgets[i].ID))
+					return nil
+				})
+		}
+		return err
+	})
+	return a, rows, found, err
+}
+
+// Charge finds one charge.
+func (d *DB) Charge(ctx context.Context, hold metering.HoldID) (c metering.ChargeRow, found bool, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		c, found, err = r.charge(hold)
+		return err
+	})
+	return c, found, err
+}
+
+func (r *reader) charge(hold metering.HoldID) (c metering.ChargeRow, found bool, err error) {
+	err = r.query(`SELECT `+chargeColumns+` FROM charges WHERE hold = ?`, func(s *stmt) { s.blob(hold[:]) },
+		func(s *stmt) error {
+			c, found = readCharge(s), true
+			return nil
+		})
+	return c, found, err
+}
+
+// Charges follows the account's list.
+func (d *DB) Charges(ctx context.Context, account l402.TokenID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		for at := from; at != (metering.HoldID{}) && len(list) < limit; {
+			c, found, err := r.charge(at)
+			if err != nil {
+				return err
+			}
+			if !found || c.Account != account {
+				return nil
+			}
+			list = append(list, c)
+			at = c.Prev
+		}
+		return nil
+	})
+	return list, err
+}
+
+// Expired lists holds whose lease ran out. Nobody but this process locks rows.
+func (d *DB) Expired(ctx context.Context, limit int) (list []metering.HoldRow, err error) {
+	now := d.clock().UnixMicro()
+	err = d.read(ctx, func(r *reader) error {
+		return r.query(`SELECT id, account, amount, expires, context, usage, source FROM holds WHERE expires <= ? LIMIT ?`,
+			func(s *stmt) { s.int(now).int(int64(limit)) }, func(s *stmt) error {
+				list = append(list, readHoldRow(s))
+				return nil
+			})
+	})
+	return list, err
+}
+
+// readHoldRow reads the columns from id to source.
+func readHoldRow(s *stmt) metering.HoldRow {
+	var id metering.HoldID
+	s.colID(0, id[:])
+	return readHold(s, 1, id)
+}
+
+// Cursor reads a node's settle index.
+func (d *DB) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		return r.query(`SELECT settle_index FROM settle_cursors WHERE node = ?`, func(s *stmt) { s.text(node) }, func(s *stmt) error {
+			index, known = uint64(s.colInt(0)), true
+			return nil
+		})
+	})
+	return index, known, err
+}
+
+// LatestEpochs reads the newest price of each model.
+func (d *DB) LatestEpochs(ctx context.Context) (list []pricing.Epoch, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		return r.query(`SELECT id, model, rates, multiplier, signal, bound_by, at FROM price_epochs
+			WHERE id IN (SELECT max(id) FROM price_epochs GROUP BY model) ORDER BY id`, nil, func(s *stmt) error {
+			e := pricing.Epoch{ID: s.colInt(0), Model: s.colText(1), Multiplier: s.colFloat(3), Signal: s.colFloat(4),
+				BoundBy: s.colText(5), At: time.UnixMicro(s.colInt(6)).UTC()}
+			if err := json.Unmarshal(s.colRaw(2), &e.Rates); err != nil {
+				return fmt.Errorf("rates of price epoch %d: %w", e.ID, err)
+			}
+			list = append(list, e)
+			return nil
+		})
+	})
+	return list, err
+}
+
+// Deposit finds one payment.
+func (d *DB) Deposit(ctx context.Context, h l402.PaymentHash) (row metering.DepositRow, found bool, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		return r.query(`SELECT `+depositColumns+` FROM deposits WHERE hash = ?`, func(s *stmt) { s.blob(h[:]) }, func(s *stmt) error {
+			row, found = readDeposit(s), true
+			return nil
+		})
+	})
+	return row, found, err
+}
+
+// Deposits streams payments.
+func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(metering.DepositRow) error) error {
+	limit := int64(f.Limit)
+	if limit <= 0 {
+		limit = -1 // SQLite: none
+	}
+	sql, before := `SELECT `+depositColumns+` FROM deposits`, int64(0)
+	switch {
+	case f.Unclaimed:
+		sql += ` WHERE presented IS NULL AND settled IS NOT NULL ORDER BY settled`
+	case !f.Unconfirmed.IsZero():
+		sql, before = sql+` WHERE settled IS NULL AND presented < ?2 ORDER BY presented`, f.Unconfirmed.UnixMicro()
+	}
+	return d.read(ctx, func(r *reader) error {
+		return r.query(sql+` LIMIT ?1`, func(s *stmt) {
+			s.int(limit)
+			if before != 0 {
+				s.int(before)
+			}
+		}, func(s *stmt) error { return fn(readDeposit(s)) })
+	})
+}
+
+// Totals sums over all accounts.
+func (d *DB) Totals(ctx context.Context) (t metering.Totals, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		return r.query(`SELECT count(*), sum(available), sum(held), sum(deposited), sum(charged), sum(adjusted) FROM accounts`,
+			nil, func(s *stmt) error {
+				t = metering.Totals{Accounts: s.colInt(0), Available: l402.Msat(s.colInt(1)), Held: l402.Msat(s.colInt(2)),
+					Deposited: l402.Msat(s.colInt(3)), Charged: l402.Msat(s.colInt(4)), Adjusted: l402.Msat(s.colInt(5))}
+				return nil
+			})
+	})
+	return t, err
+}

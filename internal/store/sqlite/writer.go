@@ -1,0 +1,192 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	lib "modernc.org/sqlite/lib"
+
+	"sluice/metering"
+)
+
+// writer is the one connection that changes anything, with its statements.
+type writer struct {
+	*conn
+	full bool // synchronous=FULL is set, else NORMAL
+
+	begin, commit, rollback *stmt
+
+	createAccount, loadAccount, saveAccount              *stmt
+	loadBudget, insertBudget, updateBudget, deleteBudget *stmt
+	loadHold, insertHold, updateHold, deleteHold         *stmt
+	loadCharge, insertCharge, updateCharge               *stmt
+	loadDeposit, saveDeposit                             *stmt
+	loadRate, saveRate, loadKey, saveKey, deleteKey      *stmt
+	loadAdjustment, insertAdjustment, loadCursor         *stmt
+	saveCursor, insertTransfer, insertBudgetLine         *stmt
+	loadFingerprints, insertFingerprint, insertEpoch     *stmt
+	cleanKeys, cleanRates                                *stmt
+}
+
+const chargeColumns = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional`
+
+const depositColumns = `hash, account, credited, presented, settled, node, settle_index`
+
+// openWriter connects; d.mu is held.
+func (d *DB) openWriter() error {
+	c, err := openConn(d.path, lib.SQLITE_OPEN_READWRITE)
+	if err != nil {
+		return err
+	}
+	w := &writer{conn: c}
+	if err := errors.Join(c.script(writerPragmas), w.prepareAll()); err != nil {
+		c.close()
+		return err
+	}
+	w.full = true // SQLite's default
+	d.w = w
+	return nil
+}
+
+func (w *writer) prepareAll() error {
+	var failed error
+	for _, s := range []struct {
+		into **stmt
+		sql  string
+	}{
+		{&w.begin, `BEGIN IMMEDIATE`},
+		{&w.commit, `COMMIT`},
+		{&w.rollback, `ROLLBACK`},
+		{&w.createAccount, `INSERT OR IGNORE INTO accounts (id) VALUES (?)`},
+		{&w.loadAccount, `SELECT status, available, held, deposited, charged, adjusted, budgets, last_charge FROM accounts WHERE id = ?`},
+		{&w.saveAccount, `UPDATE accounts SET status = ?, available = ?, held = ?, deposited = ?, charged = ?, adjusted = ?, budgets = ?, last_charge = ? WHERE id = ?`},
+		{&w.loadBudget, `SELECT account, max_spend, spent, held FROM budgets WHERE id = ?`},
+		{&w.insertBudget, `INSERT INTO budgets (account, max_spend, spent, held, id) VALUES (?, ?, ?, ?, ?)`},
+		{&w.updateBudget, `UPDATE budgets SET account = ?, max_spend = ?, spent = ?, held = ? WHERE id = ?`},
+		{&w.deleteBudget, `DELETE FROM budgets WHERE id = ?`},
+		{&w.loadHold, `SELECT account, amount, expires, context, usage, source FROM holds WHERE id = ?`},
+		{&w.insertHold, `INSERT INTO holds (id, account, amount, expires, context, usage, source) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&w.updateHold, `UPDATE holds SET amount = ?, expires = ?, usage = ?, source = ? WHERE id = ?`},
+		{&w.deleteHold, `DELETE FROM holds WHERE id = ?`},
+		{&w.loadCharge, `SELECT ` + chargeColumns + ` FROM charges WHERE hold = ?`},
+		{&w.insertCharge, `INSERT INTO charges (` + chargeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.updateCharge, `UPDATE charges SET at = ?, source = ?, outcome = ?, backend = ?, usage = ?, clamped = ?, delivered = ?, charged = ?, unbilled = ?, provisional = ? WHERE hold = ?`},
+		{&w.loadDeposit, `SELECT ` + depositColumns + ` FROM deposits WHERE hash = ?`},
+		{&w.saveDeposit, `INSERT OR REPLACE INTO deposits (` + depositColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&w.loadRate, `SELECT minute, count, previous FROM rate_windows WHERE id = ?`},
+		{&w.saveRate, `INSERT OR REPLACE INTO rate_windows (id, minute, count, previous) VALUES (?, ?, ?, ?)`},
+		{&w.loadKey, `SELECT body, hold, charged, expires FROM idempotency_keys WHERE account = ? AND key = ?`},
+		{&w.saveKey, `INSERT OR REPLACE INTO idempotency_keys (account, key, body, hold, charged, expires) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&w.deleteKey, `DELETE FROM idempotency_keys WHERE account = ? AND key = ?`},
+		{&w.loadAdjustment, `SELECT account, delta, reason, at FROM adjustments WHERE id = ?`},
+		{&w.insertAdjustment, `INSERT INTO adjustments (id, account, delta, reason, at) VALUES (?, ?, ?, ?, ?)`},
+		{&w.loadCursor, `SELECT settle_index FROM settle_cursors WHERE node = ?`},
+		{&w.saveCursor, `INSERT INTO settle_cursors (node, settle_index) VALUES (?, ?) ON CONFLICT (node) DO UPDATE SET settle_index = max(settle_index, excluded.settle_index)`},
+		{&w.insertTransfer, `INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&w.insertBudgetLine, `INSERT INTO budget_lines (budget, hold, amount, at) VALUES (?, ?, ?, ?)`},
+		{&w.loadFingerprints, `SELECT fingerprint FROM key_fingerprints`},
+		{&w.insertFingerprint, `INSERT INTO key_fingerprints (fingerprint) VALUES (?)`},
+		{&w.insertEpoch, `INSERT INTO price_epochs (id, model, rates, multiplier, signal, bound_by, at)
+			SELECT coalesce(max(id), 0) + 1, ?, ?, ?, ?, ?, ? FROM price_epochs RETURNING id`},
+		{&w.cleanKeys, `DELETE FROM idempotency_keys WHERE (account, key) IN (SELECT account, key FROM idempotency_keys WHERE expires < ? LIMIT ?) RETURNING 1`},
+		{&w.cleanRates, `DELETE FROM rate_windows WHERE id IN (SELECT id FROM rate_windows WHERE minute < ? LIMIT ?) RETURNING 1`},
+	} {
+		var err error
+		if *s.into, err = w.prepare(s.sql); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// Apply runs one batch.
+func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
+	return d.write(ctx, b.Durable, func(w *writer) (bool, error) {
+		if err := w.load(b); err != nil {
+			return false, err
+		}
+		b.Now = d.now()
+		decide()
+		if !b.Changed() && len(b.Create) == 0 {
+			return false, nil
+		}
+		return true, w.save(b)
+	})
+}
+
+// now is the clock, which never steps back; d.mu is held.
+func (d *DB) now() int64 {
+	d.last = max(d.last, d.clock().UnixMicro())
+	return d.last
+}
+
+// write runs fn in one transaction, and commits it when fn says so.
+func (d *DB) write(ctx context.Context, durable bool, fn func(*writer) (commit bool, err error)) error {
+	if d.lock == nil {
+		return errReadOnly
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.closed:
+		return errors.New("sqlite: closed")
+	default:
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.w == nil {
+		if err := d.openWriter(); err != nil {
+			return err
+		}
+	}
+	if err := d.w.sync(durable); err != nil {
+		return d.broken(err)
+	}
+	if err := d.w.begin.run(); err != nil {
+		return d.broken(fmt.Errorf("begin: %w", err))
+	}
+	commit, err := fn(d.w)
+	if err == nil && commit {
+		if err = d.w.commit.run(); err == nil {
+			return nil
+		}
+	}
+	if undo := d.w.rollback.run(); undo != nil && err == nil {
+		err = fmt.Errorf("roll back: %w", undo)
+	}
+	if err != nil {
+		return d.broken(err)
+	}
+	return nil
+}
+
+// broken drops the connection after an error that may have left it in any
+// state; the next batch opens it again.
+func (d *DB) broken(err error) error {
+	if errors.Is(err, metering.ErrConflict) || errors.Is(err, metering.ErrRejected) {
+		return err
+	}
+	d.w.close()
+	d.w = nil
+	return err
+}
+
+// sync chooses how the next commit reaches the disk. SQLite refuses to change it
+// within a transaction.
+func (w *writer) sync(full bool) error {
+	if full == w.full {
+		return nil
+	}
+	pragma := "PRAGMA synchronous=NORMAL"
+	if full {
+		pragma = "PRAGMA synchronous=FULL"
+	}
+	if err := w.script(pragma); err != nil {
+		return err
+	}
+	w.full = full
+	return nil
+}

@@ -1,0 +1,310 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+)
+
+// testAmbiguity is the table of every kind of write × every way to fail: the
+// outcome is that of a write that never failed.
+func testAmbiguity(e *env) {
+	for _, write := range []struct {
+		name string
+		// do runs one write in an account with 1000 msat, with a fault armed by arm.
+		do                       func(id l402.TokenID, arm func())
+		available, held, charged l402.Msat
+	}{
+		{"reserve", func(id l402.TokenID, arm func()) {
+			arm()
+			if h := e.reserve(id, 400, newBudget(900)); h.Available() != 500 {
+				e.Errorf("available %d", h.Available())
+			}
+		}, 600, 400, 0},
+		{"reserve with deposit", func(id l402.TokenID, arm func()) {
+			r := reservation(id, 1400)
+			r.Deposit = &metering.Deposit{Hash: newHash(), Account: id, Amount: 700}
+			arm()
+			e.reserveOn(e.ledger, r)
+		}, 300, 1400, 0},
+		{"reserve with limits", func(id l402.TokenID, arm func()) {
+			r := reservation(id, 400)
+			r.RateLimits = []l402.RateLimit{{ID: newHash(), PerMinute: 1}}
+			r.Idempotency = &metering.Idempotency{Key: newHash()}
+			arm()
+			e.reserveOn(e.ledger, r)
+		}, 600, 400, 0},
+		{"refused reserve with deposit", func(id l402.TokenID, arm func()) {
+			r := reservation(id, 5000)
+			r.Deposit = &metering.Deposit{Hash: newHash(), Account: id, Amount: 700}
+			arm()
+			_, err := e.ledger.Reserve(ctx(e.T), r)
+			e.insufficient(err, 1700, 5000)
+		}, 1700, 0, 0},
+		{"extend", func(id l402.TokenID, arm func()) {
+			h := e.reserve(id, 400)
+			arm()
+			if err := h.Extend(ctx(e.T), 700); err != nil {
+				e.Error(err)
+			}
+		}, 300, 700, 0},
+		{"renew", func(id l402.TokenID, arm func()) {
+			e.reserve(id, 400)
+			arm()
+			if err := e.ledger.Renew(ctx(e.T)); err != nil {
+				e.Error(err)
+			}
+		}, 600, 400, 0},
+		{"settle", func(id l402.TokenID, arm func()) {
+			h := e.reserve(id, 400, newBudget(900))
+			arm()
+			if entry := e.settle(h, 250); entry.Charged != 250 || entry.Unbilled != 0 {
+				e.Errorf("entry: %+v", entry)
+			}
+		}, 750, 0, 250},
+		{"settle a lost hold", func(id l402.TokenID, arm func()) {
+			var h *metering.Hold
+			e.loseHolds(func() { h = e.reserve(id, 400) })
+			arm()
+			e.settle(h, 250)
+		}, 750, 0, 250},
+		{"release", func(id l402.TokenID, arm func()) {
+			h := e.reserve(id, 400, newBudget(900))
+			arm()
+			if err := h.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
+				e.Error(err)
+			}
+		}, 1000, 0, 0},
+		{"sweep", func(id l402.TokenID, arm func()) {
+			e.abandoned(id, 400, 130)
+			arm()
+			e.sweep(e.ledger, 1)
+		}, 870, 0, 130},
+		{"late settle", func(id l402.TokenID, arm func()) {
+			_, h := e.abandoned(id, 400, 130, newBudget(400))
+			e.sweep(e.ledger, 1)
+			arm()
+			e.settle(h, 300)
+		}, 700, 0, 300},
+		{"deposit", func(id l402.TokenID, arm func()) {
+			arm()
+			e.deposit(id, 500)
+		}, 1500, 0, 0},
+		{"credit from the settle stream", func(id l402.TokenID, arm func()) {
+			arm()
+			if _, err := e.settled(newHash(), id, 500, 4); err != nil {
+				e.Error(err)
+			}
+		}, 1500, 0, 0},
+		{"adjust", func(id l402.TokenID, arm func()) {
+			arm()
+			if err := e.ledger.Adjust(ctx(e.T), metering.NewHoldID(), id, -300, "x"); err != nil {
+				e.Error(err)
+			}
+		}, 700, 0, 0},
+		{"set status", func(id l402.TokenID, arm func()) {
+			arm()
+			if err := e.ledger.SetStatus(ctx(e.T), id, metering.StatusFrozen); err != nil {
+				e.Error(err)
+			}
+		}, 1000, 0, 0},
+	} {
+		for how, faults := range map[string][]fault{
+			"early": {early}, "lost": {lost}, "kept": {kept}, "lost twice, then kept": {lost, lost, kept},
+			"kept twice": {kept, kept}, "locked": {locked, locked},
+		} {
+			id := e.account(1000)
+			write.do(id, func() { e.store.inject(faults...) })
+			name := fmt.Sprintf("%s: %s", write.name, how)
+			if n := e.store.pending(); n != 0 {
+				e.Errorf("%s: %d faults did not happen", name, n)
+			}
+			e.store.heal()
+			b, err := e.ledger.Balance(ctx(e.T), id, nil)
+			if err != nil {
+				e.Fatal(err)
+			}
+			if b.Available != write.available || b.Held != write.held || b.Charged != write.charged {
+				e.Errorf("%s: available %d, held %d, charged %d; want %d, %d, %d", name,
+					b.Available, b.Held, b.Charged, write.available, write.held, write.charged)
+			}
+			e.release(id)
+		}
+		e.audit()
+	}
+}
+
+// release empties the clock's path: what the case left open is not to be swept
+// by the next one.
+func (e *env) release(l402.TokenID) {
+	e.store.advance(2 * lease)
+	kill(e.ledger)
+	e.ledger = e.open(metering.Config{})
+	if _, err := e.ledger.Sweep(ctx(e.T)); err != nil {
+		e.Error(err)
+	}
+}
+
+// testStoreAway: the store does not answer for a while, with money in flight.
+func testStoreAway(e *env) {
+	l := e.open(metering.Config{Patience: 50 * time.Millisecond})
+	id := e.account(1000)
+	h, gone := e.reserveOn(l, reservation(id, 300)), e.reserveOn(l, reservation(id, 100))
+	for _, how := range []fault{early, lost, kept} {
+		e.store.breakdown(how)
+		_, err := l.Reserve(ctx(e.T), reservation(id, 50))
+		e.refused(err, metering.ErrUnavailable)
+		_, err = l.Reserve(ctx(e.T), reservation(id, 50)) // at once, now that it is known
+		e.refused(err, metering.ErrUnavailable)
+		_, err = l.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: 0})
+		e.refused(err, metering.ErrUnavailable)
+		e.refused(l.Ready(ctx(e.T)), metering.ErrUnavailable)
+		e.store.heal()
+		e.eventually("recovery", func() bool {
+			_, err := l.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: 0})
+			return err == nil
+		})
+		// What was kept without anybody hearing of it was released by itself.
+		e.eventually("release", func() bool {
+			b, err := e.ledger.Balance(ctx(e.T), id, nil)
+			return err == nil && b.Held == 400
+		})
+	}
+	// A settlement outlasts its caller's patience, and the store's absence.
+	e.store.breakdown(early)
+	brief, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err := h.Settle(brief, calls(120))
+	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
+		e.Errorf("settle without a store: %v", err)
+	}
+	_, err = gone.Settle(brief, calls(10)) // nobody asks again
+	if err == nil {
+		e.Error("settled without a store")
+	}
+	e.store.heal()
+	if entry := e.settle(h, 120); entry.Charged != 120 {
+		e.Errorf("entry: %+v", entry)
+	}
+	e.eventually("settlement", func() bool {
+		b, err := e.ledger.Balance(ctx(e.T), id, nil)
+		return err == nil && b.Charged == 130
+	})
+	e.balance(id, 870, 0, 130)
+	if err := l.Ready(ctx(e.T)); err != nil {
+		e.Error(err)
+	}
+}
+
+// testCallerGone: a hold made for a caller who does not wait is released.
+func testCallerGone(e *env) {
+	id := e.account(1000)
+	for range 20 {
+		release := make(chan struct{})
+		entered := make(chan struct{}, 100)
+		e.store.gate(entered, release)
+		leaving, leave := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() {
+			_, err := e.ledger.Reserve(leaving, reservation(id, 100))
+			done <- err
+		}()
+		<-entered
+		leave()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			e.Errorf("reserve: %v", err)
+		}
+		close(release)
+		e.store.gate(nil, nil)
+	}
+	e.eventually("release", func() bool {
+		b, err := e.ledger.Balance(ctx(e.T), id, nil)
+		return err == nil && b.Held == 0
+	})
+	e.balance(id, 1000, 0, 0)
+}
+
+func testFullQueue(e *env) {
+	l := e.open(metering.Config{QueueLimit: 4, MaxBatch: 1})
+	id := e.account(1000)
+	h := e.reserveOn(l, reservation(id, 100))
+	release := make(chan struct{})
+	entered := make(chan struct{}, 100)
+	e.store.gate(entered, release)
+	results := make(chan error, 20)
+	for range cap(results) {
+		go func() {
+			_, err := l.Reserve(ctx(e.T), reservation(id, 1))
+			results <- err
+		}()
+	}
+	<-entered
+	for range cap(results) - 5 { // one is with the store, four wait
+		e.refused(<-results, metering.ErrBusy)
+	}
+	settled := make(chan error, 1)
+	go func() { // what ends a hold is taken even so
+		_, err := h.Settle(ctx(e.T), calls(5))
+		settled <- err
+	}()
+	close(release)
+	e.store.gate(nil, nil)
+	for range 5 {
+		if err := <-results; err != nil {
+			e.Error(err)
+		}
+	}
+	if err := <-settled; err != nil {
+		e.Error(err)
+	}
+	e.balance(id, 990, 5, 5)
+}
+
+// testLockedRow: an account that someone else has locked delays only itself, and
+// keeps its order.
+func testLockedRow(e *env) {
+	stuck, poison := e.account(1000), e.account(1000)
+	h := e.reserve(stuck, 100)
+	e.store.onWrite(func(b *metering.Batch) (how fault) {
+		b.Accounts.Keys(func(id l402.TokenID) bool {
+			if id == stuck {
+				how = locked
+			} else if id == poison && how == none {
+				how = refused
+			}
+			return true
+		})
+		return how
+	})
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- h.Extend(ctx(e.T), 300) }()
+	e.eventually("conflict", func() bool { return e.ledger.Stats().Conflicts > 0 })
+	go func() {
+		_, err := h.Settle(ctx(e.T), calls(250))
+		second <- err
+	}()
+	parallel(100, func(i int) {
+		if i%10 == 0 {
+			_, err := e.ledger.Reserve(ctx(e.T), reservation(poison, 10))
+			e.refused(err, metering.ErrRejected)
+			return
+		}
+		id := e.account(100)
+		e.settle(e.reserve(id, 10), 10)
+	})
+	select {
+	case err := <-first:
+		e.Errorf("an operation on a locked row was answered: %v", err)
+	default:
+	}
+	e.store.heal()
+	if err := errors.Join(<-first, <-second); err != nil {
+		e.Error(err)
+	}
+	e.balance(stuck, 750, 0, 250)
+	e.balance(poison, 1000, 0, 0)
+}

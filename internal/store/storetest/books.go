@@ -1,0 +1,141 @@
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+func testKeys(e *env) {
+	key := func() (f [32]byte) { rand.Read(f[:]); return f }
+	first, second, foreign := key(), key(), key()
+	bind := func(keys ...[32]byte) error { return e.ledger.BindKeys(ctx(e.T), keys) }
+	if err := bind(first); err != nil {
+		e.Fatal(err)
+	}
+	e.refused(bind(foreign), metering.ErrForeignKeys)
+	e.refused(bind(), metering.ErrForeignKeys)
+	for _, keys := range [][][32]byte{{first}, {second, first}, {second}, {second, second}} { // a rotation
+		if err := bind(keys...); err != nil {
+			e.Error(err)
+		}
+	}
+	e.refused(bind(foreign), metering.ErrForeignKeys)
+
+	other := e.open(metering.Config{})
+	if other.ID() != e.ledger.ID() || e.ledger.ID() == (l402.LedgerID{}) {
+		e.Errorf("ids %v, %v", other.ID(), e.ledger.ID())
+	}
+}
+
+func testEpochs(e *env) {
+	publish := func(model string, rate int64) pricing.Epoch {
+		e.Helper()
+		p, err := e.ledger.PublishEpoch(ctx(e.T), pricing.Epoch{Model: model, Rates: pricing.Rates{OutputMsatPerMtok: rate, InputMsatPerMtok: 2},
+			Multiplier: 1.25, Signal: 0.75, BoundBy: "slew", At: time.UnixMicro(1_700_000_000_123_456).UTC()})
+		if err != nil {
+			e.Fatal(err)
+		}
+		return p
+	}
+	a1, b1, a2 := publish("a", 1), publish("b", 2), publish("a", pricing.MaxRate)
+	if a1.ID >= b1.ID || b1.ID >= a2.ID || a1.ID < 1 {
+		e.Errorf("ids %d, %d, %d", a1.ID, b1.ID, a2.ID)
+	}
+	latest, err := e.ledger.LatestEpochs(ctx(e.T))
+	if err != nil || len(latest) != 2 || latest[0] != b1 || latest[1] != a2 {
+		e.Errorf("latest: %+v, %v; want %+v, %+v", latest, err, b1, a2)
+	}
+	_, err = e.ledger.PublishEpoch(ctx(e.T), pricing.Epoch{Rates: pricing.Rates{CallMsat: -1}})
+	e.refused(err, metering.ErrArgument)
+	ids := make(chan int64, 20)
+	parallel(cap(ids), func(int) { ids <- publish("c", 1).ID })
+	close(ids)
+	seen := map[int64]bool{}
+	for id := range ids {
+		if seen[id] {
+			e.Errorf("id %d twice", id)
+		}
+		seen[id] = true
+	}
+}
+
+func testClean(e *env) {
+	id := e.account(1000)
+	for i := range 30 {
+		r := reservation(id, 1)
+		r.Idempotency = &metering.Idempotency{Key: [32]byte{byte(i)}}
+		r.RateLimits = []l402.RateLimit{{ID: newHash(), PerMinute: 9}}
+		e.reserveOn(e.ledger, r) // long ago, by the test's clock
+	}
+	total := 0
+	for _, want := range []int{20, 20, 20, 0} {
+		n, err := e.store.Store.Clean(ctx(e.T), 10)
+		if err != nil || n != want {
+			e.Errorf("cleaned %d, %v; want %d", n, err, want)
+		}
+		total += n
+	}
+	// What is in force stays.
+	e.store.advance(-past)
+	r := reservation(id, 1)
+	r.Idempotency = &metering.Idempotency{Key: [32]byte{200}}
+	r.RateLimits = []l402.RateLimit{{ID: newHash(), PerMinute: 9}}
+	e.reserveOn(e.ledger, r)
+	if n, err := e.store.Store.Clean(ctx(e.T), 10); err != nil || n != 0 || total != 60 {
+		e.Errorf("cleaned %d, %v; %d before", n, err, total)
+	}
+}
+
+// testAuditFindsDamage shows the audit an account that is wrong in one respect
+// at a time.
+func testAuditFindsDamage(e *env) {
+	id, part := e.account(1000), newBudget(500)
+	e.settle(e.reserve(id, 100, part), 60)
+	e.reserve(id, 50, part)
+	r := e.audit()
+	if r.Accounts != 1 || r.Deposited != 1000 || r.Charged != 60 || r.Held != 50 || r.Available != 890 ||
+		r.OpenHolds != 1 || r.Budgets != 1 {
+		e.Errorf("report: %+v", r)
+	}
+	damaged := &rogue{StoreReader: e.store.Store, corrupt: func(*metering.AuditAccount) {}}
+	reader, err := metering.NewReader(ctx(e.T), damaged)
+	if err != nil {
+		e.Fatal(err)
+	}
+	for name, corrupt := range map[string]func(*metering.AuditAccount){
+		"available":   func(a *metering.AuditAccount) { a.Available++ },
+		"held":        func(a *metering.AuditAccount) { a.Held-- },
+		"moved":       func(a *metering.AuditAccount) { a.Held--; a.Available++ },
+		"deposited":   func(a *metering.AuditAccount) { a.Deposited++; a.Available++ },
+		"charged":     func(a *metering.AuditAccount) { a.Charged--; a.Available++ },
+		"negative":    func(a *metering.AuditAccount) { a.Available, a.Held = -1, a.Held+a.Available+1 },
+		"charge rows": func(a *metering.AuditAccount) { a.ChargeRows++ },
+		"lines":       func(a *metering.AuditAccount) { a.LineCharges++ },
+		"budgets":     func(a *metering.AuditAccount) { a.Budgets++ },
+	} {
+		damaged.corrupt = corrupt
+		if r, err := reader.Audit(ctx(e.T)); err != nil || r.OK() {
+			e.Errorf("%s: not found: %+v, %v", name, r, err)
+		}
+	}
+}
+
+// rogue shows an audit other accounts than the store has.
+type rogue struct {
+	metering.StoreReader
+	corrupt func(*metering.AuditAccount)
+}
+
+func (r *rogue) Audit(ctx context.Context, sink metering.AuditSink) error {
+	account := sink.Account
+	sink.Account = func(a metering.AuditAccount) error {
+		r.corrupt(&a)
+		return account(a)
+	}
+	return r.StoreReader.Audit(ctx, sink)
+}

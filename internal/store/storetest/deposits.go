@@ -1,0 +1,194 @@
+package storetest
+
+import (
+	"errors"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+)
+
+func (e *env) settled(h l402.PaymentHash, id l402.TokenID, amount l402.Msat, index uint64) (l402.Msat, error) {
+	return e.ledger.CreditSettled(ctx(e.T), metering.Settled{
+		Deposit: metering.Deposit{Hash: h, Account: id, Amount: amount}, Node: "02aa", Index: index, At: time.Now()})
+}
+
+func testDepositOrders(e *env) {
+	present := func(h l402.PaymentHash, id l402.TokenID) l402.Msat {
+		got, err := e.ledger.Deposit(ctx(e.T), metering.Deposit{Hash: h, Account: id, Amount: 1000})
+		if err != nil {
+			e.Fatal(err)
+		}
+		return got
+	}
+	arrive := func(h l402.PaymentHash, id l402.TokenID, amount l402.Msat) l402.Msat {
+		got, err := e.settled(h, id, amount, 1)
+		if err != nil {
+			e.Fatal(err)
+		}
+		return got
+	}
+	for _, arrived := range []l402.Msat{1000, 1700, 900} { // exact, overpaid, and less, as only a broken node reports
+		want := max(1000, arrived)
+		id, h := l402.NewTokenID(), newHash()
+		if sum := present(h, id) + arrive(h, id, arrived) + present(h, id) + arrive(h, id, arrived); sum != want {
+			e.Errorf("presented first, %d arrived: credited %d", arrived, sum)
+		}
+		e.balance(id, want, 0, 0)
+		id, h = l402.NewTokenID(), newHash()
+		if sum := arrive(h, id, arrived) + present(h, id) + arrive(h, id, arrived) + present(h, id); sum != want {
+			e.Errorf("arrived first, %d arrived: credited %d", arrived, sum)
+		}
+		e.balance(id, want, 0, 0)
+	}
+	// At once, from every side.
+	id, h := l402.NewTokenID(), newHash()
+	parallel(40, func(i int) {
+		if i%2 == 0 {
+			present(h, id)
+		} else {
+			arrive(h, id, 1700)
+		}
+	})
+	e.balance(id, 1700, 0, 0)
+	if _, err := e.ledger.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: -5}); !errors.Is(err, metering.ErrAmount) {
+		e.Errorf("negative deposit: %v", err)
+	}
+}
+
+func testDepositWithReserve(e *env) {
+	r := reservation(l402.NewTokenID(), 400)
+	r.Deposit = &metering.Deposit{Hash: newHash(), Account: r.Account, Amount: 1000}
+	h := e.reserveOn(e.ledger, r)
+	if h.Available() != 600 || !e.ledger.Known(r.Deposit.Hash) {
+		e.Errorf("available %d, known %v", h.Available(), e.ledger.Known(r.Deposit.Hash))
+	}
+	again := r
+	again.ID, again.Amount = metering.NewHoldID(), 700
+	_, err := e.ledger.Reserve(ctx(e.T), again) // credited once
+	e.insufficient(err, 600, 700)
+	e.settle(h, 400)
+
+	// A deposit is credited whatever becomes of the request.
+	r = reservation(l402.NewTokenID(), 5000)
+	r.Deposit = &metering.Deposit{Hash: newHash(), Account: r.Account, Amount: 1000}
+	_, err = e.ledger.Reserve(ctx(e.T), r)
+	if short := e.insufficient(err, 1000, 5000); short.Credited != 1000 {
+		e.Errorf("credited %d", short.Credited)
+	}
+	e.balance(r.Account, 1000, 0, 0)
+
+	// A known payment costs no write.
+	before := e.store.writes
+	for range 3 {
+		if got, err := e.ledger.Deposit(ctx(e.T), *r.Deposit); got != 0 || err != nil {
+			e.Errorf("known deposit: %d, %v", got, err)
+		}
+	}
+	if e.store.writes != before {
+		e.Errorf("a known deposit was written %d times", e.store.writes-before)
+	}
+}
+
+func testForeignDeposit(e *env) {
+	h := newHash()
+	mine, theirs := l402.NewTokenID(), e.account(10)
+	first := metering.Deposit{Hash: h, Account: mine, Amount: 1000}
+	if _, err := e.ledger.Deposit(ctx(e.T), first); err != nil {
+		e.Fatal(err)
+	}
+	stolen := first
+	stolen.Account = theirs
+	_, err := e.ledger.Deposit(ctx(e.T), stolen)
+	e.refused(err, metering.ErrForeignDeposit)
+	r := reservation(theirs, 5)
+	r.Deposit = &stolen
+	_, err = e.ledger.Reserve(ctx(e.T), r)
+	e.refused(err, metering.ErrForeignDeposit)
+	_, err = e.settled(h, theirs, 1000, 7)
+	e.refused(err, metering.ErrForeignDeposit)
+	if index, _, _ := e.ledger.Cursor(ctx(e.T), "02aa"); index != 7 {
+		e.Errorf("cursor stuck at %d behind a foreign payment", index)
+	}
+	e.balance(mine, 1000, 0, 0)
+	e.balance(theirs, 10, 0, 0)
+	if got := e.ledger.Stats().Foreign; got != 3 {
+		e.Errorf("foreign deposits counted: %d", got)
+	}
+}
+
+func testCursor(e *env) {
+	if _, known, err := e.ledger.Cursor(ctx(e.T), "02aa"); known || err != nil {
+		e.Errorf("new node: known %v, %v", known, err)
+	}
+	at := func(want uint64) {
+		e.Helper()
+		if got, known, err := e.ledger.Cursor(ctx(e.T), "02aa"); got != want || !known || err != nil {
+			e.Errorf("cursor %d, %v, %v; want %d", got, known, err, want)
+		}
+	}
+	for _, step := range []struct{ set, want uint64 }{{0, 0}, {5, 5}, {3, 5}, {5, 5}, {9, 9}} {
+		if err := e.ledger.AdvanceCursor(ctx(e.T), "02aa", step.set); err != nil {
+			e.Fatal(err)
+		}
+		at(step.want)
+	}
+	if _, err := e.settled(newHash(), l402.NewTokenID(), 5, 12); err != nil {
+		e.Fatal(err)
+	}
+	at(12)
+	if _, err := e.settled(newHash(), l402.NewTokenID(), 5, 11); err != nil { // a late one is credited, the cursor stays
+		e.Fatal(err)
+	}
+	at(12)
+	if _, known, _ := e.ledger.Cursor(ctx(e.T), "03bb"); known {
+		e.Error("another node has a cursor")
+	}
+	// Both or neither: a credit that is lost moves nothing.
+	id, h := l402.NewTokenID(), newHash()
+	e.store.inject(lost, lost)
+	if _, err := e.settled(h, id, 700, 20); err != nil {
+		e.Fatal(err)
+	}
+	at(20)
+	e.balance(id, 700, 0, 0)
+	if born, err := e.ledger.Born(ctx(e.T)); err != nil || time.Since(born) > time.Hour {
+		e.Errorf("born %v, %v", born, err)
+	}
+}
+
+func testDepositLists(e *env) {
+	id := l402.NewTokenID()
+	unclaimed, unconfirmed := newHash(), e.deposit(id, 11)
+	both := e.deposit(id, 12)
+	for _, h := range []l402.PaymentHash{unclaimed, both} {
+		if _, err := e.settled(h, id, 12, 3); err != nil {
+			e.Fatal(err)
+		}
+	}
+	list, err := e.ledger.Unclaimed(ctx(e.T), 10)
+	if err != nil || len(list) != 1 || list[0].Hash != unclaimed || list[0].Credited != 12 || list[0].Node != "02aa" || list[0].Index != 3 {
+		e.Errorf("unclaimed: %+v, %v", list, err)
+	}
+	list, err = e.ledger.Unconfirmed(ctx(e.T), time.Hour, 10) // presented long ago, by the test's clock
+	if err != nil || len(list) != 1 || list[0].Hash != unconfirmed {
+		e.Errorf("unconfirmed: %+v, %v", list, err)
+	}
+	if list, err = e.ledger.Unconfirmed(ctx(e.T), 30_000*time.Hour, 10); err != nil || len(list) != 0 {
+		e.Errorf("unconfirmed since the beginning: %+v, %v", list, err)
+	}
+	n := 0
+	if err := e.ledger.EachDeposit(ctx(e.T), func(metering.DepositRow) error { n++; return nil }); err != nil || n != 3 {
+		e.Errorf("%d deposits, %v", n, err)
+	}
+	row, found, err := e.ledger.LookupDeposit(ctx(e.T), both)
+	if err != nil || !found || row.Presented == 0 || row.Settled == 0 || row.Account != id {
+		e.Errorf("deposit: %+v, %v, %v", row, found, err)
+	}
+	if _, found, err = e.ledger.LookupDeposit(ctx(e.T), newHash()); found || err != nil {
+		e.Errorf("unknown deposit: %v, %v", found, err)
+	}
+	if totals, err := e.ledger.Totals(ctx(e.T)); err != nil || totals.Accounts != 1 || totals.Deposited != 35 || totals.Available != 35 {
+		e.Errorf("totals: %+v, %v", totals, err)
+	}
+}

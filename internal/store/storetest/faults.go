@@ -1,0 +1,170 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"sluice/metering"
+)
+
+// errCut is what a cut connection looks like: nobody knows what was committed.
+var errCut = errors.New("connection cut")
+
+// fault is what happens to one write.
+type fault int
+
+const (
+	none      fault = iota
+	early           // cut before the store saw anything
+	lost            // decided, then rolled back
+	kept            // committed, and the answer lost
+	forgotten       // decided and answered, then rolled back: a crash after an asynchronous commit
+	locked          // someone else had a row locked
+	refused         // the store's guards refused a row
+)
+
+// faulty wraps a store with faults and with a clock that can be moved. The
+// clock begins long ago, so that it can be moved forwards.
+type faulty struct {
+	metering.Store
+
+	mu     sync.Mutex
+	faults []fault       // of the next writes
+	away   fault         // of all writes, until healed
+	offset time.Duration // since long ago
+	writes int
+	hook   func(*metering.Batch) fault // decides per batch; nil: faults and away do
+}
+
+const past = -20_000 * time.Hour
+
+// inject queues faults for the next writes.
+func (f *faulty) inject(next ...fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults = append(f.faults, next...)
+}
+
+// breakdown makes every write fail until heal.
+func (f *faulty) breakdown(how fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away = how
+}
+
+func (f *faulty) heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away, f.faults, f.hook = none, nil, nil
+}
+
+// onWrite lets fn choose the fault of each batch.
+func (f *faulty) onWrite(fn func(*metering.Batch) fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hook = fn
+}
+
+// advance moves the clock of leases.
+func (f *faulty) advance(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.offset += d
+}
+
+// gate stops every write, after telling so, until release is closed; nil opens
+// it.
+func (f *faulty) gate(entered chan<- struct{}, release <-chan struct{}) {
+	if entered == nil {
+		f.onWrite(nil)
+		return
+	}
+	f.onWrite(func(*metering.Batch) fault {
+		entered <- struct{}{}
+		<-release
+		return none
+	})
+}
+
+func (f *faulty) skew() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return (past + f.offset).Microseconds()
+}
+
+func (f *faulty) next(b *metering.Batch) fault {
+	f.mu.Lock()
+	hook := f.hook
+	f.mu.Unlock()
+	if hook != nil {
+		return hook(b)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.writes++
+	if f.away != none || len(f.faults) == 0 {
+		return f.away
+	}
+	how := f.faults[0]
+	f.faults = f.faults[1:]
+	return how
+}
+
+// Apply runs a batch, or has it fail.
+func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
+	how := f.next(b)
+	shifted := func() {
+		b.Now += f.skew()
+		decide()
+	}
+	switch how {
+	case early:
+		return errCut
+	case locked:
+		return metering.ErrConflict
+	case refused:
+		return metering.ErrRejected
+	case lost, forgotten:
+		whole := *b
+		err := f.Store.Apply(ctx, b, func() {
+			shifted()
+			whole, *b = *b, metering.Batch{} // decided, and nothing of it is written
+		})
+		*b = whole
+		if how == forgotten {
+			return err
+		}
+		return errors.Join(errCut, err)
+	}
+	err := f.Store.Apply(ctx, b, shifted)
+	if how == kept {
+		return errors.Join(errCut, err)
+	}
+	return err
+}
+
+// Expired sees the clock as moved.
+func (f *faulty) Expired(ctx context.Context, limit int) ([]metering.HoldRow, error) {
+	rows, err := f.Store.Expired(ctx, limit)
+	now := time.Now().UnixMicro() + f.skew()
+	kept := rows[:0]
+	for _, r := range rows {
+		if r.Expires <= now {
+			kept = append(kept, r)
+		}
+	}
+	return kept, err
+}
+
+// Clean runs on the store's own clock: nothing of the tests, whose clock is in
+// the past, would survive it unasked.
+func (f *faulty) Clean(context.Context, int) (int, error) { return 0, nil }
+
+// pending is how many faults have not happened yet.
+func (f *faulty) pending() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.faults)
+}

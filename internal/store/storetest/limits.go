@@ -1,0 +1,208 @@
+package storetest
+
+import (
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+)
+
+func testBudgets(e *env) {
+	id := e.account(10_000)
+	outer, inner := newBudget(1000), newBudget(600)
+	sibling := newBudget(800)
+
+	e.settle(e.reserve(id, 500, outer, inner), 400) // inner: 200 left, outer: 600
+	_, err := e.ledger.Reserve(ctx(e.T), reservation(id, 201, outer, inner))
+	e.insufficient(err, 200, 201)
+	h := e.reserve(id, 500, outer, sibling) // outer: 100 left
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 150, outer, inner))
+	e.insufficient(err, 100, 150) // the ancestor's
+	b, err := e.ledger.Balance(ctx(e.T), id, []l402.Budget{outer, inner})
+	if err != nil || b.Available != 100 || len(b.Budgets) != 2 || b.Budgets[0].Available != 100 || b.Budgets[1].Available != 200 {
+		e.Errorf("balance: %+v, %v", b, err)
+	}
+	e.settle(h, 0)
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 601, outer, sibling))
+	e.insufficient(err, 600, 601)
+	e.settle(e.reserve(id, 600, outer, sibling), 600)
+	e.balance(id, 9000, 0, 1000) // exactly the outer limit
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 1, outer, inner))
+	e.insufficient(err, 0, 1)
+
+	// The account bounds its budgets too, and a larger limit under the same name
+	// does not count.
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 9001, newBudget(20_000)))
+	e.insufficient(err, 9000, 9001)
+	widened := inner
+	widened.Limit = 5000
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 300, widened))
+	e.insufficient(err, 200, 300)
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(e.account(50), 1, inner)) // of another account
+	e.refused(err, metering.ErrArgument)
+}
+
+func testBudgetRowsStayBounded(e *env) {
+	id := e.account(1000)
+	parallel(300, func(int) {
+		h := e.reserve(id, 1, newBudget(10))
+		if err := h.Release(ctx(e.T), metering.OutcomeBackendError); err != nil {
+			e.Error(err)
+		}
+	})
+	if r := e.audit(); r.Budgets != 0 {
+		e.Errorf("%d budgets left behind", r.Budgets)
+	}
+	e.balance(id, 1000, 0, 0)
+}
+
+func testTooManyBudgets(e *env) {
+	l := e.open(metering.Config{MaxBudgetsPerAccount: 3})
+	id := e.account(1000)
+	first, second, third := newBudget(10), newBudget(10), newBudget(10)
+	h := e.reserveOn(l, reservation(id, 5, first, second))
+	_, err := l.Reserve(ctx(e.T), reservation(id, 5, third, newBudget(10)))
+	e.refused(err, metering.ErrTooManyBudgets)
+	e.reserveOn(l, reservation(id, 5, first, second)) // those in use go on
+	if err := h.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
+		e.Fatal(err)
+	}
+	e.reserveOn(l, reservation(id, 5, third))
+	_, err = l.Reserve(ctx(e.T), reservation(id, 5, newBudget(10)))
+	e.refused(err, metering.ErrTooManyBudgets)
+	if _, err = l.Reserve(ctx(e.T), reservation(id, 5)); err != nil { // the account itself is not limited
+		e.Error(err)
+	}
+}
+
+func testRateLimit(e *env) {
+	id := e.account(1000)
+	var wide, narrow l402.RateLimit
+	rand.Read(wide.ID[:])
+	rand.Read(narrow.ID[:])
+	wide.PerMinute, narrow.PerMinute = 5, 3
+	request := func(amount l402.Msat, limits ...l402.RateLimit) error {
+		r := reservation(id, amount)
+		r.RateLimits = limits
+		_, err := e.ledger.Reserve(ctx(e.T), r)
+		return err
+	}
+	limited := func(err error) {
+		e.Helper()
+		var rate *metering.RateLimitedError
+		if !errors.As(err, &rate) || rate.RetryAfter < time.Second || rate.RetryAfter > 2*time.Minute {
+			e.Errorf("got %v, want a rate limit", err)
+		}
+	}
+	for range 3 {
+		e.insufficient(request(5000, wide, narrow), 1000, 5000) // refused for money: counts nowhere
+	}
+	for range 3 {
+		if err := request(0, wide, narrow); err != nil {
+			e.Fatal(err)
+		}
+	}
+	limited(request(0, wide, narrow)) // and what is refused by one counts on none
+	for range 2 {
+		if err := request(0, wide); err != nil {
+			e.Fatal(err)
+		}
+	}
+	limited(request(0, wide))
+	e.store.advance(3 * time.Minute)
+	if err := request(0, wide, narrow); err != nil {
+		e.Errorf("after a pause: %v", err)
+	}
+	limited(request(0, l402.RateLimit{ID: [32]byte{1}})) // a limit of 0
+
+	// Across replicas, at once.
+	var shared l402.RateLimit
+	rand.Read(shared.ID[:])
+	shared.PerMinute = 10
+	ledgers := []*metering.Ledger{e.ledger, e.open(metering.Config{}), e.open(metering.Config{})}
+	passed := make(chan bool, 60)
+	parallel(cap(passed), func(i int) {
+		r := reservation(id, 0)
+		r.RateLimits = []l402.RateLimit{shared}
+		_, err := ledgers[i%3].Reserve(ctx(e.T), r)
+		passed <- err == nil
+	})
+	close(passed)
+	n := 0
+	for ok := range passed {
+		if ok {
+			n++
+		}
+	}
+	if n != 10 {
+		e.Errorf("%d of 60 requests passed a limit of 10", n)
+	}
+}
+
+func testIdempotency(e *env) {
+	id := e.account(1000)
+	request := func(key, body byte) (*metering.Hold, error) {
+		r := reservation(id, 100)
+		r.Idempotency = &metering.Idempotency{Key: [32]byte{key}, Body: [32]byte{body}}
+		return e.ledger.Reserve(ctx(e.T), r)
+	}
+	duplicate := func(err error, state string) *metering.DuplicateError {
+		e.Helper()
+		var dup *metering.DuplicateError
+		if !errors.As(err, &dup) || dup.State != state {
+			e.Fatalf("got %v, want duplicate %s", err, state)
+		}
+		return dup
+	}
+	must := func(h *metering.Hold, err error) *metering.Hold {
+		e.Helper()
+		if err != nil {
+			e.Fatal(err)
+		}
+		return h
+	}
+	first := must(request(1, 1))
+	_, err := request(1, 1)
+	duplicate(err, metering.DuplicateRunning)
+	_, err = request(1, 2)
+	duplicate(err, metering.DuplicateMismatch)
+	must(request(2, 2)) // another key
+
+	if err := first.Release(ctx(e.T), metering.OutcomeBackendError); err != nil {
+		e.Fatal(err)
+	}
+	second := must(request(1, 7)) // ended with charge 0: anew, even with another body
+	charged := e.settle(second, 40)
+	_, err = request(1, 7)
+	if dup := duplicate(err, metering.DuplicateCharged); dup.Entry == nil || dup.Entry.ID != charged.ID || dup.Entry.Charged != 40 {
+		e.Errorf("entry: %+v", dup.Entry)
+	}
+	_, err = request(1, 8)
+	duplicate(err, metering.DuplicateMismatch)
+
+	// Another account may use the same key.
+	r := reservation(e.account(100), 100)
+	r.Idempotency = &metering.Idempotency{Key: [32]byte{1}, Body: [32]byte{9}}
+	e.reserveOn(e.ledger, r)
+
+	e.store.advance(25 * time.Hour)
+	e.settle(must(request(1, 8)), 40)
+	// One of many at once.
+	won := make(chan bool, 30)
+	parallel(cap(won), func(int) {
+		_, err := request(5, 5)
+		won <- err == nil
+	})
+	close(won)
+	n := 0
+	for ok := range won {
+		if ok {
+			n++
+		}
+	}
+	if n != 1 {
+		e.Errorf("%d of 30 duplicates ran", n)
+	}
+}

@@ -1,0 +1,125 @@
+package metering
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"sluice/l402"
+)
+
+// Deposit credits a payment that was proven by macaroon and preimage. It returns
+// what this call added: 0 when the payment stood already. A hash that this
+// process knows as presented costs no I/O. ErrForeignDeposit when the hash
+// belongs to another account.
+func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
+	if l.known.has(d) {
+		return 0, nil
+	}
+	op := &depositOp{d: d}
+	if err := l.do(ctx, "deposit", op, false); err != nil {
+		return 0, err
+	}
+	return op.credited, nil
+}
+
+// Known reports whether this process knows the payment as presented and
+// credited.
+func (l *Ledger) Known(h l402.PaymentHash) bool { return l.known.hash(h) }
+
+// CreditSettled credits a payment that the Lightning node reported, and moves
+// the node's cursor in the same transaction. It returns what this call added.
+// The cursor moves even when the payment cannot be credited (ErrForeignDeposit,
+// ErrAmount), so that one of them does not stop the stream. It waits for the
+// store as long as ctx allows.
+func (l *Ledger) CreditSettled(ctx context.Context, s Settled) (l402.Msat, error) {
+	if s.Account == (l402.TokenID{}) || s.Node == "" {
+		return 0, fmt.Errorf("credit: %w: no account or node", ErrArgument)
+	}
+	op := &settledOp{s: s}
+	if err := l.do(ctx, "credit", op, true); err != nil {
+		return 0, err
+	}
+	return op.credited, nil
+}
+
+// AdvanceCursor moves a node's cursor to a settle index that needs no credit; a
+// lower one than stands changes nothing.
+func (l *Ledger) AdvanceCursor(ctx context.Context, node string, index uint64) error {
+	if node == "" {
+		return fmt.Errorf("advance cursor: %w: no node", ErrArgument)
+	}
+	return l.do(ctx, "advance cursor", &settledOp{s: Settled{Node: node, Index: index}}, true)
+}
+
+// Adjust adds delta (negative: takes it from what is available) to an account,
+// made if missing, with a reason for the books. Repeating an id changes
+// nothing. *InsufficientError when the account has less.
+func (l *Ledger) Adjust(ctx context.Context, id HoldID, account l402.TokenID, delta l402.Msat, reason string) error {
+	if id == (HoldID{}) || account == (l402.TokenID{}) || delta == 0 || len(reason) > 4*maxName {
+		return fmt.Errorf("adjust: %w: id, account and an amount are required, and a reason of at most %d bytes", ErrArgument, 4*maxName)
+	}
+	if !max(delta, -delta).Valid() {
+		return fmt.Errorf("adjust by %s: %w", delta, ErrAmount)
+	}
+	op := &adjustOp{row: AdjustmentRow{ID: id, Account: account, Delta: delta, Reason: reason}}
+	return l.do(ctx, "adjust", op, false)
+}
+
+// SetStatus freezes, revokes or reactivates an account, made if missing.
+func (l *Ledger) SetStatus(ctx context.Context, account l402.TokenID, s Status) error {
+	if account == (l402.TokenID{}) || s < StatusActive || s > StatusRevoked {
+		return fmt.Errorf("set status: %w", ErrArgument)
+	}
+	return l.do(ctx, "set status", &statusOp{who: account, status: s}, false)
+}
+
+// knownDeposits remembers payments that need not be presented again: two
+// generations, so that forgetting the oldest half costs nothing per entry. Safe
+// for concurrent use.
+type knownDeposits struct {
+	mu    sync.RWMutex
+	size  int
+	young map[l402.PaymentHash]Deposit
+	old   map[l402.PaymentHash]Deposit
+}
+
+func newKnownDeposits(size int) *knownDeposits {
+	return &knownDeposits{size: max(1, size/2), young: make(map[l402.PaymentHash]Deposit)}
+}
+
+// get finds a payment, also in the older generation.
+func (k *knownDeposits) get(h l402.PaymentHash) (Deposit, bool) {
+	k.mu.RLock()
+	d, ok := k.young[h]
+	if ok {
+		k.mu.RUnlock()
+		return d, true
+	}
+	d, ok = k.old[h]
+	k.mu.RUnlock()
+	if ok {
+		k.add(d) // used again: keep it
+	}
+	return d, ok
+}
+
+func (k *knownDeposits) hash(h l402.PaymentHash) bool {
+	_, ok := k.get(h)
+	return ok
+}
+
+// has reports whether presenting d would change nothing.
+func (k *knownDeposits) has(d Deposit) bool {
+	known, ok := k.get(d.Hash)
+	return ok && known.Account == d.Account && d.Amount <= known.Amount
+}
+
+func (k *knownDeposits) add(d Deposit) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.young) >= k.size {
+		k.old, k.young = k.young, make(map[l402.PaymentHash]Deposit, k.size)
+	}
+	k.young[d.Hash] = d
+}

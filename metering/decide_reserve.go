@@ -1,0 +1,263 @@
+package metering
+
+import (
+	"fmt"
+	"time"
+
+	"sluice/l402"
+)
+
+// operation is one queued request to the ledger. need and apply may run several
+// times, for one attempt to commit after another; only the last counts.
+type operation interface {
+	// account is who the operation concerns; zero when nobody in particular.
+	account() l402.TokenID
+	// need names every row that apply may touch. again is set when an earlier
+	// attempt may have been committed without an answer.
+	need(b *Batch, again bool)
+	// apply decides over the loaded rows. An error refuses the operation and is
+	// given to its caller once the batch is committed.
+	apply(b *Batch) error
+}
+
+// reserveOp holds an amount.
+type reserveOp struct {
+	r       *Reservation
+	context []byte
+	again   bool
+
+	available l402.Msat // result: left for others after this hold
+	credited  l402.Msat // result: what the deposit added
+	deposited bool      // result: the deposit stands
+	first     HoldID    // result of a refusal as charged: whose entry to show
+}
+
+func (o *reserveOp) account() l402.TokenID { return o.r.Account }
+
+func (o *reserveOp) need(b *Batch, again bool) {
+	o.again = again
+	if o.r.Deposit != nil {
+		b.Durable = true
+		b.Create = append(b.Create, o.r.Account)
+		b.Deposits.need(o.r.Deposit.Hash)
+	}
+	b.needAccount(o.r.Account, o.r.Budgets)
+	b.Holds.need(o.r.ID)
+	if again {
+		b.Charges.need(o.r.ID)
+	}
+	for i := range o.r.RateLimits {
+		b.Rates.need(o.r.RateLimits[i].ID)
+	}
+	if o.r.Idempotency != nil {
+		b.Keys.need(o.key())
+	}
+}
+
+func (o *reserveOp) key() KeyID { return KeyID{o.r.Account, o.r.Idempotency.Key} }
+
+// apply checks in this order: deposit, status, idempotency key, money, number
+// of budgets, rates. A request that is refused for any reason counts against no
+// rate.
+func (o *reserveOp) apply(b *Batch) error {
+	o.deposited, o.first = false, HoldID{}
+	if d := o.r.Deposit; d != nil {
+		more, err := b.credit(*d, nil)
+		if err != nil {
+			return err
+		}
+		o.credited, o.deposited = added(more, o.credited, o.again), true
+	}
+	a := b.Accounts.get(o.r.Account)
+	if a == nil {
+		return &InsufficientError{Required: o.r.Amount}
+	}
+	if h := b.Holds.get(o.r.ID); h != nil {
+		return o.found(b, a, h)
+	}
+	if o.again && b.Charges.get(o.r.ID) != nil {
+		return fmt.Errorf("%w: the reservation took so long that it was swept", ErrUnavailable)
+	}
+	if a.Status != StatusActive {
+		return fmt.Errorf("%w: %s", ErrFrozen, a.Status)
+	}
+	if err := o.duplicate(b); err != nil {
+		return err
+	}
+	for i := range o.r.Budgets {
+		if row := b.Budgets.get(o.r.Budgets[i].ID); row != nil && row.Account != a.ID {
+			return fmt.Errorf("%w: a delegated budget of another account", ErrArgument)
+		}
+	}
+	if room := b.room(a, o.r.Budgets); room < o.r.Amount {
+		return &InsufficientError{Available: room, Required: o.r.Amount, Credited: o.credited}
+	}
+	if a.Budgets+b.newBudgets(o.r.Budgets) > b.rules.maxBudgets {
+		return ErrTooManyBudgets
+	}
+	if err := b.countRates(o.r.RateLimits); err != nil {
+		return err
+	}
+	o.take(b, a)
+	return nil
+}
+
+// found answers a reservation whose first commit went through unheard.
+func (o *reserveOp) found(b *Batch, a *AccountRow, h *HoldRow) error {
+	if h.Account != a.ID {
+		return fmt.Errorf("%w: hold id of another account", ErrArgument)
+	}
+	h.Expires = b.until(b.rules.lease)
+	b.Holds.touch(h.ID)
+	o.available = b.room(a, o.r.Budgets)
+	return nil
+}
+
+// take makes the hold.
+func (o *reserveOp) take(b *Batch, a *AccountRow) {
+	b.moveHeld(a, o.r.Budgets, o.r.Amount)
+	b.Holds.put(o.r.ID, HoldRow{ID: o.r.ID, Account: a.ID, Amount: o.r.Amount,
+		Expires: b.until(b.rules.lease), Context: o.context, Usage: noUsage, Source: SourceNone})
+	if o.r.Idempotency != nil {
+		b.Keys.put(o.key(), KeyRow{KeyID: o.key(), Body: o.r.Idempotency.Body, Hold: o.r.ID,
+			Expires: b.until(IdempotencyTTL)})
+	}
+	o.available = b.room(a, o.r.Budgets)
+}
+
+// noUsage is the encoding of a usage of nothing. Never written to.
+var noUsage = []byte{codecVersion}
+
+// duplicate refuses a key that is in use or was charged.
+func (o *reserveOp) duplicate(b *Batch) error {
+	if o.r.Idempotency == nil {
+		return nil
+	}
+	k := b.Keys.get(o.key())
+	switch {
+	case k == nil, k.Expires <= b.Now, k.Hold == o.r.ID:
+		return nil
+	case k.Body != o.r.Idempotency.Body:
+		return &DuplicateError{State: DuplicateMismatch}
+	case k.Charged:
+		o.first = k.Hold
+		return &DuplicateError{State: DuplicateCharged}
+	}
+	return &DuplicateError{State: DuplicateRunning}
+}
+
+// extendOp raises a hold to a total. Should the hold have been lost with the
+// store's last moments, it makes it anew.
+type extendOp struct {
+	r       *Reservation
+	context []byte
+	total   l402.Msat
+	usage   []byte // running usage, for a hold that is made anew
+	source  Source
+
+	available l402.Msat // result
+	remade    bool      // result: the hold had been lost
+}
+
+func (o *extendOp) account() l402.TokenID { return o.r.Account }
+
+func (o *extendOp) need(b *Batch, _ bool) {
+	b.needAccount(o.r.Account, o.r.Budgets)
+	b.Holds.need(o.r.ID)
+	b.Charges.need(o.r.ID)
+	if o.r.Idempotency != nil {
+		b.Keys.need(KeyID{o.r.Account, o.r.Idempotency.Key})
+	}
+}
+
+func (o *extendOp) apply(b *Batch) error {
+	o.remade = false
+	a := b.Accounts.get(o.r.Account)
+	if a == nil {
+		return &InsufficientError{Required: o.total}
+	}
+	if b.Charges.get(o.r.ID) != nil {
+		return ErrSwept
+	}
+	h, lacks := b.Holds.get(o.r.ID), o.total
+	if h != nil {
+		lacks = max(0, o.total-h.Amount)
+	}
+	room := b.room(a, o.r.Budgets)
+	switch {
+	case lacks == 0 && h != nil: // repeated, or a smaller total than stands
+	case a.Status != StatusActive:
+		return fmt.Errorf("%w: %s", ErrFrozen, a.Status)
+	case room < lacks:
+		return &InsufficientError{Available: room, Required: lacks}
+	case h != nil:
+		b.moveHeld(a, o.r.Budgets, lacks)
+		h.Amount = o.total
+		b.Holds.touch(h.ID)
+	default:
+		whole := *o.r
+		whole.Amount = o.total
+		(&reserveOp{r: &whole, context: o.context}).take(b, a)
+		o.remade = true
+		row := b.Holds.get(o.r.ID)
+		row.Usage, row.Source = o.usage, o.source
+	}
+	o.available = b.room(a, o.r.Budgets)
+	return nil
+}
+
+// renewOp extends the leases of holds of this process and records what they
+// consumed so far.
+type renewOp struct {
+	items   []renewal
+	missing []HoldID // result: not open in the store
+}
+
+type renewal struct {
+	id     HoldID
+	usage  []byte
+	source Source
+}
+
+func (o *renewOp) account() l402.TokenID { return l402.TokenID{} }
+
+func (o *renewOp) need(b *Batch, _ bool) {
+	for i := range o.items {
+		b.Holds.need(o.items[i].id)
+	}
+}
+
+func (o *renewOp) apply(b *Batch) error {
+	o.missing = o.missing[:0]
+	for i := range o.items {
+		item := &o.items[i]
+		h := b.Holds.get(item.id)
+		if h == nil {
+			o.missing = append(o.missing, item.id)
+			continue
+		}
+		h.Expires, h.Usage, h.Source = b.until(b.rules.lease), item.usage, item.source
+		b.Holds.touch(item.id)
+	}
+	return nil
+}
+
+// countRates checks all limits and, only when all have room, counts one
+// request on each.
+func (b *Batch) countRates(limits []l402.RateLimit) error {
+	var wait time.Duration
+	for i := range limits {
+		row := currentWindow(b.Rates.get(limits[i].ID), b.Now)
+		wait = max(wait, row.wait(limits[i].PerMinute, b.Now))
+	}
+	if wait > 0 {
+		return &RateLimitedError{RetryAfter: wait}
+	}
+	for i := range limits {
+		row := currentWindow(b.Rates.get(limits[i].ID), b.Now)
+		row.ID = limits[i].ID
+		row.Count++
+		b.Rates.put(row.ID, row)
+	}
+	return nil
+}

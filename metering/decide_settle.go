@@ -1,0 +1,196 @@
+package metering
+
+import (
+	"fmt"
+	"time"
+
+	"sluice/l402"
+	"sluice/pricing"
+)
+
+// settleOp ends a hold: by its owner, or by a sweep when the owner's lease ran
+// out. It carries everything a charge depends on, so that it can charge a hold
+// that the store has lost.
+type settleOp struct {
+	id    HoldID
+	who   l402.TokenID
+	ctx   *holdContext
+	held  l402.Msat // as the owner knows it; counts only when the hold was lost
+	cost  l402.Msat
+	s     Settlement
+	sweep bool
+	again bool // an earlier attempt may have been committed: what it found out counts
+
+	entry    Entry     // result
+	swept    bool      // result of a sweep: this one did it
+	moved    l402.Msat // result: newly charged; negative when a provisional charge was lowered
+	unbilled l402.Msat // result: newly recorded as unbilled
+}
+
+func (o *settleOp) account() l402.TokenID { return o.who }
+
+func (o *settleOp) need(b *Batch, again bool) {
+	o.again = again
+	b.Durable = true
+	b.needAccount(o.who, o.ctx.budgets)
+	b.Holds.need(o.id)
+	b.Charges.need(o.id)
+	if o.ctx.idempotency != nil {
+		b.Keys.need(KeyID{o.who, o.ctx.idempotency.Key})
+	}
+}
+
+func (o *settleOp) apply(b *Batch) error {
+	if !o.again {
+		o.swept, o.moved, o.unbilled = false, 0, 0
+	}
+	a := b.Accounts.get(o.who)
+	if a == nil {
+		return fmt.Errorf("settle %s: %w: unknown account", o.id, ErrArgument)
+	}
+	h, c := b.Holds.get(o.id), b.Charges.get(o.id)
+	switch {
+	case c != nil:
+		o.replace(b, a, c)
+	case h != nil:
+		if h.Account != a.ID {
+			return fmt.Errorf("settle %s: %w: hold of another account", o.id, ErrArgument)
+		}
+		if o.sweep {
+			if h.Expires > b.Now {
+				return nil // renewed meanwhile: it lives
+			}
+			o.readProgress(h)
+		}
+		held := h.Amount
+		b.moveHeld(a, o.ctx.budgets, -held)
+		b.Holds.remove(o.id)
+		o.charge(b, a, held, min(o.cost, held))
+	case !o.sweep: // lost with the store's last moments
+		o.charge(b, a, o.held, min(o.cost, o.held, b.room(a, o.ctx.budgets)))
+	}
+	o.entry.Available = b.room(a, o.ctx.budgets)
+	return nil
+}
+
+// readProgress takes the usage from the row as it stands under the lock, which
+// may be newer than what the sweep saw when it looked for candidates.
+func (o *settleOp) readProgress(h *HoldRow) {
+	u, err := readUsage(h.Usage)
+	if err != nil { // nobody can tell what was consumed: the client is not charged for our damage
+		u = pricing.Usage{}
+	}
+	if o.ctx.prompt > 0 {
+		u.InputTokens = min(u.InputTokens, o.ctx.prompt)
+		u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
+	}
+	o.s = Settlement{Usage: u, Source: h.Source, Outcome: OutcomeSwept}
+	o.cost, o.s.ClampedUsage = costOf(o.ctx.rates, &o.s.Usage)
+	o.swept = true
+}
+
+// charge spends what was decided and records it. A charge of nothing that was
+// owed nothing leaves no row: fresh tokens answered with errors must not fill
+// the table. A sweep always leaves one, to be replaced.
+func (o *settleOp) charge(b *Batch, a *AccountRow, held, charged l402.Msat) {
+	row := o.row(b, held, charged)
+	b.spend(a, o.ctx.budgets, o.id, charged)
+	b.dropEmpty(a, o.ctx.budgets)
+	o.endKey(b, charged)
+	o.entry, o.moved, o.unbilled = entryOf(&row, o.s.Usage, o.ctx.rates), charged, row.Unbilled
+	if o.cost == 0 && !o.sweep {
+		return
+	}
+	row.Prev, a.Last = a.Last, o.id
+	b.Accounts.touch(a.ID)
+	b.Charges.put(o.id, row)
+}
+
+// replace answers from the charge on record; a provisional one is first
+// replaced, once, by its owner.
+func (o *settleOp) replace(b *Batch, a *AccountRow, c *ChargeRow) {
+	late := time.Duration(b.Now-c.At) * time.Microsecond
+	if o.sweep || !c.Provisional || late > b.rules.lateSettle {
+		o.entry = c.Entry()
+		return
+	}
+	old := c.Charged
+	b.spend(a, o.ctx.budgets, o.id, -old)
+	charged := min(o.cost, c.Amount, b.room(a, o.ctx.budgets))
+	b.spend(a, o.ctx.budgets, o.id, charged)
+	b.dropEmpty(a, o.ctx.budgets)
+	o.endKey(b, charged)
+	row := o.row(b, c.Amount, charged)
+	row.Prev = c.Prev
+	b.Charges.put(o.id, row)
+	o.entry, o.moved, o.unbilled = entryOf(&row, o.s.Usage, o.ctx.rates), charged-old, row.Unbilled
+}
+
+func (o *settleOp) row(b *Batch, held, charged l402.Msat) ChargeRow {
+	return ChargeRow{Hold: o.id, Account: o.who, At: b.Now, Service: o.ctx.service, Model: o.ctx.model,
+		Chain: o.ctx.chain, Source: o.s.Source, Outcome: o.s.Outcome, Backend: o.s.Backend,
+		Usage: appendUsage(nil, o.s.Usage), Clamped: o.s.ClampedUsage, Delivered: o.s.DeliveredBytes,
+		Amount: held, Charged: charged, Unbilled: min(o.cost-charged, maxUnbilled), Epoch: o.ctx.epoch,
+		Rates: appendRates(nil, o.ctx.rates), Provisional: o.sweep}
+}
+
+// endKey remembers the idempotency key as charged, or forgets it when nothing
+// was: then the request may run anew.
+func (o *settleOp) endKey(b *Batch, charged l402.Msat) {
+	if o.ctx.idempotency == nil {
+		return
+	}
+	id := KeyID{o.who, o.ctx.idempotency.Key}
+	k := b.Keys.get(id)
+	switch {
+	case k != nil && k.Hold != o.id && k.Expires > b.Now: // a later request has taken over the key
+	case charged > 0:
+		b.Keys.put(id, KeyRow{KeyID: id, Body: o.ctx.idempotency.Body, Hold: o.id, Charged: true,
+			Expires: b.until(IdempotencyTTL)})
+	case k != nil:
+		b.Keys.remove(id)
+	}
+}
+
+// maxUnbilled bounds what is recorded as not billed, 10 bitcoin: more is a lie
+// of the backend, and sums over many rows must fit an int64.
+const maxUnbilled l402.Msat = 1_000_000_000_000
+
+// costOf is the cost of a usage. A usage that has none (negative counts, or
+// beyond all money) is cut to what can be reckoned, and reported as clamped.
+func costOf(r pricing.Rates, u *pricing.Usage) (cost l402.Msat, clamped bool) {
+	cost, err := r.Cost(*u)
+	if err == nil && *u == nonNegative(*u) {
+		return cost, false
+	}
+	*u = nonNegative(*u)
+	if cost, err = r.Cost(*u); err != nil {
+		cost = l402.MaxMsat
+	}
+	return cost, true
+}
+
+func nonNegative(u pricing.Usage) pricing.Usage {
+	u.InputTokens = max(0, u.InputTokens)
+	u.CachedInputTokens = min(max(0, u.CachedInputTokens), u.InputTokens)
+	u.OutputTokens = max(0, u.OutputTokens)
+	u.Calls = max(0, u.Calls)
+	u.Bytes = max(0, u.Bytes)
+	u.Micros = max(0, u.Micros)
+	u.GPUMicros = max(0, u.GPUMicros)
+	return u
+}
+
+// Entry is the charge as its owner sees it. Stored usage or rates that cannot
+// be read show as zero; an audit reports them.
+func (c *ChargeRow) Entry() Entry {
+	u, _ := readUsage(c.Usage)
+	r, _ := readRates(c.Rates)
+	return entryOf(c, u, r)
+}
+
+func entryOf(c *ChargeRow, u pricing.Usage, r pricing.Rates) Entry {
+	return Entry{ID: c.Hold, At: time.UnixMicro(c.At).UTC(), Service: c.Service, Model: c.Model, Usage: u,
+		Source: c.Source, Outcome: c.Outcome, Charged: c.Charged, Unbilled: c.Unbilled, Epoch: c.Epoch,
+		Rates: r, Provisional: c.Provisional}
+}

@@ -1,0 +1,83 @@
+package metering
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"time"
+)
+
+// HoldID names one reservation and later its charge. It is a UUID of version 7
+// (RFC 9562): ids made one after the other lie side by side in an index, which
+// keeps inserting charges cheap however many there are. It is no secret: it is
+// the request id that a client sees.
+type HoldID [16]byte
+
+// ErrHoldID reports a text that is no canonical UUID.
+var ErrHoldID = errors.New("not a request id: want a UUID such as 0195f0c2-8a3e-7d10-9c4b-0242ac120002")
+
+// NewHoldID returns a fresh id: 48 bits of time in milliseconds, the rest
+// random.
+func NewHoldID() HoldID {
+	var id HoldID
+	rand.Read(id[6:])
+	ms := uint64(time.Now().UnixMilli())
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	id[6] = id[6]&0x0f | 0x70 // version 7
+	id[8] = id[8]&0x3f | 0x80 // RFC 9562 variant
+	return id
+}
+
+// dashes are the positions of the hyphens in the canonical form.
+var dashes = [4]int{8, 13, 18, 23}
+
+// String renders the canonical lower-case form.
+func (id HoldID) String() string {
+	var b [36]byte
+	id.appendTo(b[:0])
+	return string(b[:])
+}
+
+func (id HoldID) appendTo(b []byte) []byte {
+	for i, c := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, []byte{c})
+	}
+	return b
+}
+
+// MarshalText renders the canonical form, for JSON.
+func (id HoldID) MarshalText() ([]byte, error) { return id.appendTo(make([]byte, 0, 36)), nil }
+
+// UnmarshalText reads what ParseHoldID reads.
+func (id *HoldID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseHoldID(string(b))
+	return err
+}
+
+// ParseHoldID reads the canonical form of any UUID, in either case. Anything
+// else is ErrHoldID.
+func ParseHoldID(s string) (HoldID, error) {
+	var id HoldID
+	if len(s) != 36 {
+		return id, ErrHoldID
+	}
+	digits := make([]byte, 0, 32)
+	from := 0
+	for _, d := range dashes {
+		if s[d] != '-' {
+			return id, ErrHoldID
+		}
+		digits = append(digits, s[from:d]...)
+		from = d + 1
+	}
+	digits = append(digits, s[from:]...)
+	if _, err := hex.Decode(id[:], digits); err != nil {
+		return HoldID{}, ErrHoldID
+	}
+	return id, nil
+}

@@ -1,0 +1,238 @@
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/l402"
+)
+
+// Config configures a ledger. Zero durations and sizes take the defaults named.
+type Config struct {
+	Store Store // required; the caller closes it after the ledger
+
+	Lease      time.Duration // 15 s: a hold not renewed for so long is swept
+	RenewEvery time.Duration // a third of Lease: how often open holds are renewed
+	SweepEvery time.Duration // a fifth of Lease: how often others' holds are looked at
+	LateSettle time.Duration // 1 h: how long an owner may replace what a sweep charged
+
+	MaxBatch   int           // 128 operations in one transaction
+	QueueLimit int           // 8192 waiting operations; more reservations are refused with ErrBusy
+	Patience   time.Duration // 3 s: how long reservations and presentations wait for a store that does not answer
+
+	MaxBudgetsPerAccount int           // 10,000 delegated budgets with something spent or held
+	ConfirmWithin        time.Duration // 10 min: a presented deposit not seen settled by then is alarmed
+	KnownDeposits        int           // 65,536 payment hashes remembered as credited
+
+	Log *slog.Logger // nil: none
+}
+
+func (c Config) withDefaults() Config {
+	c.Lease = orDefault(c.Lease, 15*time.Second)
+	c.RenewEvery = orDefault(c.RenewEvery, c.Lease/3)
+	c.SweepEvery = orDefault(c.SweepEvery, c.Lease/5)
+	c.LateSettle = orDefault(c.LateSettle, time.Hour)
+	c.MaxBatch = orDefault(c.MaxBatch, 128)
+	c.QueueLimit = orDefault(c.QueueLimit, 8192)
+	c.Patience = orDefault(c.Patience, 3*time.Second)
+	c.MaxBudgetsPerAccount = orDefault(c.MaxBudgetsPerAccount, 10_000)
+	c.ConfirmWithin = orDefault(c.ConfirmWithin, 10*time.Minute)
+	c.KnownDeposits = orDefault(c.KnownDeposits, 65_536)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func orDefault[T int | time.Duration](v, d T) T {
+	if v <= 0 {
+		return d
+	}
+	return v
+}
+
+// Ledger keeps accounts on a Store. Safe for concurrent use.
+type Ledger struct {
+	*Reader
+	cfg    Config
+	store  Store
+	log    *slog.Logger
+	queue  *queue
+	writer *writer
+	known  *knownDeposits
+	stats  counters
+
+	mu   sync.Mutex
+	open map[HoldID]*Hold // holds of this process that have not ended
+
+	stop   context.CancelFunc // ends the background loops
+	kill   context.CancelFunc // ends the writer
+	loops  sync.WaitGroup
+	writes chan struct{} // closed when the writer has ended
+}
+
+// Open reads the ledger's identity from the store and starts the writer, the
+// renewer and the sweeper. ctx bounds the opening only. Any number of processes
+// may work on one store that allows it.
+func Open(ctx context.Context, cfg Config) (*Ledger, error) {
+	cfg = cfg.withDefaults()
+	if cfg.Store == nil {
+		return nil, fmt.Errorf("open ledger: %w: no store", ErrArgument)
+	}
+	if cfg.RenewEvery >= cfg.Lease {
+		return nil, fmt.Errorf("open ledger: %w: holds renewed every %s would outlive a lease of %s",
+			ErrArgument, cfg.RenewEvery, cfg.Lease)
+	}
+	reader, err := NewReader(ctx, cfg.Store)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	l := &Ledger{Reader: reader, cfg: cfg, store: cfg.Store, log: cfg.Log, queue: newQueue(cfg.QueueLimit),
+		known: newKnownDeposits(cfg.KnownDeposits), open: make(map[HoldID]*Hold), writes: make(chan struct{})}
+	l.writer = &writer{ledger: l, parked: make(map[l402.TokenID]*parking)}
+	l.writer.batch.rules = rules{lease: cfg.Lease, lateSettle: cfg.LateSettle, maxBudgets: int64(cfg.MaxBudgetsPerAccount)}
+	l.writer.reachedAt.Store(time.Now().UnixNano())
+
+	var writing, looping context.Context
+	writing, l.kill = context.WithCancel(context.WithoutCancel(ctx))
+	looping, l.stop = context.WithCancel(writing)
+	go func() {
+		defer close(l.writes)
+		l.writer.run(writing)
+	}()
+	l.loops.Go(func() { l.renewLoop(looping) })
+	l.loops.Go(func() { l.sweepLoop(looping) })
+	l.loops.Go(func() { l.tidyLoop(looping) })
+	return l, nil
+}
+
+// Close refuses new operations, finishes those that are queued and stops. When
+// ctx ends first it stops at once, as a crash would: what was queued is answered
+// with ErrClosed, and open holds are left to their leases. Settle all holds
+// before. The store stays open.
+func (l *Ledger) Close(ctx context.Context) error {
+	l.stop()
+	l.queue.close()
+	var err error
+	select {
+	case <-l.writes:
+	case <-ctx.Done():
+		err = fmt.Errorf("close ledger: %w", ctx.Err())
+	}
+	l.kill()
+	<-l.writes
+	l.loops.Wait()
+	return err
+}
+
+// Ready fails when the store does not answer.
+func (l *Ledger) Ready(ctx context.Context) error {
+	if l.writer.failing() {
+		return fmt.Errorf("ledger: %w", ErrUnavailable)
+	}
+	if err := l.store.Ping(ctx); err != nil {
+		return fmt.Errorf("ledger: %w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// BindKeys ties master keys to this ledger by their fingerprints. The first call
+// ever records them; later ones must know at least one, else ErrForeignKeys, and
+// record those that are new.
+func (l *Ledger) BindKeys(ctx context.Context, fingerprints [][32]byte) error {
+	err := l.store.Fingerprints(ctx, func(known [][32]byte) (add [][32]byte, err error) {
+		for _, f := range fingerprints {
+			if !slices.Contains(known, f) && !slices.Contains(add, f) {
+				add = append(add, f)
+			}
+		}
+		if len(known) > 0 && len(add) == len(fingerprints) {
+			return nil, ErrForeignKeys
+		}
+		return add, nil
+	})
+	if err != nil {
+		return fmt.Errorf("bind keys: %w", err)
+	}
+	return nil
+}
+
+// Reserve holds r.Amount on the account and on every budget of the chain, or
+// refuses: *InsufficientError, ErrFrozen, *RateLimitedError, *DuplicateError,
+// ErrTooManyBudgets, ErrForeignDeposit, ErrBusy, ErrUnavailable. r.Deposit is
+// credited first and stays credited whatever follows (except ErrBusy and
+// ErrUnavailable). When ctx ends first, a hold that was made all the same is
+// released by itself.
+func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
+	if err := r.validate(); err != nil {
+		return nil, fmt.Errorf("reserve: %w", err)
+	}
+	if r.Deposit != nil && l.known.has(*r.Deposit) {
+		r.Deposit = nil
+	}
+	op := &reserveOp{r: &r, context: appendContext(nil, contextOf(&r))}
+	if err := l.do(ctx, "reserve", op, false); err != nil {
+		var dup *DuplicateError
+		if errors.As(err, &dup) && dup.State == DuplicateCharged {
+			return nil, l.firstCharge(ctx, dup, op.first)
+		}
+		return nil, err
+	}
+	h := &Hold{ledger: l, r: &r, context: op.context, amount: r.Amount, available: op.available, source: SourceNone}
+	l.mu.Lock()
+	l.open[r.ID] = h
+	l.mu.Unlock()
+	return h, nil
+}
+
+// firstCharge completes a duplicate's error with the charge it repeats.
+func (l *Ledger) firstCharge(ctx context.Context, dup *DuplicateError, hold HoldID) error {
+	c, found, err := l.store.Charge(ctx, hold)
+	if err != nil {
+		return fmt.Errorf("reserve: read the first charge: %w: %w", ErrUnavailable, err)
+	}
+	if found {
+		e := c.Entry()
+		dup.Entry = &e
+	}
+	return dup
+}
+
+// maxName bounds the names stored with each charge, in bytes.
+const maxName = 256
+
+func (r *Reservation) validate() error {
+	switch {
+	case r.ID == (HoldID{}):
+		return fmt.Errorf("%w: no hold id", ErrArgument)
+	case r.Account == (l402.TokenID{}):
+		return fmt.Errorf("%w: no account", ErrArgument)
+	case !r.Amount.Valid():
+		return fmt.Errorf("hold of %s: %w", r.Amount, ErrAmount)
+	case len(r.Service) > maxName || len(r.Model) > maxName:
+		return fmt.Errorf("%w: service or model name longer than %d bytes", ErrArgument, maxName)
+	case r.Epoch < 0 || r.Prompt < 0:
+		return fmt.Errorf("%w: negative epoch or prompt", ErrArgument)
+	case r.Deposit != nil && r.Deposit.Account != r.Account:
+		return fmt.Errorf("%w: deposit for another account", ErrArgument)
+	}
+	for i := range r.Budgets {
+		if !r.Budgets[i].Limit.Valid() {
+			return fmt.Errorf("delegated budget of %s: %w", r.Budgets[i].Limit, ErrAmount)
+		}
+	}
+	if err := r.Rates.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrArgument, err)
+	}
+	return nil
+}
+
+func contextOf(r *Reservation) *holdContext {
+	return &holdContext{budgets: r.Budgets, chain: r.Chain, service: r.Service, model: r.Model,
+		epoch: r.Epoch, rates: r.Rates, prompt: r.Prompt, idempotency: r.Idempotency}
+}

@@ -1,0 +1,204 @@
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/l402"
+	"sluice/pricing"
+)
+
+// Reader reads a ledger without taking part in it: also from a process that
+// only looks, while another serves. Safe for concurrent use.
+type Reader struct {
+	store StoreReader
+	id    l402.LedgerID
+	born  time.Time
+}
+
+// NewReader reads the ledger's identity.
+func NewReader(ctx context.Context, s StoreReader) (*Reader, error) {
+	id, born, err := s.Meta(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger's identity: %w", err)
+	}
+	return &Reader{store: s, id: id, born: born}, nil
+}
+
+// ID is the ledger's random name, made with its database.
+func (r *Reader) ID() l402.LedgerID { return r.id }
+
+// Born is when the ledger's database was made: nothing was settled for it
+// before.
+func (r *Reader) Born(context.Context) (time.Time, error) { return r.born, nil }
+
+// Cursor is the settle index that was reached for a Lightning node.
+func (r *Reader) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
+	index, known, err = r.store.Cursor(ctx, node)
+	return index, known, unavailable("read cursor", err)
+}
+
+// Balance shows an account as admission sees it: Available is the least of the
+// account and the given budgets. An unknown account has zeros.
+func (r *Reader) Balance(ctx context.Context, account l402.TokenID, budgets []l402.Budget) (Balance, error) {
+	a, rows, _, err := r.store.Balance(ctx, account, budgets)
+	if err != nil {
+		return Balance{}, unavailable("read balance", err)
+	}
+	b := Balance{Account: account.String(), Available: a.Available, Held: a.Held, Deposited: a.Deposited,
+		Charged: a.Charged, Budgets: make([]BudgetBalance, 0, len(budgets))}
+	for i := range budgets {
+		room := budgetRoom(findBudget(rows, budgets[i].ID), budgets[i].Limit)
+		b.Budgets = append(b.Budgets, BudgetBalance{Label: budgets[i].Label, Limit: budgets[i].Limit, Available: room})
+		b.Available = min(b.Available, room)
+	}
+	return b, nil
+}
+
+func findBudget(rows []BudgetRow, id [32]byte) *BudgetRow {
+	for i := range rows {
+		if rows[i].ID == id {
+			return &rows[i]
+		}
+	}
+	return nil
+}
+
+// Status is what an account may do; an unknown one is active.
+func (r *Reader) Status(ctx context.Context, account l402.TokenID) (Status, error) {
+	a, _, _, err := r.store.Balance(ctx, account, nil)
+	return a.Status, unavailable("read status", err)
+}
+
+// EntryQuery selects charges of one account.
+type EntryQuery struct {
+	Account l402.TokenID
+	Chain   l402.ChainID // only charges through this innermost budget; zero: all of the account
+	Since   time.Time    // zero: all
+	Before  string       // where the last page ended; "": from the newest
+	Limit   int          // rows, 1..1000; 0: 100
+}
+
+// Bounds of one page of entries.
+const (
+	defaultEntries = 100
+	maxEntries     = 1000
+	// scanEntries is how many charges of the account one page looks at: a chain
+	// with few of them gets short pages, not slow ones.
+	scanEntries = 2000
+)
+
+// Entries returns charges, newest first, and where the next page begins ("": there
+// is none). A page may be short, even empty, with more to come.
+func (r *Reader) Entries(ctx context.Context, q EntryQuery) (page []Entry, next string, err error) {
+	if q.Limit <= 0 {
+		q.Limit = defaultEntries
+	}
+	q.Limit = min(q.Limit, maxEntries)
+	at, err := r.firstEntry(ctx, q)
+	if err != nil {
+		return nil, "", err
+	}
+	page = []Entry{}
+	since := q.Since.UnixMicro()
+	for scanned := 0; at != (HoldID{}) && scanned < scanEntries; {
+		rows, err := r.store.Charges(ctx, q.Account, at, min(2*q.Limit, scanEntries))
+		if err != nil {
+			return nil, "", unavailable("read entries", err)
+		}
+		if len(rows) == 0 {
+			return page, "", nil
+		}
+		for i := range rows {
+			if !q.Since.IsZero() && rows[i].At < since {
+				return page, "", nil
+			}
+			if len(page) == q.Limit {
+				return page, rows[i].Hold.String(), nil
+			}
+			if q.Chain == (l402.ChainID{}) || rows[i].Chain == q.Chain {
+				page = append(page, rows[i].Entry())
+			}
+			at = rows[i].Prev
+		}
+		scanned += len(rows)
+	}
+	if at == (HoldID{}) {
+		return page, "", nil
+	}
+	return page, at.String(), nil
+}
+
+// firstEntry is where a page begins.
+func (r *Reader) firstEntry(ctx context.Context, q EntryQuery) (HoldID, error) {
+	if q.Before != "" {
+		id, err := ParseHoldID(q.Before)
+		if err != nil {
+			return id, fmt.Errorf("read entries: %w: %w", ErrArgument, err)
+		}
+		return id, nil
+	}
+	a, _, _, err := r.store.Balance(ctx, q.Account, nil)
+	return a.Last, unavailable("read entries", err)
+}
+
+// LatestEpochs returns the price in force of each model ever priced.
+func (r *Reader) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
+	e, err := r.store.LatestEpochs(ctx)
+	return e, unavailable("read price epochs", err)
+}
+
+// PublishEpoch appends a price under the next id of this ledger.
+func (l *Ledger) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
+	if err := e.Rates.Validate(); err != nil {
+		return pricing.Epoch{}, fmt.Errorf("publish price epoch: %w: %w", ErrArgument, err)
+	}
+	e, err := l.store.PublishEpoch(ctx, e)
+	return e, unavailable("publish price epoch", err)
+}
+
+// LookupDeposit finds a payment by its hash.
+func (r *Reader) LookupDeposit(ctx context.Context, h l402.PaymentHash) (DepositRow, bool, error) {
+	d, found, err := r.store.Deposit(ctx, h)
+	return d, found, unavailable("read deposit", err)
+}
+
+// EachDeposit streams all deposits, in no particular order, until fn fails.
+func (r *Reader) EachDeposit(ctx context.Context, fn func(DepositRow) error) error {
+	return r.store.Deposits(ctx, DepositFilter{}, fn)
+}
+
+// Unclaimed lists up to limit payments that arrived and were never presented:
+// their buyers may have lost the answer.
+func (r *Reader) Unclaimed(ctx context.Context, limit int) ([]DepositRow, error) {
+	return r.deposits(ctx, DepositFilter{Unclaimed: true, Limit: limit})
+}
+
+// Unconfirmed lists up to limit payments that were presented longer ago than
+// age, and that the Lightning node never reported: a leaked key mints such
+// credit.
+func (r *Reader) Unconfirmed(ctx context.Context, age time.Duration, limit int) ([]DepositRow, error) {
+	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Limit: limit})
+}
+
+func (r *Reader) deposits(ctx context.Context, f DepositFilter) (list []DepositRow, err error) {
+	f.Limit = min(max(f.Limit, 1), maxEntries)
+	err = r.store.Deposits(ctx, f, func(d DepositRow) error { list = append(list, d); return nil })
+	return list, unavailable("read deposits", err)
+}
+
+// Totals sums over all accounts. It reads every account: seconds with millions.
+func (r *Reader) Totals(ctx context.Context) (Totals, error) {
+	t, err := r.store.Totals(ctx)
+	return t, unavailable("read totals", err)
+}
+
+// unavailable marks a failed read.
+func unavailable(what string, err error) error {
+	if err == nil || errors.Is(err, ErrArgument) {
+		return err
+	}
+	return fmt.Errorf("%s: %w: %w", what, ErrUnavailable, err)
+}

@@ -1,0 +1,105 @@
+package metering
+
+import (
+	"errors"
+	"math/bits"
+	"sync/atomic"
+
+	"sluice/l402"
+)
+
+// Stats is what the running ledger counts since it was opened.
+type Stats struct {
+	Queue       int               // operations waiting
+	Open        int               // holds of this process
+	Batches     int64             // transactions committed
+	Operations  int64             // in them
+	Sizes       [batchSizes]int64 // batches of up to 1, 2, 4, … 1024 and more operations
+	Retries     int64             // attempts that got no answer from the store
+	Conflicts   int64             // operations put aside because a row was locked
+	Rejected    int64             // operations refused by the store's guards: a defect
+	Lost        int64             // holds that the store lost in a crash and that were made anew
+	Sweeps      int64             // holds of others that were charged because their lease ran out
+	Clamped     int64             // settlements whose usage was impossible
+	Charged     l402.Msat
+	Unbilled    l402.Msat // consumed beyond what could be charged
+	Credited    l402.Msat
+	Foreign     int64 // payments refused because another account has them
+	Unconfirmed int64 // presented, never seen settled; counted twice a minute, up to a bound
+	Failing     bool  // the store did not answer last time
+}
+
+const batchSizes = 12
+
+// counters are the live form of Stats.
+type counters struct {
+	batches, operations, retries, conflicts, rejected, lost atomic.Int64
+	sweeps, clamped, charged, unbilled, credited            atomic.Int64
+	foreign, unconfirmed                                    atomic.Int64
+	sizes                                                   [batchSizes]atomic.Int64
+}
+
+func (c *counters) batch(n int) {
+	c.batches.Add(1)
+	c.operations.Add(int64(n))
+	c.sizes[min(bits.Len(uint(n-1)), batchSizes-1)].Add(1)
+}
+
+// Stats returns the counters now.
+func (l *Ledger) Stats() Stats {
+	l.mu.Lock()
+	open := len(l.open)
+	l.mu.Unlock()
+	c := &l.stats
+	s := Stats{Queue: l.queue.len(), Open: open, Batches: c.batches.Load(), Operations: c.operations.Load(),
+		Retries: c.retries.Load(), Conflicts: c.conflicts.Load(), Rejected: c.rejected.Load(), Lost: c.lost.Load(),
+		Sweeps: c.sweeps.Load(), Clamped: c.clamped.Load(), Charged: l402.Msat(c.charged.Load()),
+		Unbilled: l402.Msat(c.unbilled.Load()), Credited: l402.Msat(c.credited.Load()), Foreign: c.foreign.Load(),
+		Unconfirmed: c.unconfirmed.Load(), Failing: l.writer.failing()}
+	for i := range s.Sizes {
+		s.Sizes[i] = c.sizes[i].Load()
+	}
+	return s
+}
+
+// committed takes note of a decision that now stands. It runs in the writer,
+// before the caller hears of it.
+func (l *Ledger) committed(t *task) {
+	if errors.Is(t.err, ErrForeignDeposit) {
+		l.stats.foreign.Add(1)
+		l.log.Error("a payment was presented for another account than it was credited to", "account", t.account().String())
+	}
+	switch op := t.operation.(type) {
+	case *reserveOp:
+		if op.deposited {
+			l.stats.credited.Add(int64(op.credited))
+			l.known.add(*op.r.Deposit)
+		}
+	case *depositOp:
+		if t.err == nil {
+			l.stats.credited.Add(int64(op.credited))
+			l.known.add(op.d)
+		}
+	case *settledOp:
+		l.stats.credited.Add(int64(op.credited))
+	case *extendOp:
+		if op.remade {
+			l.stats.lost.Add(1)
+		}
+	case *settleOp:
+		l.settled(op)
+	}
+}
+
+func (l *Ledger) settled(op *settleOp) {
+	l.stats.unbilled.Add(int64(op.unbilled))
+	l.stats.charged.Add(int64(op.moved))
+	if op.swept {
+		l.stats.sweeps.Add(1)
+		l.log.Warn("charged a hold whose owner is gone", "request_id", op.id.String(),
+			"charged_msat", int64(op.entry.Charged))
+	}
+	if op.s.ClampedUsage {
+		l.stats.clamped.Add(1)
+	}
+}

@@ -1,0 +1,135 @@
+package metering
+
+// Table is the rows of one kind that a batch touches: the ledger names their
+// keys, the store loads those that exist, the ledger changes them, the store
+// writes the changes. Not safe for concurrent use.
+type Table[K comparable, R any] struct {
+	index   map[K]int
+	entries []*entry[K, R] // the first n are in use; the rest is kept for the next batch
+	n       int
+}
+
+type entry[K comparable, R any] struct {
+	key     K
+	row     R
+	stored  bool // the store has a row
+	present bool // there is a row, as far as decisions have gone
+	changed bool
+}
+
+// need names a row that the batch may touch.
+func (t *Table[K, R]) need(k K) {
+	if _, ok := t.index[k]; ok {
+		return
+	}
+	if t.index == nil {
+		t.index = make(map[K]int)
+	}
+	t.index[k] = t.n
+	if t.n == len(t.entries) {
+		t.entries = append(t.entries, new(entry[K, R]))
+	}
+	*t.entries[t.n] = entry[K, R]{key: k}
+	t.n++
+}
+
+// reset forgets everything and keeps the memory.
+func (t *Table[K, R]) reset() {
+	clear(t.index)
+	t.n = 0
+}
+
+// Len is the number of rows named.
+func (t *Table[K, R]) Len() int { return t.n }
+
+// Keys yields the rows to load, each once.
+func (t *Table[K, R]) Keys(yield func(K) bool) {
+	for _, e := range t.entries[:t.n] {
+		if !yield(e.key) {
+			return
+		}
+	}
+}
+
+// Loaded gives the row that the store has under a key. A key that was not asked
+// for is ignored.
+func (t *Table[K, R]) Loaded(k K, row R) {
+	if i, ok := t.index[k]; ok {
+		e := t.entries[i]
+		e.row, e.stored, e.present = row, true, true
+	}
+}
+
+// get returns the row, or nil when there is none. Whoever changes it calls
+// touch.
+func (t *Table[K, R]) get(k K) *R {
+	if i, ok := t.index[k]; ok && t.entries[i].present {
+		return &t.entries[i].row
+	}
+	return nil
+}
+
+// touch marks a row that get returned as changed.
+func (t *Table[K, R]) touch(k K) {
+	if i, ok := t.index[k]; ok {
+		t.entries[i].changed = true
+	}
+}
+
+// put makes or replaces the row under a key and returns it for further changes
+// within the same decision. The key was named with need before.
+func (t *Table[K, R]) put(k K, row R) *R {
+	t.need(k)
+	e := t.entries[t.index[k]]
+	e.row, e.present, e.changed = row, true, true
+	return &e.row
+}
+
+// remove deletes the row under a key.
+func (t *Table[K, R]) remove(k K) {
+	if i, ok := t.index[k]; ok && t.entries[i].present {
+		t.entries[i].present, t.entries[i].changed = false, true
+	}
+}
+
+// Inserted yields the rows that the store lacks. Read them, don't keep them.
+func (t *Table[K, R]) Inserted(yield func(*R) bool) {
+	t.yieldRows(yield, func(e *entry[K, R]) bool { return e.present && !e.stored })
+}
+
+// Updated yields the rows that the store has in an older form.
+func (t *Table[K, R]) Updated(yield func(*R) bool) {
+	t.yieldRows(yield, func(e *entry[K, R]) bool { return e.present && e.stored })
+}
+
+// Upserted yields both inserted and updated rows.
+func (t *Table[K, R]) Upserted(yield func(*R) bool) {
+	t.yieldRows(yield, func(e *entry[K, R]) bool { return e.present })
+}
+
+func (t *Table[K, R]) yieldRows(yield func(*R) bool, want func(*entry[K, R]) bool) {
+	for _, e := range t.entries[:t.n] {
+		if e.changed && want(e) && !yield(&e.row) {
+			return
+		}
+	}
+}
+
+// Deleted yields the keys of rows that the store has and that are to go.
+func (t *Table[K, R]) Deleted(yield func(K) bool) {
+	for _, e := range t.entries[:t.n] {
+		if e.changed && !e.present && e.stored && !yield(e.key) {
+			return
+		}
+	}
+}
+
+// changed reports whether anything is to be written.
+func (t *Table[K, R]) changed() bool {
+	for _, e := range t.entries[:t.n] {
+		if e.changed && (e.present || e.stored) {
+			return true
+		}
+	}
+	return false
+}
