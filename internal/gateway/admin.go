@@ -1,0 +1,255 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/backends/gpu"
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// admin guards a JSON endpoint of the operator: the bearer token of the
+// configuration, compared in constant time. An empty one turns it off.
+func (g *Gateway) admin(handle func(r *http.Request) (any, error)) http.Handler {
+	want := sha256.Sum256([]byte(g.cfg.AdminToken))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		got := sha256.Sum256([]byte(token))
+		if g.cfg.AdminToken == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			newProblem(http.StatusUnauthorized, typeInvalidCredential, "send the admin token as a bearer token").write(w)
+			return
+		}
+		value, err := handle(r)
+		if err != nil {
+			p := problemFor(err)
+			if p.Status >= http.StatusInternalServerError {
+				g.log.Warn("admin request failed", "path", r.URL.Path, "error", err)
+			}
+			p.write(w)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		json.NewEncoder(w).Encode(value) // an operator who is gone needs no answer
+	})
+}
+
+func adminUnknown(w http.ResponseWriter, _ *http.Request) {
+	newProblem(http.StatusNotFound, typeUnknownRoute, "there is no such route on this listener").write(w)
+}
+
+func adminAlive(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Write([]byte("{\"status\":\"ok\"}\n"))
+}
+
+// adminStatus is GET /admin/status: the live figures in one object.
+func (g *Gateway) adminStatus(r *http.Request) (any, error) {
+	type price struct {
+		Service string         `json:"service"`
+		Price   *pricing.Epoch `json:"price,omitempty"`
+		Model   string         `json:"model"`
+	}
+	var prices []price
+	for _, svc := range g.sortedServices() {
+		for _, m := range svc.Models {
+			p := price{Service: svc.Name, Model: m.Name}
+			if e, ok := g.cfg.Board.Current(m.Name); ok {
+				p.Price = &e
+			}
+			prices = append(prices, p)
+		}
+	}
+	totals, err := g.totals.get(r.Context(), g.ledger.Totals)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Version  string              `json:"version"`
+		Ready    ready               `json:"ready"`
+		Totals   metering.Totals     `json:"totals"`
+		Ledger   metering.Stats      `json:"ledger"`
+		Open     int                 `json:"open_requests"`
+		Models   []price             `json:"models"`
+		Pools    []gpu.PoolStatus    `json:"pools"`
+		Backends []gpu.BackendStatus `json:"backends"`
+	}{g.cfg.Version, g.checkReady(r.Context()), totals, g.ledger.Stats(), g.open.count(), prices, g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
+}
+
+// adminBackends is GET /admin/backends.
+func (g *Gateway) adminBackends(*http.Request) (any, error) {
+	return struct {
+		Pools    []gpu.PoolStatus    `json:"pools"`
+		Backends []gpu.BackendStatus `json:"backends"`
+	}{g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
+}
+
+const (
+	adminDepositLimit = 1000
+	// unconfirmedAfter is how long the settle stream may take before a deposit
+	// that was only presented is shown as suspicious.
+	unconfirmedAfter = time.Minute
+)
+
+// adminDeposits is GET /admin/deposits?state=unclaimed|unconfirmed.
+func (g *Gateway) adminDeposits(r *http.Request) (any, error) {
+	var list []metering.DepositRow
+	var err error
+	switch r.URL.Query().Get("state") {
+	case "unclaimed":
+		list, err = g.ledger.Unclaimed(r.Context(), adminDepositLimit)
+	case "unconfirmed":
+		list, err = g.ledger.Unconfirmed(r.Context(), unconfirmedAfter, adminDepositLimit)
+	default:
+		return nil, invalid("state must be unclaimed or unconfirmed")
+	}
+	views := make([]depositView, 0, len(list))
+	for i := range list {
+		views = append(views, viewDeposit(&list[i]))
+	}
+	return map[string]any{"deposits": views}, err
+}
+
+// depositView is one payment as the operator sees it.
+type depositView struct {
+	PaymentHash string     `json:"payment_hash"`
+	Account     string     `json:"account"`
+	Credited    l402.Msat  `json:"credited_msat"`
+	Presented   *time.Time `json:"presented_at,omitempty"`
+	Settled     *time.Time `json:"settled_at,omitempty"`
+	Node        string     `json:"node,omitempty"`
+	Index       uint64     `json:"settle_index,omitempty"`
+}
+
+func viewDeposit(d *metering.DepositRow) depositView {
+	at := func(micros int64) *time.Time {
+		if micros == 0 {
+			return nil
+		}
+		t := time.UnixMicro(micros).UTC()
+		return &t
+	}
+	return depositView{PaymentHash: d.Hash.String(), Account: d.Account.String(), Credited: d.Credited,
+		Presented: at(d.Presented), Settled: at(d.Settled), Node: d.Node, Index: d.Index}
+}
+
+// accountView is one account as the operator sees it.
+type accountView struct {
+	metering.Balance
+	Status metering.Status  `json:"status"`
+	Recent []metering.Entry `json:"recent"`
+}
+
+// MarshalJSON joins the balance's own form with the rest.
+func (v accountView) MarshalJSON() ([]byte, error) {
+	balance, err := json.Marshal(v.Balance)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := json.Marshal(struct {
+		Status metering.Status  `json:"status"`
+		Recent []metering.Entry `json:"recent"`
+	}{v.Status, append([]metering.Entry{}, v.Recent...)})
+	if err != nil {
+		return nil, err
+	}
+	return append(append(balance[:len(balance)-1], ','), rest[1:]...), nil
+}
+
+// adminAccount is GET /admin/accounts/{id}.
+func (g *Gateway) adminAccount(r *http.Request) (any, error) {
+	id, err := l402.ParseTokenID(r.PathValue("id"))
+	if err != nil {
+		return nil, invalid(err.Error())
+	}
+	return g.viewAccount(r, id)
+}
+
+func (g *Gateway) viewAccount(r *http.Request, id l402.TokenID) (any, error) {
+	status, err := g.ledger.Status(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	balance, err := g.ledger.Balance(r.Context(), id, nil)
+	if err != nil {
+		return nil, err
+	}
+	recent, _, err := g.ledger.Entries(r.Context(), metering.EntryQuery{Account: id, Limit: 20})
+	return accountView{balance, status, recent}, err
+}
+
+// adminAccountAction is POST /admin/accounts/{id}/{freeze,unfreeze,revoke}.
+func (g *Gateway) adminAccountAction(r *http.Request) (any, error) {
+	id, err := l402.ParseTokenID(r.PathValue("id"))
+	if err != nil {
+		return nil, invalid(err.Error())
+	}
+	var status metering.Status
+	switch r.PathValue("action") {
+	case "freeze":
+		status = metering.StatusFrozen
+	case "unfreeze":
+		status = metering.StatusActive
+	case "revoke":
+		status = metering.StatusRevoked
+	default:
+		return nil, unknownRoute()
+	}
+	if err := g.ledger.SetStatus(r.Context(), id, status); err != nil {
+		return nil, err
+	}
+	g.log.Info("account status changed", "account", id.String(), "status", status.String())
+	return g.viewAccount(r, id)
+}
+
+// totals remembers the sums over all accounts for ten times as long as reading
+// them took: seconds where there are millions, and the page asks every two.
+// With few accounts the figures are always fresh.
+type totals struct {
+	mu    sync.Mutex
+	until time.Time
+	last  metering.Totals
+}
+
+func (t *totals) get(ctx context.Context, read func(context.Context) (metering.Totals, error)) (metering.Totals, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	began := time.Now()
+	if began.Before(t.until) {
+		return t.last, nil
+	}
+	sums, err := read(ctx)
+	if err == nil {
+		took := time.Since(began)
+		t.until, t.last = began.Add(10*took), sums
+	}
+	return sums, err
+}
+
+//go:embed dashboard.html
+var dashboardPage []byte
+
+// dashboard is GET / of the admin listener: a page that shows /admin/status. It
+// holds no figures itself, so it needs no token.
+func (g *Gateway) dashboard() http.Handler {
+	if g.cfg.Dashboard != nil {
+		return g.cfg.Dashboard
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		w.Write(dashboardPage)
+	})
+}

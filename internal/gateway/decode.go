@@ -1,0 +1,55 @@
+package gateway
+
+import (
+	"bufio"
+	"compress/gzip"
+	"compress/zlib"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// decode undoes the encoding of an answer that a backend compressed although it
+// was not asked to: usage is read from the plain bytes. An encoding other than
+// gzip and deflate is an error.
+func decode(resp *http.Response) error {
+	encoding := strings.ToLower(strings.TrimSpace(strings.Join(resp.Header["Content-Encoding"], ",")))
+	var open func(io.Reader) (io.Reader, error)
+	switch encoding {
+	case "", "identity":
+		return nil
+	case "gzip", "x-gzip":
+		open = func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
+	case "deflate": // RFC 9110: the zlib format
+		open = func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }
+	default:
+		return fmt.Errorf("content encoding %.40q", encoding)
+	}
+	resp.Body = &decoder{open: open, body: resp.Body}
+	resp.ContentLength = -1
+	return nil
+}
+
+// decoder opens its decompressor at the first read: opening waits for the
+// first bytes.
+type decoder struct {
+	open  func(io.Reader) (io.Reader, error)
+	body  io.ReadCloser
+	plain io.Reader
+	err   error
+}
+
+// Read reads plain bytes.
+func (d *decoder) Read(p []byte) (int, error) {
+	if d.plain == nil && d.err == nil {
+		d.plain, d.err = d.open(bufio.NewReader(d.body))
+	}
+	if d.err != nil {
+		return 0, d.err
+	}
+	return d.plain.Read(p)
+}
+
+// Close closes the answer.
+func (d *decoder) Close() error { return d.body.Close() }

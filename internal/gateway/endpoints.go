@@ -1,0 +1,264 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+func unknownRoute() error {
+	return newProblem(http.StatusNotFound, typeUnknownRoute, "there is no such route; nothing is passed through that is not metered")
+}
+
+func wrongMethod() error {
+	return newProblem(http.StatusMethodNotAllowed, typeUnknownRoute, "this route does not take that method; see the Allow header")
+}
+
+// reply sends a JSON answer that must not be cached.
+func (x *exchange) reply(status int, value any) error {
+	body, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	h := x.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	x.WriteHeader(status)
+	_, _ = x.Write(append(body, '\n')) // a client that is gone needs no answer
+	return nil
+}
+
+// modelPrice is the member "l402" of a model in GET /v1/models.
+type modelPrice struct {
+	Rates      pricing.Rates `json:"rates"`
+	Epoch      int64         `json:"price_epoch"`
+	Multiplier float64       `json:"multiplier"`
+	Signal     float64       `json:"signal"`
+	BoundBy    string        `json:"bound_by"`
+}
+
+type listedModel struct {
+	ID      string      `json:"id"`
+	Object  string      `json:"object"`
+	Created int64       `json:"created"`
+	OwnedBy string      `json:"owned_by"`
+	Context int64       `json:"context_length,omitempty"`
+	Price   *modelPrice `json:"l402,omitempty"`
+}
+
+// listModels is GET /v1/models: OpenAI's list with the prices in force.
+func (g *Gateway) listModels(x *exchange) error {
+	svc := g.serviceFor(x.r.Host)
+	if svc == nil {
+		return unknownRoute()
+	}
+	list := make([]listedModel, 0, len(svc.models))
+	for _, m := range svc.Models {
+		entry := listedModel{ID: m.Name, Object: "model", Created: m.CreatedAt.Unix(), OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
+		if m.CreatedAt.IsZero() {
+			entry.Created = 0
+		}
+		if e, ok := g.cfg.Board.Current(m.Name); ok {
+			entry.Price = &modelPrice{e.Rates, e.ID, e.Multiplier, e.Signal, e.BoundBy}
+		}
+		list = append(list, entry)
+	}
+	return x.reply(http.StatusOK, map[string]any{"object": "list", "data": list})
+}
+
+// showQuote is GET /l402/quote: the bound of a request that is not made yet.
+func (g *Gateway) showQuote(x *exchange) error {
+	svc := g.serviceFor(x.r.Host)
+	if svc == nil {
+		return unknownRoute()
+	}
+	query, err := url.ParseQuery(x.r.URL.RawQuery)
+	if err != nil {
+		return invalid("the query cannot be read")
+	}
+	m := svc.models[query.Get("model")]
+	if m == nil {
+		return unknownModel()
+	}
+	input, okInput := parseCount(query.Get("input_tokens"), 0)
+	output, okOutput := parseCount(query.Get("max_tokens"), m.Limits.MaxCompletion)
+	if !okInput || !okOutput {
+		return invalid("input_tokens and max_tokens must be plain numbers of tokens")
+	}
+	if m.Limits.MaxCompletion > 0 {
+		output = min(output, m.Limits.MaxCompletion)
+	}
+	epoch, ok := g.cfg.Board.Current(m.Name)
+	if !ok {
+		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
+	}
+	quote, err := epoch.Quote(pricing.Usage{InputTokens: input, OutputTokens: output, Calls: 1}, g.quoteExpiry())
+	if err != nil {
+		return invalid("so many tokens cannot be priced")
+	}
+	return x.reply(http.StatusOK, struct {
+		pricing.Quote
+		Bound        l402.Msat `json:"bound_msat"`
+		InputTokens  int64     `json:"input_tokens"`
+		OutputTokens int64     `json:"max_tokens"`
+	}{quote, quote.Bound, input, output})
+}
+
+// parseCount reads a plain number; an absent one is def.
+func parseCount(s string, def int64) (int64, bool) {
+	if s == "" {
+		return def, true
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && n >= 0 && s[0] != '+'
+}
+
+// owner is the caller of an endpoint about an account: the token, even an
+// expired one, or the 402 that any other caller gets.
+func (g *Gateway) owner(x *exchange) (*l402.Token, error) {
+	prefs, err := parsePreferences(x.r.Header)
+	if err != nil {
+		return nil, err
+	}
+	who, err := x.authorize("")
+	if err != nil {
+		return nil, err
+	}
+	if who == stranger {
+		svc := g.serviceFor(x.r.Host)
+		if svc == nil {
+			return nil, unknownRoute()
+		}
+		return nil, g.challenge(x, g.blankOffer(x, svc, prefs))
+	}
+	return x.token, x.credit()
+}
+
+// showBalance is GET /l402/balance.
+func (g *Gateway) showBalance(x *exchange) error {
+	token, err := g.owner(x)
+	if err != nil {
+		return err
+	}
+	balance, err := g.ledger.Balance(x.r.Context(), token.ID, token.Budgets)
+	if err != nil {
+		return err
+	}
+	x.Header()[headerBalance] = []string{amountText(balance.Available)}
+	return x.reply(http.StatusOK, balance)
+}
+
+// The number of charges on one page of GET /l402/usage.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// showUsage is GET /l402/usage: charges, newest first. A sub-token sees those
+// of its own chain.
+func (g *Gateway) showUsage(x *exchange) error {
+	token, err := g.owner(x)
+	if err != nil {
+		return err
+	}
+	query, err := url.ParseQuery(x.r.URL.RawQuery)
+	if err != nil {
+		return invalid("the query cannot be read")
+	}
+	since, ok := parseTime(query.Get("since"))
+	if !ok {
+		return invalid("since must be a time in RFC 3339 or in unix seconds")
+	}
+	limit, ok := parseCount(query.Get("limit"), defaultPage)
+	if !ok || limit < 1 {
+		return invalid("limit must be a number of charges from 1 to " + strconv.Itoa(maxPage))
+	}
+	before := query.Get("next")
+	if _, err := metering.ParseHoldID(before); before != "" && err != nil {
+		return invalid("next must be the value that the page before gave")
+	}
+	entries, next, err := g.ledger.Entries(x.r.Context(), metering.EntryQuery{
+		Account: token.ID, Chain: token.Chain, Since: since, Before: before, Limit: int(min(limit, maxPage)),
+	})
+	if err != nil {
+		return err
+	}
+	return x.reply(http.StatusOK, struct {
+		Charges []metering.Entry `json:"charges"`
+		Next    string           `json:"next,omitempty"`
+	}{append([]metering.Entry{}, entries...), next})
+}
+
+// parseTime reads RFC 3339 or unix seconds; an absent time is the zero one.
+func parseTime(s string) (time.Time, bool) {
+	if s == "" {
+		return time.Time{}, true
+	}
+	if seconds, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return time.Unix(seconds, 0), seconds >= 0
+	}
+	// A plus sign that was not escaped arrives as a space.
+	t, err := time.Parse(time.RFC3339, strings.ReplaceAll(s, " ", "+"))
+	return t, err == nil
+}
+
+// topUp is POST /l402/topup: a challenge for the token's own account.
+func (g *Gateway) topUp(x *exchange) error {
+	token, err := g.owner(x)
+	if err != nil {
+		return err
+	}
+	body, err := x.readBody()
+	if err != nil {
+		return err
+	}
+	var wanted struct {
+		Amount *l402.Msat `json:"amount_msat"`
+	}
+	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Amount == nil || *wanted.Amount <= 0 {
+		return invalid(`send {"amount_msat": N} with N > 0`)
+	}
+	svc := g.services[token.Service]
+	if svc == nil {
+		return invalid("the service of this token is not sold here any more")
+	}
+	if *wanted.Amount > svc.MaxPurchase {
+		p := newProblem(http.StatusBadRequest, typeCostAboveMaximum, "the amount is above the largest purchase")
+		p.Required, p.Maximum = wanted.Amount, &svc.MaxPurchase
+		return p
+	}
+	of := offer{service: svc, kind: typePaymentRequired, wish: *wanted.Amount, inBody: true,
+		detail: "pay the invoice; the new macaroon and its preimage spend from the same account"}
+	if token.Attenuated {
+		of.detail = "pay the invoice; it opens a new account, because this token is only a part of its account"
+	}
+	of.proveBy(x, "")
+	if err := x.sameAccount(&of); err != nil {
+		return err
+	}
+	return g.challenge(x, of)
+}
+
+// healthz is GET /healthz: the process serves.
+func (g *Gateway) healthz(x *exchange) error {
+	return x.reply(http.StatusOK, map[string]string{"status": "ok", "version": g.cfg.Version})
+}
+
+// sortedServices lists the services by name, for stable output.
+func (g *Gateway) sortedServices() []*service {
+	list := make([]*service, 0, len(g.services))
+	for _, s := range g.services {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b *service) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}

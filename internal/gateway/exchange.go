@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+)
+
+// exchange is one request of the public listener and the way its answer takes.
+// It is the http.ResponseWriter that handlers get, and belongs to the goroutine
+// that serves the request.
+type exchange struct {
+	http.ResponseWriter
+	g       *Gateway
+	r       *http.Request
+	control *http.ResponseController
+	started time.Time
+
+	status   int       // 0 until the header was written
+	deadline time.Time // when the client counts as stalled; moved on by writes
+
+	route    string      // of the URL map, for the metrics
+	macaroon []byte      // as presented; bearer material
+	token    *l402.Token // proven genuine and paid; its caveats are judged by authorize
+	tokenErr error       // why there is no token, or nil when none was presented
+	credited bool        // the token's deposit is known to be in the ledger
+	model    string      // a configured model, for the metrics; empty: none
+}
+
+// Unwrap lets http.ResponseController find the connection.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// WriteHeader sends the header once; later calls are ignored, since the URL
+// map's library makes one after each handler.
+func (x *exchange) WriteHeader(status int) {
+	if x.status != 0 {
+		return
+	}
+	if status >= 200 {
+		x.status = status
+	}
+	x.roll()
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// Write writes a part of the answer's body.
+func (x *exchange) Write(p []byte) (int, error) {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	x.roll()
+	return x.ResponseWriter.Write(p)
+}
+
+// FlushError sends what was written so far.
+func (x *exchange) FlushError() error {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	x.roll()
+	return x.control.Flush()
+}
+
+// roll gives the client another WriteStall to take what is written next. A
+// deadline that has most of its time left is not moved, which saves a call per
+// event. There is no way to fail that the next write would not report.
+func (x *exchange) roll() {
+	stall := x.g.cfg.WriteStall
+	now := time.Now() // the connection's clock, not the configured one
+	if x.deadline.Sub(now) < stall*3/4 {
+		x.deadline = now.Add(stall)
+		x.control.SetWriteDeadline(x.deadline)
+	}
+}
+
+// serve is the outermost handler of the public listener: it proves the
+// credential, answers panics, and counts.
+func (g *Gateway) serve(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := &exchange{ResponseWriter: w, g: g, r: r, control: http.NewResponseController(w), started: g.now()}
+		// The connection may carry the deadline of its last request.
+		x.roll()
+		g.metrics.inFlight.Inc()
+		defer func() {
+			panicked := recover()
+			if panicked != nil && panicked != http.ErrAbortHandler {
+				g.log.Error("panic while serving", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
+				g.metrics.panics.Inc()
+			}
+			g.metrics.inFlight.Dec()
+			g.metrics.answered(x)
+			if panicked == nil {
+				return
+			}
+			if x.status == 0 && panicked != http.ErrAbortHandler {
+				problemFor(errPanic).write(x)
+				return
+			}
+			panic(http.ErrAbortHandler) // the answer is broken: the client must see that
+		}()
+		x.authenticate()
+		next.ServeHTTP(x, r)
+		x.creditAnyway()
+	})
+}
+
+var errPanic = errors.New("panic while serving")
+
+// authenticate proves the credential by computation alone, on every route: the
+// payment behind it is credited whatever becomes of the request.
+func (x *exchange) authenticate() {
+	credential, err := l402.CredentialFromHeader(x.r.Header)
+	if err != nil || credential == nil {
+		x.tokenErr = err
+		return
+	}
+	x.macaroon = credential.Macaroon
+	x.token, x.tokenErr = x.g.cfg.Keys.Verify(credential)
+	if x.tokenErr != nil {
+		x.token = nil
+	}
+}
+
+// deposit is what the token proves to have been paid.
+func (x *exchange) deposit() metering.Deposit {
+	return metering.Deposit{Hash: x.token.PaymentHash, Account: x.token.ID, Amount: x.token.Deposit}
+}
+
+// credit brings the deposit of a proven token into the ledger, once. It runs
+// before any answer that is not itself the outcome of a reservation, which
+// carries the deposit along.
+func (x *exchange) credit() error {
+	if x.token == nil || x.credited || x.token.Deposit <= 0 {
+		return nil
+	}
+	ctx, cancel := x.detached(x.g.cfg.SettleWait)
+	defer cancel()
+	if _, err := x.g.ledger.Deposit(ctx, x.deposit()); err != nil {
+		return err
+	}
+	x.credited = true
+	return nil
+}
+
+// creditAnyway credits where the answer does not depend on it. After a failure
+// the client can present the token again, and the settle stream credits too.
+func (x *exchange) creditAnyway() {
+	if err := x.credit(); err != nil {
+		x.g.log.Warn("deposit was not credited", "payment_hash", x.token.PaymentHash.String(), "error", err)
+	}
+}
+
+// detached returns a context that outlives the client, for what must be
+// recorded whatever it does.
+func (x *exchange) detached(limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(x.r.Context()), limit)
+}
+
+// fail answers with the problem of err, unless the answer has begun.
+func (x *exchange) fail(err error) {
+	x.creditAnyway()
+	if x.status != 0 {
+		return
+	}
+	p := problemFor(err)
+	if p.Status >= http.StatusInternalServerError {
+		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "error", err)
+	}
+	x.g.metrics.problem(p)
+	p.write(x)
+}

@@ -1,0 +1,264 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/backends/gpu"
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/metering/chat"
+	"sluice/pricing"
+)
+
+// Invoicer makes invoices on a Lightning node.
+type Invoicer interface {
+	// AddInvoice makes one invoice for the hash of preimage, with a memo of at
+	// most 639 bytes, and returns it in BOLT11. It keeps to ctx's deadline. Any
+	// error means that no challenge can be given now; an invoice that was made
+	// all the same simply expires.
+	AddInvoice(ctx context.Context, invoice Invoice) (bolt11 string, err error)
+	// Ready returns nil while the node answers.
+	Ready(ctx context.Context) error
+}
+
+// Invoice is what a challenge asks the node for.
+type Invoice struct {
+	Preimage l402.Preimage
+	Amount   l402.Msat // whole satoshis
+	Memo     string    // product text and the sealed token id, see SealedMemo
+	Expiry   time.Duration
+}
+
+// Service is one thing sold: some models under one name in the tokens.
+type Service struct {
+	Name string // in caveats: "services=<name>:0"
+	// Hosts are the host names that reach the service, without port. One
+	// service may have none: it takes every host that no other names.
+	Hosts         []string
+	MinPurchase   l402.Msat     // smallest invoice, > 0
+	MaxPurchase   l402.Msat     // largest invoice, whole satoshis
+	TokenLifetime time.Duration // zero: 365 days
+	// ChargeCallOn4xx charges the model's call rate when a backend refuses a
+	// request as invalid. Without it such an answer is free.
+	ChargeCallOn4xx bool
+	Models          []Model
+}
+
+// Model is one public model of a service. Its prices are on the board, its
+// backends in the fleet, both under the same name.
+type Model struct {
+	Name      string
+	Limits    chat.Limits
+	CreatedAt time.Time // shown by /v1/models
+	OwnedBy   string    // shown by /v1/models
+}
+
+// Config is everything a Gateway needs. The first block is required.
+type Config struct {
+	Services []Service
+	Ledger   *metering.Ledger
+	Keys     *l402.Keyring
+	Board    *pricing.Board
+	Fleet    *gpu.Fleet
+	Invoices Invoicer
+
+	Calibrations map[string]*chat.Calibration // by model; a missing one is made
+
+	ProductText    string        // begins the memo of every invoice, at most 200 bytes
+	InvoiceExpiry  time.Duration // zero: 10 minutes
+	InvoiceTimeout time.Duration // for the node to make one; zero: 5 s
+	MaxInvoices    int           // being made at once; a quarter is kept for callers with a token. Zero: 64
+	QuoteTTL       time.Duration // how long a quoted price is named as good for; zero: 1 minute
+
+	MaxBody       int64         // bytes of a request's body; zero: 8 MiB
+	BodyTimeout   time.Duration // to read the whole of it; zero: 60 s
+	WriteStall    time.Duration // a client that takes nothing for so long is gone; zero: 30 s
+	MaxEvent      int           // bytes of one event of a stream; zero: 8 MiB
+	UnaryHoldBack int           // bytes of a unary answer held until it is charged; zero: 8 MiB
+	SettleWait    time.Duration // how long the end of an answer waits for its charge; zero: 30 s
+	DrainGrace    time.Duration // for settling after streams were cut; zero: 10 s
+
+	AdminToken string       // bearer token of /admin; empty: /admin is off
+	Dashboard  http.Handler // what GET / of the admin listener shows; nil: a small page of our own
+	Version    string
+	Log        *slog.Logger     // nil: nothing is logged
+	Clock      func() time.Time // nil: time.Now
+}
+
+// Gateway serves one configuration. It is safe for concurrent use.
+type Gateway struct {
+	cfg      Config
+	log      *slog.Logger
+	now      func() time.Time
+	ledger   *metering.Ledger
+	byHost   map[string]*service
+	fallback *service // takes every host not named; may be nil
+	services map[string]*service
+
+	slots   *invoiceSlots
+	repeats *repeats
+	metrics *metrics
+	open    *openRequests
+	settler *settler
+	ready   readiness
+	totals  totals
+}
+
+// service is a Service made ready for look-ups.
+type service struct {
+	Service
+	models map[string]*model
+}
+
+// model is a Model with what was learned about it.
+type model struct {
+	Model
+	service     *service
+	calibration *chat.Calibration
+}
+
+// New checks the configuration and builds a gateway. It starts nothing and
+// makes no connection.
+func New(cfg Config) (*Gateway, error) {
+	if cfg.Ledger == nil || cfg.Keys == nil || cfg.Board == nil || cfg.Fleet == nil || cfg.Invoices == nil {
+		return nil, errors.New("gateway: Ledger, Keys, Board, Fleet and Invoices are required")
+	}
+	cfg.setDefaults()
+	if len(cfg.ProductText) > 200 {
+		return nil, fmt.Errorf("gateway: product text is %d bytes, want at most 200", len(cfg.ProductText))
+	}
+	g := &Gateway{
+		cfg: cfg, log: cfg.Log, now: cfg.Clock, ledger: cfg.Ledger,
+		byHost: map[string]*service{}, services: map[string]*service{},
+		slots:   newInvoiceSlots(cfg.MaxInvoices),
+		repeats: newRepeats(cfg.Ledger.Known),
+		open:    newOpenRequests(),
+	}
+	if len(cfg.Services) == 0 {
+		return nil, errors.New("gateway: no service is configured")
+	}
+	for _, s := range cfg.Services {
+		if err := g.addService(s); err != nil {
+			return nil, fmt.Errorf("gateway: service %q: %w", s.Name, err)
+		}
+	}
+	g.metrics = newMetrics(g)
+	g.settler = newSettler(g)
+	return g, nil
+}
+
+func (c *Config) setDefaults() {
+	orDuration := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	orDuration(&c.InvoiceExpiry, 10*time.Minute)
+	orDuration(&c.InvoiceTimeout, 5*time.Second)
+	orDuration(&c.QuoteTTL, time.Minute)
+	orDuration(&c.BodyTimeout, time.Minute)
+	orDuration(&c.WriteStall, 30*time.Second)
+	orDuration(&c.SettleWait, 30*time.Second)
+	orDuration(&c.DrainGrace, 10*time.Second)
+	if c.MaxInvoices <= 0 {
+		c.MaxInvoices = 64
+	}
+	if c.MaxBody <= 0 {
+		c.MaxBody = 8 << 20
+	}
+	if c.MaxEvent <= 0 {
+		c.MaxEvent = 8 << 20
+	}
+	if c.UnaryHoldBack <= 0 {
+		c.UnaryHoldBack = 8 << 20
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+}
+
+func (g *Gateway) addService(cfg Service) error {
+	s := &service{Service: cfg, models: map[string]*model{}}
+	switch {
+	case cfg.Name == "" || strings.ContainsAny(cfg.Name, ":,= \t\r\n"):
+		return errors.New("the name must not be empty or hold ':', ',', '=' or spaces")
+	case g.services[cfg.Name] != nil:
+		return errors.New("configured twice")
+	case cfg.MinPurchase <= 0 || !cfg.MaxPurchase.Valid() || cfg.MaxPurchase%l402.MsatPerSat != 0 || cfg.MinPurchase.CeilSats() > cfg.MaxPurchase:
+		return fmt.Errorf("want 0 < min purchase (%v) ≤ max purchase (%v) in whole satoshis", cfg.MinPurchase, cfg.MaxPurchase)
+	case len(cfg.Models) == 0:
+		return errors.New("sells no model")
+	}
+	if s.TokenLifetime <= 0 {
+		s.TokenLifetime = 365 * 24 * time.Hour
+	}
+	for _, m := range cfg.Models {
+		if m.Name == "" || s.models[m.Name] != nil {
+			return fmt.Errorf("model %q is empty or configured twice", m.Name)
+		}
+		if g.cfg.Fleet.Pool(m.Name) == nil {
+			return fmt.Errorf("model %q has no pool of backends", m.Name)
+		}
+		cal := g.cfg.Calibrations[m.Name]
+		if cal == nil {
+			cal = chat.NewCalibration()
+		}
+		s.models[m.Name] = &model{Model: m, service: s, calibration: cal}
+	}
+	g.services[cfg.Name] = s
+	if len(cfg.Hosts) == 0 {
+		if g.fallback != nil {
+			return fmt.Errorf("only one service may be without hosts, and %q is already", g.fallback.Name)
+		}
+		g.fallback = s
+	}
+	for _, host := range cfg.Hosts {
+		host = strings.ToLower(host)
+		if g.byHost[host] != nil {
+			return fmt.Errorf("host %q already belongs to another service", host)
+		}
+		g.byHost[host] = s
+	}
+	return nil
+}
+
+// serviceFor finds the service of a request's host; nil: none.
+func (g *Gateway) serviceFor(host string) *service {
+	if len(g.byHost) == 0 {
+		return g.fallback
+	}
+	if s := g.byHost[hostName(host)]; s != nil {
+		return s
+	}
+	return g.fallback
+}
+
+// hostName strips the port and the case from a Host header.
+func hostName(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	return strings.ToLower(host)
+}
+
+// modelNames lists all public models, sorted: the label set of the metrics.
+func (g *Gateway) modelNames() []string {
+	var names []string
+	for _, s := range g.services {
+		for name := range s.models {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

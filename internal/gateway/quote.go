@@ -1,0 +1,140 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering/chat"
+	"sluice/pricing"
+)
+
+// order is what one request asks for and what it costs at most.
+type order struct {
+	model       *model
+	path        string // at the backend
+	body        []byte // as the client sent it
+	req         *chat.Request
+	bound       chat.Bound
+	epoch       pricing.Epoch
+	quoteExpiry time.Time
+	required    l402.Msat // the cost of bound at the epoch's rates
+	tokenized   bool      // a backend's tokenizer was asked
+}
+
+// readBody reads the whole body within its size and time limits. Metering
+// needs all of it before anything is forwarded.
+func (x *exchange) readBody() ([]byte, error) {
+	r, limit := x.r, x.g.cfg.MaxBody
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	if r.ContentLength > limit {
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
+	if r.Header.Get("Content-Encoding") != "" {
+		return nil, newProblem(http.StatusUnsupportedMediaType, typeInvalidRequest, "send the body without Content-Encoding")
+	}
+	x.control.SetReadDeadline(time.Now().Add(x.g.cfg.BodyTimeout))
+	defer x.control.SetReadDeadline(time.Time{})
+	var buf bytes.Buffer
+	// A claimed length is believed as far as it costs nothing to be wrong.
+	if n := r.ContentLength; n > 0 {
+		buf.Grow(int(min(n, 64<<10)) + bytes.MinRead)
+	}
+	if _, err := io.Copy(&buf, http.MaxBytesReader(x.ResponseWriter, r.Body, limit)); err != nil {
+		if _, tooLarge := err.(*http.MaxBytesError); tooLarge {
+			return nil, err
+		}
+		p := newProblem(http.StatusRequestTimeout, typeInvalidRequest, "the body did not arrive in time or in full")
+		p.closeClient = true
+		return nil, p
+	}
+	return buf.Bytes(), nil
+}
+
+// order parses a chat request, finds its model and bounds its cost from above
+// at the price in force.
+func (g *Gateway) order(svc *service, path string, body []byte) (*order, error) {
+	req, err := chat.Parse(body)
+	if err != nil {
+		return nil, err
+	}
+	m := svc.models[req.Model()]
+	if m == nil {
+		return nil, unknownModel()
+	}
+	o := &order{model: m, path: path, body: body, req: req}
+	if o.bound, err = req.Bound(m.Limits); err != nil {
+		return nil, err
+	}
+	var ok bool
+	if o.epoch, ok = g.cfg.Board.Current(m.Name); !ok {
+		return nil, retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
+	}
+	o.quoteExpiry = g.quoteExpiry()
+	return o, o.price()
+}
+
+// quoteExpiry is until when a price named now is meant to be good.
+func (g *Gateway) quoteExpiry() time.Time {
+	return g.now().Add(g.cfg.QuoteTTL).UTC().Truncate(time.Second)
+}
+
+func unknownModel() error {
+	return newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
+}
+
+// price sets required from the bound.
+func (o *order) price() error {
+	q, err := o.epoch.Quote(atMost(o.bound), o.quoteExpiry)
+	if err != nil {
+		return invalid("the request's cost cannot be bounded; lower max_tokens or n")
+	}
+	o.required = q.Bound
+	return nil
+}
+
+// atMost is the usage that a bound allows.
+func atMost(b chat.Bound) pricing.Usage {
+	return pricing.Usage{InputTokens: b.Input, OutputTokens: b.Output, Calls: 1}
+}
+
+// truncate lowers the completion cap to what available covers and reports
+// whether at least the model's minimum is left.
+func (o *order) truncate(available l402.Msat) bool {
+	cost := func(limit int64) l402.Msat {
+		cost, err := o.epoch.Rates.Bound(atMost(o.bound.WithCap(limit)))
+		if err != nil {
+			return l402.MaxMsat
+		}
+		return cost
+	}
+	low, high := max(o.model.Limits.MinCompletion, 1), o.bound.Cap
+	if low > high || cost(low) > available {
+		return false
+	}
+	for low < high { // the largest cap that is covered: cost grows with it
+		middle := low + (high-low+1)/2
+		if cost(middle) <= available {
+			low = middle
+		} else {
+			high = middle - 1
+		}
+	}
+	o.bound = o.bound.WithCap(low)
+	return o.price() == nil && o.required <= available
+}
+
+// blank says whether a body asks for nothing, as that of a directory's probe:
+// no JSON, or an empty value.
+func blank(body []byte) bool {
+	switch string(bytes.TrimSpace(body)) {
+	case "", "{}", "null", "[]", `""`:
+		return true
+	}
+	return !json.Valid(body)
+}

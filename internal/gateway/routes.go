@@ -1,0 +1,82 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+)
+
+// Handler is what the public listener serves. This file is the only one that
+// knows gin, and uses it as a URL map: everything behind is plain net/http.
+func (g *Gateway) Handler() http.Handler {
+	m := newMux()
+	m.NoRoute(g.public("unknown", func(*exchange) error { return unknownRoute() }))
+	m.NoMethod(g.public("unknown", func(*exchange) error { return wrongMethod() }))
+	m.POST("/v1/chat/completions", g.public("chat", g.chat))
+	m.GET("/v1/models", g.public("models", g.listModels))
+	m.GET("/l402/quote", g.public("quote", g.showQuote))
+	m.GET("/l402/balance", g.public("balance", g.showBalance))
+	m.GET("/l402/usage", g.public("usage", g.showUsage))
+	m.POST("/l402/topup", g.public("topup", g.topUp))
+	m.GET("/healthz", g.public("healthz", g.healthz))
+	m.GET("/readyz", g.public("readyz", g.readyz))
+	return g.serve(m)
+}
+
+// AdminHandler is what the operator's listener serves: metrics in the open, the
+// rest behind the bearer token.
+func (g *Gateway) AdminHandler() http.Handler {
+	m := newMux()
+	m.NoRoute(plain(http.HandlerFunc(adminUnknown)))
+	m.NoMethod(plain(http.HandlerFunc(adminUnknown)))
+	m.GET("/metrics", plain(g.metrics.handler()))
+	m.GET("/healthz", plain(http.HandlerFunc(adminAlive)))
+	m.GET("/", plain(g.dashboard()))
+	m.GET("/admin/status", plain(g.admin(g.adminStatus)))
+	m.GET("/admin/backends", plain(g.admin(g.adminBackends)))
+	m.GET("/admin/deposits", plain(g.admin(g.adminDeposits)))
+	m.GET("/admin/accounts/:id", plain(g.admin(g.adminAccount)))
+	m.POST("/admin/accounts/:id/:action", plain(g.admin(g.adminAccountAction)))
+	return m
+}
+
+// newMux returns a map that answers exactly the paths it was given: no
+// redirects, no belief in forwarded addresses.
+func newMux() *gin.Engine {
+	gin.SetMode(gin.ReleaseMode)
+	m := gin.New()
+	m.HandleMethodNotAllowed = true
+	m.RedirectTrailingSlash = false
+	m.RedirectFixedPath = false
+	m.ForwardedByClientIP = false
+	return m
+}
+
+// public calls a handler with the exchange that serve made, below gin's own
+// writer, which would swallow errors of Flush.
+func (g *Gateway) public(route string, handle func(*exchange) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		x, ok := c.Writer.(interface{ Unwrap() http.ResponseWriter }).Unwrap().(*exchange)
+		if !ok { // served without Handler's outermost layer
+			c.AbortWithStatus(http.StatusInternalServerError)
+			return
+		}
+		x.route = route
+		if err := handle(x); err != nil {
+			x.fail(err)
+		}
+		c.Writer.WriteHeaderNow() // the exchange ignores it; gin then adds no body of its own
+	}
+}
+
+// plain adapts a handler, with gin's path parameters as path values.
+func plain(h http.Handler) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		for _, p := range c.Params {
+			c.Request.SetPathValue(p.Key, p.Value)
+		}
+		c.Status(http.StatusOK) // NoRoute presets 404
+		h.ServeHTTP(c.Writer, c.Request)
+		c.Writer.WriteHeaderNow()
+	}
+}

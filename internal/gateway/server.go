@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// ServerConfig describes one listener's HTTP server.
+type ServerConfig struct {
+	Handler           http.Handler
+	ReadHeaderTimeout time.Duration // zero: 10 s
+	IdleTimeout       time.Duration // of a connection between requests; zero: 2 min
+	MaxHeaderBytes    int           // zero: 64 KiB; a credential takes up to 16 KiB in base64 or hex
+	// CertFile and KeyFile (PEM) turn TLS on; both or none.
+	CertFile, KeyFile string
+	Log               *slog.Logger // connection errors; nil: none
+}
+
+// NewServer builds an HTTP server for untrusted clients: HTTP/1.1 and HTTP/2,
+// the latter with TLS or in the clear with prior knowledge. It has no write
+// timeout, since a stream may take hours; each write has its own deadline
+// instead. Serve it with Serve, or with ServeTLS("", "") when TLS is on.
+func NewServer(cfg ServerConfig) (*http.Server, error) {
+	if cfg.Handler == nil {
+		return nil, errors.New("server: no handler")
+	}
+	orDefault := func(d, def time.Duration) time.Duration {
+		if d <= 0 {
+			return def
+		}
+		return d
+	}
+	s := &http.Server{
+		Handler:           cfg.Handler,
+		ReadHeaderTimeout: orDefault(cfg.ReadHeaderTimeout, 10*time.Second),
+		IdleTimeout:       orDefault(cfg.IdleTimeout, 2*time.Minute),
+		MaxHeaderBytes:    cfg.MaxHeaderBytes,
+		Protocols:         new(http.Protocols),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	if s.MaxHeaderBytes <= 0 {
+		s.MaxHeaderBytes = 64 << 10
+	}
+	if cfg.Log != nil {
+		s.ErrorLog = slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug)
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	if cfg.CertFile == "" && cfg.KeyFile == "" {
+		return s, nil
+	}
+	cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("server: load TLS certificate: %w", err)
+	}
+	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	return s, nil
+}
