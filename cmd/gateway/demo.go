@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/internal/demo"
+	"sluice/internal/devnet"
+	"sluice/internal/devnet/inference"
+)
+
+func runDemo(ctx context.Context, e env, args []string) error {
+	set := flags(e, "demo")
+	dir := set.String("dir", "", "folder for all files; made if missing (default: a temporary one)")
+	once := set.Bool("once", false, "end after the story instead of serving until interrupted")
+	store := set.String("store", "", "URL of a PostgreSQL database for the ledger (default: SQLite in the folder)")
+	if err := parse(set, args, 0); err != nil {
+		return err
+	}
+	program, err := executable()
+	if err != nil {
+		return err
+	}
+	return demo.Run(ctx, demo.Config{Dir: *dir, Once: *once, Gateway: program, StoreURL: *store, Out: e.stdout})
+}
+
+// buildDaemons makes sure that lnd and btcd are built, so that nothing else has
+// to wait for them.
+func buildDaemons(ctx context.Context, e env, args []string) error {
+	if err := parse(flags(e, "demo-daemons"), args, 0); err != nil {
+		return err
+	}
+	btcd, lnd, err := devnet.Daemons(ctx, e.stdout)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "btcd  %s\nlnd   %s\n", btcd, lnd)
+	return nil
+}
+
+// runInference is the demo's inference server, as a child of the demo.
+func runInference(ctx context.Context, e env, args []string) error {
+	switch inference.Main(ctx, args, e.stdout, e.stderr) {
+	case exitOK:
+		return nil
+	case exitUsage:
+		return errUsage
+	}
+	return fmt.Errorf("the inference server failed")
+}

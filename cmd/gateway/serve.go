@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"sluice/backends/gpu"
+	"sluice/internal/config"
+	"sluice/internal/gateway"
+	"sluice/internal/lightning"
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// closeGrace bounds what is left to do after the drain: the ledger's queue.
+const closeGrace = 10 * time.Second
+
+func serve(ctx context.Context, e env, args []string) error {
+	set := flags(e, "serve")
+	path := set.String("config", "", "configuration file (required)")
+	if err := parse(set, args, 0); err != nil {
+		return err
+	}
+	cfg, err := loadConfig(e, *path)
+	if err != nil {
+		return err
+	}
+	log := newLogger(e, cfg.Log)
+	s, err := newServer(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+func loadConfig(e env, path string) (*config.Config, error) {
+	if path == "" {
+		return nil, errors.New("name the configuration file with --config FILE")
+	}
+	cfg, err := config.Load(path, e.getenv)
+	if err != nil {
+		return nil, fmt.Errorf("configuration %s:\n%w", path, err)
+	}
+	return cfg, nil
+}
+
+func newLogger(e env, cfg config.Log) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.Level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(e.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(e.stderr, options))
+}
+
+// server is everything that one `gateway serve` runs.
+type server struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	store   store
+	ledger  *metering.Ledger
+	node    *lightning.Client
+	fleet   *gpu.Fleet
+	gateway *gateway.Gateway
+	sink    *sink
+}
+
+// newServer opens the store and builds the parts. It connects to nothing but
+// the store: lnd and the backends may be away.
+func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *server, err error) {
+	s := &server{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.store, err = openStore(ctx, cfg.Store); err != nil {
+		return nil, err
+	}
+	s.ledger, err = metering.Open(ctx, metering.Config{
+		Store: s.store, Lease: cfg.Ledger.Lease, RenewEvery: cfg.Ledger.Renew,
+		MaxBudgetsPerAccount: cfg.Ledger.MaxBudgets, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := bindKeys(ctx, cfg, s.ledger)
+	if err != nil {
+		return nil, err
+	}
+	board, err := publishPrices(ctx, cfg, s.ledger)
+	if err != nil {
+		return nil, err
+	}
+	if s.node, err = lightning.Dial(lightningConfig(cfg.Lightning, log)); err != nil {
+		return nil, err
+	}
+	s.sink = &sink{Reader: s.ledger.Reader, ledger: s.ledger, keys: keys, log: log}
+	if s.fleet, err = gpu.NewFleet(fleetConfig(cfg, log)); err != nil {
+		return nil, err
+	}
+	s.gateway, err = gateway.New(gatewayConfig(cfg, gateway.Config{
+		Ledger: s.ledger, Keys: keys, Board: board, Fleet: s.fleet, Invoices: invoicer{s.node}, Version: buildVersion(), Log: log,
+	}))
+	return s, err
+}
+
+// bindKeys builds the keyring and makes sure that keys and database belong
+// together.
+func bindKeys(ctx context.Context, cfg *config.Config, ledger *metering.Ledger) (*l402.Keyring, error) {
+	if pin := cfg.Ledger.ID; pin != (l402.LedgerID{}) && pin != ledger.ID() {
+		return nil, fmt.Errorf("the configuration names ledger %s, but this database holds ledger %s: point it to the right database", pin, ledger.ID())
+	}
+	masters := cfg.MasterKeys()
+	keys, err := l402.NewKeyring(ledger.ID(), masters)
+	if err != nil {
+		return nil, err
+	}
+	var fingerprints [][32]byte
+	for _, m := range masters {
+		fingerprints = append(fingerprints, m.Fingerprint(ledger.ID()))
+	}
+	if err := ledger.BindKeys(ctx, fingerprints); err != nil {
+		if errors.Is(err, metering.ErrForeignKeys) {
+			err = fmt.Errorf("%w: use the keys that this database was made with, or the database that belongs to these keys", err)
+		}
+		return nil, err
+	}
+	return keys, nil
+}
+
+// publishPrices puts the configured prices in force. A price that stands
+// already keeps its epoch, also across restarts and replicas.
+func publishPrices(ctx context.Context, cfg *config.Config, ledger *metering.Ledger) (*pricing.Board, error) {
+	latest, err := ledger.LatestEpochs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	board := new(pricing.Board)
+	standing := map[string]pricing.Epoch{}
+	for _, e := range latest {
+		standing[e.Model] = e
+	}
+	for _, s := range cfg.Services {
+		for _, m := range s.Models {
+			e, ok := standing[m.Name]
+			if rates := m.Prices.Rates(); !ok || e.Rates != rates || e.BoundBy != pricing.BoundFixed {
+				if e, err = ledger.PublishEpoch(ctx, pricing.Fixed(m.Name, rates, time.Now())); err != nil {
+					return nil, err
+				}
+				standing[m.Name] = e
+			}
+			board.Set(e)
+		}
+	}
+	return board, nil
+}
+
+// run serves until ctx ends, then drains.
+func (s *server) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	s.fleet.Start(working)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		_ = s.node.Watch(working, s.sink) // ends with its context only
+	}()
+	defer func() {
+		stop()
+		<-watched
+	}()
+	servers, failed, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.log.Info("serving", "listen", s.cfg.Listen, "tls", s.cfg.TLS.Enabled(), "admin", s.cfg.Admin.Listen, "ledger", s.ledger.ID().String(), "version", buildVersion())
+	select {
+	case <-ctx.Done():
+		s.log.Info("shutting down: finishing open answers", "at_most", s.cfg.DrainTimeout)
+	case err = <-failed:
+	}
+	limit, cancel := context.WithTimeout(working, s.cfg.DrainTimeout)
+	defer cancel()
+	return errors.Join(err, s.gateway.Drain(limit, servers...))
+}
+
+// listen opens both listeners and serves them. failed delivers why one of them
+// ended before it was shut down.
+func (s *server) listen() (servers []*http.Server, failed <-chan error, err error) {
+	errs := make(chan error, 2)
+	for _, l := range []struct {
+		addr    string
+		handler http.Handler
+		tls     config.TLS
+	}{
+		{s.cfg.Listen, s.gateway.Handler(), s.cfg.TLS},
+		{s.cfg.Admin.Listen, s.gateway.AdminHandler(), config.TLS{}},
+	} {
+		server, err := gateway.NewServer(gateway.ServerConfig{
+			Handler: l.handler, CertFile: l.tls.Cert, KeyFile: l.tls.Key, Log: s.log,
+			ReadHeaderTimeout: s.cfg.Limits.HeaderTimeout, IdleTimeout: s.cfg.Limits.IdleTimeout, MaxHeaderBytes: int(s.cfg.Limits.Headers),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		listener, err := net.Listen("tcp", l.addr)
+		if err != nil {
+			return nil, nil, fmt.Errorf("listen: %w", err)
+		}
+		servers = append(servers, server)
+		go func() {
+			var err error
+			if l.tls.Enabled() {
+				err = server.ServeTLS(listener, "", "")
+			} else {
+				err = server.Serve(listener)
+			}
+			if !errors.Is(err, http.ErrServerClosed) {
+				errs <- fmt.Errorf("serve %s: %w", l.addr, err)
+			}
+		}()
+	}
+	return servers, errs, nil
+}
+
+// close ends what newServer made, as far as it got.
+func (s *server) close() error {
+	var errs []error
+	if s.fleet != nil {
+		s.fleet.Close()
+	}
+	if s.node != nil {
+		errs = append(errs, s.node.Close())
+	}
+	if s.ledger != nil {
+		limit, cancel := context.WithTimeout(context.Background(), closeGrace)
+		defer cancel()
+		errs = append(errs, s.ledger.Close(limit))
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func checkConfig(_ context.Context, e env, args []string) error {
+	set := flags(e, "check-config")
+	if err := parse(set, args, 1); err != nil {
+		return err
+	}
+	cfg, err := loadConfig(e, set.Arg(0))
+	if err != nil {
+		return err
+	}
+	models := 0
+	for _, s := range cfg.Services {
+		models += len(s.Models)
+	}
+	fmt.Fprintf(e.stdout, "%s is fine: %d services, %d models, %d backends\n", set.Arg(0), len(cfg.Services), models, len(cfg.Backends))
+	return nil
+}
+
+// executable is this program, for the demo's children.
+func executable() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return path, nil
+}

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"sluice/internal/config"
+	"sluice/internal/store/sqlite"
+	"sluice/metering"
+)
+
+// store is what both databases offer.
+type store interface {
+	metering.Store
+	Close() error
+}
+
+func openStore(ctx context.Context, cfg config.Store) (store, error) {
+	if cfg.Path == "" {
+		return nil, errors.New("temporarily no postgres")
+	}
+	return sqlite.Open(ctx, cfg.Path)
+}
+
+// openReader opens a ledger that may be in use, and changes nothing.
+func openReader(ctx context.Context, cfg config.Store) (store, error) {
+	if cfg.Path == "" {
+		return nil, errors.New("temporarily no postgres")
+	}
+	return sqlite.OpenReader(ctx, cfg.Path)
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"sluice/backends/gpu"
+	"sluice/internal/config"
+	"sluice/internal/gateway"
+	"sluice/internal/lightning"
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/metering/chat"
+)
+
+func lightningConfig(cfg config.Lightning, log *slog.Logger) lightning.Config {
+	return lightning.Config{Address: cfg.GRPC, TLSCert: cfg.TLSCert, Macaroon: []byte(cfg.Macaroon.Reveal()), Timeout: cfg.Timeout, Log: log}
+}
+
+// fleetConfig maps backends to the fleet's, and models to its pools.
+func fleetConfig(cfg *config.Config, log *slog.Logger) gpu.Config {
+	fleet := gpu.Config{Log: log}
+	for _, b := range cfg.Backends {
+		fleet.Backends = append(fleet.Backends, gpu.BackendConfig{
+			Name: b.Name, URL: b.URL, APIKey: gpu.Secret(b.APIKey.Reveal()), Slots: b.Slots,
+			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
+			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte, IdleTimeout: b.Timeouts.Idle,
+			Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField, Models: b.Models,
+		})
+	}
+	seen := map[string]bool{}
+	for _, s := range cfg.Services {
+		for _, m := range s.Models {
+			if seen[m.Name] {
+				continue
+			}
+			seen[m.Name] = true
+			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, QueueTimeout: m.Queue.Timeout})
+		}
+	}
+	return fleet
+}
+
+// gatewayConfig adds what the file says to the parts that are built.
+func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
+	for _, s := range cfg.Services {
+		service := gateway.Service{
+			Name: s.Name, Hosts: s.Hosts, MinPurchase: s.MinPurchase, MaxPurchase: s.MaxPurchase,
+			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx,
+		}
+		for _, m := range s.Models {
+			service.Models = append(service.Models, gateway.Model{
+				Name: m.Name, OwnedBy: m.OwnedBy,
+				Limits: chat.Limits{
+					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
+					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage,
+				},
+			})
+		}
+		g.Services = append(g.Services, service)
+	}
+	g.ProductText = cfg.Lightning.Memo
+	g.InvoiceExpiry, g.InvoiceTimeout, g.QuoteTTL = cfg.Lightning.InvoiceExpiry, cfg.Lightning.Timeout, cfg.QuoteTTL
+	l := cfg.Limits
+	g.MaxInvoices, g.MaxBody, g.BodyTimeout, g.WriteStall = l.Invoices, int64(l.Body), l.BodyTimeout, l.WriteStall
+	g.MaxEvent, g.UnaryHoldBack = int(l.Event), int(l.UnaryHold)
+	g.AdminToken = cfg.Admin.Token.Reveal()
+	return g
+}
+
+// invoicer makes the gateway's invoices on lnd.
+type invoicer struct{ node *lightning.Client }
+
+var _ gateway.Invoicer = invoicer{}
+
+func (i invoicer) AddInvoice(ctx context.Context, inv gateway.Invoice) (string, error) {
+	return i.node.AddInvoice(ctx, lightning.Invoice{Preimage: inv.Preimage, Amount: inv.Amount, Memo: inv.Memo, Expiry: inv.Expiry})
+}
+
+func (i invoicer) Ready(ctx context.Context) error { return i.node.Ready(ctx) }
+
+// sink credits what the Lightning node reports as settled.
+type sink struct {
+	*metering.Reader // Cursor and Born
+	ledger           *metering.Ledger
+	keys             *l402.Keyring
+	log              *slog.Logger
+}
+
+var _ lightning.Sink = (*sink)(nil)
+
+// Settled credits an invoice of ours, known by its memo, which only our keys
+// can have sealed for that payment hash and amount. Any other invoice on the
+// same node moves the cursor only.
+func (s *sink) Settled(ctx context.Context, inv lightning.SettledInvoice) error {
+	account, err := s.keys.OpenMemo(lightning.SealedPart(inv.Memo), inv.Hash, inv.Amount)
+	if err != nil { // not ours
+		return s.ledger.AdvanceCursor(ctx, inv.Node, inv.Index)
+	}
+	_, err = s.ledger.CreditSettled(ctx, metering.Settled{
+		Deposit: metering.Deposit{Hash: inv.Hash, Account: account, Amount: inv.Paid},
+		Node:    inv.Node, Index: inv.Index, At: inv.At,
+	})
+	if errors.Is(err, metering.ErrForeignDeposit) || errors.Is(err, metering.ErrAmount) {
+		// The ledger has counted it and moved on; trying again would not help.
+		s.log.Error("settled invoice cannot be credited", "payment_hash", inv.Hash.String(), "amount_msat", int64(inv.Paid), "err", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("credit %s: %w", inv.Hash, err)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+// Package demo shows the whole product on one machine: a local Lightning
+// network of real daemons, a demo inference server, a gateway in front of it
+// and an agent that pays for what it asks.
+//
+//	err := demo.Run(ctx, demo.Config{Dir: dir, Gateway: os.Args[0], Out: os.Stdout})
+//
+// Everything listens on the loopback only and ends with Run.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sluice/internal/devnet"
+	"sluice/internal/devnet/proc"
+)
+
+// Config says how to run the demo.
+type Config struct {
+	// Dir keeps all of its files; it is made if missing. A folder of an earlier
+	// demo is used again, and what that demo left is wiped. Empty: a temporary
+	// folder that goes when the demo ends.
+	Dir string
+	// Once ends the demo after the story; else it serves until ctx ends.
+	Once bool
+	// Gateway is the path of the gateway binary, for the child processes.
+	Gateway string
+	// StoreURL keeps the ledger in PostgreSQL; empty: SQLite in Dir.
+	StoreURL string
+	// Out takes the story.
+	Out io.Writer
+}
+
+// marker tells the folder of an earlier demo from somebody's own.
+const marker = "sluice-demo"
+
+// stopGrace is how long the gateway may take to drain when the demo ends.
+const stopGrace = 20 * time.Second
+
+// demo is one run. It is used by one goroutine.
+type demo struct {
+	cfg        Config
+	story      *story
+	launcher   *proc.Launcher
+	network    *devnet.Network
+	place      place
+	ports      ports
+	adminToken string
+	backend    *proc.Process
+	gateway    *proc.Process
+}
+
+// Run runs the demo until it is told (Once), until ctx ends, or until something
+// fails. It returns nil when it did what it was asked and leaves no process
+// behind.
+func Run(ctx context.Context, cfg Config) (err error) {
+	d := &demo{cfg: cfg, story: newStory(cfg.Out), launcher: proc.NewLauncher()}
+	defer d.launcher.Close()
+	cleanup, err := d.openDir()
+	if err != nil {
+		return err
+	}
+	defer cleanup()
+	defer func() { err = errors.Join(err, d.stop()) }()
+	if err := d.start(ctx); err != nil {
+		return interrupted(ctx, err)
+	}
+	if err := d.tell(ctx); err != nil {
+		return interrupted(ctx, err)
+	}
+	if err := d.writeSummary(); err != nil {
+		return err
+	}
+	if cfg.Once {
+		return nil
+	}
+	return d.serve(ctx)
+}
+
+// interrupted turns the failures that follow an interruption into it.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return err
+}
+
+// openDir makes the folder, or takes over an earlier demo's.
+func (d *demo) openDir() (cleanup func(), err error) {
+	cleanup = func() {}
+	dir := d.cfg.Dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "sluice-demo-"); err != nil {
+			return nil, err
+		}
+		cleanup = func() { os.RemoveAll(dir) }
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	d.place = place(dir)
+	if d.ports, err = choosePorts(); err != nil {
+		return nil, err
+	}
+	return cleanup, d.place.prepare()
+}
+
+// start brings everything up, in the order of dependence.
+func (d *demo) start(ctx context.Context) (err error) {
+	d.story.chapter("A Lightning network, on this machine only")
+	if d.network, err = devnet.Start(ctx, devnet.Config{Dir: string(d.place), Out: d.story}); err != nil {
+		return err
+	}
+	d.story.chapter("An inference server, and the gateway in front of it")
+	if err := d.startBackend(ctx); err != nil {
+		return err
+	}
+	return d.startGateway(ctx)
+}
+
+// serve waits for the end. The gateway's own end is none: whoever likes may
+// kill it and start it again.
+func (d *demo) serve(ctx context.Context) error {
+	d.story.chapter("Ready")
+	d.story.say("gateway   %s", d.gatewayURL())
+	d.story.say("facts     %s", d.place.path("demo.json"))
+	d.story.say("try       agent-client --config %s chat --url %s --model %s \"What is a sluice?\"",
+		d.place.path("agent.yaml"), d.gatewayURL(), model)
+	d.story.say("It serves until it is interrupted (Ctrl-C).")
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.network.Failed():
+		return err
+	case <-d.backend.Done():
+		return d.backend.Exit()
+	}
+}
+
+// stop ends everything in reverse order.
+func (d *demo) stop() error {
+	var errs []error
+	for _, p := range []*proc.Process{d.gateway, d.backend} {
+		if p != nil {
+			errs = append(errs, p.Stop(stopGrace))
+		}
+	}
+	if d.network != nil {
+		errs = append(errs, d.network.Stop())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("stop the demo: %w", err)
+	}
+	return nil
+}

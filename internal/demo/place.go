@@ -1,0 +1,129 @@
+package demo
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// place is the demo's folder.
+type place string
+
+func (p place) path(name string) string { return filepath.Join(string(p), name) }
+
+// prepare wipes what an earlier demo left. The master key stays, since a ledger
+// in PostgreSQL outlives the demo and belongs to it.
+func (p place) prepare() error {
+	entries, err := os.ReadDir(string(p))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(p.path(marker)); errors.Is(err, os.ErrNotExist) && len(entries) > 0 {
+		return fmt.Errorf("%s holds files that are no demo's: name an empty folder", p)
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	stale, err := filepath.Glob(p.path("ledger.db*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"demo.json", "gateway.yaml", "agent.yaml", "gateway.log", "inference.log", "tokens"} {
+		stale = append(stale, p.path(name))
+	}
+	for _, path := range stale {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(p.path(marker), []byte("A demo's folder. Its files are wiped when a demo starts here.\n"), 0o600)
+}
+
+// write writes a file that only its owner may read, at once: a reader sees all
+// of it or nothing.
+func (p place) write(name string, content []byte) error {
+	temp, err := os.CreateTemp(string(p), name+".*")
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(content)
+	err = errors.Join(err, temp.Chmod(0o600), temp.Close())
+	if err == nil {
+		err = os.Rename(temp.Name(), p.path(name))
+	}
+	if err != nil {
+		os.Remove(temp.Name())
+	}
+	return err
+}
+
+// secret returns the content of a file that holds one random secret, made on
+// first use.
+func (p place) secret(name string, random func() string) (string, error) {
+	content, err := os.ReadFile(p.path(name))
+	if err == nil {
+		return strings.TrimSpace(string(content)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	value := random()
+	return value, p.write(name, []byte(value+"\n"))
+}
+
+// freeAddress returns a loopback address that nobody listens on now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// summary is demo.json: all that a script needs to use the demo.
+type summary struct {
+	GatewayURL    string          `json:"gateway_url"`
+	GatewayURLs   []string        `json:"gateway_urls"`
+	GatewayConfig string          `json:"gateway_config"`
+	AdminURL      string          `json:"admin_url"`
+	AdminToken    string          `json:"admin_token"`
+	Service       string          `json:"service"`
+	Model         string          `json:"model"`
+	AgentConfig   string          `json:"agent_config"`
+	BackendURL    string          `json:"backend_url"`
+	LND           map[string]node `json:"lnd"`
+	PIDs          map[string]int  `json:"pids"`
+}
+
+// node is how to reach one lnd with all rights.
+type node struct {
+	GRPC     string `json:"grpc"`
+	TLSCert  string `json:"tls_cert"`
+	Macaroon string `json:"macaroon"`
+}
+
+// writeSummary writes demo.json, the sign that the demo is ready.
+func (d *demo) writeSummary() error {
+	s := summary{
+		GatewayURL: d.gatewayURL(), GatewayURLs: []string{d.gatewayURL()}, GatewayConfig: d.place.path("gateway.yaml"),
+		AdminURL: "http://" + d.ports.admin, AdminToken: d.adminToken, Service: service, Model: model,
+		AgentConfig: d.place.path("agent.yaml"), BackendURL: d.backendURL(),
+		LND: map[string]node{
+			"agent":   {d.network.Agent.GRPC, d.network.Agent.TLSCertPath, d.network.Agent.AdminMacaroonPath},
+			"gateway": {d.network.Gateway.GRPC, d.network.Gateway.TLSCertPath, d.network.Gateway.AdminMacaroonPath},
+		},
+		PIDs: map[string]int{
+			"demo": os.Getpid(), "gateway": d.gateway.Pid(), "backend": d.backend.Pid(),
+			"btcd": d.network.ChainPid(), "lnd_gateway": d.network.Gateway.Pid(), "lnd_agent": d.network.Agent.Pid(),
+		},
+	}
+	content, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return d.place.write("demo.json", append(content, '\n'))
+}

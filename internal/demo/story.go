@@ -1,0 +1,239 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"strings"
+	"time"
+
+	"sluice/internal/lightning"
+	"sluice/l402"
+	"sluice/pricing"
+)
+
+// story prints what happens, for people to read.
+type story struct{ out io.Writer }
+
+func newStory(out io.Writer) *story {
+	if out == nil {
+		out = io.Discard
+	}
+	return &story{out}
+}
+
+func (s *story) chapter(title string) { fmt.Fprintf(s.out, "\n== %s\n", title) }
+
+func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, "   "+format+"\n", args...) }
+
+// Write indents what others report line by line.
+func (s *story) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		s.say("%s", strings.TrimSuffix(line, "\n"))
+	}
+	return len(p), nil
+}
+
+// books is what three parties know about the same money, in msat.
+type books struct {
+	gateway, agent     l402.Msat // in the channel, on each side
+	deposited, charged l402.Msat // in the ledger
+	available, held    l402.Msat
+}
+
+// tell lets an agent buy, and compares the books before and after.
+func (d *demo) tell(ctx context.Context) error {
+	a, err := d.newAgent()
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	before, err := d.readBooks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, scene := range []func(context.Context, *agent) error{d.firstCall, d.streamedCall, d.hangUp, d.topUp} {
+		if err := scene(ctx, a); err != nil {
+			return err
+		}
+	}
+	if err := d.compare(ctx, a, before); err != nil {
+		return err
+	}
+	return d.verify(ctx)
+}
+
+// firstCall meets the 402, pays it and gets its answer.
+func (d *demo) firstCall(ctx context.Context, a *agent) error {
+	d.story.chapter("An agent without an account asks the model")
+	d.story.say("POST /v1/chat/completions, without a credential")
+	got, err := a.ask(ctx, "What does a sluice do?", 32)
+	if err != nil {
+		return fmt.Errorf("first call: %w", err)
+	}
+	d.story.say("answer: %s", oneLine(got.text))
+	return d.account(got)
+}
+
+// account prints what an answer cost, and checks it.
+func (d *demo) account(got answer) error {
+	rates := pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 4_000_000} // as in gatewayConfig
+	want, err := rates.Cost(pricing.Usage{InputTokens: got.prompt, OutputTokens: got.completion})
+	if err != nil {
+		return err
+	}
+	d.story.say("%d prompt tokens × 1 msat + %d completion tokens × 4 msat = %d msat; charged %d msat; balance %d msat",
+		got.prompt, got.completion, want, got.cost, got.balance)
+	if want != got.cost {
+		return fmt.Errorf("charged %s for what costs %s", got.cost, want)
+	}
+	return nil
+}
+
+// streamedCall spends from the same payment.
+func (d *demo) streamedCall(ctx context.Context, a *agent) error {
+	d.story.chapter("It streams an answer, from the same payment")
+	fmt.Fprint(d.story.out, "   ")
+	got, err := a.stream(ctx, "Tell me about the mill and the river.", 64, 0, func(text string) {
+		fmt.Fprint(d.story.out, strings.ReplaceAll(text, "\n", " "))
+	})
+	fmt.Fprintln(d.story.out)
+	if err != nil {
+		return fmt.Errorf("streamed call: %w", err)
+	}
+	d.story.say("%d events, the first after %s, all in %s", got.events, got.first.Round(time.Millisecond), got.took.Round(time.Millisecond))
+	return d.account(got)
+}
+
+// hangUp leaves in the middle of a stream.
+func (d *demo) hangUp(ctx context.Context, a *agent) error {
+	d.story.chapter("It hangs up in the middle of a stream")
+	const events = 10
+	got, err := a.stream(ctx, "Count the stones in the river.", 256, events, func(string) {})
+	if err != nil {
+		return fmt.Errorf("hang up: %w", err)
+	}
+	charge, err := a.charge(ctx, got.request)
+	if err != nil {
+		return err
+	}
+	d.story.say("gone after %d events of at most 256 tokens; the gateway stopped the model and charged what it had delivered:", events)
+	d.story.say("%d prompt + %d completion tokens, %d msat (%s, counted from %s)",
+		charge.Usage.InputTokens, charge.Usage.OutputTokens, charge.Charged, charge.Outcome, charge.Source)
+	return nil
+}
+
+// topUp adds credit to the account in place.
+func (d *demo) topUp(ctx context.Context, a *agent) error {
+	d.story.chapter("It tops up its account")
+	bought, balance, err := a.sdk.TopUp(ctx, d.gatewayURL(), 10_000)
+	if err != nil {
+		return fmt.Errorf("top-up: %w", err)
+	}
+	a.spent(bought)
+	d.story.say("same token id %s…, balance %d msat", balance.Account[:16], balance.Available)
+	if balance.Account != a.account {
+		return fmt.Errorf("the top-up went to account %s instead of %s", balance.Account, a.account)
+	}
+	return nil
+}
+
+// compare shows that what the ledger credited and charged is what moved on the
+// channel.
+func (d *demo) compare(ctx context.Context, a *agent, before books) error {
+	d.story.chapter("The books, compared")
+	after, err := d.settledBooks(ctx, before, a)
+	if err != nil {
+		return err
+	}
+	received := after.gateway - before.gateway
+	deposited, charged := after.deposited-before.deposited, after.charged-before.charged
+	left := after.available + after.held - before.available - before.held
+	d.story.say("the agent's wallet paid       %8d msat and %d msat of routing fees", a.paid, a.fees)
+	d.story.say("the gateway's channel gained  %8d msat", received)
+	d.story.say("the ledger credited           %8d msat", deposited)
+	d.story.say("           charged            %8d msat", charged)
+	d.story.say("           owes               %8d msat of balance", left)
+	if received != a.paid || deposited != received || charged+left != deposited {
+		return fmt.Errorf("the books differ: paid %d, received %d, credited %d, charged %d, left %d msat",
+			a.paid, received, deposited, charged, left)
+	}
+	d.story.say("they agree to the msat")
+	return nil
+}
+
+// settledBooks reads the books once the last payment has left the channel's
+// pending state, for which the other side needs a moment, and the gateway has
+// added up its accounts again, which it does every ten seconds at most.
+func (d *demo) settledBooks(ctx context.Context, before books, a *agent) (books, error) {
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		b, err := d.readBooks(ctx)
+		if err != nil || b.gateway-before.gateway == a.paid && b.deposited-before.deposited == a.paid && b.held == before.held || time.Now().After(deadline) {
+			return b, err
+		}
+		select {
+		case <-ctx.Done():
+			return b, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (d *demo) readBooks(ctx context.Context) (b books, err error) {
+	cfg, err := d.network.Gateway.AdminConfig()
+	if err != nil {
+		return b, err
+	}
+	lnd, err := lightning.Dial(cfg)
+	if err != nil {
+		return b, err
+	}
+	defer lnd.Close()
+	channel, err := lnd.Balance(ctx)
+	if err != nil {
+		return b, err
+	}
+	b.gateway, b.agent = channel.Local, channel.Remote
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.ports.admin+"/admin/status", nil)
+	if err != nil {
+		return b, err
+	}
+	req.Header.Set("Authorization", "Bearer "+d.adminToken)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return b, err
+	}
+	defer resp.Body.Close()
+	var status struct {
+		Totals struct {
+			Deposited l402.Msat `json:"deposited_msat"`
+			Charged   l402.Msat `json:"charged_msat"`
+			Available l402.Msat `json:"available_msat"`
+			Held      l402.Msat `json:"held_msat"`
+		} `json:"totals"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		return b, fmt.Errorf("read /admin/status (%s): %w", resp.Status, err)
+	}
+	t := status.Totals
+	b.deposited, b.charged, b.available, b.held = t.Deposited, t.Charged, t.Available, t.Held
+	return b, nil
+}
+
+// verify runs the operator's own check.
+func (d *demo) verify(ctx context.Context) error {
+	d.story.chapter("gateway verify-ledger")
+	out, err := exec.CommandContext(ctx, d.cfg.Gateway, "verify-ledger", "--config", d.place.path("gateway.yaml")).CombinedOutput()
+	d.story.Write(out)
+	if err != nil {
+		return fmt.Errorf("verify-ledger: %w", err)
+	}
+	return nil
+}
+
+// oneLine shows a text on one line.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
