@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"sluice/internal/config"
+	"sluice/internal/store/postgres"
 	"sluice/internal/store/sqlite"
 	"sluice/metering"
 )
@@ -17,7 +17,7 @@ type store interface {
 
 func openStore(ctx context.Context, cfg config.Store) (store, error) {
 	if cfg.Path == "" {
-		return nil, errors.New("temporarily no postgres")
+		return postgres.Open(ctx, cfg.URL.Reveal())
 	}
 	return sqlite.Open(ctx, cfg.Path)
 }
@@ -25,7 +25,7 @@ func openStore(ctx context.Context, cfg config.Store) (store, error) {
 // openReader opens a ledger that may be in use, and changes nothing.
 func openReader(ctx context.Context, cfg config.Store) (store, error) {
 	if cfg.Path == "" {
-		return nil, errors.New("temporarily no postgres")
+		return postgres.OpenReader(ctx, cfg.URL.Reveal())
 	}
 	return sqlite.OpenReader(ctx, cfg.Path)
 }

@@ -1,0 +1,315 @@
+// Package pgtest runs a real PostgreSQL for tests.
+//
+//	db, err := postgres.Open(ctx, pgtest.Start(t)) // a fresh, empty database
+//
+// The server is started on a unix socket in a directory of its own, shared by
+// all tests of the process that run at the same time, and stopped with the last
+// of them. With TEST_DATABASE_URL set, a database is made on that server
+// instead. Without either, the test fails: a ledger that was not tested on its
+// real store was not tested.
+package pgtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// EnvURL names the variable with the URL of a server to use. Its user must be
+// allowed to create databases.
+const EnvURL = "TEST_DATABASE_URL"
+
+const howToInstall = "no PostgreSQL server found: install PostgreSQL 15 or newer (Debian, Ubuntu: apt-get install postgresql; " +
+	"Fedora: dnf install postgresql-server; macOS: brew install postgresql@15) so that initdb and postgres lie in PATH or in " +
+	"/usr/lib/postgresql/*/bin, or set " + EnvURL + " to a server whose user may create databases"
+
+// shared is the server of this process, while anybody uses it.
+var shared struct {
+	sync.Mutex
+	users  int
+	server *Server
+}
+
+// Start makes a fresh database for one test, dropped with it, and returns its
+// URL.
+func Start(t testing.TB) string {
+	t.Helper()
+	if base := os.Getenv(EnvURL); base != "" {
+		return create(t, base)
+	}
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.users == 0 {
+		s, err := launch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.server = s
+	}
+	shared.users++
+	t.Cleanup(func() {
+		shared.Lock()
+		defer shared.Unlock()
+		if shared.users--; shared.users == 0 {
+			shared.server.remove()
+		}
+	})
+	return create(t, shared.server.URL("postgres"))
+}
+
+// New starts a server for one test alone, which may stop and kill it. With
+// durable it writes to the disk like a real one; else it does not sync.
+func New(t testing.TB, durable bool) *Server {
+	t.Helper()
+	var settings []string
+	if durable {
+		settings = []string{"-c", "fsync=on", "-c", "full_page_writes=on"}
+	}
+	s, err := launch(settings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.remove)
+	return s
+}
+
+// create makes a database of a random name.
+func create(t testing.TB, base string) string {
+	t.Helper()
+	u, err := url.Parse(base)
+	if err != nil {
+		t.Fatalf("%s is not a URL", EnvURL)
+	}
+	var b [8]byte
+	rand.Read(b[:])
+	name := "sluice_test_" + hex.EncodeToString(b[:])
+	command(t, base, "CREATE DATABASE "+name)
+	t.Cleanup(func() { command(t, base, "DROP DATABASE "+name+" WITH (FORCE)") })
+	u.Path = "/" + name
+	return u.String()
+}
+
+func command(t testing.TB, base, sql string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, base)
+	if err != nil {
+		t.Fatalf("connect to the test server: %v", err)
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// Server is one running PostgreSQL.
+type Server struct {
+	dir      string // everything of it
+	postgres string // binary
+	who      *syscall.Credential
+	settings []string
+
+	process *exec.Cmd
+	exited  chan struct{}
+	output  *output
+}
+
+// URL is where a database of this server is.
+func (s *Server) URL(database string) string {
+	return "postgres:///" + database + "?" + url.Values{"host": {s.dir}, "user": {"postgres"}}.Encode()
+}
+
+// Pid is the server's process.
+func (s *Server) Pid() int { return s.process.Process.Pid }
+
+// Kill ends the server as pg_ctl stop -m immediate does: no checkpoint, no
+// goodbye.
+func (s *Server) Kill() { s.end(syscall.SIGQUIT) }
+
+// Stop ends the server in order, cutting its sessions.
+func (s *Server) Stop() { s.end(syscall.SIGINT) }
+
+func (s *Server) end(how syscall.Signal) {
+	_ = s.process.Process.Signal(how) // fails when it has ended already
+	select {
+	case <-s.exited:
+	case <-time.After(20 * time.Second):
+		_ = s.process.Process.Kill()
+		<-s.exited
+	}
+}
+
+func (s *Server) remove() {
+	s.Kill()
+	os.RemoveAll(s.dir)
+}
+
+// launch makes a data directory and starts a server on it.
+func launch(settings ...string) (*Server, error) {
+	initdb, postgres, err := find()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "sluice-pg-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, postgres: postgres, settings: settings}
+	if err := s.prepare(initdb); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	if err := s.Start(); err != nil {
+		s.remove()
+		return nil, err
+	}
+	return s, nil
+}
+
+// find looks for the binaries, the newest version first.
+func find() (initdb, postgres string, err error) {
+	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is sound
+	slices.SortFunc(dirs, func(a, b string) int { return version(b) - version(a) })
+	for _, dir := range dirs {
+		initdb, postgres = filepath.Join(dir, "initdb"), filepath.Join(dir, "postgres")
+		if executable(initdb) && executable(postgres) {
+			return initdb, postgres, nil
+		}
+	}
+	initdb, first := exec.LookPath("initdb")
+	postgres, second := exec.LookPath("postgres")
+	if first != nil || second != nil {
+		return "", "", errors.New(howToInstall)
+	}
+	return initdb, postgres, nil
+}
+
+func version(dir string) int {
+	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir))) // 0 for a name that is no number
+	return n
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// prepare runs initdb. PostgreSQL refuses to run as root: there, everything is
+// done by the user postgres.
+func (s *Server) prepare(initdb string) error {
+	if os.Geteuid() == 0 {
+		u, err := user.Lookup("postgres")
+		if err != nil {
+			return fmt.Errorf("PostgreSQL does not run as root, and there is no user postgres: %w", err)
+		}
+		uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
+		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+		if err := errors.Join(err1, err2, os.Chown(s.dir, int(uid), int(gid))); err != nil {
+			return err
+		}
+		s.who = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	cmd := exec.Command(initdb, "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.who}
+	cmd.Dir = s.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return nil
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// Start starts the server, again after Kill or Stop, and waits until it takes
+// connections.
+func (s *Server) Start() error {
+	args := append([]string{"-D", s.data(), "-c", "unix_socket_directories=" + s.dir, "-c", "listen_addresses=",
+		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200"}, s.settings...)
+	s.process = exec.Command(s.postgres, args...)
+	s.process.Dir = s.dir
+	s.output = &output{}
+	s.process.Stdout, s.process.Stderr = s.output, s.output
+	s.exited = make(chan struct{})
+	if err := startTied(s.process, s.who); err != nil {
+		return fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait() // how it ended is seen in its output
+		close(exited)
+	}(s.process, s.exited)
+	return s.ready()
+}
+
+func (s *Server) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	for {
+		c, err := pgx.Connect(ctx, s.URL("postgres"))
+		if err == nil {
+			return c.Close(ctx)
+		}
+		select {
+		case <-s.exited:
+			return fmt.Errorf("PostgreSQL ended: %s", s.output)
+		case <-ctx.Done():
+			return fmt.Errorf("PostgreSQL does not answer: %w: %s", err, s.output)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// startTied starts a process that ends when this one does, even by kill -9. The
+// kernel ties it to the thread that made it, so that thread is kept.
+func startTied(cmd *exec.Cmd, who *syscall.Credential) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who, Pdeathsig: syscall.SIGQUIT, Setpgid: true}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			select {} // for as long as this process lives
+		}
+	}()
+	return <-started
+}
+
+// output keeps the end of what the server says.
+type output struct {
+	mu   sync.Mutex
+	last []byte
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.last = append(o.last, p...)
+	if n := len(o.last) - 8192; n > 0 {
+		o.last = bytes.Clone(o.last[n:])
+	}
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.last)
+}

@@ -1,0 +1,198 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"sluice/l402"
+	"sluice/metering"
+)
+
+// Column lists, in the order in which the functions below read them.
+const (
+	accountColumns = `id, status, available, held, deposited, charged, adjusted, budgets, last_charge`
+	budgetColumns  = `id, account, max_spend, spent, held`
+	holdColumns    = `id, account, amount, expires, context, usage, source`
+	chargeColumns  = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional`
+	depositColumns = `hash, account, credited, presented, settled, node, settle_index`
+)
+
+// clock is the time that leases are taken from, in µs since 1970: the same for
+// all gateways.
+const clock = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
+
+// raw is one row in the server's binary format, good until the next row.
+type raw [][]byte
+
+// int reads an integer of any width; NULL is 0.
+func (r raw) int(i int) int64 {
+	switch b := r[i]; len(b) {
+	case 2:
+		return int64(int16(binary.BigEndian.Uint16(b)))
+	case 4:
+		return int64(int32(binary.BigEndian.Uint32(b)))
+	case 8:
+		return int64(binary.BigEndian.Uint64(b))
+	}
+	return 0
+}
+
+func (r raw) msat(i int) l402.Msat { return l402.Msat(r.int(i)) }
+
+func (r raw) bool(i int) bool { return len(r[i]) == 1 && r[i][0] != 0 }
+
+// id copies bytes or a UUID; NULL leaves zeros.
+func (r raw) id(i int, into []byte) { copy(into, r[i]) }
+
+func (r raw) bytes(i int) []byte { return append([]byte{}, r[i]...) }
+
+func (r raw) text(i int) string { return string(r[i]) }
+
+// load begins the transaction, makes the accounts that are to exist, locks and
+// reads the rows that the batch names, and reads the clock.
+func load(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
+	var p pipeline
+	p.add(nil, "begin isolation level read committed")
+	if !b.Durable {
+		p.add(nil, "set local synchronous_commit = off")
+	}
+	if len(b.Create) > 0 {
+		ids := make([][]byte, len(b.Create))
+		for i := range b.Create {
+			ids[i] = b.Create[i][:]
+		}
+		// In order, as everybody inserts them; existing rows are not locked here.
+		p.add(nil, `INSERT INTO accounts (id) SELECT DISTINCT id FROM unnest($1::bytea[]) AS id ORDER BY id ON CONFLICT DO NOTHING`, ids)
+	}
+	if b.Accounts.Len() > 0 {
+		p.add(func(r raw) { a := readAccount(r); b.Accounts.Loaded(a.ID, a) },
+			`SELECT `+accountColumns+` FROM accounts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE`, keys(&b.Accounts, token))
+	}
+	if b.Budgets.Len() > 0 {
+		p.add(func(r raw) { x := readBudget(r); b.Budgets.Loaded(x.ID, x) },
+			`SELECT `+budgetColumns+` FROM budgets WHERE id = ANY($1)`, keys(&b.Budgets, hash))
+	}
+	if b.Holds.Len() > 0 {
+		// Locked as well: a renewal concerns holds without their accounts.
+		p.add(func(r raw) { h := readHold(r); b.Holds.Loaded(h.ID, h) },
+			`SELECT `+holdColumns+` FROM holds WHERE id = ANY($1) ORDER BY id FOR UPDATE`, uuids(&b.Holds))
+	}
+	if b.Charges.Len() > 0 {
+		p.add(func(r raw) { x := readCharge(r); b.Charges.Loaded(x.Hold, x) },
+			`SELECT `+chargeColumns+` FROM charges WHERE hold = ANY($1)`, uuids(&b.Charges))
+	}
+	loadRest(&p, b)
+	p.add(func(r raw) { b.Now = r.int(0) }, "SELECT "+clock)
+	return p.run(ctx, c)
+}
+
+// loadRest reads what few batches touch.
+func loadRest(p *pipeline, b *metering.Batch) {
+	if b.Deposits.Len() > 0 {
+		p.add(func(r raw) { x := readDeposit(r); b.Deposits.Loaded(x.Hash, x) },
+			`SELECT `+depositColumns+` FROM deposits WHERE hash = ANY($1)`, keys(&b.Deposits, payment))
+	}
+	if b.Rates.Len() > 0 {
+		p.add(func(r raw) {
+			x := metering.RateRow{Window: r.int(1), Count: r.int(2), Previous: r.int(3)}
+			r.id(0, x.ID[:])
+			b.Rates.Loaded(x.ID, x)
+		}, `SELECT id, minute, count, previous FROM rate_windows WHERE id = ANY($1)`, keys(&b.Rates, hash))
+	}
+	if b.Keys.Len() > 0 {
+		p.add(func(r raw) {
+			x := metering.KeyRow{Charged: r.bool(4), Expires: r.int(5)}
+			r.id(0, x.Account[:])
+			r.id(1, x.Key[:])
+			r.id(2, x.Body[:])
+			r.id(3, x.Hold[:])
+			b.Keys.Loaded(x.KeyID, x)
+		}, `SELECT account, key, body, hold, charged, expires FROM idempotency_keys
+			WHERE (account, key) IN (SELECT * FROM unnest($1::bytea[], $2::bytea[]))`,
+			keys(&b.Keys, func(k metering.KeyID) []byte { return k.Account[:] }),
+			keys(&b.Keys, func(k metering.KeyID) []byte { return k.Key[:] }))
+	}
+	if b.Adjustments.Len() > 0 {
+		p.add(func(r raw) {
+			x := metering.AdjustmentRow{Delta: r.msat(2), Reason: r.text(3), At: r.int(4)}
+			r.id(0, x.ID[:])
+			r.id(1, x.Account[:])
+			b.Adjustments.Loaded(x.ID, x)
+		}, `SELECT id, account, delta, reason, at FROM adjustments WHERE id = ANY($1)`, uuids(&b.Adjustments))
+	}
+	if b.Cursors.Len() > 0 {
+		nodes := make([]string, 0, b.Cursors.Len())
+		b.Cursors.Keys(func(k string) bool { nodes = append(nodes, k); return true })
+		p.add(func(r raw) { b.Cursors.Loaded(r.text(0), metering.CursorRow{Node: r.text(0), Index: uint64(r.int(1))}) },
+			`SELECT node, settle_index FROM settle_cursors WHERE node = ANY($1)`, nodes)
+	}
+}
+
+// keys lists a table's keys as bytes.
+func keys[K comparable, R any](t *metering.Table[K, R], bytes func(K) []byte) [][]byte {
+	list := make([][]byte, 0, t.Len())
+	t.Keys(func(k K) bool { list = append(list, bytes(k)); return true })
+	return list
+}
+
+func token(k l402.TokenID) []byte         { return k[:] }
+func hash(k [32]byte) []byte              { return k[:] }
+func payment(k l402.PaymentHash) []byte   { return k[:] }
+func uuid(id metering.HoldID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
+
+// optionalUUID is NULL for an id of zeros.
+func optionalUUID(id metering.HoldID) pgtype.UUID {
+	return pgtype.UUID{Bytes: id, Valid: id != metering.HoldID{}}
+}
+
+func uuids[R any](t *metering.Table[metering.HoldID, R]) []pgtype.UUID {
+	list := make([]pgtype.UUID, 0, t.Len())
+	t.Keys(func(k metering.HoldID) bool { list = append(list, uuid(k)); return true })
+	return list
+}
+
+func readAccount(r raw) metering.AccountRow {
+	a := metering.AccountRow{Status: metering.Status(r.int(1)), Available: r.msat(2), Held: r.msat(3),
+		Deposited: r.msat(4), Charged: r.msat(5), Adjusted: r.msat(6), Budgets: r.int(7)}
+	r.id(0, a.ID[:])
+	r.id(8, a.Last[:])
+	return a
+}
+
+func readBudget(r raw) metering.BudgetRow {
+	x := metering.BudgetRow{Limit: r.msat(2), Spent: r.msat(3), Held: r.msat(4)}
+	r.id(0, x.ID[:])
+	r.id(1, x.Account[:])
+	return x
+}
+
+func readHold(r raw) metering.HoldRow {
+	h := metering.HoldRow{Amount: r.msat(2), Expires: r.int(3), Context: r.bytes(4), Usage: r.bytes(5),
+		Source: metering.Source(r.text(6))}
+	r.id(0, h.ID[:])
+	r.id(1, h.Account[:])
+	return h
+}
+
+func readCharge(r raw) metering.ChargeRow {
+	x := metering.ChargeRow{At: r.int(3), Service: r.text(4), Model: r.text(5), Source: metering.Source(r.text(7)),
+		Outcome: metering.Outcome(r.text(8)), Backend: r.text(9), Usage: r.bytes(10), Clamped: r.bool(11),
+		Delivered: r.int(12), Amount: r.msat(13), Charged: r.msat(14), Unbilled: r.msat(15), Epoch: r.int(16),
+		Rates: r.bytes(17), Provisional: r.bool(18)}
+	r.id(0, x.Hold[:])
+	r.id(1, x.Account[:])
+	r.id(2, x.Prev[:])
+	r.id(6, x.Chain[:])
+	return x
+}
+
+func readDeposit(r raw) metering.DepositRow {
+	x := metering.DepositRow{Credited: r.msat(2), Presented: r.int(3), Settled: r.int(4), Node: r.text(5), Index: uint64(r.int(6))}
+	r.id(0, x.Hash[:])
+	r.id(1, x.Account[:])
+	return x
+}

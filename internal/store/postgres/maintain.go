@@ -1,0 +1,84 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sluice/pricing"
+)
+
+// durably runs fn in a transaction whose commit is durable.
+func (d *DB) durably(ctx context.Context, fn func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, d.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, fn)
+}
+
+// Fingerprints runs update over the key fingerprints on record.
+func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]byte, error)) error {
+	return d.durably(ctx, func(tx pgx.Tx) error {
+		// One gateway after the other.
+		if _, err := tx.Exec(ctx, "SELECT 1 FROM meta FOR UPDATE"); err != nil {
+			return err
+		}
+		var known [][32]byte
+		err := each(ctx, tx, func(r raw) error {
+			var f [32]byte
+			r.id(0, f[:])
+			known = append(known, f)
+			return nil
+		}, "SELECT fingerprint FROM key_fingerprints")
+		if err != nil {
+			return err
+		}
+		add, err := update(known)
+		if err != nil {
+			return err
+		}
+		for i := range add {
+			if _, err := tx.Exec(ctx, "INSERT INTO key_fingerprints (fingerprint) VALUES ($1)", add[i][:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// PublishEpoch appends a price.
+func (d *DB) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
+	rates, err := json.Marshal(e.Rates)
+	if err != nil {
+		return e, fmt.Errorf("encode rates: %w", err)
+	}
+	err = d.durably(ctx, func(tx pgx.Tx) error {
+		// Nobody else appends meanwhile, so that ids ascend in the order of commits
+		// and have no gaps; reading goes on.
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'; LOCK TABLE price_epochs IN EXCLUSIVE MODE"); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `INSERT INTO price_epochs (id, model, rates, multiplier, signal, bound_by, at)
+			SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6 FROM price_epochs RETURNING id`,
+			e.Model, rates, e.Multiplier, e.Signal, e.BoundBy, e.At.UnixMicro()).Scan(&e.ID)
+	})
+	return e, err
+}
+
+// Clean deletes what has run out.
+func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
+	n := int64(0)
+	for _, sql := range []string{
+		`DELETE FROM idempotency_keys WHERE (account, key) IN (
+			SELECT account, key FROM idempotency_keys WHERE expires < ` + clock + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM rate_windows WHERE id IN (
+			SELECT id FROM rate_windows WHERE minute < ` + clock + ` / ` + fmt.Sprint(time.Minute.Microseconds()) + ` - 1 LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+	} {
+		tag, err := d.pool.Exec(ctx, sql, limit)
+		if err != nil {
+			return int(n), err
+		}
+		n += tag.RowsAffected()
+	}
+	return int(n), nil
+}

@@ -1,0 +1,180 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// querier is the pool, or one transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// each calls row for each row of a query.
+func each(ctx context.Context, q querier, row func(raw) error, sql string, args ...any) error {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.RawValues()); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// snapshot runs fn in a transaction in which every statement sees the same.
+func (d *DB) snapshot(ctx context.Context, fn func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, d.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+}
+
+// Meta reads the ledger's name and birth time.
+func (d *DB) Meta(ctx context.Context) (id l402.LedgerID, born time.Time, err error) {
+	err = each(ctx, d.pool, func(r raw) error {
+		r.id(0, id[:])
+		born = time.UnixMicro(r.int(1)).UTC()
+		return nil
+	}, "SELECT ledger_id, born FROM meta")
+	if err == nil && born.IsZero() {
+		err = errors.New("the database holds no ledger")
+	}
+	return id, born, err
+}
+
+// Balance reads an account and its budgets.
+func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget) (a metering.AccountRow, rows []metering.BudgetRow, found bool, err error) {
+	a.ID = id
+	account := func(q querier) error {
+		return each(ctx, q, func(r raw) error {
+			a, found = readAccount(r), true
+			return nil
+		}, `SELECT `+accountColumns+` FROM accounts WHERE id = $1`, id[:])
+	}
+	if len(budgets) == 0 {
+		return a, nil, found, account(d.pool)
+	}
+	ids := make([][]byte, len(budgets))
+	for i := range budgets {
+		ids[i] = budgets[i].ID[:]
+	}
+	err = d.snapshot(ctx, func(tx pgx.Tx) error {
+		if err := account(tx); err != nil {
+			return err
+		}
+		return each(ctx, tx, func(r raw) error {
+			rows = append(rows, readBudget(r))
+			return nil
+		}, `SELECT `+budgetColumns+` FROM budgets WHERE id = ANY($1)`, ids)
+	})
+	return a, rows, found, err
+}
+
+// Charge finds one charge.
+func (d *DB) Charge(ctx context.Context, hold metering.HoldID) (c metering.ChargeRow, found bool, err error) {
+	err = each(ctx, d.pool, func(r raw) error {
+		c, found = readCharge(r), true
+		return nil
+	}, `SELECT `+chargeColumns+` FROM charges WHERE hold = $1`, uuid(hold))
+	return c, found, err
+}
+
+// Charges follows the account's list.
+func (d *DB) Charges(ctx context.Context, account l402.TokenID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
+	err = each(ctx, d.pool, func(r raw) error {
+		list = append(list, readCharge(r))
+		return nil
+	}, `WITH RECURSIVE walk AS (
+			SELECT 1 AS place, `+chargeColumns+` FROM charges WHERE hold = $1 AND account = $2
+			UNION ALL
+			SELECT w.place + 1, c.* FROM walk w CROSS JOIN LATERAL (
+				SELECT `+chargeColumns+` FROM charges WHERE hold = w.prev AND account = $2) c
+			WHERE w.place < $3)
+		SELECT `+chargeColumns+` FROM walk ORDER BY place`, uuid(from), account[:], limit)
+	return list, err
+}
+
+// Expired lists holds whose lease ran out, leaving out those that some gateway
+// is working on.
+func (d *DB) Expired(ctx context.Context, limit int) (list []metering.HoldRow, err error) {
+	err = each(ctx, d.pool, func(r raw) error {
+		list = append(list, readHold(r))
+		return nil
+	}, `SELECT `+holdColumns+` FROM holds WHERE expires <= `+clock+` LIMIT $1 FOR UPDATE SKIP LOCKED`, limit)
+	return list, err
+}
+
+// Cursor reads a node's settle index.
+func (d *DB) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
+	err = each(ctx, d.pool, func(r raw) error {
+		index, known = uint64(r.int(0)), true
+		return nil
+	}, `SELECT settle_index FROM settle_cursors WHERE node = $1`, node)
+	return index, known, err
+}
+
+// LatestEpochs reads the newest price of each model.
+func (d *DB) LatestEpochs(ctx context.Context) (list []pricing.Epoch, err error) {
+	rows, err := d.pool.Query(ctx, `SELECT id, model, rates, multiplier, signal, bound_by, at FROM price_epochs
+		WHERE id IN (SELECT max(id) FROM price_epochs GROUP BY model) ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e pricing.Epoch, err error) {
+		var rates []byte
+		var at int64
+		if err := row.Scan(&e.ID, &e.Model, &rates, &e.Multiplier, &e.Signal, &e.BoundBy, &at); err != nil {
+			return e, err
+		}
+		e.At = time.UnixMicro(at).UTC()
+		if err := json.Unmarshal(rates, &e.Rates); err != nil {
+			return e, fmt.Errorf("rates of price epoch %d: %w", e.ID, err)
+		}
+		return e, nil
+	})
+}
+
+// Deposit finds one payment.
+func (d *DB) Deposit(ctx context.Context, h l402.PaymentHash) (row metering.DepositRow, found bool, err error) {
+	err = each(ctx, d.pool, func(r raw) error {
+		row, found = readDeposit(r), true
+		return nil
+	}, `SELECT `+depositColumns+` FROM deposits WHERE hash = $1`, h[:])
+	return row, found, err
+}
+
+// Deposits streams payments.
+func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(metering.DepositRow) error) error {
+	sql, args := `SELECT `+depositColumns+` FROM deposits`, []any{nil}
+	if f.Limit > 0 {
+		args[0] = int64(f.Limit)
+	}
+	switch {
+	case f.Unclaimed:
+		sql += ` WHERE presented IS NULL AND settled IS NOT NULL ORDER BY settled`
+	case !f.Unconfirmed.IsZero():
+		sql, args = sql+` WHERE settled IS NULL AND presented < $2 ORDER BY presented`, append(args, f.Unconfirmed.UnixMicro())
+	}
+	return each(ctx, d.pool, func(r raw) error { return fn(readDeposit(r)) }, sql+` LIMIT $1`, args...)
+}
+
+// Totals sums over all accounts.
+func (d *DB) Totals(ctx context.Context) (t metering.Totals, err error) {
+	err = each(ctx, d.pool, func(r raw) error {
+		t = metering.Totals{Accounts: r.int(0), Available: r.msat(1), Held: r.msat(2), Deposited: r.msat(3),
+			Charged: r.msat(4), Adjusted: r.msat(5)}
+		return nil
+	}, `SELECT count(*), sum(available)::bigint, sum(held)::bigint, sum(deposited)::bigint, sum(charged)::bigint,
+		sum(adjusted)::bigint FROM accounts`)
+	return t, err
+}
