@@ -36,7 +36,8 @@ var allowed = map[string][]string{
 	"cmd/agent-client":          {"l402", "internal/lightning"},
 }
 
-// forbidden lists modules that a room must not reach even indirectly.
+// forbidden lists packages and modules that a room must not reach even
+// indirectly.
 var forbidden = []struct {
 	room, module, reason string
 }{
@@ -45,8 +46,9 @@ var forbidden = []struct {
 	{"l402/client", "github.com/gin-gonic/gin", "an agent's developer embeds the SDK"},
 	{"l402/client", "github.com/jackc/pgx", "an agent's developer embeds the SDK"},
 	{"l402/client", "github.com/lightningnetwork/lnd/lnrpc", "an agent's developer embeds the SDK without lnd's protobuf replace"},
-	{"pricing", "net/http", "prices are pure: no I/O"},
-	{"metering", "net/http", "money knows nothing of HTTP"},
+	{"pricing", "database/sql", "prices are pure: no I/O"},
+	{"pricing", "sluice/metering", "prices know no money"},
+	{"metering", "modernc.org/sqlite", "the ledger decides, the stores write"},
 	{"metering", "github.com/jackc/pgx", "the ledger decides, the stores write"},
 	{"internal/gateway", "sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "sluice/internal/lightning", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},

@@ -147,6 +147,29 @@ func TestNeverPaysTwiceInOneRoundTrip(t *testing.T) {
 	}
 }
 
+func TestSameInvoiceTwice(t *testing.T) {
+	g := newGateway(t)
+	var first *challenge
+	g.spoil = func(c *challenge) {
+		if first == nil {
+			first = c
+		}
+		*c = *first
+	}
+	w := &fakeWallet{g: g}
+	c := buyer(t, g, w, t.TempDir())
+	for range 10 { // as many as the deposit pays for
+		mustCall(t, c, callURL)
+	}
+	var bad *client.InvoiceError
+	if _, _, err := call(t.Context(), c, callURL); !errors.As(err, &bad) || !strings.Contains(err.Error(), "paid before") {
+		t.Errorf("error %v", err)
+	}
+	if w.payments() != 1 {
+		t.Errorf("%d payments", w.payments())
+	}
+}
+
 func TestWithoutPaying(t *testing.T) {
 	g := newGateway(t)
 	w := &fakeWallet{g: g}

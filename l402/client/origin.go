@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"sync"
+
+	"sluice/l402"
 )
 
 // originState is what this process knows about one origin.
@@ -79,6 +81,13 @@ func (st *originState) remember(t Token) {
 	defer st.mu.Unlock()
 	others := slices.DeleteFunc(slices.Clone(st.tokens), func(o Token) bool { return o.ID == t.ID })
 	st.tokens = append([]Token{t}, others...)
+}
+
+// paid reports whether an invoice is a deposit of a token stored here.
+func (st *originState) paid(hash l402.PaymentHash) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return slices.ContainsFunc(st.tokens, func(t Token) bool { return t.holds(hash) })
 }
 
 // learn notes which service sells a path.

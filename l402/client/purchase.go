@@ -85,6 +85,10 @@ func (c *Client) buy(ctx context.Context, o *offer, unlock *func()) (Token, erro
 	if err := o.accept(c.cfg.Network, c.cfg.MaxPerRequest, c.cfg.Now()); err != nil {
 		return Token{}, err
 	}
+	if c.origin(o.origin).paid(o.decoded.Hash) {
+		// The wallet would report the old payment as a success.
+		return Token{}, invoiceErrorf("it was paid before, the server asks for it again")
+	}
 	in := o.intent(c.cfg.MaxFee, c.cfg.Now())
 	if err := c.cfg.Store.Begin(in, c.cfg.MaxTotal); err != nil {
 		return Token{}, err
