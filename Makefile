@@ -21,18 +21,20 @@ build: ## build bin/gateway and bin/agent-client
 	@tools/preflight.sh go cc
 	$(GO) build -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/gateway ./cmd/agent-client
 
-daemons: build ## build the pinned lnd and btcd into the user cache (5 to 6 minutes the first time)
-	@bin/gateway demo-daemons
+daemons: ## build the pinned lnd and btcd into the user cache (5 to 6 minutes the first time)
+	@tools/preflight.sh go cc
+	@$(GO) run ./internal/devnet/daemons/prepare
 
 test: ## all tests, against real lnd, btcd and PostgreSQL
 	@tools/preflight.sh go cc postgres
-	@echo "==> making sure of the Lightning daemons (the first build takes 5 to 6 minutes)"
+	@echo "==> finding the Lightning daemons, or building them"
 	@$(MAKE) --no-print-directory daemons
 	@echo "==> go test"
 	$(GO) test -timeout 20m $(PKGS)
 
 race: ## all tests again under the race detector
 	@tools/preflight.sh go cc postgres
+	@$(MAKE) --no-print-directory daemons
 	$(GO) test -race -timeout 30m $(PKGS)
 
 bench: ## the benchmarks

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"sluice/internal/demo"
-	"sluice/internal/devnet"
 	"sluice/internal/devnet/inference"
 )
 
@@ -22,20 +21,6 @@ func runDemo(ctx context.Context, e env, args []string) error {
 		return err
 	}
 	return demo.Run(ctx, demo.Config{Dir: *dir, Once: *once, Gateway: program, StoreURL: *store, Out: e.stdout})
-}
-
-// buildDaemons makes sure that lnd and btcd are built, so that nothing else has
-// to wait for them.
-func buildDaemons(ctx context.Context, e env, args []string) error {
-	if err := parse(flags(e, "demo-daemons"), args, 0); err != nil {
-		return err
-	}
-	btcd, lnd, err := devnet.Daemons(ctx, e.stdout)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(e.stdout, "btcd  %s\nlnd   %s\n", btcd, lnd)
-	return nil
 }
 
 // runInference is the demo's inference server, as a child of the demo.

@@ -49,7 +49,6 @@ func commands() []command {
 		{name: "check-config", args: "FILE", summary: "read a configuration and say what is wrong with it", run: checkConfig},
 		{name: "verify-ledger", args: "--config FILE", summary: "recompute every balance from its lines and compare with lnd", run: verifyLedger},
 		{name: "version", summary: "print the version", run: printVersion},
-		{name: "demo-daemons", hidden: true, run: buildDaemons},
 		{name: "demo-inference", hidden: true, run: runInference},
 	}
 }

@@ -116,11 +116,9 @@ func (d *demo) writeSummary() error {
 			"agent":   {d.network.Agent.GRPC, d.network.Agent.TLSCertPath, d.network.Agent.AdminMacaroonPath},
 			"gateway": {d.network.Gateway.GRPC, d.network.Gateway.TLSCertPath, d.network.Gateway.AdminMacaroonPath},
 		},
-		PIDs: map[string]int{
-			"demo": os.Getpid(), "gateway": d.gateway.Pid(), "backend": d.backend.Pid(),
-			"btcd": d.network.ChainPid(), "lnd_gateway": d.network.Gateway.Pid(), "lnd_agent": d.network.Agent.Pid(),
-		},
+		PIDs: d.network.Pids(),
 	}
+	s.PIDs["demo"], s.PIDs["gateway"], s.PIDs["backend"] = os.Getpid(), d.gateway.Pid(), d.backend.Pid()
 	content, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err

@@ -142,6 +142,9 @@ func buildDaemons(ctx context.Context, root, dir string, out io.Writer) error {
 // lock takes the lock file at path; waiting is called when it takes longer
 // than a second. The lock ends with the process, if not before.
 func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	type result struct {
 		unlock func()
 		err    error

@@ -196,19 +196,17 @@ func (n *Network) startNodes(ctx context.Context, lnd, root string, ports []stri
 // Mine makes blocks at once; the coins go to the agent.
 func (n *Network) Mine(ctx context.Context, blocks int) error { return n.chain.mine(ctx, blocks) }
 
-// Pids are the process ids of the running daemons, by role.
+// Pids are the process ids of the running daemons by role: btcd, lnd_gateway and
+// lnd_agent.
 func (n *Network) Pids() map[string]int {
 	pids := map[string]int{"btcd": n.chain.process.Pid()}
 	for _, node := range []*Node{n.Gateway, n.Agent} {
 		if pid := node.Pid(); pid != 0 {
-			pids["lnd-"+node.Name] = pid
+			pids["lnd_"+node.Name] = pid
 		}
 	}
 	return pids
 }
-
-// ChainPid is the process id of btcd.
-func (n *Network) ChainPid() int { return n.chain.process.Pid() }
 
 // Failed delivers the reason, with the end of its log, when a daemon ends that
 // nobody stopped. It delivers the first one only.

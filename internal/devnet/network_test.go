@@ -68,10 +68,16 @@ func TestNetwork(t *testing.T) {
 		}
 	})
 	t.Run("a node stops and starts", func(t *testing.T) {
-		for _, node := range []*devnet.Node{n.Gateway, n.Agent} {
+		both := []*devnet.Node{n.Gateway, n.Agent}
+		for _, node := range both {
 			if err := node.Stop(); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if pids := n.Pids(); len(pids) != 1 || pids["btcd"] == 0 {
+			t.Errorf("with both nodes stopped there run %v", pids)
+		}
+		for _, node := range both {
 			if err := node.Start(ctx); err != nil {
 				t.Fatal(err)
 			}

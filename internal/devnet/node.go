@@ -111,7 +111,7 @@ func (n *Node) Stop() error {
 }
 
 // Start starts the node again after Stop and returns when the channel can be
-// used as before.
+// used as before; while the other node is stopped, when this one serves.
 func (n *Node) Start(ctx context.Context) error {
 	if n.running() != nil {
 		return nil
@@ -120,7 +120,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if err == nil {
 		err = n.ready(ctx)
 	}
-	if err == nil {
+	if err == nil && n.network.Gateway.running() != nil && n.network.Agent.running() != nil {
 		err = n.network.awaitChannel(ctx)
 	}
 	if err != nil {
