@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"sluice/internal/config"
+	"sluice/internal/gateway"
 	"sluice/internal/lightning"
 	"sluice/l402"
 	"sluice/metering"
@@ -128,7 +129,7 @@ func (c *comparison) readNode(ctx context.Context, node *lightning.Client, ledge
 	}
 	c.settled = map[l402.PaymentHash]l402.Msat{}
 	err = node.SettledSince(ctx, born, func(inv lightning.SettledInvoice) error {
-		if _, err := keys.OpenMemo(lightning.SealedPart(inv.Memo), inv.Hash, inv.Amount); err != nil {
+		if _, err := keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount); err != nil {
 			c.foreign++
 			return nil
 		}

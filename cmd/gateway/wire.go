@@ -95,7 +95,7 @@ var _ lightning.Sink = (*sink)(nil)
 // can have sealed for that payment hash and amount. Any other invoice on the
 // same node moves the cursor only.
 func (s *sink) Settled(ctx context.Context, inv lightning.SettledInvoice) error {
-	account, err := s.keys.OpenMemo(lightning.SealedPart(inv.Memo), inv.Hash, inv.Amount)
+	account, err := s.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
 	if err != nil { // not ours
 		return s.ledger.AdvanceCursor(ctx, inv.Node, inv.Index)
 	}

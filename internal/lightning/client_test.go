@@ -55,20 +55,3 @@ func TestAwayIsUnavailable(t *testing.T) {
 }
 
 func second[A, B any](_ A, _ B, err error) error { return err }
-
-// FuzzSealedPart: what Memo joins, SealedPart finds, and no foreign memo breaks
-// it.
-func FuzzSealedPart(f *testing.F) {
-	f.Add("Sluice: prepaid inference", "c2VhbGVk-_")
-	f.Add("", "x")
-	f.Add("two  spaces ", "")
-	f.Fuzz(func(t *testing.T, text, sealed string) {
-		lightning.SealedPart(text)
-		if strings.ContainsRune(sealed, ' ') {
-			return
-		}
-		if got := lightning.SealedPart(lightning.Memo(text, sealed)); got != sealed {
-			t.Errorf("%q became %q", sealed, got)
-		}
-	})
-}

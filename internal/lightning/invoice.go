@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/lightningnetwork/lnd/lnrpc"
@@ -22,7 +21,7 @@ type Invoice struct {
 	Preimage l402.Preimage
 	// Amount in msat, above zero. An amount of zero would let the payer choose.
 	Amount l402.Msat
-	// Memo is shown by the buyer's wallet; at most 1024 bytes. See Memo.
+	// Memo is shown by the buyer's wallet; at most 1024 bytes.
 	Memo string
 	// Expiry is how long the invoice can be paid, at least a second.
 	Expiry time.Duration
@@ -70,12 +69,3 @@ func (c *Client) PlainInvoice(ctx context.Context, amount l402.Msat, memo string
 	bolt11, err := c.AddInvoice(ctx, Invoice{Preimage: preimage, Amount: amount, Memo: memo, Expiry: time.Hour})
 	return bolt11, preimage.Hash(), err
 }
-
-// Memo joins the product text that the buyer's wallet shows with the sealed
-// token id by which the settle stream knows the account.
-func Memo(text, sealed string) string { return text + " " + sealed }
-
-// SealedPart returns the part of a memo behind its last space: the sealed
-// token id of an invoice of ours, anything in a foreign one. It proves nothing;
-// only opening it does.
-func SealedPart(memo string) string { return memo[strings.LastIndexByte(memo, ' ')+1:] }

@@ -115,7 +115,7 @@ func (w world) firstSettlement(t *testing.T) {
 }
 
 func (w world) invoice(t *testing.T) {
-	preimage, memo := l402.NewPreimage(), lightning.Memo("Sluice: prepaid inference", "c2VhbGVk-_")
+	preimage, memo := l402.NewPreimage(), "Sluice: prepaid inference c2VhbGVk-_"
 	bolt11, err := w.seller.AddInvoice(t.Context(), lightning.Invoice{Preimage: preimage, Amount: 123_456, Memo: memo, Expiry: 7 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
