@@ -102,7 +102,7 @@ func TestBackendRefusalsArePassedOn(t *testing.T) {
 		if want := fault[7:10]; amountText(l402Msat(a.status)) != want || !strings.Contains(string(a.body), "scripted fault") {
 			t.Errorf("%s: status %d\n%s", fault, a.status, a.body)
 		}
-		if a.header.Get("L402-Cost-Msat") != "0" || a.header.Get("L402-Request-Id") == "" {
+		if a.header.Get("L402-Cost-Msat") != "0" || amountHeader(t, a.header, "L402-Balance-Msat") != minPurchase || a.header.Get("L402-Request-Id") == "" {
 			t.Errorf("%s: headers %v", fault, a.header)
 		}
 		r.wantSpent(k, 0)

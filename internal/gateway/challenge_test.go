@@ -177,7 +177,7 @@ func TestChallengeIsRepeatedOnlyToWhoProvedItself(t *testing.T) {
 	hash := func(h header) string {
 		return r.do("POST", chatPath, request(), h).json(t)["payment_hash"].(string)
 	}
-	if hash(nil) == hash(nil) {
+	if one, two := hash(nil), hash(nil); one == two {
 		t.Error("two strangers got the same challenge")
 	}
 	one, two := header{"L402-Client-Nonce": strings.Repeat("1a", 16)}, header{"L402-Client-Nonce": strings.Repeat("2b", 16)}

@@ -24,12 +24,13 @@ type exchange struct {
 	status   int       // 0 until the header was written
 	deadline time.Time // when the client counts as stalled; moved on by writes
 
-	route    string      // of the URL map, for the metrics
-	macaroon []byte      // as presented; bearer material
-	token    *l402.Token // proven genuine and paid; its caveats are judged by authorize
-	tokenErr error       // why there is no token, or nil when none was presented
-	credited bool        // the token's deposit is known to be in the ledger
-	model    string      // a configured model, for the metrics; empty: none
+	route     string      // of the URL map, for the metrics
+	macaroon  []byte      // as presented; bearer material
+	token     *l402.Token // proven genuine and paid; its caveats are judged by authorize
+	tokenErr  error       // why there is no token, or nil when none was presented
+	credited  bool        // the token's deposit is known to be in the ledger
+	requestID string      // of the hold; empty: none was made
+	model     string      // a configured model, for the metrics; empty: none
 }
 
 // Unwrap lets http.ResponseController find the connection.
@@ -46,6 +47,7 @@ func (x *exchange) WriteHeader(status int) {
 	}
 	x.roll()
 	x.ResponseWriter.WriteHeader(status)
+	x.rest()
 }
 
 // Write writes a part of the answer's body.
@@ -54,6 +56,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 		x.WriteHeader(http.StatusOK)
 	}
 	x.roll()
+	defer x.rest()
 	return x.ResponseWriter.Write(p)
 }
 
@@ -63,6 +66,7 @@ func (x *exchange) FlushError() error {
 		x.WriteHeader(http.StatusOK)
 	}
 	x.roll()
+	defer x.rest()
 	return x.control.Flush()
 }
 
@@ -74,7 +78,17 @@ func (x *exchange) roll() {
 	now := time.Now() // the connection's clock, not the configured one
 	if x.deadline.Sub(now) < stall*3/4 {
 		x.deadline = now.Add(stall)
-		x.control.SetWriteDeadline(x.deadline)
+		_ = x.control.SetWriteDeadline(x.deadline)
+	}
+}
+
+// rest lifts the deadline between writes to an HTTP/2 stream: there it is not
+// the deadline of a write, but resets the stream when it passes, and an answer
+// may well take longer to come than to be written.
+func (x *exchange) rest() {
+	if x.r.ProtoMajor >= 2 {
+		x.deadline = time.Time{}
+		_ = x.control.SetWriteDeadline(x.deadline)
 	}
 }
 
@@ -83,8 +97,14 @@ func (x *exchange) roll() {
 func (g *Gateway) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{ResponseWriter: w, g: g, r: r, control: http.NewResponseController(w), started: g.now()}
-		// The connection may carry the deadline of its last request.
-		x.roll()
+		if r.ProtoMajor < 2 {
+			x.roll() // the connection may carry the deadline of its last request
+		}
+		if r.ContentLength != 0 {
+			// Also for a body that no handler reads: net/http reads it before it
+			// answers. readBody lifts the deadline once all of it is there.
+			_ = x.control.SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout))
+		}
 		g.metrics.inFlight.Inc()
 		defer func() {
 			panicked := recover()
@@ -93,6 +113,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 				g.metrics.panics.Inc()
 			}
 			g.metrics.inFlight.Dec()
+			x.roll() // for what net/http itself writes at the end
 			g.metrics.answered(x)
 			if panicked == nil {
 				return
@@ -161,13 +182,21 @@ func (x *exchange) detached(limit time.Duration) (context.Context, context.Cance
 	return context.WithTimeout(context.WithoutCancel(x.r.Context()), limit)
 }
 
+// statusClientGone stands in the metrics for an answer that nobody waited for.
+const statusClientGone = 499
+
 // fail answers with the problem of err, unless the answer has begun.
 func (x *exchange) fail(err error) {
 	x.creditAnyway()
 	if x.status != 0 {
 		return
 	}
+	if errors.Is(err, context.Canceled) && x.r.Context().Err() != nil {
+		x.status = statusClientGone
+		return
+	}
 	p := problemFor(err)
+	p.RequestID = x.requestID
 	if p.Status >= http.StatusInternalServerError {
 		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "error", err)
 	}

@@ -137,8 +137,6 @@ func problemFor(err error) *problem {
 		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "no backend of this model takes requests; nothing was charged"), 2*busyRetry)
 	case errors.Is(err, gpu.ErrFirstByteTimeout):
 		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable, "the backend did not answer in time; nothing was charged")
-	case errors.Is(err, context.Canceled):
-		return newProblem(http.StatusRequestTimeout, typeInvalidRequest, "the client hung up") // nobody reads it
 	case errors.Is(err, metering.ErrBusy):
 		return retryable(newProblem(http.StatusServiceUnavailable, typeQueueFull, "the ledger is busy; nothing was charged"), busyRetry)
 	case errors.Is(err, metering.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
@@ -188,6 +186,9 @@ func (p *problem) write(w http.ResponseWriter) {
 	if p.noRetry {
 		h.Set("X-Should-Retry", "false")
 	}
+	if p.RequestID != "" {
+		h[headerRequestID] = []string{p.RequestID}
+	}
 	if p.closeClient {
 		h.Set("Connection", "close")
 	}
@@ -196,5 +197,5 @@ func (p *problem) write(w http.ResponseWriter) {
 		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
 	}
 	w.WriteHeader(p.Status)
-	w.Write(append(body, '\n'))
+	_, _ = w.Write(append(body, '\n'))
 }

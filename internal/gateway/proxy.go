@@ -14,6 +14,7 @@ import (
 	"sluice/backends/gpu"
 	"sluice/metering"
 	"sluice/metering/chat"
+	"sluice/pricing"
 )
 
 // maxRefusal bounds, in bytes, the body of a backend's 4xx that is passed on.
@@ -45,6 +46,7 @@ var errDrained = errors.New("the gateway shuts down")
 
 func newCall(x *exchange, o *order, hold *metering.Hold) *call {
 	c := &call{g: x.g, x: x, o: o, hold: hold, arrived: x.started}
+	x.requestID = hold.ID().String()
 	c.ctx, c.cancel = context.WithCancelCause(x.r.Context())
 	return c
 }
@@ -90,7 +92,7 @@ func (c *call) forward() (*http.Response, error) {
 			Start: c.began, ContinuousUsage: c.o.req.Stream() && b.ContinuousUsage(), KeepText: b.Tokenize()})
 		header := forwardHeader(c.x.r.Header)
 		if header["X-Request-Id"] == nil {
-			header["X-Request-Id"] = []string{c.hold.ID().String()}
+			header["X-Request-Id"] = []string{c.x.requestID}
 		}
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(chat.Rewrite{
 			Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap,
@@ -191,16 +193,15 @@ func (c *call) refused(resp *http.Response) error {
 // passRefusal sends a backend's 4xx on, charged with the call fee where the
 // service asks for one.
 func (c *call) passRefusal(resp *http.Response, body []byte) error {
-	h := c.x.Header()
-	if c.o.model.service.ChargeCallOn4xx && c.hold.Rates().CallMsat > 0 {
-		entry, settled := c.settle(callFee(c))
-		c.tell(h, entry, settled)
-	} else {
-		c.release(metering.OutcomeBackendError)
-		h[headerCost] = []string{"0"}
+	s := metering.Settlement{Source: metering.SourceNone, Outcome: metering.OutcomeBackendError, Backend: c.lease.Backend().Name()}
+	if c.o.model.service.ChargeCallOn4xx {
+		s.Usage, s.Source = pricing.Usage{Calls: 1}, metering.SourceCounted
 	}
+	entry, settled := c.settle(s)
+	h := c.x.Header()
 	passHeader(h, resp.Header)
 	c.announce(h)
+	c.tell(h, entry, settled)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.x.WriteHeader(resp.StatusCode)
@@ -211,7 +212,7 @@ func (c *call) passRefusal(resp *http.Response, body []byte) error {
 // announce sets the headers that name the request and its price.
 func (c *call) announce(h http.Header) {
 	h[headerEpoch] = []string{strconv.FormatInt(c.o.epoch.ID, 10)}
-	h[headerRequestID] = []string{c.hold.ID().String()}
+	h[headerRequestID] = []string{c.x.requestID}
 }
 
 // isEventStream says whether an answer is server-sent events, whatever was

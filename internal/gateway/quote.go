@@ -38,8 +38,6 @@ func (x *exchange) readBody() ([]byte, error) {
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, newProblem(http.StatusUnsupportedMediaType, typeInvalidRequest, "send the body without Content-Encoding")
 	}
-	x.control.SetReadDeadline(time.Now().Add(x.g.cfg.BodyTimeout))
-	defer x.control.SetReadDeadline(time.Time{})
 	var buf bytes.Buffer
 	// A claimed length is believed as far as it costs nothing to be wrong.
 	if n := r.ContentLength; n > 0 {
@@ -53,6 +51,7 @@ func (x *exchange) readBody() ([]byte, error) {
 		p.closeClient = true
 		return nil, p
 	}
+	_ = x.control.SetReadDeadline(time.Time{}) // from here on a read only tells whether the client is there
 	return buf.Bytes(), nil
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"sluice/metering"
 	"sluice/metering/chat"
-	"sluice/pricing"
 )
 
 // charge measures how the answer ended and settles it. settled is false when
@@ -28,12 +27,6 @@ func (c *call) charge(end chat.End) (entry metering.Entry, settled bool) {
 		Usage: usage, Source: source, Outcome: outcome, ClampedUsage: clamped,
 		DeliveredBytes: c.delivered, Backend: c.lease.Backend().Name(),
 	})
-}
-
-// callFee is the charge for an answer that refused the request.
-func callFee(c *call) metering.Settlement {
-	return metering.Settlement{Usage: pricing.Usage{Calls: 1}, Source: metering.SourceCounted,
-		Outcome: metering.OutcomeBackendError, Backend: c.lease.Backend().Name()}
 }
 
 // askTokenizer lets a backend count what no usage told, where it can.
@@ -90,7 +83,7 @@ func (c *call) settle(s metering.Settlement) (entry metering.Entry, settled bool
 
 // logEnd writes the one line that a paid request leaves at level info.
 func (c *call) logEnd(e metering.Entry, backend string) {
-	c.g.log.LogAttrs(context.Background(), slog.LevelInfo, "request", slog.String("request_id", c.hold.ID().String()),
+	c.g.log.LogAttrs(context.Background(), slog.LevelInfo, "request", slog.String("request_id", c.x.requestID),
 		slog.String("model", c.o.model.Name), slog.String("outcome", string(e.Outcome)), slog.String("source", string(e.Source)),
 		slog.Int64("charged_msat", int64(e.Charged)), slog.Int64("input_tokens", e.Usage.InputTokens),
 		slog.Int64("output_tokens", e.Usage.OutputTokens), slog.String("backend", backend),
@@ -146,7 +139,7 @@ func newSettler(g *Gateway) *settler {
 
 // later takes a settlement over.
 func (s *settler) later(c *call, settlement metering.Settlement, cause error) {
-	s.g.log.Error("charge is delayed", "request_id", c.hold.ID().String(), "error", cause)
+	s.g.log.Error("charge is delayed", "request_id", c.x.requestID, "error", cause)
 	s.g.metrics.unsettled.Inc()
 	began := time.Now()
 	s.pending.Go(func() {
@@ -155,7 +148,7 @@ func (s *settler) later(c *call, settlement metering.Settlement, cause error) {
 		entry, err := c.hold.Settle(s.ctx, settlement)
 		if err != nil {
 			s.g.metrics.lost.Inc()
-			s.g.log.Error("charge is lost to its hold's lease", "request_id", c.hold.ID().String(), "error", err)
+			s.g.log.Error("charge is lost to its hold's lease", "request_id", c.x.requestID, "error", err)
 			return
 		}
 		s.g.metrics.settled(c.o.model.Name, entry, time.Since(began))

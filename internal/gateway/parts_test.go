@@ -1,0 +1,159 @@
+package gateway
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/l402"
+)
+
+func TestHeadersThatStayHere(t *testing.T) {
+	client := http.Header{}
+	for _, name := range []string{"Authorization", "macaroon", "Grpc-Metadata-Macaroon", "Cookie", "Connection", "Keep-Alive", "TE", "Trailer",
+		"Transfer-Encoding", "Upgrade", "Proxy-Authorization", "Proxy-Connection", "HTTP2-Settings", "Accept-Encoding", "X-Forwarded-For",
+		"Forwarded", "X-Real-IP", "L402-Deposit-Msat", "L402-Anything", "Idempotency-Key", "Content-Length", "X-Api-Key", "Grpc-Metadata-Token"} {
+		client.Set(name, "x")
+	}
+	client["Connection"] = []string{"close, X-One", " x-two "}
+	client.Set("X-One", "1")
+	client.Set("X-Two", "2")
+	client.Set("X-Three", "3")
+	client.Set("Accept", "text/event-stream")
+	got := forwardHeader(client)
+	if len(got) != 3 || got.Get("X-Three") != "3" || got.Get("Accept") == "" || got.Get("Content-Type") != "application/json" {
+		t.Errorf("forwarded %v", got)
+	}
+
+	backend := http.Header{}
+	for _, name := range []string{"WWW-Authenticate", "Set-Cookie", "L402-Cost-Msat", "Content-Length", "Content-Encoding", "Connection",
+		"Proxy-Authenticate", "Strict-Transport-Security", "Alt-Svc", "Server", "Location", "Trailer", "Clear-Site-Data"} {
+		backend.Set(name, "x")
+	}
+	backend.Set("X-Request-Id", "7")
+	to := http.Header{}
+	passHeader(to, backend)
+	if len(to) != 1 || to.Get("X-Request-Id") != "7" {
+		t.Errorf("passed on %v", to)
+	}
+}
+
+func TestHostName(t *testing.T) {
+	for host, want := range map[string]string{"a.example": "a.example", "A.example:8080": "a.example", "[::1]": "[::1]", "[::1]:80": "[::1]", "": ""} {
+		if got := hostName(host); got != want {
+			t.Errorf("hostName(%q) = %q, want %q", host, got, want)
+		}
+	}
+}
+
+func TestRepeatsAreBounded(t *testing.T) {
+	c := newRepeats(func(l402.PaymentHash) bool { return false })
+	now := time.Unix(1_800_000_000, 0)
+	key := func(i int) (k [sha256.Size]byte) {
+		binary.BigEndian.PutUint64(k[:], uint64(i))
+		return k
+	}
+	for i := range 3 * maxRepeats {
+		c.put(key(i), minted{amount: l402.Msat(i)}, now)
+	}
+	if len(c.byKey) > maxRepeats || len(c.queue) > maxRepeats {
+		t.Errorf("%d entries, %d queued", len(c.byKey), len(c.queue))
+	}
+	if _, ok := c.get(key(0), now); ok {
+		t.Error("the oldest entry is still there")
+	}
+	if m, ok := c.get(key(3*maxRepeats-1), now.Add(59*time.Second)); !ok || m.amount != 3*maxRepeats-1 {
+		t.Error("the newest entry is gone")
+	}
+	c.put(key(1), minted{}, now.Add(2*repeatFor))
+	if len(c.byKey) != 1 || len(c.queue) != 1 {
+		t.Errorf("%d entries left after they all expired", len(c.byKey))
+	}
+	// An entry that was replaced is not dropped with its predecessor.
+	c.put(key(1), minted{amount: 2}, now.Add(2*repeatFor+time.Second))
+	c.put(key(2), minted{}, now.Add(3*repeatFor))
+	if m, ok := c.get(key(1), now.Add(3*repeatFor)); !ok || m.amount != 2 {
+		t.Error("a replaced entry was dropped")
+	}
+}
+
+func TestDecode(t *testing.T) {
+	var zipped, deflated bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	io.WriteString(z, "plain text")
+	z.Close()
+	d := zlib.NewWriter(&deflated)
+	io.WriteString(d, "plain text")
+	d.Close()
+	for encoding, body := range map[string][]byte{"": []byte("plain text"), "identity": []byte("plain text"), "GZIP": zipped.Bytes(), "deflate": deflated.Bytes()} {
+		resp := &http.Response{Header: http.Header{"Content-Encoding": {encoding}}, Body: io.NopCloser(bytes.NewReader(body))}
+		if err := decode(resp); err != nil {
+			t.Errorf("%s: %v", encoding, err)
+			continue
+		}
+		if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "plain text" {
+			t.Errorf("%s: %q %v", encoding, got, err)
+		}
+	}
+	for _, encoding := range []string{"br", "zstd", "gzip, gzip", "gzip, br"} {
+		resp := &http.Response{Header: http.Header{"Content-Encoding": {encoding}}, Body: http.NoBody}
+		if decode(resp) == nil {
+			t.Errorf("%s was taken", encoding)
+		}
+	}
+	resp := &http.Response{Header: http.Header{"Content-Encoding": {"gzip"}}, Body: io.NopCloser(strings.NewReader("not gzip"))}
+	if err := decode(resp); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("garbage was decoded")
+	}
+}
+
+func TestMemoFitsTheInvoice(t *testing.T) {
+	sealed := strings.Repeat("s", 96)
+	m := memo(strings.Repeat("p", 200), sealed)
+	if len(m) > 639 || SealedMemo(m) != sealed {
+		t.Errorf("memo of %d bytes gives %q", len(m), SealedMemo(m))
+	}
+	if SealedMemo(memo("", sealed)) != sealed || SealedMemo("") != "" {
+		t.Error("memo without a product text")
+	}
+}
+
+func FuzzPreferences(f *testing.F) {
+	f.Add("L402-Deposit-Msat", "1000")
+	f.Add("L402-Max-Cost-Msat", "-1")
+	f.Add("L402-Allow-Truncate", "1")
+	f.Add("L402-Client-Nonce", "0123456789abcdef")
+	f.Add("Idempotency-Key", "a")
+	f.Fuzz(func(t *testing.T, name, value string) {
+		p, err := parsePreferences(http.Header{http.CanonicalHeaderKey(name): {value}})
+		if err != nil {
+			return
+		}
+		if !p.deposit.Valid() || p.maxCost < -1 || (p.nonce != "" && len(p.nonce) < minNonce) || len(p.idempotency) > maxIdempotency {
+			t.Errorf("%s: %q gives %+v", name, value, p)
+		}
+	})
+}
+
+func FuzzQueryValues(f *testing.F) {
+	f.Add("1700000000")
+	f.Add("2026-01-02T03:04:05Z")
+	f.Add("2026-01-02T03:04:05 01:00")
+	f.Add("-7")
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, ok := parseCount(s, 5); ok && n < 0 {
+			t.Errorf("count %q is %d", s, n)
+		}
+		parseTime(s)
+	})
+}
