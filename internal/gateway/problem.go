@@ -181,7 +181,8 @@ func (p *problem) write(w http.ResponseWriter) {
 		h.Set("Retry-After", strconv.FormatInt(int64((p.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	if p.challenge != "" {
-		h["Www-Authenticate"] = []string{p.challenge}
+		// In the spelling of RFC 9110: some clients match it as text.
+		h["WWW-Authenticate"] = []string{p.challenge}
 	}
 	if p.noRetry {
 		h.Set("X-Should-Retry", "false")
