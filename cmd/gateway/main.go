@@ -45,7 +45,7 @@ var errUsage = errors.New("wrong arguments")
 func commands() []command {
 	return []command{
 		{name: "serve", args: "--config FILE", summary: "run the gateway", run: serve},
-		{name: "demo", args: "[--dir D] [--once] [--store URL]", summary: "a local Lightning network, a gateway, a model and an agent that pays", run: runDemo},
+		{name: "demo", args: "[--dir D] [--once] [--store URL] [--replicas N]", summary: "a local Lightning network, a gateway, a model and an agent that pays", run: runDemo},
 		{name: "check-config", args: "FILE", summary: "read a configuration and say what is wrong with it", run: checkConfig},
 		{name: "verify-ledger", args: "--config FILE", summary: "recompute every balance from its lines and compare with lnd", run: verifyLedger},
 		{name: "version", summary: "print the version", run: printVersion},
@@ -94,7 +94,7 @@ func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage: gateway SUBCOMMAND [arguments]")
 	for _, c := range commands() {
 		if !c.hidden {
-			fmt.Fprintf(w, "  %-36s %s\n", c.name+" "+c.args, c.summary)
+			fmt.Fprintf(w, "\n  gateway %s %s\n      %s\n", c.name, c.args, c.summary)
 		}
 	}
 }

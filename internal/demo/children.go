@@ -23,23 +23,39 @@ const (
 	slots = 64
 )
 
-// ports are the demo's own addresses, fixed for its life so that whoever kills
-// a child can start it again from the same files.
-type ports struct {
-	backend, gateway, admin string
+// replica is one gateway child. Its addresses are fixed for the demo's life, so
+// that whoever kills it can start it again from its configuration.
+type replica struct {
+	name          string // "gateway", "gateway_2", …: its role, and its files
+	listen, admin string // host:port
+	process       *proc.Process
 }
 
-func (d *demo) gatewayURL() string { return "http://" + d.ports.gateway }
-func (d *demo) backendURL() string { return "http://" + d.ports.backend }
+func (r *replica) url() string           { return "http://" + r.listen }
+func (d *demo) gatewayURL() string       { return d.replicas[0].url() }
+func (d *demo) adminURL() string         { return "http://" + d.replicas[0].admin }
+func (d *demo) backendURL() string       { return "http://" + d.backendAt }
+func (d *demo) config(r *replica) string { return d.place.path(r.name + ".yaml") }
 
-// choosePorts finds three free addresses.
-func choosePorts() (p ports, err error) {
-	for _, to := range []*string{&p.backend, &p.gateway, &p.admin} {
-		if *to, err = freeAddress(); err != nil {
-			return p, err
-		}
+// choosePorts finds free addresses for all children.
+func (d *demo) choosePorts() (err error) {
+	if d.backendAt, err = freeAddress(); err != nil {
+		return err
 	}
-	return p, nil
+	for i := range max(d.cfg.Replicas, 1) {
+		r := &replica{name: "gateway"}
+		if i > 0 {
+			r.name = fmt.Sprintf("gateway_%d", i+1)
+		}
+		if r.listen, err = freeAddress(); err != nil {
+			return err
+		}
+		if r.admin, err = freeAddress(); err != nil {
+			return err
+		}
+		d.replicas = append(d.replicas, r)
+	}
+	return nil
 }
 
 // startBackend starts the inference server.
@@ -47,7 +63,7 @@ func (d *demo) startBackend(ctx context.Context) (err error) {
 	n := strconv.Itoa(slots)
 	d.backend, err = d.launcher.Start(proc.Spec{
 		Name: "inference server", Path: d.cfg.Gateway, Log: d.place.path("inference.log"),
-		Args: []string{"demo-inference", "--listen", d.ports.backend, "--model", model, "--slots", n, "--queue", n},
+		Args: []string{"demo-inference", "--listen", d.backendAt, "--model", model, "--slots", n, "--queue", n},
 	})
 	if err != nil {
 		return err
@@ -59,22 +75,25 @@ func (d *demo) startBackend(ctx context.Context) (err error) {
 	return nil
 }
 
-// startGateway writes the configuration and starts the gateway with it.
-func (d *demo) startGateway(ctx context.Context) (err error) {
+// startGateways writes the configurations and starts the gateways with them.
+func (d *demo) startGateways(ctx context.Context) error {
 	if err := d.writeConfigs(); err != nil {
 		return err
 	}
-	d.gateway, err = d.launcher.Start(proc.Spec{
-		Name: "gateway", Path: d.cfg.Gateway, Log: d.place.path("gateway.log"),
-		Args: []string{"serve", "--config", d.place.path("gateway.yaml")},
-	})
-	if err != nil {
-		return err
+	for _, r := range d.replicas {
+		var err error
+		r.process, err = d.launcher.Start(proc.Spec{
+			Name: r.name, Path: d.cfg.Gateway, Log: d.place.path(r.name + ".log"),
+			Args: []string{"serve", "--config", d.config(r)},
+		})
+		if err != nil {
+			return err
+		}
+		if err := d.await(ctx, r.process, r.url()+"/readyz"); err != nil {
+			return err
+		}
+		d.story.say("%s (pid %d) sells it at %s", r.name, r.process.Pid(), r.url())
 	}
-	if err := d.await(ctx, d.gateway, d.gatewayURL()+"/readyz"); err != nil {
-		return err
-	}
-	d.story.say("gateway (pid %d) sells it at %s", d.gateway.Pid(), d.gatewayURL())
 	return nil
 }
 
@@ -116,7 +135,7 @@ func answers(ctx context.Context, url string) error {
 	return nil
 }
 
-// writeConfigs writes the gateway's and the agent's configuration.
+// writeConfigs writes the gateways' and the agent's configuration.
 func (d *demo) writeConfigs() error {
 	master, err := d.place.secret("master.key", func() string {
 		var key [32]byte
@@ -134,11 +153,13 @@ func (d *demo) writeConfigs() error {
 		store = "sqlite:ledger.db"
 	}
 	seller, buyer := d.network.Gateway, d.network.Agent
-	gateway := fill(gatewayConfig, "LISTEN", d.ports.gateway, "ADMIN", d.ports.admin, "TOKEN", d.adminToken, "STORE", store,
-		"MASTER", master, "LND", seller.GRPC, "CERT", seller.TLSCertPath, "MACAROON", seller.InvoiceMacaroonPath,
-		"BACKEND", d.backendURL(), "SLOTS", slots, "SERVICE", service, "MODEL", model)
-	if err := d.place.write("gateway.yaml", []byte(gateway)); err != nil {
-		return err
+	for _, r := range d.replicas {
+		gateway := fill(gatewayConfig, "LISTEN", r.listen, "ADMIN", r.admin, "TOKEN", d.adminToken, "STORE", store,
+			"MASTER", master, "LND", seller.GRPC, "CERT", seller.TLSCertPath, "MACAROON", seller.InvoiceMacaroonPath,
+			"BACKEND", d.backendURL(), "SLOTS", slots, "SERVICE", service, "MODEL", model)
+		if err := d.place.write(r.name+".yaml", []byte(gateway)); err != nil {
+			return err
+		}
 	}
 	agent := fill(agentConfig, "GATEWAY", d.gatewayURL(), "TOKENS", d.place.path("tokens"),
 		"LND", buyer.GRPC, "CERT", buyer.TLSCertPath, "MACAROON", buyer.AdminMacaroonPath)

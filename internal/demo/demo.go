@@ -32,6 +32,9 @@ type Config struct {
 	Gateway string
 	// StoreURL keeps the ledger in PostgreSQL; empty: SQLite in Dir.
 	StoreURL string
+	// Replicas is how many gateways share the store; more than one needs
+	// PostgreSQL. Zero: one.
+	Replicas int
 	// Out takes the story.
 	Out io.Writer
 }
@@ -49,16 +52,19 @@ type demo struct {
 	launcher   *proc.Launcher
 	network    *devnet.Network
 	place      place
-	ports      ports
 	adminToken string
+	backendAt  string // host:port
 	backend    *proc.Process
-	gateway    *proc.Process
+	replicas   []*replica // at least one
 }
 
 // Run runs the demo until it is told (Once), until ctx ends, or until something
 // fails. It returns nil when it did what it was asked and leaves no process
 // behind.
 func Run(ctx context.Context, cfg Config) (err error) {
+	if cfg.Replicas > 1 && cfg.StoreURL == "" {
+		return errors.New("several gateways need a store that they can share: name a PostgreSQL database with --store URL")
+	}
 	d := &demo{cfg: cfg, story: newStory(cfg.Out), launcher: proc.NewLauncher()}
 	defer d.launcher.Close()
 	cleanup, err := d.openDir()
@@ -107,7 +113,7 @@ func (d *demo) openDir() (cleanup func(), err error) {
 		return nil, err
 	}
 	d.place = place(dir)
-	if d.ports, err = choosePorts(); err != nil {
+	if err := d.choosePorts(); err != nil {
 		return nil, err
 	}
 	return cleanup, d.place.prepare()
@@ -123,14 +129,16 @@ func (d *demo) start(ctx context.Context) (err error) {
 	if err := d.startBackend(ctx); err != nil {
 		return err
 	}
-	return d.startGateway(ctx)
+	return d.startGateways(ctx)
 }
 
 // serve waits for the end. The gateway's own end is none: whoever likes may
 // kill it and start it again.
 func (d *demo) serve(ctx context.Context) error {
 	d.story.chapter("Ready")
-	d.story.say("gateway   %s", d.gatewayURL())
+	for _, r := range d.replicas {
+		d.story.say("gateway   %s", r.url())
+	}
 	d.story.say("facts     %s", d.place.path("demo.json"))
 	d.story.say("try       agent-client --config %s chat --url %s --model %s \"What is a sluice?\"",
 		d.place.path("agent.yaml"), d.gatewayURL(), model)
@@ -148,10 +156,13 @@ func (d *demo) serve(ctx context.Context) error {
 // stop ends everything in reverse order.
 func (d *demo) stop() error {
 	var errs []error
-	for _, p := range []*proc.Process{d.gateway, d.backend} {
-		if p != nil {
-			errs = append(errs, p.Stop(stopGrace))
+	for _, r := range d.replicas {
+		if r.process != nil {
+			errs = append(errs, r.process.Stop(stopGrace))
 		}
+	}
+	if d.backend != nil {
+		errs = append(errs, d.backend.Stop(stopGrace))
 	}
 	if d.network != nil {
 		errs = append(errs, d.network.Stop())

@@ -27,12 +27,13 @@ func (p place) prepare() error {
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	stale, err := filepath.Glob(p.path("ledger.db*"))
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{"demo.json", "gateway.yaml", "agent.yaml", "gateway.log", "inference.log", "tokens"} {
-		stale = append(stale, p.path(name))
+	stale := []string{p.path("demo.json"), p.path("agent.yaml"), p.path("inference.log"), p.path("tokens")}
+	for _, pattern := range []string{"ledger.db*", "gateway*.yaml", "gateway*.log"} {
+		found, err := filepath.Glob(p.path(pattern))
+		if err != nil {
+			return err
+		}
+		stale = append(stale, found...)
 	}
 	for _, path := range stale {
 		if err := os.RemoveAll(path); err != nil {
@@ -109,8 +110,8 @@ type node struct {
 // writeSummary writes demo.json, the sign that the demo is ready.
 func (d *demo) writeSummary() error {
 	s := summary{
-		GatewayURL: d.gatewayURL(), GatewayURLs: []string{d.gatewayURL()}, GatewayConfig: d.place.path("gateway.yaml"),
-		AdminURL: "http://" + d.ports.admin, AdminToken: d.adminToken, Service: service, Model: model,
+		GatewayURL: d.gatewayURL(), GatewayConfig: d.config(d.replicas[0]),
+		AdminURL: d.adminURL(), AdminToken: d.adminToken, Service: service, Model: model,
 		AgentConfig: d.place.path("agent.yaml"), BackendURL: d.backendURL(),
 		LND: map[string]node{
 			"agent":   {d.network.Agent.GRPC, d.network.Agent.TLSCertPath, d.network.Agent.AdminMacaroonPath},
@@ -118,7 +119,11 @@ func (d *demo) writeSummary() error {
 		},
 		PIDs: d.network.Pids(),
 	}
-	s.PIDs["demo"], s.PIDs["gateway"], s.PIDs["backend"] = os.Getpid(), d.gateway.Pid(), d.backend.Pid()
+	s.PIDs["demo"], s.PIDs["backend"] = os.Getpid(), d.backend.Pid()
+	for _, r := range d.replicas {
+		s.GatewayURLs = append(s.GatewayURLs, r.url())
+		s.PIDs[r.name] = r.process.Pid()
+	}
 	content, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err

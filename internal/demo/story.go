@@ -198,7 +198,7 @@ func (d *demo) readBooks(ctx context.Context) (b books, err error) {
 		return b, err
 	}
 	b.gateway, b.agent = channel.Local, channel.Remote
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.ports.admin+"/admin/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.adminURL()+"/admin/status", nil)
 	if err != nil {
 		return b, err
 	}
@@ -227,7 +227,7 @@ func (d *demo) readBooks(ctx context.Context) (b books, err error) {
 // verify runs the operator's own check.
 func (d *demo) verify(ctx context.Context) error {
 	d.story.chapter("gateway verify-ledger")
-	out, err := exec.CommandContext(ctx, d.cfg.Gateway, "verify-ledger", "--config", d.place.path("gateway.yaml")).CombinedOutput()
+	out, err := exec.CommandContext(ctx, d.cfg.Gateway, "verify-ledger", "--config", d.config(d.replicas[0])).CombinedOutput()
 	d.story.Write(out)
 	if err != nil {
 		return fmt.Errorf("verify-ledger: %w", err)
