@@ -3,6 +3,7 @@ package metering
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"sluice/l402"
 )
@@ -10,11 +11,13 @@ import (
 // Report is the result of an audit.
 type Report struct {
 	Totals
-	Unbilled   l402.Msat `json:"unbilled_msat"`
-	OpenHolds  int64     `json:"open_holds"`
-	Budgets    int64     `json:"budgets"`
-	Mismatched int64     `json:"mismatched"` // how many; 0: all agrees
-	Mismatches []string  `json:"mismatches"` // the first maxMismatches of them
+	Unbilled    l402.Msat `json:"unbilled_msat"`
+	OpenHolds   int64     `json:"open_holds"`
+	Budgets     int64     `json:"budgets"`
+	Unclaimed   int64     `json:"unclaimed"`   // payments that arrived and were never presented
+	Unconfirmed int64     `json:"unconfirmed"` // payments presented over confirmWithin ago and never seen settled
+	Mismatched  int64     `json:"mismatched"`  // how many; 0: all agrees
+	Mismatches  []string  `json:"mismatches"`  // the first maxMismatches of them
 }
 
 // maxMismatches bounds the list of a report.
@@ -41,6 +44,13 @@ func (r *Reader) Audit(ctx context.Context) (Report, error) {
 		return Report{}, unavailable("audit", err)
 	}
 	a.finish()
+	for filter, count := range map[DepositFilter]*int64{
+		{Unclaimed: true}: &a.Unclaimed, {Unconfirmed: time.Now().Add(-confirmWithin)}: &a.Unconfirmed,
+	} {
+		if err := r.store.Deposits(ctx, filter, func(DepositRow) error { *count++; return nil }); err != nil {
+			return Report{}, unavailable("audit", err)
+		}
+	}
 	return a.Report, nil
 }
 

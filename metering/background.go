@@ -98,8 +98,10 @@ func (l *Ledger) sweepLoop(ctx context.Context) {
 		if l.writer.failing() || now.Before(quietUntil) || now.Before(reached) {
 			return
 		}
-		if _, err := l.Sweep(ctx); err != nil && ctx.Err() == nil {
-			l.log.Warn("sweep", "error", err)
+		for n, err := sweepChunk, error(nil); n == sweepChunk; {
+			if n, err = l.Sweep(ctx); err != nil && ctx.Err() == nil {
+				l.log.Warn("sweep", "error", err)
+			}
 		}
 	})
 }

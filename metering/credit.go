@@ -33,7 +33,7 @@ func (l *Ledger) Known(h l402.PaymentHash) bool { return l.known.hash(h) }
 // ErrAmount), so that one of them does not stop the stream. It waits for the
 // store as long as ctx allows.
 func (l *Ledger) CreditSettled(ctx context.Context, s Settled) (l402.Msat, error) {
-	if s.Account == (l402.TokenID{}) || s.Node == "" {
+	if s.Account == (l402.TokenID{}) || s.Node == "" || !storable(s.Node, maxName) {
 		return 0, fmt.Errorf("credit: %w: no account or node", ErrArgument)
 	}
 	op := &settledOp{s: s}
@@ -46,7 +46,7 @@ func (l *Ledger) CreditSettled(ctx context.Context, s Settled) (l402.Msat, error
 // AdvanceCursor moves a node's cursor to a settle index that needs no credit; a
 // lower one than stands changes nothing.
 func (l *Ledger) AdvanceCursor(ctx context.Context, node string, index uint64) error {
-	if node == "" {
+	if node == "" || !storable(node, maxName) {
 		return fmt.Errorf("advance cursor: %w: no node", ErrArgument)
 	}
 	return l.do(ctx, "advance cursor", &settledOp{s: Settled{Node: node, Index: index}}, true)
@@ -56,8 +56,8 @@ func (l *Ledger) AdvanceCursor(ctx context.Context, node string, index uint64) e
 // made if missing, with a reason for the books. Repeating an id changes
 // nothing. *InsufficientError when the account has less.
 func (l *Ledger) Adjust(ctx context.Context, id HoldID, account l402.TokenID, delta l402.Msat, reason string) error {
-	if id == (HoldID{}) || account == (l402.TokenID{}) || delta == 0 || len(reason) > 4*maxName {
-		return fmt.Errorf("adjust: %w: id, account and an amount are required, and a reason of at most %d bytes", ErrArgument, 4*maxName)
+	if id == (HoldID{}) || account == (l402.TokenID{}) || delta == 0 || !storable(reason, 4*maxName) {
+		return fmt.Errorf("adjust: %w: id, account and an amount are required, and a reason in text of at most %d bytes", ErrArgument, 4*maxName)
 	}
 	if !max(delta, -delta).Valid() {
 		return fmt.Errorf("adjust by %s: %w", delta, ErrAmount)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"sluice/l402"
@@ -120,9 +121,9 @@ func (h *Hold) end(s Settlement) (*task, error) {
 	if h.ending != nil {
 		return h.ending, nil
 	}
-	if len(s.Backend) > maxName {
-		s.Backend = s.Backend[:maxName]
-	}
+	// A name that a store cannot hold must not keep a settlement from happening.
+	s.Backend = strings.ToValidUTF8(strings.ReplaceAll(s.Backend[:min(len(s.Backend), maxName)], "\x00", ""), "")
+	s.DeliveredBytes = max(0, s.DeliveredBytes)
 	cost, clamped := costOf(h.r.Rates, &s.Usage)
 	s.ClampedUsage = s.ClampedUsage || clamped
 	op := &settleOp{id: h.r.ID, who: h.r.Account, ctx: contextOf(h.r), held: h.amount, cost: cost, s: s}

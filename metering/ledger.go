@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"sluice/l402"
 )
@@ -32,6 +34,10 @@ type Config struct {
 	Log *slog.Logger // nil: none
 }
 
+// confirmWithin is when a payment that the Lightning node did not report becomes
+// suspicious.
+const confirmWithin = 10 * time.Minute
+
 func (c Config) withDefaults() Config {
 	c.Lease = orDefault(c.Lease, 15*time.Second)
 	c.RenewEvery = orDefault(c.RenewEvery, c.Lease/3)
@@ -41,7 +47,7 @@ func (c Config) withDefaults() Config {
 	c.QueueLimit = orDefault(c.QueueLimit, 8192)
 	c.Patience = orDefault(c.Patience, 3*time.Second)
 	c.MaxBudgetsPerAccount = orDefault(c.MaxBudgetsPerAccount, 10_000)
-	c.ConfirmWithin = orDefault(c.ConfirmWithin, 10*time.Minute)
+	c.ConfirmWithin = orDefault(c.ConfirmWithin, confirmWithin)
 	c.KnownDeposits = orDefault(c.KnownDeposits, 65_536)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -105,6 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		defer close(l.writes)
 		l.writer.run(writing)
 	}()
+	l.loops.Go(func() { l.writer.watchLoop(looping) })
 	l.loops.Go(func() { l.renewLoop(looping) })
 	l.loops.Go(func() { l.sweepLoop(looping) })
 	l.loops.Go(func() { l.tidyLoop(looping) })
@@ -156,10 +163,10 @@ func (l *Ledger) BindKeys(ctx context.Context, fingerprints [][32]byte) error {
 		}
 		return add, nil
 	})
-	if err != nil {
+	if errors.Is(err, ErrForeignKeys) {
 		return fmt.Errorf("bind keys: %w", err)
 	}
-	return nil
+	return unavailable("bind keys", err)
 }
 
 // Reserve holds r.Amount on the account and on every budget of the chain, or
@@ -206,6 +213,12 @@ func (l *Ledger) firstCharge(ctx context.Context, dup *DuplicateError, hold Hold
 // maxName bounds the names stored with each charge, in bytes.
 const maxName = 256
 
+// storable reports whether every store can keep a text: PostgreSQL takes valid
+// UTF-8 without NUL only.
+func storable(s string, most int) bool {
+	return len(s) <= most && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
+}
+
 func (r *Reservation) validate() error {
 	switch {
 	case r.ID == (HoldID{}):
@@ -214,8 +227,8 @@ func (r *Reservation) validate() error {
 		return fmt.Errorf("%w: no account", ErrArgument)
 	case !r.Amount.Valid():
 		return fmt.Errorf("hold of %s: %w", r.Amount, ErrAmount)
-	case len(r.Service) > maxName || len(r.Model) > maxName:
-		return fmt.Errorf("%w: service or model name longer than %d bytes", ErrArgument, maxName)
+	case !storable(r.Service, maxName) || !storable(r.Model, maxName):
+		return fmt.Errorf("%w: service or model name is no text of at most %d bytes", ErrArgument, maxName)
 	case r.Epoch < 0 || r.Prompt < 0:
 		return fmt.Errorf("%w: negative epoch or prompt", ErrArgument)
 	case r.Deposit != nil && r.Deposit.Account != r.Account:

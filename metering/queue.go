@@ -21,8 +21,9 @@ type task struct {
 	done    chan struct{}
 	err     error // valid once done is closed
 	// Owned by the writer:
-	uncertain bool // an attempt ended without an answer
-	parked    bool // someone else had its rows locked
+	outcome   error // what the last attempt decided
+	uncertain bool  // an attempt ended without an answer
+	parked    bool  // someone else had its rows locked
 }
 
 const (

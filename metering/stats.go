@@ -65,7 +65,7 @@ func (l *Ledger) Stats() Stats {
 // committed takes note of a decision that now stands. It runs in the writer,
 // before the caller hears of it.
 func (l *Ledger) committed(t *task) {
-	if errors.Is(t.err, ErrForeignDeposit) {
+	if errors.Is(t.outcome, ErrForeignDeposit) {
 		l.stats.foreign.Add(1)
 		l.log.Error("a payment was presented for another account than it was credited to", "account", t.account().String())
 	}
@@ -76,7 +76,7 @@ func (l *Ledger) committed(t *task) {
 			l.known.add(*op.r.Deposit)
 		}
 	case *depositOp:
-		if t.err == nil {
+		if t.outcome == nil {
 			l.stats.credited.Add(int64(op.credited))
 			l.known.add(op.d)
 		}

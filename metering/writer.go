@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,10 +13,10 @@ import (
 
 // How the writer behaves when the store does not answer.
 const (
-	retryFirst   = 10 * time.Millisecond // back-off after the first failure, doubled each time
+	retryFirst   = 2 * time.Millisecond // back-off after the first failure, doubled each time
 	retryMost    = time.Second
-	attemptLimit = 10 * time.Second // for one attempt at a batch
-	parkFirst    = 25 * time.Millisecond
+	attemptLimit = 5 * time.Second // for one attempt at a batch
+	parkFirst    = 10 * time.Millisecond
 	parkMost     = time.Second
 	probeEvery   = 250 * time.Millisecond // whether the store is back, while nothing else asks it
 )
@@ -32,6 +33,11 @@ type writer struct {
 	failedSince atomic.Int64
 	// reachedAt is when the store began to answer, ns since 1970.
 	reachedAt atomic.Int64
+	// askedAt is when the attempt that runs began, ns since 1970; 0: none runs.
+	askedAt atomic.Int64
+
+	mu       sync.Mutex
+	inFlight []*task // in the attempt that runs
 }
 
 type parking struct {
@@ -46,8 +52,32 @@ func (w *writer) failing() bool { return w.failedSince.Load() != 0 }
 // away reports whether the store has not answered for so long that impatient
 // operations are refused at once.
 func (w *writer) away(now time.Time) bool {
-	since := w.failedSince.Load()
-	return since != 0 && now.UnixNano()-since > int64(w.ledger.cfg.Patience)
+	longAgo := now.Add(-w.ledger.cfg.Patience).UnixNano()
+	failed, asked := w.failedSince.Load(), w.askedAt.Load()
+	return failed != 0 && failed < longAgo || asked != 0 && asked < longAgo
+}
+
+// watchLoop refuses the impatient tasks that wait for a store that hangs. It
+// runs beside the writer, which hangs with it.
+func (w *writer) watchLoop(ctx context.Context) {
+	every(ctx, w.ledger.cfg.Patience/4, func() {
+		now := time.Now()
+		if !w.away(now) {
+			return
+		}
+		before := now.Add(-w.ledger.cfg.Patience)
+		late := w.ledger.queue.expire(before)
+		w.mu.Lock()
+		for _, t := range w.inFlight {
+			if !t.patient && t.since.Before(before) {
+				late = append(late, t)
+			}
+		}
+		w.mu.Unlock()
+		for _, t := range late {
+			t.finish(fmt.Errorf("%s: %w", t.name, ErrUnavailable))
+		}
+	})
 }
 
 // run works until the queue is closed and empty, or ctx ends.
@@ -184,6 +214,11 @@ func (w *writer) commit(ctx context.Context, tasks []*task) {
 func (w *writer) attempt(ctx context.Context, tasks []*task) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
 	defer cancel()
+	w.mu.Lock()
+	w.inFlight = append(w.inFlight[:0], tasks...)
+	w.mu.Unlock()
+	w.askedAt.Store(time.Now().UnixNano())
+	defer w.askedAt.Store(0)
 	b := &w.batch
 	b.reset()
 	for _, t := range tasks {
@@ -191,7 +226,7 @@ func (w *writer) attempt(ctx context.Context, tasks []*task) error {
 	}
 	return w.ledger.store.Apply(ctx, b, func() {
 		for _, t := range tasks {
-			t.err = t.apply(b)
+			t.outcome = t.apply(b)
 		}
 	})
 }
@@ -224,7 +259,7 @@ func (w *writer) live(tasks []*task) []*task {
 	kept := tasks[:0]
 	for _, t := range tasks {
 		switch {
-		case t.fate.Load() == abandoned:
+		case t.fate.Load() != waiting: // its caller has left, or was refused
 			w.undo(t)
 		case !t.patient && (w.failing() || t.parked) && t.since.Before(impatience):
 			w.fail([]*task{t}, fmt.Errorf("%s: %w", t.name, ErrUnavailable))
@@ -240,7 +275,7 @@ func (w *writer) answer(tasks []*task) {
 	w.ledger.stats.batch(len(tasks))
 	for _, t := range tasks {
 		w.ledger.committed(t)
-		if err := t.err; !t.finish(err) && err == nil {
+		if !t.finish(t.outcome) && t.outcome == nil {
 			t.uncertain = true // it took place, and its caller is gone
 			w.undo(t)
 		}

@@ -1,6 +1,7 @@
 -- The money ledger. Amounts are millisatoshi, times are microseconds since 1970
 -- (UTC). The CHECKs are a second line: the program decides, these refuse what
--- must never be.
+-- must never be. (No IN lists in them: SQLite builds a temporary table for each
+-- evaluation, which made an update of an account four times as slow.)
 
 CREATE TABLE meta (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
@@ -17,7 +18,7 @@ CREATE TABLE key_fingerprints (
 -- costliest part of a settlement.
 CREATE TABLE accounts (
     id          BLOB    PRIMARY KEY CHECK (length(id) = 32),
-    status      INTEGER NOT NULL DEFAULT 0 CHECK (status IN (0, 1, 2)), -- active, frozen, revoked
+    status      INTEGER NOT NULL DEFAULT 0 CHECK (status BETWEEN 0 AND 2), -- active, frozen, revoked
     available   INTEGER NOT NULL DEFAULT 0 CHECK (available >= 0),
     held        INTEGER NOT NULL DEFAULT 0 CHECK (held >= 0),
     deposited   INTEGER NOT NULL DEFAULT 0 CHECK (deposited >= 0),
@@ -62,14 +63,14 @@ CREATE TABLE charges (
     outcome     TEXT    NOT NULL,
     backend     TEXT    NOT NULL,
     usage       BLOB    NOT NULL,
-    clamped     INTEGER NOT NULL CHECK (clamped IN (0, 1)),
+    clamped     INTEGER NOT NULL CHECK (clamped BETWEEN 0 AND 1),
     delivered   INTEGER NOT NULL,
     amount      INTEGER NOT NULL,
     charged     INTEGER NOT NULL CHECK (charged >= 0),
     unbilled    INTEGER NOT NULL CHECK (unbilled >= 0),
     epoch       INTEGER NOT NULL,
     rates       BLOB    NOT NULL,
-    provisional INTEGER NOT NULL CHECK (provisional IN (0, 1)),
+    provisional INTEGER NOT NULL CHECK (provisional BETWEEN 0 AND 1),
     CHECK (charged <= amount)
 ) STRICT, WITHOUT ROWID;
 
@@ -100,7 +101,7 @@ CREATE TABLE adjustments (
 -- books: lightning, revenue, adjustments.
 CREATE TABLE transfers (
     seq    INTEGER PRIMARY KEY,
-    kind   INTEGER NOT NULL CHECK (kind IN (1, 2, 3, 4)), -- deposit, charge, reversal, adjustment
+    kind   INTEGER NOT NULL CHECK (kind BETWEEN 1 AND 4), -- deposit, charge, reversal, adjustment
     debit  BLOB    NOT NULL,
     credit BLOB    NOT NULL,
     amount INTEGER NOT NULL CHECK (amount > 0),
@@ -140,7 +141,7 @@ CREATE TABLE idempotency_keys (
     key     BLOB    NOT NULL CHECK (length(key) = 32),
     body    BLOB    NOT NULL CHECK (length(body) = 32),
     hold    BLOB    NOT NULL CHECK (length(hold) = 16),
-    charged INTEGER NOT NULL CHECK (charged IN (0, 1)),
+    charged INTEGER NOT NULL CHECK (charged BETWEEN 0 AND 1),
     expires INTEGER NOT NULL,
     PRIMARY KEY (account, key)
 ) STRICT, WITHOUT ROWID;

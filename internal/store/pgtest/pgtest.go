@@ -21,7 +21,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -136,6 +135,9 @@ type Server struct {
 func (s *Server) URL(database string) string {
 	return "postgres:///" + database + "?" + url.Values{"host": {s.dir}, "user": {"postgres"}}.Encode()
 }
+
+// Fresh makes an empty database for one test and returns its URL.
+func (s *Server) Fresh(t testing.TB) string { return create(t, s.URL("postgres")) }
 
 // Pid is the server's process.
 func (s *Server) Pid() int { return s.process.Process.Pid }
@@ -274,22 +276,6 @@ func (s *Server) ready() error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// startTied starts a process that ends when this one does, even by kill -9. The
-// kernel ties it to the thread that made it, so that thread is kept.
-func startTied(cmd *exec.Cmd, who *syscall.Credential) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who, Pdeathsig: syscall.SIGQUIT, Setpgid: true}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			select {} // for as long as this process lives
-		}
-	}()
-	return <-started
 }
 
 // output keeps the end of what the server says.

@@ -162,6 +162,10 @@ func migrateLocked(ctx context.Context, c *pgx.Conn) error {
 type schema struct{ c *pgx.Conn }
 
 func (s schema) Version(ctx context.Context) (v int, err error) {
+	var made bool
+	if err := s.c.QueryRow(ctx, "SELECT to_regclass('schema_versions') IS NOT NULL").Scan(&made); err != nil || !made {
+		return 0, err
+	}
 	err = s.c.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM schema_versions").Scan(&v)
 	return v, err
 }

@@ -24,3 +24,10 @@ func TestStore(t *testing.T) {
 	pgtest.Start(t) // one server for all of them
 	storetest.Run(t, func(t *testing.T) metering.Store { return open(t, pgtest.Start(t)) })
 }
+
+func BenchmarkStore(b *testing.B) {
+	server := pgtest.New(b, true)
+	storetest.Bench(b, func(b *testing.B) metering.Store {
+		return open(b, server.Fresh(b))
+	})
+}

@@ -62,7 +62,8 @@ func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget
 		}, `SELECT `+accountColumns+` FROM accounts WHERE id = $1`, id[:])
 	}
 	if len(budgets) == 0 {
-		return a, nil, found, account(d.pool)
+		err = account(d.pool)
+		return a, nil, found, err
 	}
 	ids := make([][]byte, len(budgets))
 	for i := range budgets {

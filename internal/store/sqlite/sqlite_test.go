@@ -25,3 +25,9 @@ func TestStore(t *testing.T) {
 		return open(t, filepath.Join(t.TempDir(), "ledger.db"))
 	})
 }
+
+func BenchmarkStore(b *testing.B) {
+	storetest.Bench(b, func(b *testing.B) metering.Store {
+		return open(b, filepath.Join(b.TempDir(), "ledger.db"))
+	})
+}

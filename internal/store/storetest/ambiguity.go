@@ -174,11 +174,18 @@ func testStoreAway(e *env) {
 			return err == nil && b.Held == 400
 		})
 	}
+	// With nothing left to do, the ledger looks by itself whether the store is back.
+	e.store.breakdown(early)
+	_, err := l.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: 0})
+	e.refused(err, metering.ErrUnavailable)
+	e.store.heal()
+	e.eventually("recovery", func() bool { return !l.Stats().Failing })
+
 	// A settlement outlasts its caller's patience, and the store's absence.
 	e.store.breakdown(early)
 	brief, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	_, err := h.Settle(brief, calls(120))
+	_, err = h.Settle(brief, calls(120))
 	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
 		e.Errorf("settle without a store: %v", err)
 	}
@@ -198,6 +205,44 @@ func testStoreAway(e *env) {
 	if err := l.Ready(ctx(e.T)); err != nil {
 		e.Error(err)
 	}
+}
+
+// testStoreHangs: the store neither answers nor fails.
+func testStoreHangs(e *env) {
+	l := e.open(metering.Config{Patience: 100 * time.Millisecond})
+	id := e.account(1000)
+	release, entered := make(chan struct{}), make(chan struct{}, 100)
+	e.store.gate(entered, release)
+	errs := make(chan error, 10)
+	for range cap(errs) { // one with the store, the others behind it
+		go func() {
+			_, err := l.Reserve(ctx(e.T), reservation(id, 10))
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		e.refused(<-errs, metering.ErrUnavailable)
+	}
+	began := time.Now()
+	_, err := l.Reserve(ctx(e.T), reservation(id, 10))
+	e.refused(err, metering.ErrUnavailable)
+	if took := time.Since(began); took > time.Second {
+		e.Errorf("refused after %s", took)
+	}
+	close(release)
+	e.store.gate(nil, nil)
+	e.eventually("recovery", func() bool {
+		h, err := l.Reserve(ctx(e.T), reservation(id, 10))
+		if err == nil {
+			e.settle(h, 10)
+		}
+		return err == nil
+	})
+	e.eventually("release", func() bool {
+		b, err := e.ledger.Balance(ctx(e.T), id, nil)
+		return err == nil && b.Held == 0
+	})
+	e.balance(id, 990, 0, 10)
 }
 
 // testCallerGone: a hold made for a caller who does not wait is released.
@@ -280,13 +325,9 @@ func testLockedRow(e *env) {
 		})
 		return how
 	})
-	first, second := make(chan error, 1), make(chan error, 1)
+	first := make(chan error, 1)
 	go func() { first <- h.Extend(ctx(e.T), 300) }()
 	e.eventually("conflict", func() bool { return e.ledger.Stats().Conflicts > 0 })
-	go func() {
-		_, err := h.Settle(ctx(e.T), calls(250))
-		second <- err
-	}()
 	parallel(100, func(i int) {
 		if i%10 == 0 {
 			_, err := e.ledger.Reserve(ctx(e.T), reservation(poison, 10))
@@ -301,8 +342,12 @@ func testLockedRow(e *env) {
 		e.Errorf("an operation on a locked row was answered: %v", err)
 	default:
 	}
+	e.eventually("longer pauses", func() bool { return e.ledger.Stats().Conflicts > 5 })
 	e.store.heal()
-	if err := errors.Join(<-first, <-second); err != nil {
+	// What arrives now waits behind what waits already: before the extension, the
+	// settlement would find a hold of 100 only.
+	e.settle(h, 250)
+	if err := <-first; err != nil {
 		e.Error(err)
 	}
 	e.balance(stuck, 750, 0, 250)

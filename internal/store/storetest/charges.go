@@ -64,6 +64,10 @@ func testRefusals(e *env) {
 	bad.Model = strings.Repeat("m", 1000)
 	_, err = e.ledger.Reserve(ctx(e.T), bad)
 	e.refused(err, metering.ErrArgument)
+	bad = reservation(id, 1)
+	bad.Model = "a\x00b"
+	_, err = e.ledger.Reserve(ctx(e.T), bad)
+	e.refused(err, metering.ErrArgument)
 	e.balance(id, 40, 60, 0)
 }
 
@@ -132,7 +136,13 @@ func testImpossibleUsage(e *env) {
 	if err != nil || entry.Charged != 400 {
 		e.Errorf("absurd count: %+v, %v", entry, err)
 	}
-	e.balance(id, 570, 0, 430)
+	h = e.reserve(id, 100)
+	s = calls(1)
+	s.Backend, s.DeliveredBytes = "b\xff\x00\xc3"+strings.Repeat("é", 400), -1 // what no store takes
+	if entry, err = h.Settle(ctx(e.T), s); err != nil || entry.Charged != 1 {
+		e.Errorf("strange name: %+v, %v", entry, err)
+	}
+	e.balance(id, 569, 0, 431)
 	if got := e.ledger.Stats().Clamped; got != 2 {
 		e.Errorf("clamped: %d", got)
 	}

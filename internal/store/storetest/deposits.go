@@ -177,6 +177,9 @@ func testDepositLists(e *env) {
 	if list, err = e.ledger.Unconfirmed(ctx(e.T), 30_000*time.Hour, 10); err != nil || len(list) != 0 {
 		e.Errorf("unconfirmed since the beginning: %+v, %v", list, err)
 	}
+	if r := e.audit(); r.Unclaimed != 1 || r.Unconfirmed != 1 {
+		e.Errorf("report: %+v", r)
+	}
 	n := 0
 	if err := e.ledger.EachDeposit(ctx(e.T), func(metering.DepositRow) error { n++; return nil }); err != nil || n != 3 {
 		e.Errorf("%d deposits, %v", n, err)

@@ -56,6 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"Crash", testCrash},
 		{"Ambiguity", testAmbiguity},
 		{"StoreAway", testStoreAway},
+		{"StoreHangs", testStoreHangs},
 		{"CallerGone", testCallerGone},
 		{"FullQueue", testFullQueue},
 		{"LockedRow", testLockedRow},

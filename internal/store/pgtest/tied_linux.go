@@ -1,0 +1,23 @@
+package pgtest
+
+import (
+	"os/exec"
+	"runtime"
+	"syscall"
+)
+
+// startTied starts a process that ends when this one does, even by kill -9. The
+// kernel ties it to the thread that made it, so that thread is kept.
+func startTied(cmd *exec.Cmd, who *syscall.Credential) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who, Pdeathsig: syscall.SIGQUIT, Setpgid: true}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			select {} // for as long as this process lives
+		}
+	}()
+	return <-started
+}

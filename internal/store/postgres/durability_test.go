@@ -1,0 +1,37 @@
+package postgres
+
+import (
+	"context"
+	"testing"
+
+	"sluice/internal/store/pgtest"
+	"sluice/metering"
+)
+
+// TestSynchronousCommit: what each kind of batch asks of the server, also of one
+// that is set to answer before it has written.
+func TestSynchronousCommit(t *testing.T) {
+	ctx := context.Background()
+	d, err := Open(ctx, pgtest.Start(t)+"&options=-csynchronous_commit%3Doff")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for durable, want := range map[bool]string{true: "on", false: "off"} {
+		conn, err := d.pool.Acquire(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := load(ctx, conn.Conn(), &metering.Batch{Durable: durable}); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.QueryRow(ctx, "SHOW synchronous_commit").Scan(&got); err != nil || got != want {
+			t.Errorf("durable %v: synchronous_commit is %s, want %s (%v)", durable, got, want, err)
+		}
+		if _, err := conn.Exec(ctx, "rollback"); err != nil {
+			t.Error(err)
+		}
+		conn.Release()
+	}
+}

@@ -1,0 +1,97 @@
+package metering
+
+import (
+	"bytes"
+	"math"
+	"reflect"
+	"testing"
+
+	"sluice/l402"
+	"sluice/pricing"
+)
+
+func contexts() []*holdContext {
+	return []*holdContext{
+		{},
+		{service: "inference", model: "m", epoch: 3, prompt: 2000, rates: pricing.Rates{InputMsatPerMtok: 150_000, OutputMsatPerMtok: 600_000}},
+		{budgets: []l402.Budget{{ID: [32]byte{1}, Limit: 5}, {ID: [32]byte{2}, Limit: l402.MaxMsat}}, chain: l402.ChainID{2},
+			epoch: math.MaxInt64, rates: pricing.Rates{SecondMsat: pricing.MaxRate},
+			idempotency: &Idempotency{Key: [32]byte{3}, Body: [32]byte{4}}},
+	}
+}
+
+func TestContextRoundTrip(t *testing.T) {
+	for _, c := range contexts() {
+		b := appendContext(nil, c)
+		got, err := readContext(b)
+		if err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%+v: got %+v, %v", c, got, err)
+		}
+		for n := range len(b) {
+			// A part that ends early is refused, except where only rates of zero lack.
+			if got, err := readContext(b[:n]); err == nil && got.rates == c.rates && n < len(b) {
+				t.Errorf("read from %d of %d bytes", n, len(b))
+			}
+		}
+		if _, err := readContext(append(b, bytes.Repeat([]byte{1}, 10)...)); err == nil {
+			t.Error("trailing bytes were accepted")
+		}
+	}
+}
+
+func TestNumbersRoundTrip(t *testing.T) {
+	for _, u := range []pricing.Usage{{}, {OutputTokens: 32}, {InputTokens: 20, GPUMicros: math.MaxInt64}} {
+		if got, err := readUsage(appendUsage(nil, u)); err != nil || got != u {
+			t.Errorf("%+v: got %+v, %v", u, got, err)
+		}
+	}
+	for _, r := range []pricing.Rates{{}, {CallMsat: 1}, {InputMsatPerMtok: 1, SecondMsat: pricing.MaxRate}} {
+		if got, err := readRates(appendRates(nil, r)); err != nil || got != r {
+			t.Errorf("%+v: got %+v, %v", r, got, err)
+		}
+	}
+	for _, bad := range [][]byte{nil, {0}, {2, 1}, {1, 0x80}, {1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, {1, 1, 1, 1, 1, 1, 1, 1, 1}} {
+		if u, err := readUsage(bad); err == nil {
+			t.Errorf("% x was read as %+v", bad, u)
+		}
+	}
+}
+
+func FuzzReadContext(f *testing.F) {
+	for _, c := range contexts() {
+		f.Add(appendContext(nil, c))
+	}
+	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := readContext(b)
+		if err != nil {
+			return
+		}
+		again, err := readContext(appendContext(nil, c))
+		if err != nil || !reflect.DeepEqual(again, c) {
+			t.Fatalf("%+v became %+v, %v", c, again, err)
+		}
+	})
+}
+
+func FuzzReadUsage(f *testing.F) {
+	f.Add(appendUsage(nil, pricing.Usage{InputTokens: 20, OutputTokens: 32}))
+	f.Add([]byte{1, 0x80, 0x01})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		u, err := readUsage(b)
+		if err != nil {
+			return
+		}
+		if again, err := readUsage(appendUsage(nil, u)); err != nil || again != u || u != nonNegativeCounts(u) {
+			t.Fatalf("%+v became %+v, %v", u, again, err)
+		}
+	})
+}
+
+// nonNegativeCounts is nonNegative without the bound on cached tokens.
+func nonNegativeCounts(u pricing.Usage) pricing.Usage {
+	cached := u.CachedInputTokens
+	u = nonNegative(u)
+	u.CachedInputTokens = max(0, cached)
+	return u
+}
