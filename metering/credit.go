@@ -23,9 +23,9 @@ func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
 	return op.credited, nil
 }
 
-// Known reports whether this process knows the payment as presented and
-// credited.
-func (l *Ledger) Known(h l402.PaymentHash) bool { return l.known.hash(h) }
+// Known reports whether this process knows the payment as credited: presented
+// here, or seen settled.
+func (l *Ledger) Known(h l402.PaymentHash) bool { return l.known.hash(h) || l.paid.hash(h) }
 
 // CreditSettled credits a payment that the Lightning node reported, and moves
 // the node's cursor in the same transaction. It returns what this call added.

@@ -64,7 +64,8 @@ func (o *settledOp) need(b *Batch, again bool) {
 func (o *settledOp) apply(b *Batch) error {
 	// The cursor first: an invoice that cannot be credited must not stop the
 	// stream for ever.
-	if c := b.Cursors.get(o.s.Node); c == nil || c.Index < o.s.Index {
+	// Index 0 moves nothing: it says that lnd did not replay in order.
+	if c := b.Cursors.get(o.s.Node); o.s.Index > 0 && (c == nil || c.Index < o.s.Index) {
 		b.Cursors.put(o.s.Node, CursorRow{Node: o.s.Node, Index: o.s.Index})
 	}
 	if o.s.Account == (l402.TokenID{}) {

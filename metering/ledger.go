@@ -70,7 +70,8 @@ type Ledger struct {
 	log    *slog.Logger
 	queue  *queue
 	writer *writer
-	known  *knownDeposits
+	known  *knownDeposits // presented
+	paid   *knownDeposits // seen settled
 	stats  counters
 
 	mu   sync.Mutex
@@ -99,7 +100,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l := &Ledger{Reader: reader, cfg: cfg, store: cfg.Store, log: cfg.Log, queue: newQueue(cfg.QueueLimit),
-		known: newKnownDeposits(cfg.KnownDeposits), open: make(map[HoldID]*Hold), writes: make(chan struct{})}
+		known: newKnownDeposits(cfg.KnownDeposits), paid: newKnownDeposits(cfg.KnownDeposits), open: make(map[HoldID]*Hold), writes: make(chan struct{})}
 	l.writer = &writer{ledger: l, parked: make(map[l402.TokenID]*parking)}
 	l.writer.batch.rules = rules{lease: cfg.Lease, lateSettle: cfg.LateSettle, maxBudgets: int64(cfg.MaxBudgetsPerAccount)}
 	l.writer.reachedAt.Store(time.Now().UnixNano())

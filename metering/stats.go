@@ -82,6 +82,9 @@ func (l *Ledger) committed(t *task) {
 		}
 	case *settledOp:
 		l.stats.credited.Add(int64(op.credited))
+		if t.outcome == nil && op.s.Account != (l402.TokenID{}) {
+			l.paid.add(op.s.Deposit)
+		}
 	case *extendOp:
 		if op.remade {
 			l.stats.lost.Add(1)
