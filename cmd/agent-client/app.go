@@ -37,6 +37,7 @@ type app struct {
 }
 
 // command is one subcommand; name is one or two words.
+// The first line of does is its summary.
 type command struct {
 	name, args, does string
 	run              func(*app, context.Context, command, []string) error
@@ -51,6 +52,8 @@ func commands() []command {
 		{"topup", "[--url URL] AMOUNT_MSAT", "buy more credit for the stored token", (*app).topup},
 		{"tokens list", "", "stored tokens", (*app).tokensList},
 		{"tokens show", "[--reveal] [ID]", "one stored token, its caveats and deposits", (*app).tokensShow},
+		{"tokens delegate", "[flags] [ID]", "a copy that can do less, for another agent" + delegateHelp, (*app).tokensDelegate},
+		{"tokens import", "[--url URL] FILE|-", "store a delegated token" + importHelp, (*app).tokensImport},
 		{"wallet balance", "", "money in the node's channels", (*app).walletBalance},
 		{"wallet pay", "[flags] INVOICE", "pay an invoice, at most once", (*app).walletPay},
 		{"wallet invoice", "[--memo TEXT] AMOUNT_MSAT", "make an invoice", (*app).walletInvoice},
@@ -97,7 +100,8 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 func (a *app) overview(w io.Writer) {
 	fmt.Fprintf(w, "agent-client buys calls from an L402 gateway.\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  agent-client %-44s %s\n", c.name+" "+c.args, c.does)
+		summary, _, _ := strings.Cut(c.does, "\n")
+		fmt.Fprintf(w, "  agent-client %-44s %s\n", c.name+" "+c.args, summary)
 	}
 	fmt.Fprintf(w, `
 Every command takes --config FILE (default $%sCONFIG or ~/.agent-client/config.yaml),
@@ -184,6 +188,8 @@ func classify(err error) (int, string) {
 		return exitPayment, "payment_in_flight"
 	case errors.As(err, &payment):
 		return exitPayment, "payment_failed"
+	case errors.Is(err, client.ErrDelegated):
+		return exitFailed, "delegated_token"
 	case errors.As(err, &status) && status.Status == http.StatusPreconditionFailed:
 		return exitBudget, "cost_above_maximum"
 	case errors.As(err, &status):
@@ -197,7 +203,10 @@ func classify(err error) (int, string) {
 func (a *app) report(err error) {
 	fmt.Fprintf(a.stderr, "agent-client: %v\n", err)
 	var budget *client.BudgetError
-	if errors.As(err, &budget) {
+	switch {
+	case errors.As(err, &budget) && budget.Reason != "":
+		fmt.Fprintln(a.stderr, "agent-client: buy_beyond_delegation: true in the configuration allows it, within the caps")
+	case errors.As(err, &budget):
 		fmt.Fprintln(a.stderr, "agent-client: the caps are caps.per_request and caps.total of the configuration")
 	}
 	var done *answered
@@ -263,6 +272,7 @@ func (a *app) buyer(cfg *config) (*client.Client, error) {
 		MaxPerRequest: cfg.Caps.PerRequest, MaxTotal: cfg.Caps.Total,
 		MaxFee:         client.Fee{Base: cfg.Caps.FeeBase, PPM: cfg.Caps.FeePPM},
 		PaymentTimeout: cfg.PaymentTimeout, Log: a.log(),
+		BuyBeyondDelegation: cfg.BuyBeyondDelegation,
 	})
 }
 

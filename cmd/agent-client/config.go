@@ -34,7 +34,8 @@ type config struct {
 		PerRequest, Total, FeeBase l402.Msat
 		FeePPM                     int64
 	}
-	PaymentTimeout time.Duration
+	BuyBeyondDelegation bool
+	PaymentTimeout      time.Duration
 }
 
 // keys is the only list of keys: path to setter. dir is where relative paths
@@ -50,17 +51,18 @@ func (c *config) keys(dir, home string) map[string]func(string) error {
 		return func(s string) (err error) { *dst, err = parseAmount(s); return err }
 	}
 	return map[string]func(string) error{
-		"network":          func(s string) (err error) { c.Network, err = client.ParseNetwork(s); return err },
-		"gateway_url":      func(s string) (err error) { c.GatewayURL, err = parseGateway(s); return err },
-		"tokens_dir":       path(&c.TokensDir),
-		"lnd.grpc":         text(&c.LND.GRPC),
-		"lnd.tls_cert":     path(&c.LND.TLSCert),
-		"lnd.macaroon":     path(&c.LND.Macaroon),
-		"caps.per_request": money(&c.Caps.PerRequest),
-		"caps.total":       money(&c.Caps.Total),
-		"caps.fee_base":    money(&c.Caps.FeeBase),
-		"caps.fee_ppm":     func(s string) (err error) { c.Caps.FeePPM, err = parsePPM(s); return err },
-		"payment_timeout":  func(s string) (err error) { c.PaymentTimeout, err = parseTimeout(s); return err },
+		"network":               func(s string) (err error) { c.Network, err = client.ParseNetwork(s); return err },
+		"gateway_url":           func(s string) (err error) { c.GatewayURL, err = parseGateway(s); return err },
+		"tokens_dir":            path(&c.TokensDir),
+		"lnd.grpc":              text(&c.LND.GRPC),
+		"lnd.tls_cert":          path(&c.LND.TLSCert),
+		"lnd.macaroon":          path(&c.LND.Macaroon),
+		"caps.per_request":      money(&c.Caps.PerRequest),
+		"caps.total":            money(&c.Caps.Total),
+		"caps.fee_base":         money(&c.Caps.FeeBase),
+		"caps.fee_ppm":          func(s string) (err error) { c.Caps.FeePPM, err = parsePPM(s); return err },
+		"buy_beyond_delegation": func(s string) (err error) { c.BuyBeyondDelegation, err = parseBool(s); return err },
+		"payment_timeout":       func(s string) (err error) { c.PaymentTimeout, err = parseTimeout(s); return err },
 	}
 }
 
@@ -195,6 +197,13 @@ func parsePPM(s string) (int64, error) {
 		return 0, fmt.Errorf("want 0 to 1000000 millionths of the amount, got %q", clip(s))
 	}
 	return n, nil
+}
+
+func parseBool(s string) (bool, error) {
+	if s != "true" && s != "false" {
+		return false, fmt.Errorf("want true or false, got %q", clip(s))
+	}
+	return s == "true", nil
 }
 
 func parseTimeout(s string) (time.Duration, error) {

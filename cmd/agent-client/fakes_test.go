@@ -51,6 +51,7 @@ type world struct {
 	balances  map[l402.TokenID]l402.Msat
 	deposited map[l402.TokenID]l402.Msat
 	credited  map[l402.PaymentHash]bool
+	spent     map[l402.ChainID]l402.Msat
 }
 
 const (
@@ -73,6 +74,7 @@ func newWorld() (*world, error) {
 		preimages: map[l402.PaymentHash]l402.Preimage{}, amounts: map[l402.PaymentHash]l402.Msat{},
 		payments: map[l402.PaymentHash]lnrpc.Payment_PaymentStatus{}, balances: map[l402.TokenID]l402.Msat{},
 		deposited: map[l402.TokenID]l402.Msat{}, credited: map[l402.PaymentHash]bool{},
+		spent: map[l402.ChainID]l402.Msat{},
 	}, err
 }
 
@@ -163,19 +165,26 @@ func (w *world) sell(rw http.ResponseWriter, r *http.Request, t *l402.Token, bod
 		problem(rw, http.StatusPreconditionFailed, map[string]any{"title": "Cost above maximum", "detail": "it may cost 1500 msat"})
 		return
 	}
-	if t == nil || w.balances[t.ID] < price {
+	if t != nil {
+		if err := t.Authorize("inference", time.Now()); err != nil {
+			problem(rw, http.StatusForbidden, map[string]any{"title": "Forbidden", "detail": err.Error()})
+			return
+		}
+	}
+	if left := w.left(t); left < price {
 		account, ask := l402.NewTokenID(), minimum
-		if t != nil {
+		if t != nil && !t.Attenuated {
 			account = t.ID
 		}
 		if wish, err := l402.ParseMsat(r.Header.Get("L402-Deposit-Msat")); err == nil {
 			ask = max(ask, wish)
 		}
-		w.demand(rw, account, &chaincfg.RegressionNetParams, ask)
+		w.demand(rw, account, &chaincfg.RegressionNetParams, ask, "type", "urn:sluice:problem:insufficient-balance", "required_msat", price, "balance_msat", left)
 		return
 	}
 	w.balances[t.ID] -= price
-	left := w.balances[t.ID]
+	w.spent[t.Chain] += price
+	left := w.left(t)
 	rw.Header().Set("L402-Request-Id", "11111111-2222-3333-4444-555555555555")
 	if r.URL.Path == "/v1/chat/completions" {
 		chatAnswer(rw, body, left)
@@ -213,14 +222,31 @@ func chatAnswer(rw http.ResponseWriter, body []byte, left l402.Msat) {
 	}
 }
 
-func (w *world) demand(rw http.ResponseWriter, account l402.TokenID, params *chaincfg.Params, amount l402.Msat) {
+// left is what a token may still spend.
+func (w *world) left(t *l402.Token) l402.Msat {
+	if t == nil {
+		return 0
+	}
+	left := w.balances[t.ID]
+	if n := len(t.Budgets); n > 0 {
+		left = min(left, t.Budgets[n-1].Limit-w.spent[t.Chain])
+	}
+	return left
+}
+
+// demand answers with a challenge; members of the problem come in pairs.
+func (w *world) demand(rw http.ResponseWriter, account l402.TokenID, params *chaincfg.Params, amount l402.Msat, members ...any) {
 	invoice, hash := w.invoice(params, amount, time.Now())
 	m, err := w.ring.Mint(l402.MintParams{Service: "inference", PaymentHash: hash, TokenID: account, Deposit: amount, ValidUntil: time.Now().Add(time.Hour)})
 	if err != nil {
 		panic(err)
 	}
 	rw.Header().Set("WWW-Authenticate", l402.FormatChallenge(m, invoice))
-	problem(rw, http.StatusPaymentRequired, map[string]any{"title": "Payment Required", "amount_msat": amount, "payment_hash": hash.String()})
+	all := map[string]any{"title": "Payment Required", "amount_msat": amount, "payment_hash": hash.String()}
+	for i := 0; i < len(members); i += 2 {
+		all[members[i].(string)] = members[i+1]
+	}
+	problem(rw, http.StatusPaymentRequired, all)
 }
 
 func problem(rw http.ResponseWriter, status int, members map[string]any) {

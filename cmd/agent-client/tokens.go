@@ -46,9 +46,9 @@ func (a *app) tokensList(_ context.Context, c command, args []string) error {
 		return a.print(tokens)
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TOKEN ID\tORIGIN\tSERVICE\tDEPOSITS\tSPENT\tNEWEST DEPOSIT")
+	fmt.Fprintln(w, "TOKEN ID\tORIGIN\tSERVICE\tDEPOSITS\tSPENT\tNEWEST")
 	for _, t := range tokens {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", t.ID, t.Origin, t.Service, len(t.Deposits), t.Spent, t.UpdatedAt.Format(time.RFC3339))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", t.Name(), t.Origin, t.Service, len(t.Deposits), t.Spent, t.UpdatedAt.Format(time.RFC3339))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write the result: %w", err)
@@ -84,9 +84,12 @@ func (a *app) tokensShow(_ context.Context, c command, args []string) error {
 		return a.tokenJSON(t, conditions, reveal)
 	}
 	err = a.say("token id      %s\norigin        %s\nservice       %s\npayment hash  %s\nspent         %s",
-		t.ID, t.Origin, t.Service, t.PaymentHash, t.Spent)
+		t.Name(), t.Origin, t.Service, t.PaymentHash, t.Spent)
 	if err == nil && !t.ValidUntil.IsZero() {
 		err = a.say("valid until   %s", t.ValidUntil.Format(time.RFC3339))
+	}
+	if err == nil && t.Attenuated {
+		err = a.say("delegated     a part of account %s", t.ID)
 	}
 	for _, caveat := range conditions {
 		if err == nil {
@@ -132,7 +135,10 @@ func choose(tokens []client.Token, args []string) (client.Token, error) {
 	}
 	var found []client.Token
 	for _, t := range tokens {
-		if strings.HasPrefix(t.ID.String(), prefix) {
+		if t.Name() == prefix { // the names of its parts begin with it
+			return t, nil
+		}
+		if strings.HasPrefix(t.Name(), prefix) {
 			found = append(found, t)
 		}
 	}

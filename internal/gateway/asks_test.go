@@ -284,7 +284,8 @@ func dataLines(stream []byte) []string {
 	return lines
 }
 
-// readEvents reads n events that carry data and returns what was read.
+// readEvents reads at least n events that carry data and returns all that was
+// read.
 func readEvents(t testing.TB, body io.Reader, n int) []byte {
 	t.Helper()
 	var got bytes.Buffer
@@ -299,6 +300,12 @@ func readEvents(t testing.TB, body io.Reader, n int) []byte {
 			n--
 		}
 	}
+	// What came along in the same read belongs to the caller as well.
+	rest, err := reader.Peek(reader.Buffered())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Write(rest)
 	return got.Bytes()
 }
 

@@ -18,6 +18,10 @@ import (
 // request buys one.
 var ErrNoToken = errors.New("no token stored for this gateway: make a paid request first")
 
+// ErrDelegated reports that the newest token of a gateway is a delegated part
+// of an account, which only a holder of the whole account can top up.
+var ErrDelegated = errors.New("the token for this gateway is a delegated part of an account: only who delegated it can top the account up, or delegate more")
+
 // StatusError is an answer of a gateway other than the one asked for. Its
 // members come from the problem document, where there is one.
 type StatusError struct {
@@ -106,7 +110,7 @@ func (c *Client) Quote(ctx context.Context, base string, v url.Values) (json.Raw
 // satoshis and to its minimum, within the caps. When an earlier purchase was in
 // doubt and turns out to have succeeded, that one is the top-up and nothing is
 // paid: else a repeated command would pay twice. Errors: ErrNoToken,
-// *StatusError and those of RoundTrip.
+// ErrDelegated, *StatusError and those of RoundTrip.
 func (c *Client) TopUp(ctx context.Context, base string, amount l402.Msat) (Purchase, Balance, error) {
 	origin, err := Origin(base)
 	if err != nil {
@@ -140,6 +144,9 @@ func (c *Client) topUp(ctx context.Context, base, origin string, amount l402.Msa
 	t, ok := pick(tokens, origin, "")
 	if !ok {
 		return Token{}, ErrNoToken
+	}
+	if t.Attenuated {
+		return Token{}, ErrDelegated
 	}
 	for _, b := range bought {
 		if b.ID == t.ID {

@@ -41,6 +41,12 @@ type Config struct {
 	// be sent again; bodies with GetBody are not kept. Default 16 MiB.
 	MaxBody int64
 
+	// BuyBeyondDelegation lets a 402 open an account of one's own where the
+	// newest token is a delegated one (Token.Attenuated). The new token then
+	// comes first; the delegated one stays in the store. By default such a 402
+	// ends in a *BudgetError, and nothing is bought.
+	BuyBeyondDelegation bool
+
 	Base http.RoundTripper // default http.DefaultTransport
 	Log  *slog.Logger      // default: nothing is logged
 	Now  func() time.Time  // default time.Now
@@ -98,7 +104,7 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if hasCredential(req.Header) || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
 		return c.cfg.Base.RoundTrip(req)
 	}
-	t := &trip{c: c, req: req, size: req.ContentLength, origin: originOf(req.URL), tried: map[l402.PaymentHash]bool{}}
+	t := &trip{c: c, req: req, size: req.ContentLength, origin: originOf(req.URL), tried: map[[32]byte]bool{}}
 	if err := t.keepBody(); err != nil {
 		return nil, err
 	}
@@ -112,7 +118,7 @@ type trip struct {
 	body   func() (io.ReadCloser, error) // nil: no body; ErrBodyTooLarge on the second call if it was not kept
 	size   int64                         // of the body, as http.Request.ContentLength
 	origin string
-	tried  map[l402.PaymentHash]bool // credentials sent so far
+	tried  map[[32]byte]bool // digests of the credentials sent so far
 }
 
 // retryGrace is how long the others that wait for a purchase let the payer go
@@ -171,7 +177,7 @@ func (t *trip) send(token Token, have bool) (*http.Response, error) {
 	}
 	if have {
 		r.Header.Set("Authorization", token.Authorization())
-		t.tried[token.PaymentHash] = true
+		t.tried[token.digest()] = true
 	} else if r.Header.Get("L402-Client-Nonce") == "" {
 		// Lets concurrent first requests of this process share one invoice.
 		r.Header.Set("L402-Client-Nonce", t.c.nonce)

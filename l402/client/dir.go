@@ -148,11 +148,14 @@ func (d *Dir) Begin(in Intent, limit l402.Msat) error {
 
 // Commit implements Store.
 func (d *Dir) Commit(in Intent, t Token) error {
-	if err := writeJSON(d.tokens, tokenKey(t), newTokenFile(t)); err != nil {
+	if err := d.Put(t); err != nil {
 		return err
 	}
 	return d.Drop(in)
 }
+
+// Put implements Store.
+func (d *Dir) Put(t Token) error { return writeJSON(d.tokens, tokenKey(t), newTokenFile(t)) }
 
 // Drop implements Store.
 func (d *Dir) Drop(in Intent) error {
@@ -165,7 +168,7 @@ func (d *Dir) Drop(in Intent) error {
 
 // The keys of files begin with the origin: another origin that repeats our
 // account's id or our invoice must never overwrite ours.
-func tokenKey(t Token) string    { return fileKey(t.Origin + " " + t.ID.String()) }
+func tokenKey(t Token) string    { return fileKey(t.Origin + " " + t.Name()) }
 func intentKey(in Intent) string { return fileKey(in.Origin + " " + in.Hash.String()) }
 
 // fileKey makes a file name of something that a stranger chose.

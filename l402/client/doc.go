@@ -24,6 +24,14 @@
 // (the challenge contradicts itself or is not for you), [PaymentError] (the
 // wallet failed, or a payment is still under way).
 //
+// # Delegation
+//
+// [Token.Delegate] makes a copy that can do less, offline. Handed over with
+// [Token.Export], [ParseCredential] and [Client.Import], it is what another
+// agent spends, from a store of its own. When it does not suffice that agent
+// gets a [BudgetError] and buys nothing, unless Config.BuyBeyondDelegation is
+// set; the delegated token is never replaced.
+//
 // # Crashes and timeouts
 //
 // The intent to pay is on disk before the wallet is asked. Whoever finds an

@@ -15,16 +15,21 @@ var ErrBodyTooLarge = errors.New("request body is too large to be sent again aft
 // BudgetError reports a payment that a cap of the buyer forbids. Nothing was
 // paid.
 type BudgetError struct {
-	Cap    string    // "per request" or "total"
+	Cap    string    // "per request", "total" or "delegated"
 	Origin string    // who asked for the money
-	Asked  l402.Msat // amount of the invoice; under the total cap with the fee limit
-	Limit  l402.Msat // the cap
+	Asked  l402.Msat // amount of the invoice; under the total cap with the fee limit; under a delegated token the most that the request may cost, 0 if the gateway did not say
+	Limit  l402.Msat // the cap; under a delegated token what it has left
 	Spent  l402.Msat // under the total cap: spent or promised before
+	Reason string    // under a delegated token: why it does not pay
 }
 
 // Error says which cap and by how much.
 func (e *BudgetError) Error() string {
-	if e.Cap == capTotal {
+	switch e.Cap {
+	case capDelegated:
+		return fmt.Sprintf("budget refused: the delegated token at %s %s: ask for more where it came from, or allow buying beyond it",
+			e.Origin, e.Reason)
+	case capTotal:
 		return fmt.Sprintf("budget refused: %s asks for %s, %s of the total cap of %s are spent: raise the cap to go on",
 			e.Origin, e.Asked, e.Spent, e.Limit)
 	}
@@ -33,8 +38,9 @@ func (e *BudgetError) Error() string {
 }
 
 const (
-	capRequest = "per request"
-	capTotal   = "total"
+	capRequest   = "per request"
+	capTotal     = "total"
+	capDelegated = "delegated"
 )
 
 // InvoiceError reports an invoice or challenge that must not be paid: it is

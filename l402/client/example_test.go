@@ -7,8 +7,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
+	"sluice/l402"
 	"sluice/l402/client"
 )
 
@@ -56,4 +59,50 @@ func Example() {
 	// Output:
 	// answer: cost 1000 msat, 9000 msat left
 	// answer: cost 1000 msat, 8000 msat left
+}
+
+// A part of a token for another agent: 5000 msat, one model, one hour.
+func ExampleToken_Delegate() {
+	whole := boughtToken()
+	part, err := whole.Delegate(client.Delegation{
+		Budget: 5000, Models: []string{"small"}, ValidUntil: time.Now().Add(time.Hour), Label: "crawler",
+	}, time.Now())
+	if err != nil {
+		log.Fatal(err)
+	}
+	secret, err := part.Export() // for the other agent's ParseCredential and Client.Import
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(secret) > 0, part.ID == whole.ID, part.Attenuated)
+	conditions, err := part.Conditions()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, c := range conditions[3:] {
+		name, _, _ := strings.Cut(c, "=")
+		fmt.Println(name)
+	}
+	_, err = part.Delegate(client.Delegation{Budget: 6000}, time.Now())
+	fmt.Println(err)
+	// Output:
+	// true true true
+	// delegation
+	// inference_budget_msat
+	// inference_label
+	// inference_valid_until
+	// inference_models
+	// budget: a budget can only become smaller (the token's is 5000 msat)
+}
+
+// boughtToken stands in for one from Store.Tokens.
+func boughtToken() client.Token {
+	p := l402.NewPreimage()
+	return client.Token{
+		Origin: "https://gateway.example:443", Service: "inference", PaymentHash: p.Hash(), Preimage: p,
+		Macaroon: newGateway(new(testing.B)).mint(challenge{
+			id:      l402.Identifier{PaymentHash: p.Hash()},
+			caveats: []string{"services=inference:0", "inference_valid_until=4000000000", "inference_deposit_msat=100000"},
+		}),
+	}
 }

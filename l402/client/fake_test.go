@@ -38,6 +38,7 @@ type fakeGateway struct {
 	root       []byte
 	node       *btcec.PrivateKey
 	balances   map[l402.TokenID]l402.Msat
+	spent      map[string]l402.Msat // by macaroon
 	credited   map[l402.PaymentHash]bool
 	preimages  map[l402.PaymentHash]l402.Preimage
 	challenges int
@@ -74,6 +75,7 @@ func newGateway(t testing.TB) *fakeGateway {
 	return &fakeGateway{
 		price: 1000, deposit: 10_000, root: root, node: node,
 		balances:  map[l402.TokenID]l402.Msat{},
+		spent:     map[string]l402.Msat{},
 		credited:  map[l402.PaymentHash]bool{},
 		preimages: map[l402.PaymentHash]l402.Preimage{},
 		nonces:    map[string]bool{},
@@ -117,12 +119,17 @@ func (g *fakeGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.demand(w, id, "inference", v.Amount)
 		return
 	}
-	if !known || g.closed || g.balances[id] < g.price {
+	mac, left, delegated := g.delegated(r.Header)
+	if !known || g.closed || g.balances[id] < g.price || left < g.price {
 		g.nonces[r.Header.Get("L402-Client-Nonce")] = true
-		g.demand(w, id, service, g.deposit)
+		if delegated {
+			id = l402.NewTokenID()
+		}
+		g.demand(w, id, service, g.deposit, "type", "urn:sluice:problem:insufficient-balance", "required_msat", g.price, "balance_msat", left)
 		return
 	}
 	g.balances[id] -= g.price
+	g.spent[mac] += g.price
 	g.served++
 	g.bodies = append(g.bodies, string(body))
 	w.Header().Set(client.HeaderCost, strconv.FormatInt(int64(g.price), 10))
@@ -159,7 +166,30 @@ func (g *fakeGateway) account(h http.Header) (l402.TokenID, bool) {
 	return id.TokenID, true
 }
 
-func (g *fakeGateway) demand(w http.ResponseWriter, account l402.TokenID, service string, amount l402.Msat) {
+// delegated returns what the innermost budget of the credential has left, and
+// whether a holder added anything to it.
+func (g *fakeGateway) delegated(h http.Header) (mac string, left l402.Msat, attenuated bool) {
+	left = l402.MaxMsat
+	c, err := l402.CredentialFromHeader(h)
+	if err != nil || c == nil {
+		return "", left, false
+	}
+	_, conditions, err := l402.Inspect(c.Macaroon)
+	if err != nil {
+		return "", left, false
+	}
+	mac = string(c.Macaroon)
+	for _, caveat := range conditions {
+		if _, v, ok := strings.Cut(caveat, "_budget_msat="); ok {
+			limit, _ := l402.ParseMsat(v)
+			left = limit - g.spent[mac]
+		}
+	}
+	return mac, left, !strings.Contains(conditions[len(conditions)-1], "_deposit_msat=")
+}
+
+// demand answers with a challenge; members come in pairs.
+func (g *fakeGateway) demand(w http.ResponseWriter, account l402.TokenID, service string, amount l402.Msat, members ...any) {
 	g.challenges++
 	p := l402.NewPreimage()
 	g.preimages[p.Hash()] = p
@@ -170,6 +200,9 @@ func (g *fakeGateway) demand(w http.ResponseWriter, account l402.TokenID, servic
 			fmt.Sprintf("%s_deposit_msat=%d", service, amount)},
 		invoice: invoice{&chaincfg.RegressionNetParams, p.Hash(), amount, time.Now(), time.Hour},
 		problem: map[string]any{"amount_msat": amount, "payment_hash": p.Hash().String()},
+	}
+	for i := 0; i < len(members); i += 2 {
+		c.problem[members[i].(string)] = members[i+1]
 	}
 	if g.spoil != nil {
 		g.spoil(&c)

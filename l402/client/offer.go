@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,11 @@ type offer struct {
 type problem struct {
 	Amount *l402.Msat `json:"amount_msat"`
 	Hash   string     `json:"payment_hash"`
+
+	// Why nothing was served; told to the buyer only.
+	Type     string     `json:"type"`
+	Required *l402.Msat `json:"required_msat"`
+	Balance  *l402.Msat `json:"balance_msat"`
 }
 
 // readOffer returns the offer in a response, or an *InvoiceError.
@@ -64,6 +70,7 @@ func describe(origin string, macaroon []byte) (Token, error) {
 		first, _, _ := strings.Cut(services, ",")
 		t.Service, _, _ = strings.Cut(first, ":") // the tier follows the colon
 	}
+	t.Attenuated = attenuated(conditions, t.Service)
 	for _, c := range conditions { // the earliest expiry counts
 		value, ok := strings.CutPrefix(c, t.Service+"_valid_until=")
 		unix, err := strconv.ParseInt(value, 10, 64)
@@ -76,6 +83,17 @@ func describe(origin string, macaroon []byte) (Token, error) {
 	}
 	return t, nil
 }
+
+// attenuated reports whether a holder added anything after the deposit, which
+// ends what was minted, except the preimage. Tokens of gateways of another make
+// have no deposit and never count as attenuated.
+func attenuated(conditions []string, service string) bool {
+	minted := slices.IndexFunc(conditions, func(c string) bool { return strings.HasPrefix(c, service+"_deposit_msat=") })
+	return minted >= 0 && slices.ContainsFunc(conditions[minted+1:], func(c string) bool { return !strings.HasPrefix(c, preimagePrefix) })
+}
+
+// preimagePrefix begins a caveat that carries the preimage, and so a secret.
+const preimagePrefix = "preimage="
 
 // condition returns the value of the first caveat with this name.
 func condition(conditions []string, name string) (string, bool) {
@@ -101,6 +119,8 @@ func (o *offer) accept(network Network, limit l402.Msat, now time.Time) error {
 		return invoiceErrorf("its payment hash is not the macaroon's")
 	case inv.Amount <= 0:
 		return invoiceErrorf("it names no amount")
+	case o.token.Attenuated:
+		return invoiceErrorf("it would buy a part of an account, which cannot be topped up")
 	case !now.Before(inv.ExpiresAt):
 		return invoiceErrorf("it expired at %s", inv.ExpiresAt.UTC().Format(time.RFC3339))
 	case o.problem.Amount != nil && *o.problem.Amount != inv.Amount:

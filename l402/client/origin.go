@@ -79,15 +79,16 @@ func (c *Client) reload(origin string) ([]Token, error) {
 func (st *originState) remember(t Token) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	others := slices.DeleteFunc(slices.Clone(st.tokens), func(o Token) bool { return o.ID == t.ID })
+	others := slices.DeleteFunc(slices.Clone(st.tokens), func(o Token) bool { return o.Name() == t.Name() })
 	st.tokens = append([]Token{t}, others...)
 }
 
-// paid reports whether an invoice is a deposit of a token stored here.
+// paid reports whether an invoice is a deposit of a token stored here, bought
+// or imported.
 func (st *originState) paid(hash l402.PaymentHash) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return slices.ContainsFunc(st.tokens, func(t Token) bool { return t.holds(hash) })
+	return slices.ContainsFunc(st.tokens, func(t Token) bool { return t.PaymentHash == hash || t.holds(hash) })
 }
 
 // learn notes which service sells a path.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"sluice/l402"
 )
 
 const (
@@ -49,12 +47,15 @@ func (c *Client) settleLeftovers(ctx context.Context, origin string) error {
 // somebody else bought in the meantime, one that an earlier payment bought, or
 // one it pays for now (paid is true). The caller calls unlock when its next
 // request is under way; until then nobody else buys at this origin.
-func (c *Client) obtain(ctx context.Context, o *offer, tried map[l402.PaymentHash]bool) (t Token, paid bool, unlock func(), err error) {
+func (c *Client) obtain(ctx context.Context, o *offer, tried map[[32]byte]bool) (t Token, paid bool, unlock func(), err error) {
 	unlock, err = c.cfg.Store.Lock(ctx, o.origin)
 	if err != nil {
 		return t, false, nil, err
 	}
 	t, shared, err := c.bought(ctx, o, tried)
+	if err == nil && !shared {
+		err = c.beyondDelegation(t, o)
+	}
 	if err == nil && !shared {
 		t, err = c.buy(ctx, o, &unlock)
 	}
@@ -65,9 +66,10 @@ func (c *Client) obtain(ctx context.Context, o *offer, tried map[l402.PaymentHas
 	return t, !shared, unlock, nil
 }
 
-// bought returns the newest token for the offer's service unless this round
-// trip has sent it already. The caller holds the origin's lock.
-func (c *Client) bought(ctx context.Context, o *offer, tried map[l402.PaymentHash]bool) (Token, bool, error) {
+// bought returns the newest token for the offer's service, or else of the
+// origin, and whether this round trip can still try it. The caller holds the
+// origin's lock.
+func (c *Client) bought(ctx context.Context, o *offer, tried map[[32]byte]bool) (Token, bool, error) {
 	if _, err := c.resolveAll(ctx, o.origin, c.cfg.PaymentTimeout); err != nil {
 		return Token{}, false, err
 	}
@@ -76,7 +78,10 @@ func (c *Client) bought(ctx context.Context, o *offer, tried map[l402.PaymentHas
 		return Token{}, false, err
 	}
 	t, ok := pick(tokens, o.origin, o.token.Service)
-	return t, ok && !tried[t.PaymentHash] && len(tried) < maxShared, nil
+	if !ok {
+		t, _ = pick(tokens, o.origin, "")
+	}
+	return t, ok && !tried[t.digest()] && len(tried) < maxShared, nil
 }
 
 // buy pays an offer. The caller holds the origin's lock, which buy may take
@@ -246,7 +251,7 @@ func (c *Client) keep(in Intent, paid Paid) (Token, error) {
 		return Token{}, doubt(err)
 	}
 	for _, old := range tokens {
-		if old.Origin == t.Origin && old.ID == t.ID {
+		if old.Origin == t.Origin && old.Name() == t.Name() {
 			t.CreatedAt, t.Spent, t.Deposits = old.CreatedAt, old.Spent, old.Deposits
 		}
 	}

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -28,9 +30,12 @@ type Store interface {
 	// everything spent or promised would exceed it.
 	Begin(in Intent, limit l402.Msat) error
 	// Commit records the token that the payment of in bought, replacing the
-	// token of the same origin and account, and then forgets the intent.
+	// token of the same origin and name, and then forgets the intent.
 	// Committing the same payment again changes nothing.
 	Commit(in Intent, t Token) error
+	// Put records a token that was not bought here, replacing the one of the
+	// same origin and name.
+	Put(t Token) error
 	// Drop forgets the intent of a payment that moved no money.
 	Drop(in Intent) error
 }
@@ -58,7 +63,7 @@ func (in Intent) Format(f fmt.State, _ rune) { fmt.Fprint(f, in.String()) }
 // LogValue keeps the macaroon out of logs.
 func (in Intent) LogValue() slog.Value { return slog.StringValue(in.String()) }
 
-// Token is a bought credential and its history. Macaroon and Preimage together
+// Token is a bought or imported credential and its history. Macaroon and Preimage together
 // are money; everything that prints a Token leaves them out.
 type Token struct {
 	Origin      string // scheme://host:port that sold it
@@ -69,9 +74,10 @@ type Token struct {
 	Preimage    l402.Preimage    // of the newest deposit
 	ValidUntil  time.Time        // zero: the token does not say
 	CreatedAt   time.Time
-	UpdatedAt   time.Time // of the newest deposit
+	UpdatedAt   time.Time // of the newest deposit or import
 	Spent       l402.Msat // all deposits and their routing fees
-	Deposits    []Deposit // newest last, at most the last maxDeposits
+	Deposits    []Deposit // newest last, at most the last maxDeposits; none of an imported token
+	Attenuated  bool      // a delegated part of an account: not topped up, see Config.BuyBeyondDelegation
 }
 
 // Deposit is one payment to an account.
@@ -85,10 +91,24 @@ type Deposit struct {
 // maxDeposits bounds the history in a token. Spent counts the older ones too.
 const maxDeposits = 100
 
-// Conditions returns the caveats of the token, minted ones first.
+// Name tells the tokens of one origin apart. It is the account's id, and for a
+// delegated token, of which an account may have many, that and 16 hex digits.
+func (t Token) Name() string {
+	if !t.Attenuated {
+		return t.ID.String()
+	}
+	d := t.digest()
+	return t.ID.String() + "/" + hex.EncodeToString(d[:8])
+}
+
+// digest names the credential without giving it away.
+func (t Token) digest() [32]byte { return sha256.Sum256(t.Macaroon) }
+
+// Conditions returns the caveats of the token, minted ones first, without any
+// that carries the preimage.
 func (t Token) Conditions() ([]string, error) {
 	_, conditions, err := l402.Inspect(t.Macaroon)
-	return conditions, err
+	return slices.DeleteFunc(conditions, func(c string) bool { return strings.HasPrefix(c, preimagePrefix) }), err
 }
 
 // Authorization returns the value of the header that spends the token.
@@ -96,7 +116,7 @@ func (t Token) Authorization() string { return l402.FormatCredential(t.Macaroon,
 
 // String leaves the secrets out.
 func (t Token) String() string {
-	return fmt.Sprintf("token %s of %s at %s", t.ID, t.Service, t.Origin)
+	return fmt.Sprintf("token %s of %s at %s", t.Name(), t.Service, t.Origin)
 }
 
 // Format keeps the secrets out of every verb.
@@ -115,6 +135,8 @@ func (t Token) MarshalJSON() ([]byte, error) {
 	}
 	v := struct {
 		ID          string     `json:"token_id"`
+		Name        string     `json:"name"`
+		Attenuated  bool       `json:"attenuated"`
 		Origin      string     `json:"origin"`
 		Service     string     `json:"service"`
 		PaymentHash string     `json:"payment_hash"`
@@ -123,7 +145,7 @@ func (t Token) MarshalJSON() ([]byte, error) {
 		UpdatedAt   time.Time  `json:"updated_at"`
 		Spent       l402.Msat  `json:"spent_msat"`
 		Deposits    []deposit  `json:"deposits"`
-	}{t.ID.String(), t.Origin, t.Service, t.PaymentHash.String(), nil, t.CreatedAt, t.UpdatedAt, t.Spent, []deposit{}}
+	}{t.ID.String(), t.Name(), t.Attenuated, t.Origin, t.Service, t.PaymentHash.String(), nil, t.CreatedAt, t.UpdatedAt, t.Spent, []deposit{}}
 	if !t.ValidUntil.IsZero() {
 		v.ValidUntil = &t.ValidUntil
 	}
@@ -156,7 +178,7 @@ func newestFirst(a, b Token) int {
 	if c := b.UpdatedAt.Compare(a.UpdatedAt); c != 0 {
 		return c
 	}
-	return strings.Compare(a.ID.String(), b.ID.String())
+	return strings.Compare(a.Name(), b.Name())
 }
 
 // committed sums what the tokens cost and what the open intents may cost.
