@@ -183,7 +183,7 @@ func (m *Meter) completion() tally {
 		tokens := c.tokens(m.completionRatio)
 		sum += tokens
 		counted += c.counted(m.completionRatio)
-		credible = credible && (c.base > 0 || c.deltas == 0) && c.sinceDeltas == 0
+		credible = credible && (c.base > 0 || c.deltas == 0) && c.sinceDeltas == 0 && c.deltas <= c.base
 		if c.hasUsage {
 			with++
 			most = tokens

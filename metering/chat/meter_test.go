@@ -142,7 +142,7 @@ func TestRunning(t *testing.T) {
 			{content("x", use("1")), 1, "running"}},
 		"zero in between means nothing":         {{content("aaaa", use("0")), 1, "counted"}, {content("bbbb", use("0")), 2, "counted"}, {content("c", use("3")), 3, "running"}, {content("d", use("0")), 4, "counted"}},
 		"smaller in between means nothing":      {{content("a", use("5")), 5, "running"}, {content("b", use("2")), 5, "running"}, {content("c", use("6")), 6, "running"}},
-		"a usage that stands still":             {{content("a", use("1")), 1, "running"}, {content("b", use("1")), 2, "running"}, {content("c", use("1")), 3, "counted"}},
+		"a usage that stands still":             {{content("a", use("1")), 1, "running"}, {content("b", use("1")), 2, "counted"}, {content("c", use("1")), 3, "counted"}},
 		"chunks without a usage after one with": {{content("a", use("1")), 1, "running"}, {content("12345678", ""), 3, "counted"}, {content("x", use("4")), 4, "running"}},
 		"deltas":                                {{content("a", ""), 1, "counted"}, {content("b", ""), 2, "counted"}, {content("", ""), 2, "counted"}},
 		"bytes":                                 {{content("12345678", ""), 2, "counted"}, {content("9", ""), 3, "counted"}},
