@@ -49,8 +49,8 @@ var (
 	ErrRejected = errors.New("rows rejected by the store's guards")
 )
 
-// InsufficientError: the account, or one of the delegated budgets, cannot cover
-// the amount.
+// InsufficientError reports that the account, or one of the delegated budgets,
+// cannot cover the amount.
 type InsufficientError struct {
 	Available l402.Msat // what one request could hold now: the least of account and budgets
 	Required  l402.Msat // what was asked for
@@ -62,7 +62,7 @@ func (e *InsufficientError) Error() string {
 	return fmt.Sprintf("insufficient balance: %d msat available, %d msat required", e.Available, e.Required)
 }
 
-// RateLimitedError: one of the token's rate limits is used up.
+// RateLimitedError reports that one of the token's rate limits is used up.
 type RateLimitedError struct {
 	RetryAfter time.Duration // at least a second
 }
@@ -79,7 +79,7 @@ const (
 	DuplicateMismatch = "mismatch" // the key was used with another body
 )
 
-// DuplicateError: the idempotency key was used before.
+// DuplicateError reports that the idempotency key was used before.
 type DuplicateError struct {
 	State string
 	Entry *Entry // with DuplicateCharged; nil otherwise

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"sluice/l402"
 )
 
 // task is one operation on its way through the queue. The writer owns the
@@ -172,6 +170,3 @@ func (l *Ledger) wait(ctx context.Context, t *task) error {
 	<-t.done
 	return t.err
 }
-
-// lone is the key of operations that concern no account.
-var lone l402.TokenID
