@@ -127,7 +127,14 @@ func testCursor(e *env) {
 			e.Errorf("cursor %d, %v, %v; want %d", got, known, err, want)
 		}
 	}
-	for _, step := range []struct{ set, want uint64 }{{0, 0}, {5, 5}, {3, 5}, {5, 5}, {9, 9}} {
+	// Index 0 moves nothing, and makes no node known.
+	if err := e.ledger.AdvanceCursor(ctx(e.T), "02aa", 0); err != nil {
+		e.Fatal(err)
+	}
+	if _, known, err := e.ledger.Cursor(ctx(e.T), "02aa"); known || err != nil {
+		e.Errorf("after index 0: known %v, %v", known, err)
+	}
+	for _, step := range []struct{ set, want uint64 }{{5, 5}, {3, 5}, {0, 5}, {5, 5}, {9, 9}} {
 		if err := e.ledger.AdvanceCursor(ctx(e.T), "02aa", step.set); err != nil {
 			e.Fatal(err)
 		}
