@@ -19,8 +19,10 @@ import (
 const (
 	service = "inference"
 	model   = "demo"
-	// slots is how many requests the model serves at a time; it queues as many.
-	slots = 64
+	// slots is how many requests the model serves at a time; queue is how many
+	// more wait for one.
+	slots = 128
+	queue = 256
 )
 
 // replica is one gateway child. Its addresses are fixed for the demo's life, so
@@ -60,10 +62,9 @@ func (d *demo) choosePorts() (err error) {
 
 // startBackend starts the inference server.
 func (d *demo) startBackend(ctx context.Context) (err error) {
-	n := strconv.Itoa(slots)
 	d.backend, err = d.launcher.Start(proc.Spec{
 		Name: "inference server", Path: d.cfg.Gateway, Log: d.place.path("inference.log"),
-		Args: []string{"demo-inference", "--listen", d.backendAt, "--model", model, "--slots", n, "--queue", n},
+		Args: []string{"demo-inference", "--listen", d.backendAt, "--model", model, "--slots", strconv.Itoa(slots), "--queue", strconv.Itoa(queue)},
 	})
 	if err != nil {
 		return err
@@ -156,7 +157,7 @@ func (d *demo) writeConfigs() error {
 	for _, r := range d.replicas {
 		gateway := fill(gatewayConfig, "LISTEN", r.listen, "ADMIN", r.admin, "TOKEN", d.adminToken, "STORE", store,
 			"MASTER", master, "LND", seller.GRPC, "CERT", seller.TLSCertPath, "MACAROON", seller.InvoiceMacaroonPath,
-			"BACKEND", d.backendURL(), "SLOTS", slots, "SERVICE", service, "MODEL", model)
+			"BACKEND", d.backendURL(), "SLOTS", slots, "QUEUE", queue, "SERVICE", service, "MODEL", model)
 		if err := d.place.write(r.name+".yaml", []byte(gateway)); err != nil {
 			return err
 		}
@@ -208,7 +209,7 @@ services:
         prices:
           input: 1000 sat/Mtok
           output: 4000 sat/Mtok
-        queue: {limit: «SLOTS», timeout: 30s}
+        queue: {limit: «QUEUE», timeout: 30s}
 backends:
   - name: model-server
     url: «BACKEND»
