@@ -17,15 +17,24 @@ type store interface {
 
 func openStore(ctx context.Context, cfg config.Store) (store, error) {
 	if cfg.Path == "" {
-		return postgres.Open(ctx, cfg.URL.Reveal())
+		return orNone(postgres.Open(ctx, cfg.URL.Reveal()))
 	}
-	return sqlite.Open(ctx, cfg.Path)
+	return orNone(sqlite.Open(ctx, cfg.Path))
 }
 
 // openReader opens a ledger that may be in use, and changes nothing.
 func openReader(ctx context.Context, cfg config.Store) (store, error) {
 	if cfg.Path == "" {
-		return postgres.OpenReader(ctx, cfg.URL.Reveal())
+		return orNone(postgres.OpenReader(ctx, cfg.URL.Reveal()))
 	}
-	return sqlite.OpenReader(ctx, cfg.Path)
+	return orNone(sqlite.OpenReader(ctx, cfg.Path))
+}
+
+// orNone makes a failed opening the nil interface: one that holds a nil pointer
+// would look like a store to whoever closes what was opened.
+func orNone[S store](s S, err error) (store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }

@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"internal/devnet/inference": {},
 	"internal/demo":             {"l402", "l402/client", "l402/client/lndwallet", "pricing", "internal/lightning", "internal/devnet"},
 	"internal/e2e":              {},
-	"internal/chaos":            {"l402", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/devnet", "internal/devnet/inference", "internal/store"},
+	"internal/chaos":            {"l402", "internal/lightning", "internal/devnet", "internal/devnet/inference"},
 	"internal/bench": {"l402", "pricing", "metering", "metering/chat", "backends/gpu", "internal/gateway", "internal/store", "internal/lightning",
 		"internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},

@@ -1,0 +1,107 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sluice/internal/devnet/inference"
+	"sluice/internal/devnet/proc"
+)
+
+// Site is where systems are started: the built gateway and the launcher of all
+// processes.
+type Site struct {
+	dir      string
+	launcher *proc.Launcher
+}
+
+// Open builds the gateway (flags go to go build) into a folder of its own.
+func Open(flags ...string) (*Site, error) {
+	dir, err := os.MkdirTemp("", "sluice-chaos-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Site{dir: dir, launcher: proc.NewLauncher()}
+	args := append([]string{"build", "-o", s.program()}, flags...)
+	if out, err := exec.Command("go", append(args, "sluice/cmd/gateway")...).CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("build the gateway: %w\n%s", err, out), s.Close())
+	}
+	return s, nil
+}
+
+// Close ends what still runs and removes the folder.
+func (s *Site) Close() error {
+	s.launcher.Close()
+	return os.RemoveAll(s.dir)
+}
+
+func (s *Site) program() string { return filepath.Join(s.dir, "gateway") }
+
+// Backend is an inference server in this process.
+type Backend struct {
+	*inference.Server
+	URL string
+}
+
+// NewBackend serves until the test ends.
+func NewBackend(t testing.TB, cfg inference.Config) *Backend {
+	t.Helper()
+	server, err := inference.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Serve(ctx, l) // ends with ctx
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	return &Backend{server, "http://" + l.Addr().String()}
+}
+
+// freeAddress is a loopback address that nobody listens on now. It lies below the
+// ports that systems give to outgoing connections: a gateway that is killed must
+// find its address free when it is started again.
+func freeAddress() (string, error) {
+	var last error
+	for range 50 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 18_000+rand.IntN(14_000)))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+		last = err
+	}
+	return "", last
+}
+
+// Eventually polls until check returns nil, for at most limit.
+func Eventually(t testing.TB, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s: %v", limit, what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
