@@ -7,9 +7,9 @@
 // and the backends that serve it. A backend may be in several pools: its slots
 // are counted once. One request goes:
 //
-//	ticket, err := fleet.Pool("llama").Admit()      // *FullError: 429, before money moves
+//	ticket, err := fleet.Pool("llama").Admit(account) // *FullError: 429, before money moves
 //	…reserve the money…                             // refused: ticket.Cancel()
-//	lease, err := ticket.Wait(ctx)                  // a slot; ErrQueueTimeout, ErrNoBackend
+//	lease, err := ticket.Wait(ctx)                  // a slot; *FullError, ErrQueueTimeout, ErrNoBackend
 //	start := time.Now()
 //	resp, err := lease.Backend().Do(ctx, "POST", "/v1/chat/completions", body, header)
 //	if errors.Is(err, gpu.ErrNotTaken) {
@@ -98,6 +98,7 @@ func NewFleet(cfg Config) (*Fleet, error) {
 			return nil, fmt.Errorf("pool of model %q: %w", pc.Model, err)
 		}
 	}
+	f.joinDomains()
 	return f, nil
 }
 

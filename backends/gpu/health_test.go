@@ -73,7 +73,7 @@ func TestActiveHealth(t *testing.T) {
 		mustLease(t, p).Done(Result{Status: 200}) // but requests are let through
 		f.Start(t.Context())
 		synctest.Wait()
-		if _, err := p.Admit(); !errors.Is(err, ErrNoBackend) {
+		if _, err := p.Admit(Key{}); !errors.Is(err, ErrNoBackend) {
 			t.Fatalf("after one failed first check: %v, want ErrNoBackend", err)
 		}
 		status.Store(204)
@@ -245,7 +245,7 @@ func ExampleFleet() {
 		return
 	}
 	defer fleet.Close()
-	ticket, err := fleet.Pool("llama").Admit()
+	ticket, err := fleet.Pool("llama").Admit(Key{})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -17,6 +17,11 @@ type PoolConfig struct {
 	// QueueLimit is how many requests may wait beyond those that run; zero:
 	// none.
 	QueueLimit int
+	// PerAccount is how many requests of one account may wait, in this pool and
+	// those that share its backends. Zero: as many as QueueLimit says. Either
+	// way accounts take turns, and when the queue is full an account with less
+	// in it takes the place of the one with the most.
+	PerAccount int
 	// QueueTimeout bounds the wait for a slot. Zero: DefaultQueueTimeout.
 	QueueTimeout time.Duration
 }
@@ -26,20 +31,26 @@ type Pool struct {
 	fleet    *Fleet
 	cfg      PoolConfig
 	backends []*Backend
+	domain   *domain
 
 	// All below is guarded by fleet.mu.
-	places  int // tickets without a slot: just admitted or in the queue
-	queue   queue
-	turn    int // where the search for the least loaded begins, so that ties rotate
-	pace    time.Duration
-	refused uint64
+	places int // tickets without a slot: just admitted or in the queue
+	queue  queue
+	turn   int // where the search for the least loaded begins, so that ties rotate
+	pace   time.Duration
+
+	refused   uint64 // tickets refused by a full queue
+	pushedOut uint64 // of these: had a place, and lost it to an account with less in the queue
 }
 
-// FullError refuses a request because as many wait already as may.
+// FullError refuses a request because as many wait already as may, or as many
+// of its account.
 type FullError struct {
 	// RetryAfter is when a place should be free at the pool's pace: at least
 	// a second.
 	RetryAfter time.Duration
+	// Own: the account has used up its share; others may still be admitted.
+	Own bool
 }
 
 func (e *FullError) Error() string {
@@ -54,13 +65,13 @@ func (f *Fleet) addPool(cfg PoolConfig, byName map[string]*Backend) error {
 		return errors.New("configured twice")
 	case len(cfg.Backends) == 0:
 		return errors.New("has no backend")
-	case cfg.QueueLimit < 0 || cfg.QueueTimeout < 0:
-		return errors.New("queue limit and timeout cannot be negative")
+	case cfg.QueueLimit < 0 || cfg.QueueTimeout < 0 || cfg.PerAccount < 0:
+		return errors.New("queue limit, share and timeout cannot be negative")
 	}
 	if cfg.QueueTimeout == 0 {
 		cfg.QueueTimeout = DefaultQueueTimeout
 	}
-	p := &Pool{fleet: f, cfg: cfg}
+	p := &Pool{fleet: f, cfg: cfg, domain: new(domain)}
 	for _, name := range cfg.Backends {
 		b := byName[name]
 		if b == nil {
@@ -84,23 +95,27 @@ func (p *Pool) Model() string { return p.cfg.Model }
 // the slice.
 func (p *Pool) Backends() []*Backend { return p.backends }
 
-// Admit takes a place: a slot that is free now, or one in the queue. It decides
-// at once and costs nothing that could be abused: no slot is taken before Wait.
-// The caller ends the ticket with Wait or Cancel. Errors: *FullError,
-// ErrNoBackend.
-func (p *Pool) Admit() (*Ticket, error) {
+// Admit takes a place for a request of the account key: a slot that is free
+// now, or one in the queue. It decides at once and costs nothing that could be
+// abused: no slot is taken, and nobody pushed out of the queue, before Wait. The
+// caller ends the ticket with Wait or Cancel. Errors: *FullError, ErrNoBackend.
+func (p *Pool) Admit(key Key) (*Ticket, error) {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
 	free, well := p.free()
 	if !well || p.fleet.closed {
 		return nil, ErrNoBackend
 	}
-	if p.places >= free+p.cfg.QueueLimit {
+	own := free == 0 && p.ownLimit(key)
+	extra := p.places >= free+p.cfg.QueueLimit
+	// Callers without money may hold a place for a moment, so there are only so
+	// many beyond the limit.
+	if own || extra && (p.places >= free+2*p.cfg.QueueLimit || !p.outranks(key)) {
 		p.refused++
-		return nil, &FullError{RetryAfter: p.retryAfter(free)}
+		return nil, &FullError{RetryAfter: p.retryAfter(free), Own: own}
 	}
 	p.places++
-	return &Ticket{pool: p}, nil
+	return &Ticket{pool: p, key: key, extra: extra}, nil
 }
 
 // free counts the slots free now. False: no backend passes its health check.
@@ -190,6 +205,7 @@ func contains(list []*Backend, b *Backend) bool {
 // grant gives a waiting or fresh ticket a slot of b.
 func (p *Pool) grant(t *Ticket, b *Backend) {
 	t.state = granted
+	p.domain.round = max(p.domain.round, t.round)
 	p.places--
 	p.turn++
 	b.inFlight++
@@ -198,34 +214,34 @@ func (p *Pool) grant(t *Ticket, b *Backend) {
 
 // fail ends a waiting ticket.
 func (p *Pool) fail(t *Ticket, err error) {
-	p.queue.remove(t)
+	p.leave(t)
 	t.state, t.err = spent, err
 	p.places--
 	close(t.ready)
 }
 
-// dispatch gives free slots of b to whoever has waited longest in any of its
-// pools, and fails those who can get one nowhere any more. It is called
-// whenever a slot of b or its health has changed.
+// dispatch gives free slots of b to whoever is next in any of its pools, and
+// fails those who can get one nowhere any more. It is called whenever a slot of
+// b or its health has changed.
 func (f *Fleet) dispatch(b *Backend) {
 	for {
 		var first *Ticket
 		var to *Backend
 		for _, p := range b.pools {
-			if t, c := p.next(); t != nil && (first == nil || t.seq < first.seq) {
+			if t, c := p.next(); t != nil && (first == nil || t.before(first)) {
 				first, to = t, c
 			}
 		}
 		if first == nil {
 			return
 		}
-		first.pool.queue.remove(first)
+		first.pool.leave(first)
 		first.pool.grant(first, to)
 		close(first.ready)
 	}
 }
 
-// next finds the ticket that has waited longest and can be placed now. Only
+// next finds the first ticket of the queue that can be placed now. Only
 // tickets that were elsewhere before can be passed over: any other can be
 // placed wherever those behind it can.
 func (p *Pool) next() (*Ticket, *Backend) {
@@ -270,8 +286,13 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Lease, error) {
 		f.mu.Unlock()
 		return nil, ErrNoBackend
 	}
+	if err := p.enter(t); err != nil {
+		t.state = spent
+		p.places--
+		f.mu.Unlock()
+		return nil, err
+	}
 	t.state, t.ready = queued, make(chan struct{})
-	p.queue.insert(t)
 	f.mu.Unlock()
 
 	timer := time.NewTimer(p.cfg.QueueTimeout)

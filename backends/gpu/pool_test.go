@@ -40,7 +40,7 @@ func (f *Fleet) backend(name string) *Backend {
 
 func mustLease(t testing.TB, p *Pool) *Lease {
 	t.Helper()
-	ticket, err := p.Admit()
+	ticket, err := p.Admit(Key{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,12 @@ func mustLease(t testing.TB, p *Pool) *Lease {
 // waitInQueue starts a request that waits and returns once it does.
 func waitInQueue(t *testing.T, p *Pool) <-chan *Lease {
 	t.Helper()
-	ticket, err := p.Admit()
+	return waitAs(t, p, Key{})
+}
+
+func waitAs(t *testing.T, p *Pool, key Key) <-chan *Lease {
+	t.Helper()
+	ticket, err := p.Admit(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +81,7 @@ func idle(t *testing.T, f *Fleet) {
 		}
 	}
 	for _, p := range f.order {
-		if p.places != 0 || p.queue.n != 0 || p.queue.head != nil || p.queue.tail != nil {
+		if p.places != 0 || p.queue.n != 0 || p.queue.head != nil || p.queue.tail != nil || len(p.queue.ends) != 0 || len(p.domain.shares) != 0 {
 			t.Errorf("pool %s has %d places, %d waiting", p.cfg.Model, p.places, p.queue.n)
 		}
 	}
@@ -115,11 +120,11 @@ func TestAdmitRefusesBeyondSlotsAndQueue(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		first.Done(Result{Status: 200, Took: time.Since(start)}) // a pace of 10 s
 		one, two := mustLease(t, p), mustLease(t, p)
-		third, err := p.Admit()
+		third, err := p.Admit(Key{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = p.Admit()
+		_, err = p.Admit(Key{})
 		var full *FullError
 		if !errors.As(err, &full) {
 			t.Fatalf("error is %v, want *FullError", err)
@@ -133,7 +138,7 @@ func TestAdmitRefusesBeyondSlotsAndQueue(t *testing.T) {
 		if _, err := third.Wait(context.Background()); !errors.Is(err, ErrSpent) {
 			t.Errorf("wait after cancel: %v", err)
 		}
-		if third, err = p.Admit(); err != nil {
+		if third, err = p.Admit(Key{}); err != nil {
 			t.Fatalf("the cancelled place is not free: %v", err)
 		}
 		third.Cancel()
@@ -147,7 +152,7 @@ func TestAdmitRefusesBeyondSlotsAndQueue(t *testing.T) {
 func TestRetryAfterIsAtLeastASecond(t *testing.T) {
 	f := fleetOf(t, map[string]int{"a": 1}, PoolConfig{Model: "m", Backends: []string{"a"}})
 	mustLease(t, f.Pool("m"))
-	_, err := f.Pool("m").Admit()
+	_, err := f.Pool("m").Admit(Key{})
 	var full *FullError
 	if !errors.As(err, &full) || full.RetryAfter != time.Second {
 		t.Errorf("error is %v, want *FullError with 1s", err)
@@ -202,14 +207,14 @@ func TestQueueTimeoutAndCancel(t *testing.T) {
 		p := f.Pool("m")
 		running := mustLease(t, p)
 		start := time.Now()
-		late, err := p.Admit()
+		late, err := p.Admit(Key{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := late.Wait(context.Background()); !errors.Is(err, ErrQueueTimeout) || time.Since(start) != 7*time.Second {
 			t.Errorf("wait ended with %v after %v", err, time.Since(start))
 		}
-		gone, err := p.Admit()
+		gone, err := p.Admit(Key{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +281,7 @@ func TestCloseFailsWaiters(t *testing.T) {
 			t.Error("waiter got a slot of a closed fleet")
 		}
 		l.Done(Result{})
-		if _, err := f.Pool("m").Admit(); !errors.Is(err, ErrNoBackend) {
+		if _, err := f.Pool("m").Admit(Key{}); !errors.Is(err, ErrNoBackend) {
 			t.Errorf("admit after close: %v", err)
 		}
 		idle(t, f)
@@ -304,7 +309,7 @@ func TestNoSlotLeaks(t *testing.T) {
 }
 
 func oneRequest(f *Fleet, r *rand.Rand) {
-	ticket, err := f.Pool([]string{"m", "n"}[r.IntN(2)]).Admit()
+	ticket, err := f.Pool([]string{"m", "n"}[r.IntN(2)]).Admit(Key{byte(r.IntN(4))})
 	if err != nil {
 		return
 	}
@@ -361,6 +366,7 @@ func TestNewFleetRefuses(t *testing.T) {
 		"named twice":    {Backends: []BackendConfig{good}, Pools: []PoolConfig{{Model: "m", Backends: []string{"a", "a"}}}},
 		"pool twice":     {Backends: []BackendConfig{good}, Pools: []PoolConfig{{Model: "m", Backends: []string{"a"}}, {Model: "m", Backends: []string{"a"}}}},
 		"no model":       {Backends: []BackendConfig{good}, Pools: []PoolConfig{{Backends: []string{"a"}}}},
+		"negative share": {Backends: []BackendConfig{good}, Pools: []PoolConfig{{Model: "m", Backends: []string{"a"}, PerAccount: -1}}},
 		"negative queue": {Backends: []BackendConfig{good}, Pools: []PoolConfig{{Model: "m", Backends: []string{"a"}, QueueLimit: -1}}},
 	} {
 		if _, err := NewFleet(cfg); err == nil {
@@ -375,7 +381,7 @@ func BenchmarkAdmitWaitDone(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			ticket, err := p.Admit()
+			ticket, err := p.Admit(Key{})
 			if err != nil {
 				b.Fatal(err)
 			}

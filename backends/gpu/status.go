@@ -52,8 +52,9 @@ type PoolStatus struct {
 	Admitted   int           `json:"admitted"` // with a place and no slot: the waiting among them
 	QueueLimit int           `json:"queue_limit"`
 	FreeSlots  int           `json:"free_slots"`
-	Refused    uint64        `json:"refused"` // by a full queue
-	Pace       time.Duration `json:"-"`       // mean time of service, zero before the first
+	Refused    uint64        `json:"refused"`    // by a full queue
+	PushedOut  uint64        `json:"pushed_out"` // of these: lost a place to an account with less in the queue
+	Pace       time.Duration `json:"-"`          // mean time of service, zero before the first
 }
 
 // Pools describes every pool, in the order of the configuration.
@@ -64,7 +65,7 @@ func (f *Fleet) Pools() []PoolStatus {
 	for _, p := range f.order {
 		free, well := p.free()
 		list = append(list, PoolStatus{Model: p.cfg.Model, Healthy: well, Waiting: p.queue.n, Admitted: p.places,
-			QueueLimit: p.cfg.QueueLimit, FreeSlots: free, Refused: p.refused, Pace: p.pace})
+			QueueLimit: p.cfg.QueueLimit, FreeSlots: free, Refused: p.refused, PushedOut: p.pushedOut, Pace: p.pace})
 	}
 	return list
 }

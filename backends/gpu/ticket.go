@@ -8,11 +8,15 @@ import (
 // Ticket is an admitted request without a slot. It belongs to one goroutine.
 type Ticket struct {
 	pool  *Pool
+	key   Key
+	extra bool       // admitted beyond the limit: it must take another's place
 	tried []*Backend // those that did not take this request
 
 	// All below is guarded by fleet.mu.
 	state      ticketState
 	seq        uint64 // order of asking for a slot; a request that goes elsewhere keeps it
+	round      uint64 // see domain; kept as well, 0 if the request never waited
+	share      *share // while in the queue, unless it was elsewhere before
 	ready      chan struct{}
 	err        error
 	lease      Lease
@@ -28,9 +32,14 @@ const (
 	spent
 )
 
-// Wait returns a slot on the least loaded healthy backend, waiting in order of
-// arrival. Errors: ErrQueueTimeout, ErrNoBackend, ctx's. The ticket is used up
-// either way.
+// moved says whether the request was elsewhere before.
+func (t *Ticket) moved() bool { return len(t.tried) > 0 }
+
+// Wait returns a slot on the least loaded healthy backend. Accounts that wait
+// take turns; the requests of one account are served in order of arrival. A
+// request of another account with less in the queue may take the place of this
+// one when the queue is full: that is *FullError. Other errors: ErrQueueTimeout,
+// ErrNoBackend, ctx's. The ticket is used up either way.
 func (t *Ticket) Wait(ctx context.Context) (*Lease, error) {
 	return t.pool.wait(ctx, t)
 }
@@ -102,52 +111,10 @@ func (l *Lease) finish(r Result) {
 // when none is left, else those of Wait.
 func (l *Lease) Next(ctx context.Context) (*Lease, error) {
 	p, f := l.ticket.pool, l.backend.fleet
-	t := &Ticket{pool: p, seq: l.ticket.seq, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}
+	t := &Ticket{pool: p, key: l.ticket.key, seq: l.ticket.seq, round: l.ticket.round, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}
 	f.mu.Lock()
 	l.finish(Result{Err: ErrNotTaken, Refused: true})
 	p.places++
 	f.mu.Unlock()
 	return p.wait(ctx, t)
-}
-
-// queue is a list of waiting tickets in order of seq.
-type queue struct {
-	head, tail *Ticket
-	n          int
-}
-
-// insert puts t in its place, searching from the end: only a request that was
-// elsewhere before is not the last.
-func (q *queue) insert(t *Ticket) {
-	after := q.tail
-	for after != nil && after.seq > t.seq {
-		after = after.prev
-	}
-	t.prev = after
-	if after == nil {
-		t.next, q.head = q.head, t
-	} else {
-		t.next, after.next = after.next, t
-	}
-	if t.next == nil {
-		q.tail = t
-	} else {
-		t.next.prev = t
-	}
-	q.n++
-}
-
-func (q *queue) remove(t *Ticket) {
-	if t.prev == nil {
-		q.head = t.next
-	} else {
-		t.prev.next = t.next
-	}
-	if t.next == nil {
-		q.tail = t.prev
-	} else {
-		t.next.prev = t.prev
-	}
-	t.prev, t.next = nil, nil
-	q.n--
 }

@@ -207,6 +207,7 @@ func (s *server) listen() (servers []*http.Server, failed <-chan error, err erro
 		server, err := gateway.NewServer(gateway.ServerConfig{
 			Handler: l.handler, CertFile: l.tls.Cert, KeyFile: l.tls.Key, Log: s.log,
 			ReadHeaderTimeout: s.cfg.Limits.HeaderTimeout, IdleTimeout: s.cfg.Limits.IdleTimeout, MaxHeaderBytes: int(s.cfg.Limits.Headers),
+			MaxConnections: s.cfg.Limits.Connections, MaxPerAddress: s.cfg.Limits.PerAddress, TrustedProxies: s.cfg.TrustedProxies,
 		})
 		if err != nil {
 			return nil, nil, err

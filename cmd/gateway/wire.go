@@ -37,7 +37,7 @@ func fleetConfig(cfg *config.Config, log *slog.Logger) gpu.Config {
 				continue
 			}
 			seen[m.Name] = true
-			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, QueueTimeout: m.Queue.Timeout})
+			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, PerAccount: m.Queue.PerAccount, QueueTimeout: m.Queue.Timeout})
 		}
 	}
 	return fleet
@@ -66,6 +66,12 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	l := cfg.Limits
 	g.MaxInvoices, g.MaxBody, g.BodyTimeout, g.WriteStall = l.Invoices, int64(l.Body), l.BodyTimeout, l.WriteStall
 	g.MaxEvent, g.UnaryHoldBack = int(l.Event), int(l.UnaryHold)
+	g.MaxRequests, g.MaxBodies = l.Requests, int64(l.Bodies)
+	g.Challenges = &gateway.ChallengeLimits{
+		Address: gateway.Rate(l.Challenges.PerAddress), Subnet: gateway.Rate(l.Challenges.PerSubnet),
+		Network: gateway.Rate(l.Challenges.PerNetwork), Total: gateway.Rate(l.Challenges.Total), Account: gateway.Rate(l.Challenges.PerAccount),
+	}
+	g.TrustedProxies, g.ForwardedHeader = cfg.TrustedProxies, cfg.ForwardedHeader
 	g.AdminToken = cfg.Admin.Token.Reveal()
 	return g
 }

@@ -177,41 +177,6 @@ func (c *checker) checkLightning() {
 	}
 }
 
-func (c *checker) checkLimits() {
-	cfg, l := c.cfg, c.cfg.Limits
-	for _, s := range []struct {
-		key        string
-		value      Size
-		least, max Size
-	}{
-		{"body", l.Body, 1 << 10, 1 << 30},
-		{"headers", l.Headers, 16 << 10, 1 << 20}, // a credential alone may be 8 KiB, in base64 11
-		{"event", l.Event, 64 << 10, 256 << 20},
-		{"unary_hold", l.UnaryHold, 64 << 10, 256 << 20},
-	} {
-		if s.value < s.least || s.value > s.max {
-			c.failAt("limits."+s.key, "want %s to %s", s.least, s.max)
-		}
-	}
-	c.within("limits.header_timeout", l.HeaderTimeout, 100*time.Millisecond, time.Hour)
-	c.within("limits.body_timeout", l.BodyTimeout, 100*time.Millisecond, time.Hour)
-	c.within("limits.idle_timeout", l.IdleTimeout, 100*time.Millisecond, time.Hour)
-	c.within("limits.write_stall", l.WriteStall, 100*time.Millisecond, time.Hour)
-	c.between("limits.invoices", int64(l.Invoices), 4, 10_000)
-	c.within("drain_timeout", cfg.DrainTimeout, 0, 24*time.Hour)
-	c.within("quote_ttl", cfg.QuoteTTL, time.Second, 24*time.Hour)
-	c.within("ledger.lease", cfg.Ledger.Lease, time.Second, 5*time.Minute)
-	c.within("ledger.renew", cfg.Ledger.Renew, 100*time.Millisecond, time.Minute)
-	// Two renewals may fail before a hold is lost.
-	if cfg.Ledger.Renew > cfg.Ledger.Lease/3 {
-		c.failAt("ledger.renew", "want at most a third of ledger.lease (%v)", cfg.Ledger.Lease)
-	}
-	c.between("ledger.max_budgets", int64(cfg.Ledger.MaxBudgets), 1, 1_000_000)
-	if f := cfg.Log.Format; f != "text" && f != "json" {
-		c.failAt("log.format", "want text or json, got %q", clip(f))
-	}
-}
-
 func (c *checker) within(key string, d, least, most time.Duration) {
 	if d < least || d > most {
 		c.failAt(key, "want %s to %s", short(least), short(most))

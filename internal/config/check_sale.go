@@ -160,6 +160,9 @@ func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) 
 		c.failAt(at+".min_completion_tokens", "%d is more than max_completion_tokens, %d", m.MinCompletionTokens, m.MaxCompletionTokens)
 	}
 	c.between(at+".queue.limit", int64(m.Queue.Limit), 0, 1<<20)
+	if n := m.Queue.PerAccount; n < 0 || n > max(m.Queue.Limit, 0) {
+		c.failAt(at+".queue.per_account", "want 1 to queue.limit, %d, or 0 for no limit of its own", m.Queue.Limit)
+	}
 	c.within(at+".queue.timeout", m.Queue.Timeout, 10*time.Millisecond, time.Hour)
 }
 

@@ -14,6 +14,7 @@ package config
 
 import (
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -23,8 +24,13 @@ import (
 
 // Config is a checked configuration. Its secrets redact themselves.
 type Config struct {
-	Listen       string        `yaml:"listen"` // host:port for buyers
-	TLS          TLS           `yaml:"tls"`
+	Listen string `yaml:"listen"` // host:port for buyers
+	TLS    TLS    `yaml:"tls"`
+	// TrustedProxies are believed about their clients' addresses, in the header
+	// ForwardedHeader: X-Forwarded-For or Forwarded.
+	TrustedProxies  []netip.Prefix `yaml:"trusted_proxies"`
+	ForwardedHeader string         `yaml:"forwarded_header"`
+
 	Admin        Admin         `yaml:"admin"`
 	Store        Store         `yaml:"store"`
 	Keys         []Key         `yaml:"keys"`
@@ -142,8 +148,9 @@ func (p Prices) Rates() pricing.Rates {
 
 // Queue is where requests of a model wait for a slot.
 type Queue struct {
-	Limit   int           `yaml:"limit"`
-	Timeout time.Duration `yaml:"timeout"`
+	Limit      int           `yaml:"limit"`
+	PerAccount int           `yaml:"per_account"` // of these, of one account; zero: all
+	Timeout    time.Duration `yaml:"timeout"`
 }
 
 // Backend is one inference server.
@@ -185,6 +192,21 @@ type Limits struct {
 	IdleTimeout   time.Duration `yaml:"idle_timeout"` // of a kept-alive connection
 	WriteStall    time.Duration `yaml:"write_stall"`  // a client that takes nothing for so long is gone
 	Invoices      int           `yaml:"invoices"`     // being made at once
+	Challenges    Challenges    `yaml:"challenges"`
+	Bodies        Size          `yaml:"bodies"`                  // of all requests in memory, without the first 16 KiB of each
+	Requests      int           `yaml:"requests"`                // being served at once
+	Connections   int           `yaml:"connections"`             // open at once
+	PerAddress    int           `yaml:"connections_per_address"` // of these, from one address; a quarter unless set
+}
+
+// Challenges bounds how often callers may ask for an invoice: those without a
+// token by address and network, those with one by account.
+type Challenges struct {
+	PerAddress Frequency `yaml:"per_address"` // IPv4 address, IPv6 address and /64
+	PerSubnet  Frequency `yaml:"per_subnet"`  // IPv4 /24, IPv6 /48
+	PerNetwork Frequency `yaml:"per_network"` // IPv4 /16, IPv6 /32
+	Total      Frequency `yaml:"total"`       // all callers without a token
+	PerAccount Frequency `yaml:"per_account"`
 }
 
 // Ledger tunes the books.
@@ -212,10 +234,17 @@ func defaults() *Config {
 		QuoteTTL:     time.Minute,
 		Ledger:       Ledger{Lease: 15 * time.Second, Renew: 5 * time.Second, MaxBudgets: 10_000},
 		Log:          Log{Format: "text"},
+
+		ForwardedHeader: "X-Forwarded-For",
 		Limits: Limits{
 			Body: 8 << 20, Headers: 64 << 10, Event: 8 << 20, UnaryHold: 8 << 20,
 			HeaderTimeout: 10 * time.Second, BodyTimeout: time.Minute, IdleTimeout: 2 * time.Minute, WriteStall: 30 * time.Second,
 			Invoices: 64,
+			Challenges: Challenges{
+				PerAddress: Frequency{50, 200}, PerSubnet: Frequency{100, 300}, PerNetwork: Frequency{200, 400},
+				Total: Frequency{300, 600}, PerAccount: Frequency{5, 100},
+			},
+			Bodies: 512 << 20, Requests: 10_000, Connections: 10_000,
 		},
 	}
 }

@@ -85,7 +85,7 @@ func TestMinimalHasTheDefaults(t *testing.T) {
 		t.Errorf("store %+v, listen %s", cfg.Store.Path, cfg.Listen)
 	}
 	s, b := cfg.Services[0], cfg.Backends[0]
-	if s.MinPurchase != 100_000 || s.TokenLifetime != 365*24*time.Hour || s.Models[0].Queue != (Queue{64, 30 * time.Second}) {
+	if s.MinPurchase != 100_000 || s.TokenLifetime != 365*24*time.Hour || s.Models[0].Queue != (Queue{Limit: 64, Timeout: 30 * time.Second}) {
 		t.Errorf("service is %+v", s)
 	}
 	if b.Health.Path != "/health" || b.Timeouts.FirstByte != 5*time.Minute {
@@ -97,6 +97,10 @@ func TestMinimalHasTheDefaults(t *testing.T) {
 	}
 	if _, err := l402.NewKeyring(l402.LedgerID{1}, keys); err != nil {
 		t.Error(err)
+	}
+	l := cfg.Limits
+	if l.Challenges.PerAddress != (Frequency{50, 200}) || l.Connections != 10_000 || l.PerAddress != 2_500 || cfg.TrustedProxies != nil {
+		t.Errorf("limits are %+v", l)
 	}
 	want, _ := base64.StdEncoding.DecodeString(testMacaroon)
 	if string(cfg.Lightning.Macaroon) != string(want) {
@@ -116,6 +120,11 @@ func TestValuesOfTheAnchorsCase(t *testing.T) {
 	}
 	if fmt.Sprint(cfg.Services[1].Models[0].Backends) != "[gpu.1 gpu_2]" || cfg.Backends[0].Models["org/model:7b"] != "seven" {
 		t.Errorf("models are %+v", cfg.Services[1].Models)
+	}
+	l := cfg.Limits
+	if l.Challenges.PerAddress != (Frequency{0.5, 3}) || l.Challenges.Total != (Frequency{}) || l.PerAddress != 250 ||
+		fmt.Sprint(cfg.TrustedProxies) != "[10.0.0.0/8 192.0.2.7/32 fd00::/8]" || cfg.ForwardedHeader != "Forwarded" {
+		t.Errorf("limits are %+v, proxies %v", l, cfg.TrustedProxies)
 	}
 	if cfg.Backends[0].Health.Path != "" || cfg.Limits.Body != 1_000_000 || cfg.Limits.Headers != 32<<10 || cfg.Log.Level != slog.LevelDebug {
 		t.Errorf("config is %+v", cfg)

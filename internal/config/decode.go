@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
@@ -171,6 +172,10 @@ func parse(text string, v reflect.Value, tag reflect.StructTag) (scalar bool, er
 		*p, err = parseDuration(text)
 	case *Size:
 		*p, err = parseSize(text)
+	case *Frequency:
+		*p, err = parseFrequency(text)
+	case *netip.Prefix:
+		*p, err = parsePrefix(text)
 	case *l402.Msat:
 		*p, err = parseAmount(text)
 	case *Rate:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/big"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -26,6 +27,21 @@ type Store struct {
 	URL  Secret // of the PostgreSQL database, password included
 }
 
+// Frequency is a token bucket: so many per second in the long run, so many at
+// once. PerSecond zero: no limit.
+type Frequency struct {
+	PerSecond float64
+	Burst     int
+}
+
+// String renders a frequency as the file would have it.
+func (f Frequency) String() string {
+	if f.PerSecond == 0 {
+		return "none"
+	}
+	return strconv.FormatFloat(f.PerSecond, 'f', -1, 64) + "/s burst " + strconv.Itoa(f.Burst)
+}
+
 // MaxDuration bounds every duration of a configuration.
 const MaxDuration = 100 * 365 * 24 * time.Hour
 
@@ -34,7 +50,9 @@ var (
 	errSize     = errors.New("want a size such as 512KiB, 8MiB or 1GiB")
 	errAmount   = errors.New("want an amount such as 150 sat or 1500 msat, at most 21 million bitcoin")
 	errWhole    = errors.New("is not a whole number of msat")
+	errRate     = errors.New("want a rate such as 50/s burst 200, 30/m burst 10 or none")
 	errStore    = errors.New("want sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")
+	errPrefix   = errors.New("want an address or a network such as 10.0.0.0/8 or fd00::/8")
 	errURL      = errors.New("want a URL such as http://10.0.0.5:8000")
 	errLevel    = errors.New("want debug, info, warn or error")
 	errLedgerID = errors.New("want 32 hex digits")
@@ -74,6 +92,42 @@ func parseSize(s string) (Size, error) {
 		return 0, errSize
 	}
 	return Size(n * factor), nil
+}
+
+// maxFrequency bounds both parts of a Frequency.
+const maxFrequency = 1_000_000
+
+// parseFrequency reads "50/s burst 200", per second, minute or hour, or "none".
+func parseFrequency(s string) (Frequency, error) {
+	if s == "none" {
+		return Frequency{}, nil
+	}
+	fields := strings.Fields(s)
+	if len(fields) != 3 || fields[1] != "burst" {
+		return Frequency{}, errRate
+	}
+	count, unit, _ := strings.Cut(fields[0], "/")
+	per := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
+	n, err := strconv.ParseUint(count, 10, 32)
+	burst, burstErr := strconv.ParseUint(fields[2], 10, 32)
+	if per == 0 || err != nil || burstErr != nil || n < 1 || n > maxFrequency || burst < 1 || burst > maxFrequency {
+		return Frequency{}, errRate
+	}
+	return Frequency{PerSecond: float64(n) / per, Burst: int(burst)}, nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		var addr netip.Addr
+		if addr, err = netip.ParseAddr(s); err == nil {
+			p, err = addr.Prefix(addr.BitLen())
+		}
+	}
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, errPrefix
+	}
+	return p.Masked(), nil
 }
 
 // parseAmount reads "150 sat", "0.5 sat" or "1500 msat".

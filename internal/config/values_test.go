@@ -136,7 +136,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func FuzzValues(f *testing.F) {
-	for _, s := range []string{"1d12h", "8MiB", "0.5 sat", "150 sat/Mtok", "1 sat", "-1", "1e999 sat", "99999999999999999999999999999999 sat/tok"} {
+	for _, s := range []string{"1d12h", "8MiB", "0.5 sat", "150 sat/Mtok", "1 sat", "-1", "50/s burst 200", "none", "10.0.0.0/8", "1e999 sat", "99999999999999999999999999999999 sat/tok"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -145,6 +145,12 @@ func FuzzValues(f *testing.F) {
 		}
 		if n, err := parseSize(s); err == nil && (n < 0 || n > 1<<40) {
 			t.Errorf("size %d", n)
+		}
+		if f, err := parseFrequency(s); err == nil && s != "none" && (f.PerSecond <= 0 || f.Burst < 1) {
+			t.Errorf("frequency %v", f)
+		}
+		if p, err := parsePrefix(s); err == nil && !p.IsValid() {
+			t.Errorf("prefix %v", p)
 		}
 		if m, err := parseAmount(s); err == nil && !m.Valid() {
 			t.Errorf("amount %d", m)

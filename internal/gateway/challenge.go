@@ -73,20 +73,15 @@ func (g *Gateway) challenge(x *exchange, o offer) error {
 	}
 	now := g.now()
 	key := o.repeatKey(amount)
+	mint := func() (minted, error) { return g.mint(x, o, amount, now) }
 	m, repeated := minted{}, false
 	if o.proven {
-		m, repeated = g.repeats.get(key, now)
+		m, repeated, err = g.repeats.once(x.r.Context(), key, now, mint)
+	} else {
+		m, err = mint()
 	}
-	if !repeated {
-		if m, err = g.mint(x, o, amount, now); err != nil {
-			g.metrics.challenges.WithLabelValues("refused").Inc()
-			g.log.Warn("no challenge", "service", o.service.Name, "error", err)
-			return retryable(newProblem(http.StatusServiceUnavailable, typeLightningUnavailable,
-				"no invoice can be made now; tokens with a balance go on working"), lightningRetry)
-		}
-		if o.proven {
-			g.repeats.put(key, m, now)
-		}
+	if err != nil {
+		return g.noChallenge(x, o, err)
 	}
 	g.metrics.challenged(repeated)
 	p := newProblem(http.StatusPaymentRequired, o.kind, o.detail)
@@ -97,6 +92,24 @@ func (g *Gateway) challenge(x *exchange, o offer) error {
 		p.Macaroon = base64.StdEncoding.EncodeToString(m.macaroon)
 	}
 	o.describe(p)
+	return p
+}
+
+// noChallenge says why there is none.
+func (g *Gateway) noChallenge(x *exchange, o offer, err error) error {
+	g.metrics.challenges.WithLabelValues("refused").Inc()
+	if gone := x.r.Context().Err(); gone != nil {
+		return gone
+	}
+	if limited, ok := err.(*problem); ok {
+		own := *limited // it may be shared with others who waited for the same challenge
+		return &own
+	}
+	p := retryable(newProblem(http.StatusServiceUnavailable, typeLightningUnavailable,
+		"no invoice can be made now; tokens with a balance go on working"), lightningRetry)
+	if p.expected = errors.Is(err, errInvoicesBusy); !p.expected {
+		g.log.Warn("no challenge", "service", o.service.Name, "error", err)
+	}
 	return p
 }
 
@@ -126,6 +139,9 @@ func (o *offer) proveBy(x *exchange, nonce string) {
 // mint makes the invoice and its macaroon. Nothing is written to the store: the
 // sealed memo and the derived root key are all that is needed later.
 func (g *Gateway) mint(x *exchange, o offer, amount l402.Msat, now time.Time) (minted, error) {
+	if err := x.admitChallenge(); err != nil {
+		return minted{}, err
+	}
 	release, err := g.slots.acquire(x.r.Context(), x.token != nil, g.cfg.InvoiceTimeout)
 	if err != nil {
 		return minted{}, err

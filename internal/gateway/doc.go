@@ -4,8 +4,10 @@
 // The life of a paid request, each step in the file named for it:
 //
 //  1. routes.go: host and path choose a service; anything else is refused.
-//  2. authenticate.go: a credential is proven by computation alone.
-//  3. quote.go: the body is read, its model found, its cost bounded from above.
+//  2. exchange.go: a credential is proven by computation alone. Who has none
+//     is counted by address (admission.go, limits.go) before more is read.
+//  3. body.go, quote.go: the body is read, its model found, its cost bounded
+//     from above.
 //  4. reserve.go: a full pool refuses; then the bound is held on the account
 //     and on every budget of the token. Short of money: challenge.go.
 //  5. proxy.go: wait for a slot, forward to one backend, and to another only

@@ -138,6 +138,9 @@ func (g *Gateway) owner(x *exchange) (*l402.Token, error) {
 		if svc == nil {
 			return nil, unknownRoute()
 		}
+		if err := x.admitStranger(); err != nil {
+			return nil, err
+		}
 		return nil, g.challenge(x, g.blankOffer(x, svc, prefs))
 	}
 	return x.token, x.credit()
@@ -211,13 +214,16 @@ func parseTime(s string) (time.Time, bool) {
 	return t, err == nil
 }
 
+// maxTopUp bounds the body of a top-up, in bytes: it holds one number.
+const maxTopUp = 4 << 10
+
 // topUp is POST /l402/topup: a challenge for the token's own account.
 func (g *Gateway) topUp(x *exchange) error {
 	token, err := g.owner(x)
 	if err != nil {
 		return err
 	}
-	body, err := x.readBody()
+	body, err := x.readBody(maxTopUp)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -19,10 +20,13 @@ type exchange struct {
 	g       *Gateway
 	r       *http.Request
 	control *http.ResponseController
-	started time.Time
+	started time.Time // by the configured clock
+	arrived time.Time // by the connection's
 
-	status   int       // 0 until the header was written
-	deadline time.Time // when the client counts as stalled; moved on by writes
+	status    int       // 0 until the header was written
+	deadline  time.Time // when the client counts as stalled; moved on by writes
+	bodyUntil time.Time // when the body has to have come, as far as that was told to the connection
+	body      bodyUse   // what it takes of the memory for bodies
 
 	route     string      // of the URL map, for the metrics
 	macaroon  []byte      // as presented; bearer material
@@ -57,7 +61,9 @@ func (x *exchange) Write(p []byte) (int, error) {
 	}
 	x.roll()
 	defer x.rest()
-	return x.ResponseWriter.Write(p)
+	n, err := x.ResponseWriter.Write(p)
+	x.dropStalled(err)
+	return n, err
 }
 
 // FlushError sends what was written so far.
@@ -67,7 +73,19 @@ func (x *exchange) FlushError() error {
 	}
 	x.roll()
 	defer x.rest()
-	return x.control.Flush()
+	err := x.control.Flush()
+	x.dropStalled(err)
+	return err
+}
+
+// dropStalled makes the kernel forget what a stalled client has not taken,
+// which it would otherwise keep for as long as the client's machine is there.
+func (x *exchange) dropStalled(err error) {
+	if err != nil && x.r.ProtoMajor < 2 && errors.Is(err, os.ErrDeadlineExceeded) {
+		if conn := connectionOf(x.r); conn != nil {
+			_ = conn.SetLinger(0) // the connection is closed in any case
+		}
+	}
 }
 
 // roll gives the client another WriteStall to take what is written next. A
@@ -96,14 +114,15 @@ func (x *exchange) rest() {
 // credential, answers panics, and counts.
 func (g *Gateway) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &exchange{ResponseWriter: w, g: g, r: r, control: http.NewResponseController(w), started: g.now()}
+		x := &exchange{ResponseWriter: w, g: g, r: r, control: http.NewResponseController(w), started: g.now(), arrived: time.Now()}
 		if r.ProtoMajor < 2 {
 			x.roll() // the connection may carry the deadline of its last request
 		}
 		if r.ContentLength != 0 {
 			// Also for a body that no handler reads: net/http reads it before it
-			// answers. readBody lifts the deadline once all of it is there.
-			_ = x.control.SetReadDeadline(time.Now().Add(g.cfg.BodyTimeout))
+			// answers. readBody moves the deadline on with what comes, and lifts it
+			// once all of it is there.
+			x.awaitBody(0)
 		}
 		g.metrics.inFlight.Inc()
 		defer func() {
@@ -113,6 +132,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 				g.metrics.panics.Inc()
 			}
 			g.metrics.inFlight.Dec()
+			x.body.release()
 			x.roll() // for what net/http itself writes at the end
 			g.metrics.answered(x)
 			if panicked == nil {
@@ -125,6 +145,14 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 			panic(http.ErrAbortHandler) // the answer is broken: the client must see that
 		}()
 		x.authenticate()
+		if r.URL.Path != pathAlive { // who asks that ends a gateway that does not answer
+			if !g.places.take(x.token != nil) {
+				x.route = "overload"
+				x.fail(x.overloaded())
+				return
+			}
+			defer g.places.give(x.token != nil)
+		}
 		next.ServeHTTP(x, r)
 		x.creditAnyway()
 	})
@@ -197,9 +225,17 @@ func (x *exchange) fail(err error) {
 	}
 	p := problemFor(err)
 	p.RequestID = x.requestID
-	if p.Status >= http.StatusInternalServerError {
+	if p.Status >= http.StatusInternalServerError && !p.expected {
 		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "error", err)
 	}
 	x.g.metrics.problem(p)
 	p.write(x)
+	if p.closeClient && x.r.ProtoMajor < 2 {
+		_ = x.control.SetReadDeadline(time.Now().Add(linger))
+	}
 }
+
+// linger is how long net/http may read on, and throw away, what a refused
+// client is still sending. Closed at once, the connection would be reset and the
+// client never see why.
+const linger = time.Second

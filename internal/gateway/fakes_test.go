@@ -54,6 +54,7 @@ type fakeNode struct {
 	invoices map[string]gateway.Invoice // by payment request
 	down     atomic.Bool
 	gate     chan struct{} // when not nil, AddInvoice takes one element first
+	takes    time.Duration // by each AddInvoice
 }
 
 func newFakeNode() *fakeNode { return &fakeNode{invoices: map[string]gateway.Invoice{}} }
@@ -70,6 +71,9 @@ func (n *fakeNode) AddInvoice(ctx context.Context, invoice gateway.Invoice) (str
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
+	}
+	if n.takes > 0 {
+		time.Sleep(n.takes)
 	}
 	hash := invoice.Preimage.Hash()
 	bolt11 := fmt.Sprintf("lnbcrt%dn1p%s", int64(invoice.Amount)/100, hash)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -77,8 +78,18 @@ type Config struct {
 	MaxInvoices    int           // being made at once; a quarter is kept for callers with a token. Zero: 64
 	QuoteTTL       time.Duration // how long a quoted price is named as good for; zero: 1 minute
 
+	Challenges *ChallengeLimits // how often callers may ask for one; nil: DefaultChallengeLimits
+	// TrustedProxies are believed when they name their client's address in
+	// ForwardedHeader: X-Forwarded-For (also when empty) or Forwarded.
+	TrustedProxies  []netip.Prefix
+	ForwardedHeader string
+
+	MaxRequests   int           // being served at once; a quarter is kept for callers with a token. Zero: 10,000
 	MaxBody       int64         // bytes of a request's body; zero: 8 MiB
+	MaxBodies     int64         // bytes of all bodies in memory, without the first 16 KiB of each; an eighth is for callers without a token. Zero: 512 MiB
 	BodyTimeout   time.Duration // to read the whole of it; zero: 60 s
+	BodyGrace     time.Duration // after which a body must have come at BodyRate; zero: 10 s
+	BodyRate      int           // bytes per second; zero: 4 KiB
 	WriteStall    time.Duration // a client that takes nothing for so long is gone; zero: 30 s
 	MaxEvent      int           // bytes of one event of a stream; zero: 8 MiB
 	UnaryHoldBack int           // bytes of a unary answer held until it is charged; zero: 8 MiB
@@ -102,13 +113,17 @@ type Gateway struct {
 	fallback *service // takes every host not named; may be nil
 	services map[string]*service
 
-	slots   *invoiceSlots
-	repeats *repeats
-	metrics *metrics
-	open    *openRequests
-	settler *settler
-	ready   readiness
-	totals  totals
+	slots     *invoiceSlots
+	repeats   *repeats
+	limits    *challengeLimits
+	addresses *addresses
+	places    *places
+	bodies    *bodyMemory
+	metrics   *metrics
+	open      *openRequests
+	settler   *settler
+	ready     readiness
+	totals    totals
 }
 
 // service is a Service made ready for look-ups.
@@ -134,12 +149,20 @@ func New(cfg Config) (*Gateway, error) {
 	if len(cfg.ProductText) > 200 {
 		return nil, fmt.Errorf("gateway: product text is %d bytes, want at most 200", len(cfg.ProductText))
 	}
+	addresses, err := newAddresses(cfg.TrustedProxies, cfg.ForwardedHeader)
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	g := &Gateway{
 		cfg: cfg, log: cfg.Log, now: cfg.Clock, ledger: cfg.Ledger,
 		byHost: map[string]*service{}, services: map[string]*service{},
-		slots:   newInvoiceSlots(cfg.MaxInvoices),
-		repeats: newRepeats(cfg.Ledger.Known),
-		open:    newOpenRequests(),
+		slots:     newInvoiceSlots(cfg.MaxInvoices),
+		repeats:   newRepeats(cfg.Ledger.Known),
+		limits:    newChallengeLimits(*cfg.Challenges, cfg.Clock()),
+		addresses: addresses,
+		places:    newPlaces(cfg.MaxRequests),
+		bodies:    newBodyMemory(cfg.MaxBodies),
+		open:      newOpenRequests(),
 	}
 	if len(cfg.Services) == 0 {
 		return nil, errors.New("gateway: no service is configured")
@@ -170,8 +193,22 @@ func (c *Config) setDefaults() {
 	if c.MaxInvoices <= 0 {
 		c.MaxInvoices = 64
 	}
+	orDuration(&c.BodyGrace, 10*time.Second)
+	if c.Challenges == nil {
+		limits := DefaultChallengeLimits()
+		c.Challenges = &limits
+	}
+	if c.MaxRequests <= 0 {
+		c.MaxRequests = 10_000
+	}
 	if c.MaxBody <= 0 {
 		c.MaxBody = 8 << 20
+	}
+	if c.MaxBodies <= 0 {
+		c.MaxBodies = 512 << 20
+	}
+	if c.BodyRate <= 0 {
+		c.BodyRate = 4 << 10
 	}
 	if c.MaxEvent <= 0 {
 		c.MaxEvent = 8 << 20

@@ -24,6 +24,7 @@ type metrics struct {
 	panics     prometheus.Counter
 	problems   *prometheus.CounterVec // type
 	challenges *prometheus.CounterVec // result
+	limited    *prometheus.CounterVec // level
 
 	outcomes   *prometheus.CounterVec // model, outcome
 	charged    *prometheus.CounterVec // model
@@ -55,6 +56,7 @@ func newMetrics(g *Gateway) *metrics {
 	m.inFlight = gauge("http_in_flight", "Requests of the public listener in progress.")
 	m.problems = counters("problems_total", "Problem answers by type.", "type")
 	m.challenges = counters("challenges_total", "Challenges: made (an invoice was made), repeated, refused (none could be made).", "result")
+	m.limited = counters("challenges_limited_total", "Requests refused because too many challenges were asked for, by the limit that said so.", "level")
 	m.outcomes = counters("requests_total", "Reserved requests by how they ended.", "model", "outcome")
 	m.charged = counters("charged_msat_total", "Charges, in msat.", "model")
 	m.unbilled = counters("unbilled_msat_total", "Cost beyond what could be charged, in msat.", "model")
@@ -149,6 +151,7 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge("queue_waiting", "Requests that wait for a slot.", float64(p.Waiting), "model", p.Model)
 		gauge("slots_free", "Slots free now.", float64(p.FreeSlots), "model", p.Model)
 		counter("queue_refused_total", "Requests refused by a full queue.", float64(p.Refused), "model", p.Model)
+		counter("queue_pushed_out_total", "Of these: had a place and lost it to an account with less in the queue.", float64(p.PushedOut), "model", p.Model)
 	}
 	for _, b := range s.g.cfg.Fleet.Status() {
 		gauge("backend_up", "Whether the backend passes its health check.", boolean(b.Healthy), "backend", b.Name)
@@ -167,6 +170,9 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge("price_output_msat_per_mtok", "Price of a million completion tokens.", float64(e.Rates.OutputMsatPerMtok), "model", name)
 	}
 	collectLedger(s.g.ledger.Stats(), gauge, counter)
+	gauge("http_places_taken", "Requests being served, of those that may be at once.", float64(s.g.places.all.Load()))
+	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(s.g.bodies.holders.used.Load()), "caller", "holder")
+	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(s.g.bodies.strangers.used.Load()), "caller", "stranger")
 	gauge("draining", "Whether the gateway is shutting down.", boolean(s.g.open.draining()))
 	gauge("build_info", "Version.", 1, "version", s.g.cfg.Version)
 }

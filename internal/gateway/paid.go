@@ -56,7 +56,10 @@ func (g *Gateway) chat(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	body, err := x.readBody()
+	if err := x.admitStranger(); err != nil {
+		return err
+	}
+	body, err := x.readBody(g.cfg.MaxBody)
 	if err != nil {
 		return err
 	}

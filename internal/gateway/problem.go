@@ -61,6 +61,7 @@ type problem struct {
 	challenge   string        // the WWW-Authenticate value of a 402
 	noRetry     bool          // tells SDKs that repeating is pointless
 	closeClient bool          // the connection is not worth keeping
+	expected    bool          // by load, not by a defect: not logged, or a flood would fill the log
 }
 
 // Error makes a problem an error; the text is what the client reads.
@@ -80,7 +81,7 @@ var titles = map[string]string{
 	typeCaveatViolation:      "A caveat of the token forbids this",
 	typeCostAboveMaximum:     "The request costs more than the maximum",
 	typeQueueFull:            "The queue is full",
-	typeRateLimited:          "The token's rate is used up",
+	typeRateLimited:          "Too many requests",
 	typeLightningUnavailable: "The Lightning node is unavailable",
 	typeBackendUnavailable:   "No backend is available",
 	typeInvalidRequest:       "The request is not valid",
@@ -130,7 +131,11 @@ func problemFor(err error) *problem {
 		p.closeClient = true
 		return p
 	case errors.As(err, &full):
-		return retryable(newProblem(http.StatusTooManyRequests, typeQueueFull, "all slots and the queue of this model are taken"), full.RetryAfter)
+		detail := "all slots and the queue of this model are taken"
+		if full.Own {
+			detail = "as many requests of this account wait as may; nothing was charged"
+		}
+		return retryable(newProblem(http.StatusTooManyRequests, typeQueueFull, detail), full.RetryAfter)
 	case errors.Is(err, gpu.ErrQueueTimeout):
 		return retryable(newProblem(http.StatusServiceUnavailable, typeQueueFull, "no slot became free in time; nothing was charged"), busyRetry)
 	case errors.Is(err, gpu.ErrNoBackend), errors.Is(err, gpu.ErrNotTaken):

@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"net/http"
 	"time"
 
@@ -23,36 +22,6 @@ type order struct {
 	quoteExpiry time.Time
 	required    l402.Msat // the cost of bound at the epoch's rates
 	tokenized   bool      // a backend's tokenizer was asked
-}
-
-// readBody reads the whole body within its size and time limits. Metering
-// needs all of it before anything is forwarded.
-func (x *exchange) readBody() ([]byte, error) {
-	r, limit := x.r, x.g.cfg.MaxBody
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil
-	}
-	if r.ContentLength > limit {
-		return nil, &http.MaxBytesError{Limit: limit}
-	}
-	if r.Header.Get("Content-Encoding") != "" {
-		return nil, newProblem(http.StatusUnsupportedMediaType, typeInvalidRequest, "send the body without Content-Encoding")
-	}
-	var buf bytes.Buffer
-	// A claimed length is believed as far as it costs nothing to be wrong.
-	if n := r.ContentLength; n > 0 {
-		buf.Grow(int(min(n, 64<<10)) + bytes.MinRead)
-	}
-	if _, err := io.Copy(&buf, http.MaxBytesReader(x.ResponseWriter, r.Body, limit)); err != nil {
-		if _, tooLarge := err.(*http.MaxBytesError); tooLarge {
-			return nil, err
-		}
-		p := newProblem(http.StatusRequestTimeout, typeInvalidRequest, "the body did not arrive in time or in full")
-		p.closeClient = true
-		return nil, p
-	}
-	_ = x.control.SetReadDeadline(time.Time{}) // from here on a read only tells whether the client is there
-	return buf.Bytes(), nil
 }
 
 // order parses a chat request, finds its model and bounds its cost from above

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"sync"
 	"time"
 
@@ -21,9 +23,10 @@ const (
 type repeats struct {
 	credited func(l402.PaymentHash) bool // whether it was paid: then it is spent
 
-	mu    sync.Mutex
-	byKey map[[sha256.Size]byte]repeatable
-	queue []queued // oldest first; may name entries that are gone
+	mu     sync.Mutex
+	byKey  map[[sha256.Size]byte]repeatable
+	queue  []queued // oldest first; may name entries that are gone
+	making map[[sha256.Size]byte]*making
 }
 
 type repeatable struct {
@@ -36,14 +39,72 @@ type queued struct {
 	at  time.Time
 }
 
-func newRepeats(credited func(l402.PaymentHash) bool) *repeats {
-	return &repeats{credited: credited, byKey: map[[sha256.Size]byte]repeatable{}}
+// making is a challenge that is being made. m and err are set before done is
+// closed.
+type making struct {
+	done chan struct{}
+	m    minted
+	err  error
 }
 
-// get returns the challenge last given under key, if it may be given again.
+func newRepeats(credited func(l402.PaymentHash) bool) *repeats {
+	return &repeats{credited: credited, byKey: map[[sha256.Size]byte]repeatable{}, making: map[[sha256.Size]byte]*making{}}
+}
+
+// once returns the challenge last given under key, if it may be given again, or
+// else the one that mint makes. Callers who come while it is being made wait
+// for it: two hundred requests of one account at once cost the node one
+// invoice.
+func (c *repeats) once(ctx context.Context, key [sha256.Size]byte, now time.Time, mint func() (minted, error)) (m minted, repeated bool, err error) {
+	for {
+		c.mu.Lock()
+		if m, ok := c.get(key, now); ok {
+			c.mu.Unlock()
+			return m, true, nil
+		}
+		made := c.making[key]
+		if made == nil {
+			made = &making{done: make(chan struct{}), err: errNotMade}
+			c.making[key] = made
+			c.mu.Unlock()
+			c.make(key, now, made, mint)
+			return made.m, false, made.err
+		}
+		c.mu.Unlock()
+		select {
+		case <-made.done:
+			if made.err == nil {
+				return made.m, true, nil
+			}
+			// Its caller may have hung up, which is no reason for this one.
+			if !errors.Is(made.err, context.Canceled) && !errors.Is(made.err, errNotMade) {
+				return made.m, false, made.err
+			}
+		case <-ctx.Done():
+			return minted{}, false, context.Cause(ctx)
+		}
+	}
+}
+
+// errNotMade is left behind by a mint that panicked.
+var errNotMade = errors.New("challenge was not made")
+
+// make makes a challenge for everybody who waits for it.
+func (c *repeats) make(key [sha256.Size]byte, now time.Time, made *making, mint func() (minted, error)) {
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.making, key)
+		if made.err == nil {
+			c.put(key, made.m, now)
+		}
+		close(made.done)
+	}()
+	made.m, made.err = mint()
+}
+
+// get returns what is remembered under key. The caller holds mu.
 func (c *repeats) get(key [sha256.Size]byte, now time.Time) (minted, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	r, ok := c.byKey[key]
 	if !ok {
 		return minted{}, false
@@ -55,10 +116,9 @@ func (c *repeats) get(key [sha256.Size]byte, now time.Time) (minted, bool) {
 	return r.minted, true
 }
 
-// put remembers a challenge and forgets what is too old or too much.
+// put remembers a challenge and forgets what is too old or too much. The caller
+// holds mu.
 func (c *repeats) put(key [sha256.Size]byte, m minted, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for len(c.queue) > 0 && (now.Sub(c.queue[0].at) >= repeatFor || len(c.queue) >= maxRepeats) {
 		oldest := c.queue[0]
 		c.queue = c.queue[1:]

@@ -17,7 +17,7 @@ import (
 // matters: a full pool refuses before anything is written, and nobody waits in
 // the queue without money.
 func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
-	ticket, err := g.cfg.Fleet.Pool(o.model.Name).Admit()
+	ticket, err := g.cfg.Fleet.Pool(o.model.Name).Admit(gpu.Key(x.token.ID))
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (g *Gateway) hold(x *exchange, o *order, prefs preferences) (*metering.Hold
 		Amount: o.required, Service: o.model.service.Name, Model: o.model.Name, Epoch: o.epoch.ID, Rates: o.epoch.Rates, Prompt: o.bound.Input,
 		Idempotency: idempotency(x, o, prefs.idempotency),
 	}
-	if !x.credited && !g.ledger.Known(x.token.PaymentHash) && x.token.Deposit > 0 {
+	if !x.credited && x.token.Deposit > 0 {
 		d := x.deposit()
 		r.Deposit = &d
 	}

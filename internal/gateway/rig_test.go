@@ -44,6 +44,8 @@ type rig struct {
 	srv     *http.Server
 	url     string
 	admin   string
+	path    string // of the ledger's database
+	born    time.Time
 	ledger  *metering.Ledger
 	keys    *l402.Keyring
 	board   *pricing.Board
@@ -64,6 +66,7 @@ type setup struct {
 	service     func(*gateway.Service)
 	gateway     func(*gateway.Config)
 	ledger      func(*metering.Config)
+	server      func(*gateway.ServerConfig)
 	rates       *pricing.Rates
 }
 
@@ -82,7 +85,9 @@ func newRig(t testing.TB, configure ...func(*setup)) *rig {
 		}
 	})
 
-	db, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
+	r.born = time.Now()
+	r.path = filepath.Join(t.TempDir(), "ledger.db")
+	db, err := sqlite.Open(ctx, r.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +181,11 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 	if r.gw, err = gateway.New(cfg); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.srv, err = gateway.NewServer(gateway.ServerConfig{Handler: r.gw.Handler(), Log: log}); err != nil {
+	server := gateway.ServerConfig{Handler: r.gw.Handler(), Log: log}
+	if s.server != nil {
+		s.server(&server)
+	}
+	if r.srv, err = gateway.NewServer(server); err != nil {
 		r.t.Fatal(err)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -6,6 +6,9 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
+// pathAlive says that the process serves.
+const pathAlive = "/healthz"
+
 // Handler is what the public listener serves. This file is the only one that
 // knows gin, and uses it as a URL map: everything behind is plain net/http.
 func (g *Gateway) Handler() http.Handler {
@@ -18,7 +21,7 @@ func (g *Gateway) Handler() http.Handler {
 	m.GET("/l402/balance", g.public("balance", g.showBalance))
 	m.GET("/l402/usage", g.public("usage", g.showUsage))
 	m.POST("/l402/topup", g.public("topup", g.topUp))
-	m.GET("/healthz", g.public("healthz", g.healthz))
+	m.GET(pathAlive, g.public("healthz", g.healthz))
 	m.GET("/readyz", g.public("readyz", g.readyz))
 	return g.serve(m)
 }

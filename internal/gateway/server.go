@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -15,6 +16,11 @@ type ServerConfig struct {
 	ReadHeaderTimeout time.Duration // zero: 10 s
 	IdleTimeout       time.Duration // of a connection between requests; zero: 2 min
 	MaxHeaderBytes    int           // zero: 64 KiB; a credential takes up to 16 KiB in base64 or hex
+	// MaxConnections are open at once; zero: 10,000. Further ones are closed as
+	// they come. Of these, MaxPerAddress may come from one IPv4 address or IPv6
+	// /64 that is not a trusted proxy; zero: a quarter.
+	MaxConnections, MaxPerAddress int
+	TrustedProxies                []netip.Prefix
 	// CertFile and KeyFile (PEM) turn TLS on; both or none.
 	CertFile, KeyFile string
 	Log               *slog.Logger // connection errors; nil: none
@@ -40,8 +46,17 @@ func NewServer(cfg ServerConfig) (*http.Server, error) {
 		IdleTimeout:       orDefault(cfg.IdleTimeout, 2*time.Minute),
 		MaxHeaderBytes:    cfg.MaxHeaderBytes,
 		Protocols:         new(http.Protocols),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 250, MaxReceiveBufferPerConnection: receiveBuffer, MaxReceiveBufferPerStream: receiveBuffer,
+			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
+	if cfg.MaxConnections <= 0 {
+		cfg.MaxConnections = 10_000
+	}
+	if cfg.MaxPerAddress <= 0 {
+		cfg.MaxPerAddress = max(cfg.MaxConnections/4, 1)
+	}
+	s.ConnState = newConnections(cfg.MaxConnections, cfg.MaxPerAddress, cfg.TrustedProxies).state
+	s.ConnContext = withConnection
 	if s.MaxHeaderBytes <= 0 {
 		s.MaxHeaderBytes = 64 << 10
 	}

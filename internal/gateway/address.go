@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// The headers in which a proxy may name its client.
+const (
+	headerXForwardedFor = "X-Forwarded-For"
+	headerForwarded     = "Forwarded" // RFC 7239
+)
+
+// addresses tells where a request comes from.
+type addresses struct {
+	trusted []netip.Prefix // proxies that are believed
+	header  string         // the one that they write; any other may be the client's own
+}
+
+func newAddresses(trusted []netip.Prefix, header string) (*addresses, error) {
+	header = http.CanonicalHeaderKey(header)
+	switch header {
+	case "":
+		header = headerXForwardedFor
+	case headerXForwardedFor, headerForwarded:
+	default:
+		return nil, fmt.Errorf("forwarded header is %.40q, want %s or %s", header, headerXForwardedFor, headerForwarded)
+	}
+	for _, p := range trusted {
+		if !p.IsValid() {
+			return nil, errors.New("a trusted proxy's prefix is not valid")
+		}
+	}
+	return &addresses{slices.Clone(trusted), header}, nil
+}
+
+// of returns the address of a request's client: the peer of the connection, or,
+// if that is a trusted proxy, the last hop that is none. What stands before
+// that hop was written by it or by its clients and is not believed.
+func (a *addresses) of(r *http.Request) netip.Addr {
+	addr := peerAddress(r.RemoteAddr)
+	if !trusts(a.trusted, addr) {
+		return addr
+	}
+	for _, line := range slices.Backward(r.Header[a.header]) {
+		for line != "" {
+			var element string
+			line, element = cutLast(line)
+			if element == "" {
+				continue
+			}
+			hop, ok := a.hop(element)
+			if !ok {
+				return addr // the proxy does not say; it answers for its clients itself
+			}
+			if addr = hop; !trusts(a.trusted, addr) {
+				return addr
+			}
+		}
+	}
+	return addr
+}
+
+// hop reads one element of the header.
+func (a *addresses) hop(element string) (netip.Addr, bool) {
+	if a.header == headerXForwardedFor {
+		return parseHop(element)
+	}
+	for pair := range strings.SplitSeq(element, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		if strings.EqualFold(name, "for") {
+			return parseHop(strings.Trim(value, `"`))
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// cutLast splits the last element off a list with commas. It reads from the
+// end, where the nearest proxy wrote: a quote that a client left open further
+// ahead changes nothing.
+func cutLast(list string) (rest, last string) {
+	quoted := false
+	for i := len(list) - 1; i >= 0; i-- {
+		switch {
+		case list[i] == '"':
+			quoted = !quoted
+		case list[i] == ',' && !quoted:
+			return list[:i], strings.TrimSpace(list[i+1:])
+		}
+	}
+	return "", strings.TrimSpace(list)
+}
+
+// parseHop reads an address, with or without port and brackets. Anything else,
+// such as "unknown" or an obfuscated name, is none.
+func parseHop(s string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		var with netip.AddrPort
+		if with, err = netip.ParseAddrPort(s); err == nil {
+			addr = with.Addr()
+		} else if inner, ok := strings.CutPrefix(s, "["); ok {
+			if inner, ok = strings.CutSuffix(inner, "]"); ok {
+				addr, err = netip.ParseAddr(inner)
+			}
+		}
+	}
+	return addr.Unmap().WithZone(""), err == nil
+}
+
+// peerAddress is the address of a connection's other end; of a connection that
+// has none, the unspecified one.
+func peerAddress(hostPort string) netip.Addr {
+	with, err := netip.ParseAddrPort(hostPort)
+	if err != nil {
+		return netip.IPv4Unspecified()
+	}
+	return with.Addr().Unmap().WithZone("")
+}
+
+func trusts(proxies []netip.Prefix, addr netip.Addr) bool {
+	for _, p := range proxies {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
