@@ -262,7 +262,7 @@ func isASCII(b []byte) bool {
 }
 
 // rendered bounds the bytes of the JSON value v after a template wrote it
-// anew: indented by 4, every character outside ASCII as \uXXXX, the
+// anew: indented by 4, every character outside ASCII as a \u escape, the
 // characters that HTML reserves as well, and numbers as Python writes them.
 // v need not be valid.
 func rendered(v []byte) int64 {
@@ -322,8 +322,8 @@ func scalarBytes(v []byte) int64 {
 }
 
 // quotedBytes bounds the bytes of the inside of a JSON string after it was
-// escaped anew: a character outside ASCII becomes \uXXXX (6 bytes for 2 or 3)
-// or a surrogate pair (12 for 4), and <, >, & and ' become \uXXXX where a
+// escaped anew: a character outside ASCII becomes a \u escape (6 bytes for 2 or 3)
+// or a surrogate pair (12 for 4), and <, >, & and ' become escapes where a
 // template engine guards HTML.
 func quotedBytes(raw []byte) int64 {
 	n := int64(len(raw))
