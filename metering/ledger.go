@@ -29,6 +29,7 @@ type Config struct {
 
 	MaxBudgetsPerAccount int           // 10,000 delegated budgets with something spent or held
 	ConfirmWithin        time.Duration // 10 min: a presented deposit not seen settled by then is alarmed
+	AuditEvery           time.Duration // 10 min: how often the running ledger checks its invariants; at most 1 % of the time
 	KnownDeposits        int           // 65,536 payment hashes remembered as credited
 
 	Log *slog.Logger // nil: none
@@ -48,6 +49,7 @@ func (c Config) withDefaults() Config {
 	c.Patience = orDefault(c.Patience, 3*time.Second)
 	c.MaxBudgetsPerAccount = orDefault(c.MaxBudgetsPerAccount, 10_000)
 	c.ConfirmWithin = orDefault(c.ConfirmWithin, confirmWithin)
+	c.AuditEvery = orDefault(c.AuditEvery, 10*time.Minute)
 	c.KnownDeposits = orDefault(c.KnownDeposits, 65_536)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -116,6 +118,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	l.loops.Go(func() { l.renewLoop(looping) })
 	l.loops.Go(func() { l.sweepLoop(looping) })
 	l.loops.Go(func() { l.tidyLoop(looping) })
+	l.loops.Go(func() { l.auditLoop(looping) })
 	return l, nil
 }
 

@@ -10,23 +10,25 @@ import (
 
 // Stats is what the running ledger counts since it was opened.
 type Stats struct {
-	Queue       int               // operations waiting
-	Open        int               // holds of this process
-	Batches     int64             // transactions committed
-	Operations  int64             // in them
-	Sizes       [batchSizes]int64 // batches of up to 1, 2, 4, … 1024 and more operations
-	Retries     int64             // attempts that got no answer from the store
-	Conflicts   int64             // operations put aside because a row was locked
-	Rejected    int64             // operations refused by the store's guards: a defect
-	Lost        int64             // holds that the store lost in a crash and that were made anew
-	Sweeps      int64             // holds of others that were charged because their lease ran out
-	Clamped     int64             // settlements whose usage was impossible
-	Charged     l402.Msat
-	Unbilled    l402.Msat // consumed beyond what could be charged
-	Credited    l402.Msat
-	Foreign     int64 // payments refused because another account has them
-	Unconfirmed int64 // presented, never seen settled; counted twice a minute, up to a bound
-	Failing     bool  // the store did not answer last time
+	Queue       int               `json:"queue"`      // operations waiting
+	Open        int               `json:"open"`       // holds of this process
+	Batches     int64             `json:"batches"`    // transactions committed
+	Operations  int64             `json:"operations"` // in them
+	Sizes       [batchSizes]int64 `json:"sizes"`      // batches of up to 1, 2, 4, … 1024 and more operations
+	Retries     int64             `json:"retries"`    // attempts that got no answer from the store
+	Conflicts   int64             `json:"conflicts"`  // operations put aside because a row was locked
+	Rejected    int64             `json:"rejected"`   // operations refused by the store's guards: a defect
+	Lost        int64             `json:"lost"`       // holds that the store lost in a crash and that were made anew
+	Sweeps      int64             `json:"sweeps"`     // holds of others that were charged because their lease ran out
+	Clamped     int64             `json:"clamped"`    // settlements whose usage was impossible
+	Charged     l402.Msat         `json:"charged_msat"`
+	Unbilled    l402.Msat         `json:"unbilled_msat"` // consumed beyond what could be charged
+	Credited    l402.Msat         `json:"credited_msat"`
+	Foreign     int64             `json:"foreign"`     // payments refused because another account has them
+	Unconfirmed int64             `json:"unconfirmed"` // presented, never seen settled; counted twice a minute, up to a bound
+	Audits      int64             `json:"audits"`      // checks of all invariants
+	Mismatched  int64             `json:"mismatched"`  // what the last of them found wrong; anything but 0 is a defect or damage
+	Failing     bool              `json:"failing"`     // the store did not answer last time
 }
 
 const batchSizes = 12
@@ -35,7 +37,7 @@ const batchSizes = 12
 type counters struct {
 	batches, operations, retries, conflicts, rejected, lost atomic.Int64
 	sweeps, clamped, charged, unbilled, credited            atomic.Int64
-	foreign, unconfirmed                                    atomic.Int64
+	foreign, unconfirmed, audits, mismatched                atomic.Int64
 	sizes                                                   [batchSizes]atomic.Int64
 }
 
@@ -55,7 +57,7 @@ func (l *Ledger) Stats() Stats {
 		Retries: c.retries.Load(), Conflicts: c.conflicts.Load(), Rejected: c.rejected.Load(), Lost: c.lost.Load(),
 		Sweeps: c.sweeps.Load(), Clamped: c.clamped.Load(), Charged: l402.Msat(c.charged.Load()),
 		Unbilled: l402.Msat(c.unbilled.Load()), Credited: l402.Msat(c.credited.Load()), Foreign: c.foreign.Load(),
-		Unconfirmed: c.unconfirmed.Load(), Failing: l.writer.failing()}
+		Unconfirmed: c.unconfirmed.Load(), Audits: c.audits.Load(), Mismatched: c.mismatched.Load(), Failing: l.writer.failing()}
 	for i := range s.Sizes {
 		s.Sizes[i] = c.sizes[i].Load()
 	}

@@ -183,6 +183,8 @@ func collectLedger(l metering.Stats, gauge, counter func(name, help string, valu
 	gauge("ledger_open_holds", "Holds of this process.", float64(l.Open))
 	gauge("ledger_failing", "Whether the store did not answer last time.", boolean(l.Failing))
 	gauge("ledger_unconfirmed_deposits", "Deposits presented and not seen settled in time: a leaked key mints such credit.", float64(l.Unconfirmed))
+	gauge("ledger_mismatches", "What the last check of the ledger's invariants found wrong: anything but 0 is a defect or damage.", float64(l.Mismatched))
+	counter("ledger_audits_total", "Checks of the ledger's invariants.", float64(l.Audits))
 	counter("ledger_batches_total", "Transactions committed.", float64(l.Batches))
 	counter("ledger_operations_total", "Operations in them.", float64(l.Operations))
 	counter("ledger_retries_total", "Attempts that got no answer from the store.", float64(l.Retries))

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"crypto/rand"
+	"sync/atomic"
 	"time"
 
 	"sluice/l402"
@@ -138,4 +139,33 @@ func (r *rogue) Audit(ctx context.Context, sink metering.AuditSink) error {
 		return account(a)
 	}
 	return r.StoreReader.Audit(ctx, sink)
+}
+
+// testAuditByItself: the running ledger checks its invariants, and shows what it
+// finds.
+func testAuditByItself(e *env) {
+	e.account(1000)
+	var damage atomic.Int64
+	store := &rogueStore{Store: e.store, rogue: rogue{StoreReader: e.store.Store,
+		corrupt: func(a *metering.AuditAccount) { a.Available += l402.Msat(damage.Load()) }}}
+	l, err := metering.Open(ctx(e.T), metering.Config{Store: store, Lease: lease, AuditEvery: time.Millisecond})
+	if err != nil {
+		e.Fatal(err)
+	}
+	defer l.Close(ctx(e.T))
+	e.eventually("two audits agree", func() bool { s := l.Stats(); return s.Audits >= 2 && s.Mismatched == 0 })
+	damage.Store(1)
+	e.eventually("an audit finds the damage", func() bool { return l.Stats().Mismatched > 0 })
+	damage.Store(0)
+	e.eventually("an audit agrees again", func() bool { return l.Stats().Mismatched == 0 })
+}
+
+// rogueStore is a store whose audits are a rogue's.
+type rogueStore struct {
+	metering.Store
+	rogue rogue
+}
+
+func (r *rogueStore) Audit(ctx context.Context, sink metering.AuditSink) error {
+	return r.rogue.Audit(ctx, sink)
 }

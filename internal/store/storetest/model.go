@@ -14,35 +14,42 @@ import (
 // testModel compares the ledger with a model of it in plain integers, over
 // random sequences of operations on two ledgers of one store: replays, clocks
 // that jump, crashes between any two operations, and writes that fail lost or
-// kept. How many operations: rapid's flags -rapid.checks (sequences, 100) and
-// -rapid.steps (operations in each, 30 on average).
+// kept. It goes on for modelOperations at least; rapid's flags -rapid.checks
+// (sequences in a round, 100) and -rapid.steps (operations in each, 30 on
+// average) make a round longer.
 func testModel(e *env) {
 	operations := 0
-	rapid.Check(e.T, func(t *rapid.T) {
-		m := newModel(e, t)
-		defer func() { operations += m.operations; e.store.heal() }()
-		t.Repeat(map[string]func(*rapid.T){
-			"":           m.check,
-			"deposit":    m.deposit,
-			"settled":    m.settled,
-			"replay":     m.replay,
-			"reserve":    m.reserve,
-			"reserve2":   m.reserve, // twice as often
-			"extend":     m.extend,
-			"progress":   m.progress,
-			"renew":      m.renew,
-			"settle":     m.settle,
-			"settle2":    m.settle,
-			"release":    m.release,
-			"adjust":     m.adjust,
-			"advance":    m.advance,
-			"sweep":      m.sweep,
-			"crash":      m.crash,
-			"crashAmid":  m.crashAmid,
-			"everything": m.finish,
-		})
-	})
+	for operations < modelOperations && !e.Failed() {
+		rapid.Check(e.T, func(t *rapid.T) { operations += modelSequence(e, t) })
+	}
 	e.Logf("%d operations", operations)
+}
+
+// modelSequence runs one sequence and returns its length.
+func modelSequence(e *env, t *rapid.T) int {
+	m := newModel(e, t)
+	defer e.store.heal()
+	t.Repeat(map[string]func(*rapid.T){
+		"":           m.check,
+		"deposit":    m.deposit,
+		"settled":    m.settled,
+		"replay":     m.replay,
+		"reserve":    m.reserve,
+		"reserve2":   m.reserve, // twice as often
+		"extend":     m.extend,
+		"progress":   m.progress,
+		"renew":      m.renew,
+		"settle":     m.settle,
+		"settle2":    m.settle,
+		"release":    m.release,
+		"adjust":     m.adjust,
+		"advance":    m.advance,
+		"sweep":      m.sweep,
+		"crash":      m.crash,
+		"crashAmid":  m.crashAmid,
+		"everything": m.finish,
+	})
+	return m.operations
 }
 
 // model is what the ledger should be.

@@ -68,6 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"Epochs", testEpochs},
 		{"Clean", testClean},
 		{"AuditFindsDamage", testAuditFindsDamage},
+		{"AuditByItself", testAuditByItself},
 		{"Model", testModel},
 	} {
 		t.Run(test.name, func(t *testing.T) {
