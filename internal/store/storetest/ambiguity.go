@@ -281,13 +281,15 @@ func testFullQueue(e *env) {
 	entered := make(chan struct{}, 100)
 	e.store.gate(entered, release)
 	results := make(chan error, 20)
-	for range cap(results) {
-		go func() {
-			_, err := l.Reserve(ctx(e.T), reservation(id, 1))
-			results <- err
-		}()
+	reserve := func() {
+		_, err := l.Reserve(ctx(e.T), reservation(id, 1))
+		results <- err
 	}
+	go reserve()
 	<-entered
+	for range cap(results) - 1 {
+		go reserve()
+	}
 	for range cap(results) - 5 { // one is with the store, four wait
 		e.refused(<-results, metering.ErrBusy)
 	}
