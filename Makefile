@@ -37,9 +37,12 @@ race: ## all tests again under the race detector
 	@$(MAKE) --no-print-directory daemons
 	$(GO) test -race -timeout 30m $(PKGS)
 
-bench: ## the benchmarks
+bench: ## benchmarks of the parts, then the whole beside other proxies (BENCH=-short for a look)
 	@tools/preflight.sh go cc postgres
-	$(GO) test -run '^$$' -bench . -benchmem $(PKGS)
+	@$(MAKE) --no-print-directory daemons
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 0.3s ./l402 ./pricing ./metering/... ./backends/gpu ./internal/store/sqlite ./internal/store/postgres
+	@mkdir -p bin && $(GO) build -o bin/bench ./internal/bench
+	bin/bench $(BENCH)
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@tools/preflight.sh go cc

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/url"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"sluice/backends/gpu"
+	"sluice/internal/gateway"
+	"sluice/internal/lightning"
+	"sluice/internal/store/postgres"
+	"sluice/internal/store/sqlite"
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/metering/chat"
+	"sluice/pricing"
+)
+
+// gatewayPlan describes a gateway. It is wired as `gateway serve` wires it, with
+// the defaults of its configuration (but see configure), and logs each request to a file.
+type gatewayPlan struct {
+	Store   string // URL of PostgreSQL, or path of an SQLite file
+	Backend string // host:port
+	// Accounts is how many paid tokens to write into the file Credentials, one
+	// Authorization header's value per line. Nothing is credited here: the first
+	// request with a token does that, as with any other.
+	Accounts    int
+	Credentials string
+	Lightning   *lightning.Config // nil: no invoice can be made
+	Profile     bool              // serve profiles, and sample what waits for locks
+}
+
+// deposit is on each account at the start: enough for all rounds.
+const deposit l402.Msat = 1_000_000_000_000 // 10 bitcoin
+
+// rates make every request cost something.
+var rates = pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 4_000_000}
+
+const serviceName = "bench"
+
+// store is what both databases offer.
+type store interface {
+	metering.Store
+	Close() error
+}
+
+func openStore(ctx context.Context, name string) (store, error) {
+	if strings.HasPrefix(name, "postgres:") {
+		return postgres.Open(ctx, name)
+	}
+	return sqlite.Open(ctx, name)
+}
+
+func serveGateway(ctx context.Context, plan []byte, tell func(any) error) (err error) {
+	var p gatewayPlan
+	if err := json.Unmarshal(plan, &p); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	db, err := openStore(ctx, p.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	ledger, err := metering.Open(ctx, metering.Config{Store: db, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), childGrace/2)
+		defer cancel()
+		err = errors.Join(err, ledger.Close(ctx))
+	}()
+	cfg, err := p.configure(ctx, ledger, log)
+	if err != nil {
+		return err
+	}
+	defer cfg.Fleet.Close()
+	cfg.Fleet.Start(ctx)
+	g, err := gateway.New(cfg)
+	if err != nil {
+		return err
+	}
+	srv, err := gateway.NewServer(gateway.ServerConfig{Handler: g.Handler(), Log: log})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	where := server{Addr: listener.Addr().String()}
+	if p.Profile {
+		if where.Pprof, err = serveProfiles(); err != nil {
+			return err
+		}
+	}
+	return serveUntil(ctx, srv, listener, tell, where)
+}
+
+// configure builds what the gateway is made of: keys bound to the ledger, a
+// price in force, one backend, and the tokens.
+func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, log *slog.Logger) (cfg gateway.Config, err error) {
+	key := l402.MasterKey{ID: "bench", State: l402.KeyMint}
+	rand.Read(key.Secret[:])
+	keys, err := l402.NewKeyring(ledger.ID(), []l402.MasterKey{key})
+	if err != nil {
+		return cfg, err
+	}
+	if err := ledger.BindKeys(ctx, [][32]byte{key.Fingerprint(ledger.ID())}); err != nil {
+		return cfg, err
+	}
+	epoch, err := ledger.PublishEpoch(ctx, pricing.Fixed(modelName, rates, time.Now()))
+	if err != nil {
+		return cfg, err
+	}
+	board := new(pricing.Board)
+	board.Set(epoch)
+	fleet, err := gpu.NewFleet(gpu.Config{
+		Backends: []gpu.BackendConfig{{Name: "backend", URL: &url.URL{Scheme: "http", Host: p.Backend}, Slots: 4096}},
+		Pools:    []gpu.PoolConfig{{Model: modelName, Backends: []string{"backend"}, QueueLimit: 4096, QueueTimeout: 30 * time.Second}},
+		Log:      log,
+	})
+	if err != nil {
+		return cfg, err
+	}
+	invoices, err := p.invoicer(log)
+	if err != nil {
+		return cfg, err
+	}
+	return gateway.Config{
+		Services: []gateway.Service{{Name: serviceName, MinPurchase: 100 * l402.MsatPerSat, MaxPurchase: 100_000 * l402.MsatPerSat,
+			Models: []gateway.Model{{Name: modelName, OwnedBy: "bench", Limits: chat.Limits{
+				ContextTokens: 8192, MaxCompletion: 1024, MinCompletion: 16, TemplateBase: 64, TemplatePerMessage: 16}}}}},
+		Ledger: ledger, Keys: keys, Board: board, Fleet: fleet, Invoices: invoices,
+		// All load comes from one address: the limits on challenges are off.
+		Challenges:  new(gateway.ChallengeLimits),
+		ProductText: "prepaid credit for API calls", Version: "bench", Log: log,
+	}, writeCredentials(p.Credentials, keys, p.Accounts)
+}
+
+// writeCredentials mints tokens for accounts of their own, as if bought.
+func writeCredentials(path string, keys *l402.Keyring, accounts int) error {
+	if path == "" {
+		return nil
+	}
+	var text strings.Builder
+	for range accounts {
+		preimage := l402.NewPreimage()
+		macaroon, err := keys.Mint(l402.MintParams{Service: serviceName, PaymentHash: preimage.Hash(), TokenID: l402.NewTokenID(),
+			Deposit: deposit, ValidUntil: time.Now().Add(24 * time.Hour)})
+		if err != nil {
+			return err
+		}
+		text.WriteString(l402.FormatCredential(macaroon, preimage) + "\n")
+	}
+	return os.WriteFile(path, []byte(text.String()), 0o600)
+}
+
+// invoicer makes invoices on a real node, or says that there is none.
+func (p gatewayPlan) invoicer(log *slog.Logger) (gateway.Invoicer, error) {
+	if p.Lightning == nil {
+		return noNode{}, nil
+	}
+	cfg := *p.Lightning
+	cfg.Log = log
+	client, err := lightning.Dial(cfg) // open for as long as this process lives
+	return node{client}, err
+}
+
+var errNoNode = errors.New("this gateway has no Lightning node")
+
+// noNode stands in for a node where only paid requests are measured.
+type noNode struct{}
+
+func (noNode) AddInvoice(context.Context, gateway.Invoice) (string, error) { return "", errNoNode }
+func (noNode) Ready(context.Context) error                                 { return errNoNode }
+
+// node is a real one.
+type node struct{ client *lightning.Client }
+
+func (n node) AddInvoice(ctx context.Context, inv gateway.Invoice) (string, error) {
+	return n.client.AddInvoice(ctx, lightning.Invoice{Preimage: inv.Preimage, Amount: inv.Amount, Memo: inv.Memo, Expiry: inv.Expiry})
+}
+
+func (n node) Ready(ctx context.Context) error { return n.client.Ready(ctx) }
+
+// serveProfiles serves net/http/pprof on a listener of its own, for as long as
+// this process lives.
+func serveProfiles() (addr string, err error) {
+	runtime.SetMutexProfileFraction(100)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	go func() { _ = http.Serve(listener, mux) }() // ends with the process
+	return listener.Addr().String(), nil
+}

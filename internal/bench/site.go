@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"sluice/internal/devnet/proc"
+	"sluice/internal/store/pgtest"
+)
+
+// childCommand is the first argument of this program as a child; role, the file
+// for its answer and its plan in JSON follow.
+const childCommand = "child"
+
+// role is what a child does: it carries out a plan and tells its parent one
+// thing, once: a server where it is reached, a generator of load what it found.
+type role func(ctx context.Context, plan []byte, tell func(any) error) error
+
+var roles = map[string]role{
+	"backend":  serveBackend,
+	"proxy":    serveProxy,
+	"gateway":  serveGateway,
+	"load":     runLoad,
+	"streams":  runStreams,
+	"invoices": runInvoices,
+	"ledger":   runLedger,
+}
+
+func runChild(ctx context.Context, name, out, plan string) error {
+	work, ok := roles[name]
+	if !ok {
+		return fmt.Errorf("there is no role %q", name)
+	}
+	return work(ctx, []byte(plan), func(answer any) error {
+		b, err := json.Marshal(answer)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(out+".part", b, 0o600); err != nil {
+			return err
+		}
+		return os.Rename(out+".part", out) // whole or not there
+	})
+}
+
+// site is where a run takes place: a folder, and the processes started in it.
+type site struct {
+	dir      string
+	self     string // this program
+	launcher *proc.Launcher
+	running  []*proc.Process
+	database *pgtest.Server // nil until needed
+	count    int            // of children, for the names of their files
+}
+
+func newSite(parent string) (*site, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	dir, err := os.MkdirTemp(parent, "sluice-bench-")
+	if err != nil {
+		return nil, err
+	}
+	return &site{dir: dir, self: self, launcher: proc.NewLauncher()}, nil
+}
+
+// close stops everything and removes the folder.
+func (s *site) close() error {
+	var errs []error
+	for _, p := range s.running {
+		errs = append(errs, p.Stop(childGrace))
+	}
+	s.launcher.Close()
+	if s.database != nil {
+		s.database.Remove()
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}
+
+// childGrace is how long a server may take to stop: a gateway finishes its
+// ledger's queue.
+const childGrace = 15 * time.Second
+
+// path names a file of the site.
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+// server is a running child that serves.
+type server struct {
+	process *proc.Process
+	Addr    string `json:"addr"`
+	Pprof   string `json:"pprof"` // its profiles; empty: none
+}
+
+func (s *site) stop(p *proc.Process) error {
+	for i, q := range s.running {
+		if q == p {
+			s.running = append(s.running[:i], s.running[i+1:]...)
+			break
+		}
+	}
+	return p.Stop(childGrace)
+}
+
+// serve starts a server and waits until it can be reached.
+func (s *site) serve(ctx context.Context, roleName string, plan any) (*server, error) {
+	srv := new(server)
+	var err error
+	srv.process, err = s.child(ctx, roleName, plan, time.Minute, srv)
+	return srv, err
+}
+
+// work runs a child that does something and ends, within a limit.
+func (s *site) work(ctx context.Context, roleName string, plan any, limit time.Duration, answer any) error {
+	p, err := s.child(ctx, roleName, plan, limit, answer)
+	if err != nil {
+		return err
+	}
+	return s.stop(p)
+}
+
+// child starts a child and waits for what it has to tell.
+func (s *site) child(ctx context.Context, roleName string, plan any, limit time.Duration, answer any) (*proc.Process, error) {
+	text, err := json.Marshal(plan)
+	if err != nil {
+		return nil, err
+	}
+	s.count++
+	out := s.path(roleName + "-" + strconv.Itoa(s.count))
+	p, err := s.launcher.Start(proc.Spec{Name: roleName, Path: s.self, Args: []string{childCommand, roleName, out, string(text)}, Log: out + ".log"})
+	if err != nil {
+		return nil, err
+	}
+	s.running = append(s.running, p)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := await(ctx, p, out); err != nil {
+		return nil, errors.Join(err, s.stop(p))
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		return nil, err
+	}
+	return p, json.Unmarshal(b, answer)
+}
+
+// await waits for a child's file. There is nothing that could wake us at no
+// cost to what is being measured; a look costs a microsecond.
+func await(ctx context.Context, p *proc.Process, out string) error {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if _, err := os.Stat(out); err == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-p.Done():
+			if _, err := os.Stat(out); err == nil {
+				return nil // it told and ended just now
+			}
+			return p.Exit()
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w; its log ends with:\n%s", p.Name(), ctx.Err(), p.Tail(10))
+		}
+	}
+}
+
+// postgres starts the run's PostgreSQL, the first time, with the settings of a
+// modest production server: durable, 512 MB of shared buffers, checkpoints as
+// they come by default.
+func (s *site) postgres() (*pgtest.Server, error) {
+	if s.database != nil {
+		return s.database, nil
+	}
+	var err error
+	s.database, err = pgtest.Launch("-c", "fsync=on", "-c", "full_page_writes=on", "-c", "shared_buffers=512MB")
+	return s.database, err
+}
+
+// freshDatabase makes an empty database and returns its URL.
+func (s *site) freshDatabase(ctx context.Context, name string) (url string, err error) {
+	pg, err := s.postgres()
+	if err != nil {
+		return "", err
+	}
+	return pg.URL(name), execute(ctx, pg.URL("postgres"), "CREATE DATABASE "+name)
+}
