@@ -134,12 +134,15 @@ func TestPause(t *testing.T) {
 	s := besiege(t, 4)
 	t.Run("continued", func(t *testing.T) {
 		for range either(3, 1) {
-			WantClean(t, s.under(t, func(l *Load) {
+			seen := s.under(t, func(l *Load) {
 				s.gateways[1].Pause(t)
 				time.Sleep(siegeLease() + 5*time.Second)
 				l.AwaitPaid(t, 0, 4, 30*time.Second)
 				s.gateways[1].Resume(t)
-			}))
+			})
+			// Whoever connected during the pause may be past the time limit for a
+			// request's header when it ends.
+			wantCleanElsewhere(t, seen, 1)
 		}
 	})
 	t.Run("money spent meanwhile", s.spentMeanwhile)
@@ -150,12 +153,20 @@ func TestPause(t *testing.T) {
 			s.gateways[1].Kill(t)
 			s.gateways[1].Restart(t)
 		})
-		for _, one := range seen { // only the killed one may lose its connections
-			if !one.Paid() && !one.Refused() && !one.GaveUp && one.Gateway != 1 {
-				t.Errorf("neither paid nor cleanly refused: %s", one)
-			}
-		}
+		wantCleanElsewhere(t, seen, 1)
 	})
+}
+
+// wantCleanElsewhere fails for a request that ended neither paid nor refused,
+// unless it went to the gateway that was stopped or killed: only that one may
+// lose its connections.
+func wantCleanElsewhere(t *testing.T, seen []Seen, stopped int) {
+	t.Helper()
+	for _, one := range seen {
+		if !one.Paid() && !one.Refused() && !one.GaveUp && one.Gateway != stopped {
+			t.Errorf("neither paid nor cleanly refused: %s", one)
+		}
+	}
 }
 
 // spentMeanwhile spends, at the other gateway, what a stream of the stopped one
