@@ -35,8 +35,9 @@ const (
 	// that it is we who close and no request meets a connection just closed.
 	idleConn = 4 * time.Second
 	// connBuffer is the read and write buffer per connection, in bytes: larger
-	// than most requests and events, so that each is one system call.
-	connBuffer = 32 << 10
+	// than most events, so that each is one system call. A thousand streams hold a
+	// thousand of each; the body of a long request goes past it.
+	connBuffer = 4 << 10
 	// maxResponseHeader bounds the header of an answer, in bytes.
 	maxResponseHeader = 256 << 10
 )
