@@ -67,6 +67,10 @@ type problem struct {
 // Error makes a problem an error; the text is what the client reads.
 func (p *problem) Error() string { return p.Detail }
 
+// newProblem is kept out of its callers: inlined, each of its uses would take
+// room on the stack of a stream, see (*call).stream.
+//
+//go:noinline
 func newProblem(status int, kind, detail string) *problem {
 	return &problem{Type: problemBase + kind, Title: titles[kind], Status: status, Detail: detail}
 }

@@ -66,15 +66,22 @@ func (c *call) serve() error {
 		return c.refused(resp)
 	}
 	if err := decode(resp); err != nil {
-		c.slotDone(err, resp.StatusCode)
-		c.release(metering.OutcomeBackendError)
-		c.g.log.Warn("backend answered in an encoding that cannot be metered", "backend", c.lease.Backend().Name(), "error", err)
-		return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged")
+		return c.unreadable(resp, err)
 	}
 	if isEventStream(resp.Header) {
 		return c.stream(resp)
 	}
 	return c.unary(resp)
+}
+
+// unreadable ends a call whose answer cannot be metered.
+//
+//go:noinline
+func (c *call) unreadable(resp *http.Response, err error) error {
+	c.slotDone(err, resp.StatusCode)
+	c.release(metering.OutcomeBackendError)
+	c.g.log.Warn("backend answered in an encoding that cannot be metered", "backend", c.lease.Backend().Name(), "error", err)
+	return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged")
 }
 
 // slotDone gives the slot back and tells the fleet how the backend did, once.

@@ -91,6 +91,8 @@ func (c *call) logEnd(e metering.Entry, backend string) {
 }
 
 // release ends the hold without a charge, exactly once.
+//
+//go:noinline
 func (c *call) release(outcome metering.Outcome) {
 	_, _ = c.settle(metering.Settlement{Source: metering.SourceNone, Outcome: outcome}) // the answer has no numbers either way
 }
