@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +86,11 @@ func (w *writer) run(ctx context.Context) {
 	var tasks []*task
 	for ctx.Err() == nil {
 		w.runParked(ctx)
+		// Let those run first who are about to add something. On a busy machine the
+		// first of them would else wake this goroutine for itself alone, and small
+		// batches spend most of their time in the commit. On an idle one this returns
+		// at once.
+		runtime.Gosched()
 		tasks = w.ledger.queue.pop(tasks[:0], w.ledger.cfg.MaxBatch)
 		tasks = w.divert(tasks)
 		if len(tasks) > 0 {
