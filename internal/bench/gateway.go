@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -66,6 +67,7 @@ func serveGateway(ctx context.Context, plan []byte, tell func(any) error) (err e
 	if err := json.Unmarshal(plan, &p); err != nil {
 		return err
 	}
+	debug.SetGCPercent(200) // as `gateway serve` does
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	db, err := openStore(ctx, p.Store)
 	if err != nil {
