@@ -3,7 +3,7 @@
 //
 //	go run ./internal/bench              # about five minutes, Markdown on stdout
 //	go run ./internal/bench -short       # under a minute
-//	go run ./internal/bench -parts paid -conns 256 -profile /tmp/profiles
+//	go run ./internal/bench -parts paid -conns 256 -profile profiles
 //
 // Every server it measures, and every generator of load, is a process of its
 // own (this program again, in a role, see roles), so that its CPU time and
