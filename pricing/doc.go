@@ -1,5 +1,6 @@
-// Package pricing says what a request costs. It is pure: no I/O, no clock, no
-// state but the Board, which holds the prices in force.
+// Package pricing says what a request costs, and how that follows the load. It
+// is pure: no I/O, no clock; a Board holds the prices in force, a Controller
+// what it needs to decide the next one.
 //
 // The happy path: whoever decides prices publishes an Epoch per model on a
 // Board. A request reads the epoch in force once, bounds its own usage from
@@ -12,6 +13,15 @@
 // same rates, whatever the board says by then:
 //
 //	cost, err := quote.Rates.Cost(measured)
+//
+// Prices that follow the load: once per interval the pool's Load becomes a
+// pressure, and a Controller decides the multiplier of the rate card:
+//
+//	params := pricing.DefaultParams()
+//	control := pricing.NewController(params, pricing.State{})
+//	pressure, ok := params.Parts.Pressure(load)
+//	decision := control.Step(pricing.Observation{At: now, Pressure: pressure, OK: ok})
+//	rates := base.Scale(decision.Multiplier)
 //
 // A cost is the exact rational sum of its parts, rounded up once, at the end,
 // to a whole millisatoshi. A usage within the bound never costs more than the

@@ -24,7 +24,7 @@ type Epoch struct {
 	Model      string    `json:"model"`
 	Rates      Rates     `json:"rates"`      // what is charged, multiplier applied
 	Multiplier float64   `json:"multiplier"` // of the base rate card; 1 where the price is fixed
-	Signal     float64   `json:"signal"`     // the load that was followed, 1 at the target; 0 where the price is fixed
+	Signal     float64   `json:"signal"`     // the smoothed pressure that was followed (Parts.Pressure); 0 where none was read
 	BoundBy    string    `json:"bound_by"`
 	At         time.Time `json:"published_at"`
 }
