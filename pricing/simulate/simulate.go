@@ -1,0 +1,186 @@
+// Package simulate tries prices out before anyone pays them. It plays a demand,
+// made up or recorded, against a model of a pool whose price is moved by the
+// very pricing.Controller that the gateway runs, and says what came of it:
+//
+//	scenario := simulate.Surge(simulate.DefaultPool(), simulate.DefaultBase, simulate.DefaultFactor)
+//	policy, _ := simulate.Named("default")
+//	result, err := simulate.Run(scenario, policy, 1)
+//
+// Recorded demand comes from ReadTrace: CSV, the answer of a Prometheus range
+// query, or the gateway's own stored epochs.
+//
+// The model: buyers arrive at random (Poisson); the higher the price, the fewer
+// (constant elasticity). Each takes one of the pool's slots for a random time
+// (exponential), waits for one in a FIFO queue, and is refused when the queue
+// is full or the wait too long. GPU utilization saturates with few requests, as
+// NVML's does. Everything is drawn from the seed, so a run can be repeated, and
+// policies are compared on the same stream of buyers.
+package simulate
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"sluice/pricing"
+)
+
+// Pool is the pool of inference servers that is modelled, and its buyers.
+type Pool struct {
+	Slots        int           // requests that run at once
+	Service      time.Duration // mean time that one runs
+	KV           float64       // share of the KV cache that full slots fill; above 1 it, not the slots, says how many run
+	Queue        int           // requests that may wait; 0: any number
+	QueueTimeout time.Duration // longest wait; 0: any
+	Elasticity   float64       // relative fall of demand per relative rise of the price
+	Reaction     time.Duration // until buyers act on a new price; what they decided on they get, or less (quote lock)
+	Rates        pricing.Rates // the rate card at multiplier 1
+	Pace         float64       // completion tokens per second of service
+}
+
+// DefaultPool is the pool of the design's surge with the gateway's default
+// queue.
+func DefaultPool() Pool {
+	return Pool{
+		Slots: 32, Service: 12 * time.Second, KV: 0.6, Queue: 64, QueueTimeout: 30 * time.Second, Elasticity: 1.5,
+		Rates: pricing.Rates{OutputMsatPerMtok: 600_000}, Pace: 30,
+	}
+}
+
+func (p Pool) validate() error {
+	switch {
+	case p.Slots < 1 || p.Slots > 100_000:
+		return fmt.Errorf("slots: want 1 to 100000, got %d", p.Slots)
+	case p.Service < time.Millisecond || p.Service > 24*time.Hour:
+		return fmt.Errorf("service time: want 1ms to 24h, got %v", p.Service)
+	case !(p.KV > 0 && p.KV <= float64(p.Slots)):
+		return fmt.Errorf("KV cache: want more than 0, and room for one request at least (%d), got %g", p.Slots, p.KV)
+	case p.Queue < 0 || p.QueueTimeout < 0 || p.Reaction < 0:
+		return errors.New("queue, queue timeout and reaction must not be negative")
+	case !(p.Elasticity >= 0 && p.Elasticity <= 100):
+		return fmt.Errorf("elasticity: want 0 to 100, got %g", p.Elasticity)
+	case !(p.Pace > 0 && p.Pace <= 1e6):
+		return fmt.Errorf("pace: want more than 0, at most 1e6 tokens/s, got %g", p.Pace)
+	}
+	return p.Rates.Validate()
+}
+
+// Segment is demand from a moment on, until the next segment.
+type Segment struct {
+	At     float64 // seconds from the start
+	Rate   float64 // buyers per second at multiplier 1
+	Others float64 // utilization of the GPUs by work that is not ours, 0..1
+}
+
+// Scenario is what a policy is tried on.
+type Scenario struct {
+	Name     string
+	Pool     Pool
+	Demand   []Segment // in order of time, the first at 0
+	End      float64   // seconds
+	From, To float64   // the time that results are over, in seconds
+}
+
+const (
+	maxSeconds  = 31 * 24 * 3600
+	maxArrivals = 5_000_000
+)
+
+func (s Scenario) validate() error {
+	if err := s.Pool.validate(); err != nil {
+		return err
+	}
+	if len(s.Demand) == 0 || s.Demand[0].At != 0 {
+		return errors.New("the demand must begin at second 0")
+	}
+	for i, d := range s.Demand {
+		if i > 0 && !(d.At > s.Demand[i-1].At) {
+			return errors.New("the demand must be in order of time")
+		}
+		if !(d.Rate >= 0 && d.Rate <= 1e6) || !(d.Others >= 0 && d.Others <= 1) {
+			return fmt.Errorf("the demand at %g s is out of range", d.At)
+		}
+	}
+	if !(s.End > 0 && s.End <= maxSeconds) || !(s.From >= 0 && s.From < s.To && s.To <= s.End) {
+		return fmt.Errorf("want up to 31 days, with the measured time within; got %g s, measured %g to %g s", s.End, s.From, s.To)
+	}
+	return nil
+}
+
+// settling is the part of the measured time that price_sd_ln leaves out: the
+// price is still on its way then.
+const settling = 1.0 / 6
+
+// settled is when the deviation of the price begins to count.
+func (s Scenario) settled() float64 { return s.From + (s.To-s.From)*settling }
+
+const (
+	surgeFrom = 600  // seconds
+	surgeTo   = 4200 // seconds
+	surgeEnd  = 5400 // seconds
+)
+
+// Surge is ten minutes of demand for base of the pool's capacity, an hour of
+// factor times as much, from one moment to the next, and twenty minutes of base
+// again.
+// Results are over the surge.
+func Surge(p Pool, base, factor float64) Scenario {
+	rate := base * float64(p.Slots) / p.Service.Seconds()
+	return Scenario{
+		Name: fmt.Sprintf("surge: %d slots, %v service, elasticity %g, demand from %.3g to %.3g of capacity", p.Slots, p.Service, p.Elasticity, base, base*factor),
+		Pool: p, End: surgeEnd, From: surgeFrom, To: surgeTo,
+		Demand: []Segment{{At: 0, Rate: rate}, {At: surgeFrom, Rate: rate * factor}, {At: surgeTo, Rate: rate}},
+	}
+}
+
+// Base and factor of the default surge.
+const (
+	DefaultBase   = 0.55
+	DefaultFactor = 3
+)
+
+// Result is what a policy came to over the measured time of a scenario.
+type Result struct {
+	Policy    string  `json:"policy"`
+	LoadMean  float64 `json:"load_mean"`    // running / slots
+	WaitP50   float64 `json:"wait_p50_s"`   // of all who queued, those that gave up included
+	WaitP99   float64 `json:"wait_p99_s"`   // likewise
+	PriceMean float64 `json:"price_mean"`   // multiplier, mean over time
+	PriceSDLn float64 `json:"price_sd_ln"`  // standard deviation of ln multiplier, after settling
+	Refused   int     `json:"refused"`      // queue full, or waited too long
+	Revenue   int64   `json:"revenue_msat"` // of the requests that arrived in that time and were served
+
+	Series []Sample `json:"-"` // one per interval, over the whole scenario
+}
+
+// Sample is one interval of a run.
+type Sample struct {
+	At         float64 // seconds, the end of the interval
+	Multiplier float64 // decided at its end
+	BoundBy    string
+	Signal     float64 // smoothed pressure
+	Load       float64 // running / slots, mean over the interval
+	Waiting    int     // at its end
+	Wait       float64 // seconds, mean of those who began to be served in it
+	Refused    int     // in it
+	Revenue    int64   // msat, of those who began to be served in it
+}
+
+// Run plays a scenario under a policy. It fails when either makes no sense.
+func Run(s Scenario, p Policy, seed uint64) (Result, error) {
+	if err := s.validate(); err != nil {
+		return Result{}, fmt.Errorf("simulate: %w", err)
+	}
+	if _, err := p.Params.Validate(); err != nil {
+		return Result{}, fmt.Errorf("policy %s: %w", p.Name, err)
+	}
+	m := newModel(s, p, seed)
+	if err := m.run(); err != nil {
+		return Result{}, fmt.Errorf("simulate: %w", err)
+	}
+	return m.result(), nil
+}
+
+// round4 keeps four decimals, which is more than the model is good for.
+func round4(v float64) float64 { return math.Round(v*1e4) / 1e4 }
