@@ -37,9 +37,9 @@ func (r *Report) mismatch(format string, args ...any) {
 // append-only lines and from the rows behind them, and checks the invariants of
 // every account and budget. It streams: memory grows with open holds only.
 func (r *Reader) Audit(ctx context.Context) (Report, error) {
-	a := auditor{held: make(map[[32]byte]l402.Msat)}
+	a := auditor{held: make(map[[32]byte]l402.Msat), locked: make(map[lockKey]l402.Msat)}
 	a.Mismatches = []string{}
-	err := r.store.Audit(ctx, AuditSink{Hold: a.hold, Account: a.account, Budget: a.budget, Book: a.book, Orphan: a.orphan})
+	err := r.store.Audit(ctx, AuditSink{Hold: a.hold, Account: a.account, Budget: a.budget, Lock: a.lock, Book: a.book, Orphan: a.orphan})
 	if err != nil {
 		return Report{}, unavailable("audit", err)
 	}
@@ -57,7 +57,14 @@ func (r *Reader) Audit(ctx context.Context) (Report, error) {
 type auditor struct {
 	Report
 	held                           map[[32]byte]l402.Msat // by budget, from open holds
+	locked                         map[lockKey]l402.Msat  // from open holds at locked rates
 	lightning, revenue, adjustment l402.Msat
+}
+
+// lockKey is a payment as an account's: a lock counts for its owner only.
+type lockKey struct {
+	hash    l402.PaymentHash
+	account l402.TokenID
 }
 
 func (a *auditor) hold(h HoldRow) error {
@@ -75,6 +82,9 @@ func (a *auditor) hold(h HoldRow) error {
 	}
 	for i := range c.budgets {
 		a.held[c.budgets[i].ID] += h.Amount
+	}
+	if c.lock != (l402.PaymentHash{}) {
+		a.locked[lockKey{c.lock, h.Account}] += h.Amount
 	}
 	return nil
 }
@@ -133,6 +143,16 @@ func (a *auditor) budget(b AuditBudget) error {
 	return nil
 }
 
+func (a *auditor) lock(l AuditLock) error {
+	key := lockKey{l.Hash, l.Account}
+	held := a.locked[key]
+	delete(a.locked, key)
+	if l.Covered != held+l.Charges {
+		a.mismatch("deposit %s: its lock covers %d, open holds %d and charges %d", l.Hash, l.Covered, held, l.Charges)
+	}
+	return nil
+}
+
 func (a *auditor) book(name string, balance l402.Msat) error {
 	switch name {
 	case BookLightning:
@@ -154,6 +174,9 @@ func (a *auditor) orphan(what string) error {
 func (a *auditor) finish() {
 	for id, held := range a.held {
 		a.mismatch("budget %x: open holds of %d msat without a budget", id, held)
+	}
+	for key, held := range a.locked {
+		a.mismatch("deposit %s: its lock covers nothing, open holds %d", key.hash, held)
 	}
 	if a.lightning != -a.Deposited {
 		a.mismatch("lightning paid in %d, accounts were credited %d", -a.lightning, a.Deposited)

@@ -64,11 +64,15 @@ func (b *Batch) reset() {
 	b.BudgetLines = b.BudgetLines[:0]
 }
 
-// needAccount names an account and a chain of budgets.
-func (b *Batch) needAccount(id l402.TokenID, budgets []l402.Budget) {
+// needAccount names the rows that a hold of an account is booked on: the
+// account, the chain of budgets, the payment that locked the rates.
+func (b *Batch) needAccount(id l402.TokenID, c *holdContext) {
 	b.Accounts.need(id)
-	for i := range budgets {
-		b.Budgets.need(budgets[i].ID)
+	for i := range c.budgets {
+		b.Budgets.need(c.budgets[i].ID)
+	}
+	if c.lock != (l402.PaymentHash{}) {
+		b.Deposits.need(c.lock)
 	}
 }
 
@@ -112,22 +116,24 @@ func (b *Batch) newBudgets(budgets []l402.Budget) (n int64) {
 	return n
 }
 
-// moveHeld changes what the account and its budgets hold; amount may be negative.
-func (b *Batch) moveHeld(a *AccountRow, budgets []l402.Budget, amount l402.Msat) {
+// moveHeld changes what the account and its budgets hold, and what the lock
+// covers; amount may be negative.
+func (b *Batch) moveHeld(a *AccountRow, c *holdContext, amount l402.Msat) {
 	if amount == 0 { // a hold of nothing makes no budget row
 		return
 	}
 	a.Available -= amount
 	a.Held += amount
 	b.Accounts.touch(a.ID)
-	for i := range budgets {
-		b.budget(a, &budgets[i]).Held += amount
+	for i := range c.budgets {
+		b.budget(a, &c.budgets[i]).Held += amount
 	}
+	b.cover(a, c.lock, amount)
 }
 
-// spend moves money from the account to revenue, and on its budgets. A negative
-// amount takes an earlier charge back.
-func (b *Batch) spend(a *AccountRow, budgets []l402.Budget, hold HoldID, amount l402.Msat) {
+// spend moves money from the account to revenue, and on its budgets and lock. A
+// negative amount takes an earlier charge back.
+func (b *Batch) spend(a *AccountRow, c *holdContext, hold HoldID, amount l402.Msat) {
 	if amount == 0 {
 		return
 	}
@@ -139,10 +145,30 @@ func (b *Batch) spend(a *AccountRow, budgets []l402.Budget, hold HoldID, amount 
 	} else {
 		b.transfer(TransferReversal, []byte(BookRevenue), a.ID[:], -amount, hold[:])
 	}
-	for i := range budgets {
-		b.budget(a, &budgets[i]).Spent += amount
-		b.BudgetLines = append(b.BudgetLines, BudgetLine{Budget: budgets[i].ID, Hold: hold, Amount: amount, At: b.Now})
+	for i := range c.budgets {
+		b.budget(a, &c.budgets[i]).Spent += amount
+		b.BudgetLines = append(b.BudgetLines, BudgetLine{Budget: c.budgets[i].ID, Hold: hold, Amount: amount, At: b.Now})
 	}
+	b.cover(a, c.lock, amount)
+}
+
+// cover notes what is held or was charged at the rates that a payment locked.
+// The payment of such a hold is always there: deposits are durable and stay.
+func (b *Batch) cover(a *AccountRow, lock l402.PaymentHash, amount l402.Msat) {
+	if lock == (l402.PaymentHash{}) {
+		return
+	}
+	if row := b.Deposits.get(lock); row != nil && row.Account == a.ID {
+		row.Covered += amount
+		b.Deposits.touch(lock)
+	}
+}
+
+// covers reports whether a lock applies to a new hold. A lock that has nothing
+// left covers no hold of nothing either, which could be extended.
+func (b *Batch) covers(a *AccountRow, l *RateLock) bool {
+	row := b.Deposits.get(l.Hash)
+	return row != nil && row.Account == a.ID && row.Covered+max(l.Amount, 1) <= min(l.Limit, row.Credited)
 }
 
 // transfer appends a pair of lines. debit, credit and ref are copied: rows move

@@ -16,6 +16,12 @@ import (
 
 const codecVersion = 1
 
+// lockedVersion begins the context of a hold at locked rates: the payment that
+// locked them, then all that codecVersion has. Other holds are written as they
+// always were, so that a gateway of the version before can sweep them; those at
+// locked rates it must leave alone.
+const lockedVersion = 2
+
 // errCodec reports stored bytes that this version did not write.
 var errCodec = errors.New("damaged or newer ledger row")
 
@@ -87,12 +93,17 @@ type holdContext struct {
 	rates       pricing.Rates
 	prompt      int64
 	idempotency *Idempotency
+	lock        l402.PaymentHash // payment that locked rates; zero: none
 }
 
 // appendContext encodes c. Names are at most maxName bytes long and numbers
 // non-negative, which Reserve checks.
 func appendContext(b []byte, c *holdContext) []byte {
-	b = append(b, codecVersion)
+	if c.lock == (l402.PaymentHash{}) {
+		b = append(b, codecVersion)
+	} else {
+		b = append(append(b, lockedVersion), c.lock[:]...)
+	}
 	b = binary.AppendUvarint(b, uint64(len(c.budgets)))
 	for i := range c.budgets {
 		b = append(b, c.budgets[i].ID[:]...)
@@ -121,11 +132,15 @@ func appendBytes(b []byte, s string) []byte {
 
 // readContext decodes what appendContext wrote; anything else is errCodec.
 func readContext(b []byte) (*holdContext, error) {
-	d := decoder{b: b}
-	if d.byte() != codecVersion {
+	d, c := decoder{b: b}, &holdContext{}
+	switch d.byte() {
+	case codecVersion:
+	case lockedVersion:
+		d.array(c.lock[:])
+		d.bad = d.bad || c.lock == (l402.PaymentHash{})
+	default:
 		return nil, errCodec
 	}
-	c := &holdContext{}
 	n := d.number()
 	if n > int64(len(b)/32) { // each takes more than 32 bytes: no allocation beyond the input's size
 		return nil, errCodec

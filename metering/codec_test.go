@@ -2,8 +2,10 @@ package metering
 
 import (
 	"bytes"
+	"encoding/hex"
 	"math"
 	"reflect"
+	"strings"
 	"testing"
 
 	"sluice/l402"
@@ -17,6 +19,31 @@ func contexts() []*holdContext {
 		{budgets: []l402.Budget{{ID: [32]byte{1}, Limit: 5}, {ID: [32]byte{2}, Limit: l402.MaxMsat}}, chain: l402.ChainID{2},
 			epoch: math.MaxInt64, rates: pricing.Rates{SecondMsat: pricing.MaxRate},
 			idempotency: &Idempotency{Key: [32]byte{3}, Body: [32]byte{4}}},
+		{service: "inference", model: "m", epoch: 3, lock: l402.PaymentHash{7, 31: 8}, budgets: []l402.Budget{{ID: [32]byte{1}, Limit: 5}}},
+	}
+}
+
+// TestContextOfBefore: holds that the version before locks wrote are read, and
+// those without a lock are written as it wrote them.
+func TestContextOfBefore(t *testing.T) {
+	for i, text := range []string{
+		"010000000000000001",
+		"01000009696e666572656e6365016d03d00f0001f0930900c0cf24",
+		"0102" + "01" + strings.Repeat("00", 31) + "05" + "02" + strings.Repeat("00", 31) + "8080c8e2fadbac921d" +
+			"01" + "02" + strings.Repeat("00", 31) + "0000" + "ffffffffffffffff7f" + "00" +
+			"01" + "03" + strings.Repeat("00", 31) + "04" + strings.Repeat("00", 31) + "01000000000000" + "80809aa6eaafe301",
+	} {
+		old, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := contexts()[i]
+		if got, err := readContext(old); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: read %+v, %v; want %+v", text, got, err, want)
+		}
+		if now := appendContext(nil, want); !bytes.Equal(now, old) {
+			t.Errorf("%+v: %x, was %s", want, now, text)
+		}
 	}
 }
 
@@ -35,6 +62,11 @@ func TestContextRoundTrip(t *testing.T) {
 		}
 		if _, err := readContext(append(b, bytes.Repeat([]byte{1}, 10)...)); err == nil {
 			t.Error("trailing bytes were accepted")
+		}
+		for _, version := range []byte{0, 3} {
+			if _, err := readContext(append([]byte{version}, b[1:]...)); err == nil {
+				t.Errorf("version %d was read", version)
+			}
 		}
 	}
 }
@@ -62,6 +94,7 @@ func FuzzReadContext(f *testing.F) {
 		f.Add(appendContext(nil, c))
 	}
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Add(append([]byte{lockedVersion}, make([]byte, 41)...)) // a lock of zeros is none
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := readContext(b)
 		if err != nil {

@@ -20,12 +20,21 @@ type operation interface {
 	apply(b *Batch) error
 }
 
+// terms is what a hold is made with.
+type terms struct {
+	amount  l402.Msat
+	ctx     *holdContext // read only
+	context []byte       // the same, encoded
+}
+
 // reserveOp holds an amount.
 type reserveOp struct {
-	r       *Reservation
-	context []byte
-	again   bool
+	r      *Reservation
+	own    terms
+	locked terms // under r.Lock; empty without one
+	again  bool
 
+	made      terms     // result: what the hold was made with, perhaps by an earlier attempt
 	available l402.Msat // result: left for others after this hold
 	credited  l402.Msat // result: what the deposit added
 	deposited bool      // result: the deposit stands
@@ -41,7 +50,10 @@ func (o *reserveOp) need(b *Batch, again bool) {
 		b.Create = append(b.Create, o.r.Account)
 		b.Deposits.need(o.r.Deposit.Hash)
 	}
-	b.needAccount(o.r.Account, o.r.Budgets)
+	b.needAccount(o.r.Account, o.own.ctx)
+	if o.r.Lock != nil {
+		b.Deposits.need(o.r.Lock.Hash)
+	}
 	b.Holds.need(o.r.ID)
 	if again {
 		b.Charges.need(o.r.ID)
@@ -56,9 +68,9 @@ func (o *reserveOp) need(b *Batch, again bool) {
 
 func (o *reserveOp) key() KeyID { return KeyID{o.r.Account, o.r.Idempotency.Key} }
 
-// apply checks in this order: deposit, status, idempotency key, money, number
-// of budgets, rates. A request that is refused for any reason counts against no
-// rate.
+// apply checks in this order: deposit, status, idempotency key, lock, money,
+// number of budgets, rates. A request that is refused for any reason counts
+// against no rate.
 func (o *reserveOp) apply(b *Batch) error {
 	o.deposited, o.first = false, HoldID{}
 	if d := o.r.Deposit; d != nil {
@@ -89,8 +101,12 @@ func (o *reserveOp) apply(b *Batch) error {
 			return fmt.Errorf("%w: a delegated budget of another account", ErrArgument)
 		}
 	}
-	if room := b.room(a, o.r.Budgets); room < o.r.Amount {
-		return &InsufficientError{Available: room, Required: o.r.Amount, Credited: o.credited}
+	o.made = o.own
+	if o.r.Lock != nil && b.covers(a, o.r.Lock) {
+		o.made = o.locked
+	}
+	if room := b.room(a, o.r.Budgets); room < o.made.amount {
+		return &InsufficientError{Available: room, Required: o.made.amount, Credited: o.credited}
 	}
 	if a.Budgets+b.newBudgets(o.r.Budgets) > b.rules.maxBudgets {
 		return ErrTooManyBudgets
@@ -98,31 +114,37 @@ func (o *reserveOp) apply(b *Batch) error {
 	if err := b.countRates(o.r.RateLimits); err != nil {
 		return err
 	}
-	o.take(b, a)
+	b.take(a, o.r.ID, &o.made, noUsage, SourceNone)
+	o.available = b.room(a, o.r.Budgets)
 	return nil
 }
 
-// found answers a reservation whose first commit went through unheard.
+// found answers a reservation whose first commit went through unheard: with
+// what the hold was made with then.
 func (o *reserveOp) found(b *Batch, a *AccountRow, h *HoldRow) error {
 	if h.Account != a.ID {
 		return fmt.Errorf("%w: hold id of another account", ErrArgument)
 	}
+	c, err := readContext(h.Context)
+	if err != nil {
+		return fmt.Errorf("%w: hold made before: %w", ErrArgument, err)
+	}
+	o.made = terms{amount: h.Amount, ctx: c, context: h.Context}
 	h.Expires = b.until(b.rules.lease)
 	b.Holds.touch(h.ID)
 	o.available = b.room(a, o.r.Budgets)
 	return nil
 }
 
-// take makes the hold.
-func (o *reserveOp) take(b *Batch, a *AccountRow) {
-	b.moveHeld(a, o.r.Budgets, o.r.Amount)
-	b.Holds.put(o.r.ID, HoldRow{ID: o.r.ID, Account: a.ID, Amount: o.r.Amount,
-		Expires: b.until(b.rules.lease), Context: o.context, Usage: noUsage, Source: SourceNone})
-	if o.r.Idempotency != nil {
-		b.Keys.put(o.key(), KeyRow{KeyID: o.key(), Body: o.r.Idempotency.Body, Hold: o.r.ID,
-			Expires: b.until(IdempotencyTTL)})
+// take makes a hold.
+func (b *Batch) take(a *AccountRow, id HoldID, t *terms, usage []byte, source Source) {
+	b.moveHeld(a, t.ctx, t.amount)
+	b.Holds.put(id, HoldRow{ID: id, Account: a.ID, Amount: t.amount, Expires: b.until(b.rules.lease),
+		Context: t.context, Usage: usage, Source: source})
+	if i := t.ctx.idempotency; i != nil {
+		key := KeyID{a.ID, i.Key}
+		b.Keys.put(key, KeyRow{KeyID: key, Body: i.Body, Hold: id, Expires: b.until(IdempotencyTTL)})
 	}
-	o.available = b.room(a, o.r.Budgets)
 }
 
 // noUsage is the encoding of a usage of nothing. Never written to.
@@ -149,41 +171,41 @@ func (o *reserveOp) duplicate(b *Batch) error {
 // extendOp raises a hold to a total. Should the hold have been lost with the
 // store's last moments, it makes it anew.
 type extendOp struct {
-	r       *Reservation
-	context []byte
-	total   l402.Msat
-	usage   []byte // running usage, for a hold that is made anew
-	source  Source
+	id     HoldID
+	who    l402.TokenID
+	want   terms  // as the hold was made, with the total
+	usage  []byte // running usage, for a hold that is made anew
+	source Source
 
 	available l402.Msat // result
 	remade    bool      // result: the hold had been lost
 }
 
-func (o *extendOp) account() l402.TokenID { return o.r.Account }
+func (o *extendOp) account() l402.TokenID { return o.who }
 
 func (o *extendOp) need(b *Batch, _ bool) {
-	b.needAccount(o.r.Account, o.r.Budgets)
-	b.Holds.need(o.r.ID)
-	b.Charges.need(o.r.ID)
-	if o.r.Idempotency != nil {
-		b.Keys.need(KeyID{o.r.Account, o.r.Idempotency.Key})
+	b.needAccount(o.who, o.want.ctx)
+	b.Holds.need(o.id)
+	b.Charges.need(o.id)
+	if i := o.want.ctx.idempotency; i != nil {
+		b.Keys.need(KeyID{o.who, i.Key})
 	}
 }
 
 func (o *extendOp) apply(b *Batch) error {
 	o.remade = false
-	a := b.Accounts.get(o.r.Account)
+	a, c, total := b.Accounts.get(o.who), o.want.ctx, o.want.amount
 	if a == nil {
-		return &InsufficientError{Required: o.total}
+		return &InsufficientError{Required: total}
 	}
-	if b.Charges.get(o.r.ID) != nil {
+	if b.Charges.get(o.id) != nil {
 		return ErrSwept
 	}
-	h, lacks := b.Holds.get(o.r.ID), o.total
+	h, lacks := b.Holds.get(o.id), total
 	if h != nil {
-		lacks = max(0, o.total-h.Amount)
+		lacks = max(0, total-h.Amount)
 	}
-	room := b.room(a, o.r.Budgets)
+	room := b.room(a, c.budgets)
 	switch {
 	case lacks == 0 && h != nil: // repeated, or a smaller total than stands
 	case a.Status != StatusActive:
@@ -191,18 +213,14 @@ func (o *extendOp) apply(b *Batch) error {
 	case room < lacks:
 		return &InsufficientError{Available: room, Required: lacks}
 	case h != nil:
-		b.moveHeld(a, o.r.Budgets, lacks)
-		h.Amount = o.total
+		b.moveHeld(a, c, lacks)
+		h.Amount = total
 		b.Holds.touch(h.ID)
 	default:
-		whole := *o.r
-		whole.Amount = o.total
-		(&reserveOp{r: &whole, context: o.context}).take(b, a)
+		b.take(a, o.id, &o.want, o.usage, o.source)
 		o.remade = true
-		row := b.Holds.get(o.r.ID)
-		row.Usage, row.Source = o.usage, o.source
 	}
-	o.available = b.room(a, o.r.Budgets)
+	o.available = b.room(a, c.budgets)
 	return nil
 }
 

@@ -20,6 +20,9 @@ type settleOp struct {
 	s     Settlement
 	sweep bool
 	again bool // an earlier attempt may have been committed: what it found out counts
+	// maybe is a lock under which the hold may have been made: whoever releases it
+	// never heard. The rows tell, and ctx is this operation's own.
+	maybe l402.PaymentHash
 
 	entry    Entry     // result
 	swept    bool      // result of a sweep: this one did it
@@ -32,7 +35,10 @@ func (o *settleOp) account() l402.TokenID { return o.who }
 func (o *settleOp) need(b *Batch, again bool) {
 	o.again = again
 	b.Durable = true
-	b.needAccount(o.who, o.ctx.budgets)
+	b.needAccount(o.who, o.ctx)
+	if o.maybe != (l402.PaymentHash{}) {
+		b.Deposits.need(o.maybe)
+	}
 	b.Holds.need(o.id)
 	b.Charges.need(o.id)
 	if o.ctx.idempotency != nil {
@@ -49,6 +55,9 @@ func (o *settleOp) apply(b *Batch) error {
 		return fmt.Errorf("settle %s: %w: unknown account", o.id, ErrArgument)
 	}
 	h, c := b.Holds.get(o.id), b.Charges.get(o.id)
+	if o.maybe != (l402.PaymentHash{}) {
+		o.ctx.lock = lockOf(h, c)
+	}
 	switch {
 	case c != nil:
 		o.replace(b, a, c)
@@ -63,7 +72,7 @@ func (o *settleOp) apply(b *Batch) error {
 			o.readProgress(h)
 		}
 		held := h.Amount
-		b.moveHeld(a, o.ctx.budgets, -held)
+		b.moveHeld(a, o.ctx, -held)
 		b.Holds.remove(o.id)
 		o.charge(b, a, held, min(o.cost, held))
 	case !o.sweep: // lost with the store's last moments
@@ -71,6 +80,20 @@ func (o *settleOp) apply(b *Batch) error {
 	}
 	o.entry.Available = b.room(a, o.ctx.budgets)
 	return nil
+}
+
+// lockOf is the lock under which a hold was made, as its row or that of its
+// charge tells.
+func lockOf(h *HoldRow, c *ChargeRow) l402.PaymentHash {
+	if c != nil {
+		return c.Lock
+	}
+	if h != nil {
+		if made, err := readContext(h.Context); err == nil {
+			return made.lock
+		}
+	}
+	return l402.PaymentHash{}
 }
 
 // readProgress takes the usage from the row as it stands under the lock, which
@@ -94,7 +117,7 @@ func (o *settleOp) readProgress(h *HoldRow) {
 // the table. A sweep always leaves one, to be replaced.
 func (o *settleOp) charge(b *Batch, a *AccountRow, held, charged l402.Msat) {
 	row := o.row(b, held, charged)
-	b.spend(a, o.ctx.budgets, o.id, charged)
+	b.spend(a, o.ctx, o.id, charged)
 	b.dropEmpty(a, o.ctx.budgets)
 	o.endKey(b, charged)
 	o.entry, o.moved, o.unbilled = entryOf(&row, o.s.Usage, o.ctx.rates), charged, row.Unbilled
@@ -115,9 +138,9 @@ func (o *settleOp) replace(b *Batch, a *AccountRow, c *ChargeRow) {
 		return
 	}
 	old := c.Charged
-	b.spend(a, o.ctx.budgets, o.id, -old)
+	b.spend(a, o.ctx, o.id, -old)
 	charged := min(o.cost, c.Amount, b.room(a, o.ctx.budgets))
-	b.spend(a, o.ctx.budgets, o.id, charged)
+	b.spend(a, o.ctx, o.id, charged)
 	b.dropEmpty(a, o.ctx.budgets)
 	o.endKey(b, charged)
 	row := o.row(b, c.Amount, charged)
@@ -131,7 +154,7 @@ func (o *settleOp) row(b *Batch, held, charged l402.Msat) ChargeRow {
 		Chain: o.ctx.chain, Source: o.s.Source, Outcome: o.s.Outcome, Backend: o.s.Backend,
 		Usage: appendUsage(nil, o.s.Usage), Clamped: o.s.ClampedUsage, Delivered: o.s.DeliveredBytes,
 		Amount: held, Charged: charged, Unbilled: min(o.cost-charged, maxUnbilled), Epoch: o.ctx.epoch,
-		Rates: appendRates(nil, o.ctx.rates), Provisional: o.sweep}
+		Rates: appendRates(nil, o.ctx.rates), Provisional: o.sweep, Lock: o.ctx.lock}
 }
 
 // endKey remembers the idempotency key as charged, or forgets it when nothing

@@ -23,6 +23,12 @@
 // its payment hash, an extension states a total, a renewal states a time. So
 // the writer simply runs a batch again until the store has answered.
 //
+// A price never touches a request in flight: a hold keeps a copy of the rates it
+// was made with. A RateLock is a quote that was bought with a payment; whether it
+// still covers a request is decided with the hold, and Hold.Rates tells. Published
+// prices are epochs; of all processes on one ledger, the holder of LeadPrices
+// publishes them, and WatchPrices tells the others.
+//
 // Each open hold carries a lease, renewed by its process together with the
 // usage so far. When a process dies, another (or its successor) charges what
 // was last reported, provisionally; if the owner turns out to be alive, its

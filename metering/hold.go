@@ -14,9 +14,10 @@ import (
 // Hold is one open reservation. It is owned by one request's goroutine, and
 // renewed by the ledger until it ends: Settle or Release it on every path.
 type Hold struct {
-	ledger  *Ledger
-	r       *Reservation // read only
-	context []byte       // read only
+	ledger *Ledger
+	id     HoldID
+	who    l402.TokenID
+	made   terms // read only
 
 	mu        sync.Mutex // the renewer reads what the owner writes
 	amount    l402.Msat
@@ -27,10 +28,17 @@ type Hold struct {
 }
 
 // ID names the hold: the request's public id.
-func (h *Hold) ID() HoldID { return h.r.ID }
+func (h *Hold) ID() HoldID { return h.id }
 
-// Rates is the price that this request pays.
-func (h *Hold) Rates() pricing.Rates { return h.r.Rates }
+// Rates is the price that this request pays: the reservation's, or those of its
+// lock.
+func (h *Hold) Rates() pricing.Rates { return h.made.ctx.rates }
+
+// Epoch is the price epoch that Rates come from.
+func (h *Hold) Epoch() int64 { return h.made.ctx.epoch }
+
+// Locked reports whether the hold was made under the reservation's lock.
+func (h *Hold) Locked() bool { return h.made.ctx.lock != (l402.PaymentHash{}) }
 
 // Amount is what is held now: the most that this request can be charged.
 func (h *Hold) Amount() l402.Msat {
@@ -86,7 +94,8 @@ func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 		return nil, nil, fmt.Errorf("extend: %w", ErrEnded)
 	}
 	usage := h.usage
-	op := &extendOp{r: h.r, context: h.context, total: total, usage: appendUsage(nil, nonNegative(usage)), source: h.source}
+	op := &extendOp{id: h.id, who: h.who, want: h.made, usage: appendUsage(nil, nonNegative(usage)), source: h.source}
+	op.want.amount = total
 	t, err := h.ledger.submit("extend", op, patient)
 	return op, t, err
 }
@@ -124,15 +133,15 @@ func (h *Hold) end(s Settlement) (*task, error) {
 	// A name that a store cannot hold must not keep a settlement from happening.
 	s.Backend = strings.ToValidUTF8(strings.ReplaceAll(s.Backend[:min(len(s.Backend), maxName)], "\x00", ""), "")
 	s.DeliveredBytes = max(0, s.DeliveredBytes)
-	cost, clamped := costOf(h.r.Rates, &s.Usage)
+	cost, clamped := costOf(h.made.ctx.rates, &s.Usage)
 	s.ClampedUsage = s.ClampedUsage || clamped
-	op := &settleOp{id: h.r.ID, who: h.r.Account, ctx: contextOf(h.r), held: h.amount, cost: cost, s: s}
+	op := &settleOp{id: h.id, who: h.who, ctx: h.made.ctx, held: h.amount, cost: cost, s: s}
 	t, err := h.ledger.submit("settle", op, true)
 	if err != nil {
 		return nil, err
 	}
 	h.ending = t
-	h.ledger.forget(h.r.ID)
+	h.ledger.forget(h.id)
 	return t, nil
 }
 
@@ -147,6 +156,9 @@ func (l *Ledger) forget(id HoldID) {
 // up. Should the ledger be closing, its lease does the same.
 func (l *Ledger) releaseUnowned(o *reserveOp) {
 	op := &settleOp{id: o.r.ID, who: o.r.Account, ctx: contextOf(o.r), s: Settlement{Source: SourceNone, Outcome: OutcomeClientGone}}
+	if o.r.Lock != nil {
+		op.maybe = o.r.Lock.Hash
+	}
 	if _, err := l.submit("release", op, true); err != nil && !errors.Is(err, ErrClosed) {
 		l.log.Error("release of an unowned hold", "request_id", o.r.ID.String(), "error", err)
 	}
@@ -157,5 +169,5 @@ func (h *Hold) renewal() (renewal, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	usage := nonNegative(h.usage)
-	return renewal{id: h.r.ID, usage: appendUsage(nil, usage), source: h.source}, h.ending == nil
+	return renewal{id: h.id, usage: appendUsage(nil, usage), source: h.source}, h.ending == nil
 }

@@ -174,7 +174,8 @@ func (l *Ledger) BindKeys(ctx context.Context, fingerprints [][32]byte) error {
 }
 
 // Reserve holds r.Amount on the account and on every budget of the chain, or
-// refuses: *InsufficientError, ErrFrozen, *RateLimitedError, *DuplicateError,
+// what r.Lock states instead as long as it covers that; the Hold tells which. It
+// refuses with *InsufficientError, ErrFrozen, *RateLimitedError, *DuplicateError,
 // ErrTooManyBudgets, ErrForeignDeposit, ErrBusy, ErrUnavailable. r.Deposit is
 // credited first and stays credited whatever follows (except ErrBusy and
 // ErrUnavailable). When ctx ends first, a hold that was made all the same is
@@ -186,7 +187,10 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 	if r.Deposit != nil && l.known.has(*r.Deposit) {
 		r.Deposit = nil
 	}
-	op := &reserveOp{r: &r, context: appendContext(nil, contextOf(&r))}
+	op := &reserveOp{r: &r, own: termsOf(contextOf(&r), r.Amount)}
+	if r.Lock != nil {
+		op.locked = termsOf(lockedContextOf(&r), r.Lock.Amount)
+	}
 	if err := l.do(ctx, "reserve", op, false); err != nil {
 		var dup *DuplicateError
 		if errors.As(err, &dup) && dup.State == DuplicateCharged {
@@ -194,7 +198,7 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 		}
 		return nil, err
 	}
-	h := &Hold{ledger: l, r: &r, context: op.context, amount: r.Amount, available: op.available, source: SourceNone}
+	h := &Hold{ledger: l, id: r.ID, who: r.Account, made: op.made, amount: op.made.amount, available: op.available, source: SourceNone}
 	l.mu.Lock()
 	l.open[r.ID] = h
 	l.mu.Unlock()
@@ -246,10 +250,36 @@ func (r *Reservation) validate() error {
 	if err := r.Rates.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrArgument, err)
 	}
+	if r.Lock != nil {
+		return r.Lock.validate()
+	}
 	return nil
+}
+
+func (l *RateLock) validate() error {
+	switch err := l.Rates.Validate(); {
+	case err != nil:
+		return fmt.Errorf("locked rates: %w: %w", ErrArgument, err)
+	case l.Hash == (l402.PaymentHash{}) || l.Epoch < 0:
+		return fmt.Errorf("locked rates: %w: no payment, or a negative epoch", ErrArgument)
+	case !l.Amount.Valid() || !l.Limit.Valid():
+		return fmt.Errorf("locked rates for %s of %s: %w", l.Amount, l.Limit, ErrAmount)
+	}
+	return nil
+}
+
+func termsOf(c *holdContext, amount l402.Msat) terms {
+	return terms{amount: amount, ctx: c, context: appendContext(nil, c)}
 }
 
 func contextOf(r *Reservation) *holdContext {
 	return &holdContext{budgets: r.Budgets, chain: r.Chain, service: r.Service, model: r.Model,
 		epoch: r.Epoch, rates: r.Rates, prompt: r.Prompt, idempotency: r.Idempotency}
+}
+
+// lockedContextOf is the context of a hold made under r.Lock.
+func lockedContextOf(r *Reservation) *holdContext {
+	c := contextOf(r)
+	c.epoch, c.rates, c.lock = r.Lock.Epoch, r.Lock.Rates, r.Lock.Hash
+	return c
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"sluice/l402"
-	"sluice/pricing"
 )
 
 // Reader reads a ledger without taking part in it: also from a process that
@@ -142,21 +141,6 @@ func (r *Reader) firstEntry(ctx context.Context, q EntryQuery) (HoldID, error) {
 	}
 	a, _, _, err := r.store.Balance(ctx, q.Account, nil)
 	return a.Last, unavailable("read entries", err)
-}
-
-// LatestEpochs returns the price in force of each model ever priced.
-func (r *Reader) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
-	e, err := r.store.LatestEpochs(ctx)
-	return e, unavailable("read price epochs", err)
-}
-
-// PublishEpoch appends a price under the next id of this ledger.
-func (l *Ledger) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
-	if err := e.Rates.Validate(); err != nil {
-		return pricing.Epoch{}, fmt.Errorf("publish price epoch: %w: %w", ErrArgument, err)
-	}
-	e, err := l.store.PublishEpoch(ctx, e)
-	return e, unavailable("publish price epoch", err)
 }
 
 // LookupDeposit finds a payment by its hash.

@@ -5,13 +5,13 @@ import (
 	"time"
 
 	"sluice/l402"
-	"sluice/pricing"
 )
 
 // Store keeps the ledger's rows. It loads, locks and writes; it decides
 // nothing. Safe for concurrent use.
 type Store interface {
 	StoreReader
+	PriceStore
 
 	// Apply runs one batch in one transaction: it makes the accounts in
 	// b.Create that are missing, locks and loads every row that b names (accounts
@@ -29,18 +29,17 @@ type Store interface {
 	// transaction that excludes others of its kind, and adds what it returns.
 	Fingerprints(ctx context.Context, update func(known [][32]byte) (add [][32]byte, err error)) error
 
-	// PublishEpoch appends a price epoch under the next id, durably. Ids ascend
-	// over all models of the ledger.
-	PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error)
-
-	// Clean deletes up to limit idempotency keys that ran out and up to limit
-	// rate windows of the past, and returns how many rows went.
+	// Clean deletes up to limit each of idempotency keys that ran out, rate windows
+	// of the past and loads that nobody asks for any more, and returns how many rows
+	// went.
 	Clean(ctx context.Context, limit int) (int, error)
 }
 
 // StoreReader is the part of a Store that changes nothing. Its reads take no
 // locks and see what is committed.
 type StoreReader interface {
+	PriceReader
+
 	// Meta returns the ledger's random id, made with the database, and when that was.
 	Meta(ctx context.Context) (l402.LedgerID, time.Time, error)
 	// Ping fails when the store does not answer.
@@ -58,8 +57,6 @@ type StoreReader interface {
 	Expired(ctx context.Context, limit int) ([]HoldRow, error)
 	// Cursor reads the settle index reached for a Lightning node.
 	Cursor(ctx context.Context, node string) (index uint64, known bool, err error)
-	// LatestEpochs returns the newest epoch of each model, by id.
-	LatestEpochs(ctx context.Context) ([]pricing.Epoch, error)
 	// Deposit finds a deposit by its payment hash.
 	Deposit(ctx context.Context, h l402.PaymentHash) (d DepositRow, found bool, err error)
 	// Deposits streams deposits in no particular order: all of them, those settled
@@ -130,6 +127,7 @@ type ChargeRow struct {
 	Epoch       int64
 	Rates       []byte // see appendRates
 	Provisional bool
+	Lock        l402.PaymentHash // payment that locked Rates; zero: none. Never changes
 }
 
 // DepositRow is one payment.
@@ -141,6 +139,7 @@ type DepositRow struct {
 	Settled   int64            `json:"settled_us"`   // first seen in the settle stream, µs since 1970; 0: never
 	Node      string           `json:"node"`         // that reported it
 	Index     uint64           `json:"settle_index"`
+	Covered   l402.Msat        `json:"covered_msat"` // held and charged at the rates that the payment locked, see RateLock
 }
 
 // RateRow counts one rate limit over two windows of a minute.
@@ -237,11 +236,12 @@ type Totals struct {
 }
 
 // AuditSink takes one snapshot of the ledger. Holds come first, so that
-// budgets can be compared with them. Any error ends the audit.
+// budgets and locks can be compared with them. Any error ends the audit.
 type AuditSink struct {
 	Hold    func(HoldRow) error
 	Account func(AuditAccount) error
 	Budget  func(AuditBudget) error
+	Lock    func(AuditLock) error
 	Book    func(name string, balance l402.Msat) error // one of the ledger's own sides
 	Orphan  func(what string) error                    // a row of an account that does not exist
 }
@@ -266,4 +266,13 @@ type AuditBudget struct {
 	BudgetRow
 	Lines l402.Msat
 	Found bool
+}
+
+// AuditLock is a payment of an account that locked rates, with what was charged
+// at them. Covered is 0 where the account has no such payment.
+type AuditLock struct {
+	Hash    l402.PaymentHash
+	Account l402.TokenID
+	Covered l402.Msat // DepositRow.Covered
+	Charges l402.Msat // Σ ChargeRow.Charged
 }

@@ -24,6 +24,21 @@ type Reservation struct {
 	Rates       pricing.Rates    // the price for this request, whatever is published meanwhile
 	Idempotency *Idempotency     // nil without an Idempotency-Key
 	Prompt      int64            // bound on input tokens: the most that a sweep charges as prompt; 0: no bound
+	Lock        *RateLock        // rates that the account's payment locked; nil: none
+}
+
+// RateLock is a quote that was bought with a payment. As long as what it covers
+// stays within Limit, and within what the payment credited, the reservation is
+// made with its Amount, Rates and Epoch instead of the reservation's own. Covered
+// is what is held or was charged at locked rates. A hold keeps the rates it was
+// made with, also when it is extended or made anew, so that what is covered may
+// end above the limit; then the lock covers no further reservation.
+type RateLock struct {
+	Hash   l402.PaymentHash // the account's own payment; one that is unknown, or another's, locks nothing
+	Limit  l402.Msat        // what the lock may cover, 0..MaxMsat
+	Amount l402.Msat        // bound of this request's cost at Rates, 0..MaxMsat
+	Rates  pricing.Rates
+	Epoch  int64 // price epoch that Rates come from
 }
 
 // Idempotency makes a key good for at most one charge within IdempotencyTTL.

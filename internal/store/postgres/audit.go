@@ -44,6 +44,14 @@ const auditBudgets = `
 SELECT coalesce(b.id, l.budget), b.account, b.max_spend, b.spent, b.held, l.total, b.id IS NOT NULL
 FROM budgets b FULL JOIN (SELECT budget, sum(amount)::bigint AS total FROM budget_lines GROUP BY budget) l ON l.budget = b.id`
 
+// auditLocks pairs what each payment's lock covers with what was charged under
+// it. A charge of another account stands alone.
+const auditLocks = `
+SELECT coalesce(d.hash, c.rate_lock), coalesce(d.account, c.account), d.covered, c.total
+FROM (SELECT hash, account, covered FROM deposits WHERE covered <> 0) d
+	FULL JOIN (SELECT rate_lock, account, sum(charged)::bigint AS total FROM charges WHERE rate_lock IS NOT NULL
+		GROUP BY rate_lock, account) c ON c.rate_lock = d.hash AND c.account = d.account`
+
 const auditBooks = `
 SELECT account, sum(amount)::bigint FROM (` + auditLines + `) AS lines
 WHERE account IN ('lightning'::bytea, 'revenue'::bytea, 'adjustments'::bytea) GROUP BY account`
@@ -61,6 +69,7 @@ func (d *DB) Audit(ctx context.Context, sink metering.AuditSink) error {
 			{`SELECT ` + holdColumns + ` FROM holds`, func(r raw) error { return sink.Hold(readHold(r)) }},
 			{auditAccounts, func(r raw) error { return sink.Account(readAuditAccount(r)) }},
 			{auditBudgets, func(r raw) error { return sink.Budget(readAuditBudget(r)) }},
+			{auditLocks, func(r raw) error { return sink.Lock(readAuditLock(r)) }},
 			{auditBooks, func(r raw) error { return sink.Book(r.text(0), r.msat(1)) }},
 			{auditOrphans, func(r raw) error { return sink.Orphan(r.text(0)) }},
 		} {
@@ -81,4 +90,11 @@ func readAuditAccount(r raw) metering.AuditAccount {
 
 func readAuditBudget(r raw) metering.AuditBudget {
 	return metering.AuditBudget{BudgetRow: readBudget(r), Lines: r.msat(5), Found: r.bool(6)}
+}
+
+func readAuditLock(r raw) metering.AuditLock {
+	l := metering.AuditLock{Covered: r.msat(2), Charges: r.msat(3)}
+	r.id(0, l.Hash[:])
+	r.id(1, l.Account[:])
+	return l
 }

@@ -47,6 +47,8 @@ const minConns = 4
 // DB is a ledger in a PostgreSQL database. Safe for concurrent use.
 type DB struct {
 	pool *pgxpool.Pool
+	life context.Context // ends with Close
+	end  context.CancelFunc
 }
 
 // Open connects to the database that the URL names (postgres://…, or the
@@ -110,11 +112,14 @@ func connect(ctx context.Context, url string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
 	}
-	return &DB{pool: pool}, nil
+	d := &DB{pool: pool}
+	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
+	return d, nil
 }
 
 // Close closes all connections.
 func (d *DB) Close() error {
+	d.end()
 	d.pool.Close()
 	return nil
 }

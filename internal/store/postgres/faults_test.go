@@ -285,6 +285,8 @@ func TestGuards(t *testing.T) {
 		`INSERT INTO accounts (id, available, held, deposited) VALUES (` + id + `, 60, 40, 100)`,
 		`INSERT INTO budgets VALUES (` + id + `, ` + id + `, 100, 60, 40)`,
 		`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, '\x01', '\x02', 100, '\x03', 0)`,
+		`INSERT INTO deposits (hash, account, credited) VALUES (` + id + `, ` + id + `, 100)`,
+		`INSERT INTO price_overrides VALUES ('m', 2, 0)`,
 	} {
 		if _, err := c.Exec(ctx, sql); err != nil {
 			t.Fatal(sql, err)
@@ -305,6 +307,9 @@ func TestGuards(t *testing.T) {
 		`INSERT INTO accounts (id) VALUES ('\x01')`,
 		`INSERT INTO accounts (id) VALUES (` + id + `)`,
 		`INSERT INTO meta VALUES (2, '\x00000000000000000000000000000000', 0)`,
+		`UPDATE deposits SET covered = -1`,
+		`UPDATE price_overrides SET multiplier = 0`,
+		`UPDATE price_overrides SET multiplier = 'NaN'`,
 	} {
 		var pg *pgconn.PgError
 		if _, err := c.Exec(ctx, sql); !errors.As(err, &pg) || pg.Code[:2] != "23" {

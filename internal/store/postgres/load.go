@@ -17,8 +17,8 @@ const (
 	budgetColumns  = `id, account, max_spend, spent, held`
 	holdColumns    = `id, account, amount, expires, context, usage, source`
 	chargeColumns  = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
-clamped, delivered, amount, charged, unbilled, epoch, rates, provisional`
-	depositColumns = `hash, account, credited, presented, settled, node, settle_index`
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock`
+	depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered`
 )
 
 // clock is the time that leases are taken from, in µs since 1970: the same for
@@ -190,11 +190,12 @@ func readCharge(r raw) metering.ChargeRow {
 	r.id(1, x.Account[:])
 	r.id(2, x.Prev[:])
 	r.id(6, x.Chain[:])
+	r.id(19, x.Lock[:])
 	return x
 }
 
 func readDeposit(r raw) metering.DepositRow {
-	x := metering.DepositRow{Credited: r.msat(2), Presented: r.int(3), Settled: r.int(4), Node: r.text(5), Index: uint64(r.int(6))}
+	x := metering.DepositRow{Credited: r.msat(2), Presented: r.int(3), Settled: r.int(4), Node: r.text(5), Index: uint64(r.int(6)), Covered: r.msat(7)}
 	r.id(0, x.Hash[:])
 	r.id(1, x.Account[:])
 	return x

@@ -2,13 +2,10 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"sluice/pricing"
 )
 
 // durably runs fn in a transaction whose commit is durable.
@@ -46,25 +43,6 @@ func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]by
 	})
 }
 
-// PublishEpoch appends a price.
-func (d *DB) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
-	rates, err := json.Marshal(e.Rates)
-	if err != nil {
-		return e, fmt.Errorf("encode rates: %w", err)
-	}
-	err = d.durably(ctx, func(tx pgx.Tx) error {
-		// Nobody else appends meanwhile, so that ids ascend in the order of commits
-		// and have no gaps; reading goes on.
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'; LOCK TABLE price_epochs IN EXCLUSIVE MODE"); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `INSERT INTO price_epochs (id, model, rates, multiplier, signal, bound_by, at)
-			SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6 FROM price_epochs RETURNING id`,
-			e.Model, rates, e.Multiplier, e.Signal, e.BoundBy, e.At.UnixMicro()).Scan(&e.ID)
-	})
-	return e, err
-}
-
 // Clean deletes what has run out.
 func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
 	n := int64(0)
@@ -73,6 +51,8 @@ func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
 			SELECT account, key FROM idempotency_keys WHERE expires < ` + clock + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM rate_windows WHERE id IN (
 			SELECT id FROM rate_windows WHERE minute < ` + clock + ` / ` + fmt.Sprint(time.Minute.Microseconds()) + ` - 1 LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM replica_loads WHERE (replica, model) IN (
+			SELECT replica, model FROM replica_loads WHERE at < ` + clock + ` - ` + fmt.Sprint(loadsKept.Microseconds()) + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 	} {
 		tag, err := d.pool.Exec(ctx, sql, limit)
 		if err != nil {

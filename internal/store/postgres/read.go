@@ -2,16 +2,13 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"sluice/l402"
 	"sluice/metering"
-	"sluice/pricing"
 )
 
 // querier is the pool, or one transaction.
@@ -122,27 +119,6 @@ func (d *DB) Cursor(ctx context.Context, node string) (index uint64, known bool,
 		return nil
 	}, `SELECT settle_index FROM settle_cursors WHERE node = $1`, node)
 	return index, known, err
-}
-
-// LatestEpochs reads the newest price of each model.
-func (d *DB) LatestEpochs(ctx context.Context) (list []pricing.Epoch, err error) {
-	rows, err := d.pool.Query(ctx, `SELECT id, model, rates, multiplier, signal, bound_by, at FROM price_epochs
-		WHERE id IN (SELECT max(id) FROM price_epochs GROUP BY model) ORDER BY id`)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e pricing.Epoch, err error) {
-		var rates []byte
-		var at int64
-		if err := row.Scan(&e.ID, &e.Model, &rates, &e.Multiplier, &e.Signal, &e.BoundBy, &at); err != nil {
-			return e, err
-		}
-		e.At = time.UnixMicro(at).UTC()
-		if err := json.Unmarshal(rates, &e.Rates); err != nil {
-			return e, fmt.Errorf("rates of price epoch %d: %w", e.ID, err)
-		}
-		return e, nil
-	})
 }
 
 // Deposit finds one payment.

@@ -131,7 +131,7 @@ func insertCharges(p *pipeline, b *metering.Batch) {
 	p.add(nil, `INSERT INTO charges (`+chargeColumns+`)
 		SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::bytea[],
 			$8::text[], $9::text[], $10::text[], $11::bytea[], $12::boolean[], $13::bigint[], $14::bigint[], $15::bigint[],
-			$16::bigint[], $17::bigint[], $18::bytea[], $19::boolean[])`,
+			$16::bigint[], $17::bigint[], $18::bytea[], $19::boolean[], $20::bytea[])`,
 		column(rows, func(r *row) pgtype.UUID { return uuid(r.Hold) }), column(rows, func(r *row) []byte { return r.Account[:] }),
 		column(rows, func(r *row) pgtype.UUID { return optionalUUID(r.Prev) }), column(rows, func(r *row) int64 { return r.At }),
 		column(rows, func(r *row) string { return r.Service }), column(rows, func(r *row) string { return r.Model }),
@@ -141,7 +141,7 @@ func insertCharges(p *pipeline, b *metering.Batch) {
 		column(rows, func(r *row) int64 { return r.Delivered }), amounts(rows, func(r *row) l402.Msat { return r.Amount }),
 		amounts(rows, func(r *row) l402.Msat { return r.Charged }), amounts(rows, func(r *row) l402.Msat { return r.Unbilled }),
 		column(rows, func(r *row) int64 { return r.Epoch }), column(rows, func(r *row) []byte { return r.Rates }),
-		column(rows, func(r *row) bool { return r.Provisional }))
+		column(rows, func(r *row) bool { return r.Provisional }), column(rows, func(r *row) []byte { return optional(r.Lock[:]) }))
 }
 
 // updateCharges writes provisional charges that their owners replaced.
@@ -191,14 +191,14 @@ func saveDeposits(p *pipeline, b *metering.Batch) {
 		p.add(nil, sql, column(rows, func(r *row) []byte { return r.Hash[:] }), column(rows, func(r *row) []byte { return r.Account[:] }),
 			amounts(rows, func(r *row) l402.Msat { return r.Credited }), column(rows, func(r *row) pgtype.Int8 { return moment(r.Presented) }),
 			column(rows, func(r *row) pgtype.Int8 { return moment(r.Settled) }), column(rows, func(r *row) string { return r.Node }),
-			column(rows, func(r *row) int64 { return int64(r.Index) }))
+			column(rows, func(r *row) int64 { return int64(r.Index) }), amounts(rows, func(r *row) l402.Msat { return r.Covered }))
 	}
-	const source = ` FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[])`
+	const source = ` FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[])`
 	// Without ON CONFLICT: another gateway may be crediting the same payment to
 	// another account, which no lock of ours excludes. The batch runs again then.
 	save(collect(b.Deposits.Inserted), `INSERT INTO deposits (`+depositColumns+`) SELECT *`+source)
 	save(collect(b.Deposits.Updated), `UPDATE deposits d SET credited = u.credited, presented = u.presented, settled = u.settled,
-		node = u.node, settle_index = u.settle_index`+source+` AS u (`+depositColumns+`) WHERE d.hash = u.hash`)
+		node = u.node, settle_index = u.settle_index, covered = u.covered`+source+` AS u (`+depositColumns+`) WHERE d.hash = u.hash`)
 }
 
 // saveLimits writes rate windows and idempotency keys.

@@ -46,6 +46,14 @@ SELECT b.id, b.account, b.max_spend, b.spent, b.held, coalesce(l.total, 0), 1 FR
 UNION ALL
 SELECT l.budget, NULL, 0, 0, 0, l.total, 0 FROM l WHERE NOT EXISTS (SELECT 1 FROM budgets WHERE id = l.budget)`
 
+// auditLocks lists what each payment's lock covers and what was charged under
+// it. A charge of another account stands alone.
+const auditLocks = `
+SELECT hash, account, sum(covered), sum(charged) FROM (
+	SELECT hash, account, covered, 0 AS charged FROM deposits WHERE covered <> 0
+	UNION ALL SELECT rate_lock, account, 0, charged FROM charges WHERE rate_lock IS NOT NULL
+) GROUP BY hash, account`
+
 const auditBooks = `
 SELECT account, sum(amount) FROM (` + auditLines + `)
 WHERE account IN (CAST('lightning' AS BLOB), CAST('revenue' AS BLOB), CAST('adjustments' AS BLOB)) GROUP BY account`
@@ -61,6 +69,7 @@ func (d *DB) Audit(ctx context.Context, sink metering.AuditSink) error {
 				func(s *stmt) error { return sink.Hold(readHoldRow(s)) }},
 			{auditAccounts, func(s *stmt) error { return sink.Account(readAuditAccount(s)) }},
 			{auditBudgets, func(s *stmt) error { return sink.Budget(readAuditBudget(s)) }},
+			{auditLocks, func(s *stmt) error { return sink.Lock(readAuditLock(s)) }},
 			{auditBooks, func(s *stmt) error { return sink.Book(s.colText(0), l402.Msat(s.colInt(1))) }},
 			{auditOrphans, func(s *stmt) error { return sink.Orphan(s.colText(0)) }},
 		} {
@@ -87,4 +96,11 @@ func readAuditBudget(s *stmt) metering.AuditBudget {
 	s.colID(0, b.ID[:])
 	s.colID(1, b.Account[:])
 	return b
+}
+
+func readAuditLock(s *stmt) metering.AuditLock {
+	l := metering.AuditLock{Covered: l402.Msat(s.colInt(2)), Charges: l402.Msat(s.colInt(3))}
+	s.colID(0, l.Hash[:])
+	s.colID(1, l.Account[:])
+	return l
 }

@@ -57,6 +57,8 @@ type DB struct {
 	w    *writer    // nil: to be opened again after a failure
 	last int64      // the clock never steps back within a process
 
+	prices prices // what no file keeps
+
 	pool   chan *reader
 	opened int // readers, in the pool or lent
 	closed chan struct{}

@@ -24,6 +24,8 @@ func TestGuards(t *testing.T) {
 		`INSERT INTO accounts (id, available, held, deposited) VALUES (` + id + `, 60, 40, 100)`,
 		`INSERT INTO budgets VALUES (` + id + `, ` + id + `, 100, 60, 40)`,
 		`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, x'01', x'02', 100, x'03', 0)`,
+		`INSERT INTO deposits (hash, account, credited) VALUES (` + id + `, ` + id + `, 100)`,
+		`INSERT INTO price_overrides VALUES ('m', 2, 0)`,
 	} {
 		if err := run(sql); err != nil {
 			t.Fatal(sql, err)
@@ -45,6 +47,8 @@ func TestGuards(t *testing.T) {
 		`INSERT INTO accounts (id) VALUES (` + id + `)`,
 		`INSERT INTO meta VALUES (2, x'00000000000000000000000000000000', 0)`,
 		`INSERT INTO budget_lines (budget, hold, amount, at) VALUES (x'01', x'02', 0, 0)`,
+		`UPDATE deposits SET covered = -1`,
+		`UPDATE price_overrides SET multiplier = 0`,
 	} {
 		if err := run(sql); !errors.Is(err, metering.ErrRejected) {
 			t.Errorf("%s: %v", sql, err)

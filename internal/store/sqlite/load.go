@@ -99,6 +99,7 @@ func readCharge(s *stmt) metering.ChargeRow {
 	s.colID(1, c.Account[:])
 	s.colID(2, c.Prev[:])
 	s.colID(6, c.Chain[:])
+	s.colID(19, c.Lock[:])
 	return c
 }
 
@@ -112,7 +113,7 @@ func (w *writer) loadDeposits(b *metering.Batch) error {
 // readDeposit reads depositColumns.
 func readDeposit(s *stmt) metering.DepositRow {
 	d := metering.DepositRow{Credited: l402.Msat(s.colInt(2)), Presented: s.colInt(3), Settled: s.colInt(4),
-		Node: s.colText(5), Index: uint64(s.colInt(6))}
+		Node: s.colText(5), Index: uint64(s.colInt(6)), Covered: l402.Msat(s.colInt(7))}
 	s.colID(0, d.Hash[:])
 	s.colID(1, d.Account[:])
 	return d

@@ -2,12 +2,10 @@ package sqlite
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"sluice/metering"
-	"sluice/pricing"
 )
 
 // Fingerprints runs update over the key fingerprints on record.
@@ -38,23 +36,6 @@ func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]by
 		}
 		return len(add) > 0, nil
 	})
-}
-
-// PublishEpoch appends a price.
-func (d *DB) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
-	rates, err := json.Marshal(e.Rates)
-	if err != nil {
-		return e, fmt.Errorf("encode rates: %w", err)
-	}
-	err = d.write(ctx, true, func(w *writer) (bool, error) {
-		s := w.insertEpoch.text(e.Model).text(string(rates)).float(e.Multiplier).float(e.Signal).text(e.BoundBy).int(e.At.UnixMicro())
-		if _, err := s.step(); err != nil {
-			return false, err
-		}
-		e.ID = s.colInt(0)
-		return true, s.run()
-	})
-	return e, err
 }
 
 // Clean deletes what has run out.

@@ -2,14 +2,11 @@ package sqlite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"sluice/l402"
 	"sluice/metering"
-	"sluice/pricing"
 )
 
 // reader is one connection that only reads. It keeps the statements it has
@@ -178,23 +175,6 @@ func (d *DB) Cursor(ctx context.Context, node string) (index uint64, known bool,
 		})
 	})
 	return index, known, err
-}
-
-// LatestEpochs reads the newest price of each model.
-func (d *DB) LatestEpochs(ctx context.Context) (list []pricing.Epoch, err error) {
-	err = d.read(ctx, func(r *reader) error {
-		return r.query(`SELECT id, model, rates, multiplier, signal, bound_by, at FROM price_epochs
-			WHERE id IN (SELECT max(id) FROM price_epochs GROUP BY model) ORDER BY id`, nil, func(s *stmt) error {
-			e := pricing.Epoch{ID: s.colInt(0), Model: s.colText(1), Multiplier: s.colFloat(3), Signal: s.colFloat(4),
-				BoundBy: s.colText(5), At: time.UnixMicro(s.colInt(6)).UTC()}
-			if err := json.Unmarshal(s.colRaw(2), &e.Rates); err != nil {
-				return fmt.Errorf("rates of price epoch %d: %w", e.ID, err)
-			}
-			list = append(list, e)
-			return nil
-		})
-	})
-	return list, err
 }
 
 // Deposit finds one payment.

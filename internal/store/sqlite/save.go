@@ -89,7 +89,7 @@ func (w *writer) saveCharges(b *metering.Batch) error {
 		return w.insertCharge.blob(c.Hold[:]).blob(c.Account[:]).id(c.Prev[:]).int(c.At).text(c.Service).text(c.Model).
 			id(c.Chain[:]).text(string(c.Source)).text(string(c.Outcome)).text(c.Backend).blob(c.Usage).bool(c.Clamped).
 			int(c.Delivered).msat(c.Amount).msat(c.Charged).msat(c.Unbilled).int(c.Epoch).blob(c.Rates).
-			bool(c.Provisional).run()
+			bool(c.Provisional).id(c.Lock[:]).run()
 	})
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (w *writer) saveCharges(b *metering.Batch) error {
 func (w *writer) saveDeposits(b *metering.Batch) error {
 	return each(b.Deposits.Upserted, func(d *metering.DepositRow) error {
 		return w.saveDeposit.blob(d.Hash[:]).blob(d.Account[:]).msat(d.Credited).moment(d.Presented).moment(d.Settled).
-			text(d.Node).int(int64(d.Index)).run()
+			text(d.Node).int(int64(d.Index)).msat(d.Covered).run()
 	})
 }
 

@@ -26,13 +26,13 @@ type writer struct {
 	loadAdjustment, insertAdjustment, loadCursor         *stmt
 	saveCursor, insertTransfer, insertBudgetLine         *stmt
 	loadFingerprints, insertFingerprint, insertEpoch     *stmt
-	cleanKeys, cleanRates                                *stmt
+	saveOverride, deleteOverride, cleanKeys, cleanRates  *stmt
 }
 
 const chargeColumns = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
-clamped, delivered, amount, charged, unbilled, epoch, rates, provisional`
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock`
 
-const depositColumns = `hash, account, credited, presented, settled, node, settle_index`
+const depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered`
 
 // openWriter connects; d.mu is held.
 func (d *DB) openWriter() error {
@@ -71,10 +71,10 @@ func (w *writer) prepareAll() error {
 		{&w.updateHold, `UPDATE holds SET amount = ?, expires = ?, usage = ?, source = ? WHERE id = ?`},
 		{&w.deleteHold, `DELETE FROM holds WHERE id = ?`},
 		{&w.loadCharge, `SELECT ` + chargeColumns + ` FROM charges WHERE hold = ?`},
-		{&w.insertCharge, `INSERT INTO charges (` + chargeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.insertCharge, `INSERT INTO charges (` + chargeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.updateCharge, `UPDATE charges SET at = ?, source = ?, outcome = ?, backend = ?, usage = ?, clamped = ?, delivered = ?, charged = ?, unbilled = ?, provisional = ? WHERE hold = ?`},
 		{&w.loadDeposit, `SELECT ` + depositColumns + ` FROM deposits WHERE hash = ?`},
-		{&w.saveDeposit, `INSERT OR REPLACE INTO deposits (` + depositColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&w.saveDeposit, `INSERT OR REPLACE INTO deposits (` + depositColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.loadRate, `SELECT minute, count, previous FROM rate_windows WHERE id = ?`},
 		{&w.saveRate, `INSERT OR REPLACE INTO rate_windows (id, minute, count, previous) VALUES (?, ?, ?, ?)`},
 		{&w.loadKey, `SELECT body, hold, charged, expires FROM idempotency_keys WHERE account = ? AND key = ?`},
@@ -90,6 +90,8 @@ func (w *writer) prepareAll() error {
 		{&w.insertFingerprint, `INSERT INTO key_fingerprints (fingerprint) VALUES (?)`},
 		{&w.insertEpoch, `INSERT INTO price_epochs (id, model, rates, multiplier, signal, bound_by, at)
 			SELECT coalesce(max(id), 0) + 1, ?, ?, ?, ?, ?, ? FROM price_epochs RETURNING id`},
+		{&w.saveOverride, `INSERT OR REPLACE INTO price_overrides (model, multiplier, at) VALUES (?, ?, ?)`},
+		{&w.deleteOverride, `DELETE FROM price_overrides WHERE model = ?`},
 		{&w.cleanKeys, `DELETE FROM idempotency_keys WHERE (account, key) IN (SELECT account, key FROM idempotency_keys WHERE expires < ? LIMIT ?) RETURNING 1`},
 		{&w.cleanRates, `DELETE FROM rate_windows WHERE id IN (SELECT id FROM rate_windows WHERE minute < ? LIMIT ?) RETURNING 1`},
 	} {

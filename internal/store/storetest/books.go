@@ -8,7 +8,6 @@ import (
 
 	"sluice/l402"
 	"sluice/metering"
-	"sluice/pricing"
 )
 
 func testKeys(e *env) {
@@ -30,38 +29,6 @@ func testKeys(e *env) {
 	other := e.open(metering.Config{})
 	if other.ID() != e.ledger.ID() || e.ledger.ID() == (l402.LedgerID{}) {
 		e.Errorf("ids %v, %v", other.ID(), e.ledger.ID())
-	}
-}
-
-func testEpochs(e *env) {
-	publish := func(model string, rate int64) pricing.Epoch {
-		e.Helper()
-		p, err := e.ledger.PublishEpoch(ctx(e.T), pricing.Epoch{Model: model, Rates: pricing.Rates{OutputMsatPerMtok: rate, InputMsatPerMtok: 2},
-			Multiplier: 1.25, Signal: 0.75, BoundBy: "slew", At: time.UnixMicro(1_700_000_000_123_456).UTC()})
-		if err != nil {
-			e.Fatal(err)
-		}
-		return p
-	}
-	a1, b1, a2 := publish("a", 1), publish("b", 2), publish("a", pricing.MaxRate)
-	if a1.ID >= b1.ID || b1.ID >= a2.ID || a1.ID < 1 {
-		e.Errorf("ids %d, %d, %d", a1.ID, b1.ID, a2.ID)
-	}
-	latest, err := e.ledger.LatestEpochs(ctx(e.T))
-	if err != nil || len(latest) != 2 || latest[0] != b1 || latest[1] != a2 {
-		e.Errorf("latest: %+v, %v; want %+v, %+v", latest, err, b1, a2)
-	}
-	_, err = e.ledger.PublishEpoch(ctx(e.T), pricing.Epoch{Rates: pricing.Rates{CallMsat: -1}})
-	e.refused(err, metering.ErrArgument)
-	ids := make(chan int64, 20)
-	parallel(cap(ids), func(int) { ids <- publish("c", 1).ID })
-	close(ids)
-	seen := map[int64]bool{}
-	for id := range ids {
-		if seen[id] {
-			e.Errorf("id %d twice", id)
-		}
-		seen[id] = true
 	}
 }
 

@@ -36,6 +36,7 @@ func modelSequence(e *env, t *rapid.T) int {
 		"replay":     m.replay,
 		"reserve":    m.reserve,
 		"reserve2":   m.reserve, // twice as often
+		"reserve3":   m.reserveLocked,
 		"extend":     m.extend,
 		"progress":   m.progress,
 		"renew":      m.renew,
@@ -45,6 +46,7 @@ func modelSequence(e *env, t *rapid.T) int {
 		"adjust":     m.adjust,
 		"advance":    m.advance,
 		"sweep":      m.sweep,
+		"strand":     m.strand,
 		"crash":      m.crash,
 		"crashAmid":  m.crashAmid,
 		"everything": m.finish,
@@ -58,7 +60,7 @@ type model struct {
 	ledgers    [2]*metering.Ledger
 	accounts   []*modelAccount
 	holds      []*modelHold
-	deposits   []metering.Deposit
+	deposits   []*modelDeposit
 	now        time.Duration // of the store's clock, without the time that the test takes
 	operations int
 }
@@ -67,6 +69,12 @@ type modelAccount struct {
 	id                                            l402.TokenID
 	available, held, deposited, charged, adjusted l402.Msat
 	chains                                        [][]*modelBudget
+}
+
+type modelDeposit struct {
+	metering.Deposit
+	covered l402.Msat // by its lock
+	locks   bool      // it ever did
 }
 
 type modelBudget struct {
@@ -78,10 +86,12 @@ type modelHold struct {
 	*metering.Hold
 	account *modelAccount
 	chain   []*modelBudget
+	lock    *modelDeposit // nil: at its own rates
+	rate    l402.Msat     // per call
 	ledger  int
 	amount  l402.Msat
-	used    l402.Msat // as last renewed
-	next    l402.Msat // as last reported
+	used    l402.Msat // calls, as last renewed
+	next    l402.Msat // calls, as last reported
 	expires time.Duration
 	sweptAt time.Duration
 	charged l402.Msat
@@ -95,6 +105,7 @@ const (
 	swept           // charged, and its owner may replace that
 	ended
 	dead // open in the store, its owner crashed
+	gone // open for its owner, the store has lost it
 )
 
 func newModel(e *env, t *rapid.T) *model {
@@ -148,6 +159,14 @@ func (h *modelHold) move(amount l402.Msat) {
 	for _, b := range h.chain {
 		b.held += amount
 	}
+	h.cover(amount)
+}
+
+func (h *modelHold) cover(amount l402.Msat) {
+	if h.lock != nil {
+		h.lock.covered += amount
+		h.lock.locks = true
+	}
 }
 
 func (h *modelHold) charge(amount l402.Msat) {
@@ -156,6 +175,7 @@ func (h *modelHold) charge(amount l402.Msat) {
 	for _, b := range h.chain {
 		b.spent += amount
 	}
+	h.cover(amount)
 	h.charged += amount
 }
 
@@ -167,8 +187,11 @@ func limits(chain []*modelBudget) (list []l402.Budget) {
 }
 
 // end is the model of a settlement by the owner; it returns the charge.
-func (h *modelHold) end(now time.Duration, cost l402.Msat) l402.Msat {
+func (h *modelHold) end(now time.Duration, calls l402.Msat) l402.Msat {
+	cost := calls * h.rate
 	switch {
+	case h.state == gone:
+		h.charge(min(cost, h.amount, h.account.room(h.chain)))
 	case h.state == swept && now-h.sweptAt > 3*lease: // final
 	case h.state == swept:
 		h.charge(-h.charged)
@@ -195,6 +218,20 @@ func (m *model) check(t *rapid.T) {
 			if got != want {
 				t.Fatalf("balance: available, held, deposited, charged: %s; the model has %s", got, want)
 			}
+		}
+	}
+	m.checkLocks(t)
+}
+
+// checkLocks compares what every lock covers.
+func (m *model) checkLocks(t *rapid.T) {
+	for _, d := range m.deposits {
+		if !d.locks {
+			continue
+		}
+		row, _, err := m.e.ledger.LookupDeposit(context.Background(), d.Hash)
+		if err != nil || row.Covered != d.covered {
+			t.Fatalf("deposit of %d: its lock covers %d, %v; the model has %d", d.Amount, row.Covered, err, d.covered)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (m *model) deposit(t *rapid.T) {
 	}
 	a.available += d.Amount
 	a.deposited += d.Amount
-	m.deposits = append(m.deposits, d)
+	m.deposits = append(m.deposits, &modelDeposit{Deposit: d})
 }
 
 func (m *model) account(id l402.TokenID) *modelAccount {
@@ -47,10 +47,10 @@ func (m *model) settled(t *rapid.T) {
 		i = rapid.IntRange(0, i).Draw(t, "which")
 	}
 	if i == len(m.deposits) {
-		m.deposits = append(m.deposits, metering.Deposit{Hash: newHash(), Account: a.id})
+		m.deposits = append(m.deposits, &modelDeposit{Deposit: metering.Deposit{Hash: newHash(), Account: a.id}})
 	}
-	d := &m.deposits[i]
-	arrived := *d
+	d := m.deposits[i]
+	arrived := d.Deposit
 	arrived.Amount = amounts(t, "arrived")
 	m.trouble(t)
 	got, err := l.CreditSettled(m.background(), metering.Settled{Deposit: arrived, Node: "02aa", Index: uint64(m.operations)})
@@ -70,7 +70,7 @@ func (m *model) replay(t *rapid.T) {
 		t.Skip()
 	}
 	a, l, _ := m.draw(t)
-	d := rapid.SampledFrom(m.deposits).Draw(t, "deposit")
+	d := rapid.SampledFrom(m.deposits).Draw(t, "deposit").Deposit
 	foreign := d.Account != a.id
 	d.Account = a.id
 	m.trouble(t)
@@ -81,32 +81,81 @@ func (m *model) replay(t *rapid.T) {
 }
 
 func (m *model) reserve(t *rapid.T) {
-	a, l, index := m.draw(t)
+	a, _, _ := m.draw(t)
 	chain := rapid.SampledFrom(a.chains).Draw(t, "chain")
 	r := reservation(a.id, amounts(t, "hold"), limits(chain)...)
-	if rapid.Bool().Draw(t, "deposit") {
-		r.Deposit = &metering.Deposit{Hash: newHash(), Account: a.id, Amount: amounts(t, "credit")}
-		a.available += r.Deposit.Amount
-		a.deposited += r.Deposit.Amount
-		m.deposits = append(m.deposits, *r.Deposit)
+	m.hold(t, a, chain, &r, nil)
+}
+
+// reserveLocked reserves with a lock: of a payment old or new, the account's or
+// another's.
+func (m *model) reserveLocked(t *rapid.T) {
+	a, _, _ := m.draw(t)
+	chain := rapid.SampledFrom(a.chains).Draw(t, "chain")
+	d := &modelDeposit{Deposit: metering.Deposit{Hash: newHash(), Account: a.id}} // of nothing, unless it comes with r
+	if len(m.deposits) > 0 && rapid.IntRange(0, 7).Draw(t, "old") > 0 {
+		d = rapid.SampledFrom(m.deposits).Draw(t, "payment")
+		if rapid.IntRange(0, 7).Draw(t, "own") > 0 {
+			a = m.account(d.Account)
+			chain = a.chains[0]
+		}
 	}
-	m.trouble(t)
-	got, err := l.Reserve(m.background(), r)
+	m.hold(t, a, chain, new(quoted(a.id, d.Hash, amounts(t, "limit"), amounts(t, "calls"), limits(chain)...)), d)
+}
+
+// hold makes a reservation, whose lock is that of a payment, if there is one.
+func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *metering.Reservation, payment *modelDeposit) {
+	_, l, index := m.draw(t)
+	h := &modelHold{account: a, chain: chain, ledger: index, amount: r.Amount, expires: m.now + lease, rate: l402.Msat(r.Rates.CallMsat)}
+	m.credit(t, a, r, payment)
+	if r.Lock != nil && payment.Account == a.id && payment.covered+max(1, r.Lock.Amount) <= min(payment.Amount, r.Lock.Limit) {
+		h.lock, h.amount, h.rate = payment, r.Lock.Amount, 1
+	}
+	if r.Deposit == nil && rapid.IntRange(0, 5).Draw(t, "forget") == 0 {
+		h.state = gone
+		m.operations++
+		m.e.store.inject(forgotten)
+	} else {
+		m.trouble(t)
+	}
+	var err error
+	h.Hold, err = l.Reserve(m.background(), *r)
 	var short *metering.InsufficientError
 	switch room := a.room(chain); {
-	case room < r.Amount || (a.deposited == 0 && r.Deposit == nil && a.adjusted == 0 && r.Amount > 0):
+	case room < h.amount || (a.deposited == 0 && r.Deposit == nil && a.adjusted == 0 && h.amount > 0):
 		if !errors.As(err, &short) || short.Available != room {
-			t.Fatalf("reserve %d of %d: %v", r.Amount, room, err)
+			t.Fatalf("reserve %d of %d: %v", h.amount, room, err)
 		}
 		return
-	case errors.As(err, &short) && r.Amount == 0 && short.Available == 0: // an account that does not exist yet
+	case errors.As(err, &short) && h.amount == 0 && short.Available == 0: // an account that does not exist yet
 		return
 	case err != nil:
-		t.Fatalf("reserve %d of %d: %v", r.Amount, room, err)
+		t.Fatalf("reserve %d of %d: %v", h.amount, room, err)
+	case h.Amount() != h.amount || h.Rates().CallMsat != int64(h.rate) || h.Locked() != (h.lock != nil):
+		t.Fatalf("hold of %d at %d, locked %v; want %d at %d", h.Amount(), h.Rates().CallMsat, h.Locked(), h.amount, h.rate)
 	}
-	h := &modelHold{Hold: got, account: a, chain: chain, ledger: index, amount: r.Amount, expires: m.now + lease}
-	h.move(r.Amount)
+	if h.state != gone {
+		h.move(h.amount)
+	}
 	m.holds = append(m.holds, h)
+}
+
+// credit has a reservation bring a payment along: a new one, or the one whose
+// lock it asks for.
+func (m *model) credit(t *rapid.T, a *modelAccount, r *metering.Reservation, payment *modelDeposit) {
+	if !rapid.Bool().Draw(t, "deposit") {
+		return
+	}
+	d := payment
+	if d == nil || d.Account != a.id || d.Amount > 0 {
+		d = &modelDeposit{Deposit: metering.Deposit{Hash: newHash(), Account: a.id}}
+	}
+	more := amounts(t, "credit")
+	d.Amount += more
+	r.Deposit = new(d.Deposit)
+	a.available += more
+	a.deposited += more
+	m.deposits = append(m.deposits, d)
 }
 
 // pick draws one of the holds in a state.
@@ -126,14 +175,21 @@ func (m *model) pick(t *rapid.T, states ...holdState) *modelHold {
 }
 
 func (m *model) extend(t *rapid.T) {
-	h := m.pick(t, open, swept)
+	h := m.pick(t, open, swept, gone)
 	total := h.amount + amounts(t, "more") - 40
-	if total < 0 {
+	if total < 0 || h.state == gone && total < h.amount {
 		t.Skip()
 	}
 	m.trouble(t)
+	m.extendTo(t, h, total)
+}
+
+func (m *model) extendTo(t *rapid.T, h *modelHold, total l402.Msat) {
 	err := h.Extend(m.background(), total)
 	lacks := max(0, total-h.amount)
+	if h.state == gone {
+		lacks = total
+	}
 	var short *metering.InsufficientError
 	switch {
 	case h.state == swept:
@@ -148,20 +204,32 @@ func (m *model) extend(t *rapid.T) {
 		t.Fatalf("extend by %d: %v", lacks, err)
 	default:
 		h.move(lacks)
-		h.amount += lacks
+		h.amount = max(h.amount, total)
+		if h.state == gone {
+			h.state, h.expires, h.used = open, m.now+lease, h.next
+		}
 	}
 }
 
 func (m *model) progress(t *rapid.T) {
-	h := m.pick(t, open)
+	h := m.pick(t, open, gone)
 	h.next = amounts(t, "used")
 	used(h.Hold, int64(h.next))
 }
 
 func (m *model) renew(t *rapid.T) {
-	_, l, index := m.draw(t)
+	_, _, index := m.draw(t)
+	m.renewOn(t, index)
+}
+
+func (m *model) renewOn(t *rapid.T, index int) {
+	for _, h := range m.holds { // in a known order; Renew does not wait for it
+		if h.ledger == index && h.state == gone {
+			m.extendTo(t, h, h.amount)
+		}
+	}
 	m.trouble(t)
-	if err := l.Renew(m.background()); err != nil {
+	if err := m.ledgers[index].Renew(m.background()); err != nil {
 		t.Fatalf("renew: %v", err)
 	}
 	for _, h := range m.holds {
@@ -172,8 +240,8 @@ func (m *model) renew(t *rapid.T) {
 }
 
 func (m *model) settle(t *rapid.T) {
-	h := m.pick(t, open, swept)
-	cost := amounts(t, "cost")
+	h := m.pick(t, open, swept, gone)
+	cost := amounts(t, "calls")
 	m.trouble(t)
 	entry, err := h.Settle(m.background(), calls(cost))
 	if err != nil {
@@ -181,12 +249,12 @@ func (m *model) settle(t *rapid.T) {
 	}
 	want := h.end(m.now, cost)
 	if entry.Charged != want {
-		t.Fatalf("settle %d of a hold of %d: charged %d, want %d", cost, h.amount, entry.Charged, want)
+		t.Fatalf("settle %d calls of a hold of %d: charged %d, want %d", cost, h.amount, entry.Charged, want)
 	}
 }
 
 func (m *model) release(t *rapid.T) {
-	h := m.pick(t, open, swept)
+	h := m.pick(t, open, swept, gone)
 	m.trouble(t)
 	if err := h.Release(m.background(), metering.OutcomeNotTaken); err != nil {
 		t.Fatalf("release: %v", err)
@@ -213,6 +281,17 @@ func (m *model) adjust(t *rapid.T) {
 	a.adjusted += delta
 }
 
+// strand has a ledger stand still after it renewed a hold in use, and the other
+// sweep it.
+func (m *model) strand(t *rapid.T) {
+	h := m.pick(t, open)
+	h.next = amounts(t, "used")
+	used(h.Hold, int64(h.next))
+	m.renewOn(t, h.ledger)
+	m.advance(t)
+	m.sweepOn(t, 1-h.ledger)
+}
+
 // advance moves the clock, never close to where a lease runs out.
 func (m *model) advance(t *rapid.T) {
 	d := rapid.SampledFrom([]time.Duration{10 * time.Minute, 35 * time.Minute, 70 * time.Minute, 200 * time.Minute}).Draw(t, "by")
@@ -222,16 +301,20 @@ func (m *model) advance(t *rapid.T) {
 }
 
 func (m *model) sweep(t *rapid.T) {
-	_, l, index := m.draw(t)
+	_, _, index := m.draw(t)
+	m.sweepOn(t, index)
+}
+
+func (m *model) sweepOn(t *rapid.T, index int) {
 	m.trouble(t)
-	if _, err := l.Sweep(m.background()); err != nil {
+	if _, err := m.ledgers[index].Sweep(m.background()); err != nil {
 		t.Fatalf("sweep: %v", err)
 	}
 	for _, h := range m.holds {
 		alive := h.state == open && h.ledger == index
 		if (h.state == open || h.state == dead) && !alive && h.expires < m.now {
 			h.move(-h.amount)
-			h.charge(min(h.used, h.amount))
+			h.charge(min(h.used*h.rate, h.amount))
 			h.sweptAt = m.now
 			if h.state = swept; h.ledger < 0 {
 				h.state = ended // nobody is left to replace it
@@ -257,7 +340,7 @@ func (m *model) crashed(t *rapid.T, index int) {
 			switch h.state {
 			case open:
 				h.state = dead
-			case swept:
+			case swept, gone:
 				h.state = ended
 			}
 		}

@@ -1,0 +1,247 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// How a leader of prices is told from a dead one. The server ends a session that
+// says nothing for leadIdle (its process stands still), or whose host does not
+// answer; with the session goes the lock.
+const (
+	leadBeat     = 5 * time.Second
+	leadSettings = "SET idle_session_timeout = '20s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+	// answerLimit bounds the wait for a server that is asked whether it is there.
+	answerLimit = 5 * time.Second
+	// listenBeat is how often a silent watcher asks.
+	listenBeat = 10 * time.Second
+)
+
+// session takes a connection for good: it leaves the pool, and whoever has it
+// closes it.
+func (d *DB) session(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Hijack(), nil
+}
+
+// hangUp closes a connection without waiting for a server that does not answer.
+func hangUp(c *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
+	defer cancel()
+	return c.Close(ctx)
+}
+
+// leadKey is the advisory lock of a ledger's prices.
+func leadKey(id l402.LedgerID) int64 {
+	sum := sha256.Sum256(append([]byte("sluice prices "), id[:]...))
+	return int64(binary.BigEndian.Uint64(sum[:8]))
+}
+
+// lead is the lead of prices: a session that holds the advisory lock.
+type lead struct {
+	key  int64
+	turn chan struct{} // one token: the connection is in use
+	conn *pgx.Conn     // nil: the lead is lost
+	live context.Context
+	stop context.CancelFunc
+}
+
+// LeadPrices takes the advisory lock, if nobody has it. The lock belongs to a
+// session: a pooler between gateway and server must not share sessions.
+func (d *DB) LeadPrices(ctx context.Context) (metering.PriceLead, error) {
+	id, _, err := d.Meta(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &lead{key: leadKey(id), turn: make(chan struct{}, 1)}
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var got bool
+	err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", l.key).Scan(&got)
+	if err == nil && !got {
+		conn.Release()
+		return nil, metering.ErrNotLeader
+	}
+	l.conn = conn.Hijack() // also after an error: the lock may have been taken
+	if err == nil {
+		_, err = l.conn.Exec(ctx, leadSettings)
+	}
+	if err != nil {
+		return nil, errors.Join(err, hangUp(l.conn))
+	}
+	l.live, l.stop = context.WithCancel(d.life)
+	go l.beat()
+	return l, nil
+}
+
+// beat keeps the session from being taken for dead, and notes when it is.
+func (l *lead) beat() {
+	defer l.Release() // when the store is closed
+	ticker := time.NewTicker(leadBeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-l.live.Done():
+			return
+		case <-ticker.C:
+		}
+		ctx, cancel := context.WithTimeout(l.live, answerLimit)
+		err := l.Check(ctx)
+		cancel()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// use runs fn on the connection, which is dropped, and the lead with it, when fn
+// finds the lead lost or leaves the connection broken.
+func (l *lead) use(ctx context.Context, fn func(*pgx.Conn) error) error {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-l.turn }()
+	if l.conn == nil {
+		return metering.ErrNotLeader
+	}
+	err := fn(l.conn)
+	if errors.Is(err, metering.ErrNotLeader) || l.conn.IsClosed() {
+		_ = hangUp(l.conn) // it is of no use any more
+		l.conn = nil
+	}
+	return err
+}
+
+// held fails with ErrNotLeader unless this very session holds the lock. A session
+// that has ended cannot answer.
+func (l *lead) held(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) error {
+	var held bool
+	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+		AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = $1 AND granted)`, l.key).Scan(&held)
+	if err == nil && !held {
+		err = metering.ErrNotLeader
+	}
+	return err
+}
+
+// Check asks the server. A connection that broke has lost the lead.
+func (l *lead) Check(ctx context.Context) error {
+	return l.use(ctx, func(c *pgx.Conn) error {
+		err := l.held(ctx, c)
+		if err != nil && c.IsClosed() {
+			return fmt.Errorf("%w: %w", metering.ErrNotLeader, err)
+		}
+		return err
+	})
+}
+
+// Publish appends a price in a transaction of the session that holds the lock.
+func (l *lead) Publish(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
+	rates, err := json.Marshal(e.Rates)
+	if err != nil {
+		return e, fmt.Errorf("encode rates: %w", err)
+	}
+	err = l.use(ctx, func(c *pgx.Conn) error {
+		return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			if err := l.held(ctx, tx); err != nil {
+				return err
+			}
+			return insertEpoch(ctx, tx, &e, rates)
+		})
+	})
+	return e, err
+}
+
+// Release frees the lock and ends the session.
+func (l *lead) Release() error {
+	l.stop()
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
+	if l.conn == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
+	defer cancel()
+	// At once, rather than when the server notices that the session is over. When
+	// this fails, it will.
+	_, _ = l.conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", l.key)
+	_ = hangUp(l.conn)
+	l.conn = nil
+	return nil
+}
+
+// channel is where changes of prices are told.
+func channel(id l402.LedgerID) string { return "sluice_prices_" + hex.EncodeToString(id[:]) }
+
+// notify tells everybody who watches, once the transaction is committed.
+func notify(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "SELECT pg_notify('sluice_prices_' || encode(ledger_id, 'hex'), '') FROM meta")
+	return err
+}
+
+// WatchPrices listens on a session of its own.
+func (d *DB) WatchPrices(ctx context.Context, changed func()) error {
+	id, _, err := d.Meta(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.life, cancel)()
+	c, err := d.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp(c)
+	if _, err := c.Exec(ctx, "LISTEN "+pgx.Identifier{channel(id)}.Sanitize()); err != nil {
+		return err
+	}
+	changed()
+	for {
+		if err := await(ctx, c, listenBeat); err != nil {
+			return err
+		}
+		changed()
+	}
+}
+
+// await waits for a notification. A server that is silent for a beat is asked
+// whether it is still there.
+func await(ctx context.Context, c *pgx.Conn, beat time.Duration) error {
+	for {
+		waiting, cancel := context.WithTimeout(ctx, beat)
+		_, err := c.WaitForNotification(waiting)
+		silent := waiting.Err() != nil && ctx.Err() == nil && !c.IsClosed()
+		cancel()
+		if err == nil || !silent {
+			return err
+		}
+		asking, cancel := context.WithTimeout(ctx, answerLimit)
+		err = c.Ping(asking)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+}

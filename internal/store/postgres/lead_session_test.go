@@ -1,0 +1,86 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"sluice/internal/store/pgtest"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// TestLeadIsALock: a session that stands but holds the lock no more does not
+// lead; and the server is asked to end one that says nothing.
+func TestLeadIsALock(t *testing.T) {
+	ctx := context.Background()
+	d, err := Open(ctx, pgtest.Start(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for name, ask := range map[string]func(*lead) error{
+		"check":   func(l *lead) error { return l.Check(ctx) },
+		"publish": func(l *lead) error { _, err := l.Publish(ctx, pricing.Epoch{Model: "a"}); return err },
+	} {
+		p, err := d.LeadPrices(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := p.(*lead)
+		var idle string
+		if err := l.conn.QueryRow(ctx, "SHOW idle_session_timeout").Scan(&idle); err != nil || idle != "20s" {
+			t.Errorf("idle_session_timeout %s, %v", idle, err)
+		}
+		if err := ask(l); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := l.conn.Exec(ctx, "SELECT pg_advisory_unlock_all()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := ask(l); !errors.Is(err, metering.ErrNotLeader) {
+			t.Errorf("%s without the lock: %v", name, err)
+		}
+	}
+	if all, err := d.Epochs(ctx, metering.EpochQuery{Limit: 10}); err != nil || len(all) != 1 {
+		t.Errorf("epochs: %+v, %v", all, err)
+	}
+}
+
+// TestAwaitSilence: a silent server is asked and waited for; what it says
+// meanwhile is heard, and when it is gone, that is told.
+func TestAwaitSilence(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	d, err := Open(ctx, pgtest.Start(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	c, err := d.session(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(c)
+	if _, err := c.Exec(ctx, "LISTEN x"); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan error, 1)
+	go func() { heard <- await(ctx, c, 5*time.Millisecond) }()
+	for _, sql := range []string{"SELECT pg_sleep(0.1)", "NOTIFY x"} { // many beats later
+		if _, err := d.pool.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-heard; err != nil {
+		t.Error(err)
+	}
+	go func() { heard <- await(ctx, c, 5*time.Millisecond) }()
+	if _, err := d.pool.Exec(ctx, "SELECT pg_terminate_backend($1)", c.PgConn().PID()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-heard; err == nil || ctx.Err() != nil {
+		t.Errorf("awaits a server that is gone: %v", err)
+	}
+}

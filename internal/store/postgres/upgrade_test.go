@@ -1,0 +1,52 @@
+package postgres_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"sluice/internal/store/pgtest"
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/migrations"
+)
+
+// TestUpgrade: a ledger of the first schema, with a hold open and a deposit,
+// goes on under this one.
+func TestUpgrade(t *testing.T) {
+	ctx := context.Background()
+	url := pgtest.Start(t)
+	c := admin(t, url)
+	all, err := migrations.Load(migrations.Postgres)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, hash := strings.Repeat("01", 32), strings.Repeat("02", 32)
+	for _, sql := range []string{
+		`CREATE TABLE schema_versions (version integer PRIMARY KEY, name text NOT NULL, applied timestamptz NOT NULL DEFAULT now())`,
+		all[0].SQL,
+		`INSERT INTO schema_versions (version, name) VALUES (1, '` + all[0].Name + `')`,
+		`INSERT INTO accounts (id, available, held, deposited) VALUES ('\x` + id + `', 600, 400, 1000)`,
+		`INSERT INTO deposits (hash, account, credited, presented) VALUES ('\x` + hash + `', '\x` + id + `', 1000, 1)`,
+		`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, 'lightning', '\x` + id + `', 1000, '\x` + hash + `', 1)`,
+		// At 150,000 msat per million input tokens; 1000 of them so far.
+		`INSERT INTO holds VALUES ('11111111-1111-4111-8111-111111111111', '\x` + id + `', 400, 1,
+			'\x01000009696e666572656e6365016d03d00f0001f0930900c0cf24', '\x01e807', 'running')`,
+	} {
+		if _, err := c.Exec(ctx, sql); err != nil {
+			t.Fatal(sql, err)
+		}
+	}
+	l := ledger(t, open(t, url), metering.Config{})
+	if n, err := l.Sweep(ctx); err != nil || n != 1 {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	var account l402.TokenID
+	copy(account[:], strings.Repeat("\x01", 32))
+	if b, err := l.Balance(ctx, account, nil); err != nil || b.Available != 850 || b.Held != 0 || b.Charged != 150 {
+		t.Errorf("balance: %+v, %v", b, err)
+	}
+	if r := audit(t, l); r.Charged != 150 {
+		t.Errorf("report: %+v", r)
+	}
+}

@@ -1,0 +1,68 @@
+package sqlite
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	lib "modernc.org/sqlite/lib"
+
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/migrations"
+)
+
+// TestUpgrade: a ledger of the first schema, with a hold open and a deposit,
+// goes on under this one.
+func TestUpgrade(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	all, err := migrations.Load(migrations.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := openConn(path, lib.SQLITE_OPEN_READWRITE|lib.SQLITE_OPEN_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (schema{c}).Migrate(ctx, all[0]); err != nil {
+		t.Fatal(err)
+	}
+	id, hash := `x'`+strings.Repeat("01", 32)+`'`, `x'`+strings.Repeat("02", 32)+`'`
+	for _, sql := range []string{
+		`INSERT INTO accounts (id, available, held, deposited) VALUES (` + id + `, 600, 400, 1000)`,
+		`INSERT INTO deposits (hash, account, credited, presented) VALUES (` + hash + `, ` + id + `, 1000, 1)`,
+		`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, CAST('lightning' AS BLOB), ` + id + `, 1000, ` + hash + `, 1)`,
+		// At 150,000 msat per million input tokens; 1000 of them so far.
+		`INSERT INTO holds VALUES (x'11111111111141118111111111111111', ` + id + `, 400, 1,
+			x'01000009696e666572656e6365016d03d00f0001f0930900c0cf24', x'01e807', 'running')`,
+	} {
+		if err := c.script(sql); err != nil {
+			t.Fatal(sql, err)
+		}
+	}
+	c.close()
+
+	d, err := Open(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	l, err := metering.Open(ctx, metering.Config{Store: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(ctx)
+	if n, err := l.Sweep(ctx); err != nil || n != 1 {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	var account l402.TokenID
+	copy(account[:], strings.Repeat("\x01", 32))
+	if b, err := l.Balance(ctx, account, nil); err != nil || b.Available != 850 || b.Held != 0 || b.Charged != 150 {
+		t.Errorf("balance: %+v, %v", b, err)
+	}
+	if r, err := l.Audit(ctx); err != nil || !r.OK() || r.Charged != 150 {
+		t.Errorf("report: %+v, %v", r, err)
+	}
+}
