@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"sluice/backends/gpu/telemetry"
 )
 
 // Defaults of a BackendConfig, and the bounds that hold everywhere.
@@ -15,6 +17,7 @@ const (
 	DefaultConnectTimeout   = 5 * time.Second
 	DefaultFirstByteTimeout = 5 * time.Minute // a unary answer has no first byte before it is whole
 	DefaultIdleTimeout      = time.Minute
+	DefaultStaleAfter       = 15 * time.Second
 	MaxSlots                = 1 << 20
 )
 
@@ -46,6 +49,23 @@ type BackendConfig struct {
 	ContinuousUsage bool              // it understands stream_options.continuous_usage_stats
 	CapField        string            // the completion cap's name there; empty: as the client named it
 	Models          map[string]string // public model name → its name there; absent: the same
+
+	// Engine reads the server's own metrics; nil: its load is what this
+	// gateway gives it.
+	Engine *telemetry.Feed
+	// GPUs are those that the server works on; none: not known.
+	GPUs []GPU
+	// Ask is what the server's owner asks for a request; nil: nothing.
+	Ask Ask
+	// StaleAfter is the age at which a reading counts for nothing any more.
+	// Zero: DefaultStaleAfter.
+	StaleAfter time.Duration
+}
+
+// GPU names a GPU or MIG instance.
+type GPU struct {
+	Feed   *telemetry.Feed
+	Device string // see telemetry.Snapshot.Device: a UUID, an index, labels
 }
 
 // Backend is one inference server of a fleet.
@@ -62,6 +82,11 @@ type Backend struct {
 	comeback *time.Timer // ends an ejection
 	served   uint64      // requests that ended without a failure of the backend
 	failed   uint64      // requests that did not
+	byPool   []int       // in flight, of each of pools
+	gpus     []*binding
+	asks     int64         // for the request that is being placed
+	pace     time.Duration // mean time of service, of requests that went well
+	idleAt   time.Time     // when the last request in flight ended
 }
 
 func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
@@ -85,6 +110,7 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 		{&cfg.ConnectTimeout, DefaultConnectTimeout},
 		{&cfg.FirstByteTimeout, DefaultFirstByteTimeout},
 		{&cfg.IdleTimeout, DefaultIdleTimeout},
+		{&cfg.StaleAfter, DefaultStaleAfter},
 	} {
 		if *d.value < 0 {
 			return nil, fmt.Errorf("negative duration %v", *d.value)
@@ -94,6 +120,12 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 		}
 	}
 	b := &Backend{fleet: f, cfg: cfg, base: *cfg.URL}
+	for _, g := range cfg.GPUs {
+		if g.Feed == nil || g.Device == "" {
+			return nil, errors.New("a GPU needs a feed and the name of a device")
+		}
+		b.gpus = append(b.gpus, &binding{GPU: g})
+	}
 	b.base.Path = strings.TrimRight(b.base.Path, "/")
 	b.base.RawPath = ""
 	b.health.up = true // until the first check says otherwise

@@ -1,13 +1,13 @@
 // Package gpu keeps fleets of inference servers: it knows which of them are
-// well, how many requests each may run at once, who waits for a slot, and how
-// to talk to one so that "it never got the request" and "it may have worked
-// on it" are told apart.
+// well and how loaded, how many requests each may run at once, who waits for a
+// slot, what part of a GPU's time a request took, and how to talk to a server so
+// that "it never got the request" and "it may have worked on it" are told apart.
 //
 // A backend is one server with a number of slots; a pool is one public model
 // and the backends that serve it. A backend may be in several pools: its slots
 // are counted once. One request goes:
 //
-//	ticket, err := fleet.Pool("llama").Admit(account) // *FullError: 429, before money moves
+//	ticket, err := fleet.Pool("llama").Admit(account) // *FullError: 429, before money moves; or AdmitQuote
 //	…reserve the money…                             // refused: ticket.Cancel()
 //	lease, err := ticket.Wait(ctx)                  // a slot; *FullError, ErrQueueTimeout, ErrNoBackend
 //	start := time.Now()
@@ -15,8 +15,30 @@
 //	if errors.Is(err, gpu.ErrNotTaken) {
 //		lease, err = lease.Next(ctx)                // gives the slot back, takes one elsewhere
 //	}
-//	…stream resp.Body, close it…
+//	…stream resp.Body, close it; now and then lease.GPUTime(time.Now())…
 //	lease.Done(gpu.Result{Status: resp.StatusCode, Took: time.Since(start)})
+//
+// # Load and choice
+//
+// What is known of a backend's load comes from this gateway's own count and,
+// where they are configured, from feeds of the package telemetry: the engine's
+// own metrics, and its GPUs'. A reading older than StaleAfter counts for
+// nothing, and the own count stands. Pool.Load joins them for the price.
+//
+// A request goes where the least wait is expected: by the engine's queue, the
+// requests in flight for the slots, the KV cache, and what the GPUs do. Up to
+// four backends are all compared; of more, two are drawn and compared. Where
+// backends ask prices of their own (Ask), the pool is a reverse auction: the
+// cheapest one that can serve in time gets the request, and none that asks more
+// than the request pays. What the buyer pays does not depend on it.
+//
+// # GPU-seconds
+//
+// A GPU's busy time, the integral of its utilization, is shared out at every
+// moment in equal parts among the requests in flight on it, over all backends
+// that work on it. Lease.GPUTime is a request's sum of that over the GPUs of its
+// backend. The sums of all requests add up to the busy time. A GPU's energy is
+// shared out among pools in the same way.
 //
 // # Health
 //
@@ -35,13 +57,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
+	"time"
 )
 
 var (
 	// ErrNoBackend reports that no backend of the pool passes its health
 	// check, or, from Lease.Next, that none is left that was not tried.
 	ErrNoBackend = errors.New("no healthy backend")
+	// ErrTooDear reports that every healthy backend asks more than the request
+	// pays. It is an ErrNoBackend.
+	ErrTooDear = fmt.Errorf("%w asks as little as the request pays", ErrNoBackend)
 	// ErrQueueTimeout reports that no slot came free within the pool's
 	// QueueTimeout.
 	ErrQueueTimeout = errors.New("no slot came free in time")
@@ -54,6 +81,9 @@ type Config struct {
 	Backends []BackendConfig
 	Pools    []PoolConfig
 	Log      *slog.Logger // changes of health; nil: nothing is logged
+	// Rand draws the two candidates out of many between which a choice is
+	// made; nil: seeded at random. The fleet keeps it for itself.
+	Rand *rand.Rand
 }
 
 // Fleet is all backends and pools of one process. It is safe for concurrent
@@ -65,19 +95,26 @@ type Fleet struct {
 	order    []*Pool // as configured, for Status
 	stop     context.CancelFunc
 	watchers sync.WaitGroup
+	born     time.Time
 
 	// mu guards every counter, queue and health state of all pools and
 	// backends. One lock, because a backend's slots are shared by pools; it is
-	// held for well under a microsecond and never across I/O.
+	// held for about a microsecond and never across I/O.
 	mu     sync.Mutex
-	seq    uint64 // of the last ticket that asked for a slot
+	rand   *rand.Rand
+	meters map[string]*meter // by the GPU's UUID
+	mark   uint64            // of the last walk over the meters
+	seq    uint64            // of the last ticket that asked for a slot
 	closed bool
 }
 
 // NewFleet checks the configuration and builds the fleet. No connection is
 // made, and no health checked, before Start.
 func NewFleet(cfg Config) (*Fleet, error) {
-	f := &Fleet{log: cfg.Log, pools: make(map[string]*Pool, len(cfg.Pools))}
+	f := &Fleet{log: cfg.Log, pools: make(map[string]*Pool, len(cfg.Pools)), rand: cfg.Rand, meters: map[string]*meter{}, born: time.Now()}
+	if f.rand == nil {
+		f.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}

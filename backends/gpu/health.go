@@ -104,15 +104,16 @@ func (b *Backend) checked(err error) {
 	f.dispatch(b)
 }
 
-// judge takes in how a request went.
-func (b *Backend) judge(l *Lease, r Result, now time.Time) {
+// judge takes in how a request went, and says whose fault it was.
+func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 	h := &b.health
-	switch blame(r) {
+	v := blame(r)
+	switch v {
 	case neutral:
 	case success:
 		b.served++
 		if l.since.Before(h.failedAt) {
-			return // began before the trouble: no proof that it is over
+			break // began before the trouble: no proof that it is over
 		}
 		h.fails, h.backoffs = 0, 0
 		if h.ejected { // tried because all were ejected, and it works
@@ -129,6 +130,7 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) {
 			b.eject(now)
 		}
 	}
+	return v
 }
 
 type verdict uint8

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -32,12 +33,16 @@ type Pool struct {
 	cfg      PoolConfig
 	backends []*Backend
 	domain   *domain
+	priced   bool // a backend of it asks a price of its own
 
 	// All below is guarded by fleet.mu.
 	places int // tickets without a slot: just admitted or in the queue
 	queue  queue
-	turn   int // where the search for the least loaded begins, so that ties rotate
+	turn   int        // where the search for a backend begins, so that ties rotate
+	open   []*Backend // what a search found, kept for the next one's use
 	pace   time.Duration
+	joules float64 // consumed for this pool by GPUs that count them
+	counts bool    // one does
 
 	refused   uint64 // tickets refused by a full queue
 	pushedOut uint64 // of these: had a place, and lost it to an account with less in the queue
@@ -77,11 +82,13 @@ func (f *Fleet) addPool(cfg PoolConfig, byName map[string]*Backend) error {
 		if b == nil {
 			return fmt.Errorf("backend %q does not exist", name)
 		}
-		if contains(p.backends, b) {
+		if slices.Contains(p.backends, b) {
 			return fmt.Errorf("backend %q is named twice", name)
 		}
 		p.backends = append(p.backends, b)
+		p.priced = p.priced || b.cfg.Ask != nil
 		b.pools = append(b.pools, p)
+		b.byPool = append(b.byPool, 0)
 	}
 	f.pools[cfg.Model] = p
 	f.order = append(f.order, p)
@@ -99,12 +106,16 @@ func (p *Pool) Backends() []*Backend { return p.backends }
 // now, or one in the queue. It decides at once and costs nothing that could be
 // abused: no slot is taken, and nobody pushed out of the queue, before Wait. The
 // caller ends the ticket with Wait or Cancel. Errors: *FullError, ErrNoBackend.
-func (p *Pool) Admit(key Key) (*Ticket, error) {
+func (p *Pool) Admit(key Key) (*Ticket, error) { return p.AdmitQuote(key, Quote{}) }
+
+// AdmitQuote is Admit for a request whose size and price are known: backends
+// that ask more than it pays are not used. ErrTooDear when all do.
+func (p *Pool) AdmitQuote(key Key, q Quote) (*Ticket, error) {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
-	free, well := p.free()
+	free, well := p.free(q)
 	if !well || p.fleet.closed {
-		return nil, ErrNoBackend
+		return nil, p.nowhere(nil)
 	}
 	own := free == 0 && p.ownLimit(key)
 	extra := p.places >= free+p.cfg.QueueLimit
@@ -115,14 +126,15 @@ func (p *Pool) Admit(key Key) (*Ticket, error) {
 		return nil, &FullError{RetryAfter: p.retryAfter(free), Own: own}
 	}
 	p.places++
-	return &Ticket{pool: p, key: key, extra: extra}, nil
+	return &Ticket{pool: p, key: key, quote: q, extra: extra}, nil
 }
 
-// free counts the slots free now. False: no backend passes its health check.
-func (p *Pool) free() (slots int, well bool) {
+// free counts the slots free now for a request of quote q. False: no backend
+// that may be used passes its health check.
+func (p *Pool) free(q Quote) (slots int, well bool) {
 	ignoreEjections := p.allEjected(nil)
 	for _, b := range p.backends {
-		if b.health.up && (ignoreEjections || !b.health.ejected) {
+		if b.health.up && (ignoreEjections || !b.health.ejected) && (!p.priced || q.pays(b.ask(q))) {
 			well = true
 			slots += max(0, b.cfg.Slots-b.inFlight)
 		}
@@ -153,63 +165,14 @@ func (p *Pool) observe(took time.Duration) {
 	p.pace += (took - p.pace) / 10
 }
 
-// allEjected says whether every backend that passes its health check and is
-// not in tried is ejected; then the ejections do not count.
-func (p *Pool) allEjected(tried []*Backend) bool {
-	for _, b := range p.backends {
-		if b.health.up && !b.health.ejected && !contains(tried, b) {
-			return false
-		}
-	}
-	return true
-}
-
-// choose finds the backend with a free slot that has the least in flight for
-// its slots. wait says that one outside tried passes its health check, so that
-// a slot may come. Where ejections do not count, the one soonest to return is
-// taken.
-func (p *Pool) choose(tried []*Backend) (best *Backend, wait bool) {
-	ignoreEjections := p.allEjected(tried)
-	for i := range p.backends {
-		b := p.backends[(p.turn+i)%len(p.backends)]
-		if !b.health.up || (b.health.ejected && !ignoreEjections) || contains(tried, b) {
-			continue
-		}
-		wait = true
-		if b.inFlight >= b.cfg.Slots {
-			continue
-		}
-		if best == nil || b.better(best) {
-			best = b
-		}
-	}
-	return best, wait
-}
-
-func (b *Backend) better(o *Backend) bool {
-	if b.health.ejected && !b.health.until.Equal(o.health.until) {
-		return b.health.until.Before(o.health.until)
-	}
-	return b.inFlight*o.cfg.Slots < o.inFlight*b.cfg.Slots
-}
-
-func contains(list []*Backend, b *Backend) bool {
-	for _, o := range list {
-		if o == b {
-			return true
-		}
-	}
-	return false
-}
-
 // grant gives a waiting or fresh ticket a slot of b.
 func (p *Pool) grant(t *Ticket, b *Backend) {
+	now := time.Now()
 	t.state = granted
 	p.domain.round = max(p.domain.round, t.round)
 	p.places--
 	p.turn++
-	b.inFlight++
-	t.lease = Lease{ticket: t, backend: b, since: time.Now()}
+	t.lease = Lease{ticket: t, backend: b, since: now, gpuSince: b.begin(p, now)}
 }
 
 // fail ends a waiting ticket.
@@ -241,20 +204,30 @@ func (f *Fleet) dispatch(b *Backend) {
 	}
 }
 
+// lookahead bounds how many tickets are passed over because what is free asks
+// more than they pay.
+const lookahead = 64
+
 // next finds the first ticket of the queue that can be placed now. Only
-// tickets that were elsewhere before can be passed over: any other can be
-// placed wherever those behind it can.
+// tickets that were elsewhere before, or that pay less than a backend asks,
+// can be passed over: any other can be placed wherever those behind it can.
 func (p *Pool) next() (*Ticket, *Backend) {
+	poor := 0
 	for t := p.queue.head; t != nil; {
 		following := t.next
-		b, wait := p.choose(t.tried)
+		b, wait := p.choose(t)
 		switch {
 		case b != nil:
 			return t, b
 		case !wait:
-			p.fail(t, ErrNoBackend)
-		case len(t.tried) == 0:
+			p.fail(t, p.nowhere(t.tried))
+		case t.moved():
+		case !p.priced || t.quote.Limit <= 0:
 			return nil, nil
+		default:
+			if poor++; poor == lookahead || poor == 1 && !p.anyOpen() {
+				return nil, nil
+			}
 		}
 		t = following
 	}
@@ -274,17 +247,18 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Lease, error) {
 		f.seq++
 		t.seq = f.seq
 	}
-	b, well := p.choose(t.tried)
+	b, well := p.choose(t)
 	if b != nil && !f.closed {
 		p.grant(t, b)
 		f.mu.Unlock()
 		return &t.lease, nil
 	}
 	if !well || f.closed {
+		err := p.nowhere(t.tried)
 		t.state = spent
 		p.places--
 		f.mu.Unlock()
-		return nil, ErrNoBackend
+		return nil, err
 	}
 	if err := p.enter(t); err != nil {
 		t.state = spent

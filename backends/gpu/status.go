@@ -1,6 +1,10 @@
 package gpu
 
-import "time"
+import (
+	"time"
+
+	"sluice/backends/gpu/telemetry"
+)
 
 // BackendStatus is one backend as readiness, dashboard and metrics see it.
 type BackendStatus struct {
@@ -18,6 +22,26 @@ type BackendStatus struct {
 	LastError string    `json:"last_error,omitempty"`
 	LastCheck time.Time `json:"last_check,omitzero"`
 	Models    []string  `json:"models"`
+	Load      Load      `json:"load"`
+	// Telemetry is the last failure of its engine's feed, empty when it works
+	// or there is none. For the operator only.
+	Telemetry string      `json:"telemetry_error,omitempty"`
+	GPUs      []GPUStatus `json:"gpus,omitempty"`
+}
+
+// GPUStatus is one GPU of a backend.
+type GPUStatus struct {
+	Name  string `json:"name"` // as the configuration names it
+	Feed  string `json:"feed"`
+	Fresh bool   `json:"fresh"` // in a reading that is not stale
+	// Device is the last reading; nil: the feed has never seen it, or it has
+	// vanished.
+	Device *telemetry.Device `json:"device,omitempty"`
+	// Busy is how many seconds it has been busy since a backend was first bound
+	// to it, and Shared how many of them were shared out among requests.
+	Busy   float64 `json:"busy_s"`
+	Shared float64 `json:"shared_s"`
+	Error  string  `json:"telemetry_error,omitempty"` // of the feed's last sample
 }
 
 // Status describes every backend, in the order of the configuration.
@@ -39,9 +63,32 @@ func (f *Fleet) Status() []BackendStatus {
 		for _, p := range b.pools {
 			s.Models = append(s.Models, p.cfg.Model)
 		}
+		s.Load = b.load(now)
+		if b.cfg.Engine != nil {
+			s.Telemetry = failure(b.cfg.Engine)
+		}
+		for _, g := range b.gpus {
+			s.GPUs = append(s.GPUs, g.status(b, now))
+		}
 		list = append(list, s)
 	}
 	return list
+}
+
+func (g *binding) status(b *Backend, now time.Time) GPUStatus {
+	s := GPUStatus{Name: g.GPU.Device, Feed: g.Feed.Name(), Device: g.device, Error: failure(g.Feed)}
+	s.Fresh = g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter)
+	if g.meter != nil {
+		s.Busy, s.Shared = g.meter.busy-g.meter.since, g.meter.shared
+	}
+	return s
+}
+
+func failure(f *telemetry.Feed) string {
+	if err := f.Latest().Err; err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // PoolStatus is one pool as metrics and the dashboard see it.
@@ -55,17 +102,19 @@ type PoolStatus struct {
 	Refused    uint64        `json:"refused"`    // by a full queue
 	PushedOut  uint64        `json:"pushed_out"` // of these: lost a place to an account with less in the queue
 	Pace       time.Duration `json:"-"`          // mean time of service, zero before the first
+	Load       Load          `json:"load"`
 }
 
 // Pools describes every pool, in the order of the configuration.
 func (f *Fleet) Pools() []PoolStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	now := time.Now()
 	list := make([]PoolStatus, 0, len(f.order))
 	for _, p := range f.order {
-		free, well := p.free()
+		free, well := p.free(Quote{})
 		list = append(list, PoolStatus{Model: p.cfg.Model, Healthy: well, Waiting: p.queue.n, Admitted: p.places,
-			QueueLimit: p.cfg.QueueLimit, FreeSlots: free, Refused: p.refused, PushedOut: p.pushedOut, Pace: p.pace})
+			QueueLimit: p.cfg.QueueLimit, FreeSlots: free, Refused: p.refused, PushedOut: p.pushedOut, Pace: p.pace, Load: p.load(now)})
 	}
 	return list
 }
@@ -86,4 +135,11 @@ func (f *Fleet) Healthy(model string) bool {
 		}
 	}
 	return false
+}
+
+// Queued is how many requests wait in the pool's own queue.
+func (p *Pool) Queued() int {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	return p.queue.n
 }

@@ -9,6 +9,7 @@ import (
 type Ticket struct {
 	pool  *Pool
 	key   Key
+	quote Quote
 	extra bool       // admitted beyond the limit: it must take another's place
 	tried []*Backend // those that did not take this request
 
@@ -35,11 +36,22 @@ const (
 // moved says whether the request was elsewhere before.
 func (t *Ticket) moved() bool { return len(t.tried) > 0 }
 
-// Wait returns a slot on the least loaded healthy backend. Accounts that wait
-// take turns; the requests of one account are served in order of arrival. A
-// request of another account with less in the queue may take the place of this
-// one when the queue is full: that is *FullError. Other errors: ErrQueueTimeout,
-// ErrNoBackend, ctx's. The ticket is used up either way.
+// Requote replaces what AdmitQuote was told, before Wait: the request has turned
+// out smaller, or its price lower.
+func (t *Ticket) Requote(q Quote) {
+	t.pool.fleet.mu.Lock()
+	defer t.pool.fleet.mu.Unlock()
+	if t.state == admitted {
+		t.quote = q
+	}
+}
+
+// Wait returns a slot on the healthy backend where the least wait is expected,
+// or on the cheapest one in time where backends ask prices of their own.
+// Accounts that wait take turns; the requests of one account are served in order
+// of arrival. A request of another account with less in the queue may take the
+// place of this one when the queue is full: that is *FullError. Other errors:
+// ErrQueueTimeout, ErrNoBackend, ctx's. The ticket is used up either way.
 func (t *Ticket) Wait(ctx context.Context) (*Lease, error) {
 	return t.pool.wait(ctx, t)
 }
@@ -60,7 +72,12 @@ type Lease struct {
 	ticket  *Ticket
 	backend *Backend
 	since   time.Time
-	done    bool // guarded by fleet.mu
+
+	// All below is guarded by fleet.mu.
+	done     bool
+	gpuSince float64       // the backend's GPU-seconds per request when it began
+	gpuTime  time.Duration // of the whole request, once it is done
+	gpuKnown bool
 }
 
 // Result is how a request went, as far as the backend is concerned.
@@ -100,8 +117,11 @@ func (l *Lease) finish(r Result) {
 	if !r.Refused {
 		l.ticket.pool.observe(r.Took)
 	}
-	l.backend.inFlight--
-	l.backend.judge(l, r, now)
+	l.gpuTime, l.gpuKnown = l.measure(now)
+	l.backend.end(l.ticket.pool, now)
+	if l.backend.judge(l, r, now) == success {
+		l.backend.observe(r.Took)
+	}
 	l.backend.fleet.dispatch(l.backend)
 }
 
@@ -111,7 +131,7 @@ func (l *Lease) finish(r Result) {
 // when none is left, else those of Wait.
 func (l *Lease) Next(ctx context.Context) (*Lease, error) {
 	p, f := l.ticket.pool, l.backend.fleet
-	t := &Ticket{pool: p, key: l.ticket.key, seq: l.ticket.seq, round: l.ticket.round, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}
+	t := &Ticket{pool: p, key: l.ticket.key, quote: l.ticket.quote, seq: l.ticket.seq, round: l.ticket.round, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}
 	f.mu.Lock()
 	l.finish(Result{Err: ErrNotTaken, Refused: true})
 	p.places++

@@ -1,0 +1,239 @@
+package gpu
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func asking(b BackendConfig, input, output int64) BackendConfig {
+	b.Ask = FixedAsk{input, output}
+	return b
+}
+
+func TestReverseAuction(t *testing.T) {
+	a, b := newGauge("a"), newGauge("b")
+	f := newFleet(t, Config{
+		Backends: []BackendConfig{asking(server("a", 2, a), 1000, 1000), asking(server("b", 2, b), 500, 3000), asking(server("c", 9, nil), 9000, 9000)},
+		Pools:    []PoolConfig{{Model: "m", Backends: []string{"a", "b", "c"}, QueueTimeout: 30 * time.Second}},
+	})
+	p := f.Pool("m")
+	long, short := Quote{Input: 1e6, Output: 1e3}, Quote{Input: 1e3, Output: 1e6}
+	for range 3 {
+		goesTo(t, p, long, "b")
+		goesTo(t, p, short, "a")
+	}
+	// b cannot serve in time: 5 before it at 20 s each, 2 at once.
+	p.pace = 20 * time.Second
+	b.engine(2, 5, 0.5)
+	goesTo(t, p, long, "a")
+	// Nor can a; c asks a lot, and can.
+	a.engine(2, 4, 0.5)
+	goesTo(t, p, long, "c")
+	// But not for a request that does not pay it: then the sooner one.
+	long.Limit = 5e3
+	goesTo(t, p, long, "a")
+	a.engine(0, 0, 0)
+	first, second := leaseFor(t, p, long), leaseFor(t, p, long)
+	if first.Backend().Name() != "a" || second.Backend().Name() != "a" {
+		t.Error("the cheapest has slots, and did not get both")
+	}
+	goesTo(t, p, long, "b") // late, but it pays no other
+	first.Done(Result{Status: 200})
+}
+
+func TestTooDear(t *testing.T) {
+	f := newFleet(t, Config{
+		Backends: []BackendConfig{asking(server("a", 1, nil), 1000, 0), server("own", 1, nil)},
+		Pools:    []PoolConfig{{Model: "m", Backends: []string{"a"}}, {Model: "n", Backends: []string{"a", "own"}}},
+	})
+	poor := Quote{Input: 1e6, Limit: 999}
+	if _, err := f.Pool("m").AdmitQuote(Key{}, poor); !errors.Is(err, ErrTooDear) || !errors.Is(err, ErrNoBackend) {
+		t.Errorf("admitted for less than is asked: %v", err)
+	}
+	goesTo(t, f.Pool("n"), poor, "own") // the owner's own asks nothing
+	if _, err := f.Pool("n").AdmitQuote(Key{}, poor); err != nil {
+		t.Error(err)
+	}
+	ticket, err := f.Pool("m").AdmitQuote(Key{}, Quote{Input: 1e6, Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket.Requote(poor)
+	if _, err := ticket.Wait(t.Context()); !errors.Is(err, ErrTooDear) {
+		t.Errorf("served for less than is asked: %v", err)
+	}
+	f.backend("a").checked(errors.New("down"))
+	if _, err := f.Pool("m").AdmitQuote(Key{}, poor); !errors.Is(err, ErrNoBackend) || errors.Is(err, ErrTooDear) {
+		t.Errorf("nothing is well: %v", err)
+	}
+	idle(t, &Fleet{backends: f.backends, order: f.order[:1]})
+}
+
+// One who waits for a cheap backend does not stand in the way of those behind
+// who pay for the dear one.
+func TestPoorTicketsArePassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, Config{
+			Backends: []BackendConfig{asking(server("cheap", 1, nil), 1000, 0), asking(server("dear", 1, nil), 5000, 0)},
+			Pools:    []PoolConfig{{Model: "m", Backends: []string{"cheap", "dear"}, QueueLimit: 9, QueueTimeout: time.Hour}},
+		})
+		p := f.Pool("m")
+		cheap, dear := leaseFor(t, p, Quote{Input: 1e6}), leaseFor(t, p, Quote{Input: 1e6})
+		wait := func(limit int64) <-chan *Lease {
+			ticket, err := p.AdmitQuote(Key{}, Quote{Input: 1e6, Limit: limit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make(chan *Lease, 1)
+			go func() {
+				l, _ := ticket.Wait(context.Background())
+				got <- l
+			}()
+			synctest.Wait()
+			return got
+		}
+		poor, rich := wait(2000), wait(6000)
+		dear.Done(Result{Status: 200})
+		synctest.Wait()
+		select {
+		case l := <-rich:
+			if l.Backend().Name() != "dear" {
+				t.Errorf("the rich one is on %s", l.Backend().Name())
+			}
+		default:
+			t.Fatal("the rich one waits behind the poor one")
+		}
+		cheap.Done(Result{Status: 200})
+		if l := <-poor; l.Backend().Name() != "cheap" {
+			t.Errorf("the poor one is on %s", l.Backend().Name())
+		}
+		// Another gateway's hook has raised the ask meanwhile: no use waiting.
+		again := wait(2000)
+		f.backend("cheap").cfg.Ask = FixedAsk{Input: 4000}
+		f.dispatchAll()
+		if l := <-again; l != nil {
+			t.Errorf("served on %s for less than it asks", l.Backend().Name())
+		}
+	})
+}
+
+func (f *Fleet) dispatchAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.backends {
+		f.dispatch(b)
+	}
+}
+
+func TestFixedAsk(t *testing.T) {
+	for _, c := range []struct {
+		ask      FixedAsk
+		in, out  int64
+		wantMsat int64
+	}{
+		{FixedAsk{1000, 2000}, 500_000, 250_000, 1000},
+		{FixedAsk{1, 1}, 1, 0, 1}, // rounded up
+		{FixedAsk{1, 1}, 0, 0, 0},
+		{FixedAsk{-5, 2}, 1e6, 1e6, 2},
+		{FixedAsk{1e15, 1e15}, 1e9, 1e9, 2e18},
+		{FixedAsk{1e15, 1e15}, 1 << 62, 1 << 62, 1<<63 - 1},
+		{FixedAsk{1<<63 - 1, 1<<63 - 1}, 1<<63 - 1, 1<<63 - 1, 1<<63 - 1},
+	} {
+		if got := c.ask.Cost(c.in, c.out); got != c.wantMsat {
+			t.Errorf("%+v of %d and %d tokens is %d, want %d", c.ask, c.in, c.out, got, c.wantMsat)
+		}
+	}
+}
+
+func TestAskFeed(t *testing.T) {
+	answer, status := `{"input_msat_per_mtok":7,"output_msat_per_mtok":9,"currency":"msat"}`, 200
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(answer))
+	}))
+	defer hook.Close()
+	u, err := url.Parse(hook.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1e9, 0)
+	f, err := NewAskFeed(AskConfig{URL: u, Fallback: FixedAsk{1, 1}, Every: 10 * time.Second, Clock: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(what string, card FixedAsk, own bool) {
+		t.Helper()
+		if got, live := f.Current(); got != card || live != own {
+			t.Errorf("%s: asks %+v, %v", what, got, live)
+		}
+	}
+	want("before the first answer", FixedAsk{1, 1}, false)
+	f.Poll(t.Context())
+	want("answered", FixedAsk{7, 9}, true)
+	if f.Cost(1e6, 1e6) != 16 {
+		t.Errorf("cost is %d", f.Cost(1e6, 1e6))
+	}
+	now = now.Add(29 * time.Second)
+	for _, bad := range []string{`{"input_msat_per_mtok":7}`, `{"input_msat_per_mtok":-7,"output_msat_per_mtok":9}`, `{"input_msat_per_mtok":7.5,"output_msat_per_mtok":9}`,
+		`{"input_msat_per_mtok":7,"output_msat_per_mtok":1e16}`, `[]`, `null`, ``, `{"input_msat_per_mtok":1,"output_msat_per_mtok":2`} {
+		answer = bad
+		f.Poll(t.Context())
+	}
+	answer, status = `{"input_msat_per_mtok":1,"output_msat_per_mtok":2}`, 500
+	f.Poll(t.Context())
+	want("the last good answer counts a while", FixedAsk{7, 9}, true)
+	if f.Failures() != 9 {
+		t.Errorf("%d failures, want 9", f.Failures())
+	}
+	now = now.Add(time.Second)
+	want("and then the configured one", FixedAsk{1, 1}, false)
+	status = 200
+	f.Poll(t.Context())
+	want("answered again", FixedAsk{1, 2}, true)
+	for _, cfg := range []AskConfig{{}, {URL: u, Fallback: FixedAsk{-1, 0}}, {URL: u, Every: -1}} {
+		if _, err := NewAskFeed(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+func TestAskFeedDoesNotWait(t *testing.T) {
+	stuck := make(chan struct{})
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-stuck:
+		case <-r.Context().Done():
+		}
+	}))
+	defer hook.Close()
+	defer close(stuck)
+	u, err := url.Parse(hook.URL + "/?key=secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewAskFeed(AskConfig{URL: u, Timeout: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.get(t.Context())
+	if !errors.Is(err, context.DeadlineExceeded) || err.Error() != context.DeadlineExceeded.Error() {
+		t.Errorf("a hook that hangs: %v", err)
+	}
+}
+
+func FuzzAsk(f *testing.F) {
+	f.Add([]byte(`{"input_msat_per_mtok":7,"output_msat_per_mtok":9}`))
+	f.Add([]byte(`{"input_msat_per_mtok":null,"output_msat_per_mtok":1e3}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		a, err := parseAsk(body)
+		if err == nil && (a.Input < 0 || a.Output < 0 || a.Cost(1<<40, 1<<40) < 0) {
+			t.Errorf("%s is %+v", body, a)
+		}
+	})
+}

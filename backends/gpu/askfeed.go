@@ -1,0 +1,189 @@
+package gpu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of an AskConfig, and its bounds.
+const (
+	DefaultAskEvery   = 10 * time.Second
+	DefaultAskTimeout = 2 * time.Second
+	// MaxAsk bounds a rate, in msat per million tokens: 10,000 bitcoin.
+	MaxAsk = 1e15
+
+	maxAskBody = 64 << 10
+)
+
+// AskConfig describes a hook that tells what a backend's owner asks at the
+// moment.
+type AskConfig struct {
+	// URL is asked with GET and answers 200 and a JSON rate card,
+	// {"input_msat_per_mtok":N,"output_msat_per_mtok":N}; other members are
+	// left alone.
+	URL *url.URL
+	// Fallback counts until the first answer, and when the last is too old.
+	Fallback FixedAsk
+	Every    time.Duration // zero: DefaultAskEvery
+	Timeout  time.Duration // bounds one request; zero: DefaultAskTimeout
+	// StaleAfter is the age from which an answer counts for nothing. Zero:
+	// three times Every.
+	StaleAfter time.Duration
+	Client     *http.Client     // nil: a plain one
+	Log        *slog.Logger     // nil: nothing is logged
+	Clock      func() time.Time // nil: time.Now
+}
+
+// AskFeed is an Ask that follows a hook.
+type AskFeed struct {
+	cfg    AskConfig
+	latest atomic.Pointer[answered]
+	fails  atomic.Uint64
+	silent bool // the last time there was no answer, and the log says so
+}
+
+type answered struct {
+	FixedAsk
+	at time.Time
+}
+
+// NewAskFeed makes the feed; it asks once Run is called. The error says what is
+// wrong with the configuration.
+func NewAskFeed(cfg AskConfig) (*AskFeed, error) {
+	if cfg.URL == nil || cfg.URL.Host == "" {
+		return nil, errors.New("the ask hook's url has no host")
+	}
+	if err := cfg.Fallback.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Every < 0 || cfg.Timeout < 0 || cfg.StaleAfter < 0 {
+		return nil, errors.New("the ask hook's times cannot be negative")
+	}
+	if cfg.Every == 0 {
+		cfg.Every = DefaultAskEvery
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultAskTimeout
+	}
+	if cfg.StaleAfter == 0 {
+		cfg.StaleAfter = 3 * cfg.Every
+	}
+	if cfg.Client == nil {
+		cfg.Client = &http.Client{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	return &AskFeed{cfg: cfg}, nil
+}
+
+// Run asks at the interval until ctx ends.
+func (f *AskFeed) Run(ctx context.Context) {
+	ticker := time.NewTicker(f.cfg.Every)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		f.Poll(ctx)
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
+// Poll asks once, now. It is what Run does each time; never twice at once.
+func (f *AskFeed) Poll(ctx context.Context) {
+	a, err := f.get(ctx)
+	switch {
+	case err == nil:
+		f.latest.Store(&answered{a, f.cfg.Clock()})
+		if f.silent {
+			f.silent = false
+			f.cfg.Log.Info("the ask hook answers again", "host", f.cfg.URL.Host)
+		}
+	case ctx.Err() == nil:
+		f.fails.Add(1)
+		if !f.silent {
+			f.silent = true
+			f.cfg.Log.Warn("the ask hook fails, its last answer counts a while longer", "host", f.cfg.URL.Host, "err", err)
+		}
+	}
+}
+
+func (f *AskFeed) get(ctx context.Context) (FixedAsk, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.cfg.URL.String(), nil)
+	if err != nil {
+		return FixedAsk{}, err
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := f.cfg.Client.Do(req)
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return FixedAsk{}, e.Err // without the URL, whose query may hold a key
+	}
+	if err != nil {
+		return FixedAsk{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return FixedAsk{}, fmt.Errorf("the hook answered %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAskBody))
+	if err != nil {
+		return FixedAsk{}, fmt.Errorf("read the hook's answer: %w", err)
+	}
+	return parseAsk(body)
+}
+
+// parseAsk reads a rate card. Both rates must be there: one left out is more
+// likely a mistake than a gift.
+func parseAsk(body []byte) (FixedAsk, error) {
+	var card struct {
+		Input  *int64 `json:"input_msat_per_mtok"`
+		Output *int64 `json:"output_msat_per_mtok"`
+	}
+	if err := json.Unmarshal(body, &card); err != nil {
+		return FixedAsk{}, fmt.Errorf("the hook's answer: %w", err)
+	}
+	if card.Input == nil || card.Output == nil {
+		return FixedAsk{}, errors.New("the hook's answer lacks input_msat_per_mtok or output_msat_per_mtok")
+	}
+	a := FixedAsk{*card.Input, *card.Output}
+	return a, a.check()
+}
+
+func (a FixedAsk) check() error {
+	if a.Input < 0 || a.Output < 0 || a.Input > MaxAsk || a.Output > MaxAsk {
+		return fmt.Errorf("an ask of %d and %d msat per million tokens is out of range, want 0..%d", a.Input, a.Output, int64(MaxAsk))
+	}
+	return nil
+}
+
+// Current is the rate card in force, and whether it is the hook's own (else the
+// fallback).
+func (f *AskFeed) Current() (FixedAsk, bool) {
+	if a := f.latest.Load(); a != nil && f.cfg.Clock().Sub(a.at) < f.cfg.StaleAfter {
+		return a.FixedAsk, true
+	}
+	return f.cfg.Fallback, false
+}
+
+// Cost implements Ask.
+func (f *AskFeed) Cost(inputTokens, outputTokens int64) int64 {
+	a, _ := f.Current()
+	return a.Cost(inputTokens, outputTokens)
+}
+
+// Failures counts the times that the hook gave no answer that could be used.
+func (f *AskFeed) Failures() uint64 { return f.fails.Load() }

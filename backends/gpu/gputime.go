@@ -1,0 +1,227 @@
+package gpu
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"sluice/backends/gpu/telemetry"
+)
+
+// meter shares out the busy time and energy of one GPU among the requests in
+// flight on the backends that work on it. Between two events the number in
+// flight stays the same, so it is enough to look at each event: what the GPU
+// was busy since the last one, divided by that number, is what each request
+// gets. So the shares of all requests add up to the GPU's busy time while there
+// was any. Guarded by fleet.mu.
+type meter struct {
+	feed     *telemetry.Feed
+	uuid     string
+	since    float64 // the feed's count of busy seconds when the meter began
+	busy     float64 // that count up to the last event
+	joules   float64 // likewise; NaN: no counter seen yet
+	inFlight int
+	share    float64 // seconds that a request in flight since the beginning would have
+	shared   float64 // seconds given to requests in all
+	users    []*user
+	bound    int    // bindings that use it
+	mark     uint64 // of the last walk over the meters that came by
+}
+
+// user is one pool on a GPU.
+type user struct {
+	pool     *Pool
+	inFlight int
+	bound    int
+}
+
+// advance shares out what has passed until now.
+func (m *meter) advance(now time.Time) {
+	totals, ok := m.feed.Latest().Totals(m.uuid)
+	if !ok {
+		return
+	}
+	if busy := totals.Busy(now); busy > m.busy {
+		if m.inFlight > 0 {
+			m.share += (busy - m.busy) / float64(m.inFlight)
+			m.shared += busy - m.busy
+		}
+		m.busy = busy
+	}
+	if math.IsNaN(totals.Joules) {
+		return
+	}
+	if step := totals.Joules - m.joules; step > 0 {
+		m.spread(step)
+	}
+	m.joules = totals.Joules
+	for _, u := range m.users {
+		u.pool.counts = true
+	}
+}
+
+// spread books energy to the pools on the GPU by their requests in flight; what
+// it takes to be idle falls to all alike.
+func (m *meter) spread(joules float64) {
+	for _, u := range m.users {
+		part := 1 / float64(len(m.users))
+		if m.inFlight > 0 {
+			part = float64(u.inFlight) / float64(m.inFlight)
+		}
+		u.pool.joules += joules * part
+	}
+}
+
+// add changes the number in flight of a pool.
+func (m *meter) add(p *Pool, n int) {
+	m.inFlight += n
+	for _, u := range m.users {
+		if u.pool == p {
+			u.inFlight += n
+		}
+	}
+}
+
+// binding is one GPU of one backend.
+type binding struct {
+	GPU
+	snapshot *telemetry.Snapshot // that device is of
+	device   *telemetry.Device   // nil: not in the reading
+	meter    *meter              // nil: never seen, or it is another binding's too
+	offset   float64             // joins the shares of one meter to those of the next
+}
+
+// look finds the device in the latest snapshot and, where the name means
+// another GPU than before, changes meters.
+func (b *Backend) look(g *binding, now time.Time) {
+	s := g.Feed.Latest()
+	if s == g.snapshot {
+		return
+	}
+	g.snapshot = s
+	g.device, _ = s.Device(g.Device)
+	if g.device != nil && (g.meter == nil || g.meter.uuid != g.device.UUID) {
+		b.bind(g, now)
+	}
+}
+
+// bind puts a backend's binding, and its requests in flight, on the meter of
+// the device that it means now.
+func (b *Backend) bind(g *binding, now time.Time) {
+	f := b.fleet
+	if slices.ContainsFunc(b.gpus, func(o *binding) bool { return o != g && o.meter != nil && o.meter.uuid == g.device.UUID }) {
+		return // one GPU under two names counts once
+	}
+	if g.meter != nil {
+		g.offset += f.leaveMeter(b, g.meter, now)
+	}
+	m := f.meters[g.device.UUID]
+	if m == nil {
+		// It counts from the reading that shows the GPU: the first event after
+		// that comes here, so what is in flight now was in flight then.
+		m = &meter{feed: g.Feed, uuid: g.device.UUID, joules: math.NaN()}
+		m.since, _ = g.snapshot.Busy(m.uuid, g.snapshot.At)
+		m.busy = m.since
+		f.meters[m.uuid] = m
+	} else {
+		m.advance(now)
+	}
+	m.bound++
+	for i, p := range b.pools {
+		at := slices.IndexFunc(m.users, func(u *user) bool { return u.pool == p })
+		if at < 0 {
+			at = len(m.users)
+			m.users = append(m.users, &user{pool: p})
+		}
+		m.users[at].bound++
+		m.add(p, b.byPool[i])
+	}
+	g.meter = m
+	g.offset -= m.share
+}
+
+// leaveMeter takes a backend off a meter and returns the share there.
+func (f *Fleet) leaveMeter(b *Backend, m *meter, now time.Time) (share float64) {
+	m.advance(now)
+	for i, p := range b.pools {
+		m.add(p, -b.byPool[i])
+	}
+	m.users = slices.DeleteFunc(m.users, func(u *user) bool {
+		if slices.Contains(b.pools, u.pool) {
+			u.bound--
+		}
+		return u.bound == 0
+	})
+	if m.bound--; m.bound == 0 {
+		delete(f.meters, m.uuid)
+	}
+	return m.share
+}
+
+// gpuShare brings the backend's meters up to now and returns the GPU-seconds
+// that a request in flight there since the beginning would have, over all its
+// GPUs.
+func (b *Backend) gpuShare(now time.Time) (seconds float64) {
+	for _, g := range b.gpus {
+		b.look(g, now)
+		if g.meter != nil {
+			g.meter.advance(now)
+			seconds += g.offset + g.meter.share
+		}
+	}
+	return seconds
+}
+
+// begin counts a request in, and returns gpuShare as it was then.
+func (b *Backend) begin(p *Pool, now time.Time) (share float64) {
+	share = b.gpuShare(now)
+	b.inFlight++
+	b.shift(p, 1)
+	return share
+}
+
+// end counts a request out.
+func (b *Backend) end(p *Pool, now time.Time) {
+	b.gpuShare(now)
+	b.shift(p, -1)
+	if b.inFlight--; b.inFlight == 0 {
+		b.idleAt = now
+	}
+}
+
+func (b *Backend) shift(p *Pool, n int) {
+	b.byPool[slices.Index(b.pools, p)] += n
+	for _, g := range b.gpus {
+		if g.meter != nil {
+			g.meter.add(p, n)
+		}
+	}
+}
+
+// GPUTime is the request's share of its backend's GPUs' busy time until now:
+// for each GPU the integral of utilization divided by the requests in flight
+// there, of all backends that work on it. After Done it is that of the whole
+// request. It never falls, and the shares of all requests add up to the busy
+// time that was seen: what passed unseen, while a feed was stale, is nobody's.
+// False: a GPU of the backend is not known, or its reading is stale, or the
+// backend has none. It takes the fleet's lock, so once per renewal of a hold is
+// often enough.
+func (l *Lease) GPUTime(now time.Time) (time.Duration, bool) {
+	f := l.backend.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l.done {
+		return l.gpuTime, l.gpuKnown
+	}
+	return l.measure(now)
+}
+
+func (l *Lease) measure(now time.Time) (time.Duration, bool) {
+	b := l.backend
+	seconds := max(0, b.gpuShare(now)-l.gpuSince)
+	known := len(b.gpus) > 0
+	for _, g := range b.gpus {
+		known = known && g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter) && !math.IsNaN(g.device.BusyShare())
+	}
+	return time.Duration(seconds * float64(time.Second)), known
+}

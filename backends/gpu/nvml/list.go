@@ -1,0 +1,153 @@
+//go:build cgo && linux
+
+package nvml
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"sluice/backends/gpu/telemetry"
+)
+
+// device is a GPU or MIG instance that can be read.
+type device struct {
+	handle nvml.Device
+	parent nvml.Device // of a MIG instance: its GPU
+	gpu    string      // UUID of the GPU, its own or its GPU's
+	uuid   string
+	name   string
+	labels map[string]string
+	index  int
+	gi     int // GPU instance id of a MIG instance
+	lost   bool
+
+	gpm    gpm
+	slow   slow
+	slowAt time.Time
+}
+
+// slow is what is read at longer intervals, since it changes rarely or takes long.
+type slow struct {
+	powerLimit float64
+	processes  []telemetry.Process
+}
+
+// list finds the devices. Those that were there before keep their GPM samples.
+// The caller holds mu.
+func (s *Sampler) list(now time.Time) error {
+	count, code := s.lib.DeviceGetCount()
+	if code != nvml.SUCCESS {
+		return s.fail(now, failure("count GPUs", code))
+	}
+	if count == 0 {
+		return s.fail(now, errNoGPU)
+	}
+	before := s.devices
+	s.devices, s.listedAt = nil, now
+	for i := range count {
+		if err := s.add(i, before, now); err != nil {
+			s.forget(before)
+			return s.fail(now, err)
+		}
+	}
+	var gone []*device
+	for _, d := range before {
+		if s.find(d.uuid, s.devices) != d {
+			gone = append(gone, d)
+		}
+	}
+	s.forget(gone)
+	return nil
+}
+
+// add lists GPU number i and its MIG instances. An error is of the library as a
+// whole.
+func (s *Sampler) add(i int, before []*device, now time.Time) error {
+	handle, code := s.lib.DeviceGetHandleByIndex(i)
+	var uuid string
+	if code == nvml.SUCCESS {
+		uuid, code = handle.GetUUID()
+	}
+	if scopeOf(code) == ofLibrary {
+		return failure(fmt.Sprintf("find GPU %d", i), code)
+	}
+	if code != nvml.SUCCESS || uuid == "" {
+		s.missing(now)
+		return nil
+	}
+	if _, seen := s.known[uuid]; !seen {
+		s.known[uuid] = true
+	}
+	index := strconv.Itoa(i)
+	s.keep(before, &device{handle: handle, gpu: uuid, uuid: uuid, index: i, labels: map[string]string{"gpu": index}})
+	for _, m := range s.instances(handle) {
+		m.gpu, m.index = uuid, i
+		m.labels = map[string]string{"gpu": index, "GPU_I_ID": strconv.Itoa(m.gi)}
+		s.keep(before, m)
+	}
+	return nil
+}
+
+// instances are the MIG instances of a GPU.
+func (s *Sampler) instances(gpu nvml.Device) []*device {
+	if !s.lib.mig {
+		return nil
+	}
+	if mode, _, code := gpu.GetMigMode(); code != nvml.SUCCESS || mode != nvml.DEVICE_MIG_ENABLE {
+		return nil
+	}
+	most, code := gpu.GetMaxMigDeviceCount()
+	if code != nvml.SUCCESS {
+		return nil
+	}
+	var list []*device
+	for i := range most {
+		handle, code := gpu.GetMigDeviceHandleByIndex(i)
+		if code != nvml.SUCCESS { // a place that no instance takes
+			continue
+		}
+		uuid, code := handle.GetUUID()
+		if code != nvml.SUCCESS || uuid == "" {
+			continue
+		}
+		if gi, code := handle.GetGpuInstanceId(); code == nvml.SUCCESS {
+			list = append(list, &device{handle: handle, parent: gpu, uuid: uuid, gi: gi})
+		}
+	}
+	return list
+}
+
+// keep adds the device to the list, or the one it was before.
+func (s *Sampler) keep(before []*device, d *device) {
+	if old := s.find(d.uuid, before); old != nil && old.handle == d.handle && old.parent == d.parent && old.gi == d.gi {
+		old.index, old.labels, old.gpm.off, old.lost = d.index, d.labels, false, false
+		s.devices = append(s.devices, old)
+		return
+	}
+	if s.lib.name {
+		if name, code := d.handle.GetName(); code == nvml.SUCCESS {
+			d.name = name
+		}
+	}
+	d.gpm = s.newGPM(d)
+	s.devices = append(s.devices, d)
+}
+
+func (s *Sampler) find(uuid string, in []*device) *device {
+	for _, d := range in {
+		if d.uuid == uuid {
+			return d
+		}
+	}
+	return nil
+}
+
+// forget frees what the devices hold of the library.
+func (s *Sampler) forget(devices []*device) {
+	for _, d := range devices {
+		s.freeGPM(&d.gpm)
+	}
+}

@@ -1,0 +1,146 @@
+//go:build cgo && linux
+
+package nvml
+
+import (
+	"math"
+	"time"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"sluice/backends/gpu/telemetry"
+)
+
+// slowEvery is how often the power limit and the processes are read.
+const slowEvery = 5 * time.Second
+
+// calls judges the answers of the calls about one device.
+type calls struct {
+	good  int
+	worst nvml.Return // the first answer that reaches further than its call
+	last  nvml.Return
+}
+
+func (c *calls) done(code nvml.Return) bool {
+	if code == nvml.SUCCESS {
+		c.good++
+		return true
+	}
+	c.last = code
+	if scopeOf(code) > scopeOf(c.worst) {
+		c.worst = code
+	}
+	return false
+}
+
+// verdict is SUCCESS where something was read and nothing is lost.
+func (c *calls) verdict() nvml.Return {
+	if c.worst == nvml.SUCCESS && c.good == 0 {
+		return c.last
+	}
+	return c.worst
+}
+
+// read reads one device. Any code but SUCCESS says that there is no reading of
+// it. The caller holds mu.
+func (s *Sampler) read(d *device, now time.Time) (telemetry.Device, nvml.Return) {
+	var c calls
+	r := telemetry.NewDevice(d.uuid)
+	r.Name, r.Index, r.Labels = d.name, d.index, d.labels
+	if d.parent != nil {
+		r.MIG, r.Parent = true, d.gpu
+	}
+	s.readMemory(d, &r, &c)
+	if d.parent == nil { // a MIG instance has none of these of its own
+		s.readGPU(d, &r, &c)
+	}
+	s.readGPM(d, now, &r, &c)
+	if c.verdict() == nvml.SUCCESS {
+		s.readSlow(d, now, &c)
+		r.PowerLimit, r.Processes = d.slow.powerLimit, d.slow.processes
+	}
+	return r, c.verdict()
+}
+
+func (s *Sampler) readGPU(d *device, r *telemetry.Device, c *calls) {
+	if s.lib.utilization {
+		if u, code := d.handle.GetUtilizationRates(); c.done(code) {
+			r.Utilization, r.MemoryUtilization = float64(u.Gpu)/100, float64(u.Memory)/100
+		}
+	}
+	if s.lib.power {
+		if milliwatts, code := d.handle.GetPowerUsage(); c.done(code) {
+			r.Power = float64(milliwatts) / 1000
+		}
+	}
+	switch {
+	case s.lib.temperature:
+		if celsius, code := d.handle.GetTemperature(nvml.TEMPERATURE_GPU); c.done(code) {
+			r.Temperature = float64(celsius)
+		}
+	case s.lib.temperatureV: // follows it: the other is deprecated since version 13
+		if t, code := d.handle.GetTemperatureV().V1(); c.done(code) {
+			r.Temperature = float64(t.Temperature)
+		}
+	}
+	if s.lib.energy {
+		if millijoules, code := d.handle.GetTotalEnergyConsumption(); c.done(code) {
+			r.Energy = float64(millijoules) / 1000
+		}
+	}
+	switch {
+	case s.lib.eventReasons:
+		if bits, code := d.handle.GetCurrentClocksEventReasons(); c.done(code) {
+			r.Throttle = telemetry.ThrottleReasons(bits)
+		}
+	case s.lib.throttleReasons: // its older name
+		if bits, code := d.handle.GetCurrentClocksThrottleReasons(); c.done(code) {
+			r.Throttle = telemetry.ThrottleReasons(bits)
+		}
+	}
+}
+
+func (s *Sampler) readMemory(d *device, r *telemetry.Device, c *calls) {
+	switch {
+	case s.lib.memory2: // what it calls used is without what the driver reserves
+		if m, code := d.handle.GetMemoryInfo_v2(); c.done(code) {
+			r.MemoryUsed, r.MemoryTotal = clampBytes(m.Used), clampBytes(m.Total)
+		}
+	case s.lib.memory:
+		if m, code := d.handle.GetMemoryInfo(); c.done(code) {
+			r.MemoryUsed, r.MemoryTotal = clampBytes(m.Used), clampBytes(m.Total)
+		}
+	}
+}
+
+// readSlow reads what can wait, when it is time to.
+func (s *Sampler) readSlow(d *device, now time.Time, c *calls) {
+	if since := now.Sub(d.slowAt); !d.slowAt.IsZero() && since >= 0 && since < slowEvery {
+		return
+	}
+	d.slow, d.slowAt = slow{powerLimit: math.NaN()}, now
+	if s.lib.powerLimit && d.parent == nil {
+		if milliwatts, code := d.handle.GetEnforcedPowerLimit(); c.done(code) {
+			d.slow.powerLimit = float64(milliwatts) / 1000
+		}
+	}
+	if s.lib.processes {
+		if infos, code := d.handle.GetComputeRunningProcesses(); c.done(code) {
+			d.slow.processes = make([]telemetry.Process, len(infos))
+			for i, p := range infos {
+				d.slow.processes[i] = telemetry.Process{PID: int(p.Pid), Memory: processMemory(p.UsedGpuMemory)}
+			}
+		}
+	}
+}
+
+// clampBytes keeps a number that no int64 holds what it is: absurd, and not negative.
+func clampBytes(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+
+// processMemory is -1 where NVML says that it does not know: all bits set.
+func processMemory(n uint64) int64 {
+	if n == math.MaxUint64 {
+		return -1
+	}
+	return clampBytes(n)
+}

@@ -1,0 +1,210 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrNoExporter reports a metrics page without a metric of DCGM's names.
+var ErrNoExporter = errors.New("the metrics page has no DCGM_FI_… metric with a UUID label: is it DCGM-exporter's, or that of gateway gpu-exporter?")
+
+// blank says whether v is one of the numbers by which DCGM says that it has no
+// value: 2^31-16, 2^47 and 2^63-16 for 32-bit integers, floats and 64-bit
+// integers, each +1…+3 for the reason.
+func blank(v float64) bool {
+	return v >= 1<<31-16 && v <= 1<<31-13 || v >= 1<<47 && v <= 1<<47+3 || v == 1<<63
+}
+
+// Names of DCGM's fields, and how each becomes part of a Device. Units as
+// DCGM-exporter documents them: %, MiB, W, °C, mJ; profiling fields 0..1.
+type dcgmField func(d *dcgmDevice, v float64)
+
+func dcgmFields() map[string]dcgmField {
+	percent := func(get func(*dcgmDevice) *float64) dcgmField {
+		return func(d *dcgmDevice, v float64) { *get(d) = v / 100 }
+	}
+	plain := func(get func(*dcgmDevice) *float64) dcgmField {
+		return func(d *dcgmDevice, v float64) { *get(d) = v }
+	}
+	throttle := func(d *dcgmDevice, v float64) {
+		if v >= 0 && v < 1<<32 {
+			d.Throttle = ThrottleReasons(uint64(v))
+		}
+	}
+	return map[string]dcgmField{
+		"DCGM_FI_DEV_GPU_UTIL":                 percent(func(d *dcgmDevice) *float64 { return &d.Utilization }),
+		"DCGM_FI_DEV_MEM_COPY_UTIL":            percent(func(d *dcgmDevice) *float64 { return &d.MemoryUtilization }),
+		"DCGM_FI_PROF_GR_ENGINE_ACTIVE":        plain(func(d *dcgmDevice) *float64 { return &d.engineActive }),
+		"DCGM_FI_PROF_SM_ACTIVE":               plain(func(d *dcgmDevice) *float64 { return &d.SM }),
+		"DCGM_FI_PROF_SM_OCCUPANCY":            plain(func(d *dcgmDevice) *float64 { return &d.Occupancy }),
+		"DCGM_FI_PROF_PIPE_TENSOR_ACTIVE":      plain(func(d *dcgmDevice) *float64 { return &d.Tensor }),
+		"DCGM_FI_PROF_DRAM_ACTIVE":             plain(func(d *dcgmDevice) *float64 { return &d.DRAM }),
+		"DCGM_FI_DEV_FB_USED":                  plain(func(d *dcgmDevice) *float64 { return &d.used }),
+		"DCGM_FI_DEV_FB_FREE":                  plain(func(d *dcgmDevice) *float64 { return &d.free }),
+		"DCGM_FI_DEV_FB_RESERVED":              plain(func(d *dcgmDevice) *float64 { return &d.reserved }),
+		"DCGM_FI_DEV_FB_TOTAL":                 plain(func(d *dcgmDevice) *float64 { return &d.total }),
+		"DCGM_FI_DEV_POWER_USAGE":              plain(func(d *dcgmDevice) *float64 { return &d.Power }),
+		"DCGM_FI_DEV_POWER_MGMT_LIMIT":         plain(func(d *dcgmDevice) *float64 { return &d.PowerLimit }),
+		"DCGM_FI_DEV_ENFORCED_POWER_LIMIT":     plain(func(d *dcgmDevice) *float64 { return &d.enforcedLimit }),
+		"DCGM_FI_DEV_GPU_TEMP":                 plain(func(d *dcgmDevice) *float64 { return &d.Temperature }),
+		"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": func(d *dcgmDevice, v float64) { d.Energy = v / 1000 },
+		"DCGM_FI_DEV_CLOCK_THROTTLE_REASONS":   throttle,
+		"DCGM_FI_DEV_CLOCKS_EVENT_REASONS":     throttle,
+	}
+}
+
+// ThrottleReasons names the bits of NVML's clocks-event (formerly throttle)
+// reasons, as DCGM reports them too. An idle GPU's clocks are low, not
+// throttled.
+func ThrottleReasons(mask uint64) []string {
+	names := []string{1: "applications_clocks_setting", 2: "sw_power_cap", 3: "hw_slowdown", 4: "sync_boost",
+		5: "sw_thermal_slowdown", 6: "hw_thermal_slowdown", 7: "hw_power_brake_slowdown", 8: "display_clock_setting"}
+	var reasons []string
+	for bit, name := range names {
+		if name != "" && mask&(1<<bit) != 0 {
+			reasons = append(reasons, name)
+		}
+	}
+	return reasons
+}
+
+// dcgmDevice is a device while its lines are gathered.
+type dcgmDevice struct {
+	Device
+	engineActive, enforcedLimit float64
+	used, free, reserved, total float64 // MiB
+}
+
+// ExporterSampler reads GPUs of another host through an exporter.
+type ExporterSampler struct {
+	scraper
+	fields map[string]dcgmField
+}
+
+// NewExporterSampler reads the metrics page of DCGM-exporter or of gateway
+// gpu-exporter. A URL without a path means /metrics. Nil client: a plain one.
+func NewExporterSampler(u *url.URL, client *http.Client) *ExporterSampler {
+	s := &ExporterSampler{fields: dcgmFields()}
+	wanted := make(map[string]bool, len(s.fields))
+	for name := range s.fields {
+		wanted[name] = true
+	}
+	s.scraper = newScraper(u, client, wanted)
+	return s
+}
+
+// Sample implements Sampler.
+func (s *ExporterSampler) Sample(ctx context.Context) (Reading, error) {
+	page, err := s.scrape(ctx)
+	if err != nil {
+		return Reading{}, err
+	}
+	return s.read(page)
+}
+
+func (s *ExporterSampler) read(page map[string][]sample) (Reading, error) {
+	var r Reading
+	devices := map[string]*dcgmDevice{}
+	for name, series := range page {
+		for _, one := range series {
+			uuid := deviceOf(one.labels)
+			if uuid == "" {
+				r.Refused = append(r.Refused, "uuid")
+				continue
+			}
+			d := devices[uuid]
+			if d == nil {
+				d = newDCGMDevice(uuid, one.labels)
+				devices[uuid] = d
+			}
+			switch {
+			case math.IsNaN(one.value) || math.IsInf(one.value, 0):
+				r.Refused = append(r.Refused, strings.ToLower(strings.TrimPrefix(name, "DCGM_FI_")))
+			case !blank(one.value):
+				s.fields[name](d, one.value)
+			}
+		}
+	}
+	if len(devices) == 0 {
+		return Reading{}, ErrNoExporter
+	}
+	for _, d := range devices {
+		r.Devices = append(r.Devices, d.finish())
+	}
+	slices.SortFunc(r.Devices, func(a, b Device) int {
+		if a.Index != b.Index {
+			return a.Index - b.Index
+		}
+		return strings.Compare(a.UUID, b.UUID)
+	})
+	return r, nil
+}
+
+// deviceOf names the device that a series belongs to. DCGM-exporter gives a MIG
+// instance the UUID of its GPU and tells it by GPU_I_ID; then the name is
+// "<UUID>/<GPU_I_ID>".
+func deviceOf(l labels) string {
+	uuid := l.get("UUID")
+	if uuid == "" {
+		uuid = l.get("uuid")
+	}
+	if id := l.get("GPU_I_ID"); uuid != "" && id != "" && !strings.HasPrefix(uuid, "MIG-") {
+		uuid += "/" + id
+	}
+	return uuid
+}
+
+func newDCGMDevice(uuid string, l labels) *dcgmDevice {
+	n := math.NaN()
+	d := &dcgmDevice{NewDevice(uuid), n, n, n, n, n, n}
+	d.Labels, d.Name = l.all(), l.get("modelName")
+	if i, err := strconv.Atoi(l.get("gpu")); err == nil && i >= 0 {
+		d.Index = i
+	}
+	if parent, _, mig := strings.Cut(uuid, "/"); mig {
+		d.MIG, d.Parent = true, parent
+	} else if strings.HasPrefix(uuid, "MIG-") {
+		d.MIG, d.Parent = true, l.get("GPU_UUID") // as gateway gpu-exporter has it
+	}
+	return d
+}
+
+// finish joins what came in several lines.
+func (d *dcgmDevice) finish() Device {
+	if d.MIG {
+		// Energy and power here are the whole GPU's, repeated for each
+		// instance: added up they would be counted several times.
+		d.Energy, d.Power, d.PowerLimit, d.enforcedLimit = math.NaN(), math.NaN(), math.NaN(), math.NaN()
+	}
+	// The share of time in which any engine was active is what utilization
+	// is, and the only one that MIG instances have.
+	if math.IsNaN(d.Utilization) || d.MIG && !math.IsNaN(d.engineActive) {
+		d.Utilization = d.engineActive
+	}
+	if !math.IsNaN(d.enforcedLimit) {
+		d.PowerLimit = d.enforcedLimit
+	}
+	if math.IsNaN(d.total) {
+		d.total = d.used + d.free
+		if !math.IsNaN(d.reserved) {
+			d.total += d.reserved
+		}
+	}
+	d.MemoryUsed, d.MemoryTotal = mebibytes(d.used), mebibytes(d.total)
+	return d.Device
+}
+
+// mebibytes is v MiB in bytes; -1 where v is not known. What cannot be true
+// stays so, for the feed to count.
+func mebibytes(v float64) int64 {
+	if math.IsNaN(v) {
+		return -1
+	}
+	return int64(max(-2, min(v*(1<<20), 1<<62)))
+}

@@ -1,0 +1,259 @@
+// Package telemetry reads GPUs and inference engines: what a device or an
+// engine reports (Reading), who reads it (Sampler), and a Feed that runs one
+// Sampler at an interval, refuses what cannot be true, and keeps the latest
+// Snapshot where anyone may read it without a lock.
+//
+//	feed := telemetry.NewFeed(telemetry.FeedConfig{
+//		Name:    "engine of gpu-a",
+//		Sampler: telemetry.NewEngineSampler(url, nil), // GET …/metrics
+//		Every:   time.Second,
+//	})
+//	go feed.Run(ctx)
+//	…
+//	s := feed.Latest() // never nil
+//	if s.Fresh(now, 15*time.Second) && s.Engine != nil { … s.Engine.Waiting … }
+//
+// Samplers here read engines' own metrics (NewEngineSampler) and exporters on
+// other hosts (NewExporterSampler); the folder nvml beside this one reads the driver.
+//
+// # What is never believed
+//
+// A NaN, an infinity, a negative number, a share above 1, more memory used than
+// there is, a power above 10 times the limit or 20 kW, a temperature above
+// 200 °C, a million requests: each is counted, logged once per kind, and kept
+// as "not reported". A sampler that hangs is not called again before it
+// returns; meanwhile the snapshot grows old, and what it returns then is thrown
+// away.
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of a FeedConfig.
+const (
+	DefaultEvery   = time.Second
+	DefaultTimeout = 2 * time.Second
+	DefaultHold    = 15 * time.Second
+)
+
+// ErrTimeout reports a sampler that did not answer in time.
+var ErrTimeout = errors.New("the sampler did not answer in time")
+
+// FeedConfig describes a feed.
+type FeedConfig struct {
+	Name    string // for the log and metrics
+	Sampler Sampler
+	Every   time.Duration // zero: DefaultEvery
+	// Timeout bounds one sample. Zero: DefaultTimeout.
+	Timeout time.Duration
+	// Hold is how long a utilization counts towards busy time when no newer
+	// one comes. Zero: DefaultHold.
+	Hold  time.Duration
+	Log   *slog.Logger     // nil: nothing is logged
+	Clock func() time.Time // nil: time.Now
+}
+
+// Feed runs one sampler at an interval and keeps its latest snapshot. Latest
+// and Stats are safe for concurrent use.
+type Feed struct {
+	cfg     FeedConfig
+	latest  atomic.Pointer[Snapshot]
+	running atomic.Bool
+
+	mu    sync.Mutex // guards stats
+	stats FeedStats
+
+	// The rest belongs to whoever samples.
+	hanging chan result // of a sample that ran out of time; nil: none
+	tally   tally
+	failing bool // the last sample failed, and the log says so
+}
+
+// FeedStats counts what a feed has seen since it began.
+type FeedStats struct {
+	Samples  uint64 `json:"samples"`  // that were read
+	Failures uint64 `json:"failures"` // samples that ended with an error
+	Timeouts uint64 `json:"timeouts"` // intervals in which the sampler hung
+	Resets   uint64 `json:"resets"`   // energy counters that began again: a driver reload
+	Vanished uint64 `json:"vanished"` // devices that were there and then were not
+	// Refused counts values that cannot be true, by the field's name.
+	Refused map[string]uint64 `json:"refused,omitempty"`
+}
+
+type result struct {
+	Reading
+	err error
+}
+
+// NewFeed makes a feed. It samples once Run is called.
+func NewFeed(cfg FeedConfig) *Feed {
+	if cfg.Every <= 0 {
+		cfg.Every = DefaultEvery
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	if cfg.Hold <= 0 {
+		cfg.Hold = DefaultHold
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	f := &Feed{cfg: cfg, tally: tally{hold: cfg.Hold}}
+	f.latest.Store(&Snapshot{index: &index{}})
+	return f
+}
+
+// Name is the configured name.
+func (f *Feed) Name() string { return f.cfg.Name }
+
+// Every is the interval between samples.
+func (f *Feed) Every() time.Duration { return f.cfg.Every }
+
+// Latest is the newest snapshot: never nil, at no cost worth counting, and
+// never changed afterwards.
+func (f *Feed) Latest() *Snapshot { return f.latest.Load() }
+
+// Stats tells what was seen and refused so far.
+func (f *Feed) Stats() FeedStats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.stats
+	s.Refused = maps.Clone(s.Refused)
+	return s
+}
+
+// Run samples at the interval until ctx ends. A second Run returns at once.
+func (f *Feed) Run(ctx context.Context) {
+	if f.running.Swap(true) {
+		return
+	}
+	ticker := time.NewTicker(f.cfg.Every)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		f.Poll(ctx)
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
+// Poll samples once, now. It is what Run does each time, for those who keep
+// time themselves; not to be called while Run does, or twice at once.
+func (f *Feed) Poll(ctx context.Context) {
+	if f.hanging != nil {
+		select {
+		case <-f.hanging: // its answer is of an unknown moment
+			f.hanging = nil
+		default:
+			f.fail(ErrTimeout)
+			return
+		}
+	}
+	timed, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
+	done := make(chan result, 1)
+	go func() {
+		r, err := f.cfg.Sampler.Sample(timed)
+		done <- result{r, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err == nil {
+			f.take(r.Reading)
+		} else if ctx.Err() == nil {
+			f.fail(r.err)
+		}
+	case <-timed.Done():
+		f.hanging = done
+		if ctx.Err() == nil {
+			f.fail(ErrTimeout)
+		}
+	}
+}
+
+// fail publishes that the last sample brought nothing: the old reading stays,
+// and grows old.
+func (f *Feed) fail(err error) {
+	next := *f.latest.Load()
+	next.Err = fmt.Errorf("telemetry %s: %w", f.cfg.Name, err)
+	f.latest.Store(&next)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if errors.Is(err, ErrTimeout) {
+		f.stats.Timeouts++
+	} else {
+		f.stats.Failures++
+	}
+	if !f.failing {
+		f.failing = true
+		f.cfg.Log.Warn("telemetry fails: what it read last grows old", "feed", f.cfg.Name, "err", err)
+	}
+}
+
+// take checks a reading, adds up what is added up, and publishes it.
+func (f *Feed) take(r Reading) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats.Samples++
+	if f.failing {
+		f.failing = false
+		f.cfg.Log.Info("telemetry works again", "feed", f.cfg.Name)
+	}
+	for _, field := range r.Refused {
+		f.refuse(field)
+	}
+	f.check(&r)
+	prev, now := f.latest.Load(), f.cfg.Clock()
+	next := &Snapshot{Reading: r, At: now, index: prev.index}
+	f.count(r.Devices, now)
+	if !prev.index.fits(r.Devices, &f.tally) {
+		next.index = newIndex(r.Devices, &f.tally)
+	}
+	next.totals = f.tally.totals()
+	f.latest.Store(next)
+}
+
+// count adds the time and energy since the last reading up. The caller holds mu.
+func (f *Feed) count(devices []Device, now time.Time) {
+	if len(f.tally.tracks)+len(devices) > maxTracks {
+		f.tally.forget()
+	}
+	f.tally.pass(now)
+	for i := range devices {
+		switch t := f.tally.of(devices[i].UUID, now); t.take(&devices[i], now) {
+		case counterReset:
+			f.stats.Resets++
+			f.cfg.Log.Warn("the energy counter of a GPU began again: was its driver reloaded?", "feed", f.cfg.Name, "uuid", devices[i].UUID)
+		case counterJump:
+			f.refuse("energy_step")
+		}
+	}
+	f.tally.vanished(func(uuid string) {
+		f.stats.Vanished++
+		f.cfg.Log.Warn("a GPU has vanished", "feed", f.cfg.Name, "uuid", uuid)
+	})
+}
+
+// refuse counts a value that cannot be true. The caller holds mu.
+func (f *Feed) refuse(field string) {
+	if f.stats.Refused == nil {
+		f.stats.Refused = map[string]uint64{}
+	}
+	f.stats.Refused[field]++
+	if f.stats.Refused[field] == 1 {
+		f.cfg.Log.Warn("telemetry reported a value that cannot be true, it is not used; said once for this field", "feed", f.cfg.Name, "field", field)
+	}
+}

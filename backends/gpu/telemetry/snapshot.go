@@ -1,0 +1,130 @@
+package telemetry
+
+import (
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Snapshot is the latest reading of a feed. Nobody changes it, its slices and
+// devices included.
+type Snapshot struct {
+	Reading
+	At  time.Time // when it was read; zero: never
+	Err error     // of the last sample; then the reading is an older one
+
+	index  *index
+	totals []Totals
+}
+
+// Fresh says whether the reading is at most as old as within.
+func (s *Snapshot) Fresh(now time.Time, within time.Duration) bool {
+	return !s.At.IsZero() && now.Sub(s.At) <= within
+}
+
+// Device finds a device of the reading by its UUID (of a GPU or a MIG
+// instance), by the driver's index ("0"; never a MIG instance), or by labels of
+// an exporter ("gpu=0,GPU_I_ID=1"), all of which must fit. What fits several
+// devices fits none.
+func (s *Snapshot) Device(ref string) (*Device, bool) {
+	if i, ok := s.index.devices[ref]; ok {
+		if i < 0 {
+			return nil, false
+		}
+		return &s.Devices[i], true
+	}
+	if !strings.Contains(ref, "=") {
+		return nil, false
+	}
+	var found *Device
+	for i := range s.Devices {
+		if s.Devices[i].labelled(ref) {
+			if found != nil {
+				return nil, false
+			}
+			found = &s.Devices[i]
+		}
+	}
+	return found, found != nil
+}
+
+// labelled says whether the device has every label of "a=b,c=d".
+func (d *Device) labelled(ref string) bool {
+	for ref != "" {
+		var pair string
+		pair, ref, _ = strings.Cut(ref, ",")
+		name, value, ok := strings.Cut(pair, "=")
+		if have, known := d.Labels[strings.TrimSpace(name)]; !ok || !known || have != strings.TrimSpace(value) {
+			return false
+		}
+	}
+	return true
+}
+
+// Totals returns what was added up over the device with this UUID, whether it
+// is still there or not.
+func (s *Snapshot) Totals(uuid string) (Totals, bool) {
+	i, ok := s.index.totals[uuid]
+	if !ok {
+		return Totals{}, false
+	}
+	return s.totals[i], true
+}
+
+// Busy is Totals.Busy of the device with this UUID.
+func (s *Snapshot) Busy(uuid string, now time.Time) (seconds float64, ok bool) {
+	t, ok := s.Totals(uuid)
+	return t.Busy(now), ok
+}
+
+// index finds devices and totals by name. Snapshots share it while the devices
+// stay the same.
+type index struct {
+	generation uint64 // of the tally
+	ids        []identity
+	devices    map[string]int // by UUID and by the driver's index; -1: fits several
+	totals     map[string]int // by UUID
+}
+
+type identity struct {
+	uuid  string
+	index int
+	mig   bool
+}
+
+func identify(d *Device) identity { return identity{d.UUID, d.Index, d.MIG} }
+
+func newIndex(devices []Device, t *tally) *index {
+	x := &index{generation: t.generation, devices: make(map[string]int, 2*len(devices)), totals: maps.Clone(t.known)}
+	for i := range devices {
+		d := &devices[i]
+		x.ids = append(x.ids, identify(d))
+		if d.Index < 0 || d.MIG {
+			continue
+		}
+		ref := strconv.Itoa(d.Index)
+		if _, taken := x.devices[ref]; taken {
+			x.devices[ref] = -1
+		} else {
+			x.devices[ref] = i
+		}
+	}
+	for i := range devices { // after the indices: a UUID is the stronger name
+		x.devices[devices[i].UUID] = i
+	}
+	return x
+}
+
+// fits says whether the index is right for these devices.
+func (x *index) fits(devices []Device, t *tally) bool {
+	if x.generation != t.generation || len(x.ids) != len(devices) {
+		return false
+	}
+	for i := range devices {
+		if x.ids[i] != identify(&devices[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"sluice/backends/gpu/exporter"
+	"sluice/backends/gpu/nvml"
+	"sluice/backends/gpu/telemetry"
+)
+
+// exporterEvery is how often the exporter reads the driver: about as often as
+// the driver's own numbers change.
+const exporterEvery = 200 * time.Millisecond
+
+// runExporter serves what NVML reads of this machine's GPUs, for a gateway that
+// runs elsewhere.
+func runExporter(ctx context.Context, e env, args []string) error {
+	set := flags(e, "gpu-exporter")
+	listen := set.String("listen", ":9400", "address to serve /metrics and /healthz on")
+	library := set.String("nvml-library", "", "path of NVIDIA's management library (default: "+nvml.DefaultLibrary+", where the dynamic loader finds it)")
+	if err := parse(set, args, 0); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(e.stderr, nil))
+	sampler, err := nvml.Open(nvml.Config{Library: *library, Log: log})
+	if err != nil {
+		return err
+	}
+	defer sampler.Close()
+	host, err := exporterHost(e)
+	if err != nil {
+		return err
+	}
+	feed := telemetry.NewFeed(telemetry.FeedConfig{Name: "nvml", Sampler: sampler, Every: exporterEvery, Log: log})
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return err
+	}
+	go feed.Run(ctx)
+	fmt.Fprintf(e.stdout, "serving http://%s/metrics\n", listener.Addr())
+	return serveUntil(ctx, listener, exporter.New(exporter.Config{Feed: feed, Host: host}))
+}
+
+// exporterHost is the label Hostname: in a Kubernetes pod the node's name, from
+// NODE_NAME, since the host name there is the pod's.
+func exporterHost(e env) (string, error) {
+	if name := e.getenv("NODE_NAME"); name != "" {
+		return name, nil
+	}
+	return os.Hostname()
+}
+
+// serveUntil serves h until ctx ends, and lets requests in flight end.
+func serveUntil(ctx context.Context, listener net.Listener, h http.Handler) error {
+	server := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
