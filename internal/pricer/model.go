@@ -1,0 +1,131 @@
+package pricer
+
+import (
+	"math"
+	"time"
+
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// model is one priced model. Guarded by Pricer.mu.
+type model struct {
+	cfg     Model
+	control *pricing.Controller
+	shadow  *pricing.Controller // nil: none
+	hook    *asker              // nil: the policy asks none
+	next    time.Time           // of the next turn
+
+	epoch    pricing.Epoch // in force; ID 0: none yet
+	fixed    float64       // multiplier that an operator fixed; 0: none
+	last     pricing.Observation
+	shadowed pricing.Decision
+
+	energy pricing.EnergyMeter
+	joules float64            // at the last turn; NaN: none yet
+	work   map[string]float64 // of each replica at the last turn
+}
+
+func newModel(cfg Model) *model {
+	m := &model{cfg: cfg, control: pricing.NewController(cfg.Params, pricing.State{}), joules: math.NaN(), work: map[string]float64{}}
+	if cfg.Shadow != nil {
+		m.shadow = pricing.NewController(*cfg.Shadow, pricing.State{})
+	}
+	if cfg.Params.Policy == pricing.PolicyHook {
+		m.hook = newAsker(cfg.Hook)
+	}
+	return m
+}
+
+// follow takes over an epoch that another process published, or this one before
+// it was started again.
+func (m *model) follow(e pricing.Epoch) {
+	if m.epoch.ID == 0 {
+		state := pricing.State{Multiplier: e.Multiplier, Smoothed: e.Signal, At: e.At}
+		m.control = pricing.NewController(m.cfg.Params, state)
+		if m.shadow != nil {
+			m.shadow = pricing.NewController(*m.cfg.Shadow, state)
+		}
+	} else {
+		m.control.Follow(e.Multiplier, e.At)
+	}
+	m.epoch = e
+}
+
+// standing says whether the epoch in force follows from the rate card.
+func (m *model) standing() bool {
+	return m.epoch.ID != 0 && m.epoch.Rates == m.cfg.Base.Scale(m.epoch.Multiplier) &&
+		(m.cfg.Params.Policy != pricing.PolicyStatic || m.epoch.BoundBy == pricing.BoundFixed)
+}
+
+// opening is the price to begin with: where the last one stood, on the rate card
+// of now.
+func (m *model) opening() pricing.Decision {
+	switch state := m.control.State(); {
+	case m.fixed > 0:
+		return pricing.Decision{Multiplier: m.fixed, BoundBy: pricing.BoundFixed}
+	case m.cfg.Params.Policy == pricing.PolicyStatic:
+		return pricing.Decision{Multiplier: 1, BoundBy: pricing.BoundFixed}
+	case state.Multiplier <= m.cfg.Params.Floor:
+		return pricing.Decision{Multiplier: state.Multiplier, Signal: state.Smoothed, BoundBy: pricing.BoundFloor}
+	default:
+		return pricing.Decision{Multiplier: state.Multiplier, Signal: state.Smoothed, BoundBy: pricing.BoundNone}
+	}
+}
+
+// differs says whether a decision is another price than the one in force.
+func (m *model) differs(d pricing.Decision) bool {
+	return m.epoch.ID == 0 || m.epoch.Rates != m.cfg.Base.Scale(d.Multiplier) ||
+		(m.epoch.BoundBy == pricing.BoundFixed) != (d.BoundBy == pricing.BoundFixed)
+}
+
+// observe joins what this process sees with what the others reported.
+func (m *model) observe(now time.Time, own Load, others []metering.ModelLoad) pricing.Observation {
+	running, work := max(own.InFlight, 0), m.worked("", own.Work)
+	for _, l := range others {
+		if l.Model == m.cfg.Name {
+			running += l.Running
+			own.Waiting += l.Waiting
+			work += m.worked(l.Replica, l.Work)
+		}
+	}
+	own.Running = max(own.Running, running) // an engine's count has everybody's requests already
+	own.InFlight = running
+	pressure, ok := m.cfg.Params.Parts.Pressure(own.Load)
+	o := pricing.Observation{At: now, Pressure: pressure, OK: ok && !own.Stale, Hook: math.NaN()}
+	if m.cfg.Energy.SatPerKWh > 0 {
+		m.energy.Add(own.Energy-m.joules, work, own.Running/own.Capacity) // NaN at first: left out
+		m.joules = own.Energy
+		o.Floor, _ = m.energy.Floor(m.cfg.Energy.SatPerKWh, m.cfg.Energy.Overhead)
+	}
+	if m.hook != nil {
+		o.Hook = m.hook.latest(now, time.Duration(m.cfg.Params.StaleAfter)*m.cfg.Params.Interval)
+		m.hook.ask(question{Model: m.cfg.Name, Pressure: pressure, Fresh: o.OK, Multiplier: m.control.State().Multiplier,
+			Running: own.Running, Waiting: own.Waiting, Capacity: own.Capacity, At: now})
+	}
+	return o
+}
+
+// worked is what a replica delivered since the last turn; nothing is known of
+// the first, or after it was started again.
+func (m *model) worked(replica string, total float64) float64 {
+	before, known := m.work[replica]
+	m.work[replica] = total
+	if !known || total < before {
+		return 0
+	}
+	return total - before
+}
+
+// show tells requests and the operator why the price is what it is.
+func (m *model) show(b *pricing.Board, d pricing.Decision, o pricing.Observation, leads bool) {
+	s := pricing.Standing{Model: m.cfg.Name, Policy: m.cfg.Params.Policy, Epoch: m.epoch.ID, Multiplier: m.epoch.Multiplier,
+		Signal: d.Signal, BoundBy: d.BoundBy, Pressure: o.Pressure, Fresh: o.OK, Fixed: m.fixed, EnergyFloor: o.Floor, Leads: leads, At: o.At}
+	if m.shadow != nil {
+		s.Shadow = &pricing.Shadow{Policy: m.cfg.Shadow.Policy, Multiplier: m.shadowed.Multiplier, BoundBy: m.shadowed.BoundBy}
+	}
+	if m.hook != nil {
+		s.HookFailures = m.hook.failed.Load()
+	}
+	b.SetStanding(s)
+}

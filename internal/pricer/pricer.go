@@ -1,0 +1,240 @@
+package pricer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// Ledger is where prices are published and load is exchanged: a
+// *metering.Ledger, whose methods of these names say what they promise.
+type Ledger interface {
+	LatestEpochs(ctx context.Context) ([]pricing.Epoch, error)
+	PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error)
+	Overrides(ctx context.Context) (map[string]float64, error)
+	SetOverride(ctx context.Context, model string, multiplier float64) error
+	Loads(ctx context.Context, maxAge time.Duration) ([]metering.ModelLoad, error)
+	ReportLoad(ctx context.Context, replica string, loads []metering.ModelLoad) error
+	WatchPrices(ctx context.Context, changed func()) error
+	LeadPrices(ctx context.Context) (metering.PriceLead, error)
+}
+
+var _ Ledger = (*metering.Ledger)(nil)
+
+// Load is what this gateway knows of a model's pool at one moment.
+type Load struct {
+	pricing.Load
+	Queue  float64 // of Waiting: this gateway's own requests
+	Energy float64 // joules consumed for the pool, a counter; NaN: not known
+	Work   float64 // delivered through this gateway since it started, in msat at the base rates
+	Stale  bool    // telemetry is configured and nothing of it is fresh
+}
+
+// Model is one model to be priced.
+type Model struct {
+	Name   string
+	Base   pricing.Rates
+	Params pricing.Params
+	Shadow *pricing.Params // a second policy that decides and changes nothing; nil: none
+	Energy Energy          // zero: no floor from energy
+	Hook   Hook            // asked by the policy hook
+}
+
+// Energy is what electricity costs.
+type Energy struct {
+	SatPerKWh float64
+	Overhead  float64 // factor from the GPUs' joules to those on the bill, at least 1
+}
+
+// Config is everything a Pricer needs. All but Log and Clock is required.
+type Config struct {
+	Models  []Model
+	Ledger  Ledger
+	Board   *pricing.Board
+	Load    func(model string, now time.Time) Load
+	Replica string // names this process among those on the ledger
+	Log     *slog.Logger
+	Clock   func() time.Time
+}
+
+// Bounds on talking to the store, which must not hold up the prices of others.
+const (
+	storeTimeout = 5 * time.Second
+	// leaderless is how long a process waits for the leader to price a model. A
+	// leader that was started with an older configuration does not know it.
+	leaderless = 3 * time.Second
+	// slowest is how often a process looks at the store although no model asks
+	// for it: overrides, and prices that nobody told it about.
+	slowest = 5 * time.Second
+)
+
+// Pricer keeps the prices of one process.
+type Pricer struct {
+	cfg     Config
+	log     *slog.Logger
+	now     func() time.Time
+	tick    time.Duration
+	changed chan struct{} // the store has something new; capacity 1
+
+	mu     sync.Mutex // guards all below
+	models []*model
+	byName map[string]*model
+	lead   metering.PriceLead // nil: another process leads
+	away   bool               // the store did not answer last time
+}
+
+// New checks the configuration.
+func New(cfg Config) (*Pricer, error) {
+	p := &Pricer{cfg: cfg, log: cfg.Log, now: cfg.Clock, tick: slowest, changed: make(chan struct{}, 1), byName: map[string]*model{}}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	for _, m := range cfg.Models {
+		warnings, err := m.Params.Validate()
+		if err == nil && m.Shadow != nil {
+			_, err = m.Shadow.Validate()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("price of model %q: %w", m.Name, err)
+		}
+		for _, w := range warnings {
+			p.log.Warn("pricing", "model", m.Name, "warning", w)
+		}
+		p.tick = min(p.tick, m.Params.Interval)
+		model := newModel(m)
+		p.models = append(p.models, model)
+		p.byName[m.Name] = model
+	}
+	return p, nil
+}
+
+// Open gives every model a price: the last one published as long as it follows
+// from the model's rate card, so that a restart changes nothing, else a new one.
+// Publishing is for the leader; another process waits for it a while, and then
+// publishes a model's very first price itself.
+func (p *Pricer) Open(ctx context.Context) error {
+	retry := time.NewTicker(100 * time.Millisecond)
+	defer retry.Stop()
+	for until := time.Now().Add(leaderless); ; {
+		missing, err := p.open(ctx, time.Now().After(until))
+		if err != nil || !missing {
+			return err
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the first prices: %w", ctx.Err())
+		}
+	}
+}
+
+func (p *Pricer) open(ctx context.Context, alone bool) (missing bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.refresh(ctx); err != nil {
+		return false, err
+	}
+	if err := p.takeLead(ctx); err != nil && !errors.Is(err, metering.ErrNotLeader) {
+		return false, err
+	}
+	for _, m := range p.models {
+		switch {
+		case p.lead != nil && !m.standing():
+			err = p.publish(ctx, m, m.opening())
+		case alone && m.epoch.ID == 0:
+			err = p.put(ctx, m, m.opening(), p.cfg.Ledger.PublishEpoch)
+		}
+		if err != nil {
+			return false, err
+		}
+		missing = missing || m.epoch.ID == 0
+	}
+	return missing, nil
+}
+
+// Run moves the prices until ctx ends; then another process may lead.
+func (p *Pricer) Run(ctx context.Context) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { p.watch(ctx) })
+	defer p.resign()
+	tick := time.NewTicker(p.tick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.step(ctx)
+		case <-p.changed:
+			p.hear(ctx)
+		}
+	}
+}
+
+// watch listens for what other processes publish. When the store cannot be
+// heard, the polling of step is what remains.
+func (p *Pricer) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := p.cfg.Ledger.WatchPrices(ctx, p.nudge)
+		if err != nil && ctx.Err() == nil {
+			p.log.Debug("prices are polled until the store can be heard again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// nudge makes Run look at the store.
+func (p *Pricer) nudge() {
+	select {
+	case p.changed <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// hear takes over what was published, and applies a kill switch at once.
+func (p *Pricer) hear(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := make([]float64, len(p.models))
+	for i, m := range p.models {
+		before[i] = m.fixed
+	}
+	if p.answered(p.refresh(ctx)) != nil {
+		return
+	}
+	for i, m := range p.models {
+		if m.fixed != before[i] {
+			p.decide(ctx, m, m.last)
+		}
+	}
+}
+
+// Override fixes a model's multiplier for all processes at once, whatever its
+// policy says: the kill switch. Zero lifts it. metering.ErrArgument for a model
+// that is not priced here, or a multiplier that cannot be.
+func (p *Pricer) Override(ctx context.Context, model string, multiplier float64) error {
+	if p.byName[model] == nil {
+		return fmt.Errorf("there is no model %q: %w", model, metering.ErrArgument)
+	}
+	if multiplier < 0 || multiplier > pricing.MaxMultiplier || multiplier != multiplier {
+		return fmt.Errorf("a multiplier of %g cannot be: want more than 0, or 0 to lift it: %w", multiplier, metering.ErrArgument)
+	}
+	if err := p.cfg.Ledger.SetOverride(ctx, model, multiplier); err != nil {
+		return err
+	}
+	p.nudge()
+	return nil
+}

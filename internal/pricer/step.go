@@ -1,0 +1,194 @@
+package pricer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// step is one turn: lead if nobody does, exchange loads, move the prices.
+func (p *Pricer) step(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := p.keepLead(ctx)
+	if err == nil && p.lead == nil {
+		err = p.refresh(ctx)
+	}
+	now := p.now()
+	loads := p.measure(now)
+	others, exchanged := p.exchange(ctx, loads)
+	_ = p.answered(errors.Join(err, exchanged)) // said there; prices follow what this process sees
+	for _, m := range p.models {
+		if now.Before(m.next) {
+			continue
+		}
+		m.next = now.Add(m.cfg.Params.Interval - p.tick/2) // a tick that comes early is not a turn late
+		p.decide(ctx, m, m.observe(now, loads[m.cfg.Name], others))
+	}
+}
+
+// measure reads the load of every pool.
+func (p *Pricer) measure(now time.Time) map[string]Load {
+	loads := make(map[string]Load, len(p.models))
+	for _, m := range p.models {
+		loads[m.cfg.Name] = p.cfg.Load(m.cfg.Name, now)
+	}
+	return loads
+}
+
+// exchange tells the other processes this one's requests and returns theirs.
+func (p *Pricer) exchange(ctx context.Context, loads map[string]Load) ([]metering.ModelLoad, error) {
+	own := make([]metering.ModelLoad, 0, len(loads))
+	for _, m := range p.models {
+		l := loads[m.cfg.Name]
+		own = append(own, metering.ModelLoad{Model: m.cfg.Name, Running: max(l.InFlight, 0), Waiting: l.Queue, Work: l.Work})
+	}
+	if err := p.cfg.Ledger.ReportLoad(ctx, p.cfg.Replica, own); err != nil {
+		return nil, err
+	}
+	all, err := p.cfg.Ledger.Loads(ctx, 3*p.tick+time.Second)
+	others := all[:0]
+	for _, l := range all {
+		if l.Replica != p.cfg.Replica {
+			others = append(others, l)
+		}
+	}
+	return others, err
+}
+
+// decide moves one model's price, if this process leads; else it watches.
+func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation) {
+	m.last = o
+	o.Fixed = m.fixed
+	if m.shadow != nil {
+		m.shadowed = m.shadow.Step(o)
+	}
+	if p.lead == nil {
+		m.control.Observe(o)
+		m.show(p.cfg.Board, pricing.Decision{Signal: m.control.State().Smoothed, BoundBy: m.epoch.BoundBy, Multiplier: m.epoch.Multiplier}, o, false)
+		return
+	}
+	d := m.control.Step(o)
+	if m.differs(d) {
+		if err := p.answered(p.publish(ctx, m, d)); err != nil {
+			m.control.Follow(m.epoch.Multiplier, m.epoch.At) // the next step begins where the price stands
+			return
+		}
+	}
+	m.show(p.cfg.Board, d, o, true)
+}
+
+// publish appends an epoch and puts it in force here. A leader that cannot tell
+// whether its epoch was published gives the lead up and looks.
+func (p *Pricer) publish(ctx context.Context, m *model, d pricing.Decision) error {
+	err := p.put(ctx, m, d, p.lead.Publish)
+	if err != nil {
+		p.release()
+	}
+	return err
+}
+
+func (p *Pricer) put(ctx context.Context, m *model, d pricing.Decision, publish func(context.Context, pricing.Epoch) (pricing.Epoch, error)) error {
+	e, err := publish(ctx, pricing.Epoch{Model: m.cfg.Name, Rates: m.cfg.Base.Scale(d.Multiplier),
+		Multiplier: d.Multiplier, Signal: d.Signal, BoundBy: d.BoundBy, At: p.now()})
+	if err != nil {
+		return err
+	}
+	m.epoch = e
+	p.cfg.Board.Set(e)
+	return nil
+}
+
+// refresh takes over what is published and what is overridden.
+func (p *Pricer) refresh(ctx context.Context) error {
+	latest, err := p.cfg.Ledger.LatestEpochs(ctx)
+	if err != nil {
+		return err
+	}
+	fixed, err := p.cfg.Ledger.Overrides(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range latest {
+		if m := p.byName[e.Model]; m != nil && e.ID > m.epoch.ID {
+			m.follow(e)
+			p.cfg.Board.Set(e)
+		}
+	}
+	for _, m := range p.models {
+		m.fixed = fixed[m.cfg.Name]
+	}
+	return nil
+}
+
+// keepLead makes sure of the lead, or tries to get it.
+func (p *Pricer) keepLead(ctx context.Context) error {
+	if p.lead != nil {
+		err := p.lead.Check(ctx)
+		if err == nil {
+			return nil
+		}
+		p.release()
+		if !errors.Is(err, metering.ErrNotLeader) {
+			return err
+		}
+	}
+	if err := p.takeLead(ctx); err != nil && !errors.Is(err, metering.ErrNotLeader) {
+		return err
+	}
+	return nil
+}
+
+// takeLead makes this process the leader and catches up with the one before.
+func (p *Pricer) takeLead(ctx context.Context) error {
+	if p.lead != nil {
+		return nil
+	}
+	lead, err := p.cfg.Ledger.LeadPrices(ctx)
+	if err != nil {
+		return err
+	}
+	p.lead = lead
+	if err := p.refresh(ctx); err != nil {
+		p.release()
+		return err
+	}
+	p.log.Info("this process leads the prices", "replica", p.cfg.Replica)
+	return nil
+}
+
+func (p *Pricer) release() {
+	if p.lead != nil {
+		_ = p.lead.Release() // lost or given up, it is gone either way
+		p.lead = nil
+		p.log.Info("this process leads the prices no more", "replica", p.cfg.Replica)
+	}
+}
+
+// resign lets another process lead.
+func (p *Pricer) resign() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.release()
+}
+
+// answered says once when the store stops answering, and once when it is back.
+func (p *Pricer) answered(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, metering.ErrNotLeader) {
+		return err
+	}
+	if away := err != nil; away != p.away {
+		p.away = away
+		if away {
+			p.log.Warn("prices stand still: the store does not answer", "error", err)
+		} else {
+			p.log.Info("prices move again")
+		}
+	}
+	return err
+}
