@@ -45,6 +45,7 @@ func (c *checker) check() {
 	c.checkLightning()
 	c.checkLimits()
 	backends := c.checkBackends()
+	c.checkTelemetry()
 	c.checkServices(backends)
 }
 

@@ -84,7 +84,8 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 			}
 			models[m.Name] = m
 			c.checkModel(m, at, backends)
-			c.checkPrices(s, m, at)
+			c.checkPricing(m, at)
+			c.checkPrices(s, m, at, backends)
 			anyCall = anyCall || m.Prices.Call > 0
 		}
 		if s.ChargeCallOn4xx && !anyCall {
@@ -169,17 +170,23 @@ func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) 
 // smallPrompt is the prompt, in tokens, that a purchase must always cover.
 const smallPrompt = 100
 
-func (c *checker) checkPrices(s *Service, m *Model, at string) {
+func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[string]*Backend) {
 	p := m.Prices
 	for _, r := range []struct {
 		key  string
 		rate Rate
-	}{{"gpu_second", p.GPUSecond}, {"mib", p.MiB}, {"second", p.Second}} {
+	}{{"mib", p.MiB}, {"second", p.Second}} {
 		if r.rate != 0 {
-			c.failAt(at+".prices."+r.key, "chat is metered by tokens and calls; price it with input, output and call")
+			c.failAt(at+".prices."+r.key, "chat is metered by tokens, calls and GPU time; price it with input, output, call and gpu_second")
 			return
 		}
 	}
+	for _, name := range m.Backends {
+		if b := backends[name]; p.GPUSecond != 0 && b != nil && len(b.GPUs) == 0 {
+			c.failAt(at+".prices.gpu_second", "the backend %q names no gpus, so its GPU time cannot be read", name)
+		}
+	}
+	c.within(at+".gpu_slice", m.GPUSlice, time.Second, time.Hour)
 	if p == (Prices{}) {
 		c.failAt(at+".prices", "every price is zero, so the model would be free")
 		return
@@ -187,17 +194,21 @@ func (c *checker) checkPrices(s *Service, m *Model, at string) {
 	if p.CachedInput > p.Input {
 		c.failAt(at+".prices.cached_input", "is more than input; the hold of a request is reckoned with input")
 	}
-	cost, err := p.Rates().Cost(pricing.Usage{
+	ceiling := 1.0
+	if m.Pricing.Policy != pricing.PolicyStatic {
+		ceiling = max(ceiling, m.Pricing.Ceiling)
+	}
+	cost, err := p.Rates().Scale(ceiling).Cost(pricing.Usage{
 		InputTokens:  smallPrompt + m.TemplateTokens.Base + m.TemplateTokens.PerMessage,
-		OutputTokens: m.MaxCompletionTokens, Calls: 1,
+		OutputTokens: m.MaxCompletionTokens, Calls: 1, GPUMicros: m.GPUSlice.Microseconds(),
 	})
 	switch {
 	case m.MaxCompletionTokens <= 0: // said already
 	case err != nil:
 		c.failAt(at+".prices", "a request of %d tokens that sets no maximum costs more than there is money", smallPrompt)
 	case cost > s.MaxPurchase:
-		c.failAt(at+".prices", "a request of %d tokens that sets no maximum costs up to %v, more than the service's max_purchase of %v: raise that or lower max_completion_tokens",
-			smallPrompt, cost, s.MaxPurchase)
+		c.failAt(at+".prices", "a request of %d tokens that sets no maximum costs up to %v (at %g times the rate card), more than the service's max_purchase of %v: raise that, or lower max_completion_tokens or pricing.ceiling",
+			smallPrompt, cost, ceiling, s.MaxPurchase)
 	}
 }
 

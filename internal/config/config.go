@@ -37,11 +37,14 @@ type Config struct {
 	Lightning    Lightning     `yaml:"lightning"`
 	Services     []Service     `yaml:"services"`
 	Backends     []Backend     `yaml:"backends"`
+	Telemetry    Telemetry     `yaml:"telemetry"`
 	Limits       Limits        `yaml:"limits"`
 	DrainTimeout time.Duration `yaml:"drain_timeout"` // for open answers after SIGTERM
 	QuoteTTL     time.Duration `yaml:"quote_ttl"`
 	Ledger       Ledger        `yaml:"ledger"`
 	Log          Log           `yaml:"log"`
+
+	Warnings []string `yaml:"-"` // of what works and may disappoint
 }
 
 // TLS names the files of the buyers' listener; both empty: plain HTTP.
@@ -113,6 +116,8 @@ type Model struct {
 	MinCompletionTokens int64          `yaml:"min_completion_tokens"`
 	TemplateTokens      TemplateTokens `yaml:"template_tokens"`
 	Prices              Prices         `yaml:"prices"`
+	Pricing             Pricing        `yaml:"pricing"`
+	GPUSlice            time.Duration  `yaml:"gpu_slice"` // of GPU time held at a time, where that has a price
 	Queue               Queue          `yaml:"queue"`
 }
 
@@ -166,6 +171,12 @@ type Backend struct {
 	ContinuousUsage bool              `yaml:"continuous_usage"`
 	CapField        string            `yaml:"cap_field"`
 	Models          map[string]string `yaml:"models"` // public name → name there
+	Engine          Engine            `yaml:"engine"`
+	GPUs            []string          `yaml:"gpus"`     // UUIDs, indices or labels
+	Exporter        *url.URL          `yaml:"exporter"` // that reads them; nil: NVML on this host
+	Ask             Ask               `yaml:"ask"`
+
+	EngineURL *url.URL `yaml:"-"` // of its metrics; nil: none
 }
 
 // Health is a backend's active check; an empty path turns it off.
@@ -232,6 +243,7 @@ func defaults() *Config {
 		Lightning:    Lightning{Timeout: 5 * time.Second, InvoiceExpiry: 10 * time.Minute, Memo: "prepaid credit for API calls"},
 		DrainTimeout: 2 * time.Minute,
 		QuoteTTL:     time.Minute,
+		Telemetry:    Telemetry{NVMLEvery: 200 * time.Millisecond, Every: time.Second, StaleAfter: 15 * time.Second},
 		Ledger:       Ledger{Lease: 15 * time.Second, Renew: 5 * time.Second, MaxBudgets: 10_000},
 		Log:          Log{Format: "text"},
 
@@ -261,6 +273,8 @@ func (m *Model) setDefaults() {
 	m.MinCompletionTokens = 16
 	m.TemplateTokens = TemplateTokens{Base: 64, PerMessage: 16}
 	m.Queue = Queue{Limit: 64, Timeout: 30 * time.Second}
+	m.Pricing = defaultPricing()
+	m.GPUSlice = 10 * time.Second
 }
 
 func (b *Backend) setDefaults() {

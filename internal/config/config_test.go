@@ -205,6 +205,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	s.Name, s.Models = ss.Name, ss.Models
 	m.Name, m.Backends, m.ContextTokens, m.MaxCompletionTokens, m.Prices = sm.Name, sm.Backends, sm.ContextTokens, sm.MaxCompletionTokens, sm.Prices
 	b.Name, b.URL, b.Slots, b.Tokenize, b.ContinuousUsage, b.CapField, b.Models = sb.Name, sb.URL, sb.Slots, true, true, sb.CapField, sb.Models
+	b.Engine, b.GPUs, b.Exporter, b.Ask = sb.Engine, sb.GPUs, sb.Exporter, sb.Ask
 	if !reflect.DeepEqual(sm, m) || !reflect.DeepEqual(ss, s) || !reflect.DeepEqual(sb, b) {
 		t.Errorf("entries shown:\n%+v\n%+v\n%+v\nwant:\n%+v\n%+v\n%+v", ss, sm, sb, s, m, b)
 	}

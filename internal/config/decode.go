@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -91,6 +92,8 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 		return
 	}
 	switch {
+	case v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct:
+		d.optional(n, key, v)
 	case v.Kind() == reflect.Struct && n.Kind == yaml.MappingNode:
 		d.mapping(n, key, v)
 	case v.Kind() == reflect.Map && n.Kind == yaml.MappingNode:
@@ -100,6 +103,16 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 	default:
 		d.fail(n.Line, key, "is %s, %s", kind(n), expected(v, tag))
 	}
+}
+
+// optional decodes what may be left out: a pointer to a struct.
+func (d *decoder) optional(n *yaml.Node, key string, v reflect.Value) {
+	element := reflect.New(v.Type().Elem())
+	if e, ok := element.Interface().(interface{ setDefaults() }); ok {
+		e.setDefaults()
+	}
+	d.value(n, key, element.Elem(), "")
+	v.Set(element)
 }
 
 // keys calls use for each key of a mapping that comes for the first time.
@@ -124,9 +137,9 @@ func (d *decoder) keys(n *yaml.Node, key string, use func(name, value *yaml.Node
 func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
 	t := v.Type()
 	d.keys(n, key, func(name, value *yaml.Node, path string) {
-		for i := range t.NumField() {
-			if f := t.Field(i); f.Tag.Get("yaml") == name.Value && name.Value != "-" {
-				d.value(value, path, v.Field(i), f.Tag)
+		for _, f := range reflect.VisibleFields(t) { // those of embedded structs too
+			if f.Tag.Get("yaml") == name.Value && name.Value != "-" {
+				d.value(value, path, v.FieldByIndex(f.Index), f.Tag)
 				return
 			}
 		}
@@ -136,8 +149,8 @@ func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
 
 // keysOf lists the keys that a struct takes.
 func keysOf(t reflect.Type) (keys []string) {
-	for i := range t.NumField() {
-		if k := t.Field(i).Tag.Get("yaml"); k != "" && k != "-" {
+	for _, f := range reflect.VisibleFields(t) {
+		if k := f.Tag.Get("yaml"); k != "" && k != "-" {
 			keys = append(keys, k)
 		}
 	}
@@ -154,6 +167,7 @@ func (d *decoder) dictionary(n *yaml.Node, key string, v reflect.Value) {
 }
 
 func (d *decoder) list(n *yaml.Node, key string, v reflect.Value) {
+	v.SetZero() // what is given replaces a default
 	for i, item := range n.Content {
 		element := reflect.New(v.Type().Elem())
 		if e, ok := element.Interface().(interface{ setDefaults() }); ok {
@@ -209,6 +223,12 @@ func parseKind(text string, v reflect.Value) (scalar bool, err error) {
 			err = errors.New("want a whole number")
 		}
 		v.SetInt(n)
+	case reflect.Float64:
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
+			return true, errors.New("want a number")
+		}
+		v.SetFloat(n)
 	default:
 		return false, nil
 	}

@@ -1,0 +1,156 @@
+package config
+
+import (
+	"net/url"
+	"strconv"
+	"time"
+
+	"sluice/pricing"
+)
+
+// Pricing says how a model's price follows its load. The keys of pricing.Params
+// stand beside those below.
+type Pricing struct {
+	pricing.Params
+	Energy Energy    `yaml:"energy"`
+	Hook   PriceHook `yaml:"hook"`
+	Shadow *Shadow   `yaml:"shadow"` // nil: none
+}
+
+// Shadow is a policy that decides beside the live one and changes nothing.
+type Shadow struct{ pricing.Params }
+
+// Energy is what electricity costs; zero: the price has no floor from it.
+type Energy struct {
+	SatPerKWh float64 `yaml:"sat_per_kwh"`
+	Overhead  float64 `yaml:"overhead"` // factor from the GPUs' joules to those on the bill
+}
+
+// PriceHook is the operator's own program for a price: one of the two.
+type PriceHook struct {
+	Command []string      `yaml:"command"`
+	URL     *url.URL      `yaml:"url"`
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Telemetry says how GPUs and engines are read.
+type Telemetry struct {
+	NVMLLibrary string        `yaml:"nvml_library"` // path; empty: the system's
+	NVMLEvery   time.Duration `yaml:"nvml_every"`
+	Every       time.Duration `yaml:"every"`       // engines and exporters
+	StaleAfter  time.Duration `yaml:"stale_after"` // an older reading says nothing
+}
+
+// Engine is where an inference server shows its own load.
+type Engine struct {
+	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty: it does not
+}
+
+// Ask is what a backend's owner wants for a request.
+type Ask struct {
+	Input  Rate     `yaml:"input" unit:"Mtok"`
+	Output Rate     `yaml:"output" unit:"Mtok"`
+	URL    *url.URL `yaml:"url"` // asked for a rate card that stands above these; nil: none
+}
+
+// Set says whether the backend asks anything.
+func (a Ask) Set() bool { return a != Ask{} }
+
+func defaultPricing() Pricing {
+	return Pricing{Params: pricing.DefaultParams(), Energy: Energy{Overhead: 1}, Hook: PriceHook{Timeout: time.Second}}
+}
+
+func (s *Shadow) setDefaults() { s.Params = pricing.DefaultParams() }
+
+// checkPricing checks how a model's price moves.
+func (c *checker) checkPricing(m *Model, at string) {
+	p, at := &m.Pricing, at+".pricing"
+	c.checkParams(p.Params, m.Name, at)
+	if p.Shadow != nil {
+		c.checkParams(p.Shadow.Params, m.Name+" (shadow)", at+".shadow")
+		if p.Shadow.Policy == pricing.PolicyHook {
+			c.failAt(at+".shadow.policy", "a shadow cannot be a hook; there is one hook per model")
+		}
+	}
+	c.checkHook(p, at)
+	if p.Energy.SatPerKWh < 0 || p.Energy.SatPerKWh > 1e9 {
+		c.failAt(at+".energy.sat_per_kwh", "want 0 to 1e9 sat, got %g", p.Energy.SatPerKWh)
+	}
+	if p.Energy.Overhead < 1 || p.Energy.Overhead > 100 {
+		c.failAt(at+".energy.overhead", "want 1 to 100, got %g", p.Energy.Overhead)
+	}
+}
+
+func (c *checker) checkParams(p pricing.Params, name, at string) {
+	warnings, err := p.Validate()
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			c.failAt(at, "%v", e)
+		}
+	}
+	for _, w := range warnings {
+		c.cfg.Warnings = append(c.cfg.Warnings, "pricing of model "+name+": "+w)
+	}
+}
+
+func (c *checker) checkHook(p *Pricing, at string) {
+	h, wanted := p.Hook, p.Policy == pricing.PolicyHook
+	switch both := len(h.Command) > 0 && h.URL != nil; {
+	case both:
+		c.failAt(at+".hook", "has both command and url, want one of them")
+	case wanted && len(h.Command) == 0 && h.URL == nil:
+		c.failAt(at+".hook", "the policy is hook, and there is none; give command or url")
+	case !wanted && (len(h.Command) > 0 || h.URL != nil):
+		c.failAt(at+".hook", "is not used; set policy: hook")
+	}
+	c.within(at+".hook.timeout", h.Timeout, 10*time.Millisecond, time.Minute)
+}
+
+// checkTelemetry checks how load is read, and brings paths into shape.
+func (c *checker) checkTelemetry() {
+	t := &c.cfg.Telemetry
+	t.NVMLLibrary = c.path(t.NVMLLibrary)
+	c.within("telemetry.nvml_every", t.NVMLEvery, 50*time.Millisecond, time.Minute)
+	c.within("telemetry.every", t.Every, 100*time.Millisecond, time.Minute)
+	c.within("telemetry.stale_after", t.StaleAfter, time.Second, time.Hour)
+	if t.StaleAfter < 3*max(t.Every, t.NVMLEvery) {
+		c.failAt("telemetry.stale_after", "want at least three times every and nvml_every")
+	}
+	for i := range c.cfg.Backends {
+		b, at := &c.cfg.Backends[i], "backends["+strconv.Itoa(i)+"]"
+		c.checkEngine(b, at)
+		if b.Exporter != nil && len(b.GPUs) == 0 {
+			c.failAt(at+".exporter", "names no GPUs; say in gpus which of its GPUs the server runs on")
+		}
+		seen := map[string]bool{}
+		for j, g := range b.GPUs {
+			if g == "" || seen[g] {
+				c.failAt(at+".gpus["+strconv.Itoa(j)+"]", "want a UUID, an index or labels such as gpu=0, each once, got %q", clip(g))
+			}
+			seen[g] = true
+		}
+	}
+}
+
+// checkEngine resolves the metrics' place to a URL.
+func (c *checker) checkEngine(b *Backend, at string) {
+	m := b.Engine.Metrics
+	switch {
+	case m == "" || b.URL == nil:
+		return
+	case m[0] == '/':
+		u := *b.URL
+		if u.Scheme == "h2c" {
+			u.Scheme = "http"
+		}
+		u.Path, u.RawPath = m, ""
+		b.EngineURL = &u
+		return
+	}
+	u, err := parseURL(m)
+	if err != nil {
+		c.failAt(at+".engine.metrics", "want a path such as /metrics, or a URL, got %q", clip(m))
+		return
+	}
+	b.EngineURL = u
+}
