@@ -36,6 +36,7 @@ type minted struct {
 	invoice  string
 	hash     l402.PaymentHash
 	amount   l402.Msat
+	lock     l402.RateLock
 }
 
 // amount applies the wire contract's rule: the largest of the minimum purchase,
@@ -60,8 +61,9 @@ func (o *offer) describe(p *problem) {
 	if o.order == nil {
 		return
 	}
-	epoch, expiry := o.order.epoch.ID, o.order.quoteExpiry
-	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.order.model.Name, &o.order.epoch.Rates, &epoch, &expiry
+	e, expiry := &o.order.epoch, o.order.quoteExpiry
+	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.order.model.Name, &e.Rates, &e.ID, &expiry
+	p.Multiplier, p.Signal, p.BoundBy = &e.Multiplier, &e.Signal, e.BoundBy
 }
 
 // challenge turns an offer into the answer to the request: a 402, or the
@@ -92,6 +94,9 @@ func (g *Gateway) challenge(x *exchange, o offer) error {
 		p.Macaroon = base64.StdEncoding.EncodeToString(m.macaroon)
 	}
 	o.describe(p)
+	if repeated && p.QuoteExpiry != nil {
+		p.QuoteExpiry = &m.lock.Until // as its macaroon says
+	}
 	return p
 }
 
@@ -117,11 +122,12 @@ func (g *Gateway) noChallenge(x *exchange, o offer, err error) error {
 // restart takes to be noticed.
 const lightningRetry = 5 * time.Second
 
-// repeatKey names caller, service and amount.
+// repeatKey names caller, service, amount and price.
 func (o *offer) repeatKey(amount l402.Msat) [sha256.Size]byte {
 	b := make([]byte, 0, 128)
 	b = append(b, o.proof[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(amount))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.rateLock().Epoch)) // another price is another offer
 	return sha256.Sum256(append(b, o.service.Name...))
 }
 
@@ -152,10 +158,10 @@ func (g *Gateway) mint(x *exchange, o offer, amount l402.Msat, now time.Time) (m
 		account = *o.account
 	}
 	preimage := l402.NewPreimage()
-	m := minted{hash: preimage.Hash(), amount: amount}
+	m := minted{hash: preimage.Hash(), amount: amount, lock: o.rateLock()}
 	m.macaroon, err = g.cfg.Keys.Mint(l402.MintParams{
 		Service: o.service.Name, PaymentHash: m.hash, TokenID: account,
-		Deposit: amount, ValidUntil: now.Add(o.service.TokenLifetime),
+		Deposit: amount, ValidUntil: now.Add(o.service.TokenLifetime), RateLock: m.lock,
 	})
 	if err != nil {
 		return m, err

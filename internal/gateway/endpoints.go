@@ -67,7 +67,7 @@ func (g *Gateway) listModels(x *exchange) error {
 		if m.CreatedAt.IsZero() {
 			entry.Created = 0
 		}
-		if e, ok := g.cfg.Board.Current(m.Name); ok {
+		if e, ok := g.cfg.Board.Live(m.Name); ok {
 			entry.Price = &modelPrice{e.Rates, e.ID, e.Multiplier, e.Signal, e.BoundBy}
 		}
 		list = append(list, entry)
@@ -97,11 +97,11 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if m.Limits.MaxCompletion > 0 {
 		output = min(output, m.Limits.MaxCompletion)
 	}
-	epoch, ok := g.cfg.Board.Current(m.Name)
+	epoch, ok := g.cfg.Board.Live(m.Name)
 	if !ok {
 		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
 	}
-	quote, err := epoch.Quote(pricing.Usage{InputTokens: input, OutputTokens: output, Calls: 1}, g.quoteExpiry())
+	quote, err := epoch.Quote(pricing.Usage{InputTokens: input, OutputTokens: output, Calls: 1, GPUMicros: m.gpuSlice(epoch.Rates)}, g.quoteExpiry())
 	if err != nil {
 		return invalid("so many tokens cannot be priced")
 	}
@@ -110,7 +110,10 @@ func (g *Gateway) showQuote(x *exchange) error {
 		Bound        l402.Msat `json:"bound_msat"`
 		InputTokens  int64     `json:"input_tokens"`
 		OutputTokens int64     `json:"max_tokens"`
-	}{quote, quote.Bound, input, output})
+		Multiplier   float64   `json:"multiplier"`
+		Signal       float64   `json:"signal"`
+		BoundBy      string    `json:"bound_by"`
+	}{quote, quote.Bound, input, output, epoch.Multiplier, epoch.Signal, epoch.BoundBy})
 }
 
 // parseCount reads a plain number; an absent one is def.

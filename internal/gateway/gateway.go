@@ -9,9 +9,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/backends/gpu"
+	"sluice/backends/gpu/telemetry"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/metering/chat"
@@ -59,6 +61,10 @@ type Model struct {
 	Limits    chat.Limits
 	CreatedAt time.Time // shown by /v1/models
 	OwnedBy   string    // shown by /v1/models
+	// Base is the rate card that prices are multiples of; it values work for
+	// Work and for nothing else.
+	Base     pricing.Rates
+	GPUSlice time.Duration // of GPU time held at a time, where that has a price; zero: 10 s
 }
 
 // Config is everything a Gateway needs. The first block is required.
@@ -71,12 +77,13 @@ type Config struct {
 	Invoices Invoicer
 
 	Calibrations map[string]*chat.Calibration // by model; a missing one is made
+	Feeds        []*telemetry.Feed            // of load, for the metrics
 
 	ProductText    string        // begins the memo of every invoice, at most 200 bytes
 	InvoiceExpiry  time.Duration // zero: 10 minutes
 	InvoiceTimeout time.Duration // for the node to make one; zero: 5 s
 	MaxInvoices    int           // being made at once; a quarter is kept for callers with a token. Zero: 64
-	QuoteTTL       time.Duration // how long a quoted price is named as good for; zero: 1 minute
+	QuoteTTL       time.Duration // how long a quote binds who pays for it; zero: 1 minute
 
 	Challenges *ChallengeLimits // how often callers may ask for one; nil: DefaultChallengeLimits
 	// TrustedProxies are believed when they name their client's address in
@@ -95,6 +102,10 @@ type Config struct {
 	UnaryHoldBack int           // bytes of a unary answer held until it is charged; zero: 8 MiB
 	SettleWait    time.Duration // how long the end of an answer waits for its charge; zero: 30 s
 	DrainGrace    time.Duration // for settling after streams were cut; zero: 10 s
+
+	// Override fixes the multiplier of a model's price at once, or lifts that with
+	// 0; nil: there is no such switch. metering.ErrArgument is the operator's fault.
+	Override func(ctx context.Context, model string, multiplier float64) error
 
 	AdminToken string       // bearer token of /admin; empty: /admin is off
 	Dashboard  http.Handler // what GET / of the admin listener shows; nil: a small page of our own
@@ -137,6 +148,7 @@ type model struct {
 	Model
 	service     *service
 	calibration *chat.Calibration
+	work        atomic.Int64 // msat at base rates
 }
 
 // New checks the configuration and builds a gateway. It starts nothing and

@@ -159,16 +159,8 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge("backend_in_flight", "Requests running on the backend.", float64(b.InFlight), "backend", b.Name)
 		counter("backend_failures_total", "Requests that the backend failed.", float64(b.Failed), "backend", b.Name)
 	}
-	for _, name := range s.g.cfg.Board.Models() {
-		e, ok := s.g.cfg.Board.Current(name)
-		if !ok {
-			continue
-		}
-		gauge("price_epoch", "Id of the price in force.", float64(e.ID), "model", name)
-		gauge("price_multiplier", "Multiplier of the price in force.", e.Multiplier, "model", name)
-		gauge("price_input_msat_per_mtok", "Price of a million prompt tokens.", float64(e.Rates.InputMsatPerMtok), "model", name)
-		gauge("price_output_msat_per_mtok", "Price of a million completion tokens.", float64(e.Rates.OutputMsatPerMtok), "model", name)
-	}
+	s.g.collectPrices(gauge, counter)
+	s.g.collectLoad(gauge, counter)
 	collectLedger(s.g.ledger.Stats(), gauge, counter)
 	gauge("http_places_taken", "Requests being served, of those that may be at once.", float64(s.g.places.all.Load()))
 	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(s.g.bodies.holders.used.Load()), "caller", "holder")

@@ -75,6 +75,9 @@ func (g *Gateway) chat(x *exchange) error {
 		if err := x.allow(o.model.Name, capabilityChat); err != nil {
 			return err
 		}
+		if err := g.applyLock(x, o); err != nil {
+			return err
+		}
 	}
 	if err := g.withinMaxCost(x, o, prefs, who); err != nil {
 		return err
@@ -114,15 +117,20 @@ func (x *exchange) allow(model, capability string) error {
 
 // withinMaxCost refuses a request whose bound is above the client's own limit.
 func (g *Gateway) withinMaxCost(x *exchange, o *order, prefs preferences, who standing) error {
-	if prefs.maxCost < 0 || o.required <= prefs.maxCost {
+	if prefs.maxCost < 0 || o.least() <= prefs.maxCost {
 		return nil
 	}
-	if who == holder && g.tighten(x, o) && o.required <= prefs.maxCost {
+	if who == holder && g.tighten(x, o) && o.least() <= prefs.maxCost {
 		return nil
 	}
+	return g.aboveMaxCost(o, prefs, o.least())
+}
+
+// aboveMaxCost refuses with the quote, so that the client can decide.
+func (g *Gateway) aboveMaxCost(o *order, prefs preferences, required l402.Msat) error {
 	p := newProblem(http.StatusPreconditionFailed, typeCostAboveMaximum,
 		"this request may cost more than "+headerMaxCost+" allows; nothing was charged")
-	p.Required, p.Maximum = &o.required, &prefs.maxCost
+	p.Required, p.Maximum = &required, &prefs.maxCost
 	(&offer{order: o}).describe(p)
 	return p
 }
@@ -133,7 +141,7 @@ func (g *Gateway) blankOffer(x *exchange, svc *service, prefs preferences) offer
 		detail: "buy prepaid credit by paying the invoice, then send a JSON body with the credential"}
 	if len(svc.models) == 1 {
 		for _, m := range svc.models {
-			if epoch, ok := g.cfg.Board.Current(m.Name); ok {
+			if epoch, ok := g.cfg.Board.Live(m.Name); ok {
 				of.order = &order{model: m, epoch: epoch, quoteExpiry: g.quoteExpiry()}
 			}
 		}

@@ -51,6 +51,9 @@ type problem struct {
 	Rates       *pricing.Rates  `json:"rates,omitempty"`
 	Epoch       *int64          `json:"price_epoch,omitempty"`
 	QuoteExpiry *time.Time      `json:"quote_expires_at,omitempty"`
+	Multiplier  *float64        `json:"multiplier,omitempty"`
+	Signal      *float64        `json:"signal,omitempty"`
+	BoundBy     string          `json:"bound_by,omitempty"`
 	Reusable    bool            `json:"reusable,omitempty"`
 	PaymentHash string          `json:"payment_hash,omitempty"`
 	Macaroon    string          `json:"macaroon,omitempty"`
@@ -142,6 +145,8 @@ func problemFor(err error) *problem {
 		return retryable(newProblem(http.StatusTooManyRequests, typeQueueFull, detail), full.RetryAfter)
 	case errors.Is(err, gpu.ErrQueueTimeout):
 		return retryable(newProblem(http.StatusServiceUnavailable, typeQueueFull, "no slot became free in time; nothing was charged"), busyRetry)
+	case errors.Is(err, gpu.ErrTooDear):
+		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "no backend takes the request at its price now; nothing was charged"), 2*busyRetry)
 	case errors.Is(err, gpu.ErrNoBackend), errors.Is(err, gpu.ErrNotTaken):
 		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "no backend of this model takes requests; nothing was charged"), 2*busyRetry)
 	case errors.Is(err, gpu.ErrFirstByteTimeout):

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/backends/gpu"
@@ -39,6 +40,9 @@ type call struct {
 	began     time.Time // when the request went to the backend that took it
 	delivered int64     // bytes of the answer's body written to the client
 	ended     bool      // settled or released
+
+	gpuHeld int64        // µs of GPU time that the hold has room for; the goroutine of watchGPU has it
+	gpuUsed atomic.Int64 // µs of it used, as last looked at
 }
 
 // errDrained cancels a call because the gateway shuts down.
@@ -57,6 +61,7 @@ func (c *call) drained() bool    { return errors.Is(context.Cause(c.ctx), errDra
 // serve forwards the request, passes the answer on and ends the hold.
 func (c *call) serve() error {
 	defer func() { c.slotDone(context.Canceled, 0) }() // does nothing where the outcome is known
+	defer c.watchGPU()()
 	resp, err := c.forward()
 	if err != nil {
 		return c.unanswered(err)
@@ -150,6 +155,8 @@ func (c *call) unanswered(err error) error {
 	case c.drained():
 		c.release(metering.OutcomeDrained)
 		return draining()
+	case c.exhausted():
+		return c.cutShort()
 	case c.clientGone() && !errors.Is(err, gpu.ErrNotTaken):
 		// The backend worked until it was cancelled, just now.
 		_, _ = c.charge(c.goneEnd()) // nobody is left to be told
@@ -218,7 +225,7 @@ func (c *call) passRefusal(resp *http.Response, body []byte) error {
 
 // announce sets the headers that name the request and its price.
 func (c *call) announce(h http.Header) {
-	h[headerEpoch] = []string{strconv.FormatInt(c.o.epoch.ID, 10)}
+	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
 	h[headerRequestID] = []string{c.x.requestID}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/l402"
+	"sluice/metering"
 	"sluice/metering/chat"
 	"sluice/pricing"
 )
@@ -20,8 +21,9 @@ type order struct {
 	bound       chat.Bound
 	epoch       pricing.Epoch
 	quoteExpiry time.Time
-	required    l402.Msat // the cost of bound at the epoch's rates
-	tokenized   bool      // a backend's tokenizer was asked
+	required    l402.Msat          // the cost of bound at the epoch's rates
+	lock        *metering.RateLock // the quote that the caller's payment bought; nil: none, or none that is cheaper
+	tokenized   bool               // a backend's tokenizer was asked
 }
 
 // order parses a chat request, finds its model and bounds its cost from above
@@ -40,14 +42,14 @@ func (g *Gateway) order(svc *service, path string, body []byte) (*order, error) 
 		return nil, err
 	}
 	var ok bool
-	if o.epoch, ok = g.cfg.Board.Current(m.Name); !ok {
+	if o.epoch, ok = g.cfg.Board.Live(m.Name); !ok {
 		return nil, retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
 	}
 	o.quoteExpiry = g.quoteExpiry()
 	return o, o.price()
 }
 
-// quoteExpiry is until when a price named now is meant to be good.
+// quoteExpiry is until when a price named now is good for who pays for it.
 func (g *Gateway) quoteExpiry() time.Time {
 	return g.now().Add(g.cfg.QuoteTTL).UTC().Truncate(time.Second)
 }
@@ -56,26 +58,36 @@ func unknownModel() error {
 	return newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
 }
 
-// price sets required from the bound.
-func (o *order) price() error {
-	q, err := o.epoch.Quote(atMost(o.bound), o.quoteExpiry)
+// price sets required, and what the lock has to cover, from the bound.
+func (o *order) price() (err error) {
+	if o.required, err = o.cost(o.epoch.Rates, o.bound); err == nil && o.lock != nil {
+		o.lock.Amount, err = o.cost(o.lock.Rates, o.bound)
+	}
 	if err != nil {
 		return invalid("the request's cost cannot be bounded; lower max_tokens or n")
 	}
-	o.required = q.Bound
 	return nil
 }
 
-// atMost is the usage that a bound allows.
-func atMost(b chat.Bound) pricing.Usage {
-	return pricing.Usage{InputTokens: b.Input, OutputTokens: b.Output, Calls: 1}
+// cost is the most that a request within b costs, or of GPU time, which has no
+// bound beforehand, the first slice.
+func (o *order) cost(r pricing.Rates, b chat.Bound) (l402.Msat, error) {
+	return r.Bound(pricing.Usage{InputTokens: b.Input, OutputTokens: b.Output, Calls: 1, GPUMicros: o.model.gpuSlice(r)})
+}
+
+// least is the lowest bound that the request may be held at.
+func (o *order) least() l402.Msat {
+	if o.lock != nil {
+		return min(o.required, o.lock.Amount)
+	}
+	return o.required
 }
 
 // truncate lowers the completion cap to what available covers and reports
 // whether at least the model's minimum is left.
 func (o *order) truncate(available l402.Msat) bool {
 	cost := func(limit int64) l402.Msat {
-		cost, err := o.epoch.Rates.Bound(atMost(o.bound.WithCap(limit)))
+		cost, err := o.cost(o.epoch.Rates, o.bound.WithCap(limit))
 		if err != nil {
 			return l402.MaxMsat
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/backends/gpu"
+	"sluice/l402"
 	"sluice/metering"
 	"sluice/metering/chat"
 )
@@ -17,7 +18,7 @@ import (
 // matters: a full pool refuses before anything is written, and nobody waits in
 // the queue without money.
 func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
-	ticket, err := g.cfg.Fleet.Pool(o.model.Name).Admit(gpu.Key(x.token.ID))
+	ticket, err := g.cfg.Fleet.Pool(o.model.Name).AdmitQuote(gpu.Key(x.token.ID), o.quote(o.least()))
 	if err != nil {
 		return err
 	}
@@ -28,6 +29,11 @@ func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
 	}
 	c := newCall(x, o, hold)
 	defer c.abandon()
+	if prefs.maxCost >= 0 && hold.Amount() > prefs.maxCost { // the lock, used up meanwhile, was not
+		c.release(metering.OutcomeNotTaken)
+		return g.aboveMaxCost(o, prefs, hold.Amount())
+	}
+	ticket.Requote(o.quote(hold.Amount()))
 	if !g.open.add(c) {
 		c.release(metering.OutcomeDrained)
 		return draining()
@@ -40,6 +46,11 @@ func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
 	}
 	c.lease = lease
 	return c.serve()
+}
+
+// quote is what the pool needs to know of a request that pays at most limit.
+func (o *order) quote(limit l402.Msat) gpu.Quote {
+	return gpu.Quote{Input: o.bound.Input, Output: o.bound.Output, Limit: int64(limit)}
 }
 
 // reserve holds the bound on the account and the token's budgets. Where the
@@ -65,7 +76,7 @@ func (g *Gateway) hold(x *exchange, o *order, prefs preferences) (*metering.Hold
 	r := metering.Reservation{
 		ID: metering.NewHoldID(), Account: x.token.ID, Budgets: x.token.Budgets, Chain: x.token.Chain, RateLimits: x.token.RateLimits,
 		Amount: o.required, Service: o.model.service.Name, Model: o.model.Name, Epoch: o.epoch.ID, Rates: o.epoch.Rates, Prompt: o.bound.Input,
-		Idempotency: idempotency(x, o, prefs.idempotency),
+		Idempotency: idempotency(x, o, prefs.idempotency), Lock: o.lock,
 	}
 	if !x.credited && x.token.Deposit > 0 {
 		d := x.deposit()

@@ -9,17 +9,25 @@ import (
 
 	"sluice/metering"
 	"sluice/metering/chat"
+	"sluice/pricing"
 )
 
 // charge measures how the answer ended and settles it. settled is false when
 // the store could not confirm it in time; the charge is on its way then.
 func (c *call) charge(end chat.End) (entry metering.Entry, settled bool) {
+	return c.chargeAs(end, end.Outcome())
+}
+
+// chargeAs is charge for an answer whose end has another name in the ledger.
+func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	c.askTokenizer()
 	usage, source, clamped := c.meter.Final(end, time.Now())
 	if clamped {
 		c.g.metrics.clamped.WithLabelValues(c.o.model.Name).Inc()
 	}
-	outcome := end.Outcome()
+	if usage != (pricing.Usage{}) { // what is free for its tokens is free
+		usage.GPUMicros = c.gpuMicros()
+	}
 	if end == chat.Complete && c.meter.Failed() {
 		outcome = metering.OutcomeBackendCut // it said so itself
 	}
@@ -77,6 +85,7 @@ func (c *call) settle(s metering.Settlement) (entry metering.Entry, settled bool
 		return entry, false
 	}
 	c.g.metrics.settled(c.o.model.Name, entry, time.Since(started))
+	c.o.model.worked(entry.Usage)
 	c.logEnd(entry, s.Backend)
 	return entry, true
 }
@@ -154,6 +163,7 @@ func (s *settler) later(c *call, settlement metering.Settlement, cause error) {
 			return
 		}
 		s.g.metrics.settled(c.o.model.Name, entry, time.Since(began))
+		c.o.model.worked(entry.Usage)
 		c.logEnd(entry, settlement.Backend)
 	})
 }

@@ -69,6 +69,7 @@ func (c *call) pump(events *chat.Events) (chat.End, []byte) {
 		}
 		c.meter.Delivered()
 		usage, source := c.meter.Running()
+		usage.GPUMicros = c.gpuUsed.Load()
 		c.hold.Progress(usage, source)
 		if !c.afford(usage, source) {
 			return chat.HoldExhausted, nil
@@ -88,6 +89,8 @@ func (c *call) streamBroke(err error) chat.End {
 	switch {
 	case c.drained():
 		return chat.Drained
+	case c.exhausted():
+		return chat.HoldExhausted
 	case c.clientGone():
 		return chat.ClientGone
 	case (errors.Is(err, io.EOF) || err == chat.ErrPartial) && c.meter.Finished():

@@ -66,6 +66,9 @@ func (c *call) unaryBroke(err error, status int) error {
 		c.slotDone(context.Canceled, 0)
 		c.release(metering.OutcomeDrained)
 		return draining()
+	case c.exhausted():
+		c.slotDone(context.Canceled, 0)
+		return c.cutShort()
 	case c.clientGone():
 		c.slotDone(context.Canceled, 0)
 		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
@@ -128,6 +131,8 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (chat.End, error) {
 		case err == nil:
 		case c.drained():
 			return chat.Drained, context.Canceled
+		case c.exhausted():
+			return chat.HoldExhausted, context.Canceled
 		case c.clientGone():
 			return chat.UnaryClientGone, context.Canceled
 		default:

@@ -1,0 +1,66 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// livePrice is one model's price and why it is what it is.
+type livePrice struct {
+	Price    *pricing.Epoch    `json:"price,omitempty"`
+	Standing *pricing.Standing `json:"standing,omitempty"`
+}
+
+func (g *Gateway) livePrice(model string) (p livePrice) {
+	if e, ok := g.cfg.Board.Current(model); ok {
+		p.Price = &e
+	}
+	if s, ok := g.cfg.Board.Standing(model); ok {
+		p.Standing = &s
+	}
+	return p
+}
+
+// adminPrices is GET /admin/prices: every price, the signal behind it, what
+// bounds it, and what a shadow policy would charge.
+func (g *Gateway) adminPrices(*http.Request) (any, error) {
+	list := map[string]livePrice{}
+	for _, name := range g.cfg.Board.Models() {
+		list[name] = g.livePrice(name)
+	}
+	return map[string]any{"models": list}, nil
+}
+
+// maxOverride bounds the body of an override, in bytes.
+const maxOverride = 4 << 10
+
+// adminOverride is POST /admin/prices: the kill switch. It fixes a model's
+// multiplier at once on all replicas, and lifts that with 0.
+func (g *Gateway) adminOverride(r *http.Request) (any, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxOverride))
+	if err != nil {
+		return nil, invalid("the body cannot be read")
+	}
+	var wanted struct {
+		Model      string   `json:"model"`
+		Multiplier *float64 `json:"multiplier"`
+	}
+	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Model == "" || wanted.Multiplier == nil {
+		return nil, invalid(`send {"model": "…", "multiplier": N}, with N = 1 for the rate card and 0 to let the policy go on`)
+	}
+	if g.cfg.Override == nil {
+		return nil, invalid("prices cannot be overridden here")
+	}
+	if err := g.cfg.Override(r.Context(), wanted.Model, *wanted.Multiplier); errors.Is(err, metering.ErrArgument) {
+		return nil, invalid(err.Error())
+	} else if err != nil {
+		return nil, err
+	}
+	g.log.Warn("price overridden by the operator", "model", wanted.Model, "multiplier", *wanted.Multiplier)
+	return map[string]any{"model": wanted.Model, "multiplier": *wanted.Multiplier}, nil
+}

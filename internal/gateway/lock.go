@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// lockLookup bounds the search for an epoch that this process does not
+// remember: one published before it started. Without an answer the price in
+// force counts.
+const lockLookup = time.Second
+
+// applyLock finds the quote that the caller's payment bought: for a while after
+// its challenge, and for no more than that payment, the model it was made for
+// costs at most what it said. Whether the payment covers one more request is
+// decided with the hold.
+func (g *Gateway) applyLock(x *exchange, o *order) error {
+	lock := x.token.RateLock
+	if lock == (l402.RateLock{}) || !g.now().Before(lock.Until) || lock.Epoch == o.epoch.ID {
+		return nil
+	}
+	quoted, ok := g.epoch(x.r.Context(), lock.Epoch)
+	if !ok || quoted.Model != o.model.Name {
+		return nil
+	}
+	rates := quoted.Rates.Min(o.epoch.Rates)
+	if rates == o.epoch.Rates {
+		return nil // the price has not risen
+	}
+	o.lock = &metering.RateLock{Hash: x.token.PaymentHash, Limit: x.token.Deposit, Rates: rates, Epoch: lock.Epoch}
+	return o.price()
+}
+
+// epoch finds a published price.
+func (g *Gateway) epoch(ctx context.Context, id int64) (pricing.Epoch, bool) {
+	if e, ok := g.cfg.Board.Epoch(id); ok {
+		return e, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockLookup)
+	defer cancel()
+	e, found, err := g.ledger.Epoch(ctx, id)
+	if err != nil || !found {
+		return e, false
+	}
+	g.cfg.Board.Remember(e)
+	return e, true
+}
+
+// rateLock is what a challenge for this order promises.
+func (o *offer) rateLock() l402.RateLock {
+	if o.order == nil {
+		return l402.RateLock{}
+	}
+	return l402.RateLock{Epoch: o.order.epoch.ID, Until: o.order.quoteExpiry}
+}
