@@ -4,8 +4,11 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PKGS    := ./...
 
+# NVIDIA's header marks some calls as deprecated; each first build would warn.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+
 .DEFAULT_GOAL := help
-.PHONY: help demo build daemons test race bench fuzz lint fmt vet clean
+.PHONY: help demo build daemons test race bench fuzz lint chart fmt vet clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +45,7 @@ race: ## all tests again under the race detector
 bench: ## benchmarks of the parts, then the whole beside other proxies (BENCH=-short for a look)
 	@tools/preflight.sh go cc postgres
 	@$(MAKE) --no-print-directory daemons
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime 0.3s ./l402 ./pricing ./metering/... ./backends/gpu ./internal/store/sqlite ./internal/store/postgres
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 0.3s ./l402 ./pricing ./metering/... ./backends/gpu/... ./internal/store/sqlite ./internal/store/postgres
 	@mkdir -p bin && $(GO) build -o bin/bench ./internal/bench
 	bin/bench $(BENCH)
 
@@ -54,6 +57,12 @@ lint: vet ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "run gofmt on: $$unformatted"; exit 1; fi
 	@mkdir -p bin && cd tools/lint && $(GO) build -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck $(PKGS)
+
+# A module of its own: Helm and Kubernetes are no part of the product. The first
+# run compiles them, which takes about two minutes.
+chart: ## render the Helm chart, decode it strictly, and start the gateway as its pod would
+	@tools/preflight.sh go cc
+	cd tools/chart && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 vet: ## go vet
 	$(GO) vet $(PKGS)
