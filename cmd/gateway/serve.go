@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"sluice/backends/gpu"
 	"sluice/internal/config"
 	"sluice/internal/gateway"
 	"sluice/internal/lightning"
+	"sluice/internal/pricer"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/pricing"
@@ -74,7 +76,9 @@ type server struct {
 	store   store
 	ledger  *metering.Ledger
 	node    *lightning.Client
+	sensors *sensors
 	fleet   *gpu.Fleet
+	pricer  *pricer.Pricer
 	gateway *gateway.Gateway
 	sink    *sink
 }
@@ -102,21 +106,37 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 	if err != nil {
 		return nil, err
 	}
-	board, err := publishPrices(ctx, cfg, s.ledger)
-	if err != nil {
-		return nil, err
-	}
 	if s.node, err = lightning.Dial(lightningConfig(cfg.Lightning, log)); err != nil {
 		return nil, err
 	}
 	s.sink = &sink{Reader: s.ledger.Reader, ledger: s.ledger, keys: keys, log: log}
-	if s.fleet, err = gpu.NewFleet(fleetConfig(cfg, log)); err != nil {
+	if err := s.buildFleet(); err != nil {
+		return nil, err
+	}
+	board := new(pricing.Board)
+	work := func(model string) float64 { return float64(s.gateway.Work(model)) }
+	if s.pricer, err = pricer.New(pricerConfig(cfg, s.ledger, board, s.fleet, work, log)); err != nil {
 		return nil, err
 	}
 	s.gateway, err = gateway.New(gatewayConfig(cfg, gateway.Config{
-		Ledger: s.ledger, Keys: keys, Board: board, Fleet: s.fleet, Invoices: invoicer{s.node}, Version: buildVersion(), Log: log,
+		Ledger: s.ledger, Keys: keys, Board: board, Fleet: s.fleet, Feeds: s.sensors.list(), Invoices: invoicer{s.node},
+		Override: s.pricer.Override, Version: buildVersion(), Log: log,
 	}))
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	return s, s.pricer.Open(ctx)
+}
+
+// buildFleet makes the fleet and what reads its load.
+func (s *server) buildFleet() error {
+	s.sensors = newSensors(s.cfg, s.log)
+	fleet, err := fleetConfig(s.cfg, s.sensors, s.log)
+	if err != nil {
+		return err
+	}
+	s.fleet, err = gpu.NewFleet(fleet)
+	return err
 }
 
 // bindKeys builds the keyring and makes sure that keys and database belong
@@ -143,47 +163,19 @@ func bindKeys(ctx context.Context, cfg *config.Config, ledger *metering.Ledger) 
 	return keys, nil
 }
 
-// publishPrices puts the configured prices in force. A price that stands
-// already keeps its epoch, also across restarts and replicas.
-func publishPrices(ctx context.Context, cfg *config.Config, ledger *metering.Ledger) (*pricing.Board, error) {
-	latest, err := ledger.LatestEpochs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	board := new(pricing.Board)
-	standing := map[string]pricing.Epoch{}
-	for _, e := range latest {
-		standing[e.Model] = e
-	}
-	for _, s := range cfg.Services {
-		for _, m := range s.Models {
-			e, ok := standing[m.Name]
-			if rates := m.Prices.Rates(); !ok || e.Rates != rates || e.BoundBy != pricing.BoundFixed {
-				if e, err = ledger.PublishEpoch(ctx, pricing.Fixed(m.Name, rates, time.Now())); err != nil {
-					return nil, err
-				}
-				standing[m.Name] = e
-			}
-			board.Set(e)
-		}
-	}
-	return board, nil
-}
-
 // run serves until ctx ends, then drains.
 func (s *server) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	s.fleet.Start(working)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		_ = s.node.Watch(working, s.sink) // ends with its context only
-	}()
+	s.sensors.run(working)
+	var background sync.WaitGroup
+	background.Go(func() { s.pricer.Run(working) })
+	background.Go(func() { _ = s.node.Watch(working, s.sink) }) // ends with its context only
 	defer func() {
 		stop()
-		<-watched
+		background.Wait()
 	}()
 	servers, failed, err := s.listen()
 	if err != nil {
@@ -246,6 +238,9 @@ func (s *server) close() error {
 	if s.fleet != nil {
 		s.fleet.Close()
 	}
+	if s.sensors != nil {
+		s.sensors.close()
+	}
 	if s.node != nil {
 		errs = append(errs, s.node.Close())
 	}
@@ -272,6 +267,9 @@ func checkConfig(_ context.Context, e env, args []string) error {
 	models := 0
 	for _, s := range cfg.Services {
 		models += len(s.Models)
+	}
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(e.stdout, "warning: %s\n", w)
 	}
 	fmt.Fprintf(e.stdout, "%s is fine: %d services, %d models, %d backends\n", set.Arg(0), len(cfg.Services), models, len(cfg.Backends))
 	return nil

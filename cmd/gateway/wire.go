@@ -19,16 +19,22 @@ func lightningConfig(cfg config.Lightning, log *slog.Logger) lightning.Config {
 	return lightning.Config{Address: cfg.GRPC, TLSCert: cfg.TLSCert, Macaroon: []byte(cfg.Macaroon.Reveal()), Timeout: cfg.Timeout, Log: log}
 }
 
-// fleetConfig maps backends to the fleet's, and models to its pools.
-func fleetConfig(cfg *config.Config, log *slog.Logger) gpu.Config {
+// fleetConfig maps backends to the fleet's, with what reads their load, and
+// models to its pools.
+func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, error) {
 	fleet := gpu.Config{Log: log}
-	for _, b := range cfg.Backends {
-		fleet.Backends = append(fleet.Backends, gpu.BackendConfig{
+	for i := range cfg.Backends {
+		b := &cfg.Backends[i]
+		backend := gpu.BackendConfig{
 			Name: b.Name, URL: b.URL, APIKey: gpu.Secret(b.APIKey.Reveal()), Slots: b.Slots,
 			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
 			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte, IdleTimeout: b.Timeouts.Idle,
 			Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField, Models: b.Models,
-		})
+		}
+		if err := s.bind(b, &backend); err != nil {
+			return fleet, err
+		}
+		fleet.Backends = append(fleet.Backends, backend)
 	}
 	seen := map[string]bool{}
 	for _, s := range cfg.Services {
@@ -40,7 +46,7 @@ func fleetConfig(cfg *config.Config, log *slog.Logger) gpu.Config {
 			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, PerAccount: m.Queue.PerAccount, QueueTimeout: m.Queue.Timeout})
 		}
 	}
-	return fleet
+	return fleet, nil
 }
 
 // gatewayConfig adds what the file says to the parts that are built.
@@ -52,7 +58,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 		}
 		for _, m := range s.Models {
 			service.Models = append(service.Models, gateway.Model{
-				Name: m.Name, OwnedBy: m.OwnedBy,
+				Name: m.Name, OwnedBy: m.OwnedBy, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
 				Limits: chat.Limits{
 					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
 					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage,

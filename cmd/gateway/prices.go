@@ -1,0 +1,53 @@
+package main
+
+import (
+	"crypto/rand"
+	"log/slog"
+	"os"
+	"time"
+
+	"sluice/backends/gpu"
+	"sluice/internal/config"
+	"sluice/internal/pricer"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// pricerConfig maps the models to the pricer's. work is asked once the pricer
+// runs.
+func pricerConfig(cfg *config.Config, ledger *metering.Ledger, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
+	p := pricer.Config{Ledger: ledger, Board: board, Replica: replicaName(), Log: log,
+		Load: func(model string, now time.Time) pricer.Load { return poolLoad(fleet.Pool(model), now, work(model)) }}
+	for _, s := range cfg.Services {
+		for _, m := range s.Models {
+			model := pricer.Model{Name: m.Name, Base: m.Prices.Rates(), Params: m.Pricing.Params,
+				Energy: pricer.Energy{SatPerKWh: m.Pricing.Energy.SatPerKWh, Overhead: m.Pricing.Energy.Overhead},
+				Hook:   pricer.Hook{Command: m.Pricing.Hook.Command, URL: m.Pricing.Hook.URL, Timeout: m.Pricing.Hook.Timeout}}
+			if m.Pricing.Shadow != nil {
+				model.Shadow = &m.Pricing.Shadow.Params
+			}
+			p.Models = append(p.Models, model)
+		}
+	}
+	return p
+}
+
+// replicaName tells this process from others on the same ledger, and from the
+// one before it on the same host.
+func replicaName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "gateway"
+	}
+	return host[:min(len(host), 64)] + "-" + rand.Text()[:8]
+}
+
+// poolLoad is a pool's load in the terms of prices.
+func poolLoad(p *gpu.Pool, now time.Time, work float64) pricer.Load {
+	l := p.Load(now)
+	return pricer.Load{
+		Load: pricing.Load{Running: l.Running, Waiting: l.Waiting, Capacity: l.Capacity, InFlight: l.InFlight,
+			KV: l.KV, SM: l.SM, Utilization: l.Utilization},
+		Queue: float64(p.Queued()), Energy: l.Energy, Work: work, Stale: l.Stale,
+	}
+}
