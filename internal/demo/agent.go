@@ -19,44 +19,53 @@ import (
 	"sluice/l402/client/lndwallet"
 )
 
-// agent is the demo's buyer: a wallet and the SDK that any agent can embed.
+// agent is one of the demo's buyers: a wallet, which all of them share, and the
+// SDK that any agent can embed, with an account of its own.
 type agent struct {
-	story *story
-	url   string // of the gateway
-	node  *lightning.Client
-	sdk   *client.Client
-	http  *http.Client
+	story  *story
+	number int
+	url    string // of the gateway
+	sdk    *client.Client
+	http   *http.Client
+	bought chan struct{} // closed with the first payment
 
 	mu         sync.Mutex // guards what follows: payments are reported from inside requests
 	paid, fees l402.Msat
 	account    string
 }
 
-// newAgent connects the agent to its own lnd.
-func (d *demo) newAgent() (*agent, error) {
+// openWallet connects to the agents' own lnd.
+func (d *demo) openWallet() error {
 	cfg, err := d.network.Agent.AdminConfig()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	node, err := lightning.Dial(cfg)
+	d.wallet, err = lightning.Dial(cfg)
+	return err
+}
+
+// newAgent makes an agent that knows no token yet.
+func (d *demo) newAgent() (*agent, error) {
+	a := &agent{story: d.story, number: len(d.agents) + 1, url: d.gatewayURL(), bought: make(chan struct{})}
+	tokens := "tokens"
+	if a.number > 1 {
+		tokens = fmt.Sprintf("tokens_%d", a.number)
+	}
+	store, err := client.OpenDir(d.place.path(tokens))
 	if err != nil {
 		return nil, err
 	}
-	store, err := client.OpenDir(d.place.path("tokens"))
-	if err != nil {
-		return nil, err
-	}
-	sdk, err := client.New(client.Config{
-		Wallet: lndwallet.New(node), Store: store, Network: client.Regtest,
+	a.sdk, err = client.New(client.Config{
+		Wallet: lndwallet.New(d.wallet), Store: store, Network: client.Regtest,
 		MaxPerRequest: 10_000_000, MaxFee: client.Fee{Base: 1000, PPM: 5000},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &agent{story: d.story, url: d.gatewayURL(), node: node, sdk: sdk, http: &http.Client{Transport: sdk}}, nil
+	a.http = &http.Client{Transport: a.sdk}
+	d.agents = append(d.agents, a)
+	return a, nil
 }
-
-func (a *agent) close() { a.node.Close() }
 
 // spent takes note of a payment.
 func (a *agent) spent(p client.Purchase) {
@@ -64,11 +73,54 @@ func (a *agent) spent(p client.Purchase) {
 	defer a.mu.Unlock()
 	a.paid += p.Amount
 	a.fees += p.Fee
-	if a.account == "" {
+	first := a.account == ""
+	if first {
 		a.account = p.Token.ID.String()
+		close(a.bought)
+	}
+	if a.number > 1 {
+		a.story.say("agent %d paid %d msat over the channel, which locks the price it was quoted", a.number, p.Amount)
+		return
+	}
+	if first {
 		a.story.say("402 Payment Required: a macaroon and a Lightning invoice of %d msat", p.Amount)
 	}
-	a.story.say("paid %d msat over the channel (routing fee %d msat); token id %s…", p.Amount, p.Fee, p.Token.ID.String()[:16])
+	a.story.say("paid %d msat over the channel (routing fee %d msat); token id %s…", p.Amount, p.Fee, a.account[:16])
+}
+
+// spending is what all agents have paid so far.
+func (d *demo) spending() (paid, fees l402.Msat) {
+	for _, a := range d.agents {
+		a.mu.Lock()
+		paid, fees = paid+a.paid, fees+a.fees
+		a.mu.Unlock()
+	}
+	return paid, fees
+}
+
+// question is one chat request.
+type question struct {
+	prompt    string
+	maxTokens int
+	stream    bool
+	full      bool        // as many tokens as that, whatever the model has to say
+	header    http.Header // more of it
+}
+
+// body is the request as JSON.
+func (q question) body() ([]byte, error) {
+	request := map[string]any{
+		"model": model, "max_tokens": q.maxTokens, "seed": 7, "temperature": 0.7,
+		"messages": []map[string]string{{"role": "user", "content": q.prompt}},
+	}
+	if q.full {
+		request["ignore_eos"] = true
+	}
+	if q.stream {
+		request["stream"] = true
+		request["stream_options"] = map[string]bool{"include_usage": true}
+	}
+	return json.Marshal(request)
 }
 
 // answer is what came back for one chat, and what it cost.
@@ -77,13 +129,14 @@ type answer struct {
 	text               string
 	prompt, completion int64
 	cost, balance      l402.Msat
+	epoch              string // L402-Price-Epoch
 	events             int
 	first, took        time.Duration
 }
 
 // ask makes a unary call.
-func (a *agent) ask(ctx context.Context, prompt string, maxTokens int) (answer, error) {
-	resp, err := a.post(ctx, prompt, maxTokens, false)
+func (a *agent) ask(ctx context.Context, q question) (answer, error) {
+	resp, err := a.post(ctx, q)
 	if err != nil {
 		return answer{}, err
 	}
@@ -95,7 +148,8 @@ func (a *agent) ask(ctx context.Context, prompt string, maxTokens int) (answer, 
 	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || len(body.Choices) == 0 {
 		return answer{}, fmt.Errorf("read answer: %d choices: %w", len(body.Choices), err)
 	}
-	got := answer{text: body.Choices[0].Message.Content, prompt: body.Usage.Prompt, completion: body.Usage.Completion}
+	got := answer{text: body.Choices[0].Message.Content, prompt: body.Usage.Prompt, completion: body.Usage.Completion,
+		epoch: resp.Header.Get("L402-Price-Epoch")}
 	return got, got.charged(client.Cost(resp))
 }
 
@@ -110,7 +164,7 @@ func (a *agent) stream(ctx context.Context, prompt string, maxTokens, hangUp int
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	begin := time.Now()
-	resp, err := a.post(ctx, prompt, maxTokens, true)
+	resp, err := a.post(ctx, question{prompt: prompt, maxTokens: maxTokens, stream: true})
 	if err != nil {
 		return answer{}, err
 	}
@@ -175,34 +229,43 @@ func (got *answer) charged(c client.Charge) error {
 	return nil
 }
 
-// post sends one chat request and pays if it must.
-func (a *agent) post(ctx context.Context, prompt string, maxTokens int, stream bool) (*http.Response, error) {
-	request := map[string]any{
-		"model": model, "max_tokens": maxTokens, "seed": 7, "temperature": 0.7,
-		"messages": []map[string]string{{"role": "user", "content": prompt}},
-	}
-	if stream {
-		request["stream"] = true
-		request["stream_options"] = map[string]bool{"include_usage": true}
-	}
-	body, err := json.Marshal(request)
+// refused is an answer other than 200.
+type refused struct {
+	status int
+	body   []byte
+}
+
+func (r *refused) Error() string {
+	return fmt.Sprintf("the gateway answered %d %s: %s", r.status, http.StatusText(r.status), r.body)
+}
+
+// post sends one chat request and pays if it must. It fails with *refused.
+func (a *agent) post(ctx context.Context, q question) (*http.Response, error) {
+	return post(client.WithPurchases(ctx, a.spent), a.http, a.url, q)
+}
+
+// post sends one chat request through a client.
+func post(ctx context.Context, through *http.Client, url string, q question) (*http.Response, error) {
+	body, err := q.body()
 	if err != nil {
 		return nil, err
 	}
-	ctx = client.WithPurchases(ctx, a.spent)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url+"/v1/chat/completions", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
+	}
+	if q.header != nil {
+		req.Header = q.header.Clone()
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := a.http.Do(req)
+	resp, err := through.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
 		text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-		return nil, errors.Join(fmt.Errorf("the gateway answered %s: %s", resp.Status, text), err)
+		return nil, errors.Join(&refused{resp.StatusCode, text}, err)
 	}
 	return resp, nil
 }

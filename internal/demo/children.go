@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/internal/devnet/inference"
 	"sluice/internal/devnet/proc"
 )
 
@@ -44,6 +45,9 @@ func (d *demo) choosePorts() (err error) {
 	if d.backendAt, err = freeAddress(); err != nil {
 		return err
 	}
+	if d.exporterAt, err = freeAddress(); err != nil {
+		return err
+	}
 	for i := range max(d.cfg.Replicas, 1) {
 		r := &replica{name: "gateway"}
 		if i > 0 {
@@ -60,11 +64,12 @@ func (d *demo) choosePorts() (err error) {
 	return nil
 }
 
-// startBackend starts the inference server.
+// startBackend starts the inference server, which also plays its GPU.
 func (d *demo) startBackend(ctx context.Context) (err error) {
 	d.backend, err = d.launcher.Start(proc.Spec{
 		Name: "inference server", Path: d.cfg.Gateway, Log: d.place.path("inference.log"),
-		Args: []string{"demo-inference", "--listen", d.backendAt, "--model", model, "--slots", strconv.Itoa(slots), "--queue", strconv.Itoa(queue)},
+		Args: []string{"demo-inference", "--listen", d.backendAt, "--model", model, "--slots", strconv.Itoa(slots), "--queue", strconv.Itoa(queue),
+			"--simulate-gpu", d.gpuFile()},
 	})
 	if err != nil {
 		return err
@@ -153,9 +158,13 @@ func (d *demo) writeConfigs() error {
 	if store == "" {
 		store = "sqlite:ledger.db"
 	}
+	gpu := ""
+	if d.exporter != nil {
+		gpu = fill(gpuConfig, "EXPORTER", d.exporterURL(), "GPU", inference.SimulatedGPU)
+	}
 	seller, buyer := d.network.Gateway, d.network.Agent
 	for _, r := range d.replicas {
-		gateway := fill(gatewayConfig, "LISTEN", r.listen, "ADMIN", r.admin, "TOKEN", d.adminToken, "STORE", store,
+		gateway := fill(gatewayConfig+gpu, "LISTEN", r.listen, "ADMIN", r.admin, "TOKEN", d.adminToken, "STORE", store,
 			"MASTER", master, "LND", seller.GRPC, "CERT", seller.TLSCertPath, "MACAROON", seller.InvoiceMacaroonPath,
 			"BACKEND", d.backendURL(), "SLOTS", slots, "QUEUE", queue, "SERVICE", service, "MODEL", model)
 		if err := d.place.write(r.name+".yaml", []byte(gateway)); err != nil {
@@ -180,9 +189,9 @@ func fill(text string, pairs ...any) string {
 	return text
 }
 
-// gatewayConfig is what the gateway child reads. At these prices a short chat
-// (20 prompt and 32 completion tokens) costs 148 msat, so the smallest purchase
-// pays for 27 of them.
+// gatewayConfig is what the gateway child reads. At these prices, the floor of
+// what it asks, a short chat (20 prompt and 32 completion tokens) costs 148 msat,
+// so the smallest purchase pays for 27 of them.
 const gatewayConfig = `# The demo's gateway. deploy/gateway.example.yaml explains every key.
 listen: «LISTEN»
 admin:
@@ -210,6 +219,10 @@ services:
           input: 1000 sat/Mtok
           output: 4000 sat/Mtok
         queue: {limit: «QUEUE», timeout: 30s}
+        # Far quicker than one would have it, so that a surge of seconds shows.
+        pricing: {policy: target, interval: 1s, gain: 0.35, slew_up: 0.5, slew_down: 0.5, floor: 1, ceiling: 4, delay: 2s}
+quote_ttl: 10m
+telemetry: {every: 250ms, stale_after: 5s}
 backends:
   - name: model-server
     url: «BACKEND»
@@ -217,6 +230,12 @@ backends:
     tokenize: true
     continuous_usage: true
     health: {path: /health, every: 1s}
+    engine: {metrics: /metrics}
+`
+
+// gpuConfig goes on about the backend.
+const gpuConfig = `    gpus: [«GPU»]
+    exporter: «EXPORTER»
 `
 
 // agentConfig is what agent-client reads.

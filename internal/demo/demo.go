@@ -18,6 +18,7 @@ import (
 
 	"sluice/internal/devnet"
 	"sluice/internal/devnet/proc"
+	"sluice/internal/lightning"
 )
 
 // Config says how to run the demo.
@@ -55,7 +56,11 @@ type demo struct {
 	adminToken string
 	backendAt  string // host:port
 	backend    *proc.Process
-	replicas   []*replica // at least one
+	exporterAt string        // host:port
+	exporter   *proc.Process // nil: no GPU can be simulated here
+	replicas   []*replica    // at least one
+	wallet     *lightning.Client
+	agents     []*agent // in the order in which they come
 }
 
 // Run runs the demo until it is told (Once), until ctx ends, or until something
@@ -125,8 +130,11 @@ func (d *demo) start(ctx context.Context) (err error) {
 	if d.network, err = devnet.Start(ctx, devnet.Config{Dir: string(d.place), Out: d.story}); err != nil {
 		return err
 	}
-	d.story.chapter("An inference server, and the gateway in front of it")
+	d.story.chapter("An inference server, its GPU, and the gateway in front of it")
 	if err := d.startBackend(ctx); err != nil {
+		return err
+	}
+	if err := d.startGPU(ctx); err != nil {
 		return err
 	}
 	return d.startGateways(ctx)
@@ -161,8 +169,10 @@ func (d *demo) stop() error {
 			errs = append(errs, r.process.Stop(stopGrace))
 		}
 	}
-	if d.backend != nil {
-		errs = append(errs, d.backend.Stop(stopGrace))
+	for _, p := range []*proc.Process{d.exporter, d.backend} {
+		if p != nil {
+			errs = append(errs, p.Stop(stopGrace))
+		}
 	}
 	if d.network != nil {
 		errs = append(errs, d.network.Stop())

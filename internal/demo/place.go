@@ -27,8 +27,8 @@ func (p place) prepare() error {
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	stale := []string{p.path("demo.json"), p.path("agent.yaml"), p.path("inference.log"), p.path("tokens")}
-	for _, pattern := range []string{"ledger.db*", "gateway*.yaml", "gateway*.log"} {
+	stale := []string{p.path("demo.json"), p.path("agent.yaml"), p.path("inference.log"), p.path("exporter.log"), p.path("gpu")}
+	for _, pattern := range []string{"ledger.db*", "gateway*.yaml", "gateway*.log", "tokens*"} {
 		found, err := filepath.Glob(p.path(pattern))
 		if err != nil {
 			return err
@@ -39,6 +39,9 @@ func (p place) prepare() error {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
+	}
+	if err := os.Mkdir(p.path("gpu"), 0o700); err != nil {
+		return err
 	}
 	return os.WriteFile(p.path(marker), []byte("A demo's folder. Its files are wiped when a demo starts here.\n"), 0o600)
 }
@@ -120,6 +123,9 @@ func (d *demo) writeSummary() error {
 		PIDs: d.network.Pids(),
 	}
 	s.PIDs["demo"], s.PIDs["backend"] = os.Getpid(), d.backend.Pid()
+	if d.exporter != nil {
+		s.PIDs["gpu_exporter"] = d.exporter.Pid()
+	}
 	for _, r := range d.replicas {
 		s.GatewayURLs = append(s.GatewayURLs, r.url())
 		s.PIDs[r.name] = r.process.Pid()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/internal/lightning"
@@ -16,18 +17,27 @@ import (
 )
 
 // story prints what happens, for people to read.
-type story struct{ out io.Writer }
+type story struct {
+	mu  sync.Mutex // guards each line
+	out io.Writer
+}
 
 func newStory(out io.Writer) *story {
 	if out == nil {
 		out = io.Discard
 	}
-	return &story{out}
+	return &story{out: out}
 }
 
-func (s *story) chapter(title string) { fmt.Fprintf(s.out, "\n== %s\n", title) }
+func (s *story) chapter(title string) { s.print("\n== %s\n", title) }
 
-func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, "   "+format+"\n", args...) }
+func (s *story) say(format string, args ...any) { s.print("   "+format+"\n", args...) }
+
+func (s *story) print(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.out, format, args...)
+}
 
 // Write indents what others report line by line.
 func (s *story) Write(p []byte) (int, error) {
@@ -46,21 +56,24 @@ type books struct {
 
 // tell lets an agent buy, and compares the books before and after.
 func (d *demo) tell(ctx context.Context) error {
+	if err := d.openWallet(); err != nil {
+		return err
+	}
+	defer d.wallet.Close()
 	a, err := d.newAgent()
 	if err != nil {
 		return err
 	}
-	defer a.close()
 	before, err := d.readBooks(ctx)
 	if err != nil {
 		return err
 	}
-	for _, scene := range []func(context.Context, *agent) error{d.firstCall, d.streamedCall, d.hangUp, d.topUp} {
+	for _, scene := range []func(context.Context, *agent) error{d.firstCall, d.streamedCall, d.hangUp, d.surge, d.topUp} {
 		if err := scene(ctx, a); err != nil {
 			return err
 		}
 	}
-	if err := d.compare(ctx, a, before); err != nil {
+	if err := d.compare(ctx, before); err != nil {
 		return err
 	}
 	return d.verify(ctx)
@@ -70,7 +83,7 @@ func (d *demo) tell(ctx context.Context) error {
 func (d *demo) firstCall(ctx context.Context, a *agent) error {
 	d.story.chapter("An agent without an account asks the model")
 	d.story.say("POST /v1/chat/completions, without a credential")
-	got, err := a.ask(ctx, "What does a sluice do?", 32)
+	got, err := a.ask(ctx, question{prompt: "What does a sluice do?", maxTokens: 32})
 	if err != nil {
 		return fmt.Errorf("first call: %w", err)
 	}
@@ -78,10 +91,15 @@ func (d *demo) firstCall(ctx context.Context, a *agent) error {
 	return d.account(got)
 }
 
-// account prints what an answer cost, and checks it.
+// rateCard is what gatewayConfig asks at the floor.
+func rateCard() pricing.Rates {
+	return pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 4_000_000}
+}
+
+// account prints what an answer cost, and checks it: all that the story asks for
+// costs the rate card.
 func (d *demo) account(got answer) error {
-	rates := pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 4_000_000} // as in gatewayConfig
-	want, err := rates.Cost(pricing.Usage{InputTokens: got.prompt, OutputTokens: got.completion})
+	want, err := rateCard().Cost(pricing.Usage{InputTokens: got.prompt, OutputTokens: got.completion})
 	if err != nil {
 		return err
 	}
@@ -96,11 +114,11 @@ func (d *demo) account(got answer) error {
 // streamedCall spends from the same payment.
 func (d *demo) streamedCall(ctx context.Context, a *agent) error {
 	d.story.chapter("It streams an answer, from the same payment")
-	fmt.Fprint(d.story.out, "   ")
+	d.story.print("   ")
 	got, err := a.stream(ctx, "Tell me about the mill and the river.", 64, 0, func(text string) {
-		fmt.Fprint(d.story.out, strings.ReplaceAll(text, "\n", " "))
+		d.story.print("%s", strings.ReplaceAll(text, "\n", " "))
 	})
-	fmt.Fprintln(d.story.out)
+	d.story.print("\n")
 	if err != nil {
 		return fmt.Errorf("streamed call: %w", err)
 	}
@@ -143,23 +161,24 @@ func (d *demo) topUp(ctx context.Context, a *agent) error {
 
 // compare shows that what the ledger credited and charged is what moved on the
 // channel.
-func (d *demo) compare(ctx context.Context, a *agent, before books) error {
+func (d *demo) compare(ctx context.Context, before books) error {
 	d.story.chapter("The books, compared")
-	after, err := d.settledBooks(ctx, before, a)
+	paid, fees := d.spending()
+	after, err := d.settledBooks(ctx, before, paid)
 	if err != nil {
 		return err
 	}
 	received := after.gateway - before.gateway
 	deposited, charged := after.deposited-before.deposited, after.charged-before.charged
 	left := after.available + after.held - before.available - before.held
-	d.story.say("the agent's wallet paid       %8d msat and %d msat of routing fees", a.paid, a.fees)
+	d.story.say("the agents' wallet paid       %8d msat and %d msat of routing fees", paid, fees)
 	d.story.say("the gateway's channel gained  %8d msat", received)
 	d.story.say("the ledger credited           %8d msat", deposited)
 	d.story.say("           charged            %8d msat", charged)
 	d.story.say("           owes               %8d msat of balance", left)
-	if received != a.paid || deposited != received || charged+left != deposited {
+	if received != paid || deposited != received || charged+left != deposited {
 		return fmt.Errorf("the books differ: paid %d, received %d, credited %d, charged %d, left %d msat",
-			a.paid, received, deposited, charged, left)
+			paid, received, deposited, charged, left)
 	}
 	d.story.say("they agree to the msat")
 	return nil
@@ -168,11 +187,11 @@ func (d *demo) compare(ctx context.Context, a *agent, before books) error {
 // settledBooks reads the books once the last payment has left the channel's
 // pending state, for which the other side needs a moment, and the gateway has
 // added up its accounts again, which it does every ten seconds at most.
-func (d *demo) settledBooks(ctx context.Context, before books, a *agent) (books, error) {
+func (d *demo) settledBooks(ctx context.Context, before books, paid l402.Msat) (books, error) {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		b, err := d.readBooks(ctx)
-		if err != nil || b.gateway-before.gateway == a.paid && b.deposited-before.deposited == a.paid && b.held == before.held || time.Now().After(deadline) {
+		if err != nil || b.gateway-before.gateway == paid && b.deposited-before.deposited == paid && b.held == before.held || time.Now().After(deadline) {
 			return b, err
 		}
 		select {
@@ -198,16 +217,6 @@ func (d *demo) readBooks(ctx context.Context) (b books, err error) {
 		return b, err
 	}
 	b.gateway, b.agent = channel.Local, channel.Remote
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.adminURL()+"/admin/status", nil)
-	if err != nil {
-		return b, err
-	}
-	req.Header.Set("Authorization", "Bearer "+d.adminToken)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return b, err
-	}
-	defer resp.Body.Close()
 	var status struct {
 		Totals struct {
 			Deposited l402.Msat `json:"deposited_msat"`
@@ -216,12 +225,30 @@ func (d *demo) readBooks(ctx context.Context) (b books, err error) {
 			Held      l402.Msat `json:"held_msat"`
 		} `json:"totals"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		return b, fmt.Errorf("read /admin/status (%s): %w", resp.Status, err)
+	if err := d.operator(ctx, "/admin/status", &status); err != nil {
+		return b, err
 	}
 	t := status.Totals
 	b.deposited, b.charged, b.available, b.held = t.Deposited, t.Charged, t.Available, t.Held
 	return b, nil
+}
+
+// operator reads JSON from the operator's side of the gateway.
+func (d *demo) operator(ctx context.Context, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.adminURL()+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+d.adminToken)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return fmt.Errorf("read %s (%s): %w", path, resp.Status, err)
+	}
+	return nil
 }
 
 // verify runs the operator's own check.

@@ -95,7 +95,7 @@ func TestAgentClient(t *testing.T) {
 		t.Fatalf("%d tokens are stored, want 1", len(tokens))
 	}
 	shown := decode[map[string]any](t, runClient(t, 0, config, "tokens", "show", "--json"))
-	if caveats, _ := shown["caveats"].([]any); len(caveats) != 3 || caveats[0] != "services=inference:0" || shown["preimage"] != nil {
+	if caveats, _ := shown["caveats"].([]any); len(caveats) != 4 || caveats[0] != "services=inference:0" || shown["preimage"] != nil {
 		t.Errorf("tokens show says %v", shown)
 	}
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/pricing"
 )
 
 // chatPath is the metered route.
@@ -222,13 +224,13 @@ type charge struct {
 		Output int64 `json:"output_tokens"`
 		Calls  int64 `json:"calls"`
 	} `json:"usage"`
-	Source      string         `json:"source"`
-	Outcome     string         `json:"outcome"`
-	Charged     int64          `json:"charged_msat"`
-	Unbilled    int64          `json:"unbilled_msat"`
-	Epoch       int64          `json:"price_epoch"`
-	Rates       map[string]any `json:"rates"`
-	Provisional bool           `json:"provisional"`
+	Source      string        `json:"source"`
+	Outcome     string        `json:"outcome"`
+	Charged     int64         `json:"charged_msat"`
+	Unbilled    int64         `json:"unbilled_msat"`
+	Epoch       int64         `json:"price_epoch"`
+	Rates       pricing.Rates `json:"rates"`
+	Provisional bool          `json:"provisional"`
 }
 
 // charges are the account's charges, newest first.
@@ -262,10 +264,10 @@ func (g *gateway) wantFree(t testing.TB, k credential) {
 }
 
 // operator asks the operator's listener, with the token.
-func (g *gateway) operator(t testing.TB, method, path string) *answer {
+func (g *gateway) operator(t testing.TB, method, path string, body ...string) *answer {
 	t.Helper()
 	side := &gateway{url: g.admin, http: g.http}
-	return side.do(t, method, path, "", header("Authorization", "Bearer "+g.token))
+	return side.do(t, method, path, strings.Join(body, ""), header("Authorization", "Bearer "+g.token))
 }
 
 // metric reads one sample of /metrics, 0 when it is not there yet.
@@ -291,5 +293,6 @@ func decode[T any](t testing.TB, body []byte) (v T) {
 	return v
 }
 
-// cost is what tokens cost at the prices of the demo and of every gateway here.
+// cost is what tokens cost at the rate cards of the demo and of every gateway
+// here, which is what they ask unless they are under pressure.
 func cost(input, output int64) int64 { return input + 4*output }

@@ -47,7 +47,7 @@ func TestDemoTellsItsFacts(t *testing.T) {
 			t.Errorf("path %q: %v", path, err)
 		}
 	}
-	for _, role := range []string{"demo", "gateway", "backend", "btcd", "lnd_gateway", "lnd_agent"} {
+	for _, role := range []string{"demo", "gateway", "backend", "gpu_exporter", "btcd", "lnd_gateway", "lnd_agent"} {
 		if pid := demo.PIDs[role]; pid == 0 || !alive(pid) {
 			t.Errorf("pids.%s is %d, which does not run", role, pid)
 		}
@@ -59,7 +59,8 @@ func TestDemoTellsItsFacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"402 Payment Required", "msat over the channel", "they agree to the msat", "all agrees"} {
+	for _, part := range []string{"402 Payment Required", "msat over the channel", "This GPU is simulated", "ceiling", "a new caller's 402", "gets a 412",
+		"back at its floor", "they agree to the msat", "all agrees"} {
 		if !strings.Contains(string(story), part) {
 			t.Errorf("the story does not tell %q:\n%s", part, story)
 		}

@@ -12,6 +12,7 @@
 //	truth := lab.truth(t, s.caseID())              // what the inference server really did
 //
 // What would disturb others (other keys, another store, a kill) starts a gateway
-// of its own with startGateway. At the end the demo is interrupted; a process
+// of its own with startGateway. What moves the demo's price does not run in
+// parallel, and brings it back to its floor. At the end the demo is interrupted; a process
 // left behind fails the tests.
 package e2e

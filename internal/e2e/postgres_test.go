@@ -15,7 +15,7 @@ import (
 // charged.
 const saleByCall = `    models:
       - {name: demo, backends: [one], context_tokens: 4096, max_completion_tokens: 256, min_completion_tokens: 8, prices: {input: 1000 sat/Mtok, output: 4000 sat/Mtok}}
-      - {name: flat, backends: [one], context_tokens: 4096, max_completion_tokens: 256, prices: {call: 500 msat}, queue: {limit: 200, timeout: 30s}}
+      - {name: flat, backends: [one], context_tokens: 4096, max_completion_tokens: 256, pricing: {policy: static}, prices: {call: 500 msat}, queue: {limit: 200, timeout: 30s}}
 backends:
   - {name: one, url: «BACKEND», slots: 64, tokenize: true, continuous_usage: true, models: {flat: demo}}
 `

@@ -63,6 +63,7 @@ func parseFlags(args []string, stderr io.Writer) (cfg Config, addr string, err e
 	fs.Float64Var(&cfg.PrefillPerSecond, "prefill-per-second", 8000, "prompt tokens read per second; 0: at once")
 	fs.IntVar(&cfg.MaxModelLen, "max-model-len", 8192, "tokens of prompt and answer together")
 	fs.Uint64Var(&cfg.Seed, "seed", 0, "seed of requests that bring none; 0: random")
+	fs.StringVar(&cfg.SimulateGPU, "simulate-gpu", "", "file to keep the values of a simulated GPU in, for the stand-in of NVIDIA's library")
 	fs.StringVar(&keyEnv, "api-key-env", "", "environment variable with the API key that requests must bring")
 	if err := fs.Parse(args); err != nil {
 		return cfg, "", err

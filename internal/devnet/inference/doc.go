@@ -20,6 +20,9 @@
 // unless a stop sequence held text back. A client that hangs up frees its
 // slots at once.
 //
+// With Config.SimulateGPU it also plays the GPU that it would run on: a file
+// says what NVIDIA's library would read there, see gpu.go.
+//
 // Tests make it misbehave: see Faults for how, and the table in faults.go for
 // what it can do.
 package inference

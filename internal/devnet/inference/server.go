@@ -36,6 +36,7 @@ type Config struct {
 	Seed             uint64        // of requests that bring none; default 0: random
 	APIKey           string        // wanted as a bearer token; default "": no check
 	Record           bool          // keep requests for Requests
+	SimulateGPU      string        // file that Serve keeps for a stand-in of NVIDIA's library; default "": none
 
 	Faults      string   // faults of every chat request, see Faults; default none
 	Script      []string // faults of the first chat requests, one element each; then Faults
@@ -152,6 +153,11 @@ const stopGrace = 500 * time.Millisecond
 // Serve serves HTTP/1.1 and unencrypted HTTP/2 on ln, and closes it, until ctx
 // ends. It returns nil when ctx ended.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stopGPU, err := s.simulateGPU(ctx)
+	if err != nil {
+		return errors.Join(fmt.Errorf("inference server: %w", err), ln.Close())
+	}
+	defer stopGPU()
 	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
@@ -164,7 +170,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			srv.Close()
 		}
 	})
-	err := srv.Serve(ln)
+	err = srv.Serve(ln)
 	if stop() {
 		return fmt.Errorf("inference server: %w", err)
 	}
