@@ -64,3 +64,27 @@ func (g *Gateway) adminOverride(r *http.Request) (any, error) {
 	g.log.Warn("price overridden by the operator", "model", wanted.Model, "multiplier", *wanted.Multiplier)
 	return map[string]any{"model": wanted.Model, "multiplier": *wanted.Multiplier}, nil
 }
+
+// adminEpochs is GET /admin/epochs?model=M&since=TIME&after=ID&limit=N: published
+// prices by ascending id, in the form that `gateway simulate` replays. The next
+// page is after the last id of this one.
+func (g *Gateway) adminEpochs(r *http.Request) (any, error) {
+	query := r.URL.Query()
+	after, ok := parseCount(query.Get("after"), 0)
+	if !ok {
+		return nil, invalid("after must be the id of an epoch")
+	}
+	limit, ok := parseCount(query.Get("limit"), 0)
+	if !ok {
+		return nil, invalid("limit must be a number of epochs")
+	}
+	since, ok := parseTime(query.Get("since"))
+	if !ok {
+		return nil, invalid("since must be a time in RFC 3339 or in unix seconds")
+	}
+	epochs, err := g.ledger.Epochs(r.Context(), metering.EpochQuery{Model: query.Get("model"), After: after, Since: since, Limit: int(min(limit, 1<<20))})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"epochs": append([]pricing.Epoch{}, epochs...)}, nil
+}

@@ -175,6 +175,18 @@ func TestOperatorSeesAndFixesPrices(t *testing.T) {
 	}
 }
 
+func TestOperatorReadsThePast(t *testing.T) {
+	r, first := priced(t)
+	last := r.reprice(2)
+	list := r.ask("GET", "/admin/epochs?model=demo&after="+strconv.FormatInt(first.ID-1, 10), adminToken).json(t)["epochs"].([]any)
+	if len(list) != 2 || list[1].(map[string]any)["price_epoch"] != float64(last.ID) || list[1].(map[string]any)["multiplier"] != 2.0 {
+		t.Errorf("%v", list)
+	}
+	for _, wrong := range []string{"after=x", "limit=-1", "since=yesterday"} {
+		r.ask("GET", "/admin/epochs?"+wrong, adminToken).wantProblem(t, http.StatusBadRequest, "invalid-request")
+	}
+}
+
 // post calls the operator's listener with a body.
 func (r *rig) post(path, body string) *answer {
 	r.t.Helper()

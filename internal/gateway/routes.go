@@ -38,6 +38,7 @@ func (g *Gateway) AdminHandler() http.Handler {
 	m.GET("/admin/status", plain(g.admin(g.adminStatus)))
 	m.GET("/admin/backends", plain(g.admin(g.adminBackends)))
 	m.GET("/admin/prices", plain(g.admin(g.adminPrices)))
+	m.GET("/admin/epochs", plain(g.admin(g.adminEpochs)))
 	m.POST("/admin/prices", plain(g.admin(g.adminOverride)))
 	m.GET("/admin/deposits", plain(g.admin(g.adminDeposits)))
 	m.GET("/admin/accounts/:id", plain(g.admin(g.adminAccount)))
