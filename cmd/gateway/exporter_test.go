@@ -83,11 +83,13 @@ func TestGPUExporter(t *testing.T) {
 }
 
 // startExporter runs the subcommand in a child: a process can load only one
-// NVML library. end ends it and returns how it ended and what it logged.
-func startExporter(t *testing.T, library string) (page *url.URL, end func() (string, error)) {
+// NVML library. env adds to its environment. end ends it and returns how it
+// ended and what it logged.
+func startExporter(t *testing.T, library string, env ...string) (page *url.URL, end func() (string, error)) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "gpu-exporter", "--listen", "127.0.0.1:0", "--nvml-library", library)
 	cmd.Env = append(os.Environ(), gatewayEnv+"=1", "NODE_NAME=node-1")
+	cmd.Env = append(cmd.Env, env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdout, err := cmd.StdoutPipe()

@@ -10,7 +10,9 @@
 // read.
 //
 // A device of which nothing fresh was read has no series: a reader shall see
-// that it is not known rather than a number that stands still. A MIG instance
+// that it is not known rather than a number that stands still. Until then
+// sluice_gpu_reading_age_seconds tells how old the numbers are, which a gateway
+// adds to their age. A MIG instance
 // has its own UUID ("MIG-…") in the label UUID, where DCGM-exporter has its
 // GPU's; that one is in the label GPU_UUID.
 package exporter

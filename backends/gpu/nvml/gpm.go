@@ -80,6 +80,8 @@ func (s *Sampler) readGPM(d *device, now time.Time, r *telemetry.Device, c *call
 		}
 		s.between(g)
 		g.last, g.spare, g.at = g.spare, g.last, now
+	} else {
+		c.good++ // the last sample stands for now: a device that reports nothing else is not gone
 	}
 	r.SM, r.Occupancy, r.Tensor, r.DRAM = g.values[0], g.values[1], g.values[2], g.values[3]
 }

@@ -143,4 +143,7 @@ func scopeOf(code nvml.Return) scope {
 	return ofCall
 }
 
-var errNoGPU = errors.New("the driver knows no GPU")
+var (
+	errNoGPU     = errors.New("the driver knows no GPU")
+	errNotListed = errors.New("the driver lists it no more")
+)

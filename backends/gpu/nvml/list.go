@@ -60,6 +60,12 @@ func (s *Sampler) list(now time.Time) error {
 		}
 	}
 	s.forget(gone)
+	for uuid, there := range s.known {
+		if there && s.find(uuid, s.devices) == nil {
+			s.known[uuid] = false
+			s.log.Warn("a GPU is lost", "uuid", uuid, "err", errNotListed)
+		}
+	}
 	return nil
 }
 

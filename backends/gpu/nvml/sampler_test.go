@@ -113,6 +113,17 @@ func TestMIG(t *testing.T) {
 	}
 }
 
+func TestAnInstanceOfWhichOnlyGPMIsKnownStays(t *testing.T) {
+	g := migGPU()
+	g.Instances = []stub.Instance{{ID: 7, Device: stub.Device{UUID: "MIG-x", Values: stub.Values{"sm": 75}}}}
+	m := newMachine(t, stub.State{GPUs: []stub.GPU{g}})
+	for _, apart := range []time.Duration{0, time.Second, gpmApart - 1} {
+		if got := uuids(m.sample(apart)); got != "GPU-m MIG-x" {
+			t.Errorf("%v after the last sample: %s", apart, got)
+		}
+	}
+}
+
 func TestMIGInstancesComeAndGo(t *testing.T) {
 	m := newMachine(t, stub.State{GPUs: []stub.GPU{migGPU()}})
 	m.sample(0)
@@ -153,6 +164,19 @@ func TestAGPUIsLostBetweenTwoSamples(t *testing.T) {
 	}
 	if m.said("a GPU is lost") != 1 || m.said("a GPU is back") != 1 || m.said("cannot be read") != 0 {
 		t.Errorf("the log:\n%s", &m.log)
+	}
+}
+
+func TestALossThatAListingFinds(t *testing.T) {
+	m := newMachine(t, stub.State{GPUs: []stub.GPU{hopper("GPU-a"), hopper("GPU-b")}})
+	m.sample(0)
+	m.change(func(s *stub.State) { s.GPUs[0].Lost = true })
+	if got := uuids(m.sample(listEvery)); got != "GPU-b" || m.said("a GPU is lost") != 1 {
+		t.Errorf("listed %s; the log:\n%s", got, &m.log)
+	}
+	m.change(func(s *stub.State) { s.GPUs[0].Lost = false })
+	if got := uuids(m.sample(retryMost)); got != "GPU-a GPU-b" || m.said("a GPU is back") != 1 || m.said("a GPU is lost") != 1 {
+		t.Errorf("afterwards %s; the log:\n%s", got, &m.log)
 	}
 }
 

@@ -9,10 +9,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ErrNoExporter reports a metrics page without a metric of DCGM's names.
 var ErrNoExporter = errors.New("the metrics page has no DCGM_FI_… metric with a UUID label: is it DCGM-exporter's, or that of gateway gpu-exporter?")
+
+// ErrNothingFresh reports gateway gpu-exporter while it cannot read its GPUs.
+var ErrNothingFresh = errors.New("the exporter has no fresh reading of its GPUs: its log says why")
+
+// exporterAge is how old what gateway gpu-exporter serves is, in seconds.
+// DCGM-exporter does not tell.
+const exporterAge = "sluice_gpu_reading_age_seconds"
 
 // blank says whether v is one of the numbers by which DCGM says that it has no
 // value: 2^31-16, 2^47 and 2^63-16 for 32-bit integers, floats and 64-bit
@@ -95,6 +103,7 @@ func NewExporterSampler(u *url.URL, client *http.Client) *ExporterSampler {
 	for name := range s.fields {
 		wanted[name] = true
 	}
+	wanted[exporterAge] = true
 	s.scraper = newScraper(u, client, wanted)
 	return s
 }
@@ -109,7 +118,8 @@ func (s *ExporterSampler) Sample(ctx context.Context) (Reading, error) {
 }
 
 func (s *ExporterSampler) read(page map[string][]sample) (Reading, error) {
-	var r Reading
+	r := Reading{Age: readingAge(page[exporterAge])}
+	delete(page, exporterAge)
 	devices := map[string]*dcgmDevice{}
 	for name, series := range page {
 		for _, one := range series {
@@ -131,7 +141,10 @@ func (s *ExporterSampler) read(page map[string][]sample) (Reading, error) {
 			}
 		}
 	}
-	if len(devices) == 0 {
+	switch {
+	case len(devices) == 0 && r.Age > 0:
+		return Reading{}, ErrNothingFresh
+	case len(devices) == 0:
 		return Reading{}, ErrNoExporter
 	}
 	for _, d := range devices {
@@ -144,6 +157,15 @@ func (s *ExporterSampler) read(page map[string][]sample) (Reading, error) {
 		return strings.Compare(a.UUID, b.UUID)
 	})
 	return r, nil
+}
+
+// readingAge is what an exporter says of its reading; zero: nothing, or nothing
+// that can be true.
+func readingAge(series []sample) time.Duration {
+	if len(series) == 0 || !(series[0].value > 0) {
+		return 0
+	}
+	return time.Duration(min(series[0].value, maxAge) * float64(time.Second))
 }
 
 // deviceOf names the device that a series belongs to. DCGM-exporter gives a MIG

@@ -217,7 +217,7 @@ func (f *Feed) take(r Reading) {
 	}
 	f.check(&r)
 	prev, now := f.latest.Load(), f.cfg.Clock()
-	next := &Snapshot{Reading: r, At: now, index: prev.index}
+	next := &Snapshot{Reading: r, At: now.Add(-r.Age), index: prev.index}
 	f.count(r.Devices, now)
 	if !prev.index.fits(r.Devices, &f.tally) {
 		next.index = newIndex(r.Devices, &f.tally)

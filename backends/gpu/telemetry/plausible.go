@@ -11,7 +11,8 @@ const (
 	maxMemory      = 1 << 50
 	maxEnergy      = 1e15 // joules: 20 kW for a thousand years
 	maxRequests    = 1e6
-	maxDevices     = 1024 // of one reading
+	maxDevices     = 1024  // of one reading
+	maxAge         = 86400 // seconds, of an exporter's reading; older counts as this
 )
 
 // check replaces what cannot be true by "not reported", in place. The caller

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"time"
 )
 
 // Device is one reading of one GPU or MIG instance. A value that the device
@@ -71,6 +72,9 @@ type Engine struct {
 type Reading struct {
 	Devices []Device
 	Engine  *Engine // nil: no engine was asked
+	// Age is how long ago the values were read, where they come from somebody
+	// who keeps them. Zero: just now.
+	Age time.Duration
 	// Refused names fields whose value the sampler itself could not believe,
 	// such as a NaN in an exporter's text. A Feed counts them.
 	Refused []string

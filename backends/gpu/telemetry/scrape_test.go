@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func page(t testing.TB, name string) []byte {
@@ -177,6 +178,27 @@ func TestDCGMPageWithMIG(t *testing.T) {
 		if d, ok := s.Device(ref); ok {
 			t.Errorf("%q found %+v", ref, d)
 		}
+	}
+}
+
+// An exporter that lost its driver serves what it read last for a while: that
+// is as old as it says, not as the scrape.
+func TestExportersReadingHasItsAge(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for text, age := range map[string]time.Duration{"": 0, "4.5": 4500 * time.Millisecond, "0": 0, "-3": 0, "NaN": 0, "+Inf": 24 * time.Hour} {
+		body := "DCGM_FI_DEV_GPU_UTIL{UUID=\"GPU-a\"} 40\n"
+		if text != "" {
+			body += "sluice_gpu_reading_age_seconds " + text + "\n"
+		}
+		f := NewFeed(FeedConfig{Sampler: NewExporterSampler(serve(t, []byte(body)), nil), Clock: func() time.Time { return now }})
+		f.Poll(t.Context())
+		if s := f.Latest(); s.Err != nil || now.Sub(s.At) != age || len(s.Devices) != 1 || len(s.Refused) != 0 {
+			t.Errorf("age %q: read at %v before now, %v, want %v: %+v", text, now.Sub(s.At), s.Err, age, s.Reading)
+		}
+	}
+	u := serve(t, []byte("sluice_gpu_up 0\nsluice_gpu_reading_age_seconds 9\n"))
+	if _, err := NewExporterSampler(u, nil).Sample(t.Context()); !errors.Is(err, ErrNothingFresh) {
+		t.Errorf("without a fresh reading: %v", err)
 	}
 }
 
