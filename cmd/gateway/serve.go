@@ -56,7 +56,7 @@ func loadConfig(e env, path string) (*config.Config, error) {
 	}
 	cfg, err := config.Load(path, e.getenv)
 	if err != nil {
-		return nil, fmt.Errorf("configuration %s:\n%w", path, err)
+		return nil, fmt.Errorf("configuration %w", err)
 	}
 	return cfg, nil
 }

@@ -97,6 +97,28 @@ func (a *Answer) Want(t testing.TB, status int) *Answer {
 	return a
 }
 
+// Metrics are the operator's, by name and labels as they are written there.
+func (g *Gateway) Metrics() (map[string]float64, error) {
+	operator := &Gateway{URL: "http://" + g.admin, http: g.http}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	a, err := operator.Do(ctx, http.MethodGet, "/metrics", "", nil)
+	if err != nil {
+		return nil, err
+	}
+	samples := map[string]float64{}
+	for line := range strings.Lines(string(a.Body)) {
+		at := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || at < 0 {
+			continue
+		}
+		if samples[line[:at]], err = strconv.ParseFloat(strings.TrimSpace(line[at:]), 64); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return samples, nil
+}
+
 // Chat is the body of a chat request for exactly that many tokens.
 func Chat(model string, tokens int, stream bool) string {
 	return fmt.Sprintf(`{"model":%q,"messages":[{"role":"user","content":"Tell me about the mill and the river."}],"max_tokens":%d,"ignore_eos":true,"stream":%t}`,

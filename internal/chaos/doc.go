@@ -16,6 +16,9 @@
 // or a clean error, every hold ended, no balance is negative, what a client was
 // told it paid is what stands in the ledger, and verify-ledger finds nothing.
 //
-// The tests run for about a minute; with SLUICE_CHAOS=long they repeat more and
-// wait for the full times.
+// One test breaks nothing: it floods a gateway with callers who want more than
+// their share, and reads what it takes up meanwhile.
+//
+// The tests run for about two minutes; with SLUICE_CHAOS=long they repeat more
+// and wait for the full times.
 package chaos

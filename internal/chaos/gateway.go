@@ -32,8 +32,16 @@ type Settings struct {
 	Lease      string // renewed every third of it
 	Renew      string
 	Slots      int // of the backend, and places in the queue of each model ×4
+	More       []Model
 
 	listen, admin string
+}
+
+// Model is one more model, with a backend and a queue of its own and the prices
+// of "demo".
+type Model struct {
+	Name, URL    string
+	Slots, Queue int
 }
 
 // Node is how to reach an lnd.
@@ -67,11 +75,13 @@ services:
     min_purchase: 4 sat
     max_purchase: 100000 sat
     models:
-      - {name: demo, backends: [one], context_tokens: 4096, max_completion_tokens: 1024, min_completion_tokens: 8, prices: {input: 1000 sat/Mtok, output: 4000 sat/Mtok}, queue: {limit: {{.S.Queue}}, timeout: 30s}}
-      - {name: flat, backends: [one], context_tokens: 4096, max_completion_tokens: 1024, prices: {call: 500 msat}, queue: {limit: {{.S.Queue}}, timeout: 30s}}
-backends:
+      - {name: demo, backends: [one], context_tokens: 4096, max_completion_tokens: 1024, min_completion_tokens: 8, pricing: {policy: static}, prices: {input: 1000 sat/Mtok, output: 4000 sat/Mtok}, queue: {limit: {{.S.Queue}}, timeout: 30s}}
+      - {name: flat, backends: [one], context_tokens: 4096, max_completion_tokens: 1024, pricing: {policy: static}, prices: {call: 500 msat}, queue: {limit: {{.S.Queue}}, timeout: 30s}}
+{{range .More}}      - {name: {{.Name}}, backends: [{{.Name}}], context_tokens: 4096, max_completion_tokens: 1024, min_completion_tokens: 8, pricing: {policy: static}, prices: {input: 1000 sat/Mtok, output: 4000 sat/Mtok}, queue: {limit: {{.Queue}}, timeout: 30s}}
+{{end}}backends:
   - {name: one, url: {{quote .BackendURL}}, slots: {{.Slots}}, tokenize: true, continuous_usage: true, models: {flat: demo}}
-`))
+{{range .More}}  - {name: {{.Name}}, url: {{quote .URL}}, slots: {{.Slots}}, tokenize: true, continuous_usage: true, models: { {{.Name}}: demo}}
+{{end}}`))
 
 // S is what the configuration's text needs besides the settings.
 type derived struct {

@@ -189,6 +189,45 @@ func TestEmptyAccountsDoNotQueue(t *testing.T) {
 	}
 }
 
+// While invoices are made for empty accounts, however long that takes, their
+// requests keep no place that somebody with money could have.
+func TestEmptyAccountsKeepNoPlace(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, slow(50, ""), func(s *setup) {
+		s.backend = func(b *gpuBackend) { b.Slots = 1 }
+		s.pool = func(p *gpuPool) { p.QueueLimit, p.QueueTimeout = 1, 20*time.Second }
+	})
+	k, other := r.buy(1_000_000), r.buy(1_000_000)
+	poor := make([]token, 8)
+	for i := range poor {
+		poor[i] = r.buy(minPurchase)
+	}
+	running := r.open(t.Context(), "POST", chatPath, request("stream", "true", "max_tokens", "100"), k.with())
+	defer running.Body.Close()
+	readEvents(t, running.Body, 1)
+	made := r.metric(`sluice_http_in_flight`)
+	r.node.takes = time.Second
+	var all sync.WaitGroup
+	for _, p := range poor {
+		all.Go(func() {
+			resp, err := r.client.Do(r.newRequest("POST", chatPath, request("max_tokens", "256", "n", "120"), p.with()))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			drainBody(resp)
+			if resp.StatusCode != http.StatusPaymentRequired {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+		})
+	}
+	r.until("they all ask", func() bool { return r.metric(`sluice_http_in_flight`) == made+float64(len(poor)) })
+	if a := r.chat(other, request("max_tokens", "4")); a.status != http.StatusOK {
+		t.Errorf("status %d\n%s", a.status, a.body)
+	}
+	all.Wait()
+}
+
 // One account fills the queue; another one comes, gets a place, and is served
 // in its turn.
 func TestOneAccountCannotKeepTheQueue(t *testing.T) {

@@ -14,15 +14,10 @@ import (
 	"sluice/metering/chat"
 )
 
-// sell takes a place, holds the money, waits for a slot and serves. The order
-// matters: a full pool refuses before anything is written, and nobody waits in
-// the queue without money.
+// sell looks for room, holds the money, takes a place, waits for a slot and
+// serves. The order matters: a full pool refuses before anything is written, and
+// nobody has a place in the queue without money.
 func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
-	ticket, err := g.cfg.Fleet.Pool(o.model.Name).AdmitQuote(gpu.Key(x.token.ID), o.quote(o.least()))
-	if err != nil {
-		return err
-	}
-	defer ticket.Cancel()
 	hold, err := g.reserve(x, o, prefs)
 	if err != nil {
 		return err
@@ -33,7 +28,12 @@ func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
 		c.release(metering.OutcomeNotTaken)
 		return g.aboveMaxCost(o, prefs, hold.Amount())
 	}
-	ticket.Requote(o.quote(hold.Amount()))
+	ticket, err := g.place(x, o, hold.Amount())
+	if err != nil { // there was room a moment ago
+		c.release(metering.OutcomeNotTaken)
+		return err
+	}
+	defer ticket.Cancel()
 	if !g.open.add(c) {
 		c.release(metering.OutcomeDrained)
 		return draining()
@@ -48,6 +48,11 @@ func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
 	return c.serve()
 }
 
+// place takes a place in the pool for a request that pays at most limit.
+func (g *Gateway) place(x *exchange, o *order, limit l402.Msat) (*gpu.Ticket, error) {
+	return g.cfg.Fleet.Pool(o.model.Name).AdmitQuote(gpu.Key(x.token.ID), o.quote(limit))
+}
+
 // quote is what the pool needs to know of a request that pays at most limit.
 func (o *order) quote(limit l402.Msat) gpu.Quote {
 	return gpu.Quote{Input: o.bound.Input, Output: o.bound.Output, Limit: int64(limit)}
@@ -55,8 +60,15 @@ func (o *order) quote(limit l402.Msat) gpu.Quote {
 
 // reserve holds the bound on the account and the token's budgets. Where the
 // balance does not cover it, the backend's tokenizer may find a tighter bound,
-// and the client may have allowed a lower cap; else it is a 402.
+// and the client may have allowed a lower cap; else it is a 402. Before, it looks
+// for room in the pool, and keeps no place: until a tokenizer has answered or an
+// invoice is made, empty accounts would keep those of callers who pay.
 func (g *Gateway) reserve(x *exchange, o *order, prefs preferences) (*metering.Hold, error) {
+	room, err := g.place(x, o, o.least())
+	if err != nil {
+		return nil, err
+	}
+	room.Cancel()
 	hold, err := g.hold(x, o, prefs)
 	var short *metering.InsufficientError
 	if errors.As(err, &short) && g.tighten(x, o) {
