@@ -64,7 +64,7 @@ func TestTooDear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ticket.Requote(poor)
+	ticket.quote = poor // as if the ask had risen meanwhile
 	if _, err := ticket.Wait(t.Context()); !errors.Is(err, ErrTooDear) {
 		t.Errorf("served for less than is asked: %v", err)
 	}

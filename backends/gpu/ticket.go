@@ -36,16 +36,6 @@ const (
 // moved says whether the request was elsewhere before.
 func (t *Ticket) moved() bool { return len(t.tried) > 0 }
 
-// Requote replaces what AdmitQuote was told, before Wait: the request has turned
-// out smaller, or its price lower.
-func (t *Ticket) Requote(q Quote) {
-	t.pool.fleet.mu.Lock()
-	defer t.pool.fleet.mu.Unlock()
-	if t.state == admitted {
-		t.quote = q
-	}
-}
-
 // Wait returns a slot on the healthy backend where the least wait is expected,
 // or on the cheapest one in time where backends ask prices of their own.
 // Accounts that wait take turns; the requests of one account are served in order

@@ -79,14 +79,15 @@ const (
 func readers() int { return either(2000, 300) }
 
 // payerLimit is how long the payer's top-up and its stream of 16 tokens may
-// take, each. On two cores, which attackers, daemons and backends share, it was
-// 3 s for a top-up, and 10 s for a stream while 2,000 others began.
-const payerLimit = 20 * time.Second
+// take, each. On two cores, which attackers, daemons and backends share, both
+// take 5 s at most, and up to 15 s when those have more to do besides.
+const payerLimit = payLimit
 
 // TestFlood has strangers and holders take what they can get of one gateway at
 // its default limits, one attack after the other: what it takes up stays within
 // bounds, and somebody who pays is served as ever. It is the one test here that
-// runs alone, for it counts the node's invoices and keeps the machine busy.
+// runs alone, for it keeps the machine busy, and on a network of its own: whoever
+// starts a gateway after it would read thousands of invoices.
 func TestFlood(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has /proc and all of 127.0.0.0/8")
@@ -99,7 +100,7 @@ func TestFlood(t *testing.T) {
 }
 
 func newFlood(t *testing.T) *flood {
-	f := &flood{till: meet(t)}
+	f := &flood{till: another(t)}
 	settings := f.till.Settings(quick(t).URL)
 	narrow := NewBackend(t, inference.Config{TokensPerSecond: 100, Slots: narrowSlots, MaxModelLen: 4096})
 	settings.More = []Model{
@@ -145,7 +146,7 @@ func (f *flood) under(t *testing.T, a attack) {
 	var rounds atomic.Int64 // of the payer, begun
 	var peak reading
 	complained := map[string]bool{}
-	began, duration := time.Now(), either(time.Minute, 4*time.Second)
+	began, duration := time.Now(), either(time.Minute, 3*time.Second)
 	stop := f.gauges.each(t, func(now reading) {
 		peak.merge(now)
 		for what, complaint := range f.judge(a, before, now, rounds.Load(), time.Since(began)) {
@@ -219,8 +220,8 @@ func (f *flood) judge(a attack, before, now reading, rounds int64, elapsed time.
 			complaints[what] = fmt.Sprintf("after %s: %d %s, want at most %d", elapsed.Round(time.Second), n, what, most)
 		}
 	}
-	// 160 KiB for each stream that is stuck, and the heap that comes and goes.
-	within("MiB of memory more", int64(mib(now.memory-f.first.memory)), 96+a.holds*160>>10)
+	// 192 KiB for each stream that is stuck, and the heap that comes and goes.
+	within("MiB of memory more", int64(mib(now.memory-f.first.memory)), 96+a.holds*192>>10)
 	const own = 16 // the payer's connections, and others of the gateway that come and go
 	within("descriptors more", now.descriptors-f.first.descriptors, a.descriptors+own)
 	within("requests waiting", now.waiting, a.waiting+1)
