@@ -134,10 +134,19 @@ func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *meter
 	case h.Amount() != h.amount || h.Rates().CallMsat != int64(h.rate) || h.Locked() != (h.lock != nil):
 		t.Fatalf("hold of %d at %d, locked %v; want %d at %d", h.Amount(), h.Rates().CallMsat, h.Locked(), h.amount, h.rate)
 	}
+	if h.state == gone && m.there(h) {
+		h.state = open // a second attempt was not forgotten
+	}
 	if h.state != gone {
 		h.move(h.amount)
 	}
 	m.holds = append(m.holds, h)
+}
+
+// there asks the store whether a new hold is in it.
+func (m *model) there(h *modelHold) bool {
+	b, err := m.e.ledger.Balance(context.Background(), h.account.id, nil)
+	return err == nil && b.Held == h.account.held+h.amount && h.amount > 0
 }
 
 // credit has a reservation bring a payment along: a new one, or the one whose
