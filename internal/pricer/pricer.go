@@ -149,9 +149,9 @@ func (p *Pricer) open(ctx context.Context, alone bool) (missing bool, err error)
 	for _, m := range p.models {
 		switch {
 		case p.lead != nil && !m.standing():
-			err = p.publish(ctx, m, m.opening())
+			err = p.publish(ctx, m, m.opening(), p.now())
 		case alone && m.epoch.ID == 0:
-			err = p.put(ctx, m, m.opening(), p.cfg.Ledger.PublishEpoch)
+			err = p.put(ctx, m, m.opening(), p.now(), p.cfg.Ledger.PublishEpoch)
 		}
 		if err != nil {
 			return false, err

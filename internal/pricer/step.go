@@ -75,7 +75,7 @@ func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation) {
 	}
 	d := m.control.Step(o)
 	if m.differs(d) {
-		if err := p.answered(p.publish(ctx, m, d)); err != nil {
+		if err := p.answered(p.publish(ctx, m, d, o.At)); err != nil {
 			m.control.Follow(m.epoch.Multiplier, m.epoch.At) // the next step begins where the price stands
 			return
 		}
@@ -85,17 +85,19 @@ func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation) {
 
 // publish appends an epoch and puts it in force here. A leader that cannot tell
 // whether its epoch was published gives the lead up and looks.
-func (p *Pricer) publish(ctx context.Context, m *model, d pricing.Decision) error {
-	err := p.put(ctx, m, d, p.lead.Publish)
+func (p *Pricer) publish(ctx context.Context, m *model, d pricing.Decision, at time.Time) error {
+	err := p.put(ctx, m, d, at, p.lead.Publish)
 	if err != nil {
 		p.release()
 	}
 	return err
 }
 
-func (p *Pricer) put(ctx context.Context, m *model, d pricing.Decision, publish func(context.Context, pricing.Epoch) (pricing.Epoch, error)) error {
+// put publishes a decision with the time when it was made: the next leader steps
+// an interval after that, however long the store took.
+func (p *Pricer) put(ctx context.Context, m *model, d pricing.Decision, at time.Time, publish func(context.Context, pricing.Epoch) (pricing.Epoch, error)) error {
 	e, err := publish(ctx, pricing.Epoch{Model: m.cfg.Name, Rates: m.cfg.Base.Scale(d.Multiplier),
-		Multiplier: d.Multiplier, Signal: d.Signal, BoundBy: d.BoundBy, At: p.now()})
+		Multiplier: d.Multiplier, Signal: d.Signal, BoundBy: d.BoundBy, At: at})
 	if err != nil {
 		return err
 	}
