@@ -74,6 +74,21 @@ func (f *faulty) advance(d time.Duration) {
 	f.offset += d
 }
 
+// forget has the store forget the write that makes a hold, once: not whichever
+// write is next, since a ledger whose renewal missed a hold asks for it again
+// behind the renewer's back.
+func (f *faulty) forget(hold metering.HoldID) {
+	f.onWrite(func(b *metering.Batch) fault {
+		for id := range b.Holds.Keys {
+			if id == hold {
+				f.onWrite(nil)
+				return forgotten
+			}
+		}
+		return none
+	})
+}
+
 // gate stops every write, after telling so, until release is closed; nil opens
 // it.
 func (f *faulty) gate(entered chan<- struct{}, release <-chan struct{}) {

@@ -114,7 +114,7 @@ func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *meter
 	if r.Deposit == nil && rapid.IntRange(0, 5).Draw(t, "forget") == 0 {
 		h.state = gone
 		m.operations++
-		m.e.store.inject(forgotten)
+		m.e.store.forget(r.ID)
 	} else {
 		m.trouble(t)
 	}
@@ -134,19 +134,10 @@ func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *meter
 	case h.Amount() != h.amount || h.Rates().CallMsat != int64(h.rate) || h.Locked() != (h.lock != nil):
 		t.Fatalf("hold of %d at %d, locked %v; want %d at %d", h.Amount(), h.Rates().CallMsat, h.Locked(), h.amount, h.rate)
 	}
-	if h.state == gone && m.there(h) {
-		h.state = open // a second attempt was not forgotten
-	}
 	if h.state != gone {
 		h.move(h.amount)
 	}
 	m.holds = append(m.holds, h)
-}
-
-// there asks the store whether a new hold is in it.
-func (m *model) there(h *modelHold) bool {
-	b, err := m.e.ledger.Balance(context.Background(), h.account.id, nil)
-	return err == nil && b.Held == h.account.held+h.amount && h.amount > 0
 }
 
 // credit has a reservation bring a payment along: a new one, or the one whose
