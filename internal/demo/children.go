@@ -22,7 +22,7 @@ const (
 	model   = "demo"
 	// slots is how many requests the model serves at a time; queue is how many
 	// more wait for one.
-	slots = 128
+	slots = 64
 	queue = 256
 )
 

@@ -22,7 +22,7 @@ import (
 // Together they want more than twice the slots that there are.
 const (
 	crowd        = 4
-	crowdStreams = 70
+	crowdStreams = 35
 	crowdGap     = 1200 * time.Millisecond
 	// Their answers have so many tokens: three to six seconds of work.
 	shortest, longest = 128, 256
