@@ -185,6 +185,7 @@ func (f *flood) under(t *testing.T, a attack) {
 		}
 	}
 	f.settle(t)
+	stop()
 	t.Logf("%.0f s, answers %v, %d requests bought; %d more descriptors, %.0f MiB (%+.0f), %d more invoices, %d rows; payer %d times, slowest top-up %s, stream %s",
 		took.Seconds(), answers, f.bought.Load(), peak.descriptors-f.first.descriptors, mib(peak.memory), mib(peak.memory-f.first.memory),
 		peak.invoices-before.invoices, peak.total()-before.total(), rounds.Load(), slowest[0].Round(time.Millisecond), slowest[1].Round(time.Millisecond))
@@ -221,7 +222,7 @@ func (f *flood) judge(a attack, before, now reading, rounds int64, elapsed time.
 		}
 	}
 	// 192 KiB for each stream that is stuck, and the heap that comes and goes.
-	within("MiB of memory more", int64(mib(now.memory-f.first.memory)), 96+a.holds*192>>10)
+	within("MiB of memory more", int64(mib(now.memory-f.first.memory)), raceMemory*(96+a.holds*192>>10))
 	const own = 16 // the payer's connections, and others of the gateway that come and go
 	within("descriptors more", now.descriptors-f.first.descriptors, a.descriptors+own)
 	within("requests waiting", now.waiting, a.waiting+1)

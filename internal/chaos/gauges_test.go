@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,8 +128,8 @@ func (w *gauges) each(t *testing.T, look func(reading)) (stop func()) {
 			look(r)
 		}
 	}()
-	return func() {
+	return sync.OnceFunc(func() {
 		close(end)
 		<-ended
-	}
+	})
 }
