@@ -37,9 +37,12 @@ var _ metering.Store = (*DB)(nil)
 const (
 	// readers is how many connections read beside the writer.
 	readers = 4
-	// cache_size is in KiB with a minus sign; a checkpoint each 4000 pages of the
-	// log is rare enough not to be felt and keeps it at 16 MiB.
-	writerPragmas = `PRAGMA journal_mode=WAL; PRAGMA cache_size=-65536; PRAGMA wal_autocheckpoint=4000;
+	// cache_size is in KiB with a minus sign. At each commit after a split page that
+	// SQLite had to renumber it looks through its whole cache, so a larger one costs
+	// more than the pages that it saves: with 64 MiB, and a history that fills them,
+	// a pair of operations took 28.1 µs at a thousand accounts, with 16 MiB 25.8. A checkpoint
+	// each 4000 pages of the log is rare enough not to be felt and keeps it at 16 MiB.
+	writerPragmas = `PRAGMA journal_mode=WAL; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;
 PRAGMA journal_size_limit=67108864; PRAGMA busy_timeout=2000; PRAGMA foreign_keys=OFF`
 	readerPragmas = `PRAGMA query_only=ON; PRAGMA cache_size=-8192; PRAGMA busy_timeout=2000`
 )
