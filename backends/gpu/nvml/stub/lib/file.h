@@ -37,7 +37,7 @@ typedef struct {
 typedef struct { device self; device migs[MAX_MIGS]; unsigned mig_count; } gpu;
 
 static struct {
-	int init, library;
+	int init, state;
 	char hang[TEXT];
 	gpu gpus[MAX_GPUS];
 	unsigned gpu_count;
@@ -108,7 +108,7 @@ static void read_line(char *line, device **at)
 	if (strcmp(key, "init") == 0)
 		file.init = atoi(text);
 	else if (strcmp(key, "library") == 0)
-		file.library = atoi(text);
+		file.state = atoi(text);
 	else if (strcmp(key, "hang") == 0)
 		strcpy(file.hang, text[0] ? text : "all");
 	else if (strcmp(key, "gpu") == 0)
@@ -147,7 +147,7 @@ static void reload(void)
 		memset(&file, 0, sizeof file);
 		memset(&seen, 0, sizeof seen);
 		file.init = DRIVER_NOT_LOADED;
-		file.library = DRIVER_NOT_LOADED;
+		file.state = DRIVER_NOT_LOADED;
 		return;
 	}
 	if (now.st_ino == seen.st_ino && now.st_size == seen.st_size && now.st_mtim.tv_sec == seen.st_mtim.tv_sec &&
@@ -157,7 +157,7 @@ static void reload(void)
 	if (in == NULL)
 		return;
 	seen = now;
-	file.init = file.library = OK;
+	file.init = file.state = OK;
 	file.hang[0] = 0;
 	file.gpu_count = 0;
 	device *at = NULL;

@@ -44,9 +44,9 @@ static int leave(int rc)
  * until nvmlInit succeeds again. */
 static int ready(void)
 {
-	if (file.library != OK) {
+	if (file.state != OK) {
 		opened = 0;
-		return file.library;
+		return file.state;
 	}
 	return opened ? OK : UNINITIALIZED;
 }
@@ -114,14 +114,14 @@ static int text_of(const char *function, const handle *h, size_t offset, char *o
 int nvmlInit_v2(void)
 {
 	enter(__func__);
-	if (file.init == OK && file.library == OK && opened++ == 0) {
+	if (file.init == OK && file.state == OK && opened++ == 0) {
 		generation++;
 		lost_count = 0;
 		for (unsigned i = 0; i < file.gpu_count; i++)
 			if (file.gpus[i].self.lost)
 				strcpy(lost[lost_count++], file.gpus[i].self.uuid);
 	}
-	return leave(file.init != OK ? file.init : file.library);
+	return leave(file.init != OK ? file.init : file.state);
 }
 
 int nvmlShutdown(void)
