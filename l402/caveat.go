@@ -198,7 +198,7 @@ func (r *reader) budget(condition, value string, at int) *CaveatError {
 	}
 	r.maxSpend = limit
 	id := nameAt(r.signatures[at])
-	t.Budgets = append(t.Budgets, Budget{ID: id, Limit: limit, Label: r.unnamed})
+	t.Budgets = append(t.Budgets, Budget{ID: id, Limit: limit, Label: r.unnamed, ValidUntil: t.ValidUntil.Unix()})
 	t.Chain, r.unnamed = id, ""
 	return nil
 }

@@ -21,6 +21,10 @@ type Budget struct {
 	ID    [32]byte // SHA-256 of the macaroon's signature at that caveat
 	Limit Msat     // all that may ever be spent through it
 	Label string   // free text of the holder, up to MaxLabelSize bytes
+	// ValidUntil is the earliest expiry caveat before the budget's own caveat, in
+	// unix seconds; 0: none. No token that names this budget is valid later, because
+	// a holder can only make an expiry earlier.
+	ValidUntil int64
 }
 
 // RateLimit is one limit on requests that a holder added.

@@ -9,14 +9,19 @@ import (
 // Batch is what the ledger and a Store hand each other for one transaction: the
 // keys to load, the rows loaded, the changes decided. The ledger owns it; a
 // Store uses it within Apply only.
+//
+// Every row belongs to an account, and a Store writes an account's changes as a
+// whole or not at all. Only a cursor may belong to nobody.
 type Batch struct {
-	// Now is the store's clock in µs since 1970, set by the Store once it holds
-	// the locks and before it calls decide.
+	// Now is the store's clock in µs since 1970, set by the Store before it calls
+	// decide.
 	Now int64
-	// Durable is set before Apply when the batch may move money: see Store.Apply.
+	// Likely is set before Apply when decide will probably set Durable.
+	Likely bool
+	// Durable is set by decide when an acknowledgement depends on the commit: see
+	// Store.Apply.
 	Durable bool
 
-	Create      []l402.TokenID // accounts to make when missing, before anything is loaded; may repeat
 	Accounts    Table[l402.TokenID, AccountRow]
 	Budgets     Table[[32]byte, BudgetRow]
 	Holds       Table[HoldID, HoldRow]
@@ -30,14 +35,17 @@ type Batch struct {
 	Transfers   []TransferRow // to append
 	BudgetLines []BudgetLine  // to append
 
-	rules rules
+	create []l402.TokenID        // accounts to make when missing; may repeat
+	missed map[l402.TokenID]bool // accounts that were left out; true: somebody else has locked them
+	rules  rules
 }
 
-// rules is the configuration that decisions depend on.
+// rules is what decisions depend on beside the rows.
 type rules struct {
-	lease      time.Duration
-	lateSettle time.Duration
-	maxBudgets int64
+	owner       OwnerID // of new holds
+	lateSettle  time.Duration
+	maxBudgets  int64 // live ones delegated by an account itself
+	maxChildren int64 // live ones delegated from one budget
 }
 
 // Changed reports whether there is anything to write.
@@ -47,10 +55,20 @@ func (b *Batch) Changed() bool {
 		b.Cursors.changed() || len(b.Transfers) > 0
 }
 
+// Miss notes that the store left an account out, with all that belongs to it:
+// somebody else has it locked, or has changed it since it was loaded.
+func (b *Batch) Miss(id l402.TokenID, locked bool) {
+	if b.missed == nil {
+		b.missed = make(map[l402.TokenID]bool)
+	}
+	b.missed[id] = locked
+}
+
 // reset empties the batch and keeps its memory.
 func (b *Batch) reset() {
-	b.Now, b.Durable = 0, false
-	b.Create = b.Create[:0]
+	b.Now, b.Likely, b.Durable = 0, false, false
+	b.create = b.create[:0]
+	clear(b.missed)
 	b.Accounts.reset()
 	b.Budgets.reset()
 	b.Holds.reset()
@@ -62,6 +80,33 @@ func (b *Batch) reset() {
 	b.Cursors.reset()
 	b.Transfers = b.Transfers[:0]
 	b.BudgetLines = b.BudgetLines[:0]
+}
+
+// begin makes the accounts that are to exist, once the rows are loaded. They are
+// written only if an operation changes them.
+func (b *Batch) begin() {
+	for _, id := range b.create {
+		b.Accounts.open(id, AccountRow{ID: id})
+	}
+}
+
+// end makes every account with a changed row a changed account: the store
+// compares accounts' versions only, so each change must move one.
+func (b *Batch) end() {
+	touch := func(id l402.TokenID) { b.Accounts.touch(id) }
+	b.Budgets.eachChanged(func(r *BudgetRow) { touch(r.Account) })
+	b.Holds.eachChanged(func(r *HoldRow) { touch(r.Account) })
+	b.Charges.eachChanged(func(r *ChargeRow) { touch(r.Account) })
+	b.Deposits.eachChanged(func(r *DepositRow) { touch(r.Account) })
+	b.Rates.eachChanged(func(r *RateRow) { touch(r.Account) })
+	b.Keys.eachChanged(func(r *KeyRow) { touch(r.Account) })
+	b.Adjustments.eachChanged(func(r *AdjustmentRow) { touch(r.Account) })
+}
+
+// needNew names an account that is made when it is missing.
+func (b *Batch) needNew(id l402.TokenID) {
+	b.create = append(b.create, id)
+	b.Accounts.need(id)
 }
 
 // needAccount names the rows that a hold of an account is booked on: the
@@ -76,46 +121,6 @@ func (b *Batch) needAccount(id l402.TokenID, c *holdContext) {
 	}
 }
 
-// budgetRoom is what one delegated budget can still hold. A budget without a row
-// has all of its limit; should two tokens ever state different limits for one
-// budget, the smaller counts.
-func budgetRoom(row *BudgetRow, limit l402.Msat) l402.Msat {
-	if row == nil {
-		return max(0, limit)
-	}
-	return max(0, min(row.Limit, limit)-row.Spent-row.Held)
-}
-
-// room is what one request may hold now: the least of the account and all of
-// its budgets. It is the number that /l402/balance shows.
-func (b *Batch) room(a *AccountRow, budgets []l402.Budget) l402.Msat {
-	room := a.Available
-	for i := range budgets {
-		room = min(room, budgetRoom(b.Budgets.get(budgets[i].ID), budgets[i].Limit))
-	}
-	return room
-}
-
-// budget returns the row of a budget for changes, made if missing.
-func (b *Batch) budget(a *AccountRow, l *l402.Budget) *BudgetRow {
-	if row := b.Budgets.get(l.ID); row != nil {
-		b.Budgets.touch(l.ID)
-		return row
-	}
-	a.Budgets++
-	return b.Budgets.put(l.ID, BudgetRow{ID: l.ID, Account: a.ID, Limit: l.Limit})
-}
-
-// newBudgets counts the budgets of a chain that have no row yet.
-func (b *Batch) newBudgets(budgets []l402.Budget) (n int64) {
-	for i := range budgets {
-		if b.Budgets.get(budgets[i].ID) == nil {
-			n++
-		}
-	}
-	return n
-}
-
 // moveHeld changes what the account and its budgets hold, and what the lock
 // covers; amount may be negative.
 func (b *Batch) moveHeld(a *AccountRow, c *holdContext, amount l402.Msat) {
@@ -125,9 +130,7 @@ func (b *Batch) moveHeld(a *AccountRow, c *holdContext, amount l402.Msat) {
 	a.Available -= amount
 	a.Held += amount
 	b.Accounts.touch(a.ID)
-	for i := range c.budgets {
-		b.budget(a, &c.budgets[i]).Held += amount
-	}
+	b.onBudgets(a, c.budgets, func(r *BudgetRow) { r.Held += amount })
 	b.cover(a, c.lock, amount)
 }
 
@@ -141,14 +144,14 @@ func (b *Batch) spend(a *AccountRow, c *holdContext, hold HoldID, amount l402.Ms
 	a.Charged += amount
 	b.Accounts.touch(a.ID)
 	if amount > 0 {
-		b.transfer(TransferCharge, a.ID[:], []byte(BookRevenue), amount, hold[:])
+		b.transfer(TransferCharge, a.ID, a.ID[:], []byte(BookRevenue), amount, hold[:])
 	} else {
-		b.transfer(TransferReversal, []byte(BookRevenue), a.ID[:], -amount, hold[:])
+		b.transfer(TransferReversal, a.ID, []byte(BookRevenue), a.ID[:], -amount, hold[:])
 	}
-	for i := range c.budgets {
-		b.budget(a, &c.budgets[i]).Spent += amount
-		b.BudgetLines = append(b.BudgetLines, BudgetLine{Budget: c.budgets[i].ID, Hold: hold, Amount: amount, At: b.Now})
-	}
+	b.onBudgets(a, c.budgets, func(r *BudgetRow) {
+		r.Spent += amount
+		b.BudgetLines = append(b.BudgetLines, BudgetLine{Account: a.ID, Budget: r.ID, Hold: hold, Amount: amount, At: b.Now})
+	})
 	b.cover(a, c.lock, amount)
 }
 
@@ -173,24 +176,12 @@ func (b *Batch) covers(a *AccountRow, l *RateLock) bool {
 
 // transfer appends a pair of lines. debit, credit and ref are copied: rows move
 // under their pointers between batches.
-func (b *Batch) transfer(kind TransferKind, debit, credit []byte, amount l402.Msat, ref []byte) {
+func (b *Batch) transfer(kind TransferKind, account l402.TokenID, debit, credit []byte, amount l402.Msat, ref []byte) {
 	buf := make([]byte, 0, len(debit)+len(credit)+len(ref))
 	buf = append(append(append(buf, debit...), credit...), ref...)
 	d, c := len(debit), len(debit)+len(credit)
-	b.Transfers = append(b.Transfers, TransferRow{Kind: kind, Amount: amount, At: b.Now,
+	b.Transfers = append(b.Transfers, TransferRow{Kind: kind, Account: account, Amount: amount, At: b.Now,
 		Debit: buf[:d:d], Credit: buf[d:c:c], Ref: buf[c:]})
-}
-
-// dropEmpty removes those of the budgets that have nothing spent or held, so
-// that fresh delegated tokens which never pay leave nothing behind.
-func (b *Batch) dropEmpty(a *AccountRow, budgets []l402.Budget) {
-	for i := range budgets {
-		if row := b.Budgets.get(budgets[i].ID); row != nil && row.Spent == 0 && row.Held == 0 {
-			b.Budgets.remove(budgets[i].ID)
-			a.Budgets--
-			b.Accounts.touch(a.ID)
-		}
-	}
 }
 
 // until is a moment after Now, in µs since 1970.

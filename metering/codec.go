@@ -16,11 +16,11 @@ import (
 
 const codecVersion = 1
 
-// lockedVersion begins the context of a hold at locked rates: the payment that
-// locked them, then all that codecVersion has. Other holds are written as they
-// always were, so that a gateway of the version before can sweep them; those at
-// locked rates it must leave alone.
-const lockedVersion = 2
+// Versions of the context of a hold. Each is read; the newest is written.
+const (
+	lockedVersion = 2 // codecVersion, with the payment that locked the rates in front
+	ownedVersion  = 3 // a flag and the payment if it is set; budgets with their expiry
+)
 
 // errCodec reports stored bytes that this version did not write.
 var errCodec = errors.New("damaged or newer ledger row")
@@ -99,15 +99,17 @@ type holdContext struct {
 // appendContext encodes c. Names are at most maxName bytes long and numbers
 // non-negative, which Reserve checks.
 func appendContext(b []byte, c *holdContext) []byte {
+	b = append(b, ownedVersion)
 	if c.lock == (l402.PaymentHash{}) {
-		b = append(b, codecVersion)
+		b = append(b, 0)
 	} else {
-		b = append(append(b, lockedVersion), c.lock[:]...)
+		b = append(append(b, 1), c.lock[:]...)
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.budgets)))
 	for i := range c.budgets {
 		b = append(b, c.budgets[i].ID[:]...)
 		b = binary.AppendUvarint(b, uint64(c.budgets[i].Limit))
+		b = binary.AppendUvarint(b, uint64(max(0, c.budgets[i].ValidUntil)))
 	}
 	if c.chain == (l402.ChainID{}) {
 		b = append(b, 0)
@@ -133,11 +135,14 @@ func appendBytes(b []byte, s string) []byte {
 // readContext decodes what appendContext wrote; anything else is errCodec.
 func readContext(b []byte) (*holdContext, error) {
 	d, c := decoder{b: b}, &holdContext{}
-	switch d.byte() {
+	version := d.byte()
+	switch version {
 	case codecVersion:
-	case lockedVersion:
-		d.array(c.lock[:])
-		d.bad = d.bad || c.lock == (l402.PaymentHash{})
+	case lockedVersion, ownedVersion:
+		if version == lockedVersion || d.flag() {
+			d.array(c.lock[:])
+			d.bad = d.bad || c.lock == (l402.PaymentHash{})
+		}
 	default:
 		return nil, errCodec
 	}
@@ -149,6 +154,9 @@ func readContext(b []byte) (*holdContext, error) {
 		var l l402.Budget
 		d.array(l.ID[:])
 		l.Limit = l402.Msat(d.number())
+		if version == ownedVersion {
+			l.ValidUntil = d.number()
+		}
 		c.budgets = append(c.budgets, l)
 	}
 	if d.flag() {

@@ -13,7 +13,7 @@ import (
 // process knows as presented costs no I/O. ErrForeignDeposit when the hash
 // belongs to another account.
 func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
-	if l.known.has(d) {
+	if l.knows(d) {
 		return 0, nil
 	}
 	op := &depositOp{d: d}
@@ -25,7 +25,28 @@ func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
 
 // Known reports whether this process knows the payment as credited: presented
 // here, or seen settled.
-func (l *Ledger) Known(h l402.PaymentHash) bool { return l.known.hash(h) || l.paid.hash(h) }
+func (l *Ledger) Known(h l402.PaymentHash) bool {
+	l.recall()
+	return l.known.hash(h) || l.paid.hash(h)
+}
+
+// knows reports whether presenting a payment would change nothing, as far as this
+// process remembers.
+func (l *Ledger) knows(d Deposit) bool {
+	l.recall()
+	return l.known.has(d)
+}
+
+// recall drops what this process remembers when the database may have forgotten
+// it: nothing cached may outlive the database's memory.
+func (l *Ledger) recall() {
+	now := l.store.Generation()
+	if l.generation.Swap(now) != now {
+		l.known.clear()
+		l.paid.clear()
+		l.log.Warn("the database has failed over; payments are looked up again", "generation", now)
+	}
+}
 
 // CreditSettled credits a payment that the Lightning node reported, and moves
 // the node's cursor in the same transaction. It returns what this call added.
@@ -33,8 +54,8 @@ func (l *Ledger) Known(h l402.PaymentHash) bool { return l.known.hash(h) || l.pa
 // ErrAmount), so that one of them does not stop the stream. It waits for the
 // store as long as ctx allows.
 func (l *Ledger) CreditSettled(ctx context.Context, s Settled) (l402.Msat, error) {
-	if s.Account == (l402.TokenID{}) || s.Node == "" || !storable(s.Node, maxName) {
-		return 0, fmt.Errorf("credit: %w: no account or node", ErrArgument)
+	if s.Account == (l402.TokenID{}) || !storable(s.Node, maxName) {
+		return 0, fmt.Errorf("credit: %w: no account, or a node name that is no text", ErrArgument)
 	}
 	op := &settledOp{s: s}
 	if err := l.do(ctx, "credit", op, true); err != nil {
@@ -43,13 +64,22 @@ func (l *Ledger) CreditSettled(ctx context.Context, s Settled) (l402.Msat, error
 	return op.credited, nil
 }
 
-// AdvanceCursor moves a node's cursor to a settle index that needs no credit; a
-// lower one than stands changes nothing.
-func (l *Ledger) AdvanceCursor(ctx context.Context, node string, index uint64) error {
-	if node == "" || !storable(node, maxName) {
+// AdvanceCursor moves a node's cursor to a settled invoice that needs no credit; a
+// lower index than stands changes nothing, unless the node's history began anew:
+// then c replaces what stands, and everything settled up to it has been credited.
+func (l *Ledger) AdvanceCursor(ctx context.Context, c CursorRow, anew bool) error {
+	if c.Node == "" || !storable(c.Node, maxName) {
 		return fmt.Errorf("advance cursor: %w: no node", ErrArgument)
 	}
-	return l.do(ctx, "advance cursor", &settledOp{s: Settled{Node: node, Index: index}}, true)
+	return l.do(ctx, "advance cursor", &settledOp{s: Settled{Node: c.Node, Index: c.Index, Cursor: c.Hash}, anew: anew}, true)
+}
+
+// Doubt takes a payment back that was presented and that the Lightning node does
+// not know, although it should: see Reader.Unconfirmed. What is available of it
+// leaves the account; what was spent is noted on the deposit. Should the payment
+// settle after all, it is credited again. A payment that settled stays as it is.
+func (l *Ledger) Doubt(ctx context.Context, d DepositRow) error {
+	return l.do(ctx, "doubt a deposit", &doubtOp{hash: d.Hash, who: d.Account}, true)
 }
 
 // Adjust adds delta (negative: takes it from what is available) to an account,
@@ -113,6 +143,13 @@ func (k *knownDeposits) hash(h l402.PaymentHash) bool {
 func (k *knownDeposits) has(d Deposit) bool {
 	known, ok := k.get(d.Hash)
 	return ok && known.Account == d.Account && d.Amount <= known.Amount
+}
+
+func (k *knownDeposits) clear() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.young)
+	clear(k.old)
 }
 
 func (k *knownDeposits) add(d Deposit) {

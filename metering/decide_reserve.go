@@ -37,6 +37,7 @@ type reserveOp struct {
 	made      terms     // result: what the hold was made with, perhaps by an earlier attempt
 	available l402.Msat // result: left for others after this hold
 	credited  l402.Msat // result: what the deposit added
+	excess    l402.Msat // result: what the deposit claims beyond what arrived
 	deposited bool      // result: the deposit stands
 	first     HoldID    // result of a refusal as charged: whose entry to show
 }
@@ -46,8 +47,7 @@ func (o *reserveOp) account() l402.TokenID { return o.r.Account }
 func (o *reserveOp) need(b *Batch, again bool) {
 	o.again = again
 	if o.r.Deposit != nil {
-		b.Durable = true
-		b.Create = append(b.Create, o.r.Account)
+		b.needNew(o.r.Account)
 		b.Deposits.need(o.r.Deposit.Hash)
 	}
 	b.needAccount(o.r.Account, o.own.ctx)
@@ -62,6 +62,7 @@ func (o *reserveOp) need(b *Batch, again bool) {
 		b.Rates.need(o.r.RateLimits[i].ID)
 	}
 	if o.r.Idempotency != nil {
+		b.Likely = true
 		b.Keys.need(o.key())
 	}
 }
@@ -72,13 +73,13 @@ func (o *reserveOp) key() KeyID { return KeyID{o.r.Account, o.r.Idempotency.Key}
 // number of budgets, rates. A request that is refused for any reason counts
 // against no rate.
 func (o *reserveOp) apply(b *Batch) error {
-	o.deposited, o.first = false, HoldID{}
+	o.deposited, o.excess, o.first = false, 0, HoldID{}
 	if d := o.r.Deposit; d != nil {
-		more, err := b.credit(*d, nil)
+		result, err := b.credit(*d, nil)
 		if err != nil {
 			return err
 		}
-		o.credited, o.deposited = added(more, o.credited, o.again), true
+		o.credited, o.excess, o.deposited = added(result.change, o.credited, o.again), result.excess, true
 	}
 	a := b.Accounts.get(o.r.Account)
 	if a == nil {
@@ -108,10 +109,10 @@ func (o *reserveOp) apply(b *Batch) error {
 	if room := b.room(a, o.r.Budgets); room < o.made.amount {
 		return &InsufficientError{Available: room, Required: o.made.amount, Credited: o.credited}
 	}
-	if a.Budgets+b.newBudgets(o.r.Budgets) > b.rules.maxBudgets {
+	if o.made.amount > 0 && b.tooMany(a, o.r.Budgets) {
 		return ErrTooManyBudgets
 	}
-	if err := b.countRates(o.r.RateLimits); err != nil {
+	if err := b.countRates(a.ID, o.r.RateLimits); err != nil {
 		return err
 	}
 	b.take(a, o.r.ID, &o.made, noUsage, SourceNone)
@@ -130,18 +131,29 @@ func (o *reserveOp) found(b *Batch, a *AccountRow, h *HoldRow) error {
 		return fmt.Errorf("%w: hold made before: %w", ErrArgument, err)
 	}
 	o.made = terms{amount: h.Amount, ctx: c, context: h.Context}
-	h.Expires = b.until(b.rules.lease)
-	b.Holds.touch(h.ID)
+	b.adopt(h)
 	o.available = b.room(a, o.r.Budgets)
 	return nil
+}
+
+// adopt puts a hold under the name of this process: it made the hold under another,
+// before it was taken for dead, or repeats the reservation of a process that died.
+func (b *Batch) adopt(h *HoldRow) {
+	if h.Owner != b.rules.owner {
+		h.Owner = b.rules.owner
+		b.Holds.touch(h.ID)
+	}
 }
 
 // take makes a hold.
 func (b *Batch) take(a *AccountRow, id HoldID, t *terms, usage []byte, source Source) {
 	b.moveHeld(a, t.ctx, t.amount)
-	b.Holds.put(id, HoldRow{ID: id, Account: a.ID, Amount: t.amount, Expires: b.until(b.rules.lease),
+	b.Holds.put(id, HoldRow{ID: id, Account: a.ID, Amount: t.amount, Owner: b.rules.owner,
 		Context: t.context, Usage: usage, Source: source})
 	if i := t.ctx.idempotency; i != nil {
+		// The client may repeat the request at once, so the key must be on the disk
+		// before the request goes on: else one key could be charged twice.
+		b.Durable = true
 		key := KeyID{a.ID, i.Key}
 		b.Keys.put(key, KeyRow{KeyID: key, Body: i.Body, Hold: id, Expires: b.until(IdempotencyTTL)})
 	}
@@ -208,6 +220,7 @@ func (o *extendOp) apply(b *Batch) error {
 	room := b.room(a, c.budgets)
 	switch {
 	case lacks == 0 && h != nil: // repeated, or a smaller total than stands
+		b.adopt(h)
 	case a.Status != StatusActive:
 		return fmt.Errorf("%w: %s", ErrFrozen, a.Status)
 	case room < lacks:
@@ -216,6 +229,7 @@ func (o *extendOp) apply(b *Batch) error {
 		b.moveHeld(a, c, lacks)
 		h.Amount = total
 		b.Holds.touch(h.ID)
+		b.adopt(h)
 	default:
 		b.take(a, o.id, &o.want, o.usage, o.source)
 		o.remade = true
@@ -224,45 +238,9 @@ func (o *extendOp) apply(b *Batch) error {
 	return nil
 }
 
-// renewOp extends the leases of holds of this process and records what they
-// consumed so far.
-type renewOp struct {
-	items   []renewal
-	missing []HoldID // result: not open in the store
-}
-
-type renewal struct {
-	id     HoldID
-	usage  []byte
-	source Source
-}
-
-func (o *renewOp) account() l402.TokenID { return l402.TokenID{} }
-
-func (o *renewOp) need(b *Batch, _ bool) {
-	for i := range o.items {
-		b.Holds.need(o.items[i].id)
-	}
-}
-
-func (o *renewOp) apply(b *Batch) error {
-	o.missing = o.missing[:0]
-	for i := range o.items {
-		item := &o.items[i]
-		h := b.Holds.get(item.id)
-		if h == nil {
-			o.missing = append(o.missing, item.id)
-			continue
-		}
-		h.Expires, h.Usage, h.Source = b.until(b.rules.lease), item.usage, item.source
-		b.Holds.touch(item.id)
-	}
-	return nil
-}
-
 // countRates checks all limits and, only when all have room, counts one
 // request on each.
-func (b *Batch) countRates(limits []l402.RateLimit) error {
+func (b *Batch) countRates(account l402.TokenID, limits []l402.RateLimit) error {
 	var wait time.Duration
 	for i := range limits {
 		row := currentWindow(b.Rates.get(limits[i].ID), b.Now)
@@ -273,7 +251,7 @@ func (b *Batch) countRates(limits []l402.RateLimit) error {
 	}
 	for i := range limits {
 		row := currentWindow(b.Rates.get(limits[i].ID), b.Now)
-		row.ID = limits[i].ID
+		row.ID, row.Account = limits[i].ID, account
 		row.Count++
 		b.Rates.put(row.ID, row)
 	}

@@ -19,7 +19,8 @@ type settleOp struct {
 	cost  l402.Msat
 	s     Settlement
 	sweep bool
-	again bool // an earlier attempt may have been committed: what it found out counts
+	owner OwnerID // of a sweep: who was taken for dead
+	again bool    // an earlier attempt may have been committed: what it found out counts
 	// maybe is a lock under which the hold may have been made: whoever releases it
 	// never heard. The rows tell, and ctx is this operation's own.
 	maybe l402.PaymentHash
@@ -34,7 +35,7 @@ func (o *settleOp) account() l402.TokenID { return o.who }
 
 func (o *settleOp) need(b *Batch, again bool) {
 	o.again = again
-	b.Durable = true
+	b.Likely = true
 	b.needAccount(o.who, o.ctx)
 	if o.maybe != (l402.PaymentHash{}) {
 		b.Deposits.need(o.maybe)
@@ -58,6 +59,7 @@ func (o *settleOp) apply(b *Batch) error {
 	if o.maybe != (l402.PaymentHash{}) {
 		o.ctx.lock = lockOf(h, c)
 	}
+	b.Durable = true // also when it finds its work done: the acknowledgement depends on that commit
 	switch {
 	case c != nil:
 		o.replace(b, a, c)
@@ -66,17 +68,17 @@ func (o *settleOp) apply(b *Batch) error {
 			return fmt.Errorf("settle %s: %w: hold of another account", o.id, ErrArgument)
 		}
 		if o.sweep {
-			if h.Expires > b.Now {
-				return nil // renewed meanwhile: it lives
+			if h.Owner != o.owner {
+				return nil // taken over by a living owner meanwhile
 			}
 			o.readProgress(h)
 		}
 		held := h.Amount
 		b.moveHeld(a, o.ctx, -held)
 		b.Holds.remove(o.id)
-		o.charge(b, a, held, min(o.cost, held))
+		o.charge(b, a, held, min(o.cost, held, o.keyRoom(b)))
 	case !o.sweep: // lost with the store's last moments
-		o.charge(b, a, o.held, min(o.cost, o.held, b.room(a, o.ctx.budgets)))
+		o.charge(b, a, o.held, min(o.cost, o.held, b.room(a, o.ctx.budgets), o.keyRoom(b)))
 	}
 	o.entry.Available = b.room(a, o.ctx.budgets)
 	return nil
@@ -118,15 +120,36 @@ func (o *settleOp) readProgress(h *HoldRow) {
 func (o *settleOp) charge(b *Batch, a *AccountRow, held, charged l402.Msat) {
 	row := o.row(b, held, charged)
 	b.spend(a, o.ctx, o.id, charged)
-	b.dropEmpty(a, o.ctx.budgets)
 	o.endKey(b, charged)
 	o.entry, o.moved, o.unbilled = entryOf(&row, o.s.Usage, o.ctx.rates), charged, row.Unbilled
 	if o.cost == 0 && !o.sweep {
+		b.dropEmpty(a, o.ctx.budgets)
 		return
 	}
 	row.Prev, a.Last = a.Last, o.id
 	b.Accounts.touch(a.ID)
+	if n := len(o.ctx.budgets); n > 0 {
+		b.onBudgets(a, o.ctx.budgets, func(r *BudgetRow) {
+			if r.ID == o.ctx.budgets[n-1].ID {
+				row.ChainPrev, r.Last = r.Last, o.id
+			}
+		})
+	}
 	b.Charges.put(o.id, row)
+}
+
+// keyRoom is the most that may be charged as far as the idempotency key is
+// concerned: nothing when another request with the same key has been charged. That
+// happens when the database lost the first hold and the client repeated its request.
+func (o *settleOp) keyRoom(b *Batch) l402.Msat {
+	if o.ctx.idempotency == nil {
+		return l402.MaxMsat
+	}
+	k := b.Keys.get(KeyID{o.who, o.ctx.idempotency.Key})
+	if k != nil && k.Charged && k.Hold != o.id && k.Expires > b.Now {
+		return 0
+	}
+	return l402.MaxMsat
 }
 
 // replace answers from the charge on record; a provisional one is first
@@ -139,12 +162,12 @@ func (o *settleOp) replace(b *Batch, a *AccountRow, c *ChargeRow) {
 	}
 	old := c.Charged
 	b.spend(a, o.ctx, o.id, -old)
-	charged := min(o.cost, c.Amount, b.room(a, o.ctx.budgets))
+	charged := min(o.cost, c.Amount, b.room(a, o.ctx.budgets), o.keyRoom(b))
 	b.spend(a, o.ctx, o.id, charged)
 	b.dropEmpty(a, o.ctx.budgets)
 	o.endKey(b, charged)
 	row := o.row(b, c.Amount, charged)
-	row.Prev = c.Prev
+	row.Prev, row.ChainPrev = c.Prev, c.ChainPrev
 	b.Charges.put(o.id, row)
 	o.entry, o.moved, o.unbilled = entryOf(&row, o.s.Usage, o.ctx.rates), charged-old, row.Unbilled
 }
@@ -166,7 +189,7 @@ func (o *settleOp) endKey(b *Batch, charged l402.Msat) {
 	id := KeyID{o.who, o.ctx.idempotency.Key}
 	k := b.Keys.get(id)
 	switch {
-	case k != nil && k.Hold != o.id && k.Expires > b.Now: // a later request has taken over the key
+	case k != nil && k.Hold != o.id && k.Expires > b.Now && (k.Charged || charged == 0): // another request has the key
 	case charged > 0:
 		b.Keys.put(id, KeyRow{KeyID: id, Body: o.ctx.idempotency.Body, Hold: o.id, Charged: true,
 			Expires: b.until(IdempotencyTTL)})

@@ -12,11 +12,12 @@ import (
 // decide runs one operation over rows in memory.
 func decide(b *Batch, op operation) error {
 	op.need(b, false)
+	b.begin()
 	return op.apply(b)
 }
 
 func newBatch(now time.Duration) *Batch {
-	return &Batch{Now: now.Microseconds(), rules: rules{lease: time.Minute, lateSettle: time.Hour, maxBudgets: 2}}
+	return &Batch{Now: now.Microseconds(), rules: rules{lateSettle: time.Hour, maxBudgets: 2, maxChildren: 2}}
 }
 
 // TestFinalIsFinal: only a provisional charge is ever replaced.

@@ -164,10 +164,10 @@ func (l *Ledger) releaseUnowned(o *reserveOp) {
 	}
 }
 
-// renewal is what the next renewal carries, or false when the hold has ended.
-func (h *Hold) renewal() (renewal, bool) {
+// progress is what the next renewal carries, or false when the hold has ended.
+func (h *Hold) progress() (Progress, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	usage := nonNegative(h.usage)
-	return renewal{id: h.id, usage: appendUsage(nil, usage), source: h.source}, h.ending == nil
+	return Progress{ID: h.id, Usage: appendUsage(nil, usage), Source: h.source}, h.ending == nil
 }

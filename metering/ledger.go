@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -18,19 +19,24 @@ import (
 type Config struct {
 	Store Store // required; the caller closes it after the ledger
 
-	Lease      time.Duration // 15 s: a hold not renewed for so long is swept
-	RenewEvery time.Duration // a third of Lease: how often open holds are renewed
-	SweepEvery time.Duration // a fifth of Lease: how often others' holds are looked at
+	Lease      time.Duration // 15 s: the holds of a ledger that shows no life for so long are swept
+	RenewEvery time.Duration // a third of Lease: how often this ledger shows that it lives
+	SweepEvery time.Duration // a fifth of Lease: how often it looks whether others do
 	LateSettle time.Duration // 1 h: how long an owner may replace what a sweep charged
 
 	MaxBatch   int           // 128 operations in one transaction
 	QueueLimit int           // 8192 waiting operations; more reservations are refused with ErrBusy
 	Patience   time.Duration // 3 s: how long reservations and presentations wait for a store that does not answer
 
-	MaxBudgetsPerAccount int           // 10,000 delegated budgets with something spent or held
+	MaxBudgetsPerAccount int           // 10,000 live budgets delegated by one account itself
+	MaxBudgetsPerBudget  int           // 1,000 live budgets delegated on from one budget
 	ConfirmWithin        time.Duration // 10 min: a presented deposit not seen settled by then is alarmed
 	AuditEvery           time.Duration // 10 min: how often the running ledger checks its invariants; at most 1 % of the time
 	KnownDeposits        int           // 65,536 payment hashes remembered as credited
+
+	// Now is the clock by which others' lives are judged; nil: time.Now. Its monotonic
+	// reading counts, so that a step of the wall clock judges nobody.
+	Now func() time.Time
 
 	Log *slog.Logger // nil: none
 }
@@ -48,9 +54,13 @@ func (c Config) withDefaults() Config {
 	c.QueueLimit = orDefault(c.QueueLimit, 8192)
 	c.Patience = orDefault(c.Patience, 3*time.Second)
 	c.MaxBudgetsPerAccount = orDefault(c.MaxBudgetsPerAccount, 10_000)
+	c.MaxBudgetsPerBudget = orDefault(c.MaxBudgetsPerBudget, 1_000)
 	c.ConfirmWithin = orDefault(c.ConfirmWithin, confirmWithin)
 	c.AuditEvery = orDefault(c.AuditEvery, 10*time.Minute)
 	c.KnownDeposits = orDefault(c.KnownDeposits, 65_536)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -74,10 +84,16 @@ type Ledger struct {
 	writer *writer
 	known  *knownDeposits // presented
 	paid   *knownDeposits // seen settled
-	stats  counters
+	watch  *observer
+	// generation is the store's, at which known and paid were learnt.
+	generation atomic.Uint64
+	stats      counters
 
-	mu   sync.Mutex
-	open map[HoldID]*Hold // holds of this process that have not ended
+	mu     sync.Mutex
+	open   map[HoldID]*Hold // holds of this process that have not ended
+	owner  OwnerID          // of new holds
+	beaten int64            // the owner's counter
+	strays map[HoldID]bool  // of this process in the store, and in no request: at the last look
 
 	stop   context.CancelFunc // ends the background loops
 	kill   context.CancelFunc // ends the writer
@@ -102,10 +118,14 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l := &Ledger{Reader: reader, cfg: cfg, store: cfg.Store, log: cfg.Log, queue: newQueue(cfg.QueueLimit),
-		known: newKnownDeposits(cfg.KnownDeposits), paid: newKnownDeposits(cfg.KnownDeposits), open: make(map[HoldID]*Hold), writes: make(chan struct{})}
+		known: newKnownDeposits(cfg.KnownDeposits), paid: newKnownDeposits(cfg.KnownDeposits),
+		watch: newObserver(cfg.Lease), open: make(map[HoldID]*Hold), owner: newOwnerID(), writes: make(chan struct{})}
 	l.writer = &writer{ledger: l, parked: make(map[l402.TokenID]*parking)}
-	l.writer.batch.rules = rules{lease: cfg.Lease, lateSettle: cfg.LateSettle, maxBudgets: int64(cfg.MaxBudgetsPerAccount)}
-	l.writer.reachedAt.Store(time.Now().UnixNano())
+	l.generation.Store(cfg.Store.Generation())
+	// No hold without an owner on record.
+	if err := l.Renew(ctx); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
 
 	var writing, looping context.Context
 	writing, l.kill = context.WithCancel(context.WithoutCancel(ctx))
@@ -115,7 +135,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		l.writer.run(writing)
 	}()
 	l.loops.Go(func() { l.writer.watchLoop(looping) })
-	l.loops.Go(func() { l.renewLoop(looping) })
+	l.loops.Go(func() { l.beatLoop(looping) })
 	l.loops.Go(func() { l.sweepLoop(looping) })
 	l.loops.Go(func() { l.tidyLoop(looping) })
 	l.loops.Go(func() { l.auditLoop(looping) })
@@ -138,7 +158,18 @@ func (l *Ledger) Close(ctx context.Context) error {
 	l.kill()
 	<-l.writes
 	l.loops.Wait()
+	if err == nil {
+		err = l.retire(ctx)
+	}
 	return err
+}
+
+// rules is what decisions depend on now.
+func (l *Ledger) rules() rules {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return rules{owner: l.owner, lateSettle: l.cfg.LateSettle,
+		maxBudgets: int64(l.cfg.MaxBudgetsPerAccount), maxChildren: int64(l.cfg.MaxBudgetsPerBudget)}
 }
 
 // Ready fails when the store does not answer.
@@ -184,14 +215,8 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("reserve: %w", err)
 	}
-	if r.Deposit != nil && l.known.has(*r.Deposit) {
-		r.Deposit = nil
-	}
-	op := &reserveOp{r: &r, own: termsOf(contextOf(&r), r.Amount)}
-	if r.Lock != nil {
-		op.locked = termsOf(lockedContextOf(&r), r.Lock.Amount)
-	}
-	if err := l.do(ctx, "reserve", op, false); err != nil {
+	op, err := l.reserve(ctx, r)
+	if err != nil {
 		var dup *DuplicateError
 		if errors.As(err, &dup) && dup.State == DuplicateCharged {
 			return nil, l.firstCharge(ctx, dup, op.first)
@@ -203,6 +228,32 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 	l.open[r.ID] = h
 	l.mu.Unlock()
 	return h, nil
+}
+
+// reserve leaves a deposit out that this process knows as credited. Should the
+// money be missing all the same, because the database has forgotten the payment,
+// macaroon and preimage still prove it: the deposit is presented then.
+func (l *Ledger) reserve(ctx context.Context, r Reservation) (*reserveOp, error) {
+	known := r.Deposit != nil && l.knows(*r.Deposit)
+	op := newReserveOp(r, !known)
+	err := l.do(ctx, "reserve", op, false)
+	var short *InsufficientError
+	if known && errors.As(err, &short) {
+		op = newReserveOp(r, true)
+		err = l.do(ctx, "reserve", op, false)
+	}
+	return op, err
+}
+
+func newReserveOp(r Reservation, present bool) *reserveOp {
+	if !present {
+		r.Deposit = nil
+	}
+	op := &reserveOp{r: &r, own: termsOf(contextOf(&r), r.Amount)}
+	if r.Lock != nil {
+		op.locked = termsOf(lockedContextOf(&r), r.Lock.Amount)
+	}
+	return op
 }
 
 // firstCharge completes a duplicate's error with the charge it repeats.

@@ -19,9 +19,10 @@ type task struct {
 	done    chan struct{}
 	err     error // valid once done is closed
 	// Owned by the writer:
-	outcome   error // what the last attempt decided
-	uncertain bool  // an attempt ended without an answer
-	parked    bool  // someone else had its rows locked
+	outcome   error         // what the last attempt decided
+	uncertain bool          // an attempt ended without an answer
+	parked    bool          // someone else had its rows locked
+	pause     time.Duration // before the next attempt, while its account is locked
 }
 
 const (

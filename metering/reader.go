@@ -33,10 +33,10 @@ func (r *Reader) ID() l402.LedgerID { return r.id }
 // before.
 func (r *Reader) Born(context.Context) (time.Time, error) { return r.born, nil }
 
-// Cursor is the settle index that was reached for a Lightning node.
-func (r *Reader) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
-	index, known, err = r.store.Cursor(ctx, node)
-	return index, known, unavailable("read cursor", err)
+// Cursor is how far the settled invoices of a Lightning node were taken in.
+func (r *Reader) Cursor(ctx context.Context, node string) (c CursorRow, known bool, err error) {
+	c, known, err = r.store.Cursor(ctx, node)
+	return c, known, unavailable("read cursor", err)
 }
 
 // Balance shows an account as admission sees it: Available is the least of the
@@ -84,13 +84,10 @@ type EntryQuery struct {
 const (
 	defaultEntries = 100
 	maxEntries     = 1000
-	// scanEntries is how many charges of the account one page looks at: a chain
-	// with few of them gets short pages, not slow ones.
-	scanEntries = 2000
 )
 
 // Entries returns charges, newest first, and where the next page begins ("": there
-// is none). A page may be short, even empty, with more to come.
+// is none). The cost is in proportion to the rows returned.
 func (r *Reader) Entries(ctx context.Context, q EntryQuery) (page []Entry, next string, err error) {
 	if q.Limit <= 0 {
 		q.Limit = defaultEntries
@@ -101,33 +98,23 @@ func (r *Reader) Entries(ctx context.Context, q EntryQuery) (page []Entry, next 
 		return nil, "", err
 	}
 	page = []Entry{}
-	since := q.Since.UnixMicro()
-	for scanned := 0; at != (HoldID{}) && scanned < scanEntries; {
-		rows, err := r.store.Charges(ctx, q.Account, at, min(2*q.Limit, scanEntries))
-		if err != nil {
-			return nil, "", unavailable("read entries", err)
-		}
-		if len(rows) == 0 {
-			return page, "", nil
-		}
-		for i := range rows {
-			if !q.Since.IsZero() && rows[i].At < since {
-				return page, "", nil
-			}
-			if len(page) == q.Limit {
-				return page, rows[i].Hold.String(), nil
-			}
-			if q.Chain == (l402.ChainID{}) || rows[i].Chain == q.Chain {
-				page = append(page, rows[i].Entry())
-			}
-			at = rows[i].Prev
-		}
-		scanned += len(rows)
-	}
 	if at == (HoldID{}) {
 		return page, "", nil
 	}
-	return page, at.String(), nil
+	rows, err := r.store.Charges(ctx, q.Account, q.Chain, at, q.Limit+1)
+	if err != nil {
+		return nil, "", unavailable("read entries", err)
+	}
+	for i := range rows {
+		switch {
+		case !q.Since.IsZero() && rows[i].At < q.Since.UnixMicro():
+			return page, "", nil
+		case len(page) == q.Limit:
+			return page, rows[i].Hold.String(), nil
+		}
+		page = append(page, rows[i].Entry())
+	}
+	return page, "", nil
 }
 
 // firstEntry is where a page begins.
@@ -139,8 +126,15 @@ func (r *Reader) firstEntry(ctx context.Context, q EntryQuery) (HoldID, error) {
 		}
 		return id, nil
 	}
-	a, _, _, err := r.store.Balance(ctx, q.Account, nil)
-	return a.Last, unavailable("read entries", err)
+	if q.Chain == (l402.ChainID{}) {
+		a, _, _, err := r.store.Balance(ctx, q.Account, nil)
+		return a.Last, unavailable("read entries", err)
+	}
+	_, rows, _, err := r.store.Balance(ctx, q.Account, []l402.Budget{{ID: q.Chain}})
+	if b := findBudget(rows, q.Chain); b != nil && b.Account == q.Account {
+		return b.Last, unavailable("read entries", err)
+	}
+	return HoldID{}, unavailable("read entries", err)
 }
 
 // LookupDeposit finds a payment by its hash.
@@ -165,6 +159,11 @@ func (r *Reader) Unclaimed(ctx context.Context, limit int) ([]DepositRow, error)
 // credit.
 func (r *Reader) Unconfirmed(ctx context.Context, age time.Duration, limit int) ([]DepositRow, error) {
 	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Limit: limit})
+}
+
+// Undoubted lists those of Unconfirmed that Doubt has not taken back.
+func (r *Reader) Undoubted(ctx context.Context, age time.Duration, limit int) ([]DepositRow, error) {
+	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Undoubted: true, Limit: limit})
 }
 
 func (r *Reader) deposits(ctx context.Context, f DepositFilter) (list []DepositRow, err error) {

@@ -16,10 +16,15 @@ type Stats struct {
 	Operations  int64             `json:"operations"` // in them
 	Sizes       [batchSizes]int64 `json:"sizes"`      // batches of up to 1, 2, 4, … 1024 and more operations
 	Retries     int64             `json:"retries"`    // attempts that got no answer from the store
-	Conflicts   int64             `json:"conflicts"`  // operations put aside because a row was locked
+	Conflicts   int64             `json:"conflicts"`  // operations put aside because their account was changed or locked by somebody else
 	Rejected    int64             `json:"rejected"`   // operations refused by the store's guards: a defect
 	Lost        int64             `json:"lost"`       // holds that the store lost in a crash and that were made anew
 	Sweeps      int64             `json:"sweeps"`     // holds of others that were charged because their lease ran out
+	Unreadable  int64             `json:"unreadable"` // abandoned holds that this version cannot read, at the last look; anything but 0 needs a newer version, or is damage
+	Fenced      int64             `json:"fenced"`     // times that this ledger was taken for dead
+	Closed      int64             `json:"closed"`     // delegated budgets that ended because their tokens have expired
+	Excess      int64             `json:"excess"`     // payments presented as more than arrived: a leaked key mints such credit
+	Doubted     int64             `json:"doubted"`    // payments taken back because the Lightning node does not know them
 	Clamped     int64             `json:"clamped"`    // settlements whose usage was impossible
 	Charged     l402.Msat         `json:"charged_msat"`
 	Unbilled    l402.Msat         `json:"unbilled_msat"` // consumed beyond what could be charged
@@ -38,6 +43,7 @@ type counters struct {
 	batches, operations, retries, conflicts, rejected, lost atomic.Int64
 	sweeps, clamped, charged, unbilled, credited            atomic.Int64
 	foreign, unconfirmed, audits, mismatched                atomic.Int64
+	unreadable, fenced, closed, excess, doubted             atomic.Int64
 	sizes                                                   [batchSizes]atomic.Int64
 }
 
@@ -55,7 +61,9 @@ func (l *Ledger) Stats() Stats {
 	c := &l.stats
 	s := Stats{Queue: l.queue.len(), Open: open, Batches: c.batches.Load(), Operations: c.operations.Load(),
 		Retries: c.retries.Load(), Conflicts: c.conflicts.Load(), Rejected: c.rejected.Load(), Lost: c.lost.Load(),
-		Sweeps: c.sweeps.Load(), Clamped: c.clamped.Load(), Charged: l402.Msat(c.charged.Load()),
+		Sweeps:     c.sweeps.Load(),
+		Unreadable: c.unreadable.Load(), Fenced: c.fenced.Load(), Closed: c.closed.Load(), Excess: c.excess.Load(),
+		Doubted: c.doubted.Load(), Clamped: c.clamped.Load(), Charged: l402.Msat(c.charged.Load()),
 		Unbilled: l402.Msat(c.unbilled.Load()), Credited: l402.Msat(c.credited.Load()), Foreign: c.foreign.Load(),
 		Unconfirmed: c.unconfirmed.Load(), Audits: c.audits.Load(), Mismatched: c.mismatched.Load(), Failing: l.writer.failing()}
 	for i := range s.Sizes {
@@ -74,16 +82,22 @@ func (l *Ledger) committed(t *task) {
 	switch op := t.operation.(type) {
 	case *reserveOp:
 		if op.deposited {
-			l.stats.credited.Add(int64(op.credited))
-			l.known.add(*op.r.Deposit)
+			l.presented(*op.r.Deposit, op.credited, op.excess)
 		}
 	case *depositOp:
 		if t.outcome == nil {
-			l.stats.credited.Add(int64(op.credited))
-			l.known.add(op.d)
+			l.presented(op.d, op.credited, op.excess)
+		}
+	case *doubtOp:
+		if op.taken > 0 || op.owed > 0 {
+			l.stats.doubted.Add(1)
+			l.stats.credited.Add(-int64(op.taken))
+			l.log.Error("a payment was presented that the Lightning node does not know; it was taken back: is a master key known to others?",
+				"account", op.who.String(), "payment_hash", op.hash.String(), "taken_msat", int64(op.taken), "spent_msat", int64(op.owed))
 		}
 	case *settledOp:
 		l.stats.credited.Add(int64(op.credited))
+		l.overclaimed(op.s.Deposit, op.excess)
 		if t.outcome == nil && op.s.Account != (l402.TokenID{}) {
 			l.paid.add(op.s.Deposit)
 		}
@@ -107,4 +121,21 @@ func (l *Ledger) settled(op *settleOp) {
 	if op.s.ClampedUsage {
 		l.stats.clamped.Add(1)
 	}
+}
+
+// presented takes note of a payment that a buyer proved.
+func (l *Ledger) presented(d Deposit, credited, excess l402.Msat) {
+	l.stats.credited.Add(int64(credited))
+	l.overclaimed(d, excess)
+	l.known.add(d)
+}
+
+// overclaimed alarms when a payment was presented as more than arrived.
+func (l *Ledger) overclaimed(d Deposit, excess l402.Msat) {
+	if excess == 0 {
+		return
+	}
+	l.stats.excess.Add(1)
+	l.log.Error("a payment was presented as more than has arrived: is a master key known to others?",
+		"account", d.Account.String(), "payment_hash", d.Hash.String(), "excess_msat", int64(excess))
 }

@@ -12,26 +12,35 @@ import (
 type Store interface {
 	StoreReader
 	PriceStore
+	OwnerStore
 
-	// Apply runs one batch in one transaction: it makes the accounts in
-	// b.Create that are missing, locks and loads every row that b names (accounts
-	// first, by id), sets b.Now to its own clock after the locks are held, calls
-	// decide, writes what changed and commits. With b.Durable a nil error means
-	// that the commit survives a power failure; without it, the last moments may
-	// be lost with the machine, in order, but not with this process.
+	// Apply runs one batch. It loads every row that b names without locking any,
+	// sets b.Now to its own clock, and calls decide. Then it writes what changed in
+	// one transaction, account by account: an account that somebody else has changed
+	// since it was loaded, or has locked, is left out with everything that belongs
+	// to it, and reported with b.Miss. So nobody waits for a lock, and no lock is held
+	// while the program decides.
+	//
+	// With b.Durable, which decide may set, a nil error means that the commit survives
+	// a power failure. Without it, the last moments may be lost with the machine, in
+	// order, but not with this process.
 	//
 	// ErrConflict and ErrRejected say that nothing was written. After any other
 	// error the batch may have been committed or not; running it again must be
 	// safe, and is.
 	Apply(ctx context.Context, b *Batch, decide func()) error
 
+	// Generation grows when the database behind the store may have forgotten what
+	// this process knows of it: after a failover to another server. It never falls.
+	Generation() uint64
+
 	// Fingerprints runs update over all key fingerprints on record, in one durable
 	// transaction that excludes others of its kind, and adds what it returns.
 	Fingerprints(ctx context.Context, update func(known [][32]byte) (add [][32]byte, err error)) error
 
 	// Clean deletes up to limit each of idempotency keys that ran out, rate windows
-	// of the past and loads that nobody asks for any more, and returns how many rows
-	// went.
+	// of the past, loads that nobody asks for any more, and owners that were fenced
+	// long ago and hold nothing. It returns how many rows went.
 	Clean(ctx context.Context, limit int) (int, error)
 }
 
@@ -49,19 +58,19 @@ type StoreReader interface {
 	Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget) (a AccountRow, rows []BudgetRow, found bool, err error)
 	// Charge finds the charge of a hold.
 	Charge(ctx context.Context, hold HoldID) (c ChargeRow, found bool, err error)
-	// Charges walks the account's charges from one back into the past: at most
-	// limit rows, newest first. It ends where a row is missing or another's.
-	Charges(ctx context.Context, account l402.TokenID, from HoldID, limit int) ([]ChargeRow, error)
-	// Expired lists up to limit holds whose lease has run out by the store's clock,
-	// leaving out rows that someone has locked.
-	Expired(ctx context.Context, limit int) ([]HoldRow, error)
-	// Cursor reads the settle index reached for a Lightning node.
-	Cursor(ctx context.Context, node string) (index uint64, known bool, err error)
+	// Charges walks charges from one back into the past, newest first, at most limit
+	// of them: those of the account, or with a chain those made through that innermost
+	// budget. It ends where a row is missing or belongs to another account.
+	Charges(ctx context.Context, account l402.TokenID, chain l402.ChainID, from HoldID, limit int) ([]ChargeRow, error)
+	// ExpiredBudgets lists up to limit budgets whose tokens have all expired before a moment
+	// (unix seconds) and that hold nothing.
+	ExpiredBudgets(ctx context.Context, before int64, limit int) ([]BudgetRow, error)
+	// Cursor reads how far the settled invoices of a Lightning node were taken in.
+	Cursor(ctx context.Context, node string) (c CursorRow, known bool, err error)
 	// Deposit finds a deposit by its payment hash.
 	Deposit(ctx context.Context, h l402.PaymentHash) (d DepositRow, found bool, err error)
-	// Deposits streams deposits in no particular order: all of them, those settled
-	// but never presented, or those presented before a moment and never seen
-	// settled. It ends after limit rows (0: no limit) or with fn's error.
+	// Deposits streams deposits in no particular order: all of them, or those that
+	// the filter selects. It ends after the filter's limit or with fn's error.
 	Deposits(ctx context.Context, which DepositFilter, fn func(DepositRow) error) error
 	// Totals sums over all accounts.
 	Totals(ctx context.Context) (Totals, error)
@@ -81,29 +90,39 @@ type AccountRow struct {
 	Deposited l402.Msat
 	Charged   l402.Msat
 	Adjusted  l402.Msat
-	Budgets   int64  // delegated budgets with a row
+	Budgets   int64  // live budgets that the account itself delegated, see BudgetRow.live
 	Last      HoldID // newest charge: the head of a list linked by ChargeRow.Prev; zero without one
+	Version   int64  // of the store: what it compares to see whether the row has changed since
 }
 
 // BudgetRow is one delegated budget with something spent or held. Guarded by
 // the store as well: Spent + Held ≤ Limit.
 type BudgetRow struct {
-	ID      [32]byte
-	Account l402.TokenID
-	Limit   l402.Msat
-	Spent   l402.Msat
-	Held    l402.Msat
+	ID         [32]byte
+	Account    l402.TokenID
+	Parent     [32]byte // the budget that it was delegated from; zero: the account itself
+	Limit      l402.Msat
+	Spent      l402.Msat
+	Held       l402.Msat
+	Children   int64  // live budgets that were delegated from this one
+	ValidUntil int64  // unix seconds, no token names it later; 0: not known
+	Last       HoldID // newest charge made through it as the innermost budget, linked by ChargeRow.ChainPrev
 }
+
+// live reports whether the budget counts against the limits on budgets: there is
+// something left to spend, or something held. One that is spent out stays on
+// record until its tokens have expired, and bothers nobody.
+func (r *BudgetRow) live() bool { return r.Spent < r.Limit || r.Held > 0 }
 
 // HoldRow is one open reservation.
 type HoldRow struct {
 	ID      HoldID
 	Account l402.TokenID
 	Amount  l402.Msat
-	Expires int64  // store's clock, µs since 1970
-	Context []byte // what a sweep needs to know, see holdContext; never changes
-	Usage   []byte // running usage at the last renewal, see appendUsage
-	Source  Source // of the running usage
+	Owner   OwnerID // who renews it; zero: made by a version without owners
+	Context []byte  // what a sweep needs to know, see holdContext; never changes
+	Usage   []byte  // running usage at the last renewal, see appendUsage
+	Source  Source  // of the running usage
 }
 
 // ChargeRow is one ended reservation that cost something, or that was swept.
@@ -111,6 +130,7 @@ type ChargeRow struct {
 	Hold        HoldID
 	Account     l402.TokenID
 	Prev        HoldID // the account's charge before this one; zero at the end
+	ChainPrev   HoldID // the charge before this one through the same innermost budget; zero at the end
 	At          int64  // µs since 1970
 	Service     string
 	Model       string
@@ -130,7 +150,8 @@ type ChargeRow struct {
 	Lock        l402.PaymentHash // payment that locked Rates; zero: none. Never changes
 }
 
-// DepositRow is one payment.
+// DepositRow is one payment. What settled at the Lightning node is the truth;
+// until then the credential's proof counts.
 type DepositRow struct {
 	Hash      l402.PaymentHash `json:"payment_hash"`
 	Account   l402.TokenID     `json:"account"`
@@ -140,14 +161,17 @@ type DepositRow struct {
 	Node      string           `json:"node"`         // that reported it
 	Index     uint64           `json:"settle_index"`
 	Covered   l402.Msat        `json:"covered_msat"` // held and charged at the rates that the payment locked, see RateLock
+	Doubted   int64            `json:"doubted_us"`   // taken back because the live settle stream did not show it, µs since 1970; 0: not
+	Owed      l402.Msat        `json:"owed_msat"`    // of Credited: credited without a payment, and spent before it could be taken back
 }
 
 // RateRow counts one rate limit over two windows of a minute.
 type RateRow struct {
 	ID       [32]byte
-	Window   int64 // minutes since 1970
-	Count    int64 // in Window
-	Previous int64 // in the window before
+	Account  l402.TokenID // whose token states the limit; not stored
+	Window   int64        // minutes since 1970
+	Count    int64        // in Window
+	Previous int64        // in the window before
 }
 
 // KeyID names an idempotency key within its account.
@@ -176,8 +200,11 @@ type AdjustmentRow struct {
 
 // CursorRow is how far one Lightning node's settled invoices were taken in.
 type CursorRow struct {
-	Node  string
-	Index uint64
+	Node    string
+	Index   uint64
+	Hash    l402.PaymentHash // of the invoice settled at Index; zero: not known
+	Anew    bool             // replaces what stands, also a higher index; not stored
+	Account l402.TokenID     // whose credit must be written for the cursor to move; zero: nobody's; not stored
 }
 
 // TransferKind says why money moved.
@@ -201,27 +228,32 @@ const (
 // TransferRow is one append-only pair of lines: Amount leaves Debit and enters
 // Credit, so that a transfer sums to zero by its form.
 type TransferRow struct {
-	Kind   TransferKind
-	Debit  []byte // token id, or the name of a book
-	Credit []byte
-	Amount l402.Msat // above 0
-	Ref    []byte    // payment hash, hold id or adjustment id
-	At     int64     // µs since 1970
+	Kind    TransferKind
+	Account l402.TokenID // the side that is an account; not stored by itself
+	Debit   []byte       // token id, or the name of a book
+	Credit  []byte
+	Amount  l402.Msat // above 0
+	Ref     []byte    // payment hash, hold id or adjustment id
+	At      int64     // µs since 1970
 }
 
 // BudgetLine is one append-only movement on a delegated budget: what a hold's
-// charge spent (positive) or gave back (negative).
+// charge spent (positive) or gave back (negative). A line without a hold closes a
+// budget that has expired: it takes back all that was spent, because the budget's
+// row is gone and its parent has counted that money all along.
 type BudgetLine struct {
-	Budget [32]byte
-	Hold   HoldID
-	Amount l402.Msat
-	At     int64 // µs since 1970
+	Account l402.TokenID // not stored
+	Budget  [32]byte
+	Hold    HoldID
+	Amount  l402.Msat
+	At      int64 // µs since 1970
 }
 
 // DepositFilter selects deposits.
 type DepositFilter struct {
 	Unclaimed   bool      // settled, never presented
 	Unconfirmed time.Time // presented before this, never settled; zero: not asked
+	Undoubted   bool      // with Unconfirmed: leave out those that were taken back
 	Limit       int       // rows; 0: no limit
 }
 

@@ -85,6 +85,14 @@ func (t *Table[K, R]) put(k K, row R) *R {
 	return &e.row
 }
 
+// open makes a row that the store lacks, which is written only once touch is called.
+func (t *Table[K, R]) open(k K, row R) {
+	t.need(k)
+	if e := t.entries[t.index[k]]; !e.present {
+		e.row, e.present = row, true
+	}
+}
+
 // remove deletes the row under a key.
 func (t *Table[K, R]) remove(k K) {
 	if i, ok := t.index[k]; ok && t.entries[i].present {
@@ -115,11 +123,16 @@ func (t *Table[K, R]) yieldRows(yield func(*R) bool, want func(*entry[K, R]) boo
 	}
 }
 
-// Deleted yields the keys of rows that the store has and that are to go.
-func (t *Table[K, R]) Deleted(yield func(K) bool) {
+// Deleted yields the rows that the store has and that are to go.
+func (t *Table[K, R]) Deleted(yield func(*R) bool) {
+	t.yieldRows(yield, func(e *entry[K, R]) bool { return !e.present && e.stored })
+}
+
+// eachChanged calls fn with every row that is to be written or to go.
+func (t *Table[K, R]) eachChanged(fn func(*R)) {
 	for _, e := range t.entries[:t.n] {
-		if e.changed && !e.present && e.stored && !yield(e.key) {
-			return
+		if e.changed && (e.present || e.stored) {
+			fn(&e.row)
 		}
 	}
 }

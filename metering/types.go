@@ -86,9 +86,10 @@ type Deposit struct {
 
 // Settled is a payment as the Lightning node reports it.
 type Settled struct {
-	Deposit        // Amount is what arrived
-	Node    string // the node's public key
-	Index   uint64 // its settle index
+	Deposit                  // Amount is what arrived
+	Node    string           // the node's public key; "": the cursor stays where it is
+	Index   uint64           // the cursor to store with the credit; 0: it stays
+	Cursor  l402.PaymentHash // of the invoice settled at Index
 	At      time.Time
 }
 

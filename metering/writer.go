@@ -16,8 +16,8 @@ import (
 const (
 	retryFirst   = 2 * time.Millisecond // back-off after the first failure, doubled each time
 	retryMost    = time.Second
-	attemptLimit = 5 * time.Second // for one attempt at a batch
-	parkFirst    = 10 * time.Millisecond
+	attemptLimit = 5 * time.Second  // for one attempt at a batch
+	parkFirst    = time.Millisecond // before a locked account is tried again, doubled each time
 	parkMost     = time.Second
 	probeEvery   = 250 * time.Millisecond // whether the store is back, while nothing else asks it
 )
@@ -27,8 +27,8 @@ const (
 type writer struct {
 	ledger *Ledger
 	batch  Batch
-	// parked holds the tasks of accounts with a row that someone else had locked,
-	// so that one locked row stalls only itself. Owned by the run goroutine.
+	// parked holds the tasks of accounts that someone else had changed or locked, so
+	// that one locked account stalls only itself. Owned by the run goroutine.
 	parked map[l402.TokenID]*parking
 	// failedSince is when the store stopped answering, ns since 1970; 0: it does.
 	failedSince atomic.Int64
@@ -42,9 +42,8 @@ type writer struct {
 }
 
 type parking struct {
-	tasks []*task
+	tasks []*task // in order of arrival
 	due   time.Time
-	pause time.Duration
 }
 
 // failing reports whether the last attempt got no answer from the store.
@@ -85,14 +84,15 @@ func (w *writer) watchLoop(ctx context.Context) {
 func (w *writer) run(ctx context.Context) {
 	var tasks []*task
 	for ctx.Err() == nil {
-		w.runParked(ctx)
 		// Let those run first who are about to add something. On a busy machine the
 		// first of them would else wake this goroutine for itself alone, and small
 		// batches spend most of their time in the commit. On an idle one this returns
 		// at once.
 		runtime.Gosched()
-		tasks = w.ledger.queue.pop(tasks[:0], w.ledger.cfg.MaxBatch)
-		tasks = w.divert(tasks)
+		tasks = w.due(tasks[:0])
+		old := len(tasks)
+		tasks = w.ledger.queue.pop(tasks, max(0, w.ledger.cfg.MaxBatch-old))
+		tasks = append(tasks[:old], w.divert(tasks[old:])...)
 		if len(tasks) > 0 {
 			w.commit(ctx, tasks)
 			continue
@@ -153,35 +153,41 @@ func (w *writer) divert(tasks []*task) []*task {
 	return kept
 }
 
-// runParked tries each parked account that is due, by itself.
-func (w *writer) runParked(ctx context.Context) {
+// due takes the tasks of parked accounts that are to be tried again. An
+// account's tasks stay together, in their order.
+func (w *writer) due(tasks []*task) []*task {
+	if len(w.parked) == 0 {
+		return tasks
+	}
+	now := time.Now()
 	for account, p := range w.parked {
-		if time.Now().Before(p.due) {
-			continue
+		if len(tasks) >= w.ledger.cfg.MaxBatch {
+			break
 		}
-		delete(w.parked, account)
-		for len(p.tasks) > 0 && w.parked[account] == nil && ctx.Err() == nil {
-			n := min(len(p.tasks), w.ledger.cfg.MaxBatch)
-			w.commit(ctx, p.tasks[:n])
-			p.tasks = p.tasks[n:]
-		}
-		if again := w.parked[account]; again != nil {
-			again.tasks = append(again.tasks, p.tasks...)
-			again.pause = min(2*p.pause, parkMost)
-			again.due = time.Now().Add(again.pause)
+		if !now.Before(p.due) {
+			tasks = append(tasks, p.tasks...)
+			delete(w.parked, account)
 		}
 	}
+	return tasks
 }
 
-// park puts a task aside until whoever locked its rows is done.
-func (w *writer) park(t *task) {
+// park puts a task aside: for the next batch when somebody else changed its
+// account, or until whoever has the account locked may be done.
+func (w *writer) park(t *task, locked bool) {
 	p := w.parked[t.account()]
 	if p == nil {
-		p = &parking{pause: parkFirst, due: time.Now().Add(parkFirst)}
+		p = &parking{due: time.Now()}
 		w.parked[t.account()] = p
 	}
-	t.parked = true
 	p.tasks = append(p.tasks, t)
+	t.parked = locked
+	if locked {
+		t.pause = min(max(2*t.pause, parkFirst), parkMost)
+		p.due = time.Now().Add(t.pause)
+	} else {
+		t.pause = 0
+	}
 	w.ledger.stats.conflicts.Add(1)
 }
 
@@ -230,15 +236,18 @@ func (w *writer) attempt(ctx context.Context, tasks []*task) error {
 	for _, t := range tasks {
 		t.need(b, t.uncertain)
 	}
+	b.rules = w.ledger.rules()
 	return w.ledger.store.Apply(ctx, b, func() {
+		b.begin()
 		for _, t := range tasks {
 			t.outcome = t.apply(b)
 		}
+		b.end()
 	})
 }
 
-// split tries a batch that met a locked row, or a row that the store refuses, in
-// halves; a single task is parked or refused.
+// split tries a batch that lost against a concurrent one as a whole, or has a row
+// that the store refuses, in halves; a single task is parked or refused.
 func (w *writer) split(ctx context.Context, tasks []*task, err error) {
 	if n := len(tasks) / 2; n > 0 {
 		// The second half may hold later tasks of an account that the first half
@@ -250,7 +259,7 @@ func (w *writer) split(ctx context.Context, tasks []*task, err error) {
 		return
 	}
 	if errors.Is(err, ErrConflict) {
-		w.park(tasks[0])
+		w.park(tasks[0], true)
 		return
 	}
 	w.ledger.log.Error("the store's guards refused an operation", "operation", tasks[0].name,
@@ -276,10 +285,15 @@ func (w *writer) live(tasks []*task) []*task {
 	return kept
 }
 
-// answer gives each task of a committed batch its result.
+// answer gives each task of a committed batch its result, and puts aside those
+// whose accounts the store had to leave out.
 func (w *writer) answer(tasks []*task) {
 	w.ledger.stats.batch(len(tasks))
 	for _, t := range tasks {
+		if locked, missed := w.batch.missed[t.account()]; missed {
+			w.park(t, locked)
+			continue
+		}
 		w.ledger.committed(t)
 		if !t.finish(t.outcome) && t.outcome == nil {
 			t.uncertain = true // it took place, and its caller is gone

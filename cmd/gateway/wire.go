@@ -95,7 +95,7 @@ func (i invoicer) Ready(ctx context.Context) error { return i.node.Ready(ctx) }
 
 // sink credits what the Lightning node reports as settled.
 type sink struct {
-	*metering.Reader // Cursor and Born
+	*metering.Reader // Born
 	ledger           *metering.Ledger
 	keys             *l402.Keyring
 	log              *slog.Logger
@@ -103,17 +103,23 @@ type sink struct {
 
 var _ lightning.Sink = (*sink)(nil)
 
+// Cursor is the settle index that was reached for a node.
+func (s *sink) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
+	c, known, err := s.ledger.Cursor(ctx, node)
+	return c.Index, known, err
+}
+
 // Settled credits an invoice of ours, known by its memo, which only our keys
 // can have sealed for that payment hash and amount. Any other invoice on the
 // same node moves the cursor only.
 func (s *sink) Settled(ctx context.Context, inv lightning.SettledInvoice) error {
 	account, err := s.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
 	if err != nil { // not ours
-		return s.ledger.AdvanceCursor(ctx, inv.Node, inv.Index)
+		return s.ledger.AdvanceCursor(ctx, metering.CursorRow{Node: inv.Node, Index: inv.Index, Hash: inv.Hash}, false)
 	}
 	_, err = s.ledger.CreditSettled(ctx, metering.Settled{
 		Deposit: metering.Deposit{Hash: inv.Hash, Account: account, Amount: inv.Paid},
-		Node:    inv.Node, Index: inv.Index, At: inv.At,
+		Node:    inv.Node, Index: inv.Index, Cursor: inv.Hash, At: inv.At,
 	})
 	if errors.Is(err, metering.ErrForeignDeposit) || errors.Is(err, metering.ErrAmount) {
 		// The ledger has counted it and moved on; trying again would not help.

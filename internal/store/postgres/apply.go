@@ -2,40 +2,32 @@ package postgres
 
 import (
 	"context"
-	"errors"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"sluice/metering"
 )
 
-// rollbackLimit bounds the return to a clean connection after a failed batch.
-const rollbackLimit = time.Second
-
-// Apply runs one batch.
+// Apply runs one batch in two round trips: one reads, one writes.
 func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
-	conn, err := d.pool.Acquire(ctx)
+	conn, err := d.writers.Acquire(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Release() // closes it when a transaction is still open
+	defer conn.Release()
 	c := conn.Conn()
-	err = load(ctx, c, b)
+	if err := load(ctx, c, b); err != nil {
+		return classify(err)
+	}
+	decide()
+	if !b.Changed() {
+		return nil
+	}
+	err = save(ctx, c, b)
 	if err == nil {
-		decide()
-		if err = save(ctx, c, b); err == nil {
-			return nil
-		}
+		d.ended(b)
 	}
-	err = classify(err)
-	if errors.Is(err, metering.ErrConflict) || errors.Is(err, metering.ErrRejected) {
-		undoing, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
-		defer cancel()
-		// Failing here costs the connection, nothing else.
-		_, _ = c.Exec(undoing, "rollback")
-	}
-	return err
+	return classify(err)
 }
 
 // pipeline sends statements in one round trip and reads their results in order.

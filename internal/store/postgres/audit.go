@@ -23,8 +23,8 @@ WITH l AS (SELECT account,
 	c AS (SELECT account, sum(charged)::bigint AS total, sum(unbilled)::bigint AS unbilled FROM charges GROUP BY account),
 	j AS (SELECT account, sum(delta)::bigint AS total FROM adjustments GROUP BY account),
 	h AS (SELECT account, sum(amount)::bigint AS total FROM holds GROUP BY account),
-	b AS (SELECT account, count(*) AS total FROM budgets GROUP BY account)
-SELECT a.id, a.status, a.available, a.held, a.deposited, a.charged, a.adjusted, a.budgets, a.last_charge,
+	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0) GROUP BY account)
+SELECT a.id, a.status, a.available, a.held, a.deposited, a.charged, a.adjusted, a.budgets, a.last_charge, a.xmin,
 	l.deposits, l.charges, l.adjustments, d.total, c.total, c.unbilled, j.total, h.total, b.total
 FROM accounts a LEFT JOIN l ON l.account = a.id LEFT JOIN d ON d.account = a.id LEFT JOIN c ON c.account = a.id
 	LEFT JOIN j ON j.account = a.id LEFT JOIN h ON h.account = a.id LEFT JOIN b ON b.account = a.id`
@@ -41,7 +41,7 @@ SELECT 'a ' || kind || ' of an account that does not exist: ' || encode(account,
 	AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = account)`
 
 const auditBudgets = `
-SELECT coalesce(b.id, l.budget), b.account, b.max_spend, b.spent, b.held, l.total, b.id IS NOT NULL
+SELECT coalesce(b.id, l.budget), b.account, b.max_spend, b.spent, b.held, b.parent, b.children, b.valid_until, b.last_charge, l.total, b.id IS NOT NULL
 FROM budgets b FULL JOIN (SELECT budget, sum(amount)::bigint AS total FROM budget_lines GROUP BY budget) l ON l.budget = b.id`
 
 // auditLocks pairs what each payment's lock covers with what was charged under
@@ -83,13 +83,13 @@ func (d *DB) Audit(ctx context.Context, sink metering.AuditSink) error {
 
 // readAuditAccount reads a row of auditAccounts; NULL is 0.
 func readAuditAccount(r raw) metering.AuditAccount {
-	return metering.AuditAccount{AccountRow: readAccount(r), LineDeposits: r.msat(9), LineCharges: r.msat(10),
-		LineAdjustments: r.msat(11), DepositRows: r.msat(12), ChargeRows: r.msat(13), UnbilledRows: r.msat(14),
-		AdjustmentRows: r.msat(15), HoldRows: r.msat(16), BudgetRows: r.int(17)}
+	return metering.AuditAccount{AccountRow: readAccount(r), LineDeposits: r.msat(10), LineCharges: r.msat(11),
+		LineAdjustments: r.msat(12), DepositRows: r.msat(13), ChargeRows: r.msat(14), UnbilledRows: r.msat(15),
+		AdjustmentRows: r.msat(16), HoldRows: r.msat(17), BudgetRows: r.int(18)}
 }
 
 func readAuditBudget(r raw) metering.AuditBudget {
-	return metering.AuditBudget{BudgetRow: readBudget(r), Lines: r.msat(5), Found: r.bool(6)}
+	return metering.AuditBudget{BudgetRow: readBudget(r), Lines: r.msat(9), Found: r.bool(10)}
 }
 
 func readAuditLock(r raw) metering.AuditLock {

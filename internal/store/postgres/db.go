@@ -4,15 +4,17 @@
 //	db, err := postgres.Open(ctx, "postgres://sluice@db/sluice")
 //	ledger, err := metering.Open(ctx, metering.Config{Store: db})
 //
-// A batch takes two round trips: one that locks and reads its rows, one that
-// writes the changes and commits. Accounts are locked first and in the order of
-// their ids, so that batches of different gateways never wait for each other in
-// a circle; everything else in a batch belongs to a locked account. Waiting for
-// a lock ends after lockTimeout, and the ledger splits the batch.
+// A batch takes two round trips: one that reads its rows without a lock, one that
+// writes the changes with a single statement, sluice_apply_3. That statement takes
+// the accounts whose rows are as they were read and that nobody else has locked, and
+// writes everything that belongs to them; the others are tried again. So a gateway
+// that stands still keeps no lock, and a locked account keeps only its own requests
+// waiting. An account's version is PostgreSQL's own: xmin, the transaction that wrote
+// the row.
 //
-// A batch of holds and renewals only is committed with synchronous_commit=off: a
-// crash of the server may lose the last of them, and the settlement that follows
-// re-creates what it needs. A batch that moves money is durable.
+// A batch of holds only is committed with synchronous_commit=off: a crash of the
+// server may lose the last of them, and the settlement that follows re-creates what
+// it needs. A batch that moves money, or holds an idempotency key, is durable.
 package postgres
 
 import (
@@ -20,6 +22,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -44,11 +47,20 @@ const (
 // for more.
 const minConns = 4
 
+// writerConns: a batch, a heartbeat, and one more for a batch whose connection is
+// being closed.
+const writerConns = 3
+
 // DB is a ledger in a PostgreSQL database. Safe for concurrent use.
 type DB struct {
-	pool *pgxpool.Pool
-	life context.Context // ends with Close
-	end  context.CancelFunc
+	pool    *pgxpool.Pool   // reads, and what is written seldom
+	writers *pgxpool.Pool   // batches and heartbeats
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+
+	dead       atomic.Int64 // holds ended since the last vacuum
+	vacuuming  atomic.Bool
+	generation atomic.Uint64
 }
 
 // Open connects to the database that the URL names (postgres://…, or the
@@ -112,7 +124,17 @@ func connect(ctx context.Context, url string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
 	}
-	d := &DB{pool: pool}
+	writing := cfg.Copy()
+	writing.MinConns, writing.MaxConns = 0, writerConns
+	// Holds come and go so fast that the planner takes their table for nearly empty
+	// and would read all of it, dead rows too. Each batch names its rows by key.
+	writing.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	writers, err := pgxpool.NewWithConfig(ctx, writing)
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
+	}
+	d := &DB{pool: pool, writers: writers}
 	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
 	return d, nil
 }
@@ -120,9 +142,13 @@ func connect(ctx context.Context, url string) (*DB, error) {
 // Close closes all connections.
 func (d *DB) Close() error {
 	d.end()
+	d.writers.Close()
 	d.pool.Close()
 	return nil
 }
+
+// Generation grows with each failover to another server.
+func (d *DB) Generation() uint64 { return d.generation.Load() }
 
 // Ping asks the server for nothing.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }

@@ -18,12 +18,15 @@ func TestSynchronousCommit(t *testing.T) {
 	}
 	defer d.Close()
 	for durable, want := range map[bool]string{true: "on", false: "off"} {
-		conn, err := d.pool.Acquire(ctx)
+		conn, err := d.writers.Acquire(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got string
-		if err := load(ctx, conn.Conn(), &metering.Batch{Durable: durable}); err != nil {
+		if _, err := conn.Exec(ctx, "begin"); err != nil {
+			t.Fatal(err)
+		}
+		if err := save(ctx, conn.Conn(), &metering.Batch{Durable: durable}); err != nil {
 			t.Fatal(err)
 		}
 		if err := conn.QueryRow(ctx, "SHOW synchronous_commit").Scan(&got); err != nil || got != want {

@@ -283,7 +283,7 @@ func TestGuards(t *testing.T) {
 	id := `'\x` + strings.Repeat("01", 32) + `'`
 	for _, sql := range []string{
 		`INSERT INTO accounts (id, available, held, deposited) VALUES (` + id + `, 60, 40, 100)`,
-		`INSERT INTO budgets VALUES (` + id + `, ` + id + `, 100, 60, 40)`,
+		`INSERT INTO budgets (id, account, max_spend, spent, held) VALUES (` + id + `, ` + id + `, 100, 60, 40)`,
 		`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, '\x01', '\x02', 100, '\x03', 0)`,
 		`INSERT INTO deposits (hash, account, credited) VALUES (` + id + `, ` + id + `, 100)`,
 		`INSERT INTO price_overrides VALUES ('m', 2, 0)`,

@@ -13,16 +13,16 @@ import (
 
 // Column lists, in the order in which the functions below read them.
 const (
-	accountColumns = `id, status, available, held, deposited, charged, adjusted, budgets, last_charge`
-	budgetColumns  = `id, account, max_spend, spent, held`
-	holdColumns    = `id, account, amount, expires, context, usage, source`
+	accountColumns = `id, status, available, held, deposited, charged, adjusted, budgets, last_charge, xmin`
+	budgetColumns  = `id, account, max_spend, spent, held, parent, children, valid_until, last_charge`
+	holdColumns    = `id, account, amount, owner, context, usage, source`
 	chargeColumns  = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
-clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock`
-	depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered`
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock, chain_prev`
+	depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered, doubted, owed`
 )
 
-// clock is the time that leases are taken from, in µs since 1970: the same for
-// all gateways.
+// clock is the time of all gateways, in µs since 1970. No lease depends on it,
+// because the clocks of servers step.
 const clock = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 
 // raw is one row in the server's binary format, good until the next row.
@@ -52,37 +52,22 @@ func (r raw) bytes(i int) []byte { return append([]byte{}, r[i]...) }
 
 func (r raw) text(i int) string { return string(r[i]) }
 
-// load begins the transaction, makes the accounts that are to exist, locks and
-// reads the rows that the batch names, and reads the clock.
+// load reads the rows that the batch names and the clock, in one round trip and
+// without a lock. The account is read first: what belongs to it may be newer, but
+// then the account's version has changed, and the batch is not written.
 func load(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
 	var p pipeline
-	p.add(nil, "begin isolation level read committed")
-	// Holds come and go so fast that the planner knows their table as nearly empty
-	// and would read all of it, dead rows too. Each batch names its rows by key.
-	p.add(nil, "set local enable_seqscan = off")
-	if !b.Durable {
-		p.add(nil, "set local synchronous_commit = off")
-	}
-	if len(b.Create) > 0 {
-		ids := make([][]byte, len(b.Create))
-		for i := range b.Create {
-			ids[i] = b.Create[i][:]
-		}
-		// In order, as everybody inserts them; existing rows are not locked here.
-		p.add(nil, `INSERT INTO accounts (id) SELECT DISTINCT id FROM unnest($1::bytea[]) AS id ORDER BY id ON CONFLICT DO NOTHING`, ids)
-	}
 	if b.Accounts.Len() > 0 {
 		p.add(func(r raw) { a := readAccount(r); b.Accounts.Loaded(a.ID, a) },
-			`SELECT `+accountColumns+` FROM accounts WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE`, keys(&b.Accounts, token))
+			`SELECT `+accountColumns+` FROM accounts WHERE id = ANY($1)`, keys(&b.Accounts, token))
 	}
 	if b.Budgets.Len() > 0 {
 		p.add(func(r raw) { x := readBudget(r); b.Budgets.Loaded(x.ID, x) },
 			`SELECT `+budgetColumns+` FROM budgets WHERE id = ANY($1)`, keys(&b.Budgets, hash))
 	}
 	if b.Holds.Len() > 0 {
-		// Locked as well: a renewal concerns holds without their accounts.
 		p.add(func(r raw) { h := readHold(r); b.Holds.Loaded(h.ID, h) },
-			`SELECT `+holdColumns+` FROM holds WHERE id = ANY($1) ORDER BY id FOR UPDATE`, uuids(&b.Holds))
+			`SELECT `+holdColumns+` FROM holds WHERE id = ANY($1)`, uuids(&b.Holds))
 	}
 	if b.Charges.Len() > 0 {
 		p.add(func(r raw) { x := readCharge(r); b.Charges.Loaded(x.Hold, x) },
@@ -130,8 +115,8 @@ func loadRest(p *pipeline, b *metering.Batch) {
 	if b.Cursors.Len() > 0 {
 		nodes := make([]string, 0, b.Cursors.Len())
 		b.Cursors.Keys(func(k string) bool { nodes = append(nodes, k); return true })
-		p.add(func(r raw) { b.Cursors.Loaded(r.text(0), metering.CursorRow{Node: r.text(0), Index: uint64(r.int(1))}) },
-			`SELECT node, settle_index FROM settle_cursors WHERE node = ANY($1)`, nodes)
+		p.add(func(r raw) { x := readCursor(r); b.Cursors.Loaded(x.Node, x) },
+			`SELECT node, settle_index, hash FROM settle_cursors WHERE node = ANY($1)`, nodes)
 	}
 }
 
@@ -163,21 +148,25 @@ func readAccount(r raw) metering.AccountRow {
 		Deposited: r.msat(4), Charged: r.msat(5), Adjusted: r.msat(6), Budgets: r.int(7)}
 	r.id(0, a.ID[:])
 	r.id(8, a.Last[:])
+	a.Version = int64(uint32(r.int(9)))
 	return a
 }
 
 func readBudget(r raw) metering.BudgetRow {
-	x := metering.BudgetRow{Limit: r.msat(2), Spent: r.msat(3), Held: r.msat(4)}
+	x := metering.BudgetRow{Limit: r.msat(2), Spent: r.msat(3), Held: r.msat(4), Children: r.int(6), ValidUntil: r.int(7)}
 	r.id(0, x.ID[:])
 	r.id(1, x.Account[:])
+	r.id(5, x.Parent[:])
+	r.id(8, x.Last[:])
 	return x
 }
 
 func readHold(r raw) metering.HoldRow {
-	h := metering.HoldRow{Amount: r.msat(2), Expires: r.int(3), Context: r.bytes(4), Usage: r.bytes(5),
+	h := metering.HoldRow{Amount: r.msat(2), Context: r.bytes(4), Usage: r.bytes(5),
 		Source: metering.Source(r.text(6))}
 	r.id(0, h.ID[:])
 	r.id(1, h.Account[:])
+	r.id(3, h.Owner[:])
 	return h
 }
 
@@ -191,12 +180,20 @@ func readCharge(r raw) metering.ChargeRow {
 	r.id(2, x.Prev[:])
 	r.id(6, x.Chain[:])
 	r.id(19, x.Lock[:])
+	r.id(20, x.ChainPrev[:])
 	return x
 }
 
 func readDeposit(r raw) metering.DepositRow {
-	x := metering.DepositRow{Credited: r.msat(2), Presented: r.int(3), Settled: r.int(4), Node: r.text(5), Index: uint64(r.int(6)), Covered: r.msat(7)}
+	x := metering.DepositRow{Credited: r.msat(2), Presented: r.int(3), Settled: r.int(4), Node: r.text(5), Index: uint64(r.int(6)), Covered: r.msat(7),
+		Doubted: r.int(8), Owed: r.msat(9)}
 	r.id(0, x.Hash[:])
 	r.id(1, x.Account[:])
+	return x
+}
+
+func readCursor(r raw) metering.CursorRow {
+	x := metering.CursorRow{Node: r.text(0), Index: uint64(r.int(1))}
+	r.id(2, x.Hash[:])
 	return x
 }

@@ -43,6 +43,10 @@ func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]by
 	})
 }
 
+// ownersKept is how long an owner that was taken for dead stays on record: its
+// process learns of it with its next heartbeat.
+const ownersKept = 24 * time.Hour
+
 // Clean deletes what has run out.
 func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
 	n := int64(0)
@@ -53,6 +57,9 @@ func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
 			SELECT id FROM rate_windows WHERE minute < ` + clock + ` / ` + fmt.Sprint(time.Minute.Microseconds()) + ` - 1 LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM replica_loads WHERE (replica, model) IN (
 			SELECT replica, model FROM replica_loads WHERE at < ` + clock + ` - ` + fmt.Sprint(loadsKept.Microseconds()) + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM owners WHERE id IN (
+			SELECT id FROM owners o WHERE fenced < ` + clock + ` - ` + fmt.Sprint(ownersKept.Microseconds()) + `
+			AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 	} {
 		tag, err := d.pool.Exec(ctx, sql, limit)
 		if err != nil {

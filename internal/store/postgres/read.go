@@ -87,38 +87,41 @@ func (d *DB) Charge(ctx context.Context, hold metering.HoldID) (c metering.Charg
 	return c, found, err
 }
 
-// Charges follows the account's list.
-func (d *DB) Charges(ctx context.Context, account l402.TokenID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
+// Charges follows the account's list, or the list of one innermost budget.
+func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.ChainID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
+	next, only, args := "prev", "", []any{uuid(from), account[:], limit}
+	if chain != (l402.ChainID{}) {
+		next, only, args = "chain_prev", " AND chain = $4", append(args, chain[:])
+	}
 	err = each(ctx, d.pool, func(r raw) error {
 		list = append(list, readCharge(r))
 		return nil
 	}, `WITH RECURSIVE walk AS (
-			SELECT 1 AS place, `+chargeColumns+` FROM charges WHERE hold = $1 AND account = $2
+			SELECT 1 AS place, `+chargeColumns+` FROM charges WHERE hold = $1 AND account = $2`+only+`
 			UNION ALL
 			SELECT w.place + 1, c.* FROM walk w CROSS JOIN LATERAL (
-				SELECT `+chargeColumns+` FROM charges WHERE hold = w.prev AND account = $2) c
+				SELECT `+chargeColumns+` FROM charges WHERE hold = w.`+next+` AND account = $2`+only+`) c
 			WHERE w.place < $3)
-		SELECT `+chargeColumns+` FROM walk ORDER BY place`, uuid(from), account[:], limit)
+		SELECT `+chargeColumns+` FROM walk ORDER BY place`, args...)
 	return list, err
 }
 
-// Expired lists holds whose lease ran out, leaving out those that some gateway
-// is working on.
-func (d *DB) Expired(ctx context.Context, limit int) (list []metering.HoldRow, err error) {
+// ExpiredBudgets lists budgets that no token names any more.
+func (d *DB) ExpiredBudgets(ctx context.Context, before int64, limit int) (list []metering.BudgetRow, err error) {
 	err = each(ctx, d.pool, func(r raw) error {
-		list = append(list, readHold(r))
+		list = append(list, readBudget(r))
 		return nil
-	}, `SELECT `+holdColumns+` FROM holds WHERE expires <= `+clock+` LIMIT $1 FOR UPDATE SKIP LOCKED`, limit)
+	}, `SELECT `+budgetColumns+` FROM budgets WHERE valid_until > 0 AND valid_until < $1 AND held = 0 ORDER BY valid_until LIMIT $2`, before, limit)
 	return list, err
 }
 
-// Cursor reads a node's settle index.
-func (d *DB) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
+// Cursor reads a node's cursor.
+func (d *DB) Cursor(ctx context.Context, node string) (c metering.CursorRow, known bool, err error) {
 	err = each(ctx, d.pool, func(r raw) error {
-		index, known = uint64(r.int(0)), true
+		c, known = readCursor(r), true
 		return nil
-	}, `SELECT settle_index FROM settle_cursors WHERE node = $1`, node)
-	return index, known, err
+	}, `SELECT node, settle_index, hash FROM settle_cursors WHERE node = $1`, node)
+	return c, known, err
 }
 
 // Deposit finds one payment.
@@ -140,7 +143,11 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 	case f.Unclaimed:
 		sql += ` WHERE presented IS NULL AND settled IS NOT NULL ORDER BY settled`
 	case !f.Unconfirmed.IsZero():
-		sql, args = sql+` WHERE settled IS NULL AND presented < $2 ORDER BY presented`, append(args, f.Unconfirmed.UnixMicro())
+		sql, args = sql+` WHERE settled IS NULL AND presented < $2`, append(args, f.Unconfirmed.UnixMicro())
+		if f.Undoubted {
+			sql += ` AND doubted IS NULL`
+		}
+		sql += ` ORDER BY presented`
 	}
 	return each(ctx, d.pool, func(r raw) error { return fn(readDeposit(r)) }, sql+` LIMIT $1`, args...)
 }

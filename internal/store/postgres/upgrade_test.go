@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/internal/store/pgtest"
 	"sluice/l402"
@@ -37,9 +38,16 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(sql, err)
 		}
 	}
-	l := ledger(t, open(t, url), metering.Config{})
-	if n, err := l.Sweep(ctx); err != nil || n != 1 {
-		t.Errorf("swept %d, %v", n, err)
+	passed, swept := time.Duration(0), 0
+	l := ledger(t, open(t, url), metering.Config{SweepEvery: time.Hour, Now: func() time.Time { return time.Now().Add(passed) }})
+	for ; passed < 20*time.Second; passed += 4 * time.Second {
+		n, err := l.Sweep(ctx)
+		if swept += n; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if swept != 1 {
+		t.Errorf("swept %d holds, want 1", swept)
 	}
 	var account l402.TokenID
 	copy(account[:], strings.Repeat("\x01", 32))

@@ -22,7 +22,7 @@ WITH l AS (SELECT account,
 	c AS (SELECT account, sum(charged) AS total, sum(unbilled) AS unbilled FROM charges GROUP BY account),
 	j AS (SELECT account, sum(delta) AS total FROM adjustments GROUP BY account),
 	h AS (SELECT account, sum(amount) AS total FROM holds GROUP BY account),
-	b AS (SELECT account, count(*) AS total FROM budgets GROUP BY account)
+	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0) GROUP BY account)
 SELECT a.id, a.status, a.available, a.held, a.deposited, a.charged, a.adjusted, a.budgets, a.last_charge,
 	coalesce(l.deposits, 0), coalesce(l.charges, 0), coalesce(l.adjustments, 0), coalesce(d.total, 0),
 	coalesce(c.total, 0), coalesce(c.unbilled, 0), coalesce(j.total, 0), coalesce(h.total, 0), coalesce(b.total, 0)
@@ -42,9 +42,9 @@ SELECT 'a ' || kind || ' of an account that does not exist: ' || lower(hex(accou
 
 const auditBudgets = `
 WITH l AS (SELECT budget, sum(amount) AS total FROM budget_lines GROUP BY budget)
-SELECT b.id, b.account, b.max_spend, b.spent, b.held, coalesce(l.total, 0), 1 FROM budgets b LEFT JOIN l ON l.budget = b.id
+SELECT b.id, b.account, b.max_spend, b.spent, b.held, b.parent, b.children, coalesce(l.total, 0), 1 FROM budgets b LEFT JOIN l ON l.budget = b.id
 UNION ALL
-SELECT l.budget, NULL, 0, 0, 0, l.total, 0 FROM l WHERE NOT EXISTS (SELECT 1 FROM budgets WHERE id = l.budget)`
+SELECT l.budget, NULL, 0, 0, 0, NULL, 0, l.total, 0 FROM l WHERE NOT EXISTS (SELECT 1 FROM budgets WHERE id = l.budget)`
 
 // auditLocks lists what each payment's lock covers and what was charged under
 // it. A charge of another account stands alone.
@@ -65,7 +65,7 @@ func (d *DB) Audit(ctx context.Context, sink metering.AuditSink) error {
 			sql string
 			row func(*stmt) error
 		}{
-			{`SELECT id, account, amount, expires, context, usage, source FROM holds`,
+			{`SELECT ` + holdColumns + ` FROM holds`,
 				func(s *stmt) error { return sink.Hold(readHoldRow(s)) }},
 			{auditAccounts, func(s *stmt) error { return sink.Account(readAuditAccount(s)) }},
 			{auditBudgets, func(s *stmt) error { return sink.Budget(readAuditBudget(s)) }},
@@ -92,9 +92,10 @@ func readAuditAccount(s *stmt) metering.AuditAccount {
 
 func readAuditBudget(s *stmt) metering.AuditBudget {
 	b := metering.AuditBudget{BudgetRow: metering.BudgetRow{Limit: l402.Msat(s.colInt(2)), Spent: l402.Msat(s.colInt(3)),
-		Held: l402.Msat(s.colInt(4))}, Lines: l402.Msat(s.colInt(5)), Found: s.colInt(6) != 0}
+		Held: l402.Msat(s.colInt(4)), Children: s.colInt(6)}, Lines: l402.Msat(s.colInt(7)), Found: s.colInt(8) != 0}
 	s.colID(0, b.ID[:])
 	s.colID(1, b.Account[:])
+	s.colID(5, b.Parent[:])
 	return b
 }
 

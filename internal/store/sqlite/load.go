@@ -5,14 +5,8 @@ import (
 	"sluice/metering"
 )
 
-// load makes the accounts that are to exist and reads all rows that the batch
-// names.
+// load reads all rows that the batch names.
 func (w *writer) load(b *metering.Batch) error {
-	for i := range b.Create {
-		if err := w.createAccount.blob(b.Create[i][:]).run(); err != nil {
-			return err
-		}
-	}
 	for _, part := range []func(*metering.Batch) error{w.loadAccounts, w.loadBudgets, w.loadHolds, w.loadCharges,
 		w.loadDeposits, w.loadRates, w.loadKeys, w.loadAdjustments, w.loadCursors} {
 		if err := part(b); err != nil {
@@ -61,8 +55,11 @@ func (w *writer) loadBudgets(b *metering.Batch) error {
 }
 
 func readBudget(s *stmt, id [32]byte) metering.BudgetRow {
-	r := metering.BudgetRow{ID: id, Limit: l402.Msat(s.colInt(1)), Spent: l402.Msat(s.colInt(2)), Held: l402.Msat(s.colInt(3))}
+	r := metering.BudgetRow{ID: id, Limit: l402.Msat(s.colInt(1)), Spent: l402.Msat(s.colInt(2)), Held: l402.Msat(s.colInt(3)),
+		Children: s.colInt(5), ValidUntil: s.colInt(6)}
 	s.colID(0, r.Account[:])
+	s.colID(4, r.Parent[:])
+	s.colID(7, r.Last[:])
 	return r
 }
 
@@ -75,9 +72,10 @@ func (w *writer) loadHolds(b *metering.Batch) error {
 
 // readHold reads the columns from account to source.
 func readHold(s *stmt, at int32, id metering.HoldID) metering.HoldRow {
-	h := metering.HoldRow{ID: id, Amount: l402.Msat(s.colInt(at + 1)), Expires: s.colInt(at + 2), Context: s.colBytes(at + 3),
+	h := metering.HoldRow{ID: id, Amount: l402.Msat(s.colInt(at + 1)), Context: s.colBytes(at + 3),
 		Usage: s.colBytes(at + 4), Source: metering.Source(s.colText(at + 5))}
 	s.colID(at, h.Account[:])
+	s.colID(at+2, h.Owner[:])
 	return h
 }
 
@@ -100,6 +98,7 @@ func readCharge(s *stmt) metering.ChargeRow {
 	s.colID(2, c.Prev[:])
 	s.colID(6, c.Chain[:])
 	s.colID(19, c.Lock[:])
+	s.colID(20, c.ChainPrev[:])
 	return c
 }
 
@@ -113,7 +112,8 @@ func (w *writer) loadDeposits(b *metering.Batch) error {
 // readDeposit reads depositColumns.
 func readDeposit(s *stmt) metering.DepositRow {
 	d := metering.DepositRow{Credited: l402.Msat(s.colInt(2)), Presented: s.colInt(3), Settled: s.colInt(4),
-		Node: s.colText(5), Index: uint64(s.colInt(6)), Covered: l402.Msat(s.colInt(7))}
+		Node: s.colText(5), Index: uint64(s.colInt(6)), Covered: l402.Msat(s.colInt(7)),
+		Doubted: s.colInt(8), Owed: l402.Msat(s.colInt(9))}
 	s.colID(0, d.Hash[:])
 	s.colID(1, d.Account[:])
 	return d
@@ -148,6 +148,12 @@ func (w *writer) loadAdjustments(b *metering.Batch) error {
 func (w *writer) loadCursors(b *metering.Batch) error {
 	s := w.loadCursor
 	return loadEach(&b.Cursors, s, func(k string) { s.text(k) }, func(k string) metering.CursorRow {
-		return metering.CursorRow{Node: k, Index: uint64(s.colInt(0))}
+		return readCursor(s, k)
 	})
+}
+
+func readCursor(s *stmt, node string) metering.CursorRow {
+	c := metering.CursorRow{Node: node, Index: uint64(s.colInt(0))}
+	s.colID(1, c.Hash[:])
+	return c
 }

@@ -42,7 +42,8 @@ func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]by
 func (d *DB) Clean(ctx context.Context, limit int) (n int, err error) {
 	err = d.write(ctx, false, func(w *writer) (bool, error) {
 		now := d.now()
-		for s, before := range map[*stmt]int64{w.cleanKeys: now, w.cleanRates: now/time.Minute.Microseconds() - 1} {
+		for s, before := range map[*stmt]int64{w.cleanKeys: now, w.cleanRates: now/time.Minute.Microseconds() - 1,
+			w.cleanOwners: now - ownersKept.Microseconds()} {
 			s.int(before).int(int64(limit))
 			for {
 				more, err := s.step()

@@ -98,7 +98,7 @@ func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget
 				return nil
 			})
 		for i := 0; i < len(budgets) && err == nil; i++ {
-			err = r.query(`SELECT account, max_spend, spent, held FROM budgets WHERE id = ?`,
+			err = r.query(`SELECT `+budgetColumns+` FROM budgets WHERE id = ?`,
 				func(s *stmt) { s.blob(budgets[i].ID[:]) }, func(s *stmt) error {
 					rows = append(rows, readBudget(s, budgets[i].ID))
 					return nil
@@ -127,32 +127,35 @@ func (r *reader) charge(hold metering.HoldID) (c metering.ChargeRow, found bool,
 	return c, found, err
 }
 
-// Charges follows the account's list.
-func (d *DB) Charges(ctx context.Context, account l402.TokenID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
+// Charges follows the account's list, or the list of one innermost budget.
+func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.ChainID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
 	err = d.read(ctx, func(r *reader) error {
 		for at := from; at != (metering.HoldID{}) && len(list) < limit; {
 			c, found, err := r.charge(at)
 			if err != nil {
 				return err
 			}
-			if !found || c.Account != account {
+			if !found || c.Account != account || chain != (l402.ChainID{}) && c.Chain != chain {
 				return nil
 			}
 			list = append(list, c)
-			at = c.Prev
+			if at = c.Prev; chain != (l402.ChainID{}) {
+				at = c.ChainPrev
+			}
 		}
 		return nil
 	})
 	return list, err
 }
 
-// Expired lists holds whose lease ran out. Nobody but this process locks rows.
-func (d *DB) Expired(ctx context.Context, limit int) (list []metering.HoldRow, err error) {
-	now := d.clock().UnixMicro()
+// ExpiredBudgets lists budgets that no token names any more.
+func (d *DB) ExpiredBudgets(ctx context.Context, before int64, limit int) (list []metering.BudgetRow, err error) {
 	err = d.read(ctx, func(r *reader) error {
-		return r.query(`SELECT id, account, amount, expires, context, usage, source FROM holds WHERE expires <= ? LIMIT ?`,
-			func(s *stmt) { s.int(now).int(int64(limit)) }, func(s *stmt) error {
-				list = append(list, readHoldRow(s))
+		return r.query(`SELECT `+budgetColumns+`, id FROM budgets WHERE valid_until > 0 AND valid_until < ? AND held = 0 ORDER BY valid_until LIMIT ?`,
+			func(s *stmt) { s.int(before).int(int64(limit)) }, func(s *stmt) error {
+				var id [32]byte
+				s.colID(8, id[:])
+				list = append(list, readBudget(s, id))
 				return nil
 			})
 	})
@@ -166,15 +169,15 @@ func readHoldRow(s *stmt) metering.HoldRow {
 	return readHold(s, 1, id)
 }
 
-// Cursor reads a node's settle index.
-func (d *DB) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
+// Cursor reads a node's cursor.
+func (d *DB) Cursor(ctx context.Context, node string) (c metering.CursorRow, known bool, err error) {
 	err = d.read(ctx, func(r *reader) error {
-		return r.query(`SELECT settle_index FROM settle_cursors WHERE node = ?`, func(s *stmt) { s.text(node) }, func(s *stmt) error {
-			index, known = uint64(s.colInt(0)), true
+		return r.query(`SELECT settle_index, hash FROM settle_cursors WHERE node = ?`, func(s *stmt) { s.text(node) }, func(s *stmt) error {
+			c, known = readCursor(s, node), true
 			return nil
 		})
 	})
-	return index, known, err
+	return c, known, err
 }
 
 // Deposit finds one payment.
@@ -199,7 +202,11 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 	case f.Unclaimed:
 		sql += ` WHERE presented IS NULL AND settled IS NOT NULL ORDER BY settled`
 	case !f.Unconfirmed.IsZero():
-		sql, before = sql+` WHERE settled IS NULL AND presented < ?2 ORDER BY presented`, f.Unconfirmed.UnixMicro()
+		sql, before = sql+` WHERE settled IS NULL AND presented < ?2`, f.Unconfirmed.UnixMicro()
+		if f.Undoubted {
+			sql += ` AND doubted IS NULL`
+		}
+		sql += ` ORDER BY presented`
 	}
 	return d.read(ctx, func(r *reader) error {
 		return r.query(sql+` LIMIT ?1`, func(s *stmt) {

@@ -46,6 +46,10 @@ func (s *stmt) moment(v int64) *stmt {
 func (s *stmt) msat(v l402.Msat) *stmt { return s.int(int64(v)) }
 
 func (w *writer) saveAccounts(b *metering.Batch) error {
+	err := each(b.Accounts.Inserted, func(a *metering.AccountRow) error { return w.createAccount.blob(a.ID[:]).run() })
+	if err != nil {
+		return err
+	}
 	return each(b.Accounts.Upserted, func(a *metering.AccountRow) error {
 		return w.saveAccount.int(int64(a.Status)).msat(a.Available).msat(a.Held).msat(a.Deposited).msat(a.Charged).
 			msat(a.Adjusted).int(a.Budgets).id(a.Last[:]).blob(a.ID[:]).run()
@@ -55,7 +59,8 @@ func (w *writer) saveAccounts(b *metering.Batch) error {
 func (w *writer) saveBudgets(b *metering.Batch) error {
 	save := func(s *stmt) func(r *metering.BudgetRow) error {
 		return func(r *metering.BudgetRow) error {
-			return s.blob(r.Account[:]).msat(r.Limit).msat(r.Spent).msat(r.Held).blob(r.ID[:]).run()
+			return s.blob(r.Account[:]).msat(r.Limit).msat(r.Spent).msat(r.Held).id(r.Parent[:]).int(r.Children).
+				int(r.ValidUntil).id(r.Last[:]).blob(r.ID[:]).run()
 		}
 	}
 	if err := each(b.Budgets.Inserted, save(w.insertBudget)); err != nil {
@@ -64,24 +69,25 @@ func (w *writer) saveBudgets(b *metering.Batch) error {
 	if err := each(b.Budgets.Updated, save(w.updateBudget)); err != nil {
 		return err
 	}
-	return each(b.Budgets.Deleted, func(id [32]byte) error { return w.deleteBudget.blob(id[:]).run() })
+	return each(b.Budgets.Deleted, func(r *metering.BudgetRow) error { return w.deleteBudget.blob(r.ID[:]).run() })
 }
 
+// saveHolds writes no running usage of holds that stand: heartbeats do.
 func (w *writer) saveHolds(b *metering.Batch) error {
 	err := each(b.Holds.Inserted, func(h *metering.HoldRow) error {
-		return w.insertHold.blob(h.ID[:]).blob(h.Account[:]).msat(h.Amount).int(h.Expires).blob(h.Context).
+		return w.insertHold.blob(h.ID[:]).blob(h.Account[:]).msat(h.Amount).blob(h.Owner[:]).blob(h.Context).
 			blob(h.Usage).text(string(h.Source)).run()
 	})
 	if err != nil {
 		return err
 	}
 	err = each(b.Holds.Updated, func(h *metering.HoldRow) error {
-		return w.updateHold.msat(h.Amount).int(h.Expires).blob(h.Usage).text(string(h.Source)).blob(h.ID[:]).run()
+		return w.updateHold.msat(h.Amount).blob(h.Owner[:]).blob(h.ID[:]).run()
 	})
 	if err != nil {
 		return err
 	}
-	return each(b.Holds.Deleted, func(id metering.HoldID) error { return w.deleteHold.blob(id[:]).run() })
+	return each(b.Holds.Deleted, func(h *metering.HoldRow) error { return w.deleteHold.blob(h.ID[:]).run() })
 }
 
 func (w *writer) saveCharges(b *metering.Batch) error {
@@ -89,7 +95,7 @@ func (w *writer) saveCharges(b *metering.Batch) error {
 		return w.insertCharge.blob(c.Hold[:]).blob(c.Account[:]).id(c.Prev[:]).int(c.At).text(c.Service).text(c.Model).
 			id(c.Chain[:]).text(string(c.Source)).text(string(c.Outcome)).text(c.Backend).blob(c.Usage).bool(c.Clamped).
 			int(c.Delivered).msat(c.Amount).msat(c.Charged).msat(c.Unbilled).int(c.Epoch).blob(c.Rates).
-			bool(c.Provisional).id(c.Lock[:]).run()
+			bool(c.Provisional).id(c.Lock[:]).id(c.ChainPrev[:]).run()
 	})
 	if err != nil {
 		return err
@@ -103,7 +109,7 @@ func (w *writer) saveCharges(b *metering.Batch) error {
 func (w *writer) saveDeposits(b *metering.Batch) error {
 	return each(b.Deposits.Upserted, func(d *metering.DepositRow) error {
 		return w.saveDeposit.blob(d.Hash[:]).blob(d.Account[:]).msat(d.Credited).moment(d.Presented).moment(d.Settled).
-			text(d.Node).int(int64(d.Index)).msat(d.Covered).run()
+			text(d.Node).int(int64(d.Index)).msat(d.Covered).moment(d.Doubted).msat(d.Owed).run()
 	})
 }
 
@@ -121,7 +127,7 @@ func (w *writer) saveLimits(b *metering.Batch) error {
 	if err != nil {
 		return err
 	}
-	return each(b.Keys.Deleted, func(k metering.KeyID) error {
+	return each(b.Keys.Deleted, func(k *metering.KeyRow) error {
 		return w.deleteKey.blob(k.Account[:]).blob(k.Key[:]).run()
 	})
 }
@@ -147,6 +153,6 @@ func (w *writer) saveLines(b *metering.Batch) error {
 
 func (w *writer) saveCursors(b *metering.Batch) error {
 	return each(b.Cursors.Upserted, func(c *metering.CursorRow) error {
-		return w.saveCursor.text(c.Node).int(int64(c.Index)).run()
+		return w.saveCursor.text(c.Node).int(int64(c.Index)).id(c.Hash[:]).run()
 	})
 }

@@ -27,12 +27,15 @@ type writer struct {
 	saveCursor, insertTransfer, insertBudgetLine         *stmt
 	loadFingerprints, insertFingerprint, insertEpoch     *stmt
 	saveOverride, deleteOverride, cleanKeys, cleanRates  *stmt
+	beat, progress, fence, fenced, cleanOwners           *stmt
 }
 
 const chargeColumns = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
-clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock`
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock, chain_prev`
 
-const depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered`
+const budgetColumns = `account, max_spend, spent, held, parent, children, valid_until, last_charge`
+
+const depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered, doubted, owed`
 
 // openWriter connects; d.mu is held.
 func (d *DB) openWriter() error {
@@ -62,19 +65,19 @@ func (w *writer) prepareAll() error {
 		{&w.createAccount, `INSERT OR IGNORE INTO accounts (id) VALUES (?)`},
 		{&w.loadAccount, `SELECT status, available, held, deposited, charged, adjusted, budgets, last_charge FROM accounts WHERE id = ?`},
 		{&w.saveAccount, `UPDATE accounts SET status = ?, available = ?, held = ?, deposited = ?, charged = ?, adjusted = ?, budgets = ?, last_charge = ? WHERE id = ?`},
-		{&w.loadBudget, `SELECT account, max_spend, spent, held FROM budgets WHERE id = ?`},
-		{&w.insertBudget, `INSERT INTO budgets (account, max_spend, spent, held, id) VALUES (?, ?, ?, ?, ?)`},
-		{&w.updateBudget, `UPDATE budgets SET account = ?, max_spend = ?, spent = ?, held = ? WHERE id = ?`},
+		{&w.loadBudget, `SELECT ` + budgetColumns + ` FROM budgets WHERE id = ?`},
+		{&w.insertBudget, `INSERT INTO budgets (` + budgetColumns + `, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.updateBudget, `UPDATE budgets SET account = ?, max_spend = ?, spent = ?, held = ?, parent = ?, children = ?, valid_until = ?, last_charge = ? WHERE id = ?`},
 		{&w.deleteBudget, `DELETE FROM budgets WHERE id = ?`},
-		{&w.loadHold, `SELECT account, amount, expires, context, usage, source FROM holds WHERE id = ?`},
-		{&w.insertHold, `INSERT INTO holds (id, account, amount, expires, context, usage, source) VALUES (?, ?, ?, ?, ?, ?, ?)`},
-		{&w.updateHold, `UPDATE holds SET amount = ?, expires = ?, usage = ?, source = ? WHERE id = ?`},
+		{&w.loadHold, `SELECT account, amount, owner, context, usage, source FROM holds WHERE id = ?`},
+		{&w.insertHold, `INSERT INTO holds (` + holdColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&w.updateHold, `UPDATE holds SET amount = ?, owner = ? WHERE id = ?`},
 		{&w.deleteHold, `DELETE FROM holds WHERE id = ?`},
 		{&w.loadCharge, `SELECT ` + chargeColumns + ` FROM charges WHERE hold = ?`},
-		{&w.insertCharge, `INSERT INTO charges (` + chargeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.insertCharge, `INSERT INTO charges (` + chargeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.updateCharge, `UPDATE charges SET at = ?, source = ?, outcome = ?, backend = ?, usage = ?, clamped = ?, delivered = ?, charged = ?, unbilled = ?, provisional = ? WHERE hold = ?`},
 		{&w.loadDeposit, `SELECT ` + depositColumns + ` FROM deposits WHERE hash = ?`},
-		{&w.saveDeposit, `INSERT OR REPLACE INTO deposits (` + depositColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.saveDeposit, `INSERT OR REPLACE INTO deposits (` + depositColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.loadRate, `SELECT minute, count, previous FROM rate_windows WHERE id = ?`},
 		{&w.saveRate, `INSERT OR REPLACE INTO rate_windows (id, minute, count, previous) VALUES (?, ?, ?, ?)`},
 		{&w.loadKey, `SELECT body, hold, charged, expires FROM idempotency_keys WHERE account = ? AND key = ?`},
@@ -82,8 +85,8 @@ func (w *writer) prepareAll() error {
 		{&w.deleteKey, `DELETE FROM idempotency_keys WHERE account = ? AND key = ?`},
 		{&w.loadAdjustment, `SELECT account, delta, reason, at FROM adjustments WHERE id = ?`},
 		{&w.insertAdjustment, `INSERT INTO adjustments (id, account, delta, reason, at) VALUES (?, ?, ?, ?, ?)`},
-		{&w.loadCursor, `SELECT settle_index FROM settle_cursors WHERE node = ?`},
-		{&w.saveCursor, `INSERT INTO settle_cursors (node, settle_index) VALUES (?, ?) ON CONFLICT (node) DO UPDATE SET settle_index = max(settle_index, excluded.settle_index)`},
+		{&w.loadCursor, `SELECT settle_index, hash FROM settle_cursors WHERE node = ?`},
+		{&w.saveCursor, `INSERT OR REPLACE INTO settle_cursors (node, settle_index, hash) VALUES (?, ?, ?)`},
 		{&w.insertTransfer, `INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (?, ?, ?, ?, ?, ?)`},
 		{&w.insertBudgetLine, `INSERT INTO budget_lines (budget, hold, amount, at) VALUES (?, ?, ?, ?)`},
 		{&w.loadFingerprints, `SELECT fingerprint FROM key_fingerprints`},
@@ -94,6 +97,11 @@ func (w *writer) prepareAll() error {
 		{&w.deleteOverride, `DELETE FROM price_overrides WHERE model = ?`},
 		{&w.cleanKeys, `DELETE FROM idempotency_keys WHERE (account, key) IN (SELECT account, key FROM idempotency_keys WHERE expires < ? LIMIT ?) RETURNING 1`},
 		{&w.cleanRates, `DELETE FROM rate_windows WHERE id IN (SELECT id FROM rate_windows WHERE minute < ? LIMIT ?) RETURNING 1`},
+		{&w.beat, `INSERT INTO owners (id, beat) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET beat = max(beat + 1, excluded.beat) WHERE fenced IS NULL RETURNING beat`},
+		{&w.progress, `UPDATE holds SET usage = ?, source = ? WHERE id = ? AND owner = ? RETURNING 1`},
+		{&w.fence, `UPDATE owners SET fenced = ? WHERE id = ? AND beat = ? AND fenced IS NULL`},
+		{&w.fenced, `SELECT 1 FROM owners WHERE id = ? AND fenced IS NOT NULL`},
+		{&w.cleanOwners, `DELETE FROM owners WHERE id IN (SELECT id FROM owners o WHERE fenced < ? AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT ?) RETURNING 1`},
 	} {
 		var err error
 		if *s.into, err = w.prepare(s.sql); err != nil && failed == nil {
@@ -103,16 +111,23 @@ func (w *writer) prepareAll() error {
 	return failed
 }
 
-// Apply runs one batch.
+// Apply runs one batch. Nobody else writes, so no account is ever left out.
 func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
-	return d.write(ctx, b.Durable, func(w *writer) (bool, error) {
+	return d.write(ctx, b.Likely, func(w *writer) (bool, error) {
 		if err := w.load(b); err != nil {
 			return false, err
 		}
 		b.Now = d.now()
 		decide()
-		if !b.Changed() && len(b.Create) == 0 {
+		if !b.Changed() {
 			return false, nil
+		}
+		if b.Durable && !w.full {
+			// SQLite refuses to change how it syncs within a transaction. What was read
+			// stays true between the two, because d.mu is held.
+			if err := errors.Join(w.rollback.run(), w.sync(true), w.begin.run()); err != nil {
+				return false, err
+			}
 		}
 		return true, w.save(b)
 	})

@@ -52,13 +52,6 @@ func testAmbiguity(e *env) {
 				e.Error(err)
 			}
 		}, 300, 700, 0},
-		{"renew", func(id l402.TokenID, arm func()) {
-			e.reserve(id, 400)
-			arm()
-			if err := e.ledger.Renew(ctx(e.T)); err != nil {
-				e.Error(err)
-			}
-		}, 600, 400, 0},
 		{"settle", func(id l402.TokenID, arm func()) {
 			h := e.reserve(id, 400, newBudget(900))
 			arm()
@@ -141,10 +134,9 @@ func testAmbiguity(e *env) {
 // release empties the clock's path: what the case left open is not to be swept
 // by the next one.
 func (e *env) release(l402.TokenID) {
-	e.store.advance(2 * lease)
-	kill(e.ledger)
+	e.kill(e.ledger)
 	e.ledger = e.open(metering.Config{})
-	if _, err := e.ledger.Sweep(ctx(e.T)); err != nil {
+	if _, err := e.watch(e.ledger); err != nil {
 		e.Error(err)
 	}
 }

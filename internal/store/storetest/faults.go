@@ -36,6 +36,7 @@ type faulty struct {
 	offset time.Duration // since long ago
 	writes int
 	hook   func(*metering.Batch) fault // decides per batch; nil: faults and away do
+	fence  func()                      // before each fence
 }
 
 const past = -20_000 * time.Hour
@@ -57,7 +58,7 @@ func (f *faulty) breakdown(how fault) {
 func (f *faulty) heal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.away, f.faults, f.hook = none, nil, nil
+	f.away, f.faults, f.hook, f.fence = none, nil, nil, nil
 }
 
 // onWrite lets fn choose the fault of each batch.
@@ -67,7 +68,7 @@ func (f *faulty) onWrite(fn func(*metering.Batch) fault) {
 	f.hook = fn
 }
 
-// advance moves the clock of leases.
+// advance moves the store's clock. No lease depends on it.
 func (f *faulty) advance(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,17 +165,32 @@ func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) er
 	return err
 }
 
-// Expired sees the clock as moved.
-func (f *faulty) Expired(ctx context.Context, limit int) ([]metering.HoldRow, error) {
-	rows, err := f.Store.Expired(ctx, limit)
-	now := time.Now().UnixMicro() + f.skew()
-	kept := rows[:0]
-	for _, r := range rows {
-		if r.Expires <= now {
-			kept = append(kept, r)
-		}
+// Beat fails while the store is away.
+func (f *faulty) Beat(ctx context.Context, owner metering.OwnerID, beat int64, progress []metering.Progress) (int64, []metering.HoldID, bool, error) {
+	f.mu.Lock()
+	away := f.away != none
+	f.mu.Unlock()
+	if away {
+		return 0, nil, false, errCut
 	}
-	return kept, err
+	return f.Store.Beat(ctx, owner, beat, progress)
+}
+
+// onFence runs fn before each fence.
+func (f *faulty) onFence(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fence = fn
+}
+
+func (f *faulty) Fence(ctx context.Context, owner metering.OwnerID, beat int64) (bool, error) {
+	f.mu.Lock()
+	before := f.fence
+	f.mu.Unlock()
+	if before != nil {
+		before()
+	}
+	return f.Store.Fence(ctx, owner, beat)
 }
 
 // Clean runs on the store's own clock: nothing of the tests, whose clock is in

@@ -58,23 +58,85 @@ func testBudgetRowsStayBounded(e *env) {
 	e.balance(id, 1000, 0, 0)
 }
 
+// testTooManyBudgets: live budgets are counted where they were delegated from.
 func testTooManyBudgets(e *env) {
-	l := e.open(metering.Config{MaxBudgetsPerAccount: 3})
+	l := e.open(metering.Config{MaxBudgetsPerAccount: 2, MaxBudgetsPerBudget: 3})
 	id := e.account(1000)
-	first, second, third := newBudget(10), newBudget(10), newBudget(10)
-	h := e.reserveOn(l, reservation(id, 5, first, second))
-	_, err := l.Reserve(ctx(e.T), reservation(id, 5, third, newBudget(10)))
-	e.refused(err, metering.ErrTooManyBudgets)
-	e.reserveOn(l, reservation(id, 5, first, second)) // those in use go on
+	first, second := newBudget(100), newBudget(10)
+	try := func(amount l402.Msat, chain ...l402.Budget) error {
+		_, err := l.Reserve(ctx(e.T), reservation(id, amount, chain...))
+		return err
+	}
+	good := func(err error) {
+		e.Helper()
+		if err != nil {
+			e.Error(err)
+		}
+	}
+	h := e.reserveOn(l, reservation(id, 5, first))
+	good(try(5, second))
+	e.refused(try(5, newBudget(10)), metering.ErrTooManyBudgets)
+	good(try(5)) // the account itself is not limited
+	for range 3 {
+		good(try(5, first, newBudget(10)))
+	}
+	e.refused(try(5, first, newBudget(10)), metering.ErrTooManyBudgets)
+	e.refused(try(5, second, newBudget(10), newBudget(10)), nil) // a place of its own
+	good(try(5, first))                                          // those in use go on
 	if err := h.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
 		e.Fatal(err)
 	}
-	e.reserveOn(l, reservation(id, 5, third))
-	_, err = l.Reserve(ctx(e.T), reservation(id, 5, newBudget(10)))
-	e.refused(err, metering.ErrTooManyBudgets)
-	if _, err = l.Reserve(ctx(e.T), reservation(id, 5)); err != nil { // the account itself is not limited
-		e.Error(err)
+	e.audit()
+}
+
+// testDelegateCannotUseUpPlaces: a delegate hands its budget on to itself in parts
+// of 1 msat and spends all of them. The owner's places stay free, and those of the
+// delegate become free again, because a budget that is spent out does not count.
+func testDelegateCannotUseUpPlaces(e *env) {
+	l := e.open(metering.Config{MaxBudgetsPerAccount: 5, MaxBudgetsPerBudget: 10})
+	id, delegate := e.account(10_000), newBudget(1000)
+	for range 300 {
+		part := newBudget(1)
+		h := e.reserveOn(l, reservation(id, 1, delegate, part))
+		e.settle(h, 1)
+		_, err := l.Reserve(ctx(e.T), reservation(id, 1, delegate, part))
+		e.insufficient(err, 0, 1) // spent out stays spent out
 	}
+	for range 20 { // and for the owner itself
+		e.settle(e.reserveOn(l, reservation(id, 3, newBudget(3))), 3)
+	}
+	for range 4 {
+		e.reserveOn(l, reservation(id, 1, newBudget(10)))
+	}
+	_, err := l.Reserve(ctx(e.T), reservation(id, 1, newBudget(10)))
+	e.refused(err, metering.ErrTooManyBudgets)
+	e.audit()
+}
+
+// testBudgetsEnd: a budget whose tokens have expired goes, and none of its lines.
+func testBudgetsEnd(e *env) {
+	id, now := e.account(10_000), time.Now()
+	old, late := newBudget(100), newBudget(100)
+	old.ValidUntil, late.ValidUntil = now.Add(-72*time.Hour).Unix(), now.Add(72*time.Hour).Unix()
+	inner := newBudget(50)
+	inner.ValidUntil = old.ValidUntil
+	e.settle(e.reserve(id, 30, old, inner), 20)
+	e.settle(e.reserve(id, 30, late), 30)
+	h := e.reserve(id, 10, old)
+	before := e.audit().Budgets
+	e.ledger.Tidy(ctx(e.T))
+	if got := e.audit().Budgets; got != before-1 { // the outer one holds something still
+		e.Errorf("%d budgets, want %d", got, before-1)
+	}
+	e.settle(h, 10)
+	e.ledger.Tidy(ctx(e.T))
+	if got := e.audit().Budgets; got != 1 {
+		e.Errorf("%d budgets, want 1", got)
+	}
+	if got := e.ledger.Stats().Closed; got != 2 {
+		e.Errorf("%d budgets closed, want 2", got)
+	}
+	e.balance(id, 9940, 0, 60)
 }
 
 func testRateLimit(e *env) {

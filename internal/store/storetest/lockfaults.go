@@ -95,7 +95,7 @@ func testLockRepeated(e *env) {
 			before -= 300
 		}
 		e.covered(payment, before)
-		kill(rival) // and with it the other owner of the hold
+		e.kill(rival) // and with it the other owner of the hold
 		rival = e.open(metering.Config{})
 	}
 }
@@ -188,7 +188,7 @@ func testLockAmbiguity(e *env) {
 			if err := l.Renew(ctx(e.T)); err != nil {
 				e.Error(err)
 			}
-			e.store.advance(2 * lease)
+			e.stall(l)
 			arm()
 			e.sweep(e.ledger, 1)
 			e.covered(p, 130)

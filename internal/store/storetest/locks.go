@@ -188,7 +188,7 @@ func testLockSweep(e *env) {
 		if err := owner.Renew(ctx(e.T)); err != nil {
 			e.Fatal(err)
 		}
-		e.store.advance(2 * lease)
+		e.stall(owner)
 		e.sweep(e.ledger, 1)
 		e.covered(payment, 150)
 		e.refused(h.Extend(ctx(e.T), 500), metering.ErrSwept)

@@ -72,9 +72,11 @@ type modelAccount struct {
 }
 
 type modelDeposit struct {
-	metering.Deposit
-	covered l402.Msat // by its lock
-	locks   bool      // it ever did
+	metering.Deposit           // Amount is what is credited
+	owed             l402.Msat // of it, beyond what arrived
+	settled          bool
+	covered          l402.Msat // by its lock
+	locks            bool      // it ever did
 }
 
 type modelBudget struct {
@@ -92,7 +94,6 @@ type modelHold struct {
 	amount  l402.Msat
 	used    l402.Msat // calls, as last renewed
 	next    l402.Msat // calls, as last reported
-	expires time.Duration
 	sweptAt time.Duration
 	charged l402.Msat
 	state   holdState
@@ -123,7 +124,7 @@ func newModel(e *env, t *rapid.T) *model {
 }
 
 func (m *model) openLedger(t *rapid.T) *metering.Ledger {
-	l, err := metering.Open(context.Background(), metering.Config{Store: m.e.store, Lease: lease, LateSettle: 3 * lease})
+	l, err := metering.Open(context.Background(), metering.Config{Store: m.e.store, Now: m.e.clock.now, Lease: lease, LateSettle: 3 * lease})
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}

@@ -10,7 +10,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +46,8 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"Budgets", testBudgets},
 		{"BudgetRowsStayBounded", testBudgetRowsStayBounded},
 		{"TooManyBudgets", testTooManyBudgets},
+		{"DelegateCannotUseUpPlaces", testDelegateCannotUseUpPlaces},
+		{"BudgetsEnd", testBudgetsEnd},
 		{"RateLimit", testRateLimit},
 		{"Idempotency", testIdempotency},
 		{"Sweep", testSweep},
@@ -98,7 +102,16 @@ type env struct {
 	*testing.T
 	store  *faulty
 	ledger *metering.Ledger
+	clock  clock
+	living []*metering.Ledger // those that beat while another watches
 }
+
+// clock is the one by which ledgers judge each other's lives.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
+
+func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 
 // newEnv opens a ledger whose background work does nothing by itself during a
 // test. The audit must agree at the end of each test.
@@ -119,7 +132,7 @@ const lease = time.Hour
 // open opens another ledger on the same store, as another process would.
 func (e *env) open(cfg metering.Config) *metering.Ledger {
 	e.Helper()
-	cfg.Store = e.store
+	cfg.Store, cfg.Now = e.store, e.clock.now
 	if cfg.Lease == 0 {
 		cfg.Lease = lease
 	}
@@ -127,6 +140,7 @@ func (e *env) open(cfg metering.Config) *metering.Ledger {
 	if err != nil {
 		e.Fatalf("open ledger: %v", err)
 	}
+	e.living = append(e.living, l)
 	e.Cleanup(func() {
 		e.store.heal()
 		if err := l.Close(ctx(e.T)); err != nil {
@@ -136,7 +150,38 @@ func (e *env) open(cfg metering.Config) *metering.Ledger {
 	return l
 }
 
+// stall has a ledger show no life from now on.
+func (e *env) stall(l *metering.Ledger) {
+	e.living = slices.DeleteFunc(e.living, func(other *metering.Ledger) bool { return other == l })
+}
+
 // kill drops a ledger as a crash would.
+func (e *env) kill(l *metering.Ledger) {
+	e.stall(l)
+	kill(l)
+}
+
+// looks is in how many looks a ledger sees a lease go by.
+const looks = 7
+
+// watch has a ledger look at the others for a lease, in which the living ones show
+// that they live. It returns how many holds were swept.
+func (e *env) watch(l *metering.Ledger) (swept int, err error) {
+	for range looks {
+		e.clock.advance(lease / (looks - 2))
+		for _, other := range e.living {
+			if err := other.Renew(ctx(e.T)); err != nil {
+				return swept, err
+			}
+		}
+		n, err := l.Sweep(ctx(e.T))
+		if swept += n; err != nil {
+			return swept, err
+		}
+	}
+	return swept, nil
+}
+
 func kill(l *metering.Ledger) {
 	dead, cancel := context.WithCancel(context.Background())
 	cancel()

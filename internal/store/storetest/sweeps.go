@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"context"
 	"time"
 
 	"sluice/l402"
@@ -9,10 +8,10 @@ import (
 	"sluice/pricing"
 )
 
-// sweep has a ledger charge what has expired.
+// sweep has a ledger charge what is abandoned.
 func (e *env) sweep(l *metering.Ledger, want int) {
 	e.Helper()
-	if n, err := l.Sweep(ctx(e.T)); err != nil || n != want {
+	if n, err := e.watch(l); err != nil || n != want {
 		e.Errorf("swept %d, %v; want %d", n, err, want)
 	}
 }
@@ -31,14 +30,14 @@ func (e *env) abandoned(id l402.TokenID, amount l402.Msat, usage int64, budgets 
 	if err := l.Renew(ctx(e.T)); err != nil {
 		e.Fatal(err)
 	}
-	e.store.advance(2 * lease)
+	e.stall(l)
 	return l, h
 }
 
 func testSweep(e *env) {
 	id, part := e.account(1000), newBudget(700)
 	l, h := e.abandoned(id, 400, 150, part)
-	kill(l)
+	e.kill(l)
 	_, silent := e.abandoned(id, 100, 0) // never said that anything was consumed
 	e.balance(id, 500, 500, 0)
 	e.sweep(e.ledger, 2)
@@ -123,32 +122,28 @@ func testSweepSparesTheLiving(e *env) {
 	owner := e.open(metering.Config{})
 	h := e.reserveOn(owner, reservation(id, 400))
 	for range 5 { // a stream much longer than a lease
-		e.store.advance(40 * time.Minute)
-		if err := owner.Renew(ctx(e.T)); err != nil {
-			e.Fatal(err)
-		}
 		e.sweep(e.ledger, 0)
 	}
-	// Late with its renewal: its owner does not sweep itself, and a renewal that
-	// came between the look and the lock counts.
-	e.store.advance(2 * lease)
-	e.sweep(owner, 0)
-	looked := make(chan struct{})
-	e.store.onWrite(func(b *metering.Batch) fault {
-		select {
-		case <-looked:
-			return none
-		default:
-			if b.Charges.Len() > 0 { // the sweep, before its owner's renewal
-				close(looked)
-				if err := owner.Renew(context.Background()); err != nil {
-					e.Error(err)
-				}
+	// A heartbeat that comes between the look and the fence counts.
+	e.stall(owner)
+	fences := 0
+	e.store.onFence(func() {
+		if fences++; fences == 1 {
+			if err := owner.Renew(ctx(e.T)); err != nil {
+				e.Error(err)
 			}
-			return none
 		}
 	})
-	e.sweep(e.ledger, 1)
+	for range looks - 1 { // long enough for one fence
+		e.clock.advance(lease / (looks - 2))
+		if n, err := e.ledger.Sweep(ctx(e.T)); n != 0 || err != nil {
+			e.Errorf("swept %d, %v", n, err)
+		}
+	}
+	e.store.heal()
+	if fences != 1 {
+		e.Errorf("%d fences, want 1", fences)
+	}
 	e.balance(id, 600, 400, 0)
 	e.settle(h, 300)
 	e.balance(id, 700, 0, 300)
@@ -157,12 +152,12 @@ func testSweepSparesTheLiving(e *env) {
 // testSweepByItself lets the background work run at its own pace.
 func testSweepByItself(e *env) {
 	id := e.account(1000)
-	short := metering.Config{Lease: 400 * time.Millisecond}
+	short := metering.Config{Lease: time.Second}
 	dead, living := e.open(short), e.open(short)
 	e.reserveOn(dead, reservation(id, 100))
 	h := e.reserveOn(living, reservation(id, 200))
 	used(h, 20)
-	kill(dead)
+	e.kill(dead)
 	died := time.Now()
 	e.eventually("sweep", func() bool {
 		b, err := e.ledger.Balance(ctx(e.T), id, nil)
@@ -251,13 +246,12 @@ func testCrash(e *env) {
 			}
 			charged += l402.Msat(i) // else nothing was reported
 		}
-		kill(l)
+		e.kill(l)
 		if _, err := h.Settle(ctx(e.T), calls(50)); err == nil {
 			e.Error("settled on a dead ledger")
 		}
 	}
 	e.balance(id, 9000, 1000, 0)
-	e.store.advance(2 * lease)
 	e.sweep(e.open(metering.Config{}), 10)
 	e.balance(id, 10_000-charged, 0, charged)
 }

@@ -1,0 +1,224 @@
+-- Liveness belongs to an owner, not to each hold's wall clock; batches are
+-- written by one statement that waits for nobody; budgets end.
+
+-- One row per running gateway, and per one that ran lately. beat is a counter: no
+-- clock is involved. The row changes every few seconds, so its page keeps room.
+CREATE TABLE owners (
+    id     uuid   PRIMARY KEY,
+    beat   bigint NOT NULL,
+    fenced bigint -- when the owner was taken for dead, µs since 1970
+) WITH (fillfactor = 50);
+
+-- expires counts no more. Its default keeps a gateway of the version before from
+-- sweeping the holds of this one.
+ALTER TABLE holds ADD COLUMN owner uuid;
+ALTER TABLE holds ALTER COLUMN expires SET DEFAULT 9223372036854775807;
+
+-- Where a budget was delegated from (NULL: by the account itself), how many live
+-- ones were delegated from it, until when a token may name it (unix seconds, 0: not
+-- known), and the head of the list of its charges.
+ALTER TABLE budgets ADD COLUMN parent bytea,
+    ADD COLUMN children bigint NOT NULL DEFAULT 0,
+    ADD COLUMN valid_until bigint NOT NULL DEFAULT 0,
+    ADD COLUMN last_charge uuid,
+    ADD CHECK (children >= 0) NOT VALID;
+CREATE INDEX budgets_expired ON budgets (valid_until) WHERE valid_until > 0;
+
+-- The charge before through the same innermost budget.
+ALTER TABLE charges ADD COLUMN chain_prev uuid;
+UPDATE charges c SET chain_prev = p.prev
+FROM (SELECT hold, lag(hold) OVER (PARTITION BY account, chain ORDER BY hold) AS prev FROM charges WHERE chain IS NOT NULL) p
+WHERE c.hold = p.hold AND p.prev IS NOT NULL;
+UPDATE budgets b SET last_charge = (SELECT hold FROM charges c WHERE c.chain = b.id AND c.account = b.account ORDER BY hold DESC LIMIT 1)
+WHERE EXISTS (SELECT 1 FROM charges c WHERE c.chain = b.id);
+
+-- accounts.budgets counts live budgets only: not those that are spent out.
+UPDATE accounts a SET budgets = (SELECT count(*) FROM budgets b WHERE b.account = a.id AND (b.spent < b.max_spend OR b.held > 0))
+WHERE a.budgets > 0;
+
+-- doubted: taken back because the Lightning node does not know the payment, µs
+-- since 1970. owed: of credited, what was spent before it could be taken back.
+ALTER TABLE deposits ADD COLUMN doubted bigint,
+    ADD COLUMN owed bigint NOT NULL DEFAULT 0,
+    ADD CHECK (owed >= 0) NOT VALID;
+
+-- The invoice settled at the index: another one there means another history.
+ALTER TABLE settle_cursors ADD COLUMN hash bytea;
+
+-- Writes one batch of a gateway: see metering.Store.Apply. The batch comes whole,
+-- as one statement, so that no lock is held while anybody waits for a gateway.
+--
+-- a_*: the accounts of the batch, each with the version (xmin) that was loaded; -1:
+-- the account is to be made. Everything else names its account by its place in a_id
+-- (from 1), and is written only if that account could be taken. A budget without a
+-- limit and a key without an expiry are to go. The result says what
+-- became of each account: 0 changed by somebody else since, 1 written, 2 locked by
+-- somebody else.
+CREATE FUNCTION sluice_apply_3(
+    durable boolean,
+    a_id bytea[], a_version bigint[], a_status smallint[], a_available bigint[], a_held bigint[], a_deposited bigint[],
+    a_charged bigint[], a_adjusted bigint[], a_budgets bigint[], a_last uuid[],
+    b_at int[], b_id bytea[], b_parent bytea[], b_limit bigint[], b_spent bigint[], b_held bigint[], b_children bigint[],
+    b_valid bigint[], b_last uuid[],
+    h_at int[], h_id uuid[], h_amount bigint[], h_owner uuid[], h_context bytea[], h_usage bytea[], h_source text[],
+    h_new_at int[], h_new uuid[], h_new_amount bigint[], h_new_owner uuid[],
+    h_gone_at int[], h_gone uuid[],
+    c_at int[], c_hold uuid[], c_prev uuid[], c_chain_prev uuid[], c_time bigint[], c_service text[], c_model text[], c_chain bytea[],
+    c_source text[], c_outcome text[], c_backend text[], c_usage bytea[], c_clamped boolean[], c_delivered bigint[],
+    c_amount bigint[], c_charged bigint[], c_unbilled bigint[], c_epoch bigint[], c_rates bytea[], c_provisional boolean[], c_lock bytea[],
+    t_at int[], t_kind smallint[], t_debit bytea[], t_credit bytea[], t_amount bigint[], t_ref bytea[], t_time bigint[],
+    l_at int[], l_budget bytea[], l_hold uuid[], l_amount bigint[], l_time bigint[],
+    d_at int[], d_stored boolean[], d_hash bytea[], d_credited bigint[], d_presented bigint[], d_settled bigint[], d_node text[],
+    d_index bigint[], d_covered bigint[], d_doubted bigint[], d_owed bigint[],
+    w_at int[], w_id bytea[], w_minute bigint[], w_count bigint[], w_previous bigint[],
+    k_at int[], k_key bytea[], k_body bytea[], k_hold uuid[], k_charged boolean[], k_expires bigint[],
+    j_at int[], j_id uuid[], j_delta bigint[], j_reason text[], j_time bigint[],
+    s_at int[], s_node text[], s_index bigint[], s_hash bytea[], s_anew boolean[]
+) RETURNS smallint[] LANGUAGE plpgsql AS $$
+DECLARE
+    state smallint[] := array_fill(0::smallint, ARRAY[cardinality(a_id)]);
+    r record;
+BEGIN
+    IF NOT durable THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+
+    -- Accounts first: those that nobody else has, in one order.
+    FOR r IN SELECT u.n FROM unnest(a_id, a_version) WITH ORDINALITY AS u (id, version, n)
+        JOIN accounts a ON a.id = u.id AND a.xmin::text::bigint = u.version
+        WHERE u.version >= 0 ORDER BY a.id FOR NO KEY UPDATE OF a SKIP LOCKED
+    LOOP
+        state[r.n] := 1;
+    END LOOP;
+    IF -1 = ANY (a_version) THEN
+        FOR r IN WITH made AS (
+            INSERT INTO accounts (id, status, available, held, deposited, charged, adjusted, budgets, last_charge)
+            SELECT u.id, u.status, u.available, u.held, u.deposited, u.charged, u.adjusted, u.budgets, u.last_charge
+            FROM unnest(a_id, a_version, a_status, a_available, a_held, a_deposited, a_charged, a_adjusted, a_budgets, a_last)
+                AS u (id, version, status, available, held, deposited, charged, adjusted, budgets, last_charge)
+            WHERE u.version = -1 ORDER BY u.id ON CONFLICT (id) DO NOTHING RETURNING id)
+            SELECT u.n FROM made JOIN unnest(a_id) WITH ORDINALITY AS u (id, n) ON u.id = made.id
+        LOOP
+            state[r.n] := 1;
+        END LOOP;
+    END IF;
+    IF 0 = ANY (state) THEN
+        FOR r IN SELECT u.n FROM unnest(a_id, a_version) WITH ORDINALITY AS u (id, version, n)
+            JOIN accounts a ON a.id = u.id AND a.xmin::text::bigint = u.version
+            WHERE u.version >= 0 AND state[u.n] = 0
+        LOOP
+            state[r.n] := 2;
+        END LOOP;
+    END IF;
+    UPDATE accounts a SET status = u.status, available = u.available, held = u.held, deposited = u.deposited,
+        charged = u.charged, adjusted = u.adjusted, budgets = u.budgets, last_charge = u.last_charge
+    FROM unnest(a_id, a_version, a_status, a_available, a_held, a_deposited, a_charged, a_adjusted, a_budgets, a_last)
+        WITH ORDINALITY AS u (id, version, status, available, held, deposited, charged, adjusted, budgets, last_charge, n)
+    WHERE a.id = u.id AND u.version >= 0 AND state[u.n] = 1;
+
+    IF cardinality(b_at) > 0 THEN
+        INSERT INTO budgets (id, account, parent, max_spend, spent, held, children, valid_until, last_charge)
+        SELECT u.id, a_id[u.n], u.parent, u.max_spend, u.spent, u.held, u.children, u.valid_until, u.last_charge
+        FROM unnest(b_at, b_id, b_parent, b_limit, b_spent, b_held, b_children, b_valid, b_last)
+            AS u (n, id, parent, max_spend, spent, held, children, valid_until, last_charge)
+        WHERE state[u.n] = 1 AND u.max_spend IS NOT NULL
+        ON CONFLICT (id) DO UPDATE SET spent = excluded.spent, held = excluded.held, children = excluded.children,
+            last_charge = excluded.last_charge;
+        IF array_position(b_limit, NULL) IS NOT NULL THEN
+            DELETE FROM budgets b USING unnest(b_at, b_id, b_limit) AS u (n, id, max_spend)
+            WHERE b.id = u.id AND state[u.n] = 1 AND u.max_spend IS NULL;
+        END IF;
+    END IF;
+    IF cardinality(h_at) > 0 THEN
+        INSERT INTO holds (id, account, amount, owner, context, usage, source)
+        SELECT u.id, a_id[u.n], u.amount, u.owner, u.context, u.usage, u.source
+        FROM unnest(h_at, h_id, h_amount, h_owner, h_context, h_usage, h_source) AS u (n, id, amount, owner, context, usage, source)
+        WHERE state[u.n] = 1;
+    END IF;
+    IF cardinality(h_new_at) > 0 THEN
+        UPDATE holds h SET amount = u.amount, owner = u.owner
+        FROM unnest(h_new_at, h_new, h_new_amount, h_new_owner) AS u (n, id, amount, owner)
+        WHERE h.id = u.id AND state[u.n] = 1;
+    END IF;
+    IF cardinality(h_gone_at) > 0 THEN
+        DELETE FROM holds h USING unnest(h_gone_at, h_gone) AS u (n, id) WHERE h.id = u.id AND state[u.n] = 1;
+    END IF;
+
+    IF cardinality(c_at) > 0 THEN
+        INSERT INTO charges (hold, account, prev, chain_prev, at, service, model, chain, source, outcome, backend, usage, clamped,
+            delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock)
+        SELECT u.hold, a_id[u.n], u.prev, u.chain_prev, u.at, u.service, u.model, u.chain, u.source, u.outcome, u.backend, u.usage,
+            u.clamped, u.delivered, u.amount, u.charged, u.unbilled, u.epoch, u.rates, u.provisional, u.rate_lock
+        FROM unnest(c_at, c_hold, c_prev, c_chain_prev, c_time, c_service, c_model, c_chain, c_source, c_outcome, c_backend, c_usage,
+            c_clamped, c_delivered, c_amount, c_charged, c_unbilled, c_epoch, c_rates, c_provisional, c_lock)
+            AS u (n, hold, prev, chain_prev, at, service, model, chain, source, outcome, backend, usage, clamped, delivered, amount,
+                charged, unbilled, epoch, rates, provisional, rate_lock)
+        WHERE state[u.n] = 1
+        -- A provisional charge that its owner replaces.
+        ON CONFLICT (hold) DO UPDATE SET at = excluded.at, source = excluded.source, outcome = excluded.outcome,
+            backend = excluded.backend, usage = excluded.usage, clamped = excluded.clamped, delivered = excluded.delivered,
+            charged = excluded.charged, unbilled = excluded.unbilled, provisional = excluded.provisional;
+    END IF;
+
+    IF cardinality(t_at) > 0 THEN
+        INSERT INTO transfers (kind, debit, credit, amount, ref, at)
+        SELECT u.kind, u.debit, u.credit, u.amount, u.ref, u.at
+        FROM unnest(t_at, t_kind, t_debit, t_credit, t_amount, t_ref, t_time) AS u (n, kind, debit, credit, amount, ref, at)
+        WHERE state[u.n] = 1;
+    END IF;
+    IF cardinality(l_at) > 0 THEN
+        INSERT INTO budget_lines (budget, hold, amount, at)
+        SELECT u.budget, u.hold, u.amount, u.at FROM unnest(l_at, l_budget, l_hold, l_amount, l_time) AS u (n, budget, hold, amount, at)
+        WHERE state[u.n] = 1;
+    END IF;
+
+    IF cardinality(d_at) > 0 THEN
+        -- Without ON CONFLICT: another gateway may be crediting the same payment to
+        -- another account, which no lock of ours excludes. The batch runs again then.
+        INSERT INTO deposits (hash, account, credited, presented, settled, node, settle_index, covered, doubted, owed)
+        SELECT u.hash, a_id[u.n], u.credited, u.presented, u.settled, u.node, u.settle_index, u.covered, u.doubted, u.owed
+        FROM unnest(d_at, d_stored, d_hash, d_credited, d_presented, d_settled, d_node, d_index, d_covered, d_doubted, d_owed)
+            AS u (n, stored, hash, credited, presented, settled, node, settle_index, covered, doubted, owed)
+        WHERE state[u.n] = 1 AND NOT u.stored;
+        UPDATE deposits d SET credited = u.credited, presented = u.presented, settled = u.settled, node = u.node,
+            settle_index = u.settle_index, covered = u.covered, doubted = u.doubted, owed = u.owed
+        FROM unnest(d_at, d_stored, d_hash, d_credited, d_presented, d_settled, d_node, d_index, d_covered, d_doubted, d_owed)
+            AS u (n, stored, hash, credited, presented, settled, node, settle_index, covered, doubted, owed)
+        WHERE d.hash = u.hash AND state[u.n] = 1 AND u.stored;
+    END IF;
+
+    IF cardinality(w_at) > 0 THEN
+        INSERT INTO rate_windows (id, minute, count, previous)
+        SELECT u.id, u.minute, u.count, u.previous FROM unnest(w_at, w_id, w_minute, w_count, w_previous) AS u (n, id, minute, count, previous)
+        WHERE state[u.n] = 1
+        ON CONFLICT (id) DO UPDATE SET minute = excluded.minute, count = excluded.count, previous = excluded.previous;
+    END IF;
+    IF cardinality(k_at) > 0 THEN
+        INSERT INTO idempotency_keys (account, key, body, hold, charged, expires)
+        SELECT a_id[u.n], u.key, u.body, u.hold, u.charged, u.expires
+        FROM unnest(k_at, k_key, k_body, k_hold, k_charged, k_expires) AS u (n, key, body, hold, charged, expires)
+        WHERE state[u.n] = 1 AND u.expires IS NOT NULL
+        ON CONFLICT (account, key) DO UPDATE SET body = excluded.body, hold = excluded.hold, charged = excluded.charged,
+            expires = excluded.expires;
+        IF array_position(k_expires, NULL) IS NOT NULL THEN
+            DELETE FROM idempotency_keys k USING unnest(k_at, k_key, k_expires) AS u (n, key, expires)
+            WHERE k.account = a_id[u.n] AND k.key = u.key AND state[u.n] = 1 AND u.expires IS NULL;
+        END IF;
+    END IF;
+    IF cardinality(j_at) > 0 THEN
+        INSERT INTO adjustments (id, account, delta, reason, at)
+        SELECT u.id, a_id[u.n], u.delta, u.reason, u.at FROM unnest(j_at, j_id, j_delta, j_reason, j_time) AS u (n, id, delta, reason, at)
+        WHERE state[u.n] = 1;
+    END IF;
+
+    -- Last, because gateways that follow one Lightning node meet in one row.
+    IF cardinality(s_at) > 0 THEN
+        INSERT INTO settle_cursors AS c (node, settle_index, hash)
+        SELECT u.node, u.settle_index, u.hash FROM unnest(s_at, s_node, s_index, s_hash, s_anew) AS u (n, node, settle_index, hash, anew)
+        WHERE u.n = 0 OR state[u.n] = 1
+        ON CONFLICT (node) DO UPDATE SET settle_index = excluded.settle_index, hash = excluded.hash
+        WHERE c.settle_index < excluded.settle_index OR EXISTS (SELECT 1 FROM unnest(s_node, s_anew) AS u (node, anew)
+            WHERE u.node = c.node AND u.anew);
+    END IF;
+    RETURN state;
+END $$;

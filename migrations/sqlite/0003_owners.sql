@@ -1,0 +1,44 @@
+-- Liveness belongs to an owner, not to each hold's wall clock; budgets end.
+
+-- One row per running gateway, and per one that ran lately. beat is a counter: no
+-- clock is involved.
+CREATE TABLE owners (
+    id     BLOB    PRIMARY KEY CHECK (length(id) = 16),
+    beat   INTEGER NOT NULL,
+    fenced INTEGER -- when the owner was taken for dead, µs since 1970
+) STRICT, WITHOUT ROWID;
+
+-- Holds of the version before have no owner: nobody else serves this file, so they
+-- are abandoned.
+ALTER TABLE holds DROP COLUMN expires;
+ALTER TABLE holds ADD COLUMN owner BLOB CHECK (length(owner) = 16);
+
+-- Where a budget was delegated from (NULL: by the account itself), how many live
+-- ones were delegated from it, until when a token may name it (unix seconds, 0: not
+-- known), and the head of the list of its charges.
+ALTER TABLE budgets ADD COLUMN parent BLOB;
+ALTER TABLE budgets ADD COLUMN children INTEGER NOT NULL DEFAULT 0 CHECK (children >= 0);
+ALTER TABLE budgets ADD COLUMN valid_until INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE budgets ADD COLUMN last_charge BLOB;
+CREATE INDEX budgets_expired ON budgets (valid_until) WHERE valid_until > 0;
+
+-- The charge before through the same innermost budget.
+ALTER TABLE charges ADD COLUMN chain_prev BLOB;
+UPDATE charges SET chain_prev = p.prev
+FROM (SELECT hold AS at, lag(hold) OVER (PARTITION BY account, chain ORDER BY hold) AS prev FROM charges WHERE chain IS NOT NULL) p
+WHERE charges.hold = p.at AND p.prev IS NOT NULL;
+UPDATE budgets SET last_charge = c.last
+FROM (SELECT chain, account, max(hold) AS last FROM charges WHERE chain IS NOT NULL GROUP BY chain, account) c
+WHERE c.chain = budgets.id AND c.account = budgets.account;
+
+-- accounts.budgets counts live budgets only: not those that are spent out.
+UPDATE accounts SET budgets = (SELECT count(*) FROM budgets b WHERE b.account = accounts.id AND (b.spent < b.max_spend OR b.held > 0))
+WHERE budgets > 0;
+
+-- doubted: taken back because the Lightning node does not know the payment, µs
+-- since 1970. owed: of credited, what was spent before it could be taken back.
+ALTER TABLE deposits ADD COLUMN doubted INTEGER;
+ALTER TABLE deposits ADD COLUMN owed INTEGER NOT NULL DEFAULT 0 CHECK (owed >= 0);
+
+-- The invoice settled at the index: another one there means another history.
+ALTER TABLE settle_cursors ADD COLUMN hash BLOB;
