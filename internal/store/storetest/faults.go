@@ -1,11 +1,14 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
+	"sluice/l402"
 	"sluice/metering"
 )
 
@@ -23,6 +26,9 @@ const (
 	forgotten       // decided and answered, then rolled back: a crash after an asynchronous commit
 	locked          // someone else had a row locked
 	refused         // the store's guards refused a row
+	forgottenUnlessDurable
+	changed // someone else changed every account of the batch meanwhile
+	taken   // someone else has every account of the batch locked
 )
 
 // faulty wraps a store with faults and with a clock that can be moved. The
@@ -30,13 +36,17 @@ const (
 type faulty struct {
 	metering.Store
 
-	mu     sync.Mutex
-	faults []fault       // of the next writes
-	away   fault         // of all writes, until healed
-	offset time.Duration // since long ago
-	writes int
-	hook   func(*metering.Batch) fault // decides per batch; nil: faults and away do
-	fence  func()                      // before each fence
+	mu      sync.Mutex
+	faults  []fault       // of the next writes
+	away    fault         // of all writes, until healed
+	offset  time.Duration // since long ago
+	writes  int
+	hook    func(*metering.Batch) fault // decides per batch; nil: faults and away do
+	fence   func()                      // before each fence
+	era     uint64                      // failovers so far
+	deaf    bool                        // looks at owners get no answer
+	ghosts  []metering.HoldRow          // abandoned holds beside the store's own, by id
+	batches []bool                      // whether each batch was durable
 }
 
 const past = -20_000 * time.Hour
@@ -139,21 +149,33 @@ func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) er
 		b.Now += f.skew()
 		decide()
 	}
+	defer func() {
+		f.mu.Lock()
+		f.batches = append(f.batches, b.Durable)
+		f.mu.Unlock()
+	}()
 	switch how {
 	case early:
 		return errCut
+	case changed, taken:
+		return f.leaveOut(ctx, b, shifted, how == taken)
 	case locked:
 		return metering.ErrConflict
 	case refused:
 		return metering.ErrRejected
-	case lost, forgotten:
+	case lost, forgotten, forgottenUnlessDurable:
 		whole := *b
+		kept := false
 		err := f.Store.Apply(ctx, b, func() {
 			shifted()
-			whole, *b = *b, metering.Batch{} // decided, and nothing of it is written
+			if kept = how == forgottenUnlessDurable && b.Durable; !kept {
+				whole, *b = *b, metering.Batch{} // decided, and nothing of it is written
+			}
 		})
-		*b = whole
-		if how == forgotten {
+		if !kept {
+			*b = whole
+		}
+		if how != lost {
 			return err
 		}
 		return errors.Join(errCut, err)
@@ -163,6 +185,66 @@ func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) er
 		return errors.Join(errCut, err)
 	}
 	return err
+}
+
+// leaveOut decides a batch and writes nothing of it, as a store does whose
+// accounts somebody else has changed or locked.
+func (f *faulty) leaveOut(ctx context.Context, b *metering.Batch, decide func(), locked bool) error {
+	whole := *b
+	err := f.Store.Apply(ctx, b, func() {
+		decide()
+		whole, *b = *b, metering.Batch{}
+	})
+	*b = whole
+	b.Accounts.Keys(func(id l402.TokenID) bool { b.Miss(id, locked); return true })
+	return err
+}
+
+// failOver has the store tell of another server.
+func (f *faulty) failOver() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.era++
+}
+
+func (f *faulty) Generation() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Store.Generation() + f.era
+}
+
+// Owners fails while the store is deaf.
+func (f *faulty) Owners(ctx context.Context) ([]metering.OwnerRow, error) {
+	f.mu.Lock()
+	deaf := f.deaf
+	f.mu.Unlock()
+	if deaf {
+		return nil, errCut
+	}
+	return f.Store.Owners(ctx)
+}
+
+// Abandoned shows ghosts beside the store's own holds.
+func (f *faulty) Abandoned(ctx context.Context, after metering.HoldID, limit int) ([]metering.HoldRow, error) {
+	rows, err := f.Store.Abandoned(ctx, after, limit)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range f.ghosts {
+		if bytes.Compare(g.ID[:], after[:]) > 0 {
+			rows = append(rows, g)
+		}
+	}
+	slices.SortFunc(rows, func(a, b metering.HoldRow) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return rows[:min(limit, len(rows))], err
+}
+
+// durable returns whether each batch since the last call was durable.
+func (f *faulty) durable() []bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := f.batches
+	f.batches = nil
+	return list
 }
 
 // Beat fails while the store is away.

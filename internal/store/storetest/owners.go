@@ -1,0 +1,166 @@
+package storetest
+
+import (
+	"time"
+
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// look has a ledger look once, a fifth of a lease after the last time.
+func (e *env) look(l *metering.Ledger) (int, error) {
+	e.clock.advance(lease / (looks - 2))
+	return l.Sweep(ctx(e.T))
+}
+
+// untouched checks that a ledger sweeps nothing in some looks.
+func (e *env) untouched(l *metering.Ledger, times int) {
+	e.Helper()
+	for i := range times {
+		if n, err := e.look(l); n != 0 || err != nil {
+			e.Errorf("look %d: swept %d, %v", i, n, err)
+		}
+	}
+}
+
+// testSweepAfterStart: a ledger that has just started has seen nobody live or die
+// yet, so that it judges nobody for a whole lease.
+func testSweepAfterStart(e *env) {
+	id := e.account(1000)
+	e.abandoned(id, 400, 150)
+	e.clock.advance(10 * lease) // the owner has been silent for long
+	fresh := e.open(metering.Config{})
+	e.untouched(fresh, looks-2) // not yet a whole lease
+	if n, err := e.look(fresh); n != 1 || err != nil {
+		e.Errorf("swept %d, %v after a lease; want 1", n, err)
+	}
+	e.balance(id, 850, 0, 150)
+}
+
+// testSweepAfterOutage: an idle ledger that could not reach the store, or was
+// answered late, judges nobody until it has seen the store answer for a lease.
+func testSweepAfterOutage(e *env) {
+	for name, outage := range map[string]func(idle *metering.Ledger){
+		"the store does not answer": func(idle *metering.Ledger) {
+			e.store.mu.Lock()
+			e.store.deaf = true
+			e.store.mu.Unlock()
+			if _, err := e.look(idle); err == nil {
+				e.Error("no error from a store that does not answer")
+			}
+			e.store.mu.Lock()
+			e.store.deaf = false
+			e.store.mu.Unlock()
+		},
+		"nobody looked for a while": func(*metering.Ledger) { e.clock.advance(lease) },
+		"the store failed over":     func(*metering.Ledger) { e.store.failOver() },
+	} {
+		id, idle := e.account(1000), e.open(metering.Config{})
+		owner := e.open(metering.Config{})
+		h := e.reserveOn(owner, reservation(id, 400))
+		e.sweep(idle, 0) // it has seen the owner live
+		e.stall(owner)
+		e.untouched(idle, 3) // the owner cannot reach the store either
+		outage(idle)
+		e.untouched(idle, looks-3)
+		if err := owner.Renew(ctx(e.T)); err != nil {
+			e.Fatal(err)
+		}
+		e.untouched(idle, 3)
+		if entry := e.settle(h, 300); entry.Charged != 300 || entry.Provisional {
+			e.Errorf("%s: %+v", name, entry)
+		}
+		e.balance(id, 700, 0, 300)
+		e.stall(idle)
+	}
+}
+
+// testSweepWhileClocksStep: no step of the store's clock sweeps a living hold, or
+// keeps a dead one.
+func testSweepWhileClocksStep(e *env) {
+	id := e.account(1000)
+	owner := e.open(metering.Config{})
+	h := e.reserveOn(owner, reservation(id, 400))
+	for _, step := range []time.Duration{time.Minute, -time.Minute, 24 * time.Hour, -30 * time.Hour} {
+		e.store.advance(step)
+		e.sweep(e.ledger, 0)
+		if err := h.Extend(ctx(e.T), h.Amount()+10); err != nil {
+			e.Errorf("after a step by %s: %v", step, err)
+		}
+	}
+	e.settle(h, 200)
+	_, dead := e.abandoned(id, 300, 70)
+	e.store.advance(-48 * time.Hour)
+	e.sweep(e.ledger, 1)
+	e.balance(id, 730, 0, 270)
+	if entry := e.settle(dead, 80); entry.Charged != 80 {
+		e.Errorf("late settlement: %+v", entry)
+	}
+}
+
+// testSweepPassesUnreadableHolds: abandoned holds that this version cannot read, as
+// many as a look takes up and before all others, are counted and hide nothing.
+func testSweepPassesUnreadableHolds(e *env) {
+	id := e.account(1000)
+	for i := range 600 {
+		e.store.ghosts = append(e.store.ghosts, metering.HoldRow{ID: metering.HoldID{0, byte(i >> 8), byte(i), 1}, Account: id, Context: []byte{99}})
+	}
+	e.abandoned(id, 400, 150)
+	e.sweep(e.ledger, 1)
+	e.balance(id, 850, 0, 150)
+	if got := e.ledger.Stats().Unreadable; got != 600 {
+		e.Errorf("%d unreadable holds counted, want 600", got)
+	}
+	e.store.ghosts = nil
+	e.sweep(e.ledger, 0)
+	if got := e.ledger.Stats().Unreadable; got != 0 {
+		e.Errorf("%d unreadable holds counted, want none", got)
+	}
+}
+
+// testSweepStrays: a hold whose end the store has lost in a failover stands under a
+// living owner. It is charged at the second look that finds no request for it.
+func testSweepStrays(e *env) {
+	id := e.account(1000)
+	l := e.open(metering.Config{})
+	h, living := e.reserveOn(l, reservation(id, 400)), e.reserveOn(l, reservation(id, 100))
+	used(h, 30)
+	if err := l.Renew(ctx(e.T)); err != nil {
+		e.Fatal(err)
+	}
+	e.store.onWrite(func(*metering.Batch) fault { return forgotten })
+	e.settle(h, 300) // answered, and then lost
+	e.store.heal()
+	e.balance(id, 500, 500, 0)
+	l.Tidy(ctx(e.T))
+	e.balance(id, 500, 500, 0)
+	l.Tidy(ctx(e.T))
+	e.balance(id, 870, 100, 30)
+	e.settle(living, 50)
+}
+
+// testTakenForDead: a ledger that was silent for a lease goes on under a new name,
+// with the holds that nobody has swept yet, and its next holds live.
+func testTakenForDead(e *env) {
+	id := e.account(1000)
+	l, h := e.abandoned(id, 400, 150)
+	e.sweep(e.ledger, 1)
+	e.reserveOn(l, reservation(id, 50)) // under the old name still
+	if err := l.Renew(ctx(e.T)); err != nil {
+		e.Fatal(err)
+	}
+	if got := l.Stats().Fenced; got != 1 {
+		e.Errorf("taken for dead %d times, want 1", got)
+	}
+	e.living = append(e.living, l)
+	if err := l.Renew(ctx(e.T)); err != nil { // takes its holds along
+		e.Fatal(err)
+	}
+	e.settle(e.reserveOn(l, reservation(id, 20)), 20)
+	e.sweep(e.ledger, 0)
+	e.balance(id, 780, 50, 170)
+	h.Progress(pricing.Usage{Calls: 200}, metering.SourceRunning)
+	if entry := e.settle(h, 200); entry.Charged != 200 || entry.Provisional {
+		e.Errorf("late settlement: %+v", entry)
+	}
+}
