@@ -62,19 +62,7 @@ func (n *Network) fund(ctx context.Context, miner minerWallet) error {
 		return err
 	}
 	for _, node := range []*Node{n.Gateway, n.Agent} {
-		client, _ := node.rpc()
-		err := until(ctx, "the "+node.Name+" node follows the chain", node.running(), func(ctx context.Context) error {
-			info, err := client.GetInfo(ctx, &lnrpc.GetInfoRequest{})
-			if err != nil {
-				return err
-			}
-			if !info.SyncedToChain || info.BlockHeight < segwitBlocks+maturityBlocks {
-				return fmt.Errorf("it is at block %d", info.BlockHeight)
-			}
-			node.PubKey = info.IdentityPubkey
-			return nil
-		})
-		if err != nil {
+		if err := node.follow(ctx); err != nil {
 			return err
 		}
 	}
@@ -86,6 +74,22 @@ func (n *Network) fund(ctx context.Context, miner minerWallet) error {
 		if balance.ConfirmedBalance < 2*channelSats {
 			return fmt.Errorf("it has %d sat", balance.ConfirmedBalance)
 		}
+		return nil
+	})
+}
+
+// follow waits until the node knows the chain, and takes its key.
+func (n *Node) follow(ctx context.Context) error {
+	client, _ := n.rpc()
+	return until(ctx, "the "+n.Name+" node follows the chain", n.running(), func(ctx context.Context) error {
+		info, err := client.GetInfo(ctx, &lnrpc.GetInfoRequest{})
+		if err != nil {
+			return err
+		}
+		if !info.SyncedToChain || info.BlockHeight < segwitBlocks+maturityBlocks {
+			return fmt.Errorf("it is at block %d", info.BlockHeight)
+		}
+		n.PubKey = info.IdentityPubkey
 		return nil
 	})
 }
