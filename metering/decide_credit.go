@@ -83,7 +83,19 @@ func (o *settledOp) moveCursor(b *Batch) {
 	if next.Node == "" || next.Index == 0 && !o.anew {
 		return
 	}
-	if c := b.Cursors.get(next.Node); c == nil || o.anew || c.Index < next.Index {
+	c := b.Cursors.get(next.Node)
+	if c != nil {
+		next.Since, next.Anew = c.Since, o.anew || c.Anew
+	}
+	if o.anew {
+		next.Since = b.Now
+	}
+	switch {
+	case c != nil && !o.anew && c.Index >= next.Index:
+	case c != nil && c.Account != next.Account && c.Account != (l402.TokenID{}):
+		// Moved within this batch for another account's credit, which may be left out:
+		// the next settlement moves the cursor on.
+	default:
 		b.Cursors.put(next.Node, next)
 	}
 }

@@ -161,9 +161,10 @@ func (r *Reader) Unconfirmed(ctx context.Context, age time.Duration, limit int) 
 	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Limit: limit})
 }
 
-// Undoubted lists those of Unconfirmed that Doubt has not taken back.
-func (r *Reader) Undoubted(ctx context.Context, age time.Duration, limit int) ([]DepositRow, error) {
-	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Undoubted: true, Limit: limit})
+// Undoubted lists those of Unconfirmed that were presented since a moment and that
+// Doubt has not taken back.
+func (r *Reader) Undoubted(ctx context.Context, age time.Duration, since time.Time, limit int) ([]DepositRow, error) {
+	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Undoubted: true, Since: since, Limit: limit})
 }
 
 func (r *Reader) deposits(ctx context.Context, f DepositFilter) (list []DepositRow, err error) {

@@ -29,11 +29,12 @@ type Stats struct {
 	Charged     l402.Msat         `json:"charged_msat"`
 	Unbilled    l402.Msat         `json:"unbilled_msat"` // consumed beyond what could be charged
 	Credited    l402.Msat         `json:"credited_msat"`
-	Foreign     int64             `json:"foreign"`     // payments refused because another account has them
-	Unconfirmed int64             `json:"unconfirmed"` // presented, never seen settled; counted twice a minute, up to a bound
-	Audits      int64             `json:"audits"`      // checks of all invariants
-	Mismatched  int64             `json:"mismatched"`  // what the last of them found wrong; anything but 0 is a defect or damage
-	Failing     bool              `json:"failing"`     // the store did not answer last time
+	TakenBack   l402.Msat         `json:"taken_back_msat"` // credited on a credential's word, and not arrived
+	Foreign     int64             `json:"foreign"`         // payments refused because another account has them
+	Unconfirmed int64             `json:"unconfirmed"`     // presented, never seen settled; counted twice a minute, up to a bound
+	Audits      int64             `json:"audits"`          // checks of all invariants
+	Mismatched  int64             `json:"mismatched"`      // what the last of them found wrong; anything but 0 is a defect or damage
+	Failing     bool              `json:"failing"`         // the store did not answer last time
 }
 
 const batchSizes = 12
@@ -43,7 +44,7 @@ type counters struct {
 	batches, operations, retries, conflicts, rejected, lost atomic.Int64
 	sweeps, clamped, charged, unbilled, credited            atomic.Int64
 	foreign, unconfirmed, audits, mismatched                atomic.Int64
-	unreadable, fenced, closed, excess, doubted             atomic.Int64
+	unreadable, fenced, closed, excess, doubted, takenBack  atomic.Int64
 	sizes                                                   [batchSizes]atomic.Int64
 }
 
@@ -51,6 +52,12 @@ func (c *counters) batch(n int) {
 	c.batches.Add(1)
 	c.operations.Add(int64(n))
 	c.sizes[min(bits.Len(uint(n-1)), batchSizes-1)].Add(1)
+}
+
+// credit counts what was credited, or taken back.
+func (c *counters) credit(change l402.Msat) {
+	c.credited.Add(int64(max(0, change)))
+	c.takenBack.Add(int64(max(0, -change)))
 }
 
 // Stats returns the counters now.
@@ -64,7 +71,8 @@ func (l *Ledger) Stats() Stats {
 		Sweeps:     c.sweeps.Load(),
 		Unreadable: c.unreadable.Load(), Fenced: c.fenced.Load(), Closed: c.closed.Load(), Excess: c.excess.Load(),
 		Doubted: c.doubted.Load(), Clamped: c.clamped.Load(), Charged: l402.Msat(c.charged.Load()),
-		Unbilled: l402.Msat(c.unbilled.Load()), Credited: l402.Msat(c.credited.Load()), Foreign: c.foreign.Load(),
+		Unbilled: l402.Msat(c.unbilled.Load()), Credited: l402.Msat(c.credited.Load()),
+		TakenBack: l402.Msat(c.takenBack.Load()), Foreign: c.foreign.Load(),
 		Unconfirmed: c.unconfirmed.Load(), Audits: c.audits.Load(), Mismatched: c.mismatched.Load(), Failing: l.writer.failing()}
 	for i := range s.Sizes {
 		s.Sizes[i] = c.sizes[i].Load()
@@ -91,12 +99,12 @@ func (l *Ledger) committed(t *task) {
 	case *doubtOp:
 		if op.taken > 0 || op.owed > 0 {
 			l.stats.doubted.Add(1)
-			l.stats.credited.Add(-int64(op.taken))
+			l.stats.credit(-op.taken)
 			l.log.Error("a payment was presented that the Lightning node does not know; it was taken back: is a master key known to others?",
 				"account", op.who.String(), "payment_hash", op.hash.String(), "taken_msat", int64(op.taken), "spent_msat", int64(op.owed))
 		}
 	case *settledOp:
-		l.stats.credited.Add(int64(op.credited))
+		l.stats.credit(op.credited)
 		l.overclaimed(op.s.Deposit, op.excess)
 		if t.outcome == nil && op.s.Account != (l402.TokenID{}) {
 			l.paid.add(op.s.Deposit)
@@ -125,7 +133,7 @@ func (l *Ledger) settled(op *settleOp) {
 
 // presented takes note of a payment that a buyer proved.
 func (l *Ledger) presented(d Deposit, credited, excess l402.Msat) {
-	l.stats.credited.Add(int64(credited))
+	l.stats.credit(credited)
 	l.overclaimed(d, excess)
 	l.known.add(d)
 }

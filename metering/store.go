@@ -203,6 +203,7 @@ type CursorRow struct {
 	Node    string
 	Index   uint64
 	Hash    l402.PaymentHash // of the invoice settled at Index; zero: not known
+	Since   int64            // when the node's history last began anew, µs since 1970; 0: never
 	Anew    bool             // replaces what stands, also a higher index; not stored
 	Account l402.TokenID     // whose credit must be written for the cursor to move; zero: nobody's; not stored
 }
@@ -254,6 +255,7 @@ type DepositFilter struct {
 	Unclaimed   bool      // settled, never presented
 	Unconfirmed time.Time // presented before this, never settled; zero: not asked
 	Undoubted   bool      // with Unconfirmed: leave out those that were taken back
+	Since       time.Time // with Unconfirmed: presented since then; zero: not asked
 	Limit       int       // rows; 0: no limit
 }
 

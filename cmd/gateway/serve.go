@@ -97,7 +97,8 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 	}
 	s.ledger, err = metering.Open(ctx, metering.Config{
 		Store: s.store, Lease: cfg.Ledger.Lease, RenewEvery: cfg.Ledger.Renew,
-		MaxBudgetsPerAccount: cfg.Ledger.MaxBudgets, Log: log,
+		MaxBudgetsPerAccount: cfg.Ledger.MaxBudgets, MaxBudgetsPerBudget: cfg.Ledger.MaxSubBudgets,
+		ConfirmWithin: cfg.Ledger.ConfirmWithin, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -126,6 +127,10 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 		return nil, err
 	}
 	return s, s.pricer.Open(ctx)
+}
+
+func (s *server) doubts() *doubts {
+	return &doubts{ledger: s.ledger, node: s.node, sink: s.sink, grace: s.cfg.Ledger.ConfirmWithin, log: s.log}
 }
 
 // buildFleet makes the fleet and what reads its load.
@@ -173,6 +178,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	var background sync.WaitGroup
 	background.Go(func() { s.pricer.Run(working) })
 	background.Go(func() { _ = s.node.Watch(working, s.sink) }) // ends with its context only
+	background.Go(func() { s.doubts().run(working) })
 	defer func() {
 		stop()
 		background.Wait()

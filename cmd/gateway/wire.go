@@ -103,10 +103,15 @@ type sink struct {
 
 var _ lightning.Sink = (*sink)(nil)
 
-// Cursor is the settle index that was reached for a node.
-func (s *sink) Cursor(ctx context.Context, node string) (index uint64, known bool, err error) {
-	c, known, err := s.ledger.Cursor(ctx, node)
-	return c.Index, known, err
+// Cursor is how far the settled invoices of a node were taken in.
+func (s *sink) Cursor(ctx context.Context, node string) (c lightning.Cursor, known bool, err error) {
+	row, known, err := s.Reader.Cursor(ctx, node)
+	return lightning.Cursor{Index: row.Index, Hash: row.Hash}, known, err
+}
+
+// Restart replaces the cursor of a node whose history began anew.
+func (s *sink) Restart(ctx context.Context, node string, c lightning.Cursor) error {
+	return s.ledger.AdvanceCursor(ctx, metering.CursorRow{Node: node, Index: c.Index, Hash: c.Hash}, true)
 }
 
 // Settled credits an invoice of ours, known by its memo, which only our keys
@@ -115,11 +120,11 @@ func (s *sink) Cursor(ctx context.Context, node string) (index uint64, known boo
 func (s *sink) Settled(ctx context.Context, inv lightning.SettledInvoice) error {
 	account, err := s.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
 	if err != nil { // not ours
-		return s.ledger.AdvanceCursor(ctx, metering.CursorRow{Node: inv.Node, Index: inv.Index, Hash: inv.Hash}, false)
+		return s.ledger.AdvanceCursor(ctx, metering.CursorRow{Node: inv.Node, Index: inv.Cursor.Index, Hash: inv.Cursor.Hash}, false)
 	}
 	_, err = s.ledger.CreditSettled(ctx, metering.Settled{
 		Deposit: metering.Deposit{Hash: inv.Hash, Account: account, Amount: inv.Paid},
-		Node:    inv.Node, Index: inv.Index, Cursor: inv.Hash, At: inv.At,
+		Node:    inv.Node, Index: inv.Cursor.Index, Cursor: inv.Cursor.Hash, At: inv.At,
 	})
 	if errors.Is(err, metering.ErrForeignDeposit) || errors.Is(err, metering.ErrAmount) {
 		// The ledger has counted it and moved on; trying again would not help.

@@ -33,6 +33,8 @@ func (c *checker) checkLimits() {
 		c.failAt("ledger.renew", "want at most a third of ledger.lease (%v)", cfg.Ledger.Lease)
 	}
 	c.between("ledger.max_budgets", int64(cfg.Ledger.MaxBudgets), 1, 1_000_000)
+	c.between("ledger.max_sub_budgets", int64(cfg.Ledger.MaxSubBudgets), 1, 1_000_000)
+	c.within("ledger.confirm_within", cfg.Ledger.ConfirmWithin, time.Minute, 24*time.Hour)
 	if f := cfg.Log.Format; f != "text" && f != "json" {
 		c.failAt("log.format", "want text or json, got %q", clip(f))
 	}

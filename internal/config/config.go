@@ -222,10 +222,16 @@ type Challenges struct {
 
 // Ledger tunes the books.
 type Ledger struct {
-	ID         l402.LedgerID `yaml:"id"` // the database must have this one; zero: any
-	Lease      time.Duration `yaml:"lease"`
-	Renew      time.Duration `yaml:"renew"`
-	MaxBudgets int           `yaml:"max_budgets"` // live sub-budgets per account
+	ID    l402.LedgerID `yaml:"id"` // the database must have this one; zero: any
+	Lease time.Duration `yaml:"lease"`
+	Renew time.Duration `yaml:"renew"`
+	// MaxBudgets bounds the live sub-budgets that one account itself delegates,
+	// MaxSubBudgets those that are delegated on from one sub-budget.
+	MaxBudgets    int `yaml:"max_budgets"`
+	MaxSubBudgets int `yaml:"max_sub_budgets"`
+	// ConfirmWithin is how long a presented payment may stay unreported by lnd before
+	// it is taken back.
+	ConfirmWithin time.Duration `yaml:"confirm_within"`
 }
 
 // Log says what is logged, and how.
@@ -244,7 +250,7 @@ func defaults() *Config {
 		DrainTimeout: 2 * time.Minute,
 		QuoteTTL:     time.Minute,
 		Telemetry:    Telemetry{NVMLEvery: 200 * time.Millisecond, Every: time.Second, StaleAfter: 15 * time.Second},
-		Ledger:       Ledger{Lease: 15 * time.Second, Renew: 5 * time.Second, MaxBudgets: 10_000},
+		Ledger:       Ledger{Lease: 15 * time.Second, Renew: 5 * time.Second, MaxBudgets: 10_000, MaxSubBudgets: 1_000, ConfirmWithin: 10 * time.Minute},
 		Log:          Log{Format: "text"},
 
 		ForwardedHeader: "X-Forwarded-For",

@@ -180,7 +180,7 @@ func collectLedger(l metering.Stats, gauge, counter func(name, help string, valu
 	counter("ledger_batches_total", "Transactions committed.", float64(l.Batches))
 	counter("ledger_operations_total", "Operations in them.", float64(l.Operations))
 	counter("ledger_retries_total", "Attempts that got no answer from the store.", float64(l.Retries))
-	counter("ledger_conflicts_total", "Operations put aside because a row was locked.", float64(l.Conflicts))
+	counter("ledger_conflicts_total", "Operations put aside because their account was changed or locked by another gateway.", float64(l.Conflicts))
 	counter("ledger_rejected_total", "Operations refused by the store's guards: a defect.", float64(l.Rejected))
 	counter("ledger_lost_holds_total", "Holds that the store lost and that were made anew.", float64(l.Lost))
 	counter("ledger_sweeps_total", "Holds charged because their owner was gone.", float64(l.Sweeps))
@@ -188,6 +188,12 @@ func collectLedger(l metering.Stats, gauge, counter func(name, help string, valu
 	counter("ledger_charged_msat_total", "Charges committed, in msat.", float64(l.Charged))
 	counter("ledger_unbilled_msat_total", "Cost beyond what could be charged, in msat.", float64(l.Unbilled))
 	counter("ledger_foreign_deposits_total", "Payments presented for another account than they were credited to.", float64(l.Foreign))
+	counter("ledger_excess_deposits_total", "Payments presented as more than arrived: a leaked key mints such credit.", float64(l.Excess))
+	counter("ledger_doubted_deposits_total", "Payments taken back because lnd does not know them: a leaked key mints such credit.", float64(l.Doubted))
+	counter("ledger_taken_back_msat_total", "Credit taken back because no payment stands behind it, in msat.", float64(l.TakenBack))
+	counter("ledger_fenced_total", "Times that this gateway was taken for dead by another one.", float64(l.Fenced))
+	counter("ledger_closed_budgets_total", "Sub-budgets that ended because their tokens have expired.", float64(l.Closed))
+	gauge("ledger_unreadable_holds", "Abandoned holds that this version cannot read: anything but 0 needs a newer version, or is damage.", float64(l.Unreadable))
 }
 
 func (s *stateCollector) send(ch chan<- prometheus.Metric, kind prometheus.ValueType, name, help string, value float64, labels []string) {

@@ -71,7 +71,7 @@ type Client struct {
 	log      *slog.Logger
 	pace     pace
 	ready    readiness
-	watching atomic.Bool
+	watching atomic.Pointer[time.Time] // what Watching returns as since; nil while it is not live
 }
 
 // Dial prepares a client without connecting, so it succeeds while lnd is away;

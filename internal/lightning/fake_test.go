@@ -1,6 +1,7 @@
 package lightning_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,42 +11,64 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"gopkg.in/macaroon.v2"
 
 	"sluice/internal/lightning"
 	"sluice/l402"
 )
 
+const fakeNode = "02fake"
+
 // fakeLND keeps lnd's documented behaviour towards subscribers, and lets a test
-// choose what a real one does rarely: the order of a replay, and breaks.
+// choose what a real one does rarely: the order of a replay, breaks, and what
+// happens between two calls.
 type fakeLND struct {
 	lnrpc.UnimplementedLightningServer
 
-	mu         sync.Mutex
-	invoices   []*lnrpc.Invoice // by add index
-	replay     func([]*lnrpc.Invoice)
-	breakAfter int // events that a subscription sends before it breaks
-	breaks     int // so many subscriptions break, the first ones
-	live       []chan *lnrpc.Invoice
+	replay      func([]*lnrpc.Invoice)                      // orders a replay
+	breakAfter  int                                         // events that a subscription sends before it breaks
+	onSubscribe func(*lnrpc.InvoiceSubscription)            // before lnd serves a subscription
+	onList      func(call int, _ *lnrpc.ListInvoiceRequest) // before lnd serves a listing
+
+	mu       sync.Mutex
+	life     byte             // how often it was rebuilt
+	invoices []*lnrpc.Invoice // by add index; replaced, never changed
+	breaks   int              // so many subscriptions break, the first ones
+	live     map[*subscriber]bool
+	calls    []string // what it was asked, in order
+	listed   int      // so many listings were answered
+}
+
+// subscriber is one subscription. What it holds is guarded by fakeLND.mu.
+type subscriber struct {
+	events      chan *lnrpc.Invoice
+	gone        chan struct{}
+	add, settle uint64 // up to which it is told nothing
 }
 
 func (f *fakeLND) GetInfo(context.Context, *lnrpc.GetInfoRequest) (*lnrpc.GetInfoResponse, error) {
-	return &lnrpc.GetInfoResponse{IdentityPubkey: "02fake"}, nil
+	return &lnrpc.GetInfoResponse{IdentityPubkey: fakeNode}, nil
 }
 
 func (f *fakeLND) AddInvoice(_ context.Context, inv *lnrpc.Invoice) (*lnrpc.AddInvoiceResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.calls = append(f.calls, "add")
 	hash := sha256.Sum256(inv.RPreimage)
 	added := f.append(&lnrpc.Invoice{RHash: hash[:], Memo: inv.Memo, ValueMsat: inv.ValueMsat})
 	return &lnrpc.AddInvoiceResponse{RHash: hash[:], AddIndex: added.AddIndex}, nil
@@ -54,19 +77,76 @@ func (f *fakeLND) AddInvoice(_ context.Context, inv *lnrpc.Invoice) (*lnrpc.AddI
 // append adds an invoice and tells the subscribers. f.mu is held.
 func (f *fakeLND) append(inv *lnrpc.Invoice) *lnrpc.Invoice {
 	inv.AddIndex = uint64(len(f.invoices) + 1)
-	inv.CreationDate = time.Now().Unix()
-	f.invoices = append(f.invoices, inv)
-	for _, ch := range f.live {
-		ch <- inv
+	if inv.CreationDate == 0 {
+		inv.CreationDate = time.Now().Unix()
 	}
+	f.invoices = append(f.invoices, inv)
+	f.tell(inv)
 	return inv
+}
+
+// tell is lnd's InvoiceRegistry.dispatchToClients.
+func (f *fakeLND) tell(inv *lnrpc.Invoice) {
+	for s := range f.live {
+		switch {
+		case inv.IsAmp:
+		case inv.State == lnrpc.Invoice_SETTLED:
+			if inv.SettleIndex <= s.settle {
+				continue
+			}
+			s.settle = inv.SettleIndex
+		case inv.AddIndex <= s.add:
+			continue
+		}
+		s.events <- inv
+	}
+}
+
+// open adds an unpaid invoice and returns what settles it.
+func (f *fakeLND) open() (hash l402.PaymentHash, settle func(index uint64)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	hash = sha256.Sum256(binary.BigEndian.AppendUint64([]byte{'o', f.life}, uint64(len(f.invoices))))
+	added := f.append(&lnrpc.Invoice{RHash: hash[:], ValueMsat: 1000})
+	return hash, func(index uint64) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		inv := proto.Clone(added).(*lnrpc.Invoice)
+		inv.State, inv.SettleIndex, inv.AmtPaidMsat = lnrpc.Invoice_SETTLED, index, 1000
+		f.invoices[inv.AddIndex-1] = inv
+		f.tell(inv)
+	}
+}
+
+// unpaid adds invoices that nobody pays.
+func (f *fakeLND) unpaid(n int) {
+	for range n {
+		f.open()
+	}
+}
+
+// await polls until ok, which is called with f.mu held. It runs in the server,
+// where a test cannot be ended.
+func (f *fakeLND) await(t *testing.T, ok func() bool) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		done := ok()
+		f.mu.Unlock()
+		if done {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Error("lnd was not asked within ten seconds")
+			return
+		}
+	}
 }
 
 // settled adds an invoice that is settled already and returns its hash.
 func (f *fakeLND) settled(index uint64, change func(*lnrpc.Invoice)) l402.PaymentHash {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	hash := sha256.Sum256(binary.BigEndian.AppendUint64(nil, index))
+	hash := f.hash(index)
 	inv := &lnrpc.Invoice{
 		RHash: hash[:], ValueMsat: 1000, AmtPaidMsat: 1000, State: lnrpc.Invoice_SETTLED, SettleIndex: index, SettleDate: time.Now().Unix(),
 	}
@@ -77,53 +157,141 @@ func (f *fakeLND) settled(index uint64, change func(*lnrpc.Invoice)) l402.Paymen
 	return hash
 }
 
-func (f *fakeLND) ListInvoices(_ context.Context, req *lnrpc.ListInvoiceRequest) (*lnrpc.ListInvoiceResponse, error) {
+// hash is that of the invoice that settled makes with the index.
+func (f *fakeLND) hash(index uint64) l402.PaymentHash {
+	return sha256.Sum256(binary.BigEndian.AppendUint64([]byte{f.life}, index))
+}
+
+// cursor is where a ledger stands that has taken in all up to index.
+func (f *fakeLND) cursor(index uint64) lightning.Cursor {
+	return lightning.Cursor{Index: index, Hash: f.hash(index)}
+}
+
+// rebuild ends all subscriptions and forgets all invoices.
+func (f *fakeLND) rebuild() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	answer := &lnrpc.ListInvoiceResponse{}
+	f.life++
+	f.invoices = nil
+	f.hangUp()
+}
+
+// hangUp ends all subscriptions. f.mu is held.
+func (f *fakeLND) hangUp() {
+	for s := range f.live {
+		close(s.gone)
+	}
+	f.live = nil
+}
+
+// asked returns and forgets what it was asked.
+func (f *fakeLND) asked() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	calls := f.calls
+	f.calls = nil
+	return calls
+}
+
+func (f *fakeLND) LookupInvoice(_ context.Context, req *lnrpc.PaymentHash) (*lnrpc.Invoice, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, inv := range f.invoices {
-		if inv.AddIndex > req.IndexOffset && uint64(len(answer.Invoices)) < req.NumMaxInvoices {
-			answer.Invoices = append(answer.Invoices, inv)
-			answer.LastIndexOffset = inv.AddIndex
+		if bytes.Equal(inv.RHash, req.RHash) {
+			return inv, nil
 		}
 	}
+	return nil, status.Error(codes.NotFound, "unable to locate invoice")
+}
+
+func (f *fakeLND) ListInvoices(_ context.Context, req *lnrpc.ListInvoiceRequest) (*lnrpc.ListInvoiceResponse, error) {
+	f.mu.Lock()
+	f.calls = append(f.calls, "list")
+	call := 0
+	for _, name := range f.calls {
+		if name == "list" {
+			call++
+		}
+	}
+	hook := f.onList
+	f.mu.Unlock()
+	if hook != nil {
+		hook(call, req)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !req.Reversed || req.CreationDateStart != 0 {
+		return nil, status.Error(codes.Unimplemented, "the fake lists backwards only")
+	}
+	f.listed++
+	answer := &lnrpc.ListInvoiceResponse{}
+	for _, inv := range slices.Backward(f.invoices) {
+		if (req.IndexOffset == 0 || inv.AddIndex < req.IndexOffset) && uint64(len(answer.Invoices)) < req.NumMaxInvoices {
+			answer.Invoices = append(answer.Invoices, inv)
+			answer.FirstIndexOffset = inv.AddIndex
+		}
+	}
+	slices.Reverse(answer.Invoices)
 	return answer, nil
 }
 
+// backlog is what lnd replays. AMP comes once for each set that was paid.
+func (f *fakeLND) backlog(settle uint64) (all []*lnrpc.Invoice) {
+	if settle == 0 {
+		return nil
+	}
+	for _, inv := range f.invoices {
+		if inv.SettleIndex > settle {
+			all = append(all, inv)
+		}
+		for _, set := range inv.AmpInvoiceState {
+			if set.SettleIndex > settle {
+				all = append(all, inv)
+			}
+		}
+	}
+	if f.replay != nil {
+		f.replay(all)
+	}
+	return all
+}
+
 func (f *fakeLND) SubscribeInvoices(req *lnrpc.InvoiceSubscription, stream lnrpc.Lightning_SubscribeInvoicesServer) error {
+	if f.onSubscribe != nil {
+		f.onSubscribe(req)
+	}
 	f.mu.Lock()
+	f.calls = append(f.calls, fmt.Sprint("subscribe ", req.SettleIndex))
 	limit := 0
 	if f.breaks > 0 {
 		f.breaks--
 		limit = f.breakAfter
 	}
-	events := make(chan *lnrpc.Invoice, 10_000)
-	var backlog []*lnrpc.Invoice
-	for _, inv := range f.invoices {
-		if req.SettleIndex > 0 && inv.SettleIndex > req.SettleIndex {
-			backlog = append(backlog, inv)
-		}
+	s := &subscriber{events: make(chan *lnrpc.Invoice, 10_000), gone: make(chan struct{}), add: req.AddIndex, settle: req.SettleIndex}
+	for _, inv := range f.backlog(req.SettleIndex) {
+		s.events <- inv
 	}
-	if f.replay != nil {
-		f.replay(backlog)
+	if f.live == nil {
+		f.live = make(map[*subscriber]bool)
 	}
-	for _, inv := range backlog {
-		events <- inv
-	}
-	f.live = append(f.live, events)
+	f.live[s] = true
 	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.live, s)
+		f.mu.Unlock()
+	}()
 	for sent := 0; ; {
 		select {
-		case inv := <-events:
-			if inv.State == lnrpc.Invoice_OPEN && !inv.IsAmp && inv.AddIndex <= req.AddIndex {
-				continue
-			}
+		case inv := <-s.events:
 			if err := stream.Send(inv); err != nil {
 				return err
 			}
 			if sent++; sent == limit {
 				return nil
 			}
+		case <-s.gone:
+			return nil
 		case <-stream.Context().Done():
 			return nil
 		}

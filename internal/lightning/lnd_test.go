@@ -33,7 +33,8 @@ func TestRealNode(t *testing.T) {
 	t.Run("down at the very first settlement", w.firstSettlement)
 	t.Run("an invoice says what was asked for", w.invoice)
 	t.Run("resume from the cursor", w.resume)
-	t.Run("a rebuilt node starts low again", w.regress)
+	t.Run("a node is rebuilt from its seed and settles more", w.rebuilt)
+	t.Run("a cursor beyond the node's history", w.regress)
 	t.Run("joining amid payments", w.joinAmidPayments)
 	t.Run("overpaid", w.overpaid)
 	t.Run("the store is away", w.storeAway)
@@ -88,7 +89,7 @@ func (w world) emptyNode(t *testing.T) {
 		t.Errorf("ready with lnd's invoice macaroon: %v", err)
 	}
 	stop := watch(t, c, sink)
-	eventually(t, "Watch is live on an empty node", c.Watching)
+	eventually(t, "Watch is live on an empty node", live(c))
 	stop()
 	if len(sink.all()) != 0 {
 		t.Errorf("an empty node has settled invoices: %+v", sink.all())
@@ -102,15 +103,18 @@ func (w world) firstSettlement(t *testing.T) {
 	watch(t, c, sink)
 	sink.has(t, hash)
 	got := sink.get(hash)
-	if got.Node != w.n.Gateway.PubKey || got.SettleIndex != 1 || got.Index != 0 || got.Paid != 1_000 || got.Amount != 1_000 {
+	if got.Node != w.n.Gateway.PubKey || got.SettleIndex != 1 || got.Cursor.Index != 0 || got.Paid != 1_000 || got.Amount != 1_000 {
 		t.Errorf("got %+v, want node %s", got, w.n.Gateway.PubKey)
 	}
-	// The second comes live, and only it may move the cursor.
-	eventually(t, "Watch is live", c.Watching)
+	eventually(t, "Watch is live", live(c))
+	if got := sink.cursor(got.Node); got != (lightning.Cursor{Index: 1, Hash: hash}) {
+		t.Errorf("after the listing the cursor is %v", got)
+	}
 	second := w.settle(t, 2_000)
 	sink.has(t, second)
-	if got := sink.get(second); got.Index != 2 || got.SettleIndex != 2 || sink.cursor(got.Node) != 2 {
-		t.Errorf("got %+v and cursor %d", got, sink.cursor(got.Node))
+	want := lightning.Cursor{Index: 2, Hash: second}
+	if got := sink.get(second); got.Cursor != want || got.SettleIndex != 2 || sink.cursor(got.Node) != want {
+		t.Errorf("got %+v and cursor %v", got, sink.cursor(got.Node))
 	}
 }
 
@@ -142,39 +146,118 @@ func (w world) invoice(t *testing.T) {
 	}
 }
 
+// cursorAt is where a ledger stands that took in all up to index.
+func (w world) cursorAt(t *testing.T, index uint64) (c lightning.Cursor) {
+	t.Helper()
+	err := w.seller.SettledSince(t.Context(), time.Time{}, func(inv lightning.SettledInvoice) error {
+		if inv.SettleIndex == index {
+			c = lightning.Cursor{Index: index, Hash: inv.Hash}
+		}
+		return nil
+	})
+	if err != nil || c.Index == 0 {
+		t.Fatalf("no invoice was settled as number %d: %v", index, err)
+	}
+	return c
+}
+
 func (w world) resume(t *testing.T) {
 	sink := newLedger()
-	sink.cursors[w.n.Gateway.PubKey] = 2
+	sink.cursors[w.n.Gateway.PubKey] = w.cursorAt(t, 2)
 	hashes := []l402.PaymentHash{w.settle(t, 3_000), w.settle(t, 4_000), w.settle(t, 5_000)}
 	stop := watch(t, w.seller, sink)
 	sink.has(t, hashes...)
 	for i, inv := range sink.all()[1:] { // the first is the cursor's own
-		if want := uint64(i + 3); inv.SettleIndex != want || inv.Index != want {
+		want := lightning.Cursor{Index: uint64(i + 3), Hash: hashes[i]}
+		if inv.SettleIndex != want.Index || inv.Cursor != want {
 			t.Errorf("invoice %d: %+v", i, inv)
 		}
+	}
+	if ok, since := w.seller.Watching(); !ok || !since.IsZero() {
+		t.Errorf("live %v; the history goes on, and the stream is said to show all since %s", ok, since)
 	}
 	stop()
 	// And once more from there, with something new meanwhile.
 	hash := w.settle(t, 6_000)
 	watch(t, w.seller, sink)
 	sink.has(t, hash)
-	if sink.cursor(w.n.Gateway.PubKey) != 6 {
-		t.Errorf("cursor %d", sink.cursor(w.n.Gateway.PubKey))
+	if got := sink.cursor(w.n.Gateway.PubKey); got != (lightning.Cursor{Index: 6, Hash: hash}) {
+		t.Errorf("cursor %v", got)
 	}
 }
 
+// rebuilt loses the node's disk while nobody watches. Before somebody does, the
+// node that was rebuilt from the seed has settled more than the lost one.
+func (w world) rebuilt(t *testing.T) {
+	key := w.n.Gateway.PubKey
+	sink := newLedger()
+	old := w.cursorAt(t, 6)
+	sink.cursors[key] = old
+	lost := w.settle(t, 6_500)
+	if _, ok, err := w.seller.Settled(t.Context(), lost); !ok || err != nil {
+		t.Fatalf("settled: %v, %v", ok, err)
+	}
+	if err := w.n.RebuildGateway(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := w.seller.Settled(t.Context(), lost); ok || err != nil {
+		t.Fatalf("settled at a lost node: %v, %v", ok, err)
+	}
+	var all []l402.PaymentHash
+	for i := range 10 {
+		all = append(all, w.settle(t, l402.Msat(7_000+i)))
+	}
+	before := time.Now()
+	c := w.poor(t)
+	stop := watch(t, c, sink)
+	sink.has(t, all...)
+	eventually(t, "Watch is live", live(c))
+	if _, since := c.Watching(); since.Before(before) {
+		t.Errorf("the stream is said to show all since %s, when that was paid to the lost node", since)
+	}
+	all = append(all, w.settle(t, 8_000))
+	sink.has(t, all...)
+	want := lightning.Cursor{Index: 11, Hash: all[10]}
+	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(key) == want })
+	stop()
+
+	// From there on it resumes. The replay holds the cursor's own and what is new.
+	all = append(all, w.settle(t, 9_000))
+	sink.reset()
+	c = w.poor(t)
+	watch(t, c, sink)
+	sink.has(t, all[10:]...)
+	if ok, since := c.Watching(); !ok || !since.IsZero() {
+		t.Errorf("live %v since %s", ok, since)
+	}
+	all = append(all, w.settle(t, 9_500))
+	sink.has(t, all[12])
+	if got := sink.all(); len(got) != 3 || got[0].Hash != want.Hash {
+		t.Errorf("a second reconnect was handed %d invoices: %+v", len(got), got)
+	}
+	if len(sink.restarts) != 1 || sink.restarts[0].Index != 10 {
+		t.Errorf("the cursor was replaced by %v", sink.restarts)
+	}
+}
+
+// regress has a cursor far beyond what the node ever settled.
 func (w world) regress(t *testing.T) {
 	sink := newLedger()
-	sink.cursors[w.n.Gateway.PubKey] = 1_000_000
+	key := w.n.Gateway.PubKey
+	sink.cursors[key] = lightning.Cursor{Index: 1_000_000, Hash: l402.NewPreimage().Hash()}
 	missed := w.settle(t, 7_000)
 	c := devnettest.Seller(t, w.n)
 	c.Hurry(10*time.Millisecond, time.Second, 300*time.Millisecond, time.Second)
 	watch(t, c, sink)
 	sink.has(t, missed)
-	eventually(t, "Watch is live", c.Watching)
-	sink.has(t, w.settle(t, 8_000))
-	if sink.cursor(w.n.Gateway.PubKey) != 1_000_000 {
-		t.Errorf("the cursor moved to %d", sink.cursor(w.n.Gateway.PubKey))
+	eventually(t, "Watch is live", live(c))
+	if got := sink.cursor(key); got.Hash != missed {
+		t.Errorf("after the listing the cursor is %v", got)
+	}
+	next := w.settle(t, 8_000)
+	sink.has(t, next)
+	if got := sink.cursor(key); got.Hash != next {
+		t.Errorf("the cursor moved to %v", got)
 	}
 }
 
@@ -266,13 +349,13 @@ func (w world) restart(t *testing.T) {
 	c := devnettest.Seller(t, w.n)
 	c.Hurry(50*time.Millisecond, time.Second, 5*time.Second, time.Second)
 	watch(t, c, sink)
-	eventually(t, "Watch is live", c.Watching)
+	eventually(t, "Watch is live", live(c))
 	before := w.settle(t, 12_000)
 	sink.has(t, before)
 	if err := w.n.Gateway.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "Watch notices", func() bool { return !c.Watching() })
+	eventually(t, "Watch notices", func() bool { return !live(c)() })
 	_, err := c.AddInvoice(ctx, lightning.Invoice{Preimage: l402.NewPreimage(), Amount: 1, Expiry: time.Hour})
 	if !errors.Is(err, lightning.ErrUnavailable) {
 		t.Errorf("an invoice while lnd is away: %v", err)
@@ -290,7 +373,7 @@ func (w world) restart(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "readiness returns", func() bool { return c.Ready(ctx) == nil })
-	eventually(t, "Watch is live again", c.Watching)
+	eventually(t, "Watch is live again", live(c))
 	eventually(t, "lnd takes invoices again", func() bool {
 		_, err := w.seller.AddInvoice(ctx, lightning.Invoice{Preimage: l402.NewPreimage(), Amount: 1, Expiry: time.Hour})
 		return err == nil

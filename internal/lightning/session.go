@@ -1,6 +1,7 @@
 package lightning
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,25 +21,30 @@ const noAdds = math.MaxInt64 - 1
 // session is one subscription to settled invoices, from its beginning until it
 // breaks. It has two ways to begin:
 //
-//   - resume, from a cursor of at least 2: subscribe from one below it. lnd
-//     then replays the invoice at the cursor, which proves that the
-//     subscription is live and that this node's sequence reaches that far. A
-//     node that does not replay it is a rebuilt one: begin anew.
-//   - begin anew, without a cursor or on a rebuilt node: subscribe from 0,
-//     prove that the subscription is live (see prove), and only then list what
-//     was settled since the ledger's birth. What settles meanwhile comes
-//     through the subscription.
+//   - resume, from a cursor of at least 2 with a hash: subscribe from one below
+//     it. lnd then replays the invoice at the cursor, which proves that the
+//     subscription is live, and its hash that this is the history that the
+//     cursor was taken from. A node that replays nothing there, or another
+//     invoice, was rebuilt: begin anew.
+//   - begin anew: subscribe from 0, prove that the subscription is live (see
+//     prove), and only then list what was settled since the ledger's birth.
+//     What settles meanwhile comes through the subscription. When all of it is
+//     handed over, the sink's cursor is replaced.
 type session struct {
 	client *Client
 	sink   Sink
-	live   func() // called once, when everything before the subscription is handed over
+	live   func(*session) // called once, when what is known to be settled before the subscription is handed over
 
 	node   string
 	events chan *lnrpc.Invoice
 	broken chan error       // buffered; why events ended
 	leave  func()           // ends the subscription
-	early  []*lnrpc.Invoice // settled ones that came before the subscription was proven
+	early  []*lnrpc.Invoice // settled ones that came before they could be handed over
 	mark   watermark
+
+	began     time.Time // when its listing began, or when it resumed
+	unchanged bool      // the history is the one that the sink's cursor was taken from
+	ours      bool      // the sink's cursor belongs to the history that the session follows
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -52,21 +58,18 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the settle cursor: %w", err)
 	}
-	resumed := false
-	if cursor >= 2 {
-		if resumed, err = s.resume(ctx, cursor); err != nil {
-			return err
-		}
-		if !resumed {
-			s.client.log.Warn("lnd does not know the settle index that is recorded for it, as after a rebuild; listing its invoices anew",
-				"node", s.node, "cursor", cursor)
-		}
-	}
-	if !resumed {
-		if err := s.beginAnew(ctx); err != nil {
+	// lnd replays nothing for index 0, so a cursor of 1 proves nothing.
+	if cursor.Index >= 2 && cursor.Hash != (l402.PaymentHash{}) {
+		if err := s.resume(ctx, cursor); err != nil {
 			return err
 		}
 	}
+	if !s.ours {
+		if err := s.beginAnew(ctx, cursor); err != nil {
+			return err
+		}
+	}
+	s.live(s)
 	return s.follow(ctx)
 }
 
@@ -100,28 +103,55 @@ func (s *session) subscribe(ctx context.Context, req *lnrpc.InvoiceSubscription)
 	return nil
 }
 
-// resume subscribes from the cursor; ok is false when the node's sequence does
-// not hold it.
-func (s *session) resume(ctx context.Context, cursor uint64) (ok bool, err error) {
-	if err := s.subscribe(ctx, &lnrpc.InvoiceSubscription{AddIndex: noAdds, SettleIndex: cursor - 1}); err != nil {
-		return false, err
+// resume subscribes from the cursor. It leaves ours false when the node's
+// history is not the cursor's.
+func (s *session) resume(ctx context.Context, cursor Cursor) error {
+	s.began = time.Now()
+	if err := s.subscribe(ctx, &lnrpc.InvoiceSubscription{AddIndex: noAdds, SettleIndex: cursor.Index - 1}); err != nil {
+		return err
 	}
+	var replayed []byte // payment hash
 	found, err := s.await(ctx, s.client.pace.confirm, func(inv *lnrpc.Invoice) bool {
-		s.early = append(s.early, inv)
-		return !inv.IsAmp && inv.SettleIndex == cursor
+		s.keep(inv)
+		replayed = inv.RHash
+		return !inv.IsAmp && inv.SettleIndex == cursor.Index
 	})
-	if err != nil || !found {
+	if err != nil {
+		return err
+	}
+	if !found || !bytes.Equal(replayed, cursor.Hash[:]) {
+		s.client.log.Warn("lnd does not have the settlement that is recorded last for it, as after a rebuild; listing its invoices anew",
+			"node", s.node, "settle_index", cursor.Index, "payment_hash", cursor.Hash)
 		s.leave()
 		s.early = nil
-		return false, err
+		return nil
 	}
-	s.mark.start(cursor - 1)
-	s.live()
-	return true, nil
+	s.unchanged, s.ours = true, true
+	s.mark.start(cursor.Index - 1)
+	return s.takeEarly(ctx)
 }
 
-// beginAnew subscribes from now on and lists what was settled before.
-func (s *session) beginAnew(ctx context.Context) error {
+// keep holds back what cannot be handed over yet.
+func (s *session) keep(inv *lnrpc.Invoice) {
+	if inv.State == lnrpc.Invoice_SETTLED {
+		s.early = append(s.early, inv)
+	}
+}
+
+func (s *session) takeEarly(ctx context.Context) error {
+	for _, inv := range s.early {
+		if err := s.take(ctx, inv); err != nil {
+			return err
+		}
+	}
+	s.early = nil
+	return nil
+}
+
+// beginAnew subscribes from now on, lists what was settled before, and replaces
+// the sink's cursor. A crash before that lists again, because the cursor stands
+// until everything is handed over.
+func (s *session) beginAnew(ctx context.Context, cursor Cursor) error {
 	born, err := s.sink.Born(ctx)
 	if err != nil {
 		return fmt.Errorf("read when the ledger was made: %w", err)
@@ -132,15 +162,70 @@ func (s *session) beginAnew(ctx context.Context) error {
 	if err := s.prove(ctx); err != nil {
 		return err
 	}
+	s.began = time.Now()
+	if s.unchanged, err = s.holds(ctx, cursor); err != nil {
+		return err
+	}
+	if s.unchanged { // the ledger may be younger than the cursor's invoice
+		s.mark.listed(cursor)
+	}
 	err = s.client.SettledSince(ctx, born, func(inv SettledInvoice) error {
-		// Listed in the order of creation, so none of them may move the cursor.
+		s.mark.listed(Cursor{inv.SettleIndex, inv.Hash})
 		return s.hand(ctx, inv)
 	})
 	if err != nil {
 		return err
 	}
-	s.live()
-	return nil
+	if err := s.catchUp(ctx); err != nil {
+		return err
+	}
+	if err := s.takeEarly(ctx); err != nil {
+		return err
+	}
+	return s.restart(ctx)
+}
+
+// holds reports whether the cursor's invoice is settled at the cursor's index.
+func (s *session) holds(ctx context.Context, cursor Cursor) (bool, error) {
+	if cursor.Index == 0 || cursor.Hash == (l402.PaymentHash{}) {
+		return false, nil
+	}
+	inv, ok, err := s.client.lookUp(ctx, cursor.Hash)
+	return ok && inv.SettleIndex == cursor.Index, err
+}
+
+// catchUp receives every settlement that the listing may have shown. One that
+// came during the listing may be listed although one before it is not, because
+// its page was read later; so no index is complete before both have come
+// through the subscription. lnd sends events in the order in which things
+// happened, so another invoice that nobody is shown marks the place.
+func (s *session) catchUp(ctx context.Context) error {
+	probe, err := s.client.addProbe(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := s.await(ctx, s.client.pace.confirm, func(inv *lnrpc.Invoice) bool {
+		s.keep(inv)
+		return bytes.Equal(inv.RHash, probe.RHash)
+	})
+	if err == nil && !found {
+		err = errSilent
+	}
+	return err
+}
+
+// restart replaces the sink's cursor by the one that is safe in this history.
+// While there is none, because nothing is settled, the one that stands stays:
+// the next session finds that it is not this history's, and lists again.
+func (s *session) restart(ctx context.Context) error {
+	if s.mark.cursor.Index == 0 {
+		return nil
+	}
+	err := s.insist(ctx, "the settle cursor could not be replaced; trying again", func() error {
+		return s.sink.Restart(ctx, s.node, s.mark.cursor)
+	})
+	s.ours = err == nil
+	return err
 }
 
 // proveTries is how many invoices prove makes at most.
@@ -157,15 +242,17 @@ func (s *session) prove(ctx context.Context) error {
 			return err
 		}
 		live, err := s.await(ctx, s.client.pace.confirm/proveTries, func(inv *lnrpc.Invoice) bool {
-			s.early = append(s.early, inv)
+			s.keep(inv)
 			return true
 		})
 		if live || err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("lnd: %w: it does not report new invoices to its subscriber", ErrUnavailable)
+	return errSilent
 }
+
+var errSilent = fmt.Errorf("lnd: %w: it does not report new invoices to its subscriber", ErrUnavailable)
 
 // await receives events until match accepts one; found is false when nothing
 // more came for as long as patience.
@@ -191,12 +278,6 @@ func (s *session) await(ctx context.Context, patience time.Duration, match func(
 
 // follow hands over what the subscription brings.
 func (s *session) follow(ctx context.Context) error {
-	for _, inv := range s.early {
-		if err := s.take(ctx, inv); err != nil {
-			return err
-		}
-	}
-	s.early = nil
 	quiet := time.NewTimer(s.client.pace.quiet)
 	defer quiet.Stop()
 	for {
@@ -204,6 +285,11 @@ func (s *session) follow(ctx context.Context) error {
 		case inv := <-s.events:
 			if err := s.take(ctx, inv); err != nil {
 				return err
+			}
+			if !s.ours {
+				if err := s.restart(ctx); err != nil {
+					return err
+				}
 			}
 			quiet.Reset(s.client.pace.quiet)
 		case <-quiet.C:
@@ -216,7 +302,9 @@ func (s *session) follow(ctx context.Context) error {
 	}
 }
 
-// take hands one event to the sink, with the cursor that is safe then.
+// take hands one event to the sink, with the cursor that is safe then. Until
+// the sink's cursor belongs to this history none may be raised, and the first
+// one replaces it.
 func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 	if inv.State != lnrpc.Invoice_SETTLED {
 		return nil
@@ -225,9 +313,12 @@ func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 	if err != nil {
 		return err
 	}
-	settled.Index = s.mark.saw(settleIndexes(inv))
+	safe := s.mark.saw(settleIndexes(inv), settled.Hash)
 	if !ok {
 		return nil
+	}
+	if s.ours {
+		settled.Cursor = safe
 	}
 	return s.hand(ctx, settled)
 }
@@ -235,54 +326,25 @@ func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 // hand gives the invoice to the sink until the sink has it.
 func (s *session) hand(ctx context.Context, inv SettledInvoice) error {
 	inv.Node = s.node
+	return s.insist(ctx, "a settled invoice could not be recorded; trying again", func() error {
+		return s.sink.Settled(ctx, inv)
+	}, "payment_hash", inv.Hash)
+}
+
+// insist calls fn until it succeeds or ctx ends.
+func (s *session) insist(ctx context.Context, complaint string, fn func() error, about ...any) error {
 	delay := s.client.pace.retryDelay()
 	for {
-		err := s.sink.Settled(ctx, inv)
+		err := fn()
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		s.client.log.Warn("a settled invoice could not be recorded; trying again", "payment_hash", inv.Hash, "err", err)
+		s.client.log.Warn(complaint, append(about, "node", s.node, "err", err)...)
 		if err := delay.wait(ctx); err != nil {
 			return err
 		}
 	}
-}
-
-// NodeKey returns the key of the node, in hex. With a macaroon that may not
-// ask for it, it is the payee of the newest invoice, else of a probe.
-func (c *Client) NodeKey(ctx context.Context) (string, error) {
-	info, err := c.Info(ctx)
-	if err == nil && info.PubKey != "" {
-		return info.PubKey, nil
-	}
-	if err != nil && !errors.Is(err, ErrDenied) {
-		return "", err
-	}
-	page, err := c.listInvoices(ctx, &lnrpc.ListInvoiceRequest{Reversed: true, NumMaxInvoices: 10})
-	if err != nil {
-		return "", err
-	}
-	for _, inv := range page.Invoices {
-		// Spontaneous payments have no payment request; blinded ones are
-		// signed with a throw-away key.
-		if inv.PaymentRequest != "" && !inv.IsBlinded {
-			return invoicePayee(inv.PaymentRequest)
-		}
-	}
-	probe, err := c.addProbe(ctx)
-	if err != nil {
-		return "", err
-	}
-	return invoicePayee(probe.PaymentRequest)
-}
-
-// addProbe makes an invoice that no buyer ever sees: 1 msat, expired at once.
-// lnd removes it again when it collects cancelled invoices.
-func (c *Client) addProbe(ctx context.Context) (*lnrpc.AddInvoiceResponse, error) {
-	return c.addInvoice(ctx, Invoice{
-		Preimage: l402.NewPreimage(), Amount: 1, Memo: "sluice: probe of the invoice stream", Expiry: 10 * time.Second,
-	})
 }

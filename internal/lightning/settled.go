@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/lightningnetwork/lnd/lnrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"sluice/l402"
 )
@@ -16,11 +18,11 @@ type SettledInvoice struct {
 	// Node is the key of the lnd that was paid, in hex. The cursor is kept
 	// per node. Empty from SettledSince.
 	Node string
-	// Index is the cursor that may be stored together with this invoice's
-	// credit: every invoice settled up to it has been handed over. 0 says
-	// that the cursor must stay where it is. It is not always SettleIndex,
+	// Cursor may be stored together with this invoice's credit: every invoice
+	// settled up to it has been handed over. Index 0 says that the node's
+	// cursor must stay where it is. Cursor.Index is not always SettleIndex,
 	// because lnd does not always replay in the order of settlement.
-	Index uint64
+	Cursor Cursor
 	// SettleIndex is lnd's own number of this settlement, from 1.
 	SettleIndex uint64
 	Hash        l402.PaymentHash
@@ -30,46 +32,104 @@ type SettledInvoice struct {
 	At          time.Time // settled, by lnd's clock, to the second
 }
 
-// listSlack is how much lnd's clock may be behind the ledger's when invoices
-// are listed from a date on.
+// listSlack is how far lnd's clock may differ from the caller's, and how far it
+// may be stepped back, before SettledSince misses an invoice.
 const listSlack = time.Hour
 
 // pageSize is how many invoices one call lists.
 const pageSize = 500
 
 // SettledSince calls fn with every settled invoice that was created since a
-// moment (an hour earlier, in case the clocks differ), in the order of
-// creation, page by page. It reads all invoices of that time, so it is for
-// audits and first starts, never for the way of a request. fn's error ends it.
+// moment by the caller's clock, less an hour because lnd's clock may differ.
+// The moment is compared with an invoice's creation, not with its settlement:
+// an invoice that was created before it and paid after it does not come. So a
+// caller who wants all settlements since a moment asks from as much earlier as
+// its invoices can be paid (their expiry, and minutes for a payment in parts),
+// and asks Settled about a payment that is still missing.
+//
+// It reads lnd's newest invoices first, paid or not, page by page, and ends
+// where they are older. So it costs in proportion to the invoices created since
+// that moment, however many older ones lnd has. Within a page the older ones
+// come first. An invoice that settles during the listing may come or not.
+// fn's error ends it.
 func (c *Client) SettledSince(ctx context.Context, since time.Time, fn func(SettledInvoice) error) error {
-	var start uint64
-	if from := since.Add(-listSlack); from.Unix() > 0 {
-		start = uint64(from.Unix())
-	}
+	from := since.Add(-listSlack).Unix()
 	for offset := uint64(0); ; {
+		// CreationDateStart is not asked for: lnd would apply it by reading all
+		// older invoices within one call.
 		page, err := c.listInvoices(ctx, &lnrpc.ListInvoiceRequest{
-			IndexOffset: offset, NumMaxInvoices: pageSize, CreationDateStart: start,
+			IndexOffset: offset, NumMaxInvoices: pageSize, Reversed: true,
 		})
 		if err != nil {
 			return err
 		}
-		for _, inv := range page.Invoices {
-			settled, ok, err := fromInvoice(inv)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				continue
-			}
-			if err := fn(settled); err != nil {
-				return err
-			}
+		recent, err := handRecent(page.Invoices, from, fn)
+		if err != nil {
+			return err
 		}
-		if len(page.Invoices) < pageSize || page.LastIndexOffset <= offset {
+		// One older invoice ends nothing: lnd's clock may have been stepped.
+		if recent == 0 || len(page.Invoices) < pageSize {
 			return nil
 		}
-		offset = page.LastIndexOffset
+		next := page.FirstIndexOffset
+		if next == 0 || offset > 0 && next >= offset {
+			return fmt.Errorf("lnd: list invoices: after add index %d it goes on at %d instead of below", offset, next)
+		}
+		offset = next
 	}
+}
+
+// handRecent calls fn with those invoices that are settled and were created at
+// or after from (unix seconds). It returns how many were created since,
+// whatever their state.
+func handRecent(invoices []*lnrpc.Invoice, from int64, fn func(SettledInvoice) error) (recent int, err error) {
+	for _, inv := range invoices {
+		if inv.CreationDate < from {
+			continue
+		}
+		recent++
+		settled, ok, err := fromInvoice(inv)
+		if err == nil && ok {
+			err = fn(settled)
+		}
+		if err != nil {
+			return recent, err
+		}
+	}
+	return recent, nil
+}
+
+// Settled asks lnd itself whether the invoice with that payment hash was paid.
+// It returns false for an invoice that lnd does not know, that is not settled,
+// or that is an AMP invoice. It finds what the stream of settled invoices
+// should have shown, also when the stream hangs.
+func (c *Client) Settled(ctx context.Context, hash l402.PaymentHash) (SettledInvoice, bool, error) {
+	s, ok, err := c.lookUp(ctx, hash)
+	if err != nil || !ok {
+		return SettledInvoice{}, false, err
+	}
+	if s.Node, err = c.NodeKey(ctx); err != nil {
+		return SettledInvoice{}, false, err
+	}
+	return s, true, nil
+}
+
+// lookUp is Settled without the node's key.
+func (c *Client) lookUp(ctx context.Context, hash l402.PaymentHash) (s SettledInvoice, ok bool, err error) {
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	inv, err := c.ln.LookupInvoice(ctx, &lnrpc.PaymentHash{RHash: hash[:]})
+	if status.Code(err) == codes.NotFound {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, wrap("look up an invoice", err)
+	}
+	s, ok, err = fromInvoice(inv)
+	if err == nil && ok && s.Hash != hash {
+		return s, false, fmt.Errorf("lnd: asked for invoice %s it shows %s", hash, s.Hash)
+	}
+	return s, ok, err
 }
 
 func (c *Client) listInvoices(ctx context.Context, req *lnrpc.ListInvoiceRequest) (*lnrpc.ListInvoiceResponse, error) {

@@ -15,31 +15,45 @@ import (
 )
 
 // ledger is a Sink in memory that keeps the contract: credit and cursor change
-// together, the cursor only grows.
+// together, and the cursor only grows unless Restart replaces it.
 type ledger struct {
-	mu      sync.Mutex
-	born    time.Time
-	cursors map[string]uint64
-	taken   map[l402.PaymentHash]lightning.SettledInvoice
-	calls   int
-	fail    int // so many calls of Settled fail
-	changed chan struct{}
+	mu       sync.Mutex
+	born     time.Time
+	cursors  map[string]lightning.Cursor
+	taken    map[l402.PaymentHash]lightning.SettledInvoice
+	calls    int
+	restarts []lightning.Cursor
+	fail     int // so many calls of Settled fail
+	stuck    int // so many calls of Restart fail
+	changed  chan struct{}
 }
 
 var _ lightning.Sink = (*ledger)(nil)
 
 func newLedger() *ledger {
 	return &ledger{
-		born: time.Now(), cursors: map[string]uint64{}, taken: map[l402.PaymentHash]lightning.SettledInvoice{},
+		born: time.Now(), cursors: map[string]lightning.Cursor{}, taken: map[l402.PaymentHash]lightning.SettledInvoice{},
 		changed: make(chan struct{}, 1),
 	}
 }
 
-func (l *ledger) Cursor(_ context.Context, node string) (uint64, bool, error) {
+func (l *ledger) Cursor(_ context.Context, node string) (lightning.Cursor, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	index, known := l.cursors[node]
-	return index, known, nil
+	c, known := l.cursors[node]
+	return c, known, nil
+}
+
+func (l *ledger) Restart(_ context.Context, node string, c lightning.Cursor) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stuck > 0 {
+		l.stuck--
+		return errors.New("the store is away")
+	}
+	l.cursors[node] = c
+	l.restarts = append(l.restarts, c)
+	return nil
 }
 
 func (l *ledger) Born(context.Context) (time.Time, error) { return l.born, nil }
@@ -53,12 +67,21 @@ func (l *ledger) Settled(_ context.Context, inv lightning.SettledInvoice) error 
 		return errors.New("the store is away")
 	}
 	l.taken[inv.Hash] = inv
-	l.cursors[inv.Node] = max(l.cursors[inv.Node], inv.Index)
+	if inv.Cursor.Index > l.cursors[inv.Node].Index {
+		l.cursors[inv.Node] = inv.Cursor
+	}
 	select {
 	case l.changed <- struct{}{}:
 	default:
 	}
 	return nil
+}
+
+// reset forgets what was taken.
+func (l *ledger) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.taken)
 }
 
 // has waits until the ledger has all the hashes.
@@ -87,7 +110,7 @@ func (l *ledger) get(h l402.PaymentHash) lightning.SettledInvoice {
 	return l.taken[h]
 }
 
-func (l *ledger) cursor(node string) uint64 {
+func (l *ledger) cursor(node string) lightning.Cursor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.cursors[node]
@@ -130,4 +153,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// live reports what Watching says first.
+func live(c *lightning.Client) func() bool {
+	return func() bool { ok, _ := c.Watching(); return ok }
 }

@@ -15,8 +15,6 @@ import (
 	"sluice/l402"
 )
 
-const fakeNode = "02fake"
-
 // TestReplayOutOfOrder has lnd replay in another order than that of settlement,
 // as with a SQL database, and break off after each few events. Whatever the
 // cursor says must have been handed over.
@@ -35,37 +33,58 @@ func TestReplayOutOfOrder(t *testing.T) {
 				for i := range uint64(30) {
 					hashes = append(hashes, f.settled(i+1, nil))
 				}
-				sink := &checkingLedger{ledger: newLedger(), t: t}
-				sink.cursors[fakeNode] = 2
+				sink := &checkingLedger{ledger: newLedger(), t: t, from: 2}
+				sink.cursors[fakeNode] = f.cursor(2)
 				watch(t, serve(t, f), sink)
 				sink.has(t, hashes[2:]...)
-				eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == 30 })
+				eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == f.cursor(30) })
 			})
 		}
 	}
 }
 
-// checkingLedger fails when the cursor passes what was not handed over.
+// checkingLedger fails when the cursor passes what was not handed over, or goes
+// back within one history.
 type checkingLedger struct {
 	*ledger
-	t  *testing.T
-	mu sync.Mutex
-	by map[uint64]bool
+	t    *testing.T
+	from uint64 // what the cursor stands for at first
+	mu   sync.Mutex
+	by   map[uint64]bool
+	last uint64
 }
 
 func (l *checkingLedger) Settled(ctx context.Context, inv lightning.SettledInvoice) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.by == nil {
-		l.by = map[uint64]bool{1: true, 2: true} // what the cursor stands for
+		l.by = make(map[uint64]bool)
 	}
 	l.by[inv.SettleIndex] = true
-	for i := uint64(1); i <= inv.Index; i++ {
-		if !l.by[i] {
-			l.t.Errorf("the cursor goes to %d without %d", inv.Index, i)
-		}
+	if inv.Cursor.Index > 0 {
+		l.check(inv.Cursor.Index)
 	}
 	return l.ledger.Settled(ctx, inv)
+}
+
+func (l *checkingLedger) Restart(ctx context.Context, node string, c lightning.Cursor) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.from = 0
+	l.check(c.Index)
+	return l.ledger.Restart(ctx, node, c)
+}
+
+func (l *checkingLedger) check(index uint64) {
+	for i := l.from + 1; i <= index; i++ {
+		if !l.by[i] {
+			l.t.Errorf("the cursor goes to %d without %d", index, i)
+		}
+	}
+	if index < l.last {
+		l.t.Errorf("the cursor goes back from %d to %d", l.last, index)
+	}
+	l.last = index
 }
 
 // TestStreamBreaks ends one subscription after the other, each after a few
@@ -83,7 +102,18 @@ func TestStreamBreaks(t *testing.T) {
 		}
 	}
 	sink.has(t, hashes...)
-	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == 40 })
+	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == f.cursor(40) })
+}
+
+// amp makes an invoice one that was paid as often as there are indexes.
+func amp(indexes ...uint64) func(*lnrpc.Invoice) {
+	return func(inv *lnrpc.Invoice) {
+		inv.IsAmp, inv.SettleIndex = true, 0
+		inv.AmpInvoiceState = map[string]*lnrpc.AMPInvoiceState{}
+		for _, i := range indexes {
+			inv.AmpInvoiceState[string(rune('a'+i))] = &lnrpc.AMPInvoiceState{State: lnrpc.InvoiceHTLCState_SETTLED, SettleIndex: i}
+		}
+	}
 }
 
 // TestForeignPayments takes spontaneous and AMP payments, which have numbers in
@@ -92,27 +122,18 @@ func TestForeignPayments(t *testing.T) {
 	f := &fakeLND{}
 	f.settled(1, nil)
 	f.settled(2, nil)
-	amp := func(indexes ...uint64) func(*lnrpc.Invoice) {
-		return func(inv *lnrpc.Invoice) {
-			inv.IsAmp, inv.SettleIndex = true, 0
-			inv.AmpInvoiceState = map[string]*lnrpc.AMPInvoiceState{}
-			for _, i := range indexes {
-				inv.AmpInvoiceState[string(rune('a'+i))] = &lnrpc.AMPInvoiceState{State: lnrpc.InvoiceHTLCState_SETTLED, SettleIndex: i}
-			}
-		}
-	}
 	sink := newLedger()
-	sink.cursors[fakeNode] = 2
+	sink.cursors[fakeNode] = f.cursor(2)
 	c := serve(t, f)
 	watch(t, c, sink)
-	eventually(t, "Watch is live", c.Watching)
+	eventually(t, "Watch is live", live(c))
 	third := f.settled(3, func(inv *lnrpc.Invoice) { inv.IsKeysend, inv.ValueMsat = true, 0 })
 	f.settled(4, amp(4))
 	f.settled(5, amp(4, 5))
 	sixth := f.settled(6, nil)
 	sink.has(t, third, sixth)
-	if got := sink.get(sixth); got.Index != 6 {
-		t.Errorf("the cursor stays at %d behind the AMP payments", got.Index)
+	if got := sink.get(sixth); got.Cursor.Index != 6 {
+		t.Errorf("the cursor stays at %d behind the AMP payments", got.Cursor.Index)
 	}
 	if n := len(sink.all()); n != 3 { // 2 is replayed
 		t.Errorf("%d invoices were handed over", n)
@@ -127,7 +148,7 @@ func TestGapIsBelieved(t *testing.T) {
 		f.settled(i, nil)
 	}
 	sink := newLedger()
-	sink.cursors[fakeNode] = 2
+	sink.cursors[fakeNode] = f.cursor(2)
 	c := serve(t, f)
 	c.Hurry(time.Millisecond, 20*time.Millisecond, 5*time.Second, 50*time.Millisecond)
 	watch(t, c, sink)
@@ -136,7 +157,7 @@ func TestGapIsBelieved(t *testing.T) {
 		sink.has(t, f.settled(next, nil))
 		next++
 		time.Sleep(100 * time.Millisecond) // twice what Hurry calls quiet
-		return sink.cursor(fakeNode) >= 5
+		return sink.cursor(fakeNode).Index >= 5
 	})
 }
 
@@ -157,9 +178,9 @@ func TestListingIsPaged(t *testing.T) {
 	c := serve(t, f)
 	watch(t, c, sink)
 	sink.has(t, hashes...)
-	eventually(t, "Watch is live", c.Watching)
-	if sink.cursor(fakeNode) != 0 || len(sink.all()) != len(hashes) {
-		t.Errorf("cursor %d, %d invoices", sink.cursor(fakeNode), len(sink.all()))
+	eventually(t, "Watch is live", live(c))
+	if sink.cursor(fakeNode) != f.cursor(13) || len(sink.all()) != len(hashes) || len(hashes) != 13 {
+		t.Errorf("cursor %v, %d invoices", sink.cursor(fakeNode), len(sink.all()))
 	}
 }
 
@@ -176,7 +197,7 @@ func TestWatchWaitsForLND(t *testing.T) {
 	if err := c.Watch(ctx, newLedger()); err != context.DeadlineExceeded {
 		t.Errorf("Watch ended with %v", err)
 	}
-	if c.Watching() {
+	if live(c)() {
 		t.Error("Watch says it is live")
 	}
 }

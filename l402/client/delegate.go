@@ -83,12 +83,19 @@ func (d Delegation) limits(service string) []limit {
 	// two equal delegations would share one, to the surprise of both holders,
 	// were there nothing before it that differs. Gateways skip the condition,
 	// because it has no service's prefix.
+	unique := false
 	once := func(name string) {
-		if len(all) == 0 {
+		if !unique {
+			unique = true
 			var b [8]byte
 			rand.Read(b[:])
 			all = append(all, limit{name, "delegation=" + hex.EncodeToString(b[:])})
 		}
+	}
+	// The expiry first: a budget ends, and is forgotten by the gateway, with the
+	// expiry that stands before it.
+	if !d.ValidUntil.IsZero() {
+		add("expires", "valid_until", strconv.FormatInt(d.ValidUntil.Unix(), 10))
 	}
 	if d.Budget != 0 {
 		once("budget")
@@ -100,9 +107,6 @@ func (d Delegation) limits(service string) []limit {
 	}
 	if d.Label != "" {
 		add("label", "label", d.Label) // names the budget before it
-	}
-	if !d.ValidUntil.IsZero() {
-		add("expires", "valid_until", strconv.FormatInt(d.ValidUntil.Unix(), 10))
 	}
 	if len(d.Models) > 0 {
 		add("models", "models", strings.Join(d.Models, ","))

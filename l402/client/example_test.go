@@ -87,10 +87,10 @@ func ExampleToken_Delegate() {
 	fmt.Println(err)
 	// Output:
 	// true true true
+	// inference_valid_until
 	// delegation
 	// inference_budget_msat
 	// inference_label
-	// inference_valid_until
 	// inference_models
 	// budget: a budget can only become smaller (the token's is 5000 msat)
 }

@@ -42,8 +42,10 @@ ALTER TABLE deposits ADD COLUMN doubted bigint,
     ADD COLUMN owed bigint NOT NULL DEFAULT 0,
     ADD CHECK (owed >= 0) NOT VALID;
 
--- The invoice settled at the index: another one there means another history.
-ALTER TABLE settle_cursors ADD COLUMN hash bytea;
+-- The invoice settled at the index: another one there means another history. since:
+-- when the node's history last began anew, µs since 1970.
+ALTER TABLE settle_cursors ADD COLUMN hash bytea,
+    ADD COLUMN since bigint NOT NULL DEFAULT 0;
 
 -- Writes one batch of a gateway: see metering.Store.Apply. The batch comes whole,
 -- as one statement, so that no lock is held while anybody waits for a gateway.
@@ -73,7 +75,7 @@ CREATE FUNCTION sluice_apply_3(
     w_at int[], w_id bytea[], w_minute bigint[], w_count bigint[], w_previous bigint[],
     k_at int[], k_key bytea[], k_body bytea[], k_hold uuid[], k_charged boolean[], k_expires bigint[],
     j_at int[], j_id uuid[], j_delta bigint[], j_reason text[], j_time bigint[],
-    s_at int[], s_node text[], s_index bigint[], s_hash bytea[], s_anew boolean[]
+    s_at int[], s_node text[], s_index bigint[], s_hash bytea[], s_since bigint[], s_anew boolean[]
 ) RETURNS smallint[] LANGUAGE plpgsql AS $$
 DECLARE
     state smallint[] := array_fill(0::smallint, ARRAY[cardinality(a_id)]);
@@ -213,10 +215,11 @@ BEGIN
 
     -- Last, because gateways that follow one Lightning node meet in one row.
     IF cardinality(s_at) > 0 THEN
-        INSERT INTO settle_cursors AS c (node, settle_index, hash)
-        SELECT u.node, u.settle_index, u.hash FROM unnest(s_at, s_node, s_index, s_hash, s_anew) AS u (n, node, settle_index, hash, anew)
+        INSERT INTO settle_cursors AS c (node, settle_index, hash, since)
+        SELECT u.node, u.settle_index, u.hash, u.since
+        FROM unnest(s_at, s_node, s_index, s_hash, s_since) AS u (n, node, settle_index, hash, since)
         WHERE u.n = 0 OR state[u.n] = 1
-        ON CONFLICT (node) DO UPDATE SET settle_index = excluded.settle_index, hash = excluded.hash
+        ON CONFLICT (node) DO UPDATE SET settle_index = excluded.settle_index, hash = excluded.hash, since = excluded.since
         WHERE c.settle_index < excluded.settle_index OR EXISTS (SELECT 1 FROM unnest(s_node, s_anew) AS u (node, anew)
             WHERE u.node = c.node AND u.anew);
     END IF;

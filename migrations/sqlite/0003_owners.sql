@@ -40,5 +40,7 @@ WHERE budgets > 0;
 ALTER TABLE deposits ADD COLUMN doubted INTEGER;
 ALTER TABLE deposits ADD COLUMN owed INTEGER NOT NULL DEFAULT 0 CHECK (owed >= 0);
 
--- The invoice settled at the index: another one there means another history.
+-- The invoice settled at the index: another one there means another history. since:
+-- when the node's history last began anew, µs since 1970.
 ALTER TABLE settle_cursors ADD COLUMN hash BLOB;
+ALTER TABLE settle_cursors ADD COLUMN since INTEGER NOT NULL DEFAULT 0;

@@ -116,7 +116,7 @@ func loadRest(p *pipeline, b *metering.Batch) {
 		nodes := make([]string, 0, b.Cursors.Len())
 		b.Cursors.Keys(func(k string) bool { nodes = append(nodes, k); return true })
 		p.add(func(r raw) { x := readCursor(r); b.Cursors.Loaded(x.Node, x) },
-			`SELECT node, settle_index, hash FROM settle_cursors WHERE node = ANY($1)`, nodes)
+			`SELECT node, settle_index, hash, since FROM settle_cursors WHERE node = ANY($1)`, nodes)
 	}
 }
 
@@ -193,7 +193,7 @@ func readDeposit(r raw) metering.DepositRow {
 }
 
 func readCursor(r raw) metering.CursorRow {
-	x := metering.CursorRow{Node: r.text(0), Index: uint64(r.int(1))}
+	x := metering.CursorRow{Node: r.text(0), Index: uint64(r.int(1)), Since: r.int(3)}
 	r.id(2, x.Hash[:])
 	return x
 }

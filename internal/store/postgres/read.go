@@ -120,7 +120,7 @@ func (d *DB) Cursor(ctx context.Context, node string) (c metering.CursorRow, kno
 	err = each(ctx, d.pool, func(r raw) error {
 		c, known = readCursor(r), true
 		return nil
-	}, `SELECT node, settle_index, hash FROM settle_cursors WHERE node = $1`, node)
+	}, `SELECT node, settle_index, hash, since FROM settle_cursors WHERE node = $1`, node)
 	return c, known, err
 }
 
@@ -146,6 +146,9 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 		sql, args = sql+` WHERE settled IS NULL AND presented < $2`, append(args, f.Unconfirmed.UnixMicro())
 		if f.Undoubted {
 			sql += ` AND doubted IS NULL`
+		}
+		if !f.Since.IsZero() {
+			sql, args = sql+` AND presented >= $3`, append(args, f.Since.UnixMicro())
 		}
 		sql += ` ORDER BY presented`
 	}

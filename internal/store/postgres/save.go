@@ -51,7 +51,7 @@ func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
 // the order of the calls in save.
 var applySQL = "SELECT sluice_apply_3(" + placeholders(applyParameters) + ")"
 
-const applyParameters = 98
+const applyParameters = 99
 
 func placeholders(n int) string {
 	list := make([]string, n)
@@ -238,5 +238,5 @@ func (c *applyCall) rest(b *metering.Batch) {
 	cursors := collect(b.Cursors.Upserted)
 	c.add(column(cursors, func(r *cursor) int32 { return c.at[r.Account] }), column(cursors, func(r *cursor) string { return r.Node }),
 		column(cursors, func(r *cursor) int64 { return int64(r.Index) }), column(cursors, func(r *cursor) []byte { return optional(r.Hash[:]) }),
-		column(cursors, func(r *cursor) bool { return r.Anew }))
+		column(cursors, func(r *cursor) int64 { return r.Since }), column(cursors, func(r *cursor) bool { return r.Anew }))
 }

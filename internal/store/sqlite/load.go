@@ -153,7 +153,7 @@ func (w *writer) loadCursors(b *metering.Batch) error {
 }
 
 func readCursor(s *stmt, node string) metering.CursorRow {
-	c := metering.CursorRow{Node: node, Index: uint64(s.colInt(0))}
+	c := metering.CursorRow{Node: node, Index: uint64(s.colInt(0)), Since: s.colInt(2)}
 	s.colID(1, c.Hash[:])
 	return c
 }

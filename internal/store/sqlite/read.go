@@ -172,7 +172,7 @@ func readHoldRow(s *stmt) metering.HoldRow {
 // Cursor reads a node's cursor.
 func (d *DB) Cursor(ctx context.Context, node string) (c metering.CursorRow, known bool, err error) {
 	err = d.read(ctx, func(r *reader) error {
-		return r.query(`SELECT settle_index, hash FROM settle_cursors WHERE node = ?`, func(s *stmt) { s.text(node) }, func(s *stmt) error {
+		return r.query(`SELECT settle_index, hash, since FROM settle_cursors WHERE node = ?`, func(s *stmt) { s.text(node) }, func(s *stmt) error {
 			c, known = readCursor(s, node), true
 			return nil
 		})
@@ -206,6 +206,9 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 		if f.Undoubted {
 			sql += ` AND doubted IS NULL`
 		}
+		if !f.Since.IsZero() {
+			sql += ` AND presented >= ?3`
+		}
 		sql += ` ORDER BY presented`
 	}
 	return d.read(ctx, func(r *reader) error {
@@ -213,6 +216,9 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 			s.int(limit)
 			if before != 0 {
 				s.int(before)
+			}
+			if !f.Since.IsZero() {
+				s.int(f.Since.UnixMicro())
 			}
 		}, func(s *stmt) error { return fn(readDeposit(s)) })
 	})

@@ -153,6 +153,6 @@ func (w *writer) saveLines(b *metering.Batch) error {
 
 func (w *writer) saveCursors(b *metering.Batch) error {
 	return each(b.Cursors.Upserted, func(c *metering.CursorRow) error {
-		return w.saveCursor.text(c.Node).int(int64(c.Index)).id(c.Hash[:]).run()
+		return w.saveCursor.text(c.Node).int(int64(c.Index)).id(c.Hash[:]).int(c.Since).run()
 	})
 }

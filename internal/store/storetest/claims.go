@@ -93,14 +93,17 @@ func testDepositDoubted(e *env) {
 			e.Error(err)
 		}
 	}
-	list, err := e.ledger.Undoubted(ctx(e.T), time.Hour, 10)
+	list, err := e.ledger.Undoubted(ctx(e.T), time.Hour, time.Time{}, 10)
 	if err != nil || len(list) != 1 {
 		e.Errorf("to be doubted: %+v, %v", list, err)
+	}
+	if list, err = e.ledger.Undoubted(ctx(e.T), time.Hour, time.Now(), 10); err != nil || len(list) != 0 {
+		e.Errorf("presented before: %+v, %v", list, err)
 	}
 	doubt()
 	doubt()
 	e.balance(d.Account, 0, 0, 300)
-	if list, err = e.ledger.Undoubted(ctx(e.T), time.Hour, 10); err != nil || len(list) != 0 {
+	if list, err = e.ledger.Undoubted(ctx(e.T), time.Hour, time.Time{}, 10); err != nil || len(list) != 0 {
 		e.Errorf("to be doubted again: %+v, %v", list, err)
 	}
 	if list, err = e.ledger.Unconfirmed(ctx(e.T), time.Hour, 10); err != nil || len(list) != 1 || list[0].Owed != 300 || list[0].Doubted == 0 {
@@ -183,6 +186,30 @@ func testCursorAnew(e *env) {
 	at(5, 4)
 	set(5, 6, true)
 	at(5, 6)
+	if c, _, _ := e.ledger.Cursor(ctx(e.T), "02aa"); c.Since == 0 {
+		e.Error("when the history began anew is not on record")
+	}
+}
+
+// testCursorAmongReplicas: gateways that follow one node report what they saw at
+// the same time, in any order. None takes the cursor back, nor does one batch.
+func testCursorAmongReplicas(e *env) {
+	ledgers := []*metering.Ledger{e.ledger, e.open(metering.Config{}), e.open(metering.Config{})}
+	const each = 9
+	for round := range 40 {
+		hashes := make([]l402.PaymentHash, each)
+		parallel(each, func(i int) {
+			hashes[i] = newHash()
+			c := metering.CursorRow{Node: "02aa", Index: uint64(each*round + i + 1), Hash: hashes[i]}
+			if err := ledgers[i%len(ledgers)].AdvanceCursor(ctx(e.T), c, false); err != nil {
+				e.Error(err)
+			}
+		})
+		c, _, err := e.ledger.Cursor(ctx(e.T), "02aa")
+		if err != nil || c.Index != uint64(each*(round+1)) || c.Hash != hashes[each-1] {
+			e.Fatalf("round %d: cursor %+v, %v", round, c, err)
+		}
+	}
 }
 
 // testKeyedReserveIsDurable: a request with an idempotency key goes on only once

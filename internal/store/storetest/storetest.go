@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"DepositDoubted", testDepositDoubted},
 		{"DepositOfManyHolders", testDepositOfManyHolders},
 		{"CursorAnew", testCursorAnew},
+		{"CursorAmongReplicas", testCursorAmongReplicas},
 		{"Budgets", testBudgets},
 		{"BudgetRowsStayBounded", testBudgetRowsStayBounded},
 		{"TooManyBudgets", testTooManyBudgets},

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"sluice/internal/lightning"
+	"sluice/l402"
+	"sluice/metering"
+)
+
+// How payments are doubted that were presented and that the Lightning node did
+// not report.
+const (
+	doubtEvery = 30 * time.Second
+	doubtChunk = 100 // payments looked up at once
+	// doubtSlack is how far the clocks of gateway and database may be apart.
+	doubtSlack = time.Minute
+)
+
+// doubts takes back what was credited on the word of a credential alone, and that
+// the Lightning node does not know although it should: only a leaked master key can
+// have made such a credential.
+type doubts struct {
+	ledger *metering.Ledger
+	node   watcher
+	sink   *sink
+	grace  time.Duration // how long after its presentation a payment may stay unreported
+	log    *slog.Logger
+}
+
+// watcher is the part of lightning.Client that doubts ask.
+type watcher interface {
+	Watching() (live bool, since time.Time)
+	NodeKey(ctx context.Context) (string, error)
+	Settled(ctx context.Context, h l402.PaymentHash) (lightning.SettledInvoice, bool, error)
+}
+
+// run looks every now and then until ctx ends.
+func (d *doubts) run(ctx context.Context) {
+	ticker := time.NewTicker(doubtEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := d.look(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("compare presented payments with lnd", "err", err)
+		}
+	}
+}
+
+// look doubts what the live stream of settled invoices does not show. A payment
+// that was presented before the node's history began anew may have reached a node
+// that is lost, so it is only alarmed.
+func (d *doubts) look(ctx context.Context) error {
+	live, since := d.node.Watching()
+	if !live {
+		return nil
+	}
+	key, err := d.node.NodeKey(ctx)
+	if err != nil {
+		return err
+	}
+	cursor, _, err := d.ledger.Cursor(ctx, key)
+	if err != nil {
+		return err
+	}
+	if recorded := time.UnixMicro(cursor.Since); cursor.Since > 0 && recorded.After(since) {
+		since = recorded
+	}
+	list, err := d.ledger.Undoubted(ctx, d.grace, since.Add(doubtSlack), doubtChunk)
+	if err != nil {
+		return err
+	}
+	for _, row := range list {
+		if err := d.ask(ctx, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask has lnd itself say whether a payment arrived: its stream may hang.
+func (d *doubts) ask(ctx context.Context, row metering.DepositRow) error {
+	inv, settled, err := d.node.Settled(ctx, row.Hash)
+	if err != nil {
+		return err
+	}
+	if settled {
+		inv.Cursor = lightning.Cursor{} // the stream moves it
+		return d.sink.Settled(ctx, inv)
+	}
+	return d.ledger.Doubt(ctx, row)
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sluice/internal/lightning"
+	"sluice/internal/store/sqlite"
+	"sluice/l402"
+	"sluice/metering"
+)
+
+// told is a Lightning node that answers as it was told.
+type told struct {
+	live    bool
+	since   time.Time
+	settled map[l402.PaymentHash]l402.Msat
+	asked   int
+}
+
+func (n *told) Watching() (bool, time.Time)             { return n.live, n.since }
+func (n *told) NodeKey(context.Context) (string, error) { return "02aa", nil }
+
+func (n *told) Settled(_ context.Context, h l402.PaymentHash) (lightning.SettledInvoice, bool, error) {
+	n.asked++
+	amount, ok := n.settled[h]
+	return lightning.SettledInvoice{Node: "02aa", Hash: h, Amount: amount, Paid: amount, SettleIndex: 9, At: time.Now()}, ok, nil
+}
+
+// TestDoubts: a payment that was presented and that the node does not know is taken
+// back, but only while its stream is live, and only if the node must know it.
+func TestDoubts(t *testing.T) {
+	ctx := context.Background()
+	// The store's clock is in the past, so that what is presented now is old enough.
+	db, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "ledger.db"), sqlite.WithClock(func() time.Time { return time.Now().Add(-time.Hour) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ledger, err := metering.Open(ctx, metering.Config{Store: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ledger.Close(ctx)
+	keys, err := l402.NewKeyring(ledger.ID(), []l402.MasterKey{{ID: "k1", State: l402.KeyMint, Secret: [32]byte{1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	present := func() (l402.TokenID, l402.PaymentHash) {
+		d := metering.Deposit{Hash: l402.NewPreimage().Hash(), Account: l402.NewTokenID(), Amount: 1000}
+		if _, err := ledger.Deposit(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+		return d.Account, d.Hash
+	}
+	forged, _ := present()
+	balance := func(id l402.TokenID, want l402.Msat) {
+		t.Helper()
+		if b, err := ledger.Balance(ctx, id, nil); err != nil || b.Available != want {
+			t.Errorf("available %d, %v; want %d", b.Available, err, want)
+		}
+	}
+	node := &told{}
+	d := &doubts{ledger: ledger, node: node, grace: 10 * time.Minute, log: slog.New(slog.DiscardHandler),
+		sink: &sink{Reader: ledger.Reader, ledger: ledger, keys: keys, log: slog.New(slog.DiscardHandler)}}
+	look := func() {
+		t.Helper()
+		if err := d.look(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	look() // the stream is down
+	balance(forged, 1000)
+	node.live, node.since = true, time.Now() // a new history: the payment may lie with a lost node
+	look()
+	balance(forged, 1000)
+	if node.asked != 0 {
+		t.Errorf("lnd was asked %d times about payments that it need not know", node.asked)
+	}
+	node.since = time.Time{}
+	d.grace = 2 * time.Hour // presented an hour ago
+	look()
+	balance(forged, 1000)
+	d.grace = 10 * time.Minute
+	look()
+	balance(forged, 0)
+	if s := ledger.Stats(); s.Doubted != 1 {
+		t.Errorf("%d payments doubted, want 1", s.Doubted)
+	}
+
+	// The history began anew on record: after a restart of the gateway as well.
+	lost, _ := present()
+	if err := ledger.AdvanceCursor(ctx, metering.CursorRow{Node: "02aa", Index: 3}, true); err != nil {
+		t.Fatal(err)
+	}
+	look()
+	balance(lost, 1000)
+}
