@@ -13,6 +13,9 @@
 // A batch of holds and renewals only is committed with synchronous_commit=off: a
 // crash of the server may lose the last of them, and the settlement that follows
 // re-creates what it needs. A batch that moves money is durable.
+//
+// A pooler between gateway and server must leave each connection a session of
+// its own (PgBouncer: pool_mode=session); Open refuses any other.
 package postgres
 
 import (
@@ -32,17 +35,12 @@ import (
 
 var _ metering.Store = (*DB)(nil)
 
-// What a session waits for at most. A gateway that stands still in the middle of
-// a batch (stopped, swapped out) must not keep its rows locked for the others.
-const (
-	lockTimeout      = "200ms"
-	statementTimeout = "30s"
-	idleTimeout      = "10s" // within a transaction
-)
-
 // minConns: one to write, the rest to read; pool_max_conns in the URL may ask
 // for more.
 const minConns = 4
+
+// connectLimit bounds the wait for the first connections of a pool.
+const connectLimit = 30 * time.Second
 
 // DB is a ledger in a PostgreSQL database. Safe for concurrent use.
 type DB struct {
@@ -92,21 +90,14 @@ func connect(ctx context.Context, url string) (*DB, error) {
 		return nil, errors.New("open ledger in PostgreSQL: the URL is not of the form postgres://user:password@host/database")
 	}
 	cfg.MaxConns = max(cfg.MaxConns, minConns)
-	params := cfg.ConnConfig.RuntimeParams
-	for name, value := range map[string]string{"lock_timeout": lockTimeout, "statement_timeout": statementTimeout,
-		"idle_in_transaction_session_timeout": idleTimeout, "application_name": "sluice",
-		// Every statement has one good plan, whatever its parameters: making new ones
-		// took a quarter of the server's time.
-		"plan_cache_mode": "force_generic_plan"} {
-		if _, set := params[name]; !set {
-			params[name] = value
+	start, ask := newBegin(&cfg.ConnConfig.Config), cfg.ConnConfig.ValidateConnect
+	cfg.ConnConfig.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) error {
+		if ask != nil { // target_session_attrs
+			if err := ask(ctx, c); err != nil {
+				return err
+			}
 		}
-	}
-	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		// A server that is set to answer before it has written would break the
-		// promise of a durable batch.
-		_, err := c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
-		return err
+		return start.run(ctx, c)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
@@ -114,6 +105,10 @@ func connect(ctx context.Context, url string) (*DB, error) {
 	}
 	d := &DB{pool: pool}
 	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
+	if err := d.checkPooler(ctx); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
+	}
 	return d, nil
 }
 
@@ -146,8 +141,11 @@ func (d *DB) migrate(ctx context.Context) error {
 		return err
 	}
 	err = migrateLocked(ctx, c)
-	// On a connection of its own kind no more: the lock and the settings go with it.
-	return errors.Join(err, conn.Hijack().Close(context.WithoutCancel(ctx)))
+	// The lock is given back here, because behind a pooler the session may outlive
+	// the connection. The connection is closed, because its settings must not
+	// return to the pool.
+	_, unlock := c.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(migrationLock))
+	return errors.Join(err, unlock, conn.Hijack().Close(context.WithoutCancel(ctx)))
 }
 
 func migrateLocked(ctx context.Context, c *pgx.Conn) error {
