@@ -140,7 +140,8 @@ func refused(t *testing.T, url string) {
 		func(ctx context.Context, url string) (*postgres.DB, error) { return postgres.Open(ctx, url) },
 		postgres.OpenReader,
 	} {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // a pooler that is not noticed lets it hang
+		// A pooler that is not noticed lets it hang.
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		db, err := opens(ctx, url)
 		cancel()
 		if err == nil {

@@ -20,12 +20,11 @@ package postgres
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -45,15 +44,24 @@ const connectLimit = 30 * time.Second
 // DB is a ledger in a PostgreSQL database. Safe for concurrent use.
 type DB struct {
 	pool *pgxpool.Pool
+	log  *slog.Logger
 	life context.Context // ends with Close
 	end  context.CancelFunc
 }
 
+// Option changes how a database is opened.
+type Option func(*DB)
+
+// WithLog says where a migration that waits tells what it waits for. Default:
+// nowhere.
+func WithLog(log *slog.Logger) Option { return func(d *DB) { d.log = log } }
+
 // Open connects to the database that the URL names (postgres://…, or the
 // key=value form) and brings its schema up to date. Several processes may do so
-// at the same time.
-func Open(ctx context.Context, url string) (*DB, error) {
-	d, err := connect(ctx, url)
+// at the same time, and beside gateways that work: a migration that needs a lock
+// waits for it until ctx ends, and keeps nobody waiting meanwhile.
+func Open(ctx context.Context, url string, opts ...Option) (*DB, error) {
+	d, err := connect(ctx, url, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +81,7 @@ func OpenReader(ctx context.Context, url string) (*DB, error) {
 	conn, err := d.pool.Acquire(ctx)
 	if err == nil {
 		defer conn.Release()
-		err = migrations.Check(ctx, migrations.Postgres, schema{conn.Conn()})
+		err = migrations.Check(ctx, migrations.Postgres, schema{c: conn.Conn()})
 	}
 	if err != nil {
 		d.Close()
@@ -82,7 +90,7 @@ func OpenReader(ctx context.Context, url string) (*DB, error) {
 	return d, nil
 }
 
-func connect(ctx context.Context, url string) (*DB, error) {
+func connect(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		// The library's message would repeat the URL; it redacts the password only
@@ -103,7 +111,10 @@ func connect(ctx context.Context, url string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
 	}
-	d := &DB{pool: pool}
+	d := &DB{pool: pool, log: slog.New(slog.DiscardHandler)}
+	for _, o := range opts {
+		o(d)
+	}
 	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.checkPooler(ctx); err != nil {
 		d.Close()
@@ -121,70 +132,6 @@ func (d *DB) Close() error {
 
 // Ping asks the server for nothing.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }
-
-// migrationLock keeps processes from migrating at the same time: a number of no
-// meaning, the same in all of them.
-const migrationLock = 0x51_1c_e0_01
-
-func (d *DB) migrate(ctx context.Context) error {
-	conn, err := d.pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Release()
-	c := conn.Conn()
-	// Another process may take longer to migrate than anything else may take.
-	if _, err := c.Exec(ctx, "SET lock_timeout = 0; SET statement_timeout = 0"); err != nil {
-		return err
-	}
-	if _, err := c.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(migrationLock)); err != nil {
-		return err
-	}
-	err = migrateLocked(ctx, c)
-	// The lock is given back here, because behind a pooler the session may outlive
-	// the connection. The connection is closed, because its settings must not
-	// return to the pool.
-	_, unlock := c.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(migrationLock))
-	return errors.Join(err, unlock, conn.Hijack().Close(context.WithoutCancel(ctx)))
-}
-
-func migrateLocked(ctx context.Context, c *pgx.Conn) error {
-	_, err := c.Exec(ctx, `CREATE TABLE IF NOT EXISTS schema_versions (
-		version integer PRIMARY KEY, name text NOT NULL, applied timestamptz NOT NULL DEFAULT now())`)
-	if err != nil {
-		return err
-	}
-	if err := migrations.Run(ctx, migrations.Postgres, schema{c}); err != nil {
-		return err
-	}
-	var id [16]byte
-	rand.Read(id[:])
-	_, err = c.Exec(ctx, `INSERT INTO meta (one, ledger_id, born) VALUES (1, $1, $2) ON CONFLICT DO NOTHING`,
-		id[:], time.Now().UnixMicro())
-	return err
-}
-
-// schema is a connection as a target of migrations.
-type schema struct{ c *pgx.Conn }
-
-func (s schema) Version(ctx context.Context) (v int, err error) {
-	var made bool
-	if err := s.c.QueryRow(ctx, "SELECT to_regclass('schema_versions') IS NOT NULL").Scan(&made); err != nil || !made {
-		return 0, err
-	}
-	err = s.c.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM schema_versions").Scan(&v)
-	return v, err
-}
-
-func (s schema) Migrate(ctx context.Context, m migrations.Migration) error {
-	return pgx.BeginFunc(ctx, s.c, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, m.SQL); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, "INSERT INTO schema_versions (version, name) VALUES ($1, $2)", m.Version, m.Name)
-		return err
-	})
-}
 
 // classify says what became of a transaction, where the server's answer tells.
 func classify(err error) error {

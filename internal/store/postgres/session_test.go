@@ -41,7 +41,8 @@ func TestSessionSettings(t *testing.T) {
 				}
 			}
 			var locks, channels int
-			err = conn.QueryRow(ctx, `SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+			err = conn.QueryRow(ctx, `SELECT
+				(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
 				(SELECT count(*) FROM pg_listening_channels())`).Scan(&locks, &channels)
 			if err != nil || locks != 0 || channels != 0 {
 				t.Errorf("%d locks and %d channels of somebody else, %v", locks, channels, err)
@@ -62,7 +63,8 @@ func litter(t *testing.T, url string) {
 		}
 		defer c.Close(ctx)
 		for _, sql := range []string{
-			"SET default_transaction_isolation = serializable", "SET synchronous_commit = off", "SET idle_session_timeout = '20s'",
+			"SET default_transaction_isolation = serializable", "SET synchronous_commit = off",
+			"SET idle_session_timeout = '20s'",
 			"SELECT pg_advisory_lock_shared(1)", "LISTEN x", `PREPARE stmtcache_1 AS SELECT 1`,
 		} {
 			if _, err := c.Exec(ctx, sql); err != nil {
