@@ -29,7 +29,7 @@ daemons: ## build the pinned lnd and btcd into the user cache (5 to 6 minutes th
 	@$(GO) run ./internal/devnet/daemons/prepare
 
 test: ## all tests, against real lnd, btcd and PostgreSQL
-	@tools/preflight.sh go cc postgres
+	@tools/preflight.sh go cc postgres pgbouncer
 	@echo "==> finding the Lightning daemons, or building them"
 	@$(MAKE) --no-print-directory daemons
 	@echo "==> go test"
@@ -38,7 +38,7 @@ test: ## all tests, against real lnd, btcd and PostgreSQL
 # Without internal/chaos: it kills other processes by the clock, which the
 # detector does not look into and slows down.
 race: ## all tests again under the race detector
-	@tools/preflight.sh go cc postgres
+	@tools/preflight.sh go cc postgres pgbouncer
 	@$(MAKE) --no-print-directory daemons
 	$(GO) test -race -timeout 30m $$($(GO) list $(PKGS) | grep -v /internal/chaos)
 

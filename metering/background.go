@@ -9,10 +9,11 @@ import (
 
 // Sizes of background work, small enough not to delay a paying request.
 const (
-	sweepChunk = 256 // abandoned holds taken up at once
-	tidyChunk  = 1000
-	tidyEvery  = 30 * time.Second
-	readLimit  = 10 * time.Second
+	sweepChunk  = 256 // abandoned holds taken up at once
+	tidyChunk   = 1000
+	budgetChunk = 10_000 // budgets looked at in one go
+	tidyEvery   = 30 * time.Second
+	readLimit   = 10 * time.Second
 )
 
 // every calls fn each period until ctx ends.
@@ -71,13 +72,14 @@ const budgetGrace = 24 * time.Hour
 // closeBudgets ends budgets whose tokens have all expired.
 func (l *Ledger) closeBudgets(ctx context.Context) {
 	before := time.Now().Add(-max(budgetGrace, 2*l.cfg.LateSettle)).Unix()
-	rows, err := l.store.ExpiredBudgets(ctx, before, tidyChunk)
+	rows, next, err := l.store.ExpiredBudgets(ctx, before, l.looked, budgetChunk)
 	if err != nil {
 		if ctx.Err() == nil {
 			l.log.Warn("look for expired budgets", "error", err)
 		}
 		return
 	}
+	l.looked = next
 	byAccount := make(map[l402.TokenID][]BudgetRow)
 	for _, r := range rows {
 		byAccount[r.Account] = append(byAccount[r.Account], r)

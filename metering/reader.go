@@ -84,24 +84,33 @@ type EntryQuery struct {
 const (
 	defaultEntries = 100
 	maxEntries     = 1000
+	// scanEntries is how many charges of the account one page of an unlisted chain
+	// looks at.
+	scanEntries = 2000
 )
 
 // Entries returns charges, newest first, and where the next page begins ("": there
-// is none). The cost is in proportion to the rows returned.
+// is none). The cost is in proportion to the rows returned, except for a chain of a
+// version that kept no list of its charges: it is looked for among the account's, and
+// a page of it may be short, even empty, with more to come.
 func (r *Reader) Entries(ctx context.Context, q EntryQuery) (page []Entry, next string, err error) {
 	if q.Limit <= 0 {
 		q.Limit = defaultEntries
 	}
 	q.Limit = min(q.Limit, maxEntries)
-	at, err := r.firstEntry(ctx, q)
+	at, listed, err := r.firstEntry(ctx, q)
 	if err != nil {
 		return nil, "", err
+	}
+	list, most := q.Chain, q.Limit+1
+	if !listed {
+		list, most = l402.ChainID{}, scanEntries
 	}
 	page = []Entry{}
 	if at == (HoldID{}) {
 		return page, "", nil
 	}
-	rows, err := r.store.Charges(ctx, q.Account, q.Chain, at, q.Limit+1)
+	rows, err := r.store.Charges(ctx, q.Account, list, at, most)
 	if err != nil {
 		return nil, "", unavailable("read entries", err)
 	}
@@ -109,32 +118,47 @@ func (r *Reader) Entries(ctx context.Context, q EntryQuery) (page []Entry, next 
 		switch {
 		case !q.Since.IsZero() && rows[i].At < q.Since.UnixMicro():
 			return page, "", nil
+		case q.Chain != (l402.ChainID{}) && rows[i].Chain != q.Chain:
 		case len(page) == q.Limit:
 			return page, rows[i].Hold.String(), nil
+		default:
+			page = append(page, rows[i].Entry())
 		}
-		page = append(page, rows[i].Entry())
+	}
+	if n := len(rows); !listed && n == most && rows[n-1].Prev != (HoldID{}) {
+		return page, rows[n-1].Prev.String(), nil
 	}
 	return page, "", nil
 }
 
-// firstEntry is where a page begins.
-func (r *Reader) firstEntry(ctx context.Context, q EntryQuery) (HoldID, error) {
+// firstEntry is where a page begins, and whether what is asked for has a list of its
+// own.
+func (r *Reader) firstEntry(ctx context.Context, q EntryQuery) (at HoldID, listed bool, err error) {
 	if q.Before != "" {
-		id, err := ParseHoldID(q.Before)
-		if err != nil {
-			return id, fmt.Errorf("read entries: %w: %w", ErrArgument, err)
+		if at, err = ParseHoldID(q.Before); err != nil {
+			return at, false, fmt.Errorf("read entries: %w: %w", ErrArgument, err)
 		}
-		return id, nil
 	}
-	if q.Chain == (l402.ChainID{}) {
-		a, _, _, err := r.store.Balance(ctx, q.Account, nil)
-		return a.Last, unavailable("read entries", err)
+	if q.Chain == (l402.ChainID{}) && q.Before != "" {
+		return at, true, nil
 	}
-	_, rows, _, err := r.store.Balance(ctx, q.Account, []l402.Budget{{ID: q.Chain}})
-	if b := findBudget(rows, q.Chain); b != nil && b.Account == q.Account {
-		return b.Last, unavailable("read entries", err)
+	a, rows, _, err := r.store.Balance(ctx, q.Account, []l402.Budget{{ID: q.Chain}})
+	if err != nil {
+		return at, false, unavailable("read entries", err)
 	}
-	return HoldID{}, unavailable("read entries", err)
+	b, first := findBudget(rows, q.Chain), a.Last
+	switch {
+	case q.Chain == (l402.ChainID{}):
+		listed = true
+	case b == nil || b.Account != q.Account: // nothing was charged through it
+		return HoldID{}, true, nil
+	case b.ValidUntil != 0:
+		listed, first = true, b.Last
+	}
+	if q.Before == "" {
+		at = first
+	}
+	return at, listed, nil
 }
 
 // LookupDeposit finds a payment by its hash.

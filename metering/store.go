@@ -62,9 +62,10 @@ type StoreReader interface {
 	// of them: those of the account, or with a chain those made through that innermost
 	// budget. It ends where a row is missing or belongs to another account.
 	Charges(ctx context.Context, account l402.TokenID, chain l402.ChainID, from HoldID, limit int) ([]ChargeRow, error)
-	// ExpiredBudgets lists up to limit budgets whose tokens have all expired before a moment
-	// (unix seconds) and that hold nothing.
-	ExpiredBudgets(ctx context.Context, before int64, limit int) ([]BudgetRow, error)
+	// ExpiredBudgets looks through up to limit budgets, by id from after on, for those
+	// whose tokens have all expired before a moment (unix seconds) and that hold
+	// nothing. next is where to go on; zero: all were looked at.
+	ExpiredBudgets(ctx context.Context, before int64, after [32]byte, limit int) (list []BudgetRow, next [32]byte, err error)
 	// Cursor reads how far the settled invoices of a Lightning node were taken in.
 	Cursor(ctx context.Context, node string) (c CursorRow, known bool, err error)
 	// Deposit finds a deposit by its payment hash.
@@ -105,14 +106,15 @@ type BudgetRow struct {
 	Spent      l402.Msat
 	Held       l402.Msat
 	Children   int64  // live budgets that were delegated from this one
-	ValidUntil int64  // unix seconds, no token names it later; 0: not known
+	ValidUntil int64  // unix seconds, no token names it later; 0: made by a version that did not know it
 	Last       HoldID // newest charge made through it as the innermost budget, linked by ChargeRow.ChainPrev
 }
 
 // live reports whether the budget counts against the limits on budgets: there is
 // something left to spend, or something held. One that is spent out stays on
-// record until its tokens have expired, and bothers nobody.
-func (r *BudgetRow) live() bool { return r.Spent < r.Limit || r.Held > 0 }
+// record until its tokens have expired, and bothers nobody. A budget of a version
+// that knew no expiry counts always, as it did then.
+func (r *BudgetRow) live() bool { return r.Spent < r.Limit || r.Held > 0 || r.ValidUntil == 0 }
 
 // HoldRow is one open reservation.
 type HoldRow struct {

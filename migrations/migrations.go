@@ -1,9 +1,11 @@
 // Package migrations holds the schema of the ledger for each store as numbered
 // SQL files, and the order in which they run.
 //
-// A file is never changed once released: a new one follows. Each runs in a
-// transaction of its own together with the note that it ran, so a process that
-// dies in between leaves nothing half done.
+// A file is never changed once released: a new one follows. A line "-- step" ends
+// a step and begins the next. Each step runs in a transaction of its own together
+// with the note that it ran, so a process that dies in between leaves no step half
+// done, and none runs twice. A step takes at most one strong lock, because it would
+// keep the first while it waits for the second. docs/migrations.md lists the locks.
 package migrations
 
 import (
@@ -26,14 +28,29 @@ const (
 	SQLite   = "sqlite"
 )
 
-// Migration is one step of a schema.
+// Migration is one numbered change of a schema.
 type Migration struct {
 	Version int // from 1, without gaps
 	Name    string
+	SQL     string // all steps
+	Steps   []Step // at least one
+}
+
+// Step is a part of a migration that runs in one transaction.
+type Step struct {
+	Version int
+	Name    string // of the migration
+	Number  int    // from 1, without gaps
+	Of      int    // how many there are
 	SQL     string
 }
 
-// Load returns the steps for a store in order.
+// Last says whether the migration is whole after this step.
+func (s Step) Last() bool { return s.Number == s.Of }
+
+func (s Step) String() string { return fmt.Sprintf("%s, step %d of %d", s.Name, s.Number, s.Of) }
+
+// Load returns the migrations for a store in order.
 func Load(dialect string) ([]Migration, error) {
 	entries, err := fs.ReadDir(files, dialect)
 	if err != nil {
@@ -51,7 +68,8 @@ func Load(dialect string) ([]Migration, error) {
 		if err != nil {
 			return nil, fmt.Errorf("migration %s: %w", e.Name(), err)
 		}
-		all = append(all, Migration{Version: version, Name: name, SQL: string(text)})
+		all = append(all, Migration{Version: version, Name: name, SQL: string(text),
+			Steps: split(version, name, string(text))})
 	}
 	slices.SortFunc(all, func(a, b Migration) int { return a.Version - b.Version })
 	for i, m := range all {
@@ -62,13 +80,34 @@ func Load(dialect string) ([]Migration, error) {
 	return all, nil
 }
 
+// split cuts a file at the lines that end a step.
+func split(version int, name, text string) (steps []Step) {
+	var parts []string
+	var sql strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.TrimSpace(line) == "-- step" {
+			parts = append(parts, sql.String())
+			sql.Reset()
+			continue
+		}
+		sql.WriteString(line)
+	}
+	parts = append(parts, sql.String())
+	for i, p := range parts {
+		steps = append(steps, Step{Version: version, Name: name, Number: i + 1, Of: len(parts), SQL: p})
+	}
+	return steps
+}
+
 // Target is a database to bring up to date. The caller keeps other processes
 // from doing the same at the same time.
 type Target interface {
-	// Version is the number of the last migration that ran; 0: none.
-	Version(ctx context.Context) (int, error)
-	// Migrate runs one step and records it, in one transaction.
-	Migrate(ctx context.Context, m Migration) error
+	// Done is the number of the last migration that ran whole (0: none), and how
+	// many steps of the next one ran.
+	Done(ctx context.Context) (version, steps int, err error)
+	// Migrate runs one step and records it, in one transaction. It waits for the
+	// locks that the step needs until ctx ends.
+	Migrate(ctx context.Context, s Step) error
 }
 
 // Run brings a database up to date. It refuses one that a newer version of the
@@ -78,17 +117,21 @@ func Run(ctx context.Context, dialect string, t Target) error {
 	if err != nil {
 		return err
 	}
-	if err := check(ctx, all, t); err != nil {
+	return run(ctx, all, t)
+}
+
+func run(ctx context.Context, all []Migration, t Target) error {
+	version, steps, err := done(ctx, all, t)
+	if err != nil {
 		return err
 	}
-	at, err := t.Version(ctx)
-	if err != nil {
-		return fmt.Errorf("read schema version: %w", err)
-	}
-	for _, m := range all[at:] {
-		if err := t.Migrate(ctx, m); err != nil {
-			return fmt.Errorf("migration %s: %w", m.Name, err)
+	for _, m := range all[version:] {
+		for _, s := range m.Steps[steps:] {
+			if err := t.Migrate(ctx, s); err != nil {
+				return fmt.Errorf("migration %s: %w", s, err)
+			}
 		}
+		steps = 0
 	}
 	return nil
 }
@@ -100,26 +143,30 @@ func Check(ctx context.Context, dialect string, t Target) error {
 	if err != nil {
 		return err
 	}
-	if err := check(ctx, all, t); err != nil {
+	version, _, err := done(ctx, all, t)
+	if err != nil {
 		return err
 	}
-	at, err := t.Version(ctx)
-	if err != nil {
-		return fmt.Errorf("read schema version: %w", err)
-	}
-	if at < len(all) {
-		return fmt.Errorf("the database has schema version %d, this program needs %d: start the gateway once to migrate it", at, len(all))
+	if version < len(all) {
+		return fmt.Errorf("the database has schema version %d, this program needs %d: "+
+			"start the gateway once to migrate it", version, len(all))
 	}
 	return nil
 }
 
-func check(ctx context.Context, all []Migration, t Target) error {
-	at, err := t.Version(ctx)
+// done reads how far a database is, and refuses one that is ahead.
+func done(ctx context.Context, all []Migration, t Target) (version, steps int, err error) {
+	version, steps, err = t.Done(ctx)
 	if err != nil {
-		return fmt.Errorf("read schema version: %w", err)
+		return 0, 0, fmt.Errorf("read schema version: %w", err)
 	}
-	if at > len(all) {
-		return fmt.Errorf("the database has schema version %d, this program knows %d: use a newer version of it", at, len(all))
+	switch {
+	case version > len(all), version == len(all) && steps > 0:
+		return 0, 0, fmt.Errorf("the database has schema version %d and %d steps of the next, this program knows %d: "+
+			"use a newer version of it", version, steps, len(all))
+	case version < len(all) && steps >= len(all[version].Steps):
+		return 0, 0, fmt.Errorf("the database has %d steps of migration %s, this program knows %d: "+
+			"use the version of it that began the migration", steps, all[version].Name, len(all[version].Steps))
 	}
-	return nil
+	return version, steps, nil
 }

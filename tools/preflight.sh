@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks what a target needs before it starts, and says how to get what is
-# missing. Usage: preflight.sh go|cc|postgres ...
+# missing. Usage: preflight.sh go|cc|postgres|pgbouncer ...
 set -u
 missing=0
 
@@ -41,11 +41,19 @@ need_postgres() {
 	missing=1
 }
 
+need_pgbouncer() {
+	command -v pgbouncer >/dev/null 2>&1 && return
+	[ -x /usr/sbin/pgbouncer ] && return
+	say "missing: PgBouncer. Debian, Ubuntu: apt-get install pgbouncer. Fedora: dnf install pgbouncer. macOS: brew install pgbouncer."
+	missing=1
+}
+
 for what in "$@"; do
 	case $what in
 	go) need_go ;;
 	cc) need_cc ;;
 	postgres) need_postgres ;;
+	pgbouncer) need_pgbouncer ;;
 	*) say "preflight.sh: unknown requirement $what"; exit 2 ;;
 	esac
 done

@@ -92,7 +92,7 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 			s.close()
 		}
 	}()
-	if s.store, err = openStore(ctx, cfg.Store); err != nil {
+	if s.store, err = openStore(ctx, cfg.Store, log); err != nil {
 		return nil, err
 	}
 	s.ledger, err = metering.Open(ctx, metering.Config{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 
 	"sluice/internal/config"
 	"sluice/internal/store/postgres"
@@ -15,11 +16,11 @@ type store interface {
 	Close() error
 }
 
-func openStore(ctx context.Context, cfg config.Store) (store, error) {
+func openStore(ctx context.Context, cfg config.Store, log *slog.Logger) (store, error) {
 	if cfg.Path == "" {
-		return orNone(postgres.Open(ctx, cfg.URL.Reveal()))
+		return orNone(postgres.Open(ctx, cfg.URL.Reveal(), postgres.WithLog(log)))
 	}
-	return orNone(sqlite.Open(ctx, cfg.Path))
+	return orNone(sqlite.Open(ctx, cfg.Path, sqlite.WithLog(log)))
 }
 
 // openReader opens a ledger that may be in use, and changes nothing.

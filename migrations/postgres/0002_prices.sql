@@ -8,10 +8,12 @@ ALTER TABLE deposits ADD COLUMN covered bigint NOT NULL DEFAULT 0,
     ADD CHECK (covered >= 0) NOT VALID;
 ALTER TABLE deposits SET (fillfactor = 85);
 
+-- step
 -- The payment that locked the rates of a charge.
 ALTER TABLE charges ADD COLUMN rate_lock bytea,
     ADD CHECK (octet_length(rate_lock) = 32) NOT VALID;
 
+-- step
 -- Multipliers that an operator fixed.
 CREATE TABLE price_overrides (
     model      text             PRIMARY KEY,

@@ -9,44 +9,40 @@ CREATE TABLE owners (
     fenced bigint -- when the owner was taken for dead, µs since 1970
 ) WITH (fillfactor = 50);
 
+-- step
 -- expires counts no more. Its default keeps a gateway of the version before from
 -- sweeping the holds of this one.
 ALTER TABLE holds ADD COLUMN owner uuid;
 ALTER TABLE holds ALTER COLUMN expires SET DEFAULT 9223372036854775807;
 
+-- step
 -- Where a budget was delegated from (NULL: by the account itself), how many live
--- ones were delegated from it, until when a token may name it (unix seconds, 0: not
--- known), and the head of the list of its charges.
+-- ones were delegated from it, until when a token may name it (unix seconds; 0: made
+-- before there was this column), and the head of the list of its charges.
 ALTER TABLE budgets ADD COLUMN parent bytea,
     ADD COLUMN children bigint NOT NULL DEFAULT 0,
     ADD COLUMN valid_until bigint NOT NULL DEFAULT 0,
     ADD COLUMN last_charge uuid,
     ADD CHECK (children >= 0) NOT VALID;
-CREATE INDEX budgets_expired ON budgets (valid_until) WHERE valid_until > 0;
 
+-- step
 -- The charge before through the same innermost budget.
 ALTER TABLE charges ADD COLUMN chain_prev uuid;
-UPDATE charges c SET chain_prev = p.prev
-FROM (SELECT hold, lag(hold) OVER (PARTITION BY account, chain ORDER BY hold) AS prev FROM charges WHERE chain IS NOT NULL) p
-WHERE c.hold = p.hold AND p.prev IS NOT NULL;
-UPDATE budgets b SET last_charge = (SELECT hold FROM charges c WHERE c.chain = b.id AND c.account = b.account ORDER BY hold DESC LIMIT 1)
-WHERE EXISTS (SELECT 1 FROM charges c WHERE c.chain = b.id);
 
--- accounts.budgets counts live budgets only: not those that are spent out.
-UPDATE accounts a SET budgets = (SELECT count(*) FROM budgets b WHERE b.account = a.id AND (b.spent < b.max_spend OR b.held > 0))
-WHERE a.budgets > 0;
-
+-- step
 -- doubted: taken back because the Lightning node does not know the payment, µs
 -- since 1970. owed: of credited, what was spent before it could be taken back.
 ALTER TABLE deposits ADD COLUMN doubted bigint,
     ADD COLUMN owed bigint NOT NULL DEFAULT 0,
     ADD CHECK (owed >= 0) NOT VALID;
 
+-- step
 -- The invoice settled at the index: another one there means another history. since:
 -- when the node's history last began anew, µs since 1970.
 ALTER TABLE settle_cursors ADD COLUMN hash bytea,
     ADD COLUMN since bigint NOT NULL DEFAULT 0;
 
+-- step
 -- Writes one batch of a gateway: see metering.Store.Apply. The batch comes whole,
 -- as one statement, so that no lock is held while anybody waits for a gateway.
 --

@@ -14,26 +14,15 @@ ALTER TABLE holds DROP COLUMN expires;
 ALTER TABLE holds ADD COLUMN owner BLOB CHECK (length(owner) = 16);
 
 -- Where a budget was delegated from (NULL: by the account itself), how many live
--- ones were delegated from it, until when a token may name it (unix seconds, 0: not
--- known), and the head of the list of its charges.
+-- ones were delegated from it, until when a token may name it (unix seconds; 0: made
+-- before there was this column), and the head of the list of its charges.
 ALTER TABLE budgets ADD COLUMN parent BLOB;
 ALTER TABLE budgets ADD COLUMN children INTEGER NOT NULL DEFAULT 0 CHECK (children >= 0);
 ALTER TABLE budgets ADD COLUMN valid_until INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE budgets ADD COLUMN last_charge BLOB;
-CREATE INDEX budgets_expired ON budgets (valid_until) WHERE valid_until > 0;
 
 -- The charge before through the same innermost budget.
 ALTER TABLE charges ADD COLUMN chain_prev BLOB;
-UPDATE charges SET chain_prev = p.prev
-FROM (SELECT hold AS at, lag(hold) OVER (PARTITION BY account, chain ORDER BY hold) AS prev FROM charges WHERE chain IS NOT NULL) p
-WHERE charges.hold = p.at AND p.prev IS NOT NULL;
-UPDATE budgets SET last_charge = c.last
-FROM (SELECT chain, account, max(hold) AS last FROM charges WHERE chain IS NOT NULL GROUP BY chain, account) c
-WHERE c.chain = budgets.id AND c.account = budgets.account;
-
--- accounts.budgets counts live budgets only: not those that are spent out.
-UPDATE accounts SET budgets = (SELECT count(*) FROM budgets b WHERE b.account = accounts.id AND (b.spent < b.max_spend OR b.held > 0))
-WHERE budgets > 0;
 
 -- doubted: taken back because the Lightning node does not know the payment, µs
 -- since 1970. owed: of credited, what was spent before it could be taken back.

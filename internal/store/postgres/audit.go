@@ -23,7 +23,7 @@ WITH l AS (SELECT account,
 	c AS (SELECT account, sum(charged)::bigint AS total, sum(unbilled)::bigint AS unbilled FROM charges GROUP BY account),
 	j AS (SELECT account, sum(delta)::bigint AS total FROM adjustments GROUP BY account),
 	h AS (SELECT account, sum(amount)::bigint AS total FROM holds GROUP BY account),
-	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0) GROUP BY account)
+	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0 OR valid_until = 0) GROUP BY account)
 SELECT a.id, a.status, a.available, a.held, a.deposited, a.charged, a.adjusted, a.budgets, a.last_charge, a.xmin,
 	l.deposits, l.charges, l.adjustments, d.total, c.total, c.unbilled, j.total, h.total, b.total
 FROM accounts a LEFT JOIN l ON l.account = a.id LEFT JOIN d ON d.account = a.id LEFT JOIN c ON c.account = a.id

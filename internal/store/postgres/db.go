@@ -15,13 +15,16 @@
 // A batch of holds only is committed with synchronous_commit=off: a crash of the
 // server may lose the last of them, and the settlement that follows re-creates what
 // it needs. A batch that moves money, or holds an idempotency key, is durable.
+//
+// A pooler between gateway and server must leave each connection a session of
+// its own (PgBouncer: pool_mode=session); Open refuses any other.
 package postgres
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -35,14 +38,6 @@ import (
 
 var _ metering.Store = (*DB)(nil)
 
-// What a session waits for at most. A gateway that stands still in the middle of
-// a batch (stopped, swapped out) must not keep its rows locked for the others.
-const (
-	lockTimeout      = "200ms"
-	statementTimeout = "30s"
-	idleTimeout      = "10s" // within a transaction
-)
-
 // minConns: one to write, the rest to read; pool_max_conns in the URL may ask
 // for more.
 const minConns = 4
@@ -51,10 +46,14 @@ const minConns = 4
 // being closed.
 const writerConns = 3
 
+// connectLimit bounds the wait for the first connections of a pool.
+const connectLimit = 30 * time.Second
+
 // DB is a ledger in a PostgreSQL database. Safe for concurrent use.
 type DB struct {
-	pool    *pgxpool.Pool   // reads, and what is written seldom
-	writers *pgxpool.Pool   // batches and heartbeats
+	pool    *pgxpool.Pool // reads, and what is written seldom
+	writers *pgxpool.Pool // batches and heartbeats
+	log     *slog.Logger
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 
@@ -63,11 +62,19 @@ type DB struct {
 	generation atomic.Uint64
 }
 
+// Option changes how a database is opened.
+type Option func(*DB)
+
+// WithLog says where a migration that waits tells what it waits for. Default:
+// nowhere.
+func WithLog(log *slog.Logger) Option { return func(d *DB) { d.log = log } }
+
 // Open connects to the database that the URL names (postgres://…, or the
 // key=value form) and brings its schema up to date. Several processes may do so
-// at the same time.
-func Open(ctx context.Context, url string) (*DB, error) {
-	d, err := connect(ctx, url)
+// at the same time, and beside gateways that work: a migration that needs a lock
+// waits for it until ctx ends, and keeps nobody waiting meanwhile.
+func Open(ctx context.Context, url string, opts ...Option) (*DB, error) {
+	d, err := connect(ctx, url, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +94,7 @@ func OpenReader(ctx context.Context, url string) (*DB, error) {
 	conn, err := d.pool.Acquire(ctx)
 	if err == nil {
 		defer conn.Release()
-		err = migrations.Check(ctx, migrations.Postgres, schema{conn.Conn()})
+		err = migrations.Check(ctx, migrations.Postgres, schema{c: conn.Conn()})
 	}
 	if err != nil {
 		d.Close()
@@ -96,7 +103,7 @@ func OpenReader(ctx context.Context, url string) (*DB, error) {
 	return d, nil
 }
 
-func connect(ctx context.Context, url string) (*DB, error) {
+func connect(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		// The library's message would repeat the URL; it redacts the password only
@@ -104,39 +111,47 @@ func connect(ctx context.Context, url string) (*DB, error) {
 		return nil, errors.New("open ledger in PostgreSQL: the URL is not of the form postgres://user:password@host/database")
 	}
 	cfg.MaxConns = max(cfg.MaxConns, minConns)
-	params := cfg.ConnConfig.RuntimeParams
-	for name, value := range map[string]string{"lock_timeout": lockTimeout, "statement_timeout": statementTimeout,
-		"idle_in_transaction_session_timeout": idleTimeout, "application_name": "sluice",
-		// Every statement has one good plan, whatever its parameters: making new ones
-		// took a quarter of the server's time.
-		"plan_cache_mode": "force_generic_plan"} {
-		if _, set := params[name]; !set {
-			params[name] = value
+	start, ask := newBegin(&cfg.ConnConfig.Config), cfg.ConnConfig.ValidateConnect
+	cfg.ConnConfig.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) error {
+		if ask != nil { // target_session_attrs
+			if err := ask(ctx, c); err != nil {
+				return err
+			}
 		}
-	}
-	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		// A server that is set to answer before it has written would break the
-		// promise of a durable batch.
-		_, err := c.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")
-		return err
+		return start.run(ctx, c)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
 	}
-	writing := cfg.Copy()
-	writing.MinConns, writing.MaxConns = 0, writerConns
-	// Holds come and go so fast that the planner takes their table for nearly empty
-	// and would read all of it, dead rows too. Each batch names its rows by key.
-	writing.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
-	writers, err := pgxpool.NewWithConfig(ctx, writing)
+	writers, err := pgxpool.NewWithConfig(ctx, writerConfig(cfg))
 	if err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
 	}
-	d := &DB{pool: pool, writers: writers}
+	d := &DB{pool: pool, writers: writers, log: slog.New(slog.DiscardHandler)}
+	for _, o := range opts {
+		o(d)
+	}
 	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
+	if err := d.checkPooler(ctx); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
+	}
 	return d, nil
+}
+
+// writerConfig is that of the connections that write batches. Holds come and go so
+// fast that the planner takes their table for nearly empty and would read all of it,
+// dead rows too. Each batch names its rows by key.
+func writerConfig(cfg *pgxpool.Config) *pgxpool.Config {
+	c := cfg.Copy()
+	c.MinConns, c.MaxConns = 0, writerConns
+	c.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "SET enable_seqscan = off")
+		return err
+	}
+	return c
 }
 
 // Close closes all connections.
@@ -152,67 +167,6 @@ func (d *DB) Generation() uint64 { return d.generation.Load() }
 
 // Ping asks the server for nothing.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }
-
-// migrationLock keeps processes from migrating at the same time: a number of no
-// meaning, the same in all of them.
-const migrationLock = 0x51_1c_e0_01
-
-func (d *DB) migrate(ctx context.Context) error {
-	conn, err := d.pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Release()
-	c := conn.Conn()
-	// Another process may take longer to migrate than anything else may take.
-	if _, err := c.Exec(ctx, "SET lock_timeout = 0; SET statement_timeout = 0"); err != nil {
-		return err
-	}
-	if _, err := c.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(migrationLock)); err != nil {
-		return err
-	}
-	err = migrateLocked(ctx, c)
-	// On a connection of its own kind no more: the lock and the settings go with it.
-	return errors.Join(err, conn.Hijack().Close(context.WithoutCancel(ctx)))
-}
-
-func migrateLocked(ctx context.Context, c *pgx.Conn) error {
-	_, err := c.Exec(ctx, `CREATE TABLE IF NOT EXISTS schema_versions (
-		version integer PRIMARY KEY, name text NOT NULL, applied timestamptz NOT NULL DEFAULT now())`)
-	if err != nil {
-		return err
-	}
-	if err := migrations.Run(ctx, migrations.Postgres, schema{c}); err != nil {
-		return err
-	}
-	var id [16]byte
-	rand.Read(id[:])
-	_, err = c.Exec(ctx, `INSERT INTO meta (one, ledger_id, born) VALUES (1, $1, $2) ON CONFLICT DO NOTHING`,
-		id[:], time.Now().UnixMicro())
-	return err
-}
-
-// schema is a connection as a target of migrations.
-type schema struct{ c *pgx.Conn }
-
-func (s schema) Version(ctx context.Context) (v int, err error) {
-	var made bool
-	if err := s.c.QueryRow(ctx, "SELECT to_regclass('schema_versions') IS NOT NULL").Scan(&made); err != nil || !made {
-		return 0, err
-	}
-	err = s.c.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM schema_versions").Scan(&v)
-	return v, err
-}
-
-func (s schema) Migrate(ctx context.Context, m migrations.Migration) error {
-	return pgx.BeginFunc(ctx, s.c, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, m.SQL); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, "INSERT INTO schema_versions (version, name) VALUES ($1, $2)", m.Version, m.Name)
-		return err
-	})
-}
 
 // classify says what became of a transaction, where the server's answer tells.
 func classify(err error) error {

@@ -29,16 +29,6 @@ const (
 	listenBeat = 10 * time.Second
 )
 
-// session takes a connection for good: it leaves the pool, and whoever has it
-// closes it.
-func (d *DB) session(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := d.pool.Acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return conn.Hijack(), nil
-}
-
 // hangUp closes a connection without waiting for a server that does not answer.
 func hangUp(c *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
@@ -62,7 +52,7 @@ type lead struct {
 }
 
 // LeadPrices takes the advisory lock, if nobody has it. The lock belongs to a
-// session: a pooler between gateway and server must not share sessions.
+// session, which Open has made sure that no pooler shares.
 func (d *DB) LeadPrices(ctx context.Context) (metering.PriceLead, error) {
 	id, _, err := d.Meta(ctx)
 	if err != nil {

@@ -1,189 +1,154 @@
-package postgres_test
+package postgres
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"sync"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"sluice/internal/store/pgtest"
-	"sluice/internal/store/postgres"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice/migrations"
 )
 
-// freezing is a store whose gateway stands still between reading a batch and
-// writing it, as one does that is stopped there.
-type freezing struct {
-	*postgres.DB
-	mu      sync.Mutex
-	entered chan struct{}
-	thaw    chan struct{}
-}
+// strength orders the modes of table locks.
+var strength = []string{"AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock",
+	"ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"}
 
-func (f *freezing) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
-	return f.DB.Apply(context.WithoutCancel(ctx), b, func() {
-		decide()
-		f.mu.Lock()
-		entered, thaw := f.entered, f.thaw
-		f.mu.Unlock()
-		if entered != nil {
-			entered <- struct{}{}
-			<-thaw
-		}
-	})
-}
-
-// TestStoppedBetweenRoundTrips: a gateway that stands still amid a batch holds no
-// lock: another one works on the same account, and the first decides again when it
-// goes on.
-func TestStoppedBetweenRoundTrips(t *testing.T) {
-	url := pgtest.Start(t)
-	frozen := &freezing{DB: open(t, url)}
-	slow, err := metering.Open(context.Background(), metering.Config{Store: frozen})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slow.Close(context.Background())
-	quick := ledger(t, open(t, url), metering.Config{})
-	id := account(t, quick, 1000)
-
-	frozen.mu.Lock()
-	frozen.entered, frozen.thaw = make(chan struct{}, 1), make(chan struct{})
-	frozen.mu.Unlock()
-	late := make(chan error, 1)
-	go func() {
-		_, err := reserve(context.Background(), slow, id, 600)
-		late <- err
-	}()
-	<-frozen.entered
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	for range 20 {
-		h, err := reserve(ctx, quick, id, 30)
-		if err != nil {
-			t.Fatalf("beside a gateway that stands still: %v", err)
-		}
-		if _, err := h.Settle(ctx, calls(30)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n := quick.Stats().Conflicts; n != 0 {
-		t.Errorf("%d operations met a lock", n)
-	}
-	frozen.mu.Lock()
-	frozen.entered = nil
-	frozen.mu.Unlock()
-	close(frozen.thaw)
-	var short *metering.InsufficientError
-	if err := <-late; err == nil || !errors.As(err, &short) || short.Available != 400 {
-		t.Errorf("decided over rows that had changed: %v", err)
-	}
-	if r := audit(t, quick); r.Charged != 600 || r.Held != 0 {
-		t.Errorf("report: %+v", r)
-	}
-}
-
-// TestLockedAccountsWaitAlone: a session keeps 64 of 1000 accounts locked. All
-// others go on meanwhile, and the locked ones once they are free.
-func TestLockedAccountsWaitAlone(t *testing.T) {
+// TestMigrationLocks: docs/migrations.md tells the tables that each step makes
+// and the locks that it takes, and no step takes two that stop writers.
+func TestMigrationLocks(t *testing.T) {
 	ctx := context.Background()
-	url := pgtest.Start(t)
-	l := ledger(t, open(t, url), metering.Config{Patience: time.Minute})
-	ids := make([]l402.TokenID, 200)
-	for i := range ids {
-		ids[i] = account(t, l, 1000)
-	}
-	c, err := pgx.Connect(ctx, url)
+	c, err := pgx.Connect(ctx, pgtest.Start(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close(ctx)
+	rows := documented(t, "## PostgreSQL")
+	all, err := migrations.Load(migrations.Postgres)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		for _, step := range m.Steps {
+			made, locks := observe(t, c, step.SQL)
+			strong := 0
+			for _, mode := range locks {
+				if slices.Index(strength, mode) >= slices.Index(strength, "ShareLock") {
+					strong++
+				}
+			}
+			if strong > 1 {
+				t.Errorf("%s takes %d locks that stop writers: %v", step, strong, locks)
+			}
+			row, found := rows[step.String()]
+			if !found || len(row) != 4 {
+				t.Errorf("docs/migrations.md has no row of five cells for %q", step)
+				continue
+			}
+			delete(rows, step.String())
+			if got := orNone(made); got != row[0] {
+				t.Errorf("%s makes %s, the document says %s", step, got, row[0])
+			}
+			var told []string
+			for _, table := range slices.Sorted(maps.Keys(locks)) {
+				told = append(told, table+": "+locks[table])
+			}
+			if got := orNone(told); got != row[1] {
+				t.Errorf("%s locks %s, the document says %s", step, got, row[1])
+			}
+		}
+	}
+	for step := range rows {
+		t.Errorf("docs/migrations.md tells of %s, which is no step", step)
+	}
+}
+
+func orNone(list []string) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	return strings.Join(list, ", ")
+}
+
+// documented reads a table of docs/migrations.md: the further cells by the first.
+func documented(t *testing.T, heading string) map[string][]string {
+	t.Helper()
+	doc, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "migrations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, found := strings.Cut(string(doc), "\n"+heading+"\n")
+	if !found {
+		t.Fatalf("docs/migrations.md has no %q", heading)
+	}
+	part, _, _ = strings.Cut(part, "\n## ")
+	rows := make(map[string][]string)
+	for line := range strings.SplitSeq(part, "\n") {
+		if !strings.HasPrefix(line, "| 0") {
+			continue
+		}
+		var cells []string
+		for cell := range strings.SplitSeq(strings.Trim(line, "|"), "|") {
+			cells = append(cells, strings.TrimSpace(cell))
+		}
+		rows[cells[0]] = cells[1:]
+	}
+	return rows
+}
+
+// observe runs a step and returns the tables that it made and the strongest lock
+// of each table that was there before.
+func observe(t *testing.T, c *pgx.Conn, sql string) (made []string, locks map[string]string) {
+	t.Helper()
+	ctx := context.Background()
+	tables := func() []string {
+		rows, err := c.Query(ctx, `SELECT relname::text FROM pg_class
+			WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace ORDER BY 1`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	before := tables()
 	tx, err := c.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const locked = 64
-	for _, id := range ids[:locked] {
-		if _, err := tx.Exec(ctx, "SELECT 1 FROM accounts WHERE id = $1 FOR UPDATE", id[:]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pay := func(id l402.TokenID) error {
-		h, err := reserve(ctx, l, id, 10)
-		if err == nil {
-			_, err = h.Settle(ctx, calls(10))
-		}
-		return err
-	}
-	var stuck, free sync.WaitGroup
-	errs := make(chan error, 4*len(ids))
-	for round := range 4 {
-		for i, id := range ids {
-			group := &free
-			if i < locked {
-				group = &stuck
-			}
-			group.Go(func() {
-				if err := pay(id); err != nil {
-					errs <- fmt.Errorf("round %d: %w", round, err)
-				}
-			})
-		}
-	}
-	free.Wait() // while the others' rows are locked
-	if got := l.Stats().Charged; got != l402.Msat(4*10*(len(ids)-locked)) {
-		t.Errorf("charged %d beside locked accounts", got)
-	}
-	if err := tx.Rollback(ctx); err != nil {
+	if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatal(err)
 	}
-	stuck.Wait()
-	close(errs)
-	for err := range errs {
-		t.Error(err)
+	rows, err := tx.Query(ctx, `SELECT c.relname::text, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+		WHERE l.pid = pg_backend_pid() AND c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace`)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if r := audit(t, l); r.Charged != l402.Msat(4*10*len(ids)) || r.Held != 0 {
-		t.Errorf("report: %+v", r)
-	}
-}
-
-// TestHoldsStaySmall: a gateway has the dead rows of ended holds collected by
-// itself, long before autovacuum looks.
-func TestHoldsStaySmall(t *testing.T) {
-	ctx := context.Background()
-	url := pgtest.Start(t)
-	l := ledger(t, open(t, url), metering.Config{})
-	id := account(t, l, 1e9)
-	var wg sync.WaitGroup
-	for range 128 {
-		wg.Go(func() {
-			for range 50_000 / 128 {
-				h, err := reserve(ctx, l, id, 10)
-				if err == nil {
-					_, err = h.Settle(ctx, calls(1))
-				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	c := admin(t, url)
-	eventually(t, "a vacuum of the table of holds", func() bool {
-		var vacuums int
-		err := c.QueryRow(ctx, "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'holds'").Scan(&vacuums)
-		return err == nil && vacuums > 0
+	locks = make(map[string]string)
+	var table, mode string
+	_, err = pgx.ForEachRow(rows, []any{&table, &mode}, func() error {
+		if slices.Contains(before, table) && slices.Index(strength, mode) > slices.Index(strength, locks[table]) {
+			locks[table] = mode
+		}
+		return nil
 	})
-	var size int64
-	if err := c.QueryRow(ctx, "SELECT pg_total_relation_size('holds')").Scan(&size); err != nil || size > 16<<20 {
-		t.Errorf("the table of holds takes %d bytes, %v", size, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("%d KiB after 50,000 holds", size>>10)
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables() {
+		if !slices.Contains(before, table) {
+			made = append(made, table)
+		}
+	}
+	return made, locks
 }

@@ -106,13 +106,21 @@ func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.Chain
 	return list, err
 }
 
-// ExpiredBudgets lists budgets that no token names any more.
-func (d *DB) ExpiredBudgets(ctx context.Context, before int64, limit int) (list []metering.BudgetRow, err error) {
+// ExpiredBudgets looks for budgets that no token names any more.
+func (d *DB) ExpiredBudgets(ctx context.Context, before int64, after [32]byte, limit int) (list []metering.BudgetRow, next [32]byte, err error) {
+	looked := 0
 	err = each(ctx, d.pool, func(r raw) error {
-		list = append(list, readBudget(r))
+		row := readBudget(r)
+		looked, next = looked+1, row.ID
+		if row.ValidUntil > 0 && row.ValidUntil < before && row.Held == 0 {
+			list = append(list, row)
+		}
 		return nil
-	}, `SELECT `+budgetColumns+` FROM budgets WHERE valid_until > 0 AND valid_until < $1 AND held = 0 ORDER BY valid_until LIMIT $2`, before, limit)
-	return list, err
+	}, `SELECT `+budgetColumns+` FROM budgets WHERE id > $1 ORDER BY id LIMIT $2`, after[:], limit)
+	if looked < limit {
+		next = [32]byte{}
+	}
+	return list, next, err
 }
 
 // Cursor reads a node's cursor.

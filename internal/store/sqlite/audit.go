@@ -22,7 +22,7 @@ WITH l AS (SELECT account,
 	c AS (SELECT account, sum(charged) AS total, sum(unbilled) AS unbilled FROM charges GROUP BY account),
 	j AS (SELECT account, sum(delta) AS total FROM adjustments GROUP BY account),
 	h AS (SELECT account, sum(amount) AS total FROM holds GROUP BY account),
-	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0) GROUP BY account)
+	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0 OR valid_until = 0) GROUP BY account)
 SELECT a.id, a.status, a.available, a.held, a.deposited, a.charged, a.adjusted, a.budgets, a.last_charge,
 	coalesce(l.deposits, 0), coalesce(l.charges, 0), coalesce(l.adjustments, 0), coalesce(d.total, 0),
 	coalesce(c.total, 0), coalesce(c.unbilled, 0), coalesce(j.total, 0), coalesce(h.total, 0), coalesce(b.total, 0)

@@ -21,6 +21,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"syscall"
@@ -54,6 +55,7 @@ var errReadOnly = errors.New("sqlite: opened for reading only")
 type DB struct {
 	path  string
 	clock func() time.Time
+	log   *slog.Logger
 	lock  *os.File // nil: opened for reading only
 
 	mu   sync.Mutex // owns w and last
@@ -73,6 +75,10 @@ type Option func(*DB)
 // WithClock sets the clock that leases and times are taken from. Default: the
 // machine's.
 func WithClock(now func() time.Time) Option { return func(d *DB) { d.clock = now } }
+
+// WithLog says where a migration that waits tells what it waits for. Default:
+// nowhere.
+func WithLog(log *slog.Logger) Option { return func(d *DB) { d.log = log } }
 
 // Open opens or creates the ledger at path and brings its schema up to date. It
 // fails when another process serves it.
@@ -100,7 +106,7 @@ func OpenReader(ctx context.Context, path string, opts ...Option) (*DB, error) {
 		d.Close()
 		return nil, fmt.Errorf("open ledger %s: %w", path, err)
 	}
-	if err := d.read(ctx, func(r *reader) error { return migrations.Check(ctx, migrations.SQLite, schema{r.conn}) }); err != nil {
+	if err := d.read(ctx, func(r *reader) error { return migrations.Check(ctx, migrations.SQLite, schema{c: r.conn}) }); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("open ledger %s: %w", path, err)
 	}
@@ -108,7 +114,8 @@ func OpenReader(ctx context.Context, path string, opts ...Option) (*DB, error) {
 }
 
 func newDB(path string, opts []Option) *DB {
-	d := &DB{path: path, clock: time.Now, pool: make(chan *reader, readers), closed: make(chan struct{})}
+	d := &DB{path: path, clock: time.Now, log: slog.New(slog.DiscardHandler),
+		pool: make(chan *reader, readers), closed: make(chan struct{})}
 	for _, o := range opts {
 		o(d)
 	}
@@ -150,7 +157,7 @@ func (d *DB) create(ctx context.Context) error {
 	if err := c.script(writerPragmas); err != nil {
 		return err
 	}
-	if err := migrations.Run(ctx, migrations.SQLite, schema{c}); err != nil {
+	if err := migrations.Run(ctx, migrations.SQLite, schema{c, d.log}); err != nil {
 		return err
 	}
 	if err := d.identify(c); err != nil {
@@ -200,30 +207,6 @@ func (d *DB) Close() error {
 	}
 	if d.lock != nil {
 		return d.lock.Close()
-	}
-	return nil
-}
-
-// schema is a connection as a target of migrations. The version lies in the
-// file's header (user_version), which is part of the transaction.
-type schema struct{ c *conn }
-
-func (s schema) Version(context.Context) (int, error) {
-	q, err := s.c.prepare("PRAGMA user_version")
-	if err != nil {
-		return 0, err
-	}
-	if _, err := q.step(); err != nil {
-		return 0, err
-	}
-	defer q.reset()
-	return int(q.colInt(0)), nil
-}
-
-func (s schema) Migrate(_ context.Context, m migrations.Migration) error {
-	err := s.c.script(fmt.Sprintf("BEGIN IMMEDIATE;\n%s\n;PRAGMA user_version=%d; COMMIT", m.SQL, m.Version))
-	if err != nil {
-		return errors.Join(err, s.c.script("ROLLBACK"))
 	}
 	return nil
 }

@@ -148,18 +148,24 @@ func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.Chain
 	return list, err
 }
 
-// ExpiredBudgets lists budgets that no token names any more.
-func (d *DB) ExpiredBudgets(ctx context.Context, before int64, limit int) (list []metering.BudgetRow, err error) {
+// ExpiredBudgets looks for budgets that no token names any more.
+func (d *DB) ExpiredBudgets(ctx context.Context, before int64, after [32]byte, limit int) (list []metering.BudgetRow, next [32]byte, err error) {
+	looked := 0
 	err = d.read(ctx, func(r *reader) error {
-		return r.query(`SELECT `+budgetColumns+`, id FROM budgets WHERE valid_until > 0 AND valid_until < ? AND held = 0 ORDER BY valid_until LIMIT ?`,
-			func(s *stmt) { s.int(before).int(int64(limit)) }, func(s *stmt) error {
-				var id [32]byte
-				s.colID(8, id[:])
-				list = append(list, readBudget(s, id))
+		return r.query(`SELECT `+budgetColumns+`, id FROM budgets WHERE id > ? ORDER BY id LIMIT ?`,
+			func(s *stmt) { s.blob(after[:]).int(int64(limit)) }, func(s *stmt) error {
+				looked++
+				s.colID(8, next[:])
+				if row := readBudget(s, next); row.ValidUntil > 0 && row.ValidUntil < before && row.Held == 0 {
+					list = append(list, row)
+				}
 				return nil
 			})
 	})
-	return list, err
+	if looked < limit {
+		next = [32]byte{}
+	}
+	return list, next, err
 }
 
 // readHoldRow reads the columns from id to source.

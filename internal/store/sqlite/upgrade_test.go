@@ -27,8 +27,10 @@ func TestUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (schema{c}).Migrate(ctx, all[0]); err != nil {
-		t.Fatal(err)
+	for _, step := range all[0].Steps {
+		if err := (schema{c: c}).Migrate(ctx, step); err != nil {
+			t.Fatal(err)
+		}
 	}
 	id, hash := `x'`+strings.Repeat("01", 32)+`'`, `x'`+strings.Repeat("02", 32)+`'`
 	for _, sql := range []string{

@@ -322,7 +322,7 @@ func (e *env) insufficient(err error, available, required l402.Msat) *metering.I
 }
 
 func newBudget(limit l402.Msat) l402.Budget {
-	b := l402.Budget{Limit: limit, Label: "part"}
+	b := l402.Budget{Limit: limit, Label: "part", ValidUntil: time.Now().Add(1000 * time.Hour).Unix()}
 	rand.Read(b.ID[:])
 	return b
 }

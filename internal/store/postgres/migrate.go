@@ -1,0 +1,184 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"sluice/migrations"
+)
+
+const (
+	// stepLock bounds one wait for a lock. A strong lock that is waited for stops
+	// everybody who asks after it, so the wait must be shorter than a request notices
+	// and than lockTimeout.
+	stepLock = "100ms"
+	// pauseMin and pauseMax bound the pause between two attempts, which doubles.
+	// Others are stopped for less than a tenth of the time, soon a fiftieth.
+	pauseMin, pauseMax = time.Second, 5 * time.Second
+	// turnMin and turnMax bound the pause of a gateway that waits for another one,
+	// which migrates.
+	turnMin, turnMax = 10 * time.Millisecond, time.Second
+	// tellEvery is how often a migration that waits says so.
+	tellEvery = 10 * time.Second
+)
+
+// migrationLock keeps processes from migrating at the same time: a number of no
+// meaning, the same in all of them.
+const migrationLock = 0x51_1c_e0_01
+
+func (d *DB) migrate(ctx context.Context) error {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	c := conn.Conn()
+	if upToDate(ctx, c) {
+		return nil
+	}
+	if err := d.takeTurn(ctx, c); err != nil {
+		return err
+	}
+	err = d.migrateLocked(ctx, c)
+	// The lock is given back here, because behind a pooler the session may outlive
+	// the connection; and the connection is closed, in case that this fails.
+	_, unlock := c.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(migrationLock))
+	return errors.Join(err, unlock, conn.Hijack().Close(context.WithoutCancel(ctx)))
+}
+
+// upToDate says whether there is nothing to do: the usual start, which takes no
+// lock and needs no right to change the schema.
+func upToDate(ctx context.Context, c *pgx.Conn) bool {
+	if migrations.Check(ctx, migrations.Postgres, schema{c: c}) != nil {
+		return false // or of a newer program, which migrating refuses
+	}
+	var named bool
+	err := c.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM meta)").Scan(&named)
+	return err == nil && named
+}
+
+// takeTurn takes the lock of migrations. It asks again and again, because a
+// session that waits for a lock keeps an old snapshot.
+func (d *DB) takeTurn(ctx context.Context, c *pgx.Conn) error {
+	pause, told := pauses(turnMin, turnMax), time.Now()
+	for {
+		var got bool
+		if err := c.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(migrationLock)).Scan(&got); err != nil || got {
+			return err
+		}
+		if time.Since(told) > tellEvery {
+			d.log.Info("waiting for another gateway, which migrates the database")
+			told = time.Now()
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("another gateway migrates the database: %w", err)
+		}
+	}
+}
+
+// pauses returns a function that waits longer each time, ± a half, or until ctx
+// ends.
+func pauses(least, most time.Duration) func(context.Context) error {
+	next := least
+	return func(ctx context.Context) error {
+		timer := time.NewTimer(next/2 + mathrand.N(next))
+		defer timer.Stop()
+		next = min(2*next, most)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		}
+	}
+}
+
+func (d *DB) migrateLocked(ctx context.Context, c *pgx.Conn) error {
+	_, err := c.Exec(ctx, `CREATE TABLE IF NOT EXISTS schema_versions (
+		version integer PRIMARY KEY, name text NOT NULL, applied timestamptz NOT NULL DEFAULT now());
+		CREATE TABLE IF NOT EXISTS schema_steps (
+		version integer, step integer, applied timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (version, step))`,
+		pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return err
+	}
+	if err := migrations.Run(ctx, migrations.Postgres, schema{c, d}); err != nil {
+		return err
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	_, err = c.Exec(ctx, `INSERT INTO meta (one, ledger_id, born) VALUES (1, $1, $2) ON CONFLICT DO NOTHING`,
+		id[:], time.Now().UnixMicro())
+	return err
+}
+
+// schema is a connection as a target of migrations.
+type schema struct {
+	c *pgx.Conn
+	d *DB // nil: for reading only
+}
+
+// Done reads the migrations that ran whole, which older programs know as well,
+// and the steps of the next one, which they need not know.
+func (s schema) Done(ctx context.Context) (version, steps int, err error) {
+	var made, stepsMade bool
+	err = s.c.QueryRow(ctx, `SELECT to_regclass('schema_versions') IS NOT NULL,
+		to_regclass('schema_steps') IS NOT NULL`).Scan(&made, &stepsMade)
+	if err != nil || !made {
+		return 0, 0, err
+	}
+	err = s.c.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM schema_versions").Scan(&version)
+	if err != nil || !stepsMade {
+		return version, 0, err
+	}
+	err = s.c.QueryRow(ctx, "SELECT count(*) FROM schema_steps WHERE version = $1", version+1).Scan(&steps)
+	return version, steps, err
+}
+
+// Migrate tries until the step gets its lock.
+func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
+	pause, told := pauses(pauseMin, pauseMax), time.Time{}
+	for {
+		tell := time.Since(told) >= tellEvery
+		err := s.try(ctx, step, tell)
+		if tell {
+			told = time.Now()
+		}
+		var pg *pgconn.PgError
+		if err == nil || !errors.As(err, &pg) || pg.Code != "55P03" && pg.Code != "40P01" { // lock timeout, deadlock
+			return err
+		}
+		if stopped := pause(ctx); stopped != nil {
+			return fmt.Errorf("%w: %w", stopped, err)
+		}
+	}
+}
+
+// try runs a step once. The whole transaction is one message, so that a lock is
+// never kept while the server waits for the gateway, which may stand still.
+func (s schema) try(ctx context.Context, step migrations.Step, tell bool) error {
+	var sql strings.Builder
+	fmt.Fprintf(&sql, "BEGIN; SET LOCAL lock_timeout = '%s'; SET LOCAL statement_timeout = 0;\n%s\n;", stepLock, step.SQL)
+	fmt.Fprintf(&sql, "INSERT INTO schema_steps (version, step) VALUES (%d, %d);", step.Version, step.Number)
+	if step.Last() {
+		fmt.Fprintf(&sql, "INSERT INTO schema_versions (version, name) VALUES (%d, %s);", step.Version, literal(step.Name))
+	}
+	sql.WriteString("COMMIT")
+	if tell {
+		defer s.d.watchBlockers(ctx, s.c, step)()
+	}
+	_, err := s.c.Exec(ctx, sql.String(), pgx.QueryExecModeSimpleProtocol)
+	if err != nil && !s.c.IsClosed() {
+		// Failing here closes the connection, which the next statement notices.
+		_, _ = s.c.Exec(ctx, "ROLLBACK")
+	}
+	return err
+}

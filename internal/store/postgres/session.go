@@ -1,0 +1,157 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// What a session waits for at most. A gateway that stands still in the middle of
+// a batch (stopped, swapped out) must not keep its rows locked for the others.
+const (
+	lockTimeout      = "200ms"
+	statementTimeout = "30s"
+	idleTimeout      = "10s" // within a transaction
+)
+
+// defaults are the settings of a session, unless the URL names others.
+var defaults = map[string]string{
+	"lock_timeout": lockTimeout, "statement_timeout": statementTimeout,
+	"idle_in_transaction_session_timeout": idleTimeout, "application_name": "sluice",
+	// Every statement has one good plan, whatever its parameters: making new ones
+	// took a quarter of the server's time.
+	"plan_cache_mode": "force_generic_plan",
+}
+
+// cleanUp takes away what an earlier client of a pooler may have left in the
+// session: settings, locks, prepared statements, channels. PgBouncer does so by
+// itself, unless its server_reset_query was emptied. (These are the parts of
+// DISCARD ALL that may stand in one round trip with other statements.)
+const cleanUp = `RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();`
+
+// begin is what each new connection runs, in one round trip of the simple
+// protocol. Settings are made here and not at startup, because PgBouncer refuses
+// startup parameters that it does not know.
+type begin struct {
+	settings string
+}
+
+// newBegin takes the settings out of the startup parameters.
+func newBegin(cfg *pgconn.Config) begin {
+	settings := make(map[string]string)
+	for name, value := range defaults {
+		settings[name] = value
+	}
+	for name, value := range cfg.RuntimeParams {
+		if name != "options" && name != "replication" { // these exist at startup only
+			settings[name] = value
+			delete(cfg.RuntimeParams, name)
+		}
+	}
+	names := make([]string, 0, len(settings))
+	for name := range settings {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	sql := cleanUp
+	for _, name := range names {
+		sql += "SELECT set_config(" + literal(name) + ", " + literal(settings[name]) + ", false);"
+	}
+	// A server that is set to answer before it has written would break the promise
+	// of a durable batch.
+	sql += "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';"
+	return begin{settings: sql}
+}
+
+// literal quotes a string, whatever standard_conforming_strings says.
+func literal(s string) string {
+	return "E'" + strings.NewReplacer(`\`, `\\`, `'`, `''`, "\x00", "").Replace(s) + "'"
+}
+
+// run prepares a new connection. pgx calls it within the attempt to connect, so
+// that an error makes it try the URL's next host.
+func (b begin) run(ctx context.Context, c *pgconn.PgConn) error {
+	_, err := c.Exec(ctx, b.settings).ReadAll()
+	if err != nil {
+		return fmt.Errorf("begin a session: %w", err)
+	}
+	return nil
+}
+
+// errShared: the pooler is in the wrong mode.
+var errShared = errors.New("the connection pooler before PostgreSQL gives one server session to several clients in turn " +
+	"(transaction or statement pooling), but the ledger needs sessions of its own, for locks and notifications: " +
+	"set pool_mode=session for this database in PgBouncer, or connect to PostgreSQL directly")
+
+// probes is how often each of two connections is asked for its session. PgBouncer
+// takes the server connection that was free last, or the one that was free longest:
+// a few questions show either, also while other clients move them about.
+const probes = 4
+
+// checkPooler fails with errShared unless two connections of the pool, open at the
+// same time, have a server session each and keep it.
+func (d *DB) checkPooler(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	var two [2]*pgconn.PgConn
+	for i := range two {
+		conn, err := d.pool.Acquire(ctx)
+		if err != nil {
+			if i == 1 && errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("no second session in time: a pooler before PostgreSQL needs room for all connections "+
+					"of all gateways (PgBouncer: default_pool_size): %w", err)
+			}
+			return err
+		}
+		defer conn.Release()
+		two[i] = conn.Conn().PgConn()
+	}
+	return ownSessions(ctx, two[0], two[1])
+}
+
+// ownSessions asks both connections again and again, outside of transactions: that
+// is where a sharing pooler takes the session away.
+func ownSessions(ctx context.Context, a, b *pgconn.PgConn) error {
+	seen := make(map[*pgconn.PgConn]string)
+	for range probes {
+		for _, c := range []*pgconn.PgConn{a, a, b, b, a, b} {
+			s, err := sessionOf(ctx, c)
+			if err != nil {
+				return err
+			}
+			for other, was := range seen {
+				if (other == c) != (was == s) {
+					return errShared
+				}
+			}
+			seen[c] = s
+		}
+	}
+	return nil
+}
+
+// sessionOf names the session of a connection: the process, and when it and its
+// server began, because another host has other processes of the same number.
+func sessionOf(ctx context.Context, c *pgconn.PgConn) (string, error) {
+	results, err := c.Exec(ctx, `SELECT concat_ws(' ', pg_backend_pid(), pg_postmaster_start_time(),
+		(SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()))`).ReadAll()
+	if err != nil {
+		return "", err
+	}
+	return string(results[0].Rows[0][0]), nil
+}
+
+// session takes a connection for good: it leaves the pool, and whoever has it
+// closes it.
+func (d *DB) session(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Hijack(), nil
+}

@@ -1,0 +1,84 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"sluice/metering"
+	"sluice/migrations"
+)
+
+// A step that finds the file locked by another program (SQLite waits for
+// busy_timeout each time) is tried again after pauses that double up to pauseMax.
+const (
+	pauseMin, pauseMax = 100 * time.Millisecond, 5 * time.Second
+	tellEvery          = 10 * time.Second
+)
+
+// schema is a connection as a target of migrations. The version lies in the
+// file's header (user_version), which is part of the transaction.
+type schema struct {
+	c   *conn
+	log *slog.Logger // nil: for reading only
+}
+
+// Done reads the header, and the steps of a migration that is not whole.
+func (s schema) Done(context.Context) (version, steps int, err error) {
+	if version, err = s.number("PRAGMA user_version"); err != nil {
+		return 0, 0, err
+	}
+	made, err := s.number("SELECT count(*) FROM sqlite_schema WHERE name = 'schema_steps'")
+	if err != nil || made == 0 {
+		return version, 0, err
+	}
+	steps, err = s.number(fmt.Sprintf("SELECT count(*) FROM schema_steps WHERE version = %d", version+1))
+	return version, steps, err
+}
+
+func (s schema) number(sql string) (int, error) {
+	q, err := s.c.prepare(sql)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := q.step(); err != nil {
+		return 0, err
+	}
+	defer q.reset()
+	return int(q.colInt(0)), nil
+}
+
+// Migrate tries until the step gets the lock of the file.
+func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
+	sql := "BEGIN IMMEDIATE;\n" + step.SQL + "\n;"
+	if step.Last() {
+		sql += fmt.Sprintf("PRAGMA user_version=%d;", step.Version)
+	} else {
+		sql += fmt.Sprintf(`CREATE TABLE IF NOT EXISTS schema_steps (
+			version INTEGER, step INTEGER, PRIMARY KEY (version, step)) STRICT, WITHOUT ROWID;
+			INSERT INTO schema_steps (version, step) VALUES (%d, %d);`, step.Version, step.Number)
+	}
+	pause, told := pauseMin, time.Time{}
+	for {
+		err := s.c.script(sql + "COMMIT")
+		if err == nil {
+			return nil
+		}
+		_ = s.c.script("ROLLBACK") // fails when not even BEGIN went through
+		if !errors.Is(err, metering.ErrConflict) {
+			return err
+		}
+		if s.log != nil && time.Since(told) >= tellEvery {
+			s.log.Warn("a migration waits for another program that has the database locked", "step", step.String())
+			told = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, pauseMax)
+	}
+}

@@ -1,0 +1,130 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	lib "modernc.org/sqlite/lib"
+
+	"sluice/migrations"
+)
+
+func newConn(t *testing.T, path string) *conn {
+	t.Helper()
+	c, err := openConn(path, lib.SQLITE_OPEN_READWRITE|lib.SQLITE_OPEN_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	if err := c.script("PRAGMA journal_mode=WAL; PRAGMA busy_timeout=10"); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func step(number, of int, sql string) migrations.Step {
+	return migrations.Step{Version: 1, Name: "0001_x", Number: number, Of: of, SQL: sql}
+}
+
+// TestMigrationGoesOn: a migration that was cut between its steps goes on after
+// the last one that ran, and only then counts as done.
+func TestMigrationGoesOn(t *testing.T) {
+	ctx := context.Background()
+	s := schema{c: newConn(t, filepath.Join(t.TempDir(), "ledger.db"))}
+	if err := s.Migrate(ctx, step(1, 3, "CREATE TABLE one (x)")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Migrate(ctx, step(2, 3, "CREATE TABLE two (x); CREATE TABLE one (x)")); err == nil {
+		t.Error("a step that fails ran")
+	}
+	if v, n, err := s.Done(ctx); err != nil || v != 0 || n != 1 {
+		t.Errorf("done %d, %d, %v", v, n, err)
+	}
+	for i, sql := range []string{"CREATE TABLE two (x)", "CREATE TABLE three (x)"} {
+		if err := s.Migrate(ctx, step(i+2, 3, sql)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v, n, err := s.Done(ctx); err != nil || v != 1 || n != 0 {
+		t.Errorf("done %d, %d, %v", v, n, err)
+	}
+}
+
+// waits is a log that says when something is written to it.
+type waits struct {
+	bytes.Buffer
+	told chan struct{}
+}
+
+func (w *waits) Write(b []byte) (int, error) {
+	n, err := w.Buffer.Write(b)
+	w.told <- struct{}{}
+	return n, err
+}
+
+// TestMigrationWaits: a step waits for another program that has the file locked,
+// says so, and gives up with its context.
+func TestMigrationWaits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	other := newConn(t, path)
+	log := &waits{told: make(chan struct{}, 1)}
+	s := schema{newConn(t, path), slog.New(slog.NewTextHandler(log, nil))}
+	for _, ends := range []bool{false, true} {
+		if err := other.script("BEGIN IMMEDIATE"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- s.Migrate(ctx, step(1, 1, "CREATE TABLE one (x)")) }()
+		<-log.told
+		if !ends {
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if err := other.script("ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+		if ends {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+	}
+	if !strings.Contains(log.String(), "0001_x, step 1 of 1") {
+		t.Errorf("log: %s", log)
+	}
+}
+
+// TestMigrationsAreDocumented: docs/migrations.md has a row for each step.
+func TestMigrationsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "migrations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(doc), "\n## SQLite\n")
+	all, err := migrations.Load(migrations.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	for _, m := range all {
+		for _, s := range m.Steps {
+			steps++
+			if !strings.Contains(part, "\n| "+s.String()+" | ") {
+				t.Errorf("no row for %s", s)
+			}
+		}
+	}
+	if rows := strings.Count(part, "\n| 0"); rows != steps {
+		t.Errorf("%d rows for %d steps", rows, steps)
+	}
+}
