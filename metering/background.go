@@ -72,14 +72,19 @@ const budgetGrace = 24 * time.Hour
 // closeBudgets ends budgets whose tokens have all expired.
 func (l *Ledger) closeBudgets(ctx context.Context) {
 	before := time.Now().Add(-max(budgetGrace, 2*l.cfg.LateSettle)).Unix()
-	rows, next, err := l.store.ExpiredBudgets(ctx, before, l.looked, budgetChunk)
+	l.mu.Lock()
+	after := l.looked
+	l.mu.Unlock()
+	rows, next, err := l.store.ExpiredBudgets(ctx, before, after, budgetChunk)
 	if err != nil {
 		if ctx.Err() == nil {
 			l.log.Warn("look for expired budgets", "error", err)
 		}
 		return
 	}
+	l.mu.Lock()
 	l.looked = next
+	l.mu.Unlock()
 	byAccount := make(map[l402.TokenID][]BudgetRow)
 	for _, r := range rows {
 		byAccount[r.Account] = append(byAccount[r.Account], r)

@@ -93,7 +93,7 @@ type Ledger struct {
 	open   map[HoldID]*Hold // holds of this process that have not ended
 	owner  OwnerID          // of new holds
 	beaten int64            // the owner's counter
-	looked [32]byte         // where the search for expired budgets goes on; of the tidy loop
+	looked [32]byte         // where the search for expired budgets goes on
 	strays map[HoldID]bool  // of this process in the store, and in no request: at the last look
 
 	stop   context.CancelFunc // ends the background loops
