@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"sluice/internal/devnet/proc"
@@ -182,6 +184,50 @@ func (s *site) postgres() (*pgtest.Server, error) {
 	var err error
 	s.database, err = pgtest.Launch("-c", "fsync=on", "-c", "full_page_writes=on", "-c", "shared_buffers=512MB")
 	return s.database, err
+}
+
+// storeKinds are the databases that a ledger may lie in.
+var storeKinds = []string{"SQLite", "PostgreSQL"}
+
+// freshLedger makes a ledger with accounts, and charges on record, see prefill.
+func (s *site) freshLedger(ctx context.Context, kind, name string, accounts, charges int) (where string, err error) {
+	where = s.path(name + ".db")
+	if kind == "PostgreSQL" {
+		if where, err = s.freshDatabase(ctx, name); err != nil {
+			return "", err
+		}
+	}
+	if err := prefill(ctx, ledgerSize{Store: where, Accounts: accounts, Charges: charges}); err != nil {
+		return "", fmt.Errorf("prefill %d accounts and %d charges in %s: %w", accounts, charges, kind, err)
+	}
+	return where, nil
+}
+
+// dropLedger removes a ledger, so that nothing tidies it up beside what is
+// measured next.
+func (s *site) dropLedger(ctx context.Context, where string) error {
+	if isPostgres(where) {
+		u, err := url.Parse(where)
+		if err != nil {
+			return err
+		}
+		return execute(ctx, s.database.URL("postgres"), "DROP DATABASE "+strings.TrimPrefix(u.Path, "/")+" WITH (FORCE)")
+	}
+	var errs []error
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		if err := os.Remove(where + suffix); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// databaseProcesses are those that do a store's work beside the ledger's own.
+func (s *site) databaseProcesses(kind string) []int {
+	if kind == "PostgreSQL" {
+		return []int{s.database.Pid()}
+	}
+	return nil
 }
 
 // freshDatabase makes an empty database and returns its URL.
