@@ -47,9 +47,9 @@ func prefill(ctx context.Context, size ledgerSize) error {
 
 func isPostgres(store string) bool { return strings.HasPrefix(store, "postgres:") }
 
-// accountsOf lists the accounts of a ledger, in no order that means anything.
+// accountsOf lists the accounts of a ledger in the order of their ids.
 func accountsOf(ctx context.Context, store string) (ids []l402.TokenID, err error) {
-	const query = "SELECT id FROM accounts"
+	const query = "SELECT id FROM accounts ORDER BY id"
 	if isPostgres(store) {
 		c, err := pgx.Connect(ctx, store)
 		if err != nil {

@@ -32,6 +32,10 @@ var roles = map[string]role{
 	"streams":  runStreams,
 	"invoices": runInvoices,
 	"ledger":   runLedger,
+	"clients":  runClients,
+	"holders":  runHolders,
+	"pairs":    runPairs,
+	"audit":    runAudit,
 }
 
 func runChild(ctx context.Context, name, out, plan string) error {
@@ -53,12 +57,13 @@ func runChild(ctx context.Context, name, out, plan string) error {
 
 // site is where a run takes place: a folder, and the processes started in it.
 type site struct {
-	dir      string
-	self     string // this program
-	launcher *proc.Launcher
-	running  []*proc.Process
-	database *pgtest.Server // nil until needed
-	count    int            // of children, for the names of their files
+	dir       string
+	self      string // this program
+	launcher  *proc.Launcher
+	running   []*proc.Process
+	database  *pgtest.Server    // nil until needed
+	histories map[string]string // ledgers with charges on record, by kind of store
+	count     int               // of children, for the names of their files
 }
 
 func newSite(parent string) (*site, error) {
@@ -70,7 +75,7 @@ func newSite(parent string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &site{dir: dir, self: self, launcher: proc.NewLauncher()}, nil
+	return &site{dir: dir, self: self, launcher: proc.NewLauncher(), histories: map[string]string{}}, nil
 }
 
 // close stops everything and removes the folder.
