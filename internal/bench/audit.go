@@ -167,16 +167,17 @@ func (p auditPlan) beside(ctx context.Context, l *openLedger, result *auditResul
 
 // largestWAL watches the size of SQLite's log until ended; 0 on PostgreSQL.
 func largestWAL(store string, ended <-chan struct{}) (largest int64) {
-	for {
+	for running := true; running; {
+		select {
+		case <-ended:
+			running = false // and one look more
+		case <-time.After(walSample):
+		}
 		if info, err := os.Stat(store + "-wal"); err == nil {
 			largest = max(largest, info.Size())
 		}
-		select {
-		case <-ended:
-			return largest
-		case <-time.After(walSample):
-		}
 	}
+	return largest
 }
 
 func (r *report) auditTable(w io.Writer) {

@@ -133,7 +133,10 @@ func TestOptions(t *testing.T) {
 	if err != nil || len(o.parts) != 2 || o.conns[1] != 64 || o.rounds != 2 || len(o.accounts) != 2 {
 		t.Errorf("%+v, %v", o, err)
 	}
-	for _, bad := range []string{"-parts=all", "-conns=0", "-accounts=x", "-rounds=-1", "more"} {
+	if o.stops != 3 || o.pairs != 100_000 || o.charges != 200_000 {
+		t.Errorf("%+v", o)
+	}
+	for _, bad := range []string{"-parts=all", "-conns=0", "-accounts=x", "-rounds=-1", "-stops=-1", "-pairs=-1", "-charges=1500", "-charges=-1000", "more"} {
 		if _, err := parseOptions([]string{bad}, io.Discard); err == nil {
 			t.Errorf("%s passed", bad)
 		}

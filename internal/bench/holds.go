@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +54,7 @@ func runPairs(ctx context.Context, plan []byte, tell func(any) error) (err error
 	for i := range errs {
 		wg.Go(func() {
 			for errs[i] == nil && begun.Add(1) <= int64(p.Pairs) {
-				errs[i] = pair(ctx, l.Ledger, l.accounts[rand.IntN(len(l.accounts))], false)
+				errs[i] = pair(ctx, l.Ledger, l.account(false), false)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/l402"
@@ -32,6 +33,7 @@ type ledgerLoad struct {
 	Callers   int
 	For       time.Duration
 	Present   bool  // each reservation presents its account's deposit
+	InTurn    bool  // accounts are taken in turn, in the order of their ids; false: at random
 	Processes []int // whose CPU time counts: of the database server
 }
 
@@ -110,6 +112,15 @@ type openLedger struct {
 	*metering.Ledger
 	db       store
 	accounts []l402.TokenID
+	turn     atomic.Uint64
+}
+
+// account is the next to be taken.
+func (l *openLedger) account(inTurn bool) l402.TokenID {
+	if inTurn {
+		return l.accounts[l.turn.Add(1)%uint64(len(l.accounts))]
+	}
+	return l.accounts[rand.IntN(len(l.accounts))]
 }
 
 // openPrefilled opens a ledger that was prefilled.
@@ -173,7 +184,7 @@ func runLedger(ctx context.Context, plan []byte, tell func(any) error) (err erro
 	return tell(rounds)
 }
 
-// round calls one ledger for a while, on accounts taken at random.
+// round calls one ledger for a while.
 func (l *openLedger) round(ctx context.Context, p ledgerLoad) (r ledgerResult, err error) {
 	processes := append([]int{os.Getpid()}, p.Processes...)
 	before, errBefore := measure(processes)
@@ -186,7 +197,7 @@ func (l *openLedger) round(ctx context.Context, p ledgerLoad) (r ledgerResult, e
 	for i := range p.Callers {
 		wg.Go(func() {
 			for start := begin; start.Before(end) && errs[i] == nil; {
-				errs[i] = pair(ctx, l.Ledger, l.accounts[rand.IntN(len(l.accounts))], p.Present)
+				errs[i] = pair(ctx, l.Ledger, l.account(p.InTurn), p.Present)
 				now := time.Now()
 				took[i], start = append(took[i], now.Sub(start)), now
 			}
