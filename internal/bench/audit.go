@@ -89,8 +89,8 @@ func sumAudit(a auditResult) auditRow {
 		lowest = min(lowest, r.rate())
 	}
 	base := max(alone.PerSecond, 1)
-	return auditRow{Alone: alone.PerSecond, Beside: beside.PerSecond, Ratio: beside.PerSecond / base, Lowest: lowest / base,
-		Took: a.Took, Finished: a.Finished, WAL: a.WAL}
+	return auditRow{Alone: alone.PerSecond, Beside: beside.PerSecond, Ratio: beside.PerSecond / base,
+		Lowest: lowest / base, Took: a.Took, Finished: a.Finished, WAL: a.WAL}
 }
 
 // runAudit is the process that holds the ledger, calls it and audits it. The
@@ -181,8 +181,9 @@ func largestWAL(store string, ended <-chan struct{}) (largest int64) {
 }
 
 func (r *report) auditTable(w io.Writer) {
-	fmt.Fprintf(w, "\n### An audit of %s charges beside load, %d accounts, %d callers\n\n| store | pairs/s alone | beside the audit | ratio (lowest round) | "+
-		"the audit takes | largest log of SQLite |\n|---|---|---|---|---|---|\n", count(float64(r.Audit[0].Charges)), historyAccounts, ledgerCallers)
+	beginTable(w, fmt.Sprintf("An audit of %s charges beside load, %d accounts, %d callers", count(float64(r.Audit[0].Charges)),
+		historyAccounts, ledgerCallers), "store", "pairs/s alone", "beside the audit", "ratio (lowest round)",
+		"the audit takes", "largest log of SQLite")
 	for _, row := range r.Audit {
 		took, wal := short(row.Took), ""
 		if !row.Finished {
@@ -191,18 +192,20 @@ func (r *report) auditTable(w io.Writer) {
 		if row.WAL > 0 {
 			wal = size(row.WAL)
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %.2f (%.2f) | %s | %s |\n", row.Store, count(row.Alone), count(row.Beside), row.Ratio, row.Lowest, took, wal)
+		fmt.Fprintf(w, "| %s | %s | %s | %.2f (%.2f) | %s | %s |\n", row.Store, count(row.Alone), count(row.Beside),
+			row.Ratio, row.Lowest, took, wal)
 	}
 }
 
 func (r *report) auditGoals() (goals []goal) {
 	for _, row := range r.Audit {
 		over := count(float64(row.Charges)) + " charges"
-		goals = append(goals, goal{fmt.Sprintf("%s: beside an audit of %s at least %.1f of the rate%s", row.Store, over, auditGoal, meantFor(row.Charges)),
-			fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= auditGoal})
+		rate := fmt.Sprintf("%s: beside an audit of %s at least %.1f of the rate", row.Store, over, auditGoal)
+		log := fmt.Sprintf("%s: its log stays below %s beside an audit of %s", row.Store, size(auditGoalWAL), over)
+		meant := meantFor(row.Charges)
+		goals = append(goals, goal{rate + meant, fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= auditGoal})
 		if row.WAL > 0 {
-			goals = append(goals, goal{fmt.Sprintf("%s: its log stays below %s beside an audit of %s%s", row.Store, size(auditGoalWAL), over, meantFor(row.Charges)),
-				size(row.WAL), row.WAL < auditGoalWAL})
+			goals = append(goals, goal{log + meant, size(row.WAL), row.WAL < auditGoalWAL})
 		}
 	}
 	return goals

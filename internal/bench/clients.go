@@ -154,7 +154,8 @@ type replica struct {
 // startClients starts a replica.
 func (s *site) startClients(ctx context.Context, store string, marked int) (r replica, err error) {
 	r.timeline = s.path(fmt.Sprintf("timeline-%d", s.count))
-	r.Process, err = s.child(ctx, "clients", clientsPlan{Store: store, Marked: marked, Timeline: r.timeline}, time.Minute, new(struct{}))
+	plan := clientsPlan{Store: store, Marked: marked, Timeline: r.timeline}
+	r.Process, err = s.child(ctx, "clients", plan, time.Minute, new(struct{}))
 	return r, err
 }
 

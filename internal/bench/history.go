@@ -37,6 +37,10 @@ type stored struct {
 	written int64 // PostgreSQL: its log
 }
 
+func (s stored) less(before stored) stored {
+	return stored{kept: s.kept - before.kept, written: s.written - before.written}
+}
+
 // measureHistory compares a ledger with charges on record with a fresh one.
 func measureHistory(ctx context.Context, s *site, o options, r *report) error {
 	for _, kind := range storeKinds {
@@ -62,7 +66,7 @@ func measureHistory(ctx context.Context, s *site, o options, r *report) error {
 		if err != nil {
 			return err
 		}
-		row := sumHistory(rounds[0], rounds[1], stored{kept: after.kept - before.kept, written: after.written - before.written})
+		row := sumHistory(rounds[0], rounds[1], after.less(before))
 		row.Store, row.Charges = kind, o.charges
 		r.History = append(r.History, row)
 		if err := s.dropLedger(ctx, none); err != nil {
@@ -114,7 +118,8 @@ func sumHistory(none, with []ledgerResult, grown stored) historyRow {
 		}
 		return max(n, 1)
 	}
-	row := historyRow{None: alone.PerSecond, With: full.PerSecond, Ratio: full.Ratio, RatioLow: full.RatioLow, RatioHigh: full.RatioHigh,
+	row := historyRow{None: alone.PerSecond, With: full.PerSecond,
+		Ratio: full.Ratio, RatioLow: full.RatioLow, RatioHigh: full.RatioHigh,
 		Kept: float64(grown.kept) / pairs(none), Written: float64(grown.written) / (pairs(none) + pairs(with))}
 	if grown.written == 0 { // SQLite writes within the process
 		for _, r := range none {
@@ -125,19 +130,20 @@ func sumHistory(none, with []ledgerResult, grown stored) historyRow {
 }
 
 func (r *report) historyTable(w io.Writer) {
-	fmt.Fprintf(w, "\n### %s charges on record, %d accounts, %d callers\n\n| store | pairs/s, none on record | with all | ratio (range) | "+
-		"database grows by | written (PostgreSQL: log; SQLite: log and checkpoints) |\n|---|---|---|---|---|---|\n",
-		count(float64(r.History[0].Charges)), historyAccounts, ledgerCallers)
+	beginTable(w, fmt.Sprintf("%s charges on record, %d accounts, %d callers", count(float64(r.History[0].Charges)),
+		historyAccounts, ledgerCallers), "store", "pairs/s, none on record", "with all", "ratio (range)",
+		"database grows by", "written (PostgreSQL: log; SQLite: log and checkpoints)")
 	for _, row := range r.History {
-		fmt.Fprintf(w, "| %s | %s | %s | %.2f (%.2f–%.2f) | %.0f B per pair | %.0f B per pair |\n", row.Store, count(row.None), count(row.With),
-			row.Ratio, row.RatioLow, row.RatioHigh, row.Kept, row.Written)
+		fmt.Fprintf(w, "| %s | %s | %s | %.2f (%.2f–%.2f) | %.0f B per pair | %.0f B per pair |\n", row.Store,
+			count(row.None), count(row.With), row.Ratio, row.RatioLow, row.RatioHigh, row.Kept, row.Written)
 	}
 }
 
 func (r *report) historyGoals() (goals []goal) {
 	for _, row := range r.History {
-		goals = append(goals, goal{fmt.Sprintf("%s: %s charges on record leave at least %.1f of the rate%s", row.Store, count(float64(row.Charges)),
-			historyGoal, meantFor(row.Charges)), fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= historyGoal})
+		what := fmt.Sprintf("%s: %s charges on record leave at least %.1f of the rate%s", row.Store,
+			count(float64(row.Charges)), historyGoal, meantFor(row.Charges))
+		goals = append(goals, goal{what, fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= historyGoal})
 	}
 	return goals
 }

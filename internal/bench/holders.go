@@ -113,7 +113,8 @@ func runHolders(ctx context.Context, plan []byte, tell func(any) error) (err err
 		for i, callers := range holdersCallers {
 			for present := range 2 {
 				for j, l := range ledgers {
-					r, err := l.round(ctx, ledgerLoad{Callers: callers, For: p.For, Present: present == 1, InTurn: true, Processes: p.Processes})
+					r, err := l.round(ctx, ledgerLoad{Callers: callers, For: p.For, Present: present == 1, InTurn: true,
+						Processes: p.Processes})
 					if err != nil {
 						return err
 					}
@@ -143,19 +144,21 @@ func (l *openLedger) presentAll(ctx context.Context) error {
 }
 
 func (r *report) holdersTable(w io.Writer) {
-	fmt.Fprintf(w, "\n### Holders that present their payment with each request\n\n| store | callers | pairs/s, %s holders | p50 | pairs/s, %s holders | p50 | "+
-		"ratio (range) | the same without payments |\n|---|---|---|---|---|---|---|---|\n", count(fewHolders), count(manyHolders))
+	beginTable(w, "Holders that present their payment with each request", "store", "callers",
+		fmt.Sprintf("pairs/s, %s holders", count(fewHolders)), "p50", fmt.Sprintf("pairs/s, %s holders", count(manyHolders)), "p50",
+		"ratio (range)", "the same without payments")
 	for _, row := range r.Holders {
-		fmt.Fprintf(w, "| %s | %d | %s | %s | %s | %s | %.2f (%.2f–%.2f) | %.2f |\n", row.Store, row.Callers, count(row.Few), short(row.FewP50),
-			count(row.Many), short(row.ManyP50), row.Ratio, row.RatioLow, row.RatioHigh, row.Unpresented)
+		fmt.Fprintf(w, "| %s | %d | %s | %s | %s | %s | %.2f (%.2f–%.2f) | %.2f |\n", row.Store, row.Callers,
+			count(row.Few), short(row.FewP50), count(row.Many), short(row.ManyP50),
+			row.Ratio, row.RatioLow, row.RatioHigh, row.Unpresented)
 	}
 }
 
 func (r *report) holdersGoals() (goals []goal) {
 	for _, row := range r.Holders {
-		goals = append(goals, goal{fmt.Sprintf("%s, %s: %s holders have at least %.1f of the rate of %s", row.Store,
-			fmt.Sprint(row.Callers, " ", plural(row.Callers, "caller")), count(manyHolders), holdersGoal, count(fewHolders)),
-			fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= holdersGoal})
+		what := fmt.Sprintf("%s, %d %s: %s holders have at least %.1f of the rate of %s", row.Store, row.Callers,
+			plural(row.Callers, "caller"), count(manyHolders), holdersGoal, count(fewHolders))
+		goals = append(goals, goal{what, fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= holdersGoal})
 	}
 	return goals
 }

@@ -100,8 +100,8 @@ func measureHolds(ctx context.Context, s *site, o options, r *report) error {
 
 func (r *report) holdsTable(w io.Writer) {
 	row := r.Holds
-	fmt.Fprintf(w, "\n### The table of holds on PostgreSQL, with indexes, %d accounts, %d callers\n\n| pairs | pairs/s | largest | at the end |\n|---|---|---|---|\n",
-		sharedAccounts, ledgerCallers)
+	beginTable(w, fmt.Sprintf("The table of holds on PostgreSQL, with indexes, %d accounts, %d callers", sharedAccounts,
+		ledgerCallers), "pairs", "pairs/s", "largest", "at the end")
 	fmt.Fprintf(w, "| %s | %s | %s | %s |\n", count(float64(row.Pairs)), count(row.Rate), size(row.Largest), size(row.Last))
 }
 

@@ -63,7 +63,10 @@ func measureLocked(ctx context.Context, s *site, o options, r *report) error {
 			if p.free, err = takeTime(ctx, span); err != nil {
 				return err
 			}
-			err = whileLocked(ctx, where, accounts[:n], func() (err error) { p.blocked, err = takeTime(ctx, span); return err })
+			err = whileLocked(ctx, where, accounts[:n], func() (err error) {
+				p.blocked, err = takeTime(ctx, span)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -131,17 +134,18 @@ func sumLocked(n int, phases []lockedPhase, span time.Duration, line *timeline) 
 }
 
 func (r *report) lockedTable(w io.Writer) {
-	fmt.Fprintf(w, "\n### Accounts locked by another session, %d accounts with a client each\n\n"+
-		"| locked | pairs/s of the others, no locks | with locks | ratio (range) |\n|---|---|---|---|\n", sharedAccounts)
+	beginTable(w, fmt.Sprintf("Accounts locked by another session, %d accounts with a client each", sharedAccounts),
+		"locked", "pairs/s of the others, no locks", "with locks", "ratio (range)")
 	for _, row := range r.Locked {
-		fmt.Fprintf(w, "| %d | %s | %s | %.3f (%.3f–%.3f) |\n", row.Locked, count(row.Without), count(row.With), row.Ratio, row.RatioLow, row.RatioHigh)
+		fmt.Fprintf(w, "| %d | %s | %s | %.3f (%.3f–%.3f) |\n", row.Locked, count(row.Without), count(row.With),
+			row.Ratio, row.RatioLow, row.RatioHigh)
 	}
 }
 
 func (r *report) lockedGoals() (goals []goal) {
 	for _, row := range r.Locked {
-		goals = append(goals, goal{fmt.Sprintf("%d accounts locked: the others have at least %.1f of their rate", row.Locked, lockedGoal),
-			fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= lockedGoal})
+		what := fmt.Sprintf("%d accounts locked: the others have at least %.1f of their rate", row.Locked, lockedGoal)
+		goals = append(goals, goal{what, fmt.Sprintf("%.3f", row.Ratio), row.Ratio >= lockedGoal})
 	}
 	return goals
 }

@@ -81,9 +81,11 @@ type part struct {
 }
 
 // allParts are in the order in which they run: what leaves most behind comes last.
-var allParts = []part{{"paid", measurePaid}, {"streams", measureStreams}, {"challenges", measureChallenges}, {"ledger", measureLedger},
+var allParts = []part{
+	{"paid", measurePaid}, {"streams", measureStreams}, {"challenges", measureChallenges}, {"ledger", measureLedger},
 	{"stopped", measureStopped}, {"locked", measureLocked}, {"holders", measureHolders}, {"holds", measureHolds},
-	{"history", measureHistory}, {"audit", measureAudit}}
+	{"history", measureHistory}, {"audit", measureAudit},
+}
 
 func partNames() (names []string) {
 	for _, p := range allParts {
@@ -106,9 +108,10 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	set.DurationVar(&o.round, "round", 0, "measured part of a round; 0: 1.2 s, short 0.4 s")
 	set.IntVar(&o.streams, "streams", 1000, "concurrent event streams")
 	set.IntVar(&o.stops, "stops", 0, "stops of the stopped part; 0: 10, short 3")
-	set.IntVar(&o.pairs, "pairs", 0, fmt.Sprintf("pairs of the holds part; 0: 1000000, short 100000. Its goal is meant for %d", holdsPairs))
-	set.IntVar(&o.charges, "charges", 0, fmt.Sprintf("charges on record in the history and audit parts, a multiple of %d; 0: 2000000, short 200000. Their goals are meant for %d",
-		historyAccounts, historyCharges))
+	set.IntVar(&o.pairs, "pairs", 0,
+		fmt.Sprintf("pairs of the holds part; 0: 1000000, short 100000; its goal is meant for %d", holdsPairs))
+	set.IntVar(&o.charges, "charges", 0, fmt.Sprintf("charges on record in the history and audit parts, a multiple of %d; "+
+		"0: 2000000, short 200000; their goals are meant for %d", historyAccounts, historyCharges))
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}

@@ -139,12 +139,17 @@ func (r *report) stoppedTable(w io.Writer) {
 			below++
 		}
 	}
-	fmt.Fprintf(w, "\n### One of %d replicas stopped, %d accounts shared, a client for each at each replica\n\n| stops | others' pairs/s before | "+
-		"ratio from %s on, median (range) | stops below %.1f then | worst %s, median (range) | until %.1f, median (longest) | refused |\n|---|---|---|---|---|---|---|\n",
-		replicas, sharedAccounts, stopGrace, stopGoal, stopBucket, stopGoal)
-	fmt.Fprintf(w, "| %d | %s | %.2f (%.2f–%.2f) | %d | %.2f (%.2f–%.2f) | %.2f s (%.2f s) | %s |\n", len(row.Stops), count(median(before)),
-		median(row.after()), slices.Min(row.after()), slices.Max(row.after()), below, median(worst), slices.Min(worst), slices.Max(worst),
-		median(recovered), slices.Max(recovered), count(float64(row.Refused)))
+	beginTable(w, fmt.Sprintf("One of %d replicas stopped, %d accounts shared, a client for each at each replica", replicas,
+		sharedAccounts), "stops", "others' pairs/s before", fmt.Sprintf("ratio from %s on, median (range)", stopGrace),
+		fmt.Sprintf("stops below %.1f then", stopGoal), fmt.Sprintf("worst %s, median (range)", stopBucket),
+		fmt.Sprintf("until %.1f, median (longest)", stopGoal), "refused")
+	fmt.Fprintf(w, "| %d | %s | %s | %d | %s | %.2f s (%.2f s) | %s |\n", len(row.Stops), count(median(before)), spread(row.after()),
+		below, spread(worst), median(recovered), slices.Max(recovered), count(float64(row.Refused)))
+}
+
+// spread is the median of ratios and their range.
+func spread(list []float64) string {
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(list), slices.Min(list), slices.Max(list))
 }
 
 // stoppedGoals: it is the worst stop that counts.
@@ -153,6 +158,7 @@ func (r *report) stoppedGoals() []goal {
 		return nil
 	}
 	least := slices.Min(r.Stopped.after())
-	return []goal{{fmt.Sprintf("a replica stopped: from %s on the others have at least %.1f of their rate before, at each of %d stops",
-		stopGrace, stopGoal, len(r.Stopped.Stops)), fmt.Sprintf("%.3f", least), least >= stopGoal}}
+	what := fmt.Sprintf("a replica stopped: from %s on the others have at least %.1f of their rate before, at each of %d stops",
+		stopGrace, stopGoal, len(r.Stopped.Stops))
+	return []goal{{what, fmt.Sprintf("%.3f", least), least >= stopGoal}}
 }
