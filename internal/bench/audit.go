@@ -181,8 +181,8 @@ func largestWAL(store string, ended <-chan struct{}) (largest int64) {
 }
 
 func (r *report) auditTable(w io.Writer) {
-	beginTable(w, fmt.Sprintf("An audit of %s charges beside load, %d accounts, %d callers", count(float64(r.Audit[0].Charges)),
-		historyAccounts, ledgerCallers), "store", "pairs/s alone", "beside the audit", "ratio (lowest round)",
+	beginTable(w, fmt.Sprintf("An audit of %s charges beside load, %d accounts, %d callers",
+		count(float64(r.Audit[0].Charges)), historyAccounts, ledgerCallers), "store", "pairs/s alone", "beside the audit", "ratio (lowest round)",
 		"the audit takes", "largest log of SQLite")
 	for _, row := range r.Audit {
 		took, wal := short(row.Took), ""

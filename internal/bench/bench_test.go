@@ -136,7 +136,8 @@ func TestOptions(t *testing.T) {
 	if o.stops != 3 || o.pairs != 100_000 || o.charges != 200_000 {
 		t.Errorf("%+v", o)
 	}
-	for _, bad := range []string{"-parts=all", "-conns=0", "-accounts=x", "-rounds=-1", "-stops=-1", "-pairs=-1", "-charges=1500", "-charges=-1000", "more"} {
+	for _, bad := range []string{"-parts=all", "-conns=0", "-accounts=x", "-rounds=-1", "-stops=-1",
+		"-pairs=-1", "-charges=1500", "-charges=-1000", "more"} {
 		if _, err := parseOptions([]string{bad}, io.Discard); err == nil {
 			t.Errorf("%s passed", bad)
 		}

@@ -145,7 +145,8 @@ func (l *openLedger) presentAll(ctx context.Context) error {
 
 func (r *report) holdersTable(w io.Writer) {
 	beginTable(w, "Holders that present their payment with each request", "store", "callers",
-		fmt.Sprintf("pairs/s, %s holders", count(fewHolders)), "p50", fmt.Sprintf("pairs/s, %s holders", count(manyHolders)), "p50",
+		fmt.Sprintf("pairs/s, %s holders", count(fewHolders)), "p50",
+		fmt.Sprintf("pairs/s, %s holders", count(manyHolders)), "p50",
 		"ratio (range)", "the same without payments")
 	for _, row := range r.Holders {
 		fmt.Fprintf(w, "| %s | %d | %s | %s | %s | %s | %.2f (%.2f–%.2f) | %.2f |\n", row.Store, row.Callers,

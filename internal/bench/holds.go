@@ -102,7 +102,8 @@ func (r *report) holdsTable(w io.Writer) {
 	row := r.Holds
 	beginTable(w, fmt.Sprintf("The table of holds on PostgreSQL, with indexes, %d accounts, %d callers", sharedAccounts,
 		ledgerCallers), "pairs", "pairs/s", "largest", "at the end")
-	fmt.Fprintf(w, "| %s | %s | %s | %s |\n", count(float64(row.Pairs)), count(row.Rate), size(row.Largest), size(row.Last))
+	fmt.Fprintf(w, "| %s | %s | %s | %s |\n", count(float64(row.Pairs)), count(row.Rate), size(row.Largest),
+		size(row.Last))
 }
 
 func (r *report) holdsGoals() []goal {

@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +83,9 @@ func TestPrefilledBooksAgree(t *testing.T) {
 					t.Fatalf("%d entries, %v", len(entries), err)
 				}
 				for i, e := range entries {
+					if e.ID.String()[14] != '7' || !strings.Contains("89ab", e.ID.String()[19:20]) {
+						t.Fatalf("%s is no UUID of version 7", e.ID)
+					}
 					if e.Usage != settlement.Usage || e.Rates != rates || i > 0 && !e.At.Before(entries[i-1].At) {
 						t.Fatalf("entry %d: %+v", i, e)
 					}
@@ -93,7 +96,8 @@ func TestPrefilledBooksAgree(t *testing.T) {
 }
 
 func TestPrefillRefusesAnUnevenHistory(t *testing.T) {
-	if err := prefill(t.Context(), ledgerSize{Store: filepath.Join(t.TempDir(), "l.db"), Accounts: 3, Charges: 4}); err == nil {
-		t.Error(fmt.Sprint("4 charges were spread over 3 accounts"))
+	size := ledgerSize{Store: filepath.Join(t.TempDir(), "ledger.db"), Accounts: 3, Charges: 4}
+	if err := prefill(t.Context(), size); err == nil {
+		t.Error("4 charges were spread evenly over 3 accounts")
 	}
 }

@@ -110,8 +110,8 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	set.IntVar(&o.stops, "stops", 0, "stops of the stopped part; 0: 10, short 3")
 	set.IntVar(&o.pairs, "pairs", 0,
 		fmt.Sprintf("pairs of the holds part; 0: 1000000, short 100000; its goal is meant for %d", holdsPairs))
-	set.IntVar(&o.charges, "charges", 0, fmt.Sprintf("charges on record in the history and audit parts, a multiple of %d; "+
-		"0: 2000000, short 200000; their goals are meant for %d", historyAccounts, historyCharges))
+	set.IntVar(&o.charges, "charges", 0, fmt.Sprintf("charges on record in the history and audit parts, "+
+		"a multiple of %d; 0: 2000000, short 200000; their goals are meant for %d", historyAccounts, historyCharges))
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}

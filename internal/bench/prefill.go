@@ -135,12 +135,14 @@ const chargeColumns = `hold, account, prev, at, service, model, source, outcome,
 	amount, charged, unbilled, epoch, rates, provisional`
 
 // The same for both stores: the value of a charge's columns after at.
-const chargeValues = `@service, @model, 'reported', 'complete', 'backend', @usage, false, 500, @held, @cost, 0, 1, @rates, false`
+const chargeValues = `@service, @model, 'reported', 'complete', 'backend', @usage, false, 500,
+	@held, @cost, 0, 1, @rates, false`
 
-// sqliteHold is the id of charge i: UUIDs of version 7 in the order of time, with
-// digits that are spread as random ones are. The product is odd, so that no two
-// are alike.
-const sqliteHold = `unhex(format('%%012x7%%03x%%016x', @first + (%[1]s), (%[1]s) & 4095, (%[1]s) * 7046029254386353131 & 4611686018427387903 | -9223372036854775808))`
+// sqliteHold is the id of charge i, a UUID of version 7: the ids are in the order
+// of time, as those that a ledger makes. Digits that are random there are made
+// from i here, so that a charge can name the one before.
+const sqliteHold = `unhex(format('%%012x7%%03x%%016x', @first + (%[1]s), (%[1]s) & 4095,
+	(%[1]s) * 2654435761 & 4611686018427387903 | -9223372036854775808))`
 
 // prefillSQLite writes the rows in the order of their keys, as fast as the file
 // takes them: nothing is synced until the store opens it again.
@@ -158,10 +160,11 @@ func prefillSQLite(ctx context.Context, size ledgerSize) error {
 	steps := []sqlStep{
 		{"prepare", `PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-262144; PRAGMA temp_store=MEMORY;
 			CREATE TEMP TABLE owners_of (i INTEGER PRIMARY KEY, id BLOB NOT NULL)`},
-		{"owners", `INSERT INTO owners_of (id) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @accounts)
-			SELECT randomblob(32) FROM n`},
+		{"owners", `INSERT INTO owners_of (id)
+			WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @accounts) SELECT randomblob(32) FROM n`},
 		{"accounts", `INSERT INTO accounts (id, available, deposited, charged, last_charge)
-			SELECT id, @deposit - @spent, @deposit, @spent, CASE WHEN @each > 0 THEN ` + hold("@charges - @accounts + i - 1") + ` END
+			SELECT id, @deposit - @spent, @deposit, @spent,
+				CASE WHEN @each > 0 THEN ` + hold("@charges - @accounts + i - 1") + ` END
 			FROM owners_of ORDER BY id`},
 		{"deposits", `INSERT INTO deposits (hash, account, credited, presented, settled)
 			SELECT id, id, @deposit, @opened, @opened FROM accounts ORDER BY id`},
@@ -169,8 +172,8 @@ func prefillSQLite(ctx context.Context, size ledgerSize) error {
 			SELECT 1, CAST('lightning' AS BLOB), id, @deposit, id, @opened FROM owners_of`},
 	}
 	if size.Charges > 0 {
-		const all = ` FROM (WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < @charges) SELECT i FROM n) AS c
-			CROSS JOIN owners_of o ON o.i = c.i % @accounts + 1`
+		const all = ` FROM (WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < @charges)
+			SELECT i FROM n) AS c CROSS JOIN owners_of o ON o.i = c.i % @accounts + 1`
 		steps = append(steps,
 			sqlStep{"charges", `INSERT INTO charges (` + chargeColumns + `) SELECT ` + hold("c.i") + `, o.id,
 				CASE WHEN c.i >= @accounts THEN ` + hold("c.i - @accounts") + ` END, (@first + c.i) * 1000, ` + chargeValues + all},
@@ -194,7 +197,7 @@ func prefillSQLite(ctx context.Context, size ledgerSize) error {
 // The id of account i (from 1) and of charge i (from 0), as in sqliteHold.
 const (
 	postgresAccount = `sha256(int8send(%[1]s))`
-	postgresHold    = `encode(int8send((@first::bigint + (%[1]s)) << 16 | 28672 | (%[1]s) & 4095) ||
+	postgresHold    = `encode(int8send(((@first::bigint + (%[1]s)) << 16) | 28672 | ((%[1]s) & 4095)) ||
 		int8send((hashint8extended(%[1]s, 0) & 4611686018427387903) | (1::bigint << 63)), 'hex')`
 )
 
@@ -213,17 +216,22 @@ func prefillPostgres(ctx context.Context, size ledgerSize) error {
 	rows := []sqlStep{
 		{"accounts", `INSERT INTO accounts (id, available, deposited, charged, last_charge)
 			SELECT ` + account("i") + `, @deposit::bigint - @spent::bigint, @deposit::bigint, @spent::bigint,
-			CASE WHEN @each::bigint > 0 THEN ` + hold("@charges::bigint - @accounts::bigint + i - 1") + `::uuid END` + owners + ` ORDER BY 1`},
+				CASE WHEN @each::bigint > 0 THEN ` + hold("@charges::bigint - @accounts::bigint + i - 1") + `::uuid END` +
+			owners + ` ORDER BY 1`},
 		{"deposits", `INSERT INTO deposits (hash, account, credited, presented, settled)
-			SELECT ` + account("i") + `, ` + account("i") + `, @deposit::bigint, @opened::bigint, @opened::bigint` + owners + ` ORDER BY 1`},
+			SELECT ` + account("i") + `, ` + account("i") + `, @deposit::bigint, @opened::bigint, @opened::bigint` +
+			owners + ` ORDER BY 1`},
 		{"charges", `INSERT INTO charges (` + chargeColumns + `) SELECT ` + hold("i") + `::uuid, ` + owner + `,
-			CASE WHEN i >= @accounts::bigint THEN ` + hold("i - @accounts::bigint") + `::uuid END, (@first::bigint + i) * 1000, ` + chargeValues + all},
+			CASE WHEN i >= @accounts::bigint THEN ` + hold("i - @accounts::bigint") + `::uuid END,
+			(@first::bigint + i) * 1000, ` + chargeValues + all},
 	}
 	lines := []sqlStep{
 		{"deposits' transfers", `INSERT INTO transfers (kind, debit, credit, amount, ref, at)
-			SELECT 1, 'lightning'::bytea, ` + account("i") + `, @deposit::bigint, ` + account("i") + `, @opened::bigint` + owners},
+			SELECT 1, 'lightning'::bytea, ` + account("i") + `, @deposit::bigint, ` + account("i") + `, @opened::bigint` +
+			owners},
 		{"charges' transfers", `INSERT INTO transfers (kind, debit, credit, amount, ref, at)
-			SELECT 2, ` + owner + `, 'revenue'::bytea, @cost::bigint, decode(` + hold("i") + `, 'hex'), (@first::bigint + i) * 1000` + all},
+			SELECT 2, ` + owner + `, 'revenue'::bytea, @cost::bigint, decode(` + hold("i") + `, 'hex'),
+			(@first::bigint + i) * 1000` + all},
 	}
 	done := make(chan error, 1)
 	go func() { done <- h.postgres(ctx, lines) }()

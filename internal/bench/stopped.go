@@ -139,12 +139,12 @@ func (r *report) stoppedTable(w io.Writer) {
 			below++
 		}
 	}
-	beginTable(w, fmt.Sprintf("One of %d replicas stopped, %d accounts shared, a client for each at each replica", replicas,
-		sharedAccounts), "stops", "others' pairs/s before", fmt.Sprintf("ratio from %s on, median (range)", stopGrace),
+	beginTable(w, fmt.Sprintf("One of %d replicas stopped, %d accounts shared, a client for each at each replica",
+		replicas, sharedAccounts), "stops", "others' pairs/s before", fmt.Sprintf("ratio from %s on, median (range)", stopGrace),
 		fmt.Sprintf("stops below %.1f then", stopGoal), fmt.Sprintf("worst %s, median (range)", stopBucket),
 		fmt.Sprintf("until %.1f, median (longest)", stopGoal), "refused")
-	fmt.Fprintf(w, "| %d | %s | %s | %d | %s | %.2f s (%.2f s) | %s |\n", len(row.Stops), count(median(before)), spread(row.after()),
-		below, spread(worst), median(recovered), slices.Max(recovered), count(float64(row.Refused)))
+	fmt.Fprintf(w, "| %d | %s | %s | %d | %s | %.2f s (%.2f s) | %s |\n", len(row.Stops), count(median(before)),
+		spread(row.after()), below, spread(worst), median(recovered), slices.Max(recovered), count(float64(row.Refused)))
 }
 
 // spread is the median of ratios and their range.
@@ -158,7 +158,7 @@ func (r *report) stoppedGoals() []goal {
 		return nil
 	}
 	least := slices.Min(r.Stopped.after())
-	what := fmt.Sprintf("a replica stopped: from %s on the others have at least %.1f of their rate before, at each of %d stops",
-		stopGrace, stopGoal, len(r.Stopped.Stops))
+	what := fmt.Sprintf("a replica stopped: from %s on the others have at least %.1f of their rate before, "+
+		"at each of %d stops", stopGrace, stopGoal, len(r.Stopped.Stops))
 	return []goal{{what, fmt.Sprintf("%.3f", least), least >= stopGoal}}
 }

@@ -104,8 +104,9 @@ func TestClientAfterRefusals(t *testing.T) {
 		return io.ErrUnexpectedEOF
 	})
 	line := rec.timeline()
-	if !errors.Is(err, io.ErrUnexpectedEOF) || line.Refused != 2 || line.rate(line.Others, line.Begin, line.Begin.Add(time.Second)) != 1 {
-		t.Errorf("%v, %+v", err, line.Refused)
+	served := line.rate(line.Others, line.Begin, line.Begin.Add(time.Second))
+	if !errors.Is(err, io.ErrUnexpectedEOF) || line.Refused != 2 || served != 1 {
+		t.Errorf("%v, %d refused, %f served", err, line.Refused, served)
 	}
 }
 
@@ -136,7 +137,8 @@ func TestStopIsComparedWithTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	// From 2 s to 4 s: replica 0 at 5, and a quarter of the time replica 2 at 20, of 20 before.
-	if s.Before != 2000 || s.After != 0.5 || s.Recovered != 3500*time.Millisecond || s.Buckets[0] != 0 || s.Buckets[5] != 0.25 || s.Buckets[15] != 1.25 {
+	if s.Before != 2000 || s.After != 0.5 || s.Recovered != 3500*time.Millisecond ||
+		s.Buckets[0] != 0 || s.Buckets[5] != 0.25 || s.Buckets[15] != 1.25 {
 		t.Errorf("%+v", s)
 	}
 	if err := (&stop{at: begin.Add(-time.Hour)}).sum(lines); err == nil {
@@ -166,7 +168,8 @@ func TestHoldersPresentTheirPayments(t *testing.T) {
 		if err := prefill(t.Context(), ledgerSize{Store: other, Accounts: 50}); err != nil {
 			t.Fatal(err)
 		}
-		found := work[[]holdersRounds](t, runHolders, holdersPlan{Stores: []string{where, other}, Rounds: 1, For: 30 * time.Millisecond})
+		plan := holdersPlan{Stores: []string{where, other}, Rounds: 1, For: 30 * time.Millisecond}
+		found := work[[]holdersRounds](t, runHolders, plan)
 		row := sumHolders("any", 64, found[1])
 		if row.Few < 1 || row.Many < 1 || row.Ratio <= 0 || row.Unpresented <= 0 || row.FewP50 <= 0 || row.ManyP50 <= 0 {
 			t.Errorf("%+v", row)
@@ -212,10 +215,12 @@ func TestPairs(t *testing.T) {
 
 func TestAuditBesideLoad(t *testing.T) {
 	eachStore(t, ledgerSize{Accounts: 20, Charges: 2000}, func(t *testing.T, where string) {
-		p := auditPlan{Store: where, Rounds: 1, Limit: time.Minute, ledgerLoad: ledgerLoad{Callers: 8, For: 20 * time.Millisecond}}
+		p := auditPlan{Store: where, Rounds: 1, Limit: time.Minute,
+			ledgerLoad: ledgerLoad{Callers: 8, For: 20 * time.Millisecond}}
 		a := work[auditResult](t, runAudit, p)
 		row := sumAudit(a)
-		if len(a.Alone) != 2 || len(a.Beside) < 1 || !a.Finished || a.Took <= 0 || row.Ratio <= 0 || row.Lowest > row.Ratio || isPostgres(where) != (a.WAL == 0) {
+		if len(a.Alone) != 2 || len(a.Beside) < 1 || !a.Finished || a.Took <= 0 || row.Ratio <= 0 ||
+			row.Lowest > row.Ratio || isPostgres(where) != (a.WAL == 0) {
 			t.Errorf("%+v, %+v", a, row)
 		}
 		p.Limit = time.Nanosecond
@@ -250,13 +255,14 @@ func TestStoredGrows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan := ledgerPlan{Stores: []string{where}, Rounds: 3, ledgerLoad: ledgerLoad{Callers: 32, For: 100 * time.Millisecond}}
+		plan := ledgerPlan{Stores: []string{where}, Rounds: 3,
+			ledgerLoad: ledgerLoad{Callers: 32, For: 100 * time.Millisecond}}
 		rounds := work[[][]ledgerResult](t, runLedger, plan)
 		after, err := measureStored(t.Context(), where)
 		if err != nil {
 			t.Fatal(err)
 		}
-		row := sumHistory(rounds[0], rounds[0], stored{kept: after.kept - before.kept, written: after.written - before.written})
+		row := sumHistory(rounds[0], rounds[0], after.less(before))
 		if row.Kept < 50 || row.Kept > 10_000 || row.Written < row.Kept/2 || row.Written > 100_000 || row.Ratio != 1 {
 			t.Errorf("%+v", row)
 		}
@@ -297,7 +303,8 @@ func TestGoalsOfTheLedgerInTrouble(t *testing.T) {
 			t.Errorf("%d goals say that they were tried on less", notes)
 		}
 		var out strings.Builder
-		if err := c.r.markdown(&out); err != nil || strings.Contains(out.String(), "%!") || strings.Count(out.String(), "\n### ") != 7 {
+		err := c.r.markdown(&out)
+		if err != nil || strings.Contains(out.String(), "%!") || strings.Count(out.String(), "\n### ") != 7 {
 			t.Errorf("%v\n%s", err, &out)
 		}
 	}
