@@ -52,8 +52,9 @@ func measureHistory(ctx context.Context, s *site, o options, r *report) error {
 		if err != nil {
 			return err
 		}
-		plan := ledgerPlan{Stores: []string{none, with}, Rounds: o.rounds,
-			ledgerLoad: ledgerLoad{Callers: ledgerCallers, For: o.round, Processes: s.databaseProcesses(kind)}}
+		// The ratio is to be near 1, so it takes more rounds than others to tell.
+		plan := ledgerPlan{Stores: []string{none, with}, Rounds: 3 * o.rounds,
+			ledgerLoad: ledgerLoad{Callers: ledgerCallers, For: o.round / 2, Processes: s.databaseProcesses(kind)}}
 		before, err := measureStored(ctx, none)
 		if err != nil {
 			return err
@@ -66,8 +67,8 @@ func measureHistory(ctx context.Context, s *site, o options, r *report) error {
 		if err != nil {
 			return err
 		}
-		row := sumHistory(rounds[0], rounds[1], after.less(before))
-		row.Store, row.Charges = kind, o.charges
+		row := sumHistory(kind, rounds[0], rounds[1], after.less(before))
+		row.Charges = o.charges
 		r.History = append(r.History, row)
 		if err := s.dropLedger(ctx, none); err != nil {
 			return err
@@ -108,7 +109,7 @@ func measureStored(ctx context.Context, where string) (now stored, err error) {
 
 // sumHistory reckons what a pair costs: grown is the database without history,
 // and the server's log, which takes the pairs of both.
-func sumHistory(none, with []ledgerResult, grown stored) historyRow {
+func sumHistory(kind string, none, with []ledgerResult, grown stored) historyRow {
 	alone, full := paidRow{rounds: plain(none)}, paidRow{rounds: plain(with)}
 	alone.sum(plain(none))
 	full.sum(plain(none))
@@ -118,10 +119,10 @@ func sumHistory(none, with []ledgerResult, grown stored) historyRow {
 		}
 		return max(n, 1)
 	}
-	row := historyRow{None: alone.PerSecond, With: full.PerSecond,
+	row := historyRow{Store: kind, None: alone.PerSecond, With: full.PerSecond,
 		Ratio: full.Ratio, RatioLow: full.RatioLow, RatioHigh: full.RatioHigh,
 		Kept: float64(grown.kept) / pairs(none), Written: float64(grown.written) / (pairs(none) + pairs(with))}
-	if grown.written == 0 { // SQLite writes within the process
+	if kind == "SQLite" { // which writes within the process
 		for _, r := range none {
 			row.Written += float64(r.Written) / pairs(none)
 		}

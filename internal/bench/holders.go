@@ -109,11 +109,11 @@ func runHolders(ctx context.Context, plan []byte, tell func(any) error) (err err
 		}
 	}
 	found := make([]holdersRounds, len(holdersCallers))
-	for range p.Rounds {
+	for n := range p.Rounds {
 		for i, callers := range holdersCallers {
 			for present := range 2 {
-				for j, l := range ledgers {
-					r, err := l.round(ctx, ledgerLoad{Callers: callers, For: p.For, Present: present == 1, InTurn: true,
+				for _, j := range turns(len(ledgers), n) {
+					r, err := ledgers[j].round(ctx, ledgerLoad{Callers: callers, For: p.For, Present: present == 1, InTurn: true,
 						Processes: p.Processes})
 					if err != nil {
 						return err

@@ -172,8 +172,8 @@ func runLedger(ctx context.Context, plan []byte, tell func(any) error) (err erro
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	rounds := make([][]ledgerResult, len(ledgers))
-	for range p.Rounds {
-		for i := range ledgers {
+	for n := range p.Rounds {
+		for _, i := range turns(len(ledgers), n) {
 			r, err := ledgers[i].round(ctx, p.ledgerLoad)
 			if err != nil {
 				return err
@@ -182,6 +182,18 @@ func runLedger(ctx context.Context, plan []byte, tell func(any) error) (err erro
 		}
 	}
 	return tell(rounds)
+}
+
+// turns is the order of one round, forward and backward by turns: what grows
+// slower or faster with time then favours none of them.
+func turns(n, round int) (order []int) {
+	for i := range n {
+		order = append(order, i)
+	}
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }
 
 // round calls one ledger for a while.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,5 +100,11 @@ func TestPrefillRefusesAnUnevenHistory(t *testing.T) {
 	size := ledgerSize{Store: filepath.Join(t.TempDir(), "ledger.db"), Accounts: 3, Charges: 4}
 	if err := prefill(t.Context(), size); err == nil {
 		t.Error("4 charges were spread evenly over 3 accounts")
+	}
+}
+
+func TestTurns(t *testing.T) {
+	if first, second := turns(3, 0), turns(3, 1); !slices.Equal(first, []int{0, 1, 2}) || !slices.Equal(second, []int{2, 1, 0}) {
+		t.Errorf("%v, %v", first, second)
 	}
 }
