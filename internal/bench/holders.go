@@ -56,7 +56,7 @@ type holdersRounds [2][2][]ledgerResult
 // measureHolders compares many holders with few.
 func measureHolders(ctx context.Context, s *site, o options, r *report) error {
 	for _, kind := range storeKinds {
-		plan := holdersPlan{Rounds: o.rounds, For: o.round / 2}
+		plan := holdersPlan{Rounds: 2 * o.rounds, For: o.round / 3}
 		for _, n := range []int{fewHolders, manyHolders} {
 			where, err := s.freshLedger(ctx, kind, fmt.Sprintf("holders_%d", n), n, 0)
 			if err != nil {
