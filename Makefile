@@ -42,7 +42,7 @@ race: ## all tests again under the race detector
 	@$(MAKE) --no-print-directory daemons
 	$(GO) test -race -timeout 30m $$($(GO) list $(PKGS) | grep -v /internal/chaos)
 
-bench: ## benchmarks of the parts, then the whole beside other proxies (BENCH=-short for a look)
+bench: ## benchmarks of the parts, the whole beside other proxies, the ledger in trouble (BENCH=-short for a look)
 	@tools/preflight.sh go cc postgres
 	@$(MAKE) --no-print-directory daemons
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime 0.3s ./l402 ./pricing ./metering/... ./backends/gpu/... ./internal/store/sqlite ./internal/store/postgres

@@ -87,24 +87,6 @@ func TestLoadReportsRefusals(t *testing.T) {
 	}
 }
 
-func TestLedger(t *testing.T) {
-	size := ledgerSize{Store: filepath.Join(t.TempDir(), "ledger.db"), Accounts: 100}
-	plan, err := json.Marshal(ledgerPlan{Ledgers: []ledgerSize{size}, Rounds: 2, For: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = runLedger(t.Context(), plan, func(answer any) error {
-		rows := sumLedgers("SQLite", []int{100}, answer.([][]ledgerResult))
-		if len(rows) != 1 || rows[0].Pairs < 1 || rows[0].Ratio != 1 || rows[0].Batch < 1 {
-			t.Errorf("%+v", rows)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}
-
 func TestParseStat(t *testing.T) {
 	s, err := parseStat([]byte("42 (a) b (c) S 7 42 42 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 9 0 123 1000000 11 184467 1 1 0 0 0\n"))
 	if want := (stat{pid: 42, parent: 7, cpu: 2 * time.Second, rss: 11 * int64(os.Getpagesize())}); err != nil || s != want {
@@ -151,7 +133,11 @@ func TestOptions(t *testing.T) {
 	if err != nil || len(o.parts) != 2 || o.conns[1] != 64 || o.rounds != 2 || len(o.accounts) != 2 {
 		t.Errorf("%+v, %v", o, err)
 	}
-	for _, bad := range []string{"-parts=all", "-conns=0", "-accounts=x", "-rounds=-1", "more"} {
+	if o.stops != 3 || o.pairs != 100_000 || o.charges != 200_000 {
+		t.Errorf("%+v", o)
+	}
+	for _, bad := range []string{"-parts=all", "-conns=0", "-accounts=x", "-rounds=-1", "-stops=-1",
+		"-pairs=-1", "-charges=1500", "-charges=-1000", "more"} {
 		if _, err := parseOptions([]string{bad}, io.Discard); err == nil {
 			t.Errorf("%s passed", bad)
 		}

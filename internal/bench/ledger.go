@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strings"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/l402"
@@ -20,17 +21,20 @@ import (
 // connections of the paid part.
 const ledgerCallers = 256
 
-// ledgerPlan is one kind of store, a database per number of accounts.
+// ledgerPlan is one kind of store: prefilled ledgers that take turns.
 type ledgerPlan struct {
-	Ledgers   []ledgerSize
-	Rounds    int
-	For       time.Duration
-	Processes []int // of the database server
+	Stores []string // URLs or paths
+	Rounds int
+	ledgerLoad
 }
 
-type ledgerSize struct {
-	Store    string // URL or path
-	Accounts int
+// ledgerLoad is one round on one ledger.
+type ledgerLoad struct {
+	Callers   int
+	For       time.Duration
+	Present   bool  // each reservation presents its account's deposit
+	InTurn    bool  // accounts are taken in turn, in the order of their ids; false: at random
+	Processes []int // whose CPU time counts: of the database server
 }
 
 // ledgerResult is one round on one ledger.
@@ -38,6 +42,7 @@ type ledgerResult struct {
 	loadResult
 	Operations uint64 `json:"operations"`
 	Batches    uint64 `json:"batches"`
+	Written    uint64 `json:"written"` // bytes that this process wrote to files: SQLite's log and checkpoints
 }
 
 // ledgerRow is one ledger: medians over rounds.
@@ -55,20 +60,16 @@ type ledgerRow struct {
 // measureLedger finds what the ledger does without HTTP, and whether that
 // depends on how many accounts there are.
 func measureLedger(ctx context.Context, s *site, o options, r *report) error {
-	for _, kind := range []string{"SQLite", "PostgreSQL"} {
-		plan := ledgerPlan{Rounds: o.rounds, For: o.round}
+	for _, kind := range storeKinds {
+		plan := ledgerPlan{Rounds: o.rounds, ledgerLoad: ledgerLoad{Callers: ledgerCallers, For: o.round}}
 		for _, n := range o.accounts {
-			name := fmt.Sprintf("accounts_%d", n)
-			where := s.path(name + ".db")
-			if kind == "PostgreSQL" {
-				var err error
-				if where, err = s.freshDatabase(ctx, name); err != nil {
-					return err
-				}
-				plan.Processes = []int{s.database.Pid()}
+			where, err := s.freshLedger(ctx, kind, fmt.Sprintf("accounts_%d", n), n, 0)
+			if err != nil {
+				return err
 			}
-			plan.Ledgers = append(plan.Ledgers, ledgerSize{Store: where, Accounts: n})
+			plan.Stores = append(plan.Stores, where)
 		}
+		plan.Processes = s.databaseProcesses(kind)
 		var rounds [][]ledgerResult // by ledger
 		if err := s.work(ctx, "ledger", plan, 5*time.Minute, &rounds); err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
@@ -85,15 +86,9 @@ func sumLedgers(kind string, accounts []int, rounds [][]ledgerResult) (rows []le
 			base = i
 		}
 	}
-	plain := func(i int) (results []loadResult) {
-		for _, r := range rounds[i] {
-			results = append(results, r.loadResult)
-		}
-		return results
-	}
 	for i, n := range accounts {
-		row := paidRow{rounds: plain(i)}
-		row.sum(plain(base))
+		row := paidRow{rounds: plain(rounds[i])}
+		row.sum(plain(rounds[base]))
 		var perBatch []float64
 		for _, r := range rounds[i] {
 			perBatch = append(perBatch, float64(r.Operations)/float64(max(r.Batches, 1)))
@@ -104,11 +99,65 @@ func sumLedgers(kind string, accounts []int, rounds [][]ledgerResult) (rows []le
 	return rows
 }
 
+// plain leaves out what only a ledger has.
+func plain(rounds []ledgerResult) (results []loadResult) {
+	for _, r := range rounds {
+		results = append(results, r.loadResult)
+	}
+	return results
+}
+
 // openLedger is one ledger under measurement.
 type openLedger struct {
 	*metering.Ledger
 	db       store
 	accounts []l402.TokenID
+	turn     atomic.Uint64
+}
+
+// account is the next to be taken.
+func (l *openLedger) account(inTurn bool) l402.TokenID {
+	if inTurn {
+		return l.accounts[l.turn.Add(1)%uint64(len(l.accounts))]
+	}
+	return l.accounts[rand.IntN(len(l.accounts))]
+}
+
+// openPrefilled opens a ledger that was prefilled.
+func openPrefilled(ctx context.Context, name string) (l *openLedger, err error) {
+	l = new(openLedger)
+	if l.accounts, err = accountsOf(ctx, name); err != nil {
+		return nil, err
+	}
+	if l.db, err = openStore(ctx, name); err != nil {
+		return nil, err
+	}
+	if l.Ledger, err = metering.Open(ctx, metering.Config{Store: l.db, Patience: time.Minute}); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	return l, nil
+}
+
+func (l *openLedger) close(ctx context.Context) error {
+	return errors.Join(l.Close(context.WithoutCancel(ctx)), l.db.Close())
+}
+
+// openAll opens prefilled ledgers; the function returned closes them.
+func openAll(ctx context.Context, names []string) (ledgers []*openLedger, closeAll func() error, err error) {
+	closeAll = func() (err error) {
+		for _, l := range ledgers {
+			err = errors.Join(err, l.close(ctx))
+		}
+		return err
+	}
+	for _, name := range names {
+		l, err := openPrefilled(ctx, name)
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+		ledgers = append(ledgers, l)
+	}
+	return ledgers, closeAll, nil
 }
 
 // runLedger is the process that holds the ledgers and calls them.
@@ -117,31 +166,15 @@ func runLedger(ctx context.Context, plan []byte, tell func(any) error) (err erro
 	if err := json.Unmarshal(plan, &p); err != nil {
 		return err
 	}
-	p.Processes = append(p.Processes, os.Getpid())
-	ledgers := make([]openLedger, len(p.Ledgers))
-	defer func() {
-		for _, l := range ledgers {
-			if l.Ledger != nil {
-				err = errors.Join(err, l.Close(context.WithoutCancel(ctx)), l.db.Close())
-			}
-		}
-	}()
-	for i, size := range p.Ledgers {
-		l := &ledgers[i]
-		if l.accounts, err = prefill(ctx, size); err != nil {
-			return fmt.Errorf("%d accounts: %w", size.Accounts, err)
-		}
-		if l.db, err = openStore(ctx, size.Store); err != nil {
-			return err
-		}
-		if l.Ledger, err = metering.Open(ctx, metering.Config{Store: l.db, Patience: time.Minute}); err != nil {
-			return errors.Join(err, l.db.Close())
-		}
+	ledgers, closeAll, err := openAll(ctx, p.Stores)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, closeAll()) }()
 	rounds := make([][]ledgerResult, len(ledgers))
-	for range p.Rounds {
-		for i := range ledgers {
-			r, err := ledgers[i].round(ctx, p)
+	for n := range p.Rounds {
+		for _, i := range turns(len(ledgers), n) {
+			r, err := ledgers[i].round(ctx, p.ledgerLoad)
 			if err != nil {
 				return err
 			}
@@ -151,19 +184,32 @@ func runLedger(ctx context.Context, plan []byte, tell func(any) error) (err erro
 	return tell(rounds)
 }
 
-// round calls one ledger for a while, on accounts taken at random.
-func (l *openLedger) round(ctx context.Context, p ledgerPlan) (r ledgerResult, err error) {
-	before, errBefore := measure(p.Processes)
-	stats := l.Stats()
-	took := make([][]time.Duration, ledgerCallers)
-	errs := make([]error, ledgerCallers)
+// turns is the order of one round, forward and backward by turns: what grows
+// slower or faster with time then favours none of them.
+func turns(n, round int) (order []int) {
+	for i := range n {
+		order = append(order, i)
+	}
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
+}
+
+// round calls one ledger for a while.
+func (l *openLedger) round(ctx context.Context, p ledgerLoad) (r ledgerResult, err error) {
+	processes := append([]int{os.Getpid()}, p.Processes...)
+	before, errBefore := measure(processes)
+	stats, written := l.Stats(), bytesWritten()
+	took := make([][]time.Duration, p.Callers)
+	errs := make([]error, p.Callers)
 	begin := time.Now()
 	end := begin.Add(p.For)
 	var wg sync.WaitGroup
-	for i := range ledgerCallers {
+	for i := range p.Callers {
 		wg.Go(func() {
 			for start := begin; start.Before(end) && errs[i] == nil; {
-				errs[i] = pair(ctx, l.Ledger, l.accounts[rand.IntN(len(l.accounts))])
+				errs[i] = pair(ctx, l.Ledger, l.account(p.InTurn), p.Present)
 				now := time.Now()
 				took[i], start = append(took[i], now.Sub(start)), now
 			}
@@ -171,46 +217,43 @@ func (l *openLedger) round(ctx context.Context, p ledgerPlan) (r ledgerResult, e
 	}
 	wg.Wait()
 	r.Elapsed = time.Since(begin)
-	after, errAfter := measure(p.Processes)
+	after, errAfter := measure(processes)
 	if err := errors.Join(append(errs, errBefore, errAfter)...); err != nil {
 		return r, err
 	}
-	var all []time.Duration
-	for _, t := range took {
-		all = append(all, t...)
-	}
+	all := slices.Concat(took...)
 	r.Requests, r.CPU = len(all), after.cpu-before.cpu
 	r.P50, r.P99 = quantiles(all)
 	now := l.Stats()
 	r.Operations, r.Batches = uint64(now.Operations-stats.Operations), uint64(now.Batches-stats.Batches)
+	r.Written = bytesWritten() - written
 	return r, nil
 }
 
-// pair is what the ledger does for one request.
-func pair(ctx context.Context, l *metering.Ledger, account l402.TokenID) error {
-	h, err := l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: account, Amount: 800,
-		Service: serviceName, Model: modelName, Epoch: 1, Rates: rates, Prompt: 500})
+// reserved is what each request holds: more than it costs.
+const reserved l402.Msat = 800
+
+// settlement is what each request consumes.
+var settlement = metering.Settlement{Usage: pricing.Usage{InputTokens: 52, OutputTokens: 24, Calls: 1},
+	Source: metering.SourceReported, Outcome: metering.OutcomeComplete, DeliveredBytes: 500, Backend: "backend"}
+
+// pair is what the ledger does for one request. With present the reservation
+// carries the account's deposit, as the gateway's do.
+func pair(ctx context.Context, l *metering.Ledger, account l402.TokenID, present bool) error {
+	r := metering.Reservation{ID: metering.NewHoldID(), Account: account, Amount: reserved,
+		Service: serviceName, Model: modelName, Epoch: 1, Rates: rates, Prompt: 500}
+	if present {
+		r.Deposit = depositOf(account)
+	}
+	h, err := l.Reserve(ctx, r)
 	if err != nil {
 		return err
 	}
-	_, err = h.Settle(ctx, metering.Settlement{Usage: pricing.Usage{InputTokens: 52, OutputTokens: 24, Calls: 1},
-		Source: metering.SourceReported, Outcome: metering.OutcomeComplete, DeliveredBytes: 500, Backend: "backend"})
+	_, err = h.Settle(ctx, settlement)
 	return err
 }
 
-// prefill makes an empty ledger and puts accounts into it, past the ledger and
-// in one statement: a million deposits one by one would take minutes. There are
-// no deposits behind them, so the books would not stand an audit.
-func prefill(ctx context.Context, size ledgerSize) ([]l402.TokenID, error) {
-	db, err := openStore(ctx, size.Store) // makes the schema
-	if err != nil {
-		return nil, err
-	}
-	if err := db.Close(); err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(size.Store, "postgres:") {
-		return prefillPostgres(ctx, size)
-	}
-	return prefillSQLite(ctx, size)
+// depositOf is the payment of a prefilled account.
+func depositOf(account l402.TokenID) *metering.Deposit {
+	return &metering.Deposit{Hash: l402.PaymentHash(account), Account: account, Amount: deposit}
 }

@@ -1,8 +1,8 @@
 // Bench measures what Sluice costs, beside what else could stand in its place,
 // on this machine's loopback:
 //
-//	go run ./internal/bench              # about five minutes, Markdown on stdout
-//	go run ./internal/bench -short       # under a minute
+//	go run ./internal/bench              # about twelve minutes, Markdown on stdout
+//	go run ./internal/bench -short       # about three minutes
 //	go run ./internal/bench -parts paid -conns 256 -profile profiles
 //
 // Every server it measures, and every generator of load, is a process of its
@@ -13,10 +13,15 @@
 //
 // The parts, each in the file named for it: paid (a paid, metered request),
 // streams (many slow event streams at once), challenges (402s, on a real lnd),
-// ledger (reserve and settle, without HTTP).
+// ledger (reserve and settle, without HTTP). Then the ledger in trouble or grown
+// large, beside itself without: stopped (one of three replicas), locked (some
+// accounts), holds (the table's size over millions of pairs), holders (more
+// payments than are remembered), history (millions of charges on record), audit
+// (of that history).
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,14 +68,36 @@ type options struct {
 	streams  int
 	watch    time.Duration // how long streams are watched
 	accounts []int         // sizes of the ledger part
+	stops    int           // of the stopped part
+	pairs    int           // of the holds part
+	charges  int           // on record in the history and audit parts
+	audit    time.Duration // after which an audit is ended
 }
 
-var allParts = []string{"paid", "streams", "challenges", "ledger"}
+// part is one thing to measure.
+type part struct {
+	name    string
+	measure func(context.Context, *site, options, *report) error
+}
+
+// allParts are in the order in which they run: what leaves most behind comes last.
+var allParts = []part{
+	{"paid", measurePaid}, {"streams", measureStreams}, {"challenges", measureChallenges}, {"ledger", measureLedger},
+	{"stopped", measureStopped}, {"locked", measureLocked}, {"holders", measureHolders}, {"holds", measureHolds},
+	{"history", measureHistory}, {"audit", measureAudit},
+}
+
+func partNames() (names []string) {
+	for _, p := range allParts {
+		names = append(names, p.name)
+	}
+	return names
+}
 
 func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(stderr)
-	parts := set.String("parts", strings.Join(allParts, ","), "what to measure")
+	parts := set.String("parts", strings.Join(partNames(), ","), "what to measure")
 	conns := set.String("conns", "1,32,256", "numbers of connections of the paid part")
 	accounts := set.String("accounts", "1,1000,1000000", "numbers of accounts of the ledger part")
 	set.BoolVar(&o.short, "short", false, "shorter and fewer rounds: a look, not a measurement")
@@ -80,6 +107,11 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	set.IntVar(&o.rounds, "rounds", 0, "rounds of each target; 0: 5, short 2")
 	set.DurationVar(&o.round, "round", 0, "measured part of a round; 0: 1.2 s, short 0.4 s")
 	set.IntVar(&o.streams, "streams", 1000, "concurrent event streams")
+	set.IntVar(&o.stops, "stops", 0, "stops of the stopped part; 0: 10, short 3")
+	set.IntVar(&o.pairs, "pairs", 0,
+		fmt.Sprintf("pairs of the holds part; 0: 1000000, short 100000; its goal is meant for %d", holdsPairs))
+	set.IntVar(&o.charges, "charges", 0, fmt.Sprintf("charges on record in the history and audit parts, "+
+		"a multiple of %d; 0: 2000000, short 200000; their goals are meant for %d", historyAccounts, historyCharges))
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
@@ -88,8 +120,8 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	}
 	o.parts = strings.Split(*parts, ",")
 	for _, p := range o.parts {
-		if !slices.Contains(allParts, p) {
-			return o, fmt.Errorf("-parts: there is no %q, only %s", p, strings.Join(allParts, ", "))
+		if !slices.Contains(partNames(), p) {
+			return o, fmt.Errorf("-parts: there is no %q, only %s", p, strings.Join(partNames(), ", "))
 		}
 	}
 	var badConns, badAccounts error
@@ -99,26 +131,30 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 		return o, err
 	}
 	o.setDefaults()
-	if o.rounds < 1 || o.round < 10*time.Millisecond || o.streams < 1 {
-		return o, errors.New("-rounds and -streams must be at least 1, -round at least 10ms")
+	return o, o.check()
+}
+
+func (o *options) check() error {
+	switch {
+	case min(o.rounds, o.streams, o.stops, o.pairs) < 1 || o.round < 10*time.Millisecond:
+		return errors.New("-rounds, -streams, -stops and -pairs must be at least 1, -round at least 10ms")
+	case o.charges < historyAccounts || o.charges%historyAccounts != 0:
+		return fmt.Errorf("-charges must be a multiple of %d", historyAccounts)
 	}
-	return o, nil
+	return nil
 }
 
 func (o *options) setDefaults() {
-	rounds, round := 5, 1200*time.Millisecond
-	o.watch = 8 * time.Second
+	rounds, round, stops, pairs, charges := 5, 1200*time.Millisecond, 10, 1_000_000, 2_000_000
+	o.watch, o.audit = 8*time.Second, 50*time.Second
 	if o.short {
-		rounds, round = 2, 400*time.Millisecond
-		o.watch = 3 * time.Second
+		rounds, round, stops, pairs, charges = 2, 400*time.Millisecond, 3, 100_000, 200_000
+		o.watch, o.audit = 3*time.Second, 10*time.Second
 		o.accounts = slices.DeleteFunc(o.accounts, func(n int) bool { return n > 100_000 })
 	}
-	if o.rounds == 0 {
-		o.rounds = rounds
-	}
-	if o.round == 0 {
-		o.round = round
-	}
+	o.rounds, o.stops = cmp.Or(o.rounds, rounds), cmp.Or(o.stops, stops)
+	o.pairs, o.charges = cmp.Or(o.pairs, pairs), cmp.Or(o.charges, charges)
+	o.round = cmp.Or(o.round, round)
 }
 
 // numbers reads a list of positive numbers.
@@ -140,6 +176,12 @@ type report struct {
 	Streams    []streamsRow    `json:"streams,omitempty"`
 	Challenges []challengesRow `json:"challenges,omitempty"`
 	Ledger     []ledgerRow     `json:"ledger,omitempty"`
+	Stopped    *stoppedRow     `json:"stopped,omitempty"`
+	Locked     []lockedRow     `json:"locked,omitempty"`
+	Holders    []holdersRow    `json:"holders,omitempty"`
+	Holds      *holdsRow       `json:"holds,omitempty"`
+	History    []historyRow    `json:"history,omitempty"`
+	Audit      []auditRow      `json:"audit,omitempty"`
 	Notes      []string        `json:"notes,omitempty"` // what was left out, and why
 	Took       time.Duration   `json:"took_ns"`
 	started    time.Time
@@ -163,10 +205,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if r.Machine, err = describeMachine(s.dir); err != nil {
 		return err
 	}
-	for _, part := range []struct {
-		name    string
-		measure func(context.Context, *site, options, *report) error
-	}{{"paid", measurePaid}, {"streams", measureStreams}, {"challenges", measureChallenges}, {"ledger", measureLedger}} {
+	for _, part := range allParts {
 		if !slices.Contains(o.parts, part.name) {
 			continue
 		}

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,17 +15,18 @@ func (r *report) markdown(out io.Writer) error {
 	m := r.Machine
 	fmt.Fprintf(w, "%s, %d cores, %s, %s; a write and fsync takes %s; load average before: %s. %s, %s.\n",
 		m.CPU, m.Cores, m.OS, m.Go, short(m.Sync), m.Load, m.At.Format("2006-01-02 15:04 MST"), r.Took.Round(time.Second))
-	if len(r.Paid) > 0 {
-		r.paidTable(w)
-	}
-	if len(r.Streams) > 0 {
-		r.streamsTable(w)
-	}
-	if len(r.Challenges) > 0 {
-		r.challengesTable(w)
-	}
-	if len(r.Ledger) > 0 {
-		r.ledgerTable(w)
+	for _, t := range []struct {
+		measured bool
+		print    func(io.Writer)
+	}{
+		{len(r.Paid) > 0, r.paidTable}, {len(r.Streams) > 0, r.streamsTable}, {len(r.Challenges) > 0, r.challengesTable},
+		{len(r.Ledger) > 0, r.ledgerTable}, {r.Stopped != nil, r.stoppedTable}, {len(r.Locked) > 0, r.lockedTable},
+		{len(r.Holders) > 0, r.holdersTable}, {r.Holds != nil, r.holdsTable}, {len(r.History) > 0, r.historyTable},
+		{len(r.Audit) > 0, r.auditTable},
+	} {
+		if t.measured {
+			t.print(w)
+		}
 	}
 	if lines := r.goals(); len(lines) > 0 {
 		fmt.Fprint(w, "\n### Goals\n\n| goal | measured | |\n|---|---|---|\n")
@@ -73,6 +76,11 @@ func (r *report) ledgerTable(w io.Writer) {
 	}
 }
 
+// beginTable prints the head of a table.
+func beginTable(w io.Writer, title string, columns ...string) {
+	fmt.Fprintf(w, "\n### %s\n\n| %s |\n|%s\n", title, strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
+}
+
 // goal is one thing that the figures are to reach.
 type goal struct {
 	what, measured string
@@ -114,7 +122,8 @@ func (r *report) goals() (goals []goal) {
 			add(row.Ratio >= 0.8, fmt.Sprintf("%.3f", row.Ratio), "%s: the ledger at a million accounts at least 0.8 × that at 1000", row.Store)
 		}
 	}
-	return goals
+	return slices.Concat(goals, r.stoppedGoals(), r.lockedGoals(), r.holdersGoals(), r.holdsGoals(), r.historyGoals(),
+		r.auditGoals())
 }
 
 // storeOf reads the store out of a gateway's name.

@@ -3,6 +3,11 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	_ "modernc.org/sqlite" // the driver "sqlite" of database/sql
@@ -10,30 +15,66 @@ import (
 	"sluice/l402"
 )
 
-// prefillSQLite writes the accounts in the order of their ids, as fast as the
-// file takes them: nothing is synced until the store opens it again.
-func prefillSQLite(ctx context.Context, size ledgerSize) ([]l402.TokenID, error) {
-	db, err := sql.Open("sqlite", size.Store)
+// ledgerSize is a ledger that is made before it is measured.
+type ledgerSize struct {
+	Store    string // URL or path
+	Accounts int
+	Charges  int // on record, spread evenly over the accounts: a multiple of their number
+}
+
+// prefill makes an empty ledger and puts accounts and charges into it, past the
+// ledger and in a few statements: a million deposits one by one would take
+// minutes, and ten million charges a quarter of an hour. The books stand an
+// audit: each account has a deposit that its owner presented and the Lightning
+// node settled, whose hash equals the account's id, and each charge has its
+// transfer and its place in its account's list.
+func prefill(ctx context.Context, size ledgerSize) error {
+	if size.Charges%size.Accounts != 0 {
+		return fmt.Errorf("%d charges cannot be spread evenly over %d accounts", size.Charges, size.Accounts)
+	}
+	db, err := openStore(ctx, size.Store) // makes the schema
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	if isPostgres(size.Store) {
+		return prefillPostgres(ctx, size)
+	}
+	return prefillSQLite(ctx, size)
+}
+
+func isPostgres(store string) bool { return strings.HasPrefix(store, "postgres:") }
+
+// accountsOf lists the accounts of a ledger in the order of their ids.
+func accountsOf(ctx context.Context, store string) (ids []l402.TokenID, err error) {
+	const query = "SELECT id FROM accounts ORDER BY id"
+	if isPostgres(store) {
+		c, err := pgx.Connect(ctx, store)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close(ctx) // nothing depends on how
+		rows, err := c.Query(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		for rows.Next() {
+			ids = append(ids, l402.TokenID(rows.RawValues()[0]))
+		}
+		return ids, rows.Err()
+	}
+	db, err := sql.Open("sqlite", store)
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close() // whatever was not written is missed below
-	db.SetMaxOpenConns(1)
-	if _, err := db.ExecContext(ctx, "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-262144"); err != nil {
-		return nil, err
-	}
-	_, err = db.ExecContext(ctx, `INSERT INTO accounts (id, available, deposited)
-		WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-		SELECT randomblob(32) AS id, ?, ? FROM n ORDER BY id`, size.Accounts, int64(deposit), int64(deposit))
-	if err != nil {
-		return nil, err
-	}
-	rows, err := db.QueryContext(ctx, "SELECT id FROM accounts")
+	defer db.Close() // only read
+	rows, err := db.QueryContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	ids := make([]l402.TokenID, 0, size.Accounts)
 	for rows.Next() {
 		var id sql.RawBytes
 		if err := rows.Scan(&id); err != nil {
@@ -44,42 +85,189 @@ func prefillSQLite(ctx context.Context, size ledgerSize) ([]l402.TokenID, error)
 	return ids, rows.Err()
 }
 
-// prefillPostgres does the same, and leaves the table as a vacuum would find
-// nothing to do in it.
-func prefillPostgres(ctx context.Context, size ledgerSize) ([]l402.TokenID, error) {
-	c, err := pgx.Connect(ctx, size.Store)
-	if err != nil {
-		return nil, err
+// history is what the prefilled rows have in common.
+type history struct {
+	ledgerSize
+	each   int64     // charges of one account
+	cost   l402.Msat // of one charge
+	first  int64     // ms since 1970: charge i (from 0) was made i milliseconds later
+	usage  []byte    // of each charge, and
+	rates  []byte    // its rates, both as the ledger writes them
+	opened int64     // µs since 1970: when the deposits were made
+}
+
+func newHistory(size ledgerSize) (h history, err error) {
+	u := settlement.Usage
+	if h.cost, err = rates.Cost(u); err != nil {
+		return h, err
 	}
-	defer c.Close(ctx) // nothing depends on how
-	_, err = c.Exec(ctx, `INSERT INTO accounts (id, available, deposited)
-		SELECT sha256(int8send(i)), $2, $2 FROM generate_series(1, $1::bigint) AS i ORDER BY 1`, size.Accounts, int64(deposit))
-	if err != nil {
-		return nil, err
+	h.ledgerSize, h.each = size, int64(size.Charges/size.Accounts)
+	h.first = time.Now().UnixMilli() - int64(size.Charges) - time.Minute.Milliseconds()
+	h.opened = (h.first - 1) * 1000
+	h.usage = storedNumbers(u.InputTokens, u.CachedInputTokens, u.OutputTokens, u.Calls)
+	h.rates = storedNumbers(rates.InputMsatPerMtok, rates.CachedInputMsatPerMtok, rates.OutputMsatPerMtok)
+	return h, nil
+}
+
+// storedNumbers writes a usage or rates as metering/codec.go does: the version, then
+// the numbers up to the last that is not zero.
+func storedNumbers(list ...int64) []byte {
+	b := []byte{1}
+	for _, n := range list {
+		b = binary.AppendUvarint(b, uint64(n))
 	}
-	for _, statement := range []string{"VACUUM ANALYZE accounts", "CHECKPOINT"} {
-		if _, err := c.Exec(ctx, statement); err != nil {
-			return nil, err
+	return b
+}
+
+// sqlStep is one statement of a prefill. Its parameters are named as in
+// history.values.
+type sqlStep struct{ what, statement string }
+
+// values are the parameters of all steps, by name.
+func (h history) values() map[string]any {
+	return map[string]any{"accounts": h.Accounts, "charges": h.Charges, "each": h.each, "deposit": int64(deposit),
+		"cost": int64(h.cost), "spent": h.each * int64(h.cost), "held": int64(reserved), "first": h.first, "opened": h.opened,
+		"usage": h.usage, "rates": h.rates, "service": serviceName, "model": modelName}
+}
+
+// chargeColumns are those that a charge without budgets and locks fills.
+const chargeColumns = `hold, account, prev, at, service, model, source, outcome, backend, usage, clamped, delivered,
+	amount, charged, unbilled, epoch, rates, provisional`
+
+// The same for both stores: the value of a charge's columns after at.
+const chargeValues = `@service, @model, 'reported', 'complete', 'backend', @usage, false, 500,
+	@held, @cost, 0, 1, @rates, false`
+
+// sqliteHold is the id of charge i, a UUID of version 7: the ids are in the order
+// of time, as those that a ledger makes. Digits that are random there are made
+// from i here, so that a charge can name the one before.
+const sqliteHold = `unhex(format('%%012x7%%03x%%016x', @first + (%[1]s), (%[1]s) & 4095,
+	(%[1]s) * 2654435761 & 4611686018427387903 | -9223372036854775808))`
+
+// prefillSQLite writes the rows in the order of their keys, as fast as the file
+// takes them: nothing is synced until the store opens it again.
+func prefillSQLite(ctx context.Context, size ledgerSize) error {
+	h, err := newHistory(size)
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", size.Store)
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	hold := func(i string) string { return fmt.Sprintf(sqliteHold, i) }
+	steps := []sqlStep{
+		{"prepare", `PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-262144; PRAGMA temp_store=MEMORY;
+			CREATE TEMP TABLE owners_of (i INTEGER PRIMARY KEY, id BLOB NOT NULL)`},
+		{"owners", `INSERT INTO owners_of (id)
+			WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < @accounts) SELECT randomblob(32) FROM n`},
+		{"accounts", `INSERT INTO accounts (id, available, deposited, charged, last_charge)
+			SELECT id, @deposit - @spent, @deposit, @spent,
+				CASE WHEN @each > 0 THEN ` + hold("@charges - @accounts + i - 1") + ` END
+			FROM owners_of ORDER BY id`},
+		{"deposits", `INSERT INTO deposits (hash, account, credited, presented, settled)
+			SELECT id, id, @deposit, @opened, @opened FROM accounts ORDER BY id`},
+		{"deposits' transfers", `INSERT INTO transfers (kind, debit, credit, amount, ref, at)
+			SELECT 1, CAST('lightning' AS BLOB), id, @deposit, id, @opened FROM owners_of`},
+	}
+	if size.Charges > 0 {
+		const all = ` FROM (WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < @charges)
+			SELECT i FROM n) AS c CROSS JOIN owners_of o ON o.i = c.i % @accounts + 1`
+		steps = append(steps,
+			sqlStep{"charges", `INSERT INTO charges (` + chargeColumns + `) SELECT ` + hold("c.i") + `, o.id,
+				CASE WHEN c.i >= @accounts THEN ` + hold("c.i - @accounts") + ` END, (@first + c.i) * 1000, ` + chargeValues + all},
+			sqlStep{"charges' transfers", `INSERT INTO transfers (kind, debit, credit, amount, ref, at)
+				SELECT 2, o.id, CAST('revenue' AS BLOB), @cost, ` + hold("c.i") + `, (@first + c.i) * 1000` + all})
+	}
+	for _, s := range steps {
+		var args []any
+		for name, v := range h.values() {
+			if strings.Contains(s.statement, "@"+name) {
+				args = append(args, sql.Named(name, v))
+			}
+		}
+		if _, err := db.ExecContext(ctx, s.statement, args...); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", s.what, err), db.Close())
 		}
 	}
-	rows, err := c.Query(ctx, "SELECT id FROM accounts")
+	return db.Close()
+}
+
+// The id of account i (from 1) and of charge i (from 0), as in sqliteHold.
+const (
+	postgresAccount = `sha256(int8send(%[1]s))`
+	postgresHold    = `encode(int8send(((@first::bigint + (%[1]s)) << 16) | 28672 | ((%[1]s) & 4095)) ||
+		int8send((hashint8extended(%[1]s, 0) & 4611686018427387903) | (1::bigint << 63)), 'hex')`
+)
+
+// prefillPostgres does the same, and leaves the tables as a vacuum would find
+// nothing to do in them. Charges and their transfers are made at the same time.
+func prefillPostgres(ctx context.Context, size ledgerSize) error {
+	h, err := newHistory(size)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ids := make([]l402.TokenID, 0, size.Accounts)
-	for rows.Next() {
-		ids = append(ids, l402.TokenID(rows.RawValues()[0]))
+	account := func(i string) string { return fmt.Sprintf(postgresAccount, i) }
+	hold := func(i string) string { return fmt.Sprintf(postgresHold, i) }
+	const owners = ` FROM generate_series(1, @accounts::bigint) AS i`
+	const all = ` FROM generate_series(0, @charges::bigint - 1) AS i`
+	owner := account("i % @accounts::bigint + 1")
+	rows := []sqlStep{
+		{"accounts", `INSERT INTO accounts (id, available, deposited, charged, last_charge)
+			SELECT ` + account("i") + `, @deposit::bigint - @spent::bigint, @deposit::bigint, @spent::bigint,
+				CASE WHEN @each::bigint > 0 THEN ` + hold("@charges::bigint - @accounts::bigint + i - 1") + `::uuid END` +
+			owners + ` ORDER BY 1`},
+		{"deposits", `INSERT INTO deposits (hash, account, credited, presented, settled)
+			SELECT ` + account("i") + `, ` + account("i") + `, @deposit::bigint, @opened::bigint, @opened::bigint` +
+			owners + ` ORDER BY 1`},
+		{"charges", `INSERT INTO charges (` + chargeColumns + `) SELECT ` + hold("i") + `::uuid, ` + owner + `,
+			CASE WHEN i >= @accounts::bigint THEN ` + hold("i - @accounts::bigint") + `::uuid END,
+			(@first::bigint + i) * 1000, ` + chargeValues + all},
 	}
-	return ids, rows.Err()
+	lines := []sqlStep{
+		{"deposits' transfers", `INSERT INTO transfers (kind, debit, credit, amount, ref, at)
+			SELECT 1, 'lightning'::bytea, ` + account("i") + `, @deposit::bigint, ` + account("i") + `, @opened::bigint` +
+			owners},
+		{"charges' transfers", `INSERT INTO transfers (kind, debit, credit, amount, ref, at)
+			SELECT 2, ` + owner + `, 'revenue'::bytea, @cost::bigint, decode(` + hold("i") + `, 'hex'),
+			(@first::bigint + i) * 1000` + all},
+	}
+	done := make(chan error, 1)
+	go func() { done <- h.postgres(ctx, lines) }()
+	err = h.postgres(ctx, rows)
+	if err := errors.Join(err, <-done); err != nil {
+		return err
+	}
+	return h.postgres(ctx, []sqlStep{{"vacuum", "VACUUM ANALYZE"}, {"checkpoint", "CHECKPOINT"}})
+}
+
+// postgres carries out steps, one after the other, on a connection of their own.
+func (h history) postgres(ctx context.Context, steps []sqlStep) error {
+	c, err := pgx.Connect(ctx, h.Store)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx) // nothing depends on how
+	for _, s := range steps {
+		args := []any{}
+		if strings.Contains(s.statement, "@") {
+			args = append(args, pgx.NamedArgs(h.values()))
+		}
+		if _, err := c.Exec(ctx, s.statement, args...); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
 }
 
 // execute runs one statement on a database server.
-func execute(ctx context.Context, url, statement string) error {
+func execute(ctx context.Context, url, statement string, args ...any) error {
 	c, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer c.Close(ctx) // nothing depends on how
-	_, err = c.Exec(ctx, statement)
+	_, err = c.Exec(ctx, statement, args...)
 	return err
 }

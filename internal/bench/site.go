@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"sluice/internal/devnet/proc"
@@ -30,6 +32,10 @@ var roles = map[string]role{
 	"streams":  runStreams,
 	"invoices": runInvoices,
 	"ledger":   runLedger,
+	"clients":  runClients,
+	"holders":  runHolders,
+	"pairs":    runPairs,
+	"audit":    runAudit,
 }
 
 func runChild(ctx context.Context, name, out, plan string) error {
@@ -51,12 +57,13 @@ func runChild(ctx context.Context, name, out, plan string) error {
 
 // site is where a run takes place: a folder, and the processes started in it.
 type site struct {
-	dir      string
-	self     string // this program
-	launcher *proc.Launcher
-	running  []*proc.Process
-	database *pgtest.Server // nil until needed
-	count    int            // of children, for the names of their files
+	dir       string
+	self      string // this program
+	launcher  *proc.Launcher
+	running   []*proc.Process
+	database  *pgtest.Server    // nil until needed
+	histories map[string]string // ledgers with charges on record, by kind of store
+	count     int               // of children, for the names of their files
 }
 
 func newSite(parent string) (*site, error) {
@@ -68,7 +75,7 @@ func newSite(parent string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &site{dir: dir, self: self, launcher: proc.NewLauncher()}, nil
+	return &site{dir: dir, self: self, launcher: proc.NewLauncher(), histories: map[string]string{}}, nil
 }
 
 // close stops everything and removes the folder.
@@ -182,6 +189,50 @@ func (s *site) postgres() (*pgtest.Server, error) {
 	var err error
 	s.database, err = pgtest.Launch("-c", "fsync=on", "-c", "full_page_writes=on", "-c", "shared_buffers=512MB")
 	return s.database, err
+}
+
+// storeKinds are the databases that a ledger may lie in.
+var storeKinds = []string{"SQLite", "PostgreSQL"}
+
+// freshLedger makes a ledger with accounts, and charges on record, see prefill.
+func (s *site) freshLedger(ctx context.Context, kind, name string, accounts, charges int) (where string, err error) {
+	where = s.path(name + ".db")
+	if kind == "PostgreSQL" {
+		if where, err = s.freshDatabase(ctx, name); err != nil {
+			return "", err
+		}
+	}
+	if err := prefill(ctx, ledgerSize{Store: where, Accounts: accounts, Charges: charges}); err != nil {
+		return "", fmt.Errorf("prefill %d accounts and %d charges in %s: %w", accounts, charges, kind, err)
+	}
+	return where, nil
+}
+
+// dropLedger removes a ledger, so that nothing tidies it up beside what is
+// measured next.
+func (s *site) dropLedger(ctx context.Context, where string) error {
+	if isPostgres(where) {
+		u, err := url.Parse(where)
+		if err != nil {
+			return err
+		}
+		return execute(ctx, s.database.URL("postgres"), "DROP DATABASE "+strings.TrimPrefix(u.Path, "/")+" WITH (FORCE)")
+	}
+	var errs []error
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		if err := os.Remove(where + suffix); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// databaseProcesses are those that do a store's work beside the ledger's own.
+func (s *site) databaseProcesses(kind string) []int {
+	if kind == "PostgreSQL" {
+		return []int{s.database.Pid()}
+	}
+	return nil
 }
 
 // freshDatabase makes an empty database and returns its URL.
