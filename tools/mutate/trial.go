@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// outcome is what became of a mutant.
+type outcome string
+
+const (
+	killed    outcome = "killed"
+	survived  outcome = "survived"
+	notMutant outcome = "not a mutant" // does not compile
+)
+
+// buildLimit bounds one build of a test binary.
+const buildLimit = 10 * time.Minute
+
+// A time limit is a multiple of what the suite takes without a mutant, because
+// the machine may be busier then, and not below a floor.
+const (
+	limitFactor = 4
+	limitFloor  = 15 * time.Second
+	firstLimit  = 15 * time.Minute // for the suite without a mutant
+)
+
+// lab builds and runs the tests of one mutant after the other.
+type lab struct {
+	root      string // absolute
+	dir       string // for binaries and the tests' files, removed by its owner
+	memoryMiB int
+	limits    map[string]time.Duration // by suite.key
+}
+
+// try runs the suites on a mutant until one of them fails. m is nil for the
+// sources as they are.
+func (l *lab) try(ctx context.Context, m *mutant, suites []suite) (outcome, string, error) {
+	dir, err := os.MkdirTemp(l.dir, "mutant-")
+	if err != nil {
+		return "", "", err
+	}
+	defer removeAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL's tests run it as another user
+		return "", "", err
+	}
+	overlay := ""
+	if m != nil {
+		if overlay, err = l.overlay(dir, m); err != nil {
+			return "", "", err
+		}
+	}
+	built := map[string]string{} // binaries by package
+	for i := range suites {
+		s := &suites[i]
+		if built[s.pkg] == "" {
+			binary, compiled, err := l.build(ctx, dir, overlay, s.pkg, len(built))
+			if err != nil {
+				return "", "", err
+			}
+			if compiled != "" {
+				return notMutant, compiled, nil
+			}
+			built[s.pkg] = binary
+		}
+		end, err := l.test(ctx, dir, built[s.pkg], s)
+		if err != nil {
+			return "", "", err
+		}
+		if !end.ok {
+			if m == nil {
+				return killed, end.output, nil
+			}
+			return killed, end.killer(), nil
+		}
+	}
+	return survived, "", nil
+}
+
+// overlay writes the changed files and the list of them for the go command.
+func (l *lab) overlay(dir string, m *mutant) (string, error) {
+	var list struct{ Replace map[string]string }
+	list.Replace = map[string]string{}
+	for i, f := range m.files() {
+		original := filepath.Join(l.root, filepath.FromSlash(f))
+		source, err := os.ReadFile(original)
+		if err != nil {
+			return "", err
+		}
+		changed := filepath.Join(dir, fmt.Sprintf("changed%d%s", i, filepath.Ext(f)))
+		if err := os.WriteFile(changed, m.apply(f, source), 0o600); err != nil {
+			return "", err
+		}
+		list.Replace[original] = changed
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	return path, os.WriteFile(path, text, 0o600)
+}
+
+// ofCompiler is how the go command introduces what the compiler says of a package.
+var ofCompiler = regexp.MustCompile(`(?m)^# \S+.*\n(.*)`)
+
+// build makes the test binary of a package. refused is the compiler's first line
+// when it does not compile.
+func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binary, refused string, err error) {
+	binary = filepath.Join(dir, fmt.Sprintf("%d.test", n))
+	args := []string{"test", "-c", "-vet=off", "-ldflags=-w", "-o", binary}
+	if overlay != "" {
+		args = append(args, "-overlay", overlay)
+	}
+	cmd := exec.Command("go", append(args, pkg)...)
+	cmd.Dir = l.root
+	end, err := execute(ctx, buildLimit, cmd)
+	if err != nil {
+		return "", "", err
+	}
+	if end.ok {
+		return binary, "", nil
+	}
+	if line := ofCompiler.FindStringSubmatch(end.output); line != nil && !end.timeout {
+		return "", strings.TrimSpace(line[1]), nil
+	}
+	return "", "", fmt.Errorf("build the tests of %s: %s", pkg, end.output)
+}
+
+// test runs one suite in the folder of its package, as the go command would.
+func (l *lab) test(ctx context.Context, dir, binary string, s *suite) (ended, error) {
+	limit, ok := l.limits[s.key()]
+	if !ok {
+		limit = firstLimit
+	}
+	// The binary's own limit is later: it counts only when this process is gone.
+	args := []string{"-test.failfast", "-test.count=1", "-test.timeout=" + (2 * limit).String()}
+	if s.tests != "" {
+		args = append(args, "-test.run="+s.tests)
+	}
+	if s.skip != "" {
+		args = append(args, "-test.skip="+s.skip)
+	}
+	files := filepath.Join(dir, "tmp")
+	if err := os.MkdirAll(files, 0o777); err != nil {
+		return ended{}, err
+	}
+	if err := os.Chmod(files, 0o777|os.ModeSticky); err != nil {
+		return ended{}, err
+	}
+	cmd := limited(l.memoryMiB, binary, append(args, s.flags...)...)
+	cmd.Dir = filepath.Join(l.root, filepath.FromSlash(s.pkg))
+	cmd.Env = environment(files)
+	return execute(ctx, limit, cmd)
+}
+
+// measure runs each suite on the sources as they are and sets its limit. The
+// tests must pass then, or their failures would count as kills.
+func (l *lab) measure(ctx context.Context, suites []suite) error {
+	for _, s := range suites {
+		if l.limits[s.key()] > 0 {
+			continue
+		}
+		began := time.Now()
+		end, output, err := l.try(ctx, nil, []suite{s})
+		if err != nil {
+			return err
+		}
+		if end != survived {
+			return fmt.Errorf("the tests of %s fail without a mutant:\n%s", s.pkg, output)
+		}
+		l.limits[s.key()] = limitFloor + limitFactor*time.Since(began)
+	}
+	return nil
+}
+
+// removeAll removes a folder in which processes that were just killed may still
+// be at work.
+func removeAll(dir string) {
+	for deadline := time.Now().Add(drain); os.RemoveAll(dir) != nil && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+}
