@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,12 +81,26 @@ func (c *campaign) run(ctx context.Context, list []*mutant) ([]result, error) {
 		return c.results, err
 	}
 	c.lab = &lab{root: c.root, dir: dir, memoryMiB: c.options.memoryMiB, limits: map[string]time.Duration{}}
-	for _, m := range list {
-		if err := c.lab.measure(ctx, guards(c.targets, m.files(), c.options)); err != nil {
+	for part := range slices.Chunk(list, mutantsPerCache) {
+		if err := c.part(ctx, part); err != nil {
 			return c.results, err
 		}
 	}
-	return c.results, c.work(ctx, list)
+	return c.results, nil
+}
+
+// part runs some of the mutants with a build cache of their own.
+func (c *campaign) part(ctx context.Context, list []*mutant) (err error) {
+	if c.lab.cache, err = shadow(ctx, c.root); err != nil {
+		return err
+	}
+	defer removeAll(c.lab.cache)
+	for _, m := range list {
+		if err := c.lab.measure(ctx, guards(c.targets, m.files(), c.options)); err != nil {
+			return err
+		}
+	}
+	return c.work(ctx, list)
 }
 
 // guarded drops the mutants that no suite which was asked for can kill.

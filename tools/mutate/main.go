@@ -67,7 +67,7 @@ func main() {
 		os.Exit(2)
 	}
 	switch err := run(ctx, ".", o, os.Stdout); {
-	case errors.Is(err, errSurvivors):
+	case errors.Is(err, errReported):
 		os.Exit(1)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "mutate:", err)
@@ -131,14 +131,14 @@ func run(ctx context.Context, root string, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if len(unexplained(results, known)) > 0 {
-		return errSurvivors
+	if len(unexplained(results, known)) > 0 || len(broken(results)) > 0 {
+		return errReported
 	}
 	return nil
 }
 
-// errSurvivors: the report has told what survived.
-var errSurvivors = errors.New("unexplained survivors")
+// errReported: the report has told what is wrong.
+var errReported = errors.New("unexplained survivors, or hand-written mutants that do not compile")
 
 // choose applies the flags to the mutants: hand-written ones first, then the
 // mechanical ones in the order of the sources.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -115,6 +114,3 @@ func (e *ended) killer() string {
 	last := lines[len(lines)-1]
 	return "exit: " + last[:min(len(last), 100)]
 }
-
-// environment is that of the tests: their temporary files lie in dir.
-func environment(dir string) []string { return append(os.Environ(), "TMPDIR="+dir) }

@@ -60,6 +60,16 @@ func unexplained(results []result, known map[string]string) (list []result) {
 	return list
 }
 
+// broken lists the hand-written mutants that do not compile: they test nothing.
+func broken(results []result) (list []result) {
+	for _, r := range results {
+		if r.Outcome == notMutant && r.mutant.hand {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
 // stale lists what is explained and does not survive, or is no mutant any more.
 func stale(results []result, known map[string]string, all []*mutant) (list []string) {
 	exists := map[string]bool{}
@@ -87,6 +97,9 @@ func report(out io.Writer, results []result, known map[string]string, all []*mut
 		count[r.Outcome]++
 	}
 	fmt.Fprintf(out, "\n%d mutants killed, %d survived, %d did not compile\n", count[killed], count[survived], count[notMutant])
+	for _, r := range broken(results) {
+		fmt.Fprintf(out, "\n%s\n    does not compile, repair it in %s: %s\n", r.Mutant, handFile, r.By)
+	}
 	if list := unexplained(results, known); len(list) > 0 {
 		fmt.Fprintf(out, "\n%d survivors are not explained in %s:\n\n", len(list), survivorsFile)
 		for _, r := range list {

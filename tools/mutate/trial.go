@@ -36,6 +36,7 @@ const (
 type lab struct {
 	root      string // absolute
 	dir       string // for binaries and the tests' files, removed by its owner
+	cache     string // the build cache in use
 	memoryMiB int
 	limits    map[string]time.Duration // by suite.key
 }
@@ -115,12 +116,13 @@ var ofCompiler = regexp.MustCompile(`(?m)^# \S+.*\n(.*)`)
 // when it does not compile.
 func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binary, refused string, err error) {
 	binary = filepath.Join(dir, fmt.Sprintf("%d.test", n))
-	args := []string{"test", "-c", "-vet=off", "-ldflags=-w", "-o", binary}
+	args := []string{"test", "-c", "-vet=off", "-ldflags=-w", "-gcflags=./...=-dwarf=false", "-o", binary}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
 	cmd := exec.Command("go", append(args, pkg)...)
 	cmd.Dir = l.root
+	cmd.Env = append(os.Environ(), "GOCACHE="+l.cache)
 	end, err := execute(ctx, buildLimit, cmd)
 	if err != nil {
 		return "", "", err
@@ -157,7 +159,7 @@ func (l *lab) test(ctx context.Context, dir, binary string, s *suite) (ended, er
 	}
 	cmd := limited(l.memoryMiB, binary, append(args, s.flags...)...)
 	cmd.Dir = filepath.Join(l.root, filepath.FromSlash(s.pkg))
-	cmd.Env = environment(files)
+	cmd.Env = append(os.Environ(), "TMPDIR="+files)
 	return execute(ctx, limit, cmd)
 }
 
@@ -179,12 +181,4 @@ func (l *lab) measure(ctx context.Context, suites []suite) error {
 		l.limits[s.key()] = limitFloor + limitFactor*time.Since(began)
 	}
 	return nil
-}
-
-// removeAll removes a folder in which processes that were just killed may still
-// be at work.
-func removeAll(dir string) {
-	for deadline := time.Now().Add(drain); os.RemoveAll(dir) != nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
 }
