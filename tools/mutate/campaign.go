@@ -15,14 +15,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
 // result is one line of the file of results.
 type result struct {
 	Mutant  string  `json:"mutant"`
-	Tree    string  `json:"tree"` // the sources and suites that it was run with
+	Tree    string  `json:"tree"` // see campaign.of
 	Outcome outcome `json:"outcome"`
 	By      string  `json:"by,omitempty"` // the test that killed it, or the compiler's refusal
 	Seconds float64 `json:"seconds"`
@@ -76,11 +75,8 @@ func (c *campaign) run(ctx context.Context, list []*mutant) ([]result, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return c.results, err
 	}
-	// Everything that this process starts inherits it.
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, c.options.nice); err != nil {
-		return c.results, err
-	}
-	c.lab = &lab{root: c.root, dir: dir, memoryMiB: c.options.memoryMiB, limits: map[string]time.Duration{}}
+	c.lab = &lab{root: c.root, dir: dir, memoryMiB: c.options.memoryMiB, nice: c.options.nice,
+		limits: map[string]time.Duration{}}
 	for part := range slices.Chunk(list, mutantsPerCache) {
 		if err := c.part(ctx, part); err != nil {
 			return c.results, err
@@ -95,6 +91,9 @@ func (c *campaign) part(ctx context.Context, list []*mutant) (err error) {
 		return err
 	}
 	defer removeAll(c.lab.cache)
+	if len(c.lab.limits) == 0 && len(list) > 0 {
+		fmt.Fprintln(c.out, "running the tests without a mutant first, for their time limits")
+	}
 	for _, m := range list {
 		if err := c.lab.measure(ctx, guards(c.targets, m.files(), c.options)); err != nil {
 			return err
@@ -134,13 +133,13 @@ func (c *campaign) known(list []*mutant) ([]*mutant, error) {
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		var r result
 		// A line that was cut off when the machine stopped is run again.
-		if json.Unmarshal(lines.Bytes(), &r) == nil && r.Tree == c.tree {
+		if json.Unmarshal(lines.Bytes(), &r) == nil {
 			had[r.Mutant] = r
 		}
 	}
 	var left []*mutant
 	for _, m := range list {
-		if r, ok := had[m.id]; ok {
+		if r, ok := had[m.id]; ok && r.Tree == c.of(m) {
 			r.mutant = m
 			c.results = append(c.results, r)
 		} else {
@@ -188,7 +187,7 @@ func (c *campaign) one(ctx context.Context, m *mutant) error {
 	if err != nil {
 		return err
 	}
-	r := result{Mutant: m.id, Tree: c.tree, Outcome: end, By: by, Seconds: time.Since(began).Round(time.Millisecond).Seconds(), mutant: m}
+	r := result{Mutant: m.id, Tree: c.of(m), Outcome: end, By: by, Seconds: time.Since(began).Round(time.Millisecond).Seconds(), mutant: m}
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -207,25 +206,37 @@ func (c *campaign) one(ctx context.Context, m *mutant) error {
 }
 
 // fingerprint is a hash of everything that decides a mutant's fate, as far as it
-// lies in the repository: all Go and SQL, the module's dependencies, the suites.
+// lies in the repository: all Go and SQL of the product and its tests, the
+// dependencies, which suites are run.
 func fingerprint(root string, o options) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, o.postgres, o.lnd)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case d.IsDir() && path != root && strings.HasPrefix(d.Name(), "."), d.IsDir() && path == filepath.Join(root, "bin"):
-			return fs.SkipDir
-		case d.IsDir():
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if rel == "bin" || rel == "tools" || rel != "." && strings.HasPrefix(d.Name(), ".") {
+				return fs.SkipDir
+			}
 			return nil
 		}
 		if ext := filepath.Ext(path); ext != ".go" && ext != ".sql" && d.Name() != "go.mod" && d.Name() != "go.sum" {
 			return nil
 		}
 		text, err := os.ReadFile(path)
-		fmt.Fprintf(sum, "%s %x\n", path, sha256.Sum256(text))
+		fmt.Fprintf(sum, "%s %x\n", rel, sha256.Sum256(text))
 		return err
 	})
 	return hex.EncodeToString(sum.Sum(nil))[:16], err
+}
+
+// of is the fingerprint of one mutant: a hand-written one may have been edited
+// under its old name.
+func (c *campaign) of(m *mutant) string {
+	return fmt.Sprintf("%s-%x", c.tree, sha256.Sum256(fmt.Appendf(nil, "%+v", m.edits)))[:32]
 }

@@ -62,10 +62,16 @@ func execute(ctx context.Context, limit time.Duration, cmd *exec.Cmd) (ended, er
 	return ended{ok: err == nil && !timeout, timeout: timeout, output: out.String()}, nil
 }
 
+// gently makes a command that runs with more niceness. The Go runtime has many
+// threads, of which setpriority would change one, so the program nice does it.
+func gently(nice int, program string, args ...string) *exec.Cmd {
+	return exec.Command("nice", append([]string{"-n", fmt.Sprint(nice), program}, args...)...)
+}
+
 // limited makes a command that may not use more memory than the limit. A mutant
 // may append for ever.
-func limited(memoryMiB int, program string, args ...string) *exec.Cmd {
-	return exec.Command("/bin/sh", append([]string{"-c", `ulimit -d "$1" && shift && exec "$@"`, "sh",
+func limited(memoryMiB, nice int, program string, args ...string) *exec.Cmd {
+	return gently(nice, "/bin/sh", append([]string{"-c", `ulimit -d "$1" && shift && exec "$@"`, "sh",
 		fmt.Sprint(memoryMiB * 1024), program}, args...)...)
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -38,6 +37,7 @@ type lab struct {
 	dir       string // for binaries and the tests' files, removed by its owner
 	cache     string // the build cache in use
 	memoryMiB int
+	nice      int
 	limits    map[string]time.Duration // by suite.key
 }
 
@@ -120,7 +120,7 @@ func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binar
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
-	cmd := exec.Command("go", append(args, pkg)...)
+	cmd := gently(l.nice, "go", append(args, pkg)...)
 	cmd.Dir = l.root
 	cmd.Env = append(os.Environ(), "GOCACHE="+l.cache)
 	end, err := execute(ctx, buildLimit, cmd)
@@ -157,7 +157,7 @@ func (l *lab) test(ctx context.Context, dir, binary string, s *suite) (ended, er
 	if err := os.Chmod(files, 0o777|os.ModeSticky); err != nil {
 		return ended{}, err
 	}
-	cmd := limited(l.memoryMiB, binary, append(args, s.flags...)...)
+	cmd := limited(l.memoryMiB, l.nice, binary, append(args, s.flags...)...)
 	cmd.Dir = filepath.Join(l.root, filepath.FromSlash(s.pkg))
 	cmd.Env = append(os.Environ(), "TMPDIR="+files)
 	return execute(ctx, limit, cmd)
