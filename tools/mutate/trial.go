@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,9 +27,10 @@ const buildLimit = 10 * time.Minute
 // A time limit is a multiple of what the suite takes without a mutant, because
 // the machine may be busier then, and not below a floor.
 const (
-	limitFactor = 4
+	limitFactor = 3
 	limitFloor  = 15 * time.Second
 	firstLimit  = 15 * time.Minute // for the suite without a mutant
+	tolerance   = 1.2              // by so much a limit may be too low
 )
 
 // lab builds and runs the tests of one mutant after the other.
@@ -38,7 +40,9 @@ type lab struct {
 	cache     string // the build cache in use
 	memoryMiB int
 	nice      int
-	limits    map[string]time.Duration // by suite.key
+
+	mu     sync.Mutex
+	limits map[string]time.Duration // by suite.key; changes with the machine's load
 }
 
 // try runs the suites on a mutant until one of them fails. m is nil for the
@@ -72,13 +76,19 @@ func (l *lab) try(ctx context.Context, m *mutant, suites []suite) (outcome, stri
 			built[s.pkg] = binary
 		}
 		end, err := l.test(ctx, dir, built[s.pkg], s)
-		if err != nil {
-			return "", "", err
-		}
-		if !end.ok {
-			if m == nil {
-				return killed, end.output, nil
+		for m != nil && err == nil && end.timeout {
+			var slower bool
+			if slower, err = l.slower(ctx, s); !slower || err != nil {
+				break
 			}
+			end, err = l.test(ctx, dir, built[s.pkg], s)
+		}
+		switch {
+		case err != nil:
+			return "", "", err
+		case !end.ok && m == nil:
+			return killed, end.output, nil
+		case !end.ok:
 			return killed, end.killer(), nil
 		}
 	}
@@ -138,10 +148,7 @@ func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binar
 
 // test runs one suite in the folder of its package, as the go command would.
 func (l *lab) test(ctx context.Context, dir, binary string, s *suite) (ended, error) {
-	limit, ok := l.limits[s.key()]
-	if !ok {
-		limit = firstLimit
-	}
+	limit := l.limit(s)
 	// The binary's own limit is later: it counts only when this process is gone.
 	args := []string{"-test.failfast", "-test.count=1", "-test.timeout=" + (2 * limit).String()}
 	if s.tests != "" {
@@ -166,19 +173,51 @@ func (l *lab) test(ctx context.Context, dir, binary string, s *suite) (ended, er
 // measure runs each suite on the sources as they are and sets its limit. The
 // tests must pass then, or their failures would count as kills.
 func (l *lab) measure(ctx context.Context, suites []suite) error {
-	for _, s := range suites {
-		if l.limits[s.key()] > 0 {
+	for i := range suites {
+		if l.limit(&suites[i]) != firstLimit {
 			continue
 		}
-		began := time.Now()
-		end, output, err := l.try(ctx, nil, []suite{s})
-		if err != nil {
+		if err := l.measureOne(ctx, &suites[i]); err != nil {
 			return err
 		}
-		if end != survived {
-			return fmt.Errorf("the tests of %s fail without a mutant:\n%s", s.pkg, output)
-		}
-		l.limits[s.key()] = limitFloor + limitFactor*time.Since(began)
 	}
 	return nil
+}
+
+func (l *lab) measureOne(ctx context.Context, s *suite) error {
+	began := time.Now()
+	end, output, err := l.try(ctx, nil, []suite{*s})
+	if err == nil && end != survived { // a busy machine can fail a test once
+		began = time.Now()
+		end, output, err = l.try(ctx, nil, []suite{*s})
+	}
+	if err != nil {
+		return err
+	}
+	if end != survived {
+		return fmt.Errorf("the tests of %s fail without a mutant:\n%s", s.pkg, output)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits[s.key()] = limitFloor + limitFactor*time.Since(began)
+	return nil
+}
+
+// slower measures a suite again after a mutant has reached its limit, and reports
+// whether the limit was too low: other work on the machine must not count as a
+// kill.
+func (l *lab) slower(ctx context.Context, s *suite) (bool, error) {
+	before := l.limit(s)
+	err := l.measureOne(ctx, s)
+	return float64(l.limit(s)) > tolerance*float64(before), err
+}
+
+// limit is the time limit of a suite.
+func (l *lab) limit(s *suite) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if limit, ok := l.limits[s.key()]; ok {
+		return limit
+	}
+	return firstLimit
 }

@@ -163,6 +163,19 @@ func TestTryTimeLimit(t *testing.T) {
 	}
 }
 
+// TestTryOnABusyMachine: a limit that even the sources as they are do not keep
+// counts for nothing.
+func TestTryOnABusyMachine(t *testing.T) {
+	root, find := toyMutants(t)
+	l := toyLab(t, root)
+	suites := toyTargets[0].suites
+	l.limits[suites[0].key()] = time.Nanosecond
+	got, by, err := l.try(t.Context(), find("boundary: a < b"), suites)
+	if err != nil || got != survived || l.limit(&suites[0]) < limitFloor {
+		t.Errorf("%s by %q, %v; limit %s", got, by, err, l.limit(&suites[0]))
+	}
+}
+
 // alive reports whether a process runs; one that only waits to be collected does
 // not.
 func alive(pid string) bool {
