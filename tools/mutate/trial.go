@@ -75,14 +75,7 @@ func (l *lab) try(ctx context.Context, m *mutant, suites []suite) (outcome, stri
 			}
 			built[s.pkg] = binary
 		}
-		end, err := l.test(ctx, dir, built[s.pkg], s)
-		for m != nil && err == nil && end.timeout {
-			var slower bool
-			if slower, err = l.slower(ctx, s); !slower || err != nil {
-				break
-			}
-			end, err = l.test(ctx, dir, built[s.pkg], s)
-		}
+		end, err := l.verdict(ctx, dir, built[s.pkg], s, m == nil)
 		switch {
 		case err != nil:
 			return "", "", err
@@ -93,6 +86,23 @@ func (l *lab) try(ctx context.Context, m *mutant, suites []suite) (outcome, stri
 		}
 	}
 	return survived, "", nil
+}
+
+// verdict runs one suite within its time limit, and again while it turns out that
+// the limit was too low. The sources as they are have time enough.
+func (l *lab) verdict(ctx context.Context, dir, binary string, s *suite, asTheyAre bool) (ended, error) {
+	if asTheyAre {
+		return l.test(ctx, dir, binary, s, firstLimit)
+	}
+	for {
+		end, err := l.test(ctx, dir, binary, s, l.limit(s))
+		if err != nil || !end.timeout {
+			return end, err
+		}
+		if slower, err := l.slower(ctx, s); err != nil || !slower {
+			return end, err
+		}
+	}
 }
 
 // overlay writes the changed files and the list of them for the go command.
@@ -147,8 +157,7 @@ func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binar
 }
 
 // test runs one suite in the folder of its package, as the go command would.
-func (l *lab) test(ctx context.Context, dir, binary string, s *suite) (ended, error) {
-	limit := l.limit(s)
+func (l *lab) test(ctx context.Context, dir, binary string, s *suite, limit time.Duration) (ended, error) {
 	// The binary's own limit is later: it counts only when this process is gone.
 	args := []string{"-test.failfast", "-test.count=1", "-test.timeout=" + (2 * limit).String()}
 	if s.tests != "" {
