@@ -187,7 +187,8 @@ func (c *campaign) one(ctx context.Context, m *mutant) error {
 	if err != nil {
 		return err
 	}
-	r := result{Mutant: m.id, Tree: c.of(m), Outcome: end, By: by, Seconds: time.Since(began).Round(time.Millisecond).Seconds(), mutant: m}
+	r := result{Mutant: m.id, Tree: c.of(m), Outcome: end, By: by, mutant: m,
+		Seconds: time.Since(began).Round(time.Millisecond).Seconds()}
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err

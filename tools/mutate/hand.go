@@ -127,9 +127,11 @@ func (r *handReader) change(m *mutant, name, file string) {
 	case len(guards(r.targets, []string{file}, options{postgres: true, lnd: true})) == 0:
 		r.problem("mutant %s: no tests are named for %s in the table of targets", name, file)
 	case find == "" || n == 0:
-		r.problem("mutant %s: the text to find is no longer in %s; adapt the mutant to the code:\n%s", name, file, indent(find))
+		r.problem("mutant %s: the text to find is no longer in %s; adapt the mutant to the code:\n%s",
+			name, file, indent(find))
 	case n > 1:
-		r.problem("mutant %s: the text to find is %d times in %s; it must be there once:\n%s", name, n, file, indent(find))
+		r.problem("mutant %s: the text to find is %d times in %s; it must be there once:\n%s",
+			name, n, file, indent(find))
 	default:
 		at := strings.Index(string(source), find)
 		m.edits = append(m.edits, edit{file: file, start: at, end: at + len(find), text: text})

@@ -91,7 +91,8 @@ func parseFlags(args []string) (o options, err error) {
 	f.IntVar(&o.nice, "nice", 10, "niceness of the tests")
 	f.IntVar(&o.memoryMiB, "memory", 4096, "most memory that one test process may use, in MiB")
 	f.StringVar(&o.tmp, "tmp", "", "`folder` for the tests' files (empty: the system's; /dev/shm is faster)")
-	f.StringVar(&o.resume, "resume", "", "append the results to this `file` and skip the mutants that it already has for the same sources")
+	f.StringVar(&o.resume, "resume", "",
+		"append the results to this `file`, and skip the mutants that it already has for the same sources")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

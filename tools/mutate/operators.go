@@ -84,8 +84,13 @@ func (g *goFile) mutate(n ast.Node) {
 
 // Operators and what takes their place.
 var (
-	boundary   = map[token.Token]token.Token{token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR}
-	negation   = map[token.Token]token.Token{token.LSS: token.GEQ, token.LEQ: token.GTR, token.GTR: token.LEQ, token.GEQ: token.LSS, token.EQL: token.NEQ, token.NEQ: token.EQL}
+	boundary = map[token.Token]token.Token{
+		token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
+	}
+	negation = map[token.Token]token.Token{
+		token.LSS: token.GEQ, token.LEQ: token.GTR, token.GTR: token.LEQ, token.GEQ: token.LSS,
+		token.EQL: token.NEQ, token.NEQ: token.EQL,
+	}
 	arithmetic = map[token.Token]token.Token{token.ADD: token.SUB, token.SUB: token.ADD}
 	logic      = map[token.Token]token.Token{token.LAND: token.LOR, token.LOR: token.LAND}
 )

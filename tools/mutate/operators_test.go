@@ -51,7 +51,9 @@ func TestOperators(t *testing.T) {
 }
 
 func TestApplySeveralEdits(t *testing.T) {
-	m := &mutant{edits: []edit{{file: "a", start: 0, end: 1, text: "xyz"}, {file: "b", end: 1, text: "-"}, {file: "a", start: 2, end: 3, text: ""}}}
+	m := &mutant{edits: []edit{
+		{file: "a", start: 0, end: 1, text: "xyz"}, {file: "b", end: 1, text: "-"}, {file: "a", start: 2, end: 3, text: ""},
+	}}
 	if got := string(m.apply("a", []byte("123"))); got != "xyz2" {
 		t.Errorf("got %q", got)
 	}
@@ -107,7 +109,8 @@ func TestSQL(t *testing.T) {
 		{"SELECT max(id) FROM t WHERE a BETWEEN 1 AND 2 ORDER BY a, b LIMIT 3", []string{
 			"SELECT max(id) FROM t WHERE (a BETWEEN 1 AND 2 OR true) ORDER BY a, b LIMIT 3",
 			"SELECT max(id) FROM t WHERE a BETWEEN 1 AND 2  LIMIT 3"}},
-		{"SELECT set_config('synchronous_commit', 'on', false)", []string{"SELECT set_config('synchronous_commit', 'off', false)"}},
+		{"SELECT set_config('synchronous_commit', 'on', false)", []string{
+			"SELECT set_config('synchronous_commit', 'off', false)"}},
 		{"PRAGMA synchronous=FULL", []string{"PRAGMA synchronous=NORMAL", "PRAGMA synchronous=OFF"}},
 		{"CREATE TABLE t (a int CHECK (a IN (1, 2)))", []string{"CREATE TABLE t (a int CHECK (true))"}},
 		{"DELETE FROM t WHERE a = `", nil},
@@ -117,7 +120,8 @@ func TestSQL(t *testing.T) {
 			got = append(got, test.text[:c.start]+c.text+test.text[c.end:])
 		}
 		if !slices.Equal(got, test.want) {
-			t.Errorf("%s\ngot\n  %s\nwant\n  %s", test.text, strings.Join(got, "\n  "), strings.Join(test.want, "\n  "))
+			t.Errorf("%s\ngot\n  %s\nwant\n  %s", test.text,
+				strings.Join(got, "\n  "), strings.Join(test.want, "\n  "))
 		}
 	}
 }
@@ -125,7 +129,8 @@ func TestSQL(t *testing.T) {
 // TestSQLFile: comments count for nothing, and a mutant is named after the table
 // that it is in.
 func TestSQLFile(t *testing.T) {
-	list := mutateSQLFile("m.sql", "-- CHECK (a > 0)\nCREATE TABLE one (a int);\nCREATE TABLE two (b int CHECK (b > 0));\n")
+	const text = "-- CHECK (a > 0)\nCREATE TABLE one (a int);\nCREATE TABLE two (b int CHECK (b > 0));\n"
+	list := mutateSQLFile("m.sql", text)
 	want := []string{"two: sql-boundary: > -> >=", "two: sql-check: CHECK (b > 0) -> CHECK (true)"}
 	if got := ids(list, "m.sql: "); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
@@ -168,7 +173,9 @@ func TestSources(t *testing.T) {
 			t.Errorf("%s is mutated", f)
 		}
 	}
-	for _, f := range []string{"metering/writer.go", "internal/store/sqlite/writer.go", "internal/lightning/watermark.go"} {
+	for _, f := range []string{
+		"metering/writer.go", "internal/store/sqlite/writer.go", "internal/lightning/watermark.go",
+	} {
 		if !slices.Contains(list, f) {
 			t.Errorf("%s is not mutated", f)
 		}

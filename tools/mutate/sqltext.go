@@ -17,8 +17,10 @@ var (
 	lockClause   = regexp.MustCompile(`\s+FOR (NO KEY )?(UPDATE|SHARE)( OF \w+)?( SKIP LOCKED| NOWAIT)?\b`)
 	twoArgs      = regexp.MustCompile(`(?i)\b(greatest|least|max|min)\(`)
 	checkGuard   = regexp.MustCompile(`\bCHECK \(`)
-	created      = regexp.MustCompile(`(?i)\bCREATE (?:OR REPLACE )?(?:UNIQUE )?(?:FUNCTION|PROCEDURE|TABLE|INDEX|TRIGGER|VIEW)(?: IF NOT EXISTS)? (\w+)`)
-	clauseEnd    = regexp.MustCompile(`^(ORDER BY|GROUP BY|HAVING|LIMIT|FOR|RETURNING|ON CONFLICT|UNION|WINDOW|LOOP|THEN|WHERE)\b`)
+	created      = regexp.MustCompile(`(?i)\bCREATE (?:OR REPLACE )?(?:UNIQUE )?` +
+		`(?:FUNCTION|PROCEDURE|TABLE|INDEX|TRIGGER|VIEW)(?: IF NOT EXISTS)? (\w+)`)
+	clauseEnd = regexp.MustCompile(`^(ORDER BY|GROUP BY|HAVING|LIMIT|FOR|RETURNING|ON CONFLICT|UNION|WINDOW|` +
+		`LOOP|THEN|WHERE)\b`)
 )
 
 // replacements are changes of fixed words.
@@ -28,7 +30,7 @@ var replacements = []struct {
 	text     string
 }{
 	{"sql-lock", regexp.MustCompile(`( SKIP LOCKED)\b`), ""},
-	{"sql-durability", regexp.MustCompile(`synchronous_commit'?\s*(?:=|,|TO)\s*'?(on|local|remote_write|remote_apply)\b`), "off"},
+	{"sql-durability", regexp.MustCompile(`synchronous_commit'?\s*(?:=|,|TO)\s*'?(on|local|remote_\w+)\b`), "off"},
 	{"sql-durability", regexp.MustCompile(`synchronous=(FULL|EXTRA)\b`), "NORMAL"},
 	{"sql-durability", regexp.MustCompile(`synchronous=(FULL|EXTRA|NORMAL)\b`), "OFF"},
 	{"sql-durability", regexp.MustCompile(`journal_mode=(WAL)\b`), "MEMORY"},

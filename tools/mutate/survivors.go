@@ -96,7 +96,8 @@ func report(out io.Writer, results []result, known map[string]string, all []*mut
 	for _, r := range results {
 		count[r.Outcome]++
 	}
-	fmt.Fprintf(out, "\n%d mutants killed, %d survived, %d did not compile\n", count[killed], count[survived], count[notMutant])
+	fmt.Fprintf(out, "\n%d mutants killed, %d survived, %d did not compile\n",
+		count[killed], count[survived], count[notMutant])
 	for _, r := range broken(results) {
 		fmt.Fprintf(out, "\n%s\n    does not compile, repair it in %s: %s\n", r.Mutant, handFile, r.By)
 	}
@@ -110,6 +111,7 @@ func report(out io.Writer, results []result, known map[string]string, all []*mut
 		}
 	}
 	if list := stale(results, known, all); len(list) > 0 {
-		fmt.Fprintf(out, "\n%d lines of %s are stale; remove them:\n\n%s\n", len(list), survivorsFile, strings.Join(list, "\n"))
+		fmt.Fprintf(out, "\n%d lines of %s are stale; remove them:\n\n%s\n",
+			len(list), survivorsFile, strings.Join(list, "\n"))
 	}
 }

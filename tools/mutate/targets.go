@@ -29,7 +29,8 @@ const (
 
 // Tests of storetest that take most of the time. They run after all others. A
 // name that no longer exists costs nothing but time.
-const slowStore = `^TestStore$/^(SweepByItself|Ambiguity|LockAmbiguity|LockedRow|StoreAway|StoreHangs|AuditByItself|Model)$`
+const slowStore = `^TestStore$/^(SweepByItself|Ambiguity|LockAmbiguity|LockedRow|StoreAway|StoreHangs|` +
+	`AuditByItself|Model)$`
 
 // The model test draws from a fixed seed, so that a mutant has the same fate each
 // time, and as many sequences at once as it would draw in all its rounds. It

@@ -129,7 +129,8 @@ func TestTry(t *testing.T) {
 		{"boundary: a < b", survived, ""},
 		{"does-not-compile", notMutant, "nothing"},
 	} {
-		if got, by, err := l.try(t.Context(), find(test.part), suites); err != nil || got != test.want || !strings.Contains(by, test.by) {
+		got, by, err := l.try(t.Context(), find(test.part), suites)
+		if err != nil || got != test.want || !strings.Contains(by, test.by) {
 			t.Errorf("%s: %s by %q, %v; want %s by %q", test.part, got, by, err, test.want, test.by)
 		}
 	}
@@ -213,23 +214,27 @@ func TestResume(t *testing.T) {
 	root, find := toyMutants(t)
 	results := filepath.Join(t.TempDir(), "results")
 	first, second := find("negate: a < b"), find("boundary: a < b")
-	if got, _, err := toyRun(t.Context(), root, results, first); err != nil || len(got) != 1 || got[0].Outcome != killed {
+	got, _, err := toyRun(t.Context(), root, results, first)
+	if err != nil || len(got) != 1 || got[0].Outcome != killed {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	got, out, err := toyRun(t.Context(), root, results, first, second)
-	if err != nil || len(got) != 2 || !strings.Contains(out, "1 mutants are known") || strings.Count(out, " left ") != 1 {
+	if err != nil || len(got) != 2 || !strings.Contains(out, "1 mutants are known") ||
+		strings.Count(out, " left ") != 1 {
 		t.Fatalf("got %+v, %v\n%s", got, err, out)
 	}
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
-	if got, _, err := toyRun(stopped, root, results, first, second, find("drop-guard")); !errors.Is(err, context.Canceled) || len(got) != 2 {
+	got, _, err = toyRun(stopped, root, results, first, second, find("drop-guard"))
+	if !errors.Is(err, context.Canceled) || len(got) != 2 {
 		t.Errorf("stopped: got %+v, %v", got, err)
 	}
 	test := strings.Replace(toy["toy_test.go"], "wrong", "still wrong", 1)
 	if err := os.WriteFile(filepath.Join(root, "toy_test.go"), []byte(test), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, out, err := toyRun(t.Context(), root, results, first); err != nil || !strings.Contains(out, "0 mutants are known") {
+	_, out, err = toyRun(t.Context(), root, results, first)
+	if err != nil || !strings.Contains(out, "0 mutants are known") {
 		t.Errorf("results of other tests count: %v\n%s", err, out)
 	}
 }
@@ -237,15 +242,20 @@ func TestResume(t *testing.T) {
 // TestReport: what is unexplained, what is stale, what is broken.
 func TestReport(t *testing.T) {
 	all := []*mutant{{id: "a"}, {id: "b", hand: true, breaks: "Money is lost."}, {id: "c"}, {id: "d", hand: true}}
-	results := []result{{Mutant: "a", Outcome: survived, mutant: all[0]}, {Mutant: "b", Outcome: survived, mutant: all[1]},
-		{Mutant: "c", Outcome: killed, By: "TestC", mutant: all[2]}, {Mutant: "d", Outcome: notMutant, By: "undefined: x", mutant: all[3]}}
+	results := []result{
+		{Mutant: "a", Outcome: survived, mutant: all[0]},
+		{Mutant: "b", Outcome: survived, mutant: all[1]},
+		{Mutant: "c", Outcome: killed, By: "TestC", mutant: all[2]},
+		{Mutant: "d", Outcome: notMutant, By: "undefined: x", mutant: all[3]},
+	}
 	known := map[string]string{"a": "Equivalent.", "c": "No test.", "gone": "Old."}
 	var out bytes.Buffer
 	report(&out, results, known, all)
 	for _, want := range []string{
 		"1 mutants killed, 2 survived, 1 did not compile",
 		"1 survivors are not explained in tools/mutate/survivors.txt:\n\nb\n    it breaks: Money is lost.\n",
-		"2 lines of tools/mutate/survivors.txt are stale; remove them:\n\nc\n    killed now (TestC)\ngone\n    no such mutant any more\n",
+		"2 lines of tools/mutate/survivors.txt are stale; remove them:\n\n" +
+			"c\n    killed now (TestC)\ngone\n    no such mutant any more\n",
 		"d\n    does not compile, repair it in tools/mutate/mutants.txt: undefined: x\n",
 	} {
 		if !strings.Contains(out.String(), want) {
