@@ -8,7 +8,7 @@ PKGS    := ./...
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build daemons test race bench fuzz lint chart fmt vet clean
+.PHONY: help demo build daemons test race bench fuzz mutate lint chart fmt vet clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,14 @@ bench: ## benchmarks of the parts, the whole beside other proxies, the ledger in
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@tools/preflight.sh go cc
 	@tools/fuzz.sh $(or $(FUZZTIME),30s)
+
+# Thousands of mutants, each with its tests: all of them take hours, so that by
+# default only the hand-written ones are run. Results are in bin/mutate.jsonl.
+MUTATE ?= -hand -postgres
+mutate: ## break the money code on purpose: does a test notice? (MUTATE='-sample 100 -seed 7' for more)
+	@tools/preflight.sh go cc postgres
+	@mkdir -p bin && $(GO) build -o bin/mutate ./tools/mutate
+	bin/mutate $(MUTATE)
 
 lint: vet ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "run gofmt on: $$unformatted"; exit 1; fi

@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	"internal/bench": {"l402", "pricing", "metering", "metering/chat", "backends/gpu", "internal/gateway", "internal/store", "internal/lightning",
 		"internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},
+	"tools/mutate":      {},
 	"cmd/gateway": {"l402", "pricing", "metering", "metering/chat", "backends/gpu", "internal/config", "internal/gateway",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
 	"cmd/agent-client": {"l402", "l402/client", "l402/client/lndwallet", "internal/lightning"},
