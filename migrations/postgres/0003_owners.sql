@@ -49,7 +49,7 @@ ALTER TABLE settle_cursors ADD COLUMN hash bytea,
 -- a_*: the accounts of the batch, each with the version (xmin) that was loaded; -1:
 -- the account is to be made. Everything else names its account by its place in a_id
 -- (from 1), and is written only if that account could be taken. A budget without a
--- limit and a key without an expiry are to go. The result says what
+-- limit and a key without an expiry are to go. A table without rows comes as NULL. The result says what
 -- became of each account: 0 changed by somebody else since, 1 written, 2 locked by
 -- somebody else.
 CREATE FUNCTION sluice_apply_3(
@@ -74,7 +74,7 @@ CREATE FUNCTION sluice_apply_3(
     s_at int[], s_node text[], s_index bigint[], s_hash bytea[], s_since bigint[], s_anew boolean[]
 ) RETURNS smallint[] LANGUAGE plpgsql AS $$
 DECLARE
-    state smallint[] := array_fill(0::smallint, ARRAY[cardinality(a_id)]);
+    state smallint[] := array_fill(0::smallint, ARRAY[coalesce(cardinality(a_id), 0)]);
     r record;
 BEGIN
     IF NOT durable THEN
