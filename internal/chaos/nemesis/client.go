@@ -10,14 +10,15 @@ import (
 	"sluice/internal/chaos/nemesis/history"
 )
 
-// client sends requests to the tellers, one after the other, as a gateway does
-// for an agent: reserve, report progress, extend, settle; and pays for them.
+// client sends requests to the tellers, as a gateway does for an agent: reserve,
+// report progress, extend, settle; and pays for them.
 type client struct {
 	play     *play
 	name     string
 	rng      *rand.Rand
 	accounts []*account
 	requests sync.WaitGroup // that run beside
+	room     chan struct{}  // bounds them
 }
 
 // account is what its clients share.
@@ -139,10 +140,25 @@ func (c *client) request(a *account) {
 	if r := c.play.any(c.rng); r != nil {
 		k := c.plan(a)
 		if op := c.reserve(r, k); op.Status == history.OK {
-			c.serve(r, op, k, c.rng)
+			c.begin(r, op, k)
 		} else {
 			c.refused(op, a)
 		}
+	}
+}
+
+// begin plays a request beside the client, which goes on with the next, unless
+// it has many open.
+func (c *client) begin(r *replica, op *history.Op, k ask) {
+	rng := rand.New(rand.NewPCG(c.rng.Uint64(), 0))
+	select {
+	case c.room <- struct{}{}:
+		c.requests.Go(func() {
+			c.serve(r, op, k, rng)
+			<-c.room
+		})
+	default:
+		c.serve(r, op, k, rng)
 	}
 }
 
@@ -171,16 +187,16 @@ func (c *client) reserve(r *replica, k ask) *history.Op {
 // client, with a generator of its own.
 func (c *client) serve(r *replica, hold *history.Op, k ask, rng *rand.Rand) {
 	lasts := time.Duration(rng.IntN(100)) * time.Millisecond
-	switch rng.IntN(10) {
+	switch rng.IntN(12) {
 	case 0, 1, 2:
 		lasts = between(rng, 100*time.Millisecond, time.Second)
-	case 3, 4:
+	case 3:
 		lasts = between(rng, time.Second, 4*lease)
 	}
 	total, ends := hold.Amount, time.Now().Add(lasts)
 	for step := int64(1); time.Now().Before(ends) && !c.play.ended(); step++ {
 		select {
-		case <-time.After(min(time.Until(ends), time.Duration(60+rng.IntN(120))*time.Millisecond)):
+		case <-time.After(min(time.Until(ends), time.Duration(100+rng.IntN(150))*time.Millisecond)):
 		case <-c.play.done:
 		}
 		if c.play.do(r, c.of(hold, history.Report, min(k.cost, step*max(1, k.cost/8)), 1000)).Reason == history.Gone {
@@ -222,8 +238,7 @@ func (c *client) keyed(a *account) {
 		op := c.reserve(r, k)
 		switch {
 		case op.Status == history.OK:
-			rng := rand.New(rand.NewPCG(c.rng.Uint64(), 0))
-			c.requests.Go(func() { c.serve(r, op, k, rng) })
+			c.begin(r, op, k)
 		case op.Reason == history.Duplicate && op.Answer.First != "":
 			return
 		case op.Reason == history.Insufficient:
@@ -250,7 +265,7 @@ func people(p *play) (accounts []*account, clients []*client) {
 		accounts = append(accounts, a)
 	}
 	for i := range alone + crowd {
-		c := &client{play: p, name: fmt.Sprintf("c%d", i+1), rng: rand.New(rand.NewPCG(p.seed, uint64(100+i))), accounts: accounts[alone:]}
+		c := &client{play: p, name: fmt.Sprintf("c%d", i+1), rng: rand.New(rand.NewPCG(p.seed, uint64(100+i))), accounts: accounts[alone:], room: make(chan struct{}, 6)}
 		if i < alone {
 			c.accounts = accounts[i : i+1]
 		}

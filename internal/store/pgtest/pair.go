@@ -85,7 +85,7 @@ func (t *Template) Pair(c PairConfig) (*Pair, error) {
 		return nil, err
 	}
 	p.Primary.env, p.Standby.env = c.PrimaryEnv, c.StandbyEnv
-	small := []string{"-c", "wal_level=replica", "-c", "shared_buffers=32MB", "-c", "max_connections=60", "-c", "wal_keep_size=64MB",
+	small := []string{"-c", "wal_level=replica", "-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c", "wal_keep_size=64MB",
 		"-c", "max_wal_size=128MB", "-c", "wal_sender_timeout=0", "-c", "wal_receiver_timeout=0"}
 	p.Primary.settings = small
 	if c.Synchronous {
