@@ -14,7 +14,7 @@ import (
 func (p *play) wreck(lane []fault, broken chan<- error) {
 	for _, f := range lane {
 		select {
-		case <-time.After(time.Until(p.record.began.Add(f.at))):
+		case <-time.After(time.Until(p.began.Add(f.at))):
 		case <-p.done:
 			return
 		}

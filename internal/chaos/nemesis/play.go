@@ -27,6 +27,7 @@ type play struct {
 	budgets  map[string]int64
 	launcher *proc.Launcher
 
+	began   time.Time     // of clients and faults
 	done    chan struct{} // closed when clients and faults are to end
 	names   atomic.Int64
 	secrets atomic.Int64 // ids of requests that are no part of the history, below zero
@@ -175,7 +176,7 @@ func (p *play) skip(f fault, err error) {
 // run plays the schedule, heals everything and takes the last look.
 func (p *play) run() (*history.History, error) {
 	accounts, clients := people(p)
-	p.accounts = accounts
+	p.accounts, p.began = accounts, time.Now()
 	watching := p.watch()
 	var working, failing sync.WaitGroup
 	for i, r := range p.replicas {
