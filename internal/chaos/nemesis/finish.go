@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -23,9 +24,8 @@ func (p *play) finish(working *sync.WaitGroup, stopWatching func()) error {
 	if err := p.heal(ctx); err != nil {
 		return err
 	}
-	working.Wait()
-	for p.busy.Load() > 0 {
-		time.Sleep(5 * time.Millisecond)
+	if err := p.leave(working); err != nil {
+		return err
 	}
 	p.record.with(func(h *history.History) { h.Healed = p.record.now() })
 	r, err := p.site.open(ctx)
@@ -56,6 +56,24 @@ func (p *play) finish(working *sync.WaitGroup, stopWatching func()) error {
 	return nil
 }
 
+// leave waits until no client has an open request.
+func (p *play) leave(working *sync.WaitGroup) error {
+	left := make(chan struct{})
+	go func() {
+		working.Wait()
+		for p.busy.Load() > 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		close(left)
+	}()
+	select {
+	case <-left:
+		return nil
+	case <-time.After(healLimit):
+		return p.stuck("a request has no end")
+	}
+}
+
 // heal undoes what may be left of the faults and waits until each teller answers.
 func (p *play) heal(ctx context.Context) error {
 	if err := p.site.heal(ctx); err != nil {
@@ -77,12 +95,22 @@ func (p *play) heal(ctx context.Context) error {
 	for _, r := range p.replicas {
 		for p.do(r, request{Within: 1500, Op: history.Op{Client: "last", Kind: history.Balance, Account: p.accounts[0].name}}).Status != history.OK {
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%s does not answer %s after everything was whole", r.now(), healLimit)
+				return p.stuck(r.name + " does not answer")
 			}
 			time.Sleep(30 * time.Millisecond)
 		}
 	}
 	return nil
+}
+
+// errStuck ends a schedule whose system did not recover. It is a finding.
+var errStuck = errors.New("the system did not recover")
+
+func (p *play) stuck(what string) error {
+	p.record.with(func(h *history.History) {
+		h.Stuck = append(h.Stuck, fmt.Sprintf("%s %s after everything was whole", what, healLimit))
+	})
+	return errStuck
 }
 
 // quietLimit is when waiting for the last hold ends: twice what is promised.

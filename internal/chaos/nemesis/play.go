@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -198,7 +199,7 @@ func (p *play) run() (*history.History, error) {
 		return nil, err
 	default:
 	}
-	if err := p.finish(&working, watching); err != nil {
+	if err := p.finish(&working, watching); err != nil && !errors.Is(err, errStuck) {
 		return nil, err
 	}
 	p.record.with(func(h *history.History) {

@@ -165,17 +165,34 @@ func (s *postgresSite) crash(p *play, f fault) error {
 	return err
 }
 
-// startAgain starts a server that did not survive a full disk.
+// startAgain starts what did not survive a full disk. The standby's files lie on
+// the same disk, and with a synchronous one nothing goes on without it.
 func (s *postgresSite) startAgain(p *play) error {
-	select {
-	case <-s.serving().Ended():
-	default:
+	if ended(s.serving()) {
+		at := p.record.now()
+		err := s.serving().Start()
+		p.outage(history.Outage{At: at, Back: p.record.now()})
+		if err != nil {
+			return err
+		}
+	}
+	return s.startStandby()
+}
+
+func (s *postgresSite) startStandby() error {
+	if s.failedOver() || !ended(s.pair.Standby) {
 		return nil
 	}
-	at := p.record.now()
-	err := s.serving().Start()
-	p.outage(history.Outage{At: at, Back: p.record.now()})
-	return err
+	return s.pair.Standby.Start()
+}
+
+func ended(s *pgtest.Server) bool {
+	select {
+	case <-s.Ended():
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *postgresSite) stall(p *play, f fault) {
@@ -258,12 +275,12 @@ func (s *postgresSite) heal(ctx context.Context) error {
 	if err := s.disk.heal(); err != nil {
 		return err
 	}
-	select {
-	case <-s.serving().Ended():
-		return s.serving().Start()
-	default:
-		return nil
+	if ended(s.serving()) {
+		if err := s.serving().Start(); err != nil {
+			return err
+		}
 	}
+	return s.startStandby()
 }
 
 func (s *postgresSite) close() error {

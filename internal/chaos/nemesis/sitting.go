@@ -53,9 +53,7 @@ func sit(o options, out io.Writer) (err error) {
 	}
 	fmt.Fprintf(s.log, "sitting in %s: seeds %d to %d on %s\n", s.folder, o.first, o.first+uint64(o.seeds)-1, strings.Join(o.stores, " and "))
 	began := time.Now()
-	if err := s.all(); err != nil {
-		return err
-	}
+	s.all()
 	fmt.Fprintf(s.log, "%d schedules in %s, %d with findings\n", o.seeds*len(o.stores), time.Since(began).Round(time.Second), len(s.failed))
 	if len(s.failed) > 0 {
 		return fmt.Errorf("%w: %s", errFindings, strings.Join(s.failed, ", "))
@@ -63,44 +61,34 @@ func sit(o options, out io.Writer) (err error) {
 	return nil
 }
 
-// all plays every schedule.
-func (s *sitting) all() error {
+// all plays every schedule. One that cannot be played counts as a finding.
+func (s *sitting) all() {
 	turns := make(chan schedule)
-	errs := make(chan error, s.parallel)
 	var players sync.WaitGroup
 	for range s.parallel {
 		players.Go(func() {
 			for one := range turns {
 				if err := s.play(one); err != nil {
-					errs <- fmt.Errorf("seed %d on %s: %w", one.seed, one.store, err)
-					return
+					s.broke(one, err)
 				}
 			}
 		})
 	}
-	err := s.hand(turns, errs)
-	close(turns)
-	players.Wait()
-	select {
-	case e := <-errs:
-		err = errors.Join(err, e)
-	default:
-	}
-	return err
-}
-
-// hand gives out the schedules, until all are or one could not be played.
-func (s *sitting) hand(turns chan<- schedule, errs <-chan error) error {
 	for i := range s.seeds {
 		for _, store := range s.stores {
-			select {
-			case turns <- draw(s.first+uint64(i), store, s.kinds(store)):
-			case err := <-errs:
-				return err
-			}
+			turns <- draw(s.first+uint64(i), store, s.kinds(store))
 		}
 	}
-	return nil
+	close(turns)
+	players.Wait()
+}
+
+// broke notes a schedule that could not be played.
+func (s *sitting) broke(one schedule, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = append(s.failed, fmt.Sprintf("SEED=%d STORE=%s", one.seed, one.store))
+	fmt.Fprintf(s.log, "seed %d %s: could not be played: %v: %s\n", one.seed, one.store, err, strings.Join(one.strings(), " "))
 }
 
 // play plays one schedule and writes its line.
