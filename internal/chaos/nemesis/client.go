@@ -249,6 +249,35 @@ func (c *client) keyed(a *account) {
 	}
 }
 
+// hurry pays, and sends requests with keys, until the first answer has come: what
+// was answered in the last moment before a crash is what a database loses. The
+// clients go on by themselves.
+func (p *play) hurry() {
+	answered := make(chan struct{}, 1)
+	for i := range 4 {
+		c := &client{play: p, name: "hasty", rng: rand.New(rand.NewPCG(p.seed, uint64(p.names.Add(1)))), room: make(chan struct{}, 6)}
+		a := p.accounts[c.rng.IntN(len(p.accounts))]
+		p.busy.Add(1)
+		go func() {
+			defer p.busy.Add(-1)
+			if i < 2 {
+				c.pay(a)
+			} else {
+				c.keyed(a)
+			}
+			select {
+			case answered <- struct{}{}:
+			default:
+			}
+			c.requests.Wait()
+		}()
+	}
+	select {
+	case <-answered:
+	case <-time.After(lease / 5):
+	}
+}
+
 // people makes the accounts and their clients: some accounts are one client's
 // alone, so that what it is told can be reckoned exactly, others are shared.
 func people(p *play) (accounts []*account, clients []*client) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/internal/chaos/nemesis/history"
+	"sluice/internal/chaos/wire"
 )
 
 // wreck does the faults of one lane, one after the other, each at its time or
@@ -44,16 +45,8 @@ func (p *play) inflict(f fault) error {
 		r.signal(syscall.SIGCONT)
 		end()
 		return nil
-	case faultCut, faultFreeze:
-		// Of the replica, not of its incarnation: another may be started meanwhile.
-		defer p.record.span(r.name, f.kind)()
-		if f.kind == faultCut {
-			r.wire.Cut()
-		} else {
-			r.wire.Hang()
-		}
-		p.wait(f.lasts)
-		r.wire.Heal()
+	case faultCut, faultFreeze, faultDeaf:
+		p.wreckWire(r, f)
 		return nil
 	case faultNode:
 		p.node.rebuild()
@@ -61,6 +54,34 @@ func (p *play) inflict(f fault) error {
 		return nil
 	}
 	return p.site.perform(p, f)
+}
+
+// wreckWire is a fault of a replica's connections, whatever its incarnation.
+func (p *play) wreckWire(r *replica, f fault) {
+	defer p.record.span(r.name, f.kind)()
+	switch f.kind {
+	case faultCut:
+		r.wire.Cut()
+	case faultFreeze:
+		r.wire.Hang()
+	case faultDeaf:
+		deafen(r.wire, f.lasts)
+		return
+	}
+	p.wait(f.lasts)
+	r.wire.Heal()
+}
+
+// deafen ends connections again and again, each time with what the database has
+// answered by then: some of it are commits.
+func deafen(w *wire.Wire, lasts time.Duration) {
+	const silent, speaks = 15 * time.Millisecond, 30 * time.Millisecond
+	for ends := time.Now().Add(lasts); time.Now().Before(ends); time.Sleep(speaks) {
+		w.Mute()
+		time.Sleep(silent)
+		w.Cut()
+		w.Heal()
+	}
 }
 
 // step moves the clock of the store within the teller, and of those that come

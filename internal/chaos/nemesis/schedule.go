@@ -28,6 +28,7 @@ const (
 	faultStop     = "stop"     // SIGSTOP of a teller, for less or for more than a lease
 	faultCut      = "cut"      // a teller's connections to the database end, and no new ones are made
 	faultFreeze   = "freeze"   // a teller's connections stay, and nothing gets through
+	faultDeaf     = "deaf"     // a teller is heard by the database and cut off before it hears the answer, again and again
 	faultCrash    = "crash"    // immediate stop of the database, which is started again
 	faultStall    = "stall"    // SIGSTOP of all of the database's processes
 	faultFailover = "failover" // the primary ends, and the standby is promoted, with or without what came last
@@ -50,8 +51,9 @@ const (
 
 // kindsOf lists what can be done to each store.
 var kindsOf = map[string][]string{
-	storePostgres: {faultKill, faultStop, faultCut, faultFreeze, faultCrash, faultStall, faultFailover, faultLag, faultClock, faultNode, faultFull, faultSlow},
-	storeSQLite:   {faultKill, faultRestart, faultStop, faultClock, faultNode, faultFull, faultSlow},
+	storePostgres: {faultKill, faultStop, faultCut, faultFreeze, faultDeaf, faultCrash, faultStall,
+		faultFailover, faultLag, faultClock, faultNode, faultFull, faultSlow},
+	storeSQLite: {faultKill, faultRestart, faultStop, faultClock, faultNode, faultFull, faultSlow},
 }
 
 // fault is one thing that goes wrong.
@@ -67,7 +69,7 @@ func (f fault) lane() string {
 	switch f.kind {
 	case faultKill, faultRestart, faultStop:
 		return fmt.Sprintf(laneProcess, f.target)
-	case faultCut, faultFreeze:
+	case faultCut, faultFreeze, faultDeaf:
 		return fmt.Sprintf(laneWire, f.target)
 	case faultClock:
 		return laneClock
@@ -136,6 +138,8 @@ func (f *fault) measure(rng *rand.Rand) {
 		if rng.IntN(2) == 0 {
 			f.lasts = long
 		}
+	case faultDeaf:
+		f.lasts = between(rng, lease/4, lease*3/2)
 	case faultLag:
 		f.lasts = between(rng, lease/3, 4*lease) // beyond the ledger's limit for one attempt, too
 	case faultKill, faultRestart, faultCrash:

@@ -156,6 +156,7 @@ func (s *postgresSite) perform(p *play, f fault) error {
 
 // crash is an immediate stop, and a start some time later.
 func (s *postgresSite) crash(p *play, f fault) error {
+	p.hurry()
 	defer p.record.span(history.Database, f.kind)()
 	at := p.record.now()
 	s.serving().Kill()
@@ -230,6 +231,7 @@ func (s *postgresSite) failover(p *play, f fault) error {
 		s.follow.Hang() // until the connection is cut, with all that it held back
 		p.wait(f.by)
 	}
+	p.hurry()
 	defer p.record.span(history.Database, f.kind)()
 	o := history.Outage{At: p.record.now(), Lossy: !s.synchronous}
 	s.pair.Primary.Kill()

@@ -18,7 +18,7 @@ type Wire struct {
 	mu              sync.Mutex
 	network, target string
 	down            bool
-	hung            chan struct{} // closed when bytes flow
+	hung, mute      chan struct{} // closed when bytes flow; when answers do
 	conns           map[net.Conn]struct{}
 }
 
@@ -28,8 +28,9 @@ func New(network, target string) (*Wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Wire{Address: l.Addr().String(), network: network, target: target, listener: l, hung: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	w := &Wire{Address: l.Addr().String(), network: network, target: target, listener: l, hung: make(chan struct{}), mute: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	close(w.hung)
+	close(w.mute)
 	go w.accept()
 	return w, nil
 }
@@ -68,12 +69,14 @@ func (w *Wire) join(near net.Conn) {
 	}
 	defer w.dismiss(near, far)
 	done := make(chan struct{}, 2)
-	for _, pair := range [][2]net.Conn{{near, far}, {far, near}} {
-		go func() {
-			w.forward(pair[0], pair[1])
-			done <- struct{}{}
-		}()
-	}
+	go func() {
+		w.forward(near, far, false)
+		done <- struct{}{}
+	}()
+	go func() {
+		w.forward(far, near, true)
+		done <- struct{}{}
+	}()
 	<-done
 }
 
@@ -99,14 +102,17 @@ func (w *Wire) dismiss(conns ...net.Conn) {
 	}
 }
 
-func (w *Wire) forward(from io.Reader, to io.Writer) {
+func (w *Wire) forward(from io.Reader, to io.Writer, answers bool) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
 		w.mu.Lock()
-		flows := w.hung
+		flows, speaks := w.hung, w.mute
 		w.mu.Unlock()
 		<-flows
+		if answers {
+			<-speaks
+		}
 		if n > 0 {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return
@@ -138,14 +144,26 @@ func (w *Wire) drop() {
 func (w *Wire) Hang() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	block(&w.hung)
+}
+
+// Mute lets through what is asked, and no answers. With a Cut after it, the
+// server has done what nobody hears of.
+func (w *Wire) Mute() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	block(&w.mute)
+}
+
+func block(flows *chan struct{}) {
 	select {
-	case <-w.hung:
-		w.hung = make(chan struct{})
+	case <-*flows:
+		*flows = make(chan struct{})
 	default:
 	}
 }
 
-// Heal ends both.
+// Heal ends all of them.
 func (w *Wire) Heal() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -155,10 +173,12 @@ func (w *Wire) Heal() {
 
 // flow lets bytes through again; w.mu is held.
 func (w *Wire) flow() {
-	select {
-	case <-w.hung:
-	default:
-		close(w.hung)
+	for _, c := range []chan struct{}{w.hung, w.mute} {
+		select {
+		case <-c:
+		default:
+			close(c)
+		}
 	}
 }
 

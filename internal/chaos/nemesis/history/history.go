@@ -163,7 +163,7 @@ type History struct {
 	Healed  int64 `json:"healed_us"`   // when all tellers and the database answered again and no client had an open request
 	NoHolds int64 `json:"no_holds_us"` // when no hold was open any more; 0: never
 
-	Stuck   []string `json:"stuck,omitempty"` // what did not answer again although everything was whole; then there is no last look
+	Stuck []string `json:"stuck,omitempty"` // what did not answer again although everything was whole; then there is no last look
 
 	Before State `json:"before"` // all is quiet again
 	After  State `json:"after"`  // and every payment was presented again
