@@ -141,11 +141,10 @@ func (s *postgresSite) perform(p *play, f fault) error {
 		return s.failover(p, f)
 	case faultLag:
 		s.lag(p, f)
-	case faultFull, faultSlow:
-		if err := s.disk.perform(p, f); err != nil {
-			return err
-		}
-		return s.startAgain(p)
+	case faultFull:
+		return s.full(p, f)
+	case faultSlow:
+		return s.disk.perform(p, f)
 	case faultClock:
 		return s.step(p, f.by)
 	default:
@@ -164,6 +163,27 @@ func (s *postgresSite) crash(p *play, f fault) error {
 	err := s.serving().Start()
 	p.outage(history.Outage{At: at, Back: p.record.now()})
 	return err
+}
+
+// full fills the disk, and has the server ask for a new file of its log soon, as
+// it would after some more load. It ends then, and comes back by itself or not.
+func (s *postgresSite) full(p *play, f fault) error {
+	at := p.record.now()
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for range 6 {
+			p.wait(f.lasts / 8)
+			_ = s.serving().Exec("SELECT pg_switch_wal()") // it fails once the server has ended
+		}
+	}()
+	err := s.disk.perform(p, f)
+	<-asked
+	p.outage(history.Outage{At: at, Back: p.record.now()})
+	if err != nil {
+		return err
+	}
+	return s.startAgain(p)
 }
 
 // startAgain starts what did not survive a full disk. The standby's files lie on

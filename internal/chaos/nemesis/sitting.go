@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"sluice/internal/chaos/nemesis/history"
@@ -23,6 +26,7 @@ type sitting struct {
 
 	mu     sync.Mutex
 	log    io.Writer
+	played int
 	failed []string
 }
 
@@ -54,15 +58,18 @@ func sit(o options, out io.Writer) (err error) {
 	fmt.Fprintf(s.log, "sitting in %s: seeds %d to %d on %s\n", s.folder, o.first, o.first+uint64(o.seeds)-1, strings.Join(o.stores, " and "))
 	began := time.Now()
 	s.all()
-	fmt.Fprintf(s.log, "%d schedules in %s, %d with findings\n", o.seeds*len(o.stores), time.Since(began).Round(time.Second), len(s.failed))
+	fmt.Fprintf(s.log, "%d schedules in %s, %d with findings\n", s.played, time.Since(began).Round(time.Second), len(s.failed))
 	if len(s.failed) > 0 {
 		return fmt.Errorf("%w: %s", errFindings, strings.Join(s.failed, ", "))
 	}
 	return nil
 }
 
-// all plays every schedule. One that cannot be played counts as a finding.
+// all plays every schedule, or ends after those that run when it is interrupted:
+// they have disks to unmount. One that cannot be played counts as a finding.
 func (s *sitting) all() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
 	turns := make(chan schedule)
 	var players sync.WaitGroup
 	for range s.parallel {
@@ -76,7 +83,11 @@ func (s *sitting) all() {
 	}
 	for i := range s.seeds {
 		for _, store := range s.stores {
-			turns <- draw(s.first+uint64(i), store, s.kinds(store))
+			select {
+			case turns <- draw(s.first+uint64(i), store, s.kinds(store)):
+				s.played++
+			case <-ctx.Done():
+			}
 		}
 	}
 	close(turns)

@@ -171,6 +171,13 @@ func (p *Pair) Remove() {
 	}
 }
 
+// Exec runs one statement on the server, for at most two seconds.
+func (s *Server) Exec(sql string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return execute(ctx, s.URL("postgres"), sql)
+}
+
 func execute(ctx context.Context, url, sql string) error {
 	c, err := pgx.Connect(ctx, url)
 	if err != nil {

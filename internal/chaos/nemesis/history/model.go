@@ -168,7 +168,7 @@ func (m *model) stands(p *payment, before, until int64) bool {
 // of one of its budgets, while an operation ran.
 func (m *model) taken(op *Op, budget string) (sum int64) {
 	if quiet := m.Before.At; quiet > 0 && op.Start >= quiet && budget == "" {
-		sum = m.Before.Accounts[op.Account].Charged
+		sum = m.Before.Accounts[op.Account].Charged + m.Before.Accounts[op.Account].Held
 	}
 	for _, x := range m.byAccount[op.Account] {
 		switch {
