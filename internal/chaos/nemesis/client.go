@@ -111,7 +111,8 @@ func (c *client) pay(a *account) {
 }
 
 func (c *client) present(r *replica, i invoice) *history.Op {
-	return c.play.do(r, request{Within: 1500, Op: history.Op{Client: c.name, Kind: history.Deposit, Account: i.account, Amount: i.amount, Payment: i.payment}})
+	return c.play.do(r, request{Within: 1500, Op: history.Op{Client: c.name, Kind: history.Deposit, Account: i.account,
+		Amount: i.amount, Payment: i.payment}})
 }
 
 // ask is one request's plan.
@@ -172,7 +173,8 @@ func (c *client) refused(op *history.Op, a *account) {
 }
 
 func (c *client) reserve(r *replica, k ask) *history.Op {
-	q := request{Within: 1500, Op: history.Op{Client: c.name, Kind: history.Reserve, Account: k.account.name, Hold: c.play.name("h"),
+	q := request{Within: 1500, Op: history.Op{Client: c.name, Kind: history.Reserve, Account: k.account.name,
+		Hold:   c.play.name("h"),
 		Amount: k.bound, Budgets: k.chain, Key: k.key}}
 	for _, b := range k.chain {
 		q.Limits = append(q.Limits, c.play.budgets[b])
@@ -222,7 +224,8 @@ func (c *client) serve(r *replica, hold *history.Op, k ask, rng *rand.Rand) {
 
 // of is a request about a hold, to the teller that made it.
 func (c *client) of(hold *history.Op, kind history.Kind, amount, within int64) request {
-	return request{Within: within, Op: history.Op{Client: c.name, Teller: hold.Teller, Kind: kind, Account: hold.Account, Hold: hold.Hold, Amount: amount}}
+	return request{Within: within, Op: history.Op{Client: c.name, Teller: hold.Teller, Kind: kind,
+		Account: hold.Account, Hold: hold.Hold, Amount: amount}}
 }
 
 // keyed sends a request with an idempotency key and, as if its client had hung
@@ -255,7 +258,8 @@ func (c *client) keyed(a *account) {
 func (p *play) hurry() {
 	answered := make(chan struct{}, 1)
 	for i := range 4 {
-		c := &client{play: p, name: "hasty", rng: rand.New(rand.NewPCG(p.seed, uint64(p.names.Add(1)))), room: make(chan struct{}, 6)}
+		c := &client{play: p, name: "hasty", rng: rand.New(rand.NewPCG(p.seed, uint64(p.names.Add(1)))),
+			room: make(chan struct{}, 6)}
 		a := p.accounts[c.rng.IntN(len(p.accounts))]
 		p.busy.Add(1)
 		go func() {
@@ -294,7 +298,8 @@ func people(p *play) (accounts []*account, clients []*client) {
 		accounts = append(accounts, a)
 	}
 	for i := range alone + crowd {
-		c := &client{play: p, name: fmt.Sprintf("c%d", i+1), rng: rand.New(rand.NewPCG(p.seed, uint64(100+i))), accounts: accounts[alone:], room: make(chan struct{}, 6)}
+		c := &client{play: p, name: fmt.Sprintf("c%d", i+1), rng: rand.New(rand.NewPCG(p.seed, uint64(100+i))),
+			accounts: accounts[alone:], room: make(chan struct{}, 6)}
 		if i < alone {
 			c.accounts = accounts[i : i+1]
 		}

@@ -93,7 +93,8 @@ func (p *play) heal(ctx context.Context) error {
 	p.record.note("everything is whole", nil)
 	deadline := time.Now().Add(healLimit)
 	for _, r := range p.replicas {
-		for p.do(r, request{Within: 1500, Op: history.Op{Client: "last", Kind: history.Balance, Account: p.accounts[0].name}}).Status != history.OK {
+		for p.do(r, request{Within: 1500, Op: history.Op{Client: "last", Kind: history.Balance,
+			Account: p.accounts[0].name}}).Status != history.OK {
 			if time.Now().After(deadline) {
 				return p.stuck(r.name + " does not answer")
 			}
@@ -147,7 +148,8 @@ func (p *play) look(ctx context.Context, r *reader) (*history.State, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Accounts[a.name] = history.Account{Available: int64(b.Available), Held: int64(b.Held), Deposited: int64(b.Deposited), Charged: int64(b.Charged)}
+		s.Accounts[a.name] = history.Account{Available: int64(b.Available), Held: int64(b.Held),
+			Deposited: int64(b.Deposited), Charged: int64(b.Charged)}
 		if err := p.lines(ctx, r, a.name, s); err != nil {
 			return nil, err
 		}

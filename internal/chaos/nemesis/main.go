@@ -94,7 +94,8 @@ func parse(args []string) (o options, err error) {
 	set.Uint64Var(&o.seed, "seed", 0, "play this one schedule; 0: random ones")
 	set.Uint64Var(&o.first, "from", 0, "the first of the seeds, the others follow; 0: a random one")
 	set.StringVar(&store, "store", "both", "postgres, sqlite or both")
-	set.StringVar(&faults, "faults", "", "kinds of faults, with commas; none: no fault; empty: all of "+strings.Join(kindsOf[storePostgres], ","))
+	set.StringVar(&faults, "faults", "",
+		"kinds of faults, with commas; none: no fault; empty: all of "+strings.Join(kindsOf[storePostgres], ","))
 	set.StringVar(&o.folder, "log", "nemesis", "folder for the sittings' logs")
 	set.IntVar(&o.parallel, "parallel", 2, "schedules that run at the same time")
 	set.BoolVar(&o.keep, "keep", false, "keep the histories without a finding, too")

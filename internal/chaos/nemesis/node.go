@@ -126,8 +126,9 @@ func (s *stream) hand(teller string, next []invoice) {
 }
 
 func (s *stream) credit(teller string, i invoice, index int) bool {
-	op := &history.Op{Client: "lnd", Teller: teller, Kind: history.Credit, Account: i.account, Amount: i.amount, Payment: i.payment,
-		Node: nodeKey, Index: uint64(index)}
+	op := &history.Op{Client: "lnd", Teller: teller, Kind: history.Credit, Account: i.account, Amount: i.amount,
+		Payment: i.payment,
+		Node:    nodeKey, Index: uint64(index)}
 	if s.play.do(s.replica, request{Op: *op, Within: 2000}).Status == history.OK {
 		return true
 	}

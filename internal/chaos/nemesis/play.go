@@ -46,7 +46,8 @@ type stage struct {
 
 // newPlay starts the database and the tellers. dir takes the logs.
 func newPlay(st *stage, s schedule, dir, files string) (p *play, err error) {
-	p = &play{schedule: s, node: &node{}, budgets: map[string]int64{}, done: make(chan struct{}), launcher: proc.NewLauncher()}
+	p = &play{schedule: s, node: &node{}, budgets: map[string]int64{}, done: make(chan struct{}),
+		launcher: proc.NewLauncher()}
 	if p.record, err = newRecorder(filepath.Join(dir, "history.jsonl")); err != nil {
 		return nil, err
 	}
@@ -158,7 +159,8 @@ func (p *play) late(r *replica, op history.Op) {
 	p.busy.Add(1)
 	go func() {
 		defer p.busy.Add(-1)
-		p.settle(r, request{Within: 1500, Op: history.Op{Client: "janitor", Teller: op.Teller, Kind: history.Settle, Account: op.Account, Hold: op.Hold}})
+		p.settle(r, request{Within: 1500, Op: history.Op{Client: "janitor", Teller: op.Teller, Kind: history.Settle,
+			Account: op.Account, Hold: op.Hold}})
 	}()
 }
 

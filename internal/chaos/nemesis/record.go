@@ -40,7 +40,8 @@ func newRecorder(path string) (*recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &recorder{began: time.Now(), file: f, out: bufio.NewWriter(f), spans: map[*history.Span]struct{}{}, holds: map[metering.HoldID]string{}}
+	r := &recorder{began: time.Now(), file: f, out: bufio.NewWriter(f), spans: map[*history.Span]struct{}{},
+		holds: map[metering.HoldID]string{}}
 	r.lines = json.NewEncoder(r.out)
 	return r, nil
 }

@@ -57,7 +57,8 @@ func (r *replica) start() error {
 		return err
 	}
 	args := append([]string{"teller", "-socket", socket, "-lease", lease.String(), "-clock", r.clock.String()}, r.args...)
-	p, err := r.launcher.Start(proc.Spec{Name: id, Path: self, Args: args, Log: filepath.Join(r.logs, "teller-"+id+".log")})
+	p, err := r.launcher.Start(proc.Spec{Name: id, Path: self, Args: args, Log: filepath.Join(r.logs,
+		"teller-"+id+".log")})
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,8 @@ func TestRecorder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(h.Ops) != 2 || h.Ops[0].Status != history.OK || h.Ops[0].Answer.Credited != 5 || h.Ops[1].Status != history.Unknown || h.Ops[1].End == 0 {
+	if len(h.Ops) != 2 || h.Ops[0].Status != history.OK || h.Ops[0].Answer.Credited != 5 ||
+		h.Ops[1].Status != history.Unknown || h.Ops[1].End == 0 {
 		t.Errorf("operations: %+v", h.Ops)
 	}
 	if len(h.Spans) != 2 || h.Spans[0].Who != "t1" || h.Spans[1].To != forever {

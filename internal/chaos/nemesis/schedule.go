@@ -118,9 +118,11 @@ func draw(seed uint64, store string, kinds []string) schedule {
 		return s
 	}
 	for range 3 + rng.IntN(4) {
-		f := fault{kind: kinds[rng.IntN(len(kinds))], at: between(rng, 300*time.Millisecond, length-1500*time.Millisecond), target: rng.IntN(s.replicas)}
+		f := fault{kind: kinds[rng.IntN(len(kinds))], at: between(rng, 300*time.Millisecond,
+			length-1500*time.Millisecond), target: rng.IntN(s.replicas)}
 		f.measure(rng)
-		if again := func(g fault) bool { return g.kind == f.kind }; (f.kind == faultFailover || f.kind == faultNode) && slices.ContainsFunc(s.faults, again) {
+		if again := func(g fault) bool { return g.kind == f.kind }; (f.kind == faultFailover || f.kind == faultNode) &&
+			slices.ContainsFunc(s.faults, again) {
 			continue // there is one standby; and a node that is rebuilt twice shows nothing new
 		}
 		s.faults = append(s.faults, f)

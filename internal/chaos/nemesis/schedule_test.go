@@ -77,7 +77,8 @@ func TestSafe(t *testing.T) {
 		}
 		l.seen = append(l.seen, position{r.began.Add(time.Duration(i+1) * time.Second), n})
 	}
-	for received, want := range map[string]int64{"0/FF": 0, "0/1FF": 1_000_000, "0/FFFFFFFF": 2_000_000, "1/0": 3_000_000} {
+	for received, want := range map[string]int64{"0/FF": 0, "0/1FF": 1_000_000, "0/FFFFFFFF": 2_000_000,
+		"1/0": 3_000_000} {
 		if got, err := l.until(received, r); err != nil || got != want {
 			t.Errorf("received %s: safe until %d µs, want %d (%v)", received, got, want, err)
 		}

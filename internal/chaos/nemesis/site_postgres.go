@@ -62,7 +62,8 @@ func newPostgresSite(t *pgtest.Template, s *schedule, dir string, disks bool) (_
 			return nil, err
 		}
 	}
-	config := pgtest.PairConfig{Primary: filepath.Join(at, "1"), Standby: filepath.Join(at, "2"), Synchronous: s.synchronous}
+	config := pgtest.PairConfig{Primary: filepath.Join(at, "1"), Standby: filepath.Join(at, "2"),
+		Synchronous: s.synchronous}
 	if err := errors.Join(os.Mkdir(config.Primary, 0o755), os.Mkdir(config.Standby, 0o755)); err != nil {
 		return nil, err
 	}
@@ -79,7 +80,8 @@ func newPostgresSite(t *pgtest.Template, s *schedule, dir string, disks bool) (_
 			if err := setClock(site.clocks[i], 0); err != nil {
 				return nil, err
 			}
-			*env = []string{"LD_PRELOAD=" + library, "DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1", "FAKETIME_TIMESTAMP_FILE=" + site.clocks[i]}
+			*env = []string{"LD_PRELOAD=" + library, "DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1",
+				"FAKETIME_TIMESTAMP_FILE=" + site.clocks[i]}
 		}
 	}
 	if site.pair, err = t.Pair(config); err != nil {

@@ -55,10 +55,12 @@ func sit(o options, out io.Writer) (err error) {
 	} else {
 		s.stage.disks = true
 	}
-	fmt.Fprintf(s.log, "sitting in %s: seeds %d to %d on %s\n", s.folder, o.first, o.first+uint64(o.seeds)-1, strings.Join(o.stores, " and "))
+	fmt.Fprintf(s.log, "sitting in %s: seeds %d to %d on %s\n", s.folder, o.first, o.first+uint64(o.seeds)-1,
+		strings.Join(o.stores, " and "))
 	began := time.Now()
 	s.all()
-	fmt.Fprintf(s.log, "%d schedules in %s, %d with findings\n", s.played, time.Since(began).Round(time.Second), len(s.failed))
+	fmt.Fprintf(s.log, "%d schedules in %s, %d with findings\n", s.played, time.Since(began).Round(time.Second),
+		len(s.failed))
 	if len(s.failed) > 0 {
 		return fmt.Errorf("%w: %s", errFindings, strings.Join(s.failed, ", "))
 	}
@@ -99,7 +101,8 @@ func (s *sitting) broke(one schedule, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failed = append(s.failed, fmt.Sprintf("SEED=%d STORE=%s", one.seed, one.store))
-	fmt.Fprintf(s.log, "seed %d %s: could not be played: %v: %s\n", one.seed, one.store, err, strings.Join(one.strings(), " "))
+	fmt.Fprintf(s.log, "seed %d %s: could not be played: %v: %s\n", one.seed, one.store, err,
+		strings.Join(one.strings(), " "))
 }
 
 // play plays one schedule and writes its line.
@@ -145,7 +148,8 @@ func (s *sitting) line(p *play, h *history.History, found []history.Finding, too
 		verdict = fmt.Sprintf("%d FINDINGS", len(found))
 		s.failed = append(s.failed, fmt.Sprintf("SEED=%d STORE=%s", p.seed, p.store))
 	}
-	about := fmt.Sprintf("%.1fs, %d operations, %d charges, %d swept", took.Seconds(), len(h.Ops), len(h.Before.Charges), len(h.Sweeps))
+	about := fmt.Sprintf("%.1fs, %d operations, %d charges, %d swept", took.Seconds(), len(h.Ops),
+		len(h.Before.Charges), len(h.Sweeps))
 	if p.synchronous {
 		about += ", synchronous standby"
 	}

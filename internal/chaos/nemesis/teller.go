@@ -220,7 +220,8 @@ func (t *teller) hold(name string) *metering.Hold {
 }
 
 func (t *teller) reserve(ctx context.Context, l *metering.Ledger, r *request, out *reply) error {
-	ask := metering.Reservation{ID: holdID(r.Hold), Account: accountID(r.Account), Chain: chainID(r.Budgets), Amount: l402.Msat(r.Amount),
+	ask := metering.Reservation{ID: holdID(r.Hold), Account: accountID(r.Account), Chain: chainID(r.Budgets),
+		Amount:  l402.Msat(r.Amount),
 		Service: "inference", Model: "m", Rates: rates}
 	for i, name := range r.Budgets {
 		ask.Budgets = append(ask.Budgets, l402.Budget{ID: budgetID(name), Label: name, Limit: l402.Msat(r.Limits[i])})
@@ -258,7 +259,8 @@ func (t *teller) settle(ctx context.Context, r *request, out *reply) error {
 
 func balance(ctx context.Context, l *metering.Ledger, r *request, out *reply) error {
 	b, err := l.Balance(ctx, accountID(r.Account), nil)
-	out.Answer = history.Answer{Available: int64(b.Available), Held: int64(b.Held), Deposited: int64(b.Deposited), Charged: int64(b.Charged)}
+	out.Answer = history.Answer{Available: int64(b.Available), Held: int64(b.Held), Deposited: int64(b.Deposited),
+		Charged: int64(b.Charged)}
 	return err
 }
 

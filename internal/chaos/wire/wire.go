@@ -28,7 +28,8 @@ func New(network, target string) (*Wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Wire{Address: l.Addr().String(), network: network, target: target, listener: l, hung: make(chan struct{}), mute: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	w := &Wire{Address: l.Addr().String(), network: network, target: target, listener: l, hung: make(chan struct{}),
+		mute: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	close(w.hung)
 	close(w.mute)
 	go w.accept()

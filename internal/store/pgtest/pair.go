@@ -60,7 +60,8 @@ func (t *Template) fill() error {
 	if err := execute(ctx, s.URL("postgres"), "CREATE DATABASE "+Database); err != nil {
 		return err
 	}
-	backup := exec.CommandContext(ctx, filepath.Join(filepath.Dir(s.postgres), "pg_basebackup"), "-h", s.dir, "-U", "postgres",
+	backup := exec.CommandContext(ctx, filepath.Join(filepath.Dir(s.postgres), "pg_basebackup"), "-h", s.dir, "-U",
+		"postgres",
 		"-D", filepath.Join(s.dir, "standby"), "-X", "stream", "-c", "fast", "--no-sync", "-R")
 	backup.Dir = s.dir
 	backup.SysProcAttr = &syscall.SysProcAttr{Credential: s.who}
@@ -85,7 +86,8 @@ func (t *Template) Pair(c PairConfig) (*Pair, error) {
 		return nil, err
 	}
 	p.Primary.env, p.Standby.env = c.PrimaryEnv, c.StandbyEnv
-	small := []string{"-c", "wal_level=replica", "-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c", "wal_keep_size=64MB",
+	small := []string{"-c", "wal_level=replica", "-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c",
+		"wal_keep_size=64MB",
 		"-c", "max_wal_size=128MB", "-c", "wal_sender_timeout=0", "-c", "wal_receiver_timeout=0"}
 	p.Primary.settings = small
 	if c.Synchronous {
@@ -100,7 +102,8 @@ func (t *Template) Pair(c PairConfig) (*Pair, error) {
 		return nil, err
 	}
 	follow := fmt.Sprintf("host=%s port=%s user=postgres application_name=standby sslmode=disable", host, port)
-	p.Standby.settings = append(small[:len(small):len(small)], "-c", "primary_conninfo="+follow, "-c", "wal_retrieve_retry_interval=100ms",
+	p.Standby.settings = append(small[:len(small):len(small)], "-c", "primary_conninfo="+follow, "-c",
+		"wal_retrieve_retry_interval=100ms",
 		"-c", "hot_standby=on")
 	if err := errors.Join(p.Primary.Start(), p.Standby.Start()); err != nil {
 		p.Remove()
@@ -148,7 +151,8 @@ func (p *Pair) Promote(ctx context.Context) (received string, err error) {
 	<-p.Primary.Ended()
 	url := p.Standby.URL("postgres")
 	for receivers := 1; receivers > 0; { // the receiver writes what it has before it ends
-		if err := query(ctx, url, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'", &receivers); err != nil {
+		if err := query(ctx, url, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'",
+			&receivers); err != nil {
 			return "", fmt.Errorf("promote: %w", err)
 		}
 	}

@@ -130,8 +130,10 @@ var badHistories = []badHistory{
 	{"holds-end", "a hold stays open", func(h *History) { h.NoHolds = 0 }},
 	{"holds-end", "a hold stays open for too long", func(h *History) { h.NoHolds = h.Healed + 6*second }},
 	{"recovers", "a teller stays silent", func(h *History) { h.Stuck = []string{"t1#1 does not answer"} }},
-	{"audit", "an audit beside the load finds something", func(h *History) { h.Audits = []string{"account a: held 5, open holds 0"} }},
-	{"audit", "the last audit finds something", func(h *History) { h.After.Mismatches = []string{"revenue 5, accounts were charged 6"} }},
+	{"audit", "an audit beside the load finds something",
+		func(h *History) { h.Audits = []string{"account a: held 5, open holds 0"} }},
+	{"audit", "the last audit finds something",
+		func(h *History) { h.After.Mismatches = []string{"revenue 5, accounts were charged 6"} }},
 	{"sums", "money is gone", func(h *History) {
 		h.After.Accounts["a"] = Account{Available: 1404, Deposited: 1500, Charged: 95}
 	}},

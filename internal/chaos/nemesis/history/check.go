@@ -32,7 +32,8 @@ type Rule struct {
 var Rules = []Rule{
 	{"charge-stands", "an answered settlement stands with the amount that was answered", chargeStands},
 	{"charge-right", "an undisturbed request pays what it cost, at most what it held", chargeRight},
-	{"charge-bounds", "a request without an answer was charged at most once, for what it reported or was settled with", chargeBounds},
+	{"charge-bounds", "a request without an answer was charged at most once, for what it reported or was settled with",
+		chargeBounds},
 	{"charge-known", "no charge without a request, none for a refused one, one line for each", chargeKnown},
 	{"key-once", "one idempotency key is charged at most once", keyOnce},
 	{"deposit-stands", "an answered deposit stands", depositStands},

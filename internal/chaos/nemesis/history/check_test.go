@@ -50,7 +50,8 @@ func good() *History {
 		Sweeps:  []Sweep{{"h4", 1600 * ms, 1700 * ms}},
 		Healed:  3 * second, NoHolds: 3100 * ms,
 	}
-	lines := []Charge{{"h1", "a", 45, "complete", false}, {"h2", "a", 30, "complete", false}, {"h4", "a", 20, "swept", true}}
+	lines := []Charge{{"h1", "a", 45, "complete", false}, {"h2", "a", 30, "complete", false}, {"h4", "a", 20, "swept",
+		true}}
 	for _, s := range []*State{&h.Before, &h.After} {
 		s.Accounts = map[string]Account{"a": {Available: 1405, Deposited: 1500, Charged: 95}}
 		s.Charges = slices.Clone(lines)

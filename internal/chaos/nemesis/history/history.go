@@ -49,13 +49,15 @@ const (
 // since the schedule began, by the clock of the process that plays it. Amounts
 // are in msat.
 type Op struct {
-	ID      int      `json:"id"`
-	Client  string   `json:"client"`
-	Teller  string   `json:"teller,omitempty"` // replica and its incarnation: t2#1
-	Kind    Kind     `json:"kind"`
-	Account string   `json:"account,omitempty"`
-	Hold    string   `json:"hold,omitempty"`
-	Amount  int64    `json:"amount,omitempty"` // of the payment or hold; the total of an extension; the cost of a settlement or of the progress
+	ID      int    `json:"id"`
+	Client  string `json:"client"`
+	Teller  string `json:"teller,omitempty"` // replica and its incarnation: t2#1
+	Kind    Kind   `json:"kind"`
+	Account string `json:"account,omitempty"`
+	Hold    string `json:"hold,omitempty"`
+	// Amount is that of the payment or hold, the total of an extension, or the cost
+	// of a settlement or of the progress.
+	Amount  int64    `json:"amount,omitempty"`
 	Budgets []string `json:"budgets,omitempty"`
 	Key     string   `json:"key,omitempty"` // idempotency key
 	Payment string   `json:"payment,omitempty"`
@@ -160,10 +162,14 @@ type History struct {
 	Sweeps  []Sweep  `json:"sweeps"`
 	Audits  []string `json:"audits,omitempty"` // what audits found while the schedule ran
 
-	Healed  int64 `json:"healed_us"`   // when all tellers and the database answered again and no client had an open request
+	// Healed is when all tellers and the database answered again and no client had
+	// an open request.
+	Healed  int64 `json:"healed_us"`
 	NoHolds int64 `json:"no_holds_us"` // when no hold was open any more; 0: never
 
-	Stuck []string `json:"stuck,omitempty"` // what did not answer again although everything was whole; then there is no last look
+	// Stuck is what did not answer again although everything was whole. Then there
+	// is no last look.
+	Stuck []string `json:"stuck,omitempty"`
 
 	Before State `json:"before"` // all is quiet again
 	After  State `json:"after"`  // and every payment was presented again

@@ -14,11 +14,13 @@ func chargeStands(m *model, report func(string, ...*Op)) {
 		}
 		stands, told := m.before[x.id].Charged, x.acked.Answer.Charged
 		if stands != told && !m.exempt(x.acked, never) {
-			report(fmt.Sprintf("hold %s: the client was told a charge of %d msat, %d stands", x.id, told, stands), x.reserve, x.acked)
+			report(fmt.Sprintf("hold %s: the client was told a charge of %d msat, %d stands", x.id, told, stands), x.reserve,
+				x.acked)
 		}
 		for _, op := range x.ends {
 			if op.Status == OK && op.Answer.Charged != told {
-				report(fmt.Sprintf("hold %s: one settlement was answered with %d and with %d msat", x.id, op.Answer.Charged, told), op, x.acked)
+				report(fmt.Sprintf("hold %s: one settlement was answered with %d and with %d msat", x.id, op.Answer.Charged,
+					told), op, x.acked)
 			}
 		}
 	}
@@ -33,11 +35,13 @@ func chargeRight(m *model, report func(string, ...*Op)) {
 		}
 		told, cost := x.acked.Answer.Charged, x.acked.Amount
 		if told > min(cost, x.most()) {
-			report(fmt.Sprintf("hold %s: charged %d msat, cost %d, held at most %d", x.id, told, cost, x.most()), x.reserve, x.acked)
+			report(fmt.Sprintf("hold %s: charged %d msat, cost %d, held at most %d", x.id, told, cost, x.most()), x.reserve,
+				x.acked)
 		}
 		calm := x.reserve.Status == OK && !m.crashed(x.reserve.Start, x.acked.End) && m.alive(x, x.acked.End)
 		if least := min(cost, x.reserve.Amount); calm && told < least {
-			report(fmt.Sprintf("hold %s: charged %d msat, although it cost %d and held at least %d", x.id, told, cost, x.reserve.Amount),
+			report(fmt.Sprintf("hold %s: charged %d msat, although it cost %d and held at least %d", x.id, told, cost,
+				x.reserve.Amount),
 				x.reserve, x.acked)
 		}
 	}
@@ -56,7 +60,10 @@ func chargeBounds(m *model, report func(string, ...*Op)) {
 			continue
 		}
 		known := slices.ContainsFunc(append(x.costs, 0), func(cost int64) bool {
-			return c.Charged == cost || slices.ContainsFunc(x.totals, func(total int64) bool { return c.Charged == min(cost, total) })
+			return c.Charged == cost || slices.ContainsFunc(x.totals, func(total int64) bool {
+				return c.Charged == min(cost,
+					total)
+			})
 		})
 		if !known && !m.crashed(x.reserve.Start, never) {
 			report(fmt.Sprintf("hold %s: %d msat charged, which nobody ever reported: %v", x.id, c.Charged, x.costs), x.reserve)
@@ -77,7 +84,8 @@ func chargeKnown(m *model, report func(string, ...*Op)) {
 			case x.reserve.Account != c.Account:
 				report(fmt.Sprintf("hold %s was charged to account %s", c.Hold, c.Account), x.reserve)
 			case x.reserve.Status == Fail:
-				report(fmt.Sprintf("hold %s has a line of %d msat, although its reservation was refused", c.Hold, c.Charged), x.reserve)
+				report(fmt.Sprintf("hold %s has a line of %d msat, although its reservation was refused", c.Hold, c.Charged),
+					x.reserve)
 			}
 			seen[c.Hold] = true
 		}
@@ -138,11 +146,13 @@ func overcommit(m *model, report func(string, ...*Op)) {
 			}
 		}
 		if sure := m.sure(op, ""); sure+op.Amount > paid {
-			report(fmt.Sprintf("account %s paid %d msat; %d were granted beside %d that stand", op.Account, paid, op.Amount, sure), op)
+			report(fmt.Sprintf("account %s paid %d msat; %d were granted beside %d that stand", op.Account, paid, op.Amount,
+				sure), op)
 		}
 		for _, b := range op.Budgets {
 			if sure := m.sure(op, b); sure+op.Amount > m.Budgets[b] {
-				report(fmt.Sprintf("budget %s of %d msat; %d were granted beside %d that stand", b, m.Budgets[b], op.Amount, sure), op)
+				report(fmt.Sprintf("budget %s of %d msat; %d were granted beside %d that stand", b, m.Budgets[b], op.Amount,
+					sure), op)
 			}
 		}
 	}
@@ -157,7 +167,8 @@ func sweptLiving(m *model, report func(string, ...*Op)) {
 			continue
 		}
 		if !m.unreachable(x.reserve.Teller, s) {
-			report(fmt.Sprintf("hold %s of %s was swept between %d and %d ms, although its owner lived", s.Hold, x.reserve.Teller,
+			report(fmt.Sprintf("hold %s of %s was swept between %d and %d ms, although its owner lived", s.Hold,
+				x.reserve.Teller,
 				s.After/1000, s.Before/1000), x.reserve)
 		}
 	}
@@ -171,7 +182,8 @@ func sweptLiving(m *model, report func(string, ...*Op)) {
 			continue
 		}
 		if !m.unreachable(x.reserve.Teller, Sweep{Hold: op.Hold, After: x.reserve.End, Before: op.End}) {
-			report(fmt.Sprintf("hold %s of %s was found swept, although its owner lived", op.Hold, x.reserve.Teller), x.reserve, op)
+			report(fmt.Sprintf("hold %s of %s was found swept, although its owner lived", op.Hold, x.reserve.Teller),
+				x.reserve, op)
 		}
 	}
 }

@@ -68,7 +68,8 @@ func depositBack(m *model, report func(string, ...*Op)) {
 			last = p.tries[n-1]
 		}
 		if credited := m.After.Deposits[id]; credited != p.paid.Amount {
-			report(fmt.Sprintf("payment %s of %d msat was presented again and stands with %d", id, p.paid.Amount, credited), p.paid, last)
+			report(fmt.Sprintf("payment %s of %d msat was presented again and stands with %d", id, p.paid.Amount, credited),
+				p.paid, last)
 		}
 	}
 }
@@ -83,8 +84,9 @@ func refused(m *model, report func(string, ...*Op)) {
 			if left := m.standing(op) - m.taken(op, ""); left < op.Amount || m.budgetShort(op) {
 				continue
 			}
-			report(fmt.Sprintf("account %s: refused for lack of %d msat (available: %d), although at least %d of %d paid msat are left",
-				op.Account, op.Amount, op.Answer.Available, m.standing(op)-m.taken(op, ""), m.standing(op)), op)
+			standing := m.standing(op)
+			report(fmt.Sprintf("account %s: refused for lack of %d msat (available: %d), although at least %d of %d paid are left",
+				op.Account, op.Amount, op.Answer.Available, standing-m.taken(op, ""), standing), op)
 		}
 	}
 }
@@ -103,7 +105,8 @@ func balanceShows(m *model, report func(string, ...*Op)) {
 		}
 		a := op.Answer
 		if a.Available < 0 || a.Held < 0 || a.Available+a.Held != a.Deposited-a.Charged {
-			report(fmt.Sprintf("account %s: available %d + held %d is not deposited %d − charged %d", op.Account, a.Available, a.Held,
+			report(fmt.Sprintf("account %s: available %d + held %d is not deposited %d − charged %d", op.Account,
+				a.Available, a.Held,
 				a.Deposited, a.Charged), op)
 		}
 		var paid, least int64
