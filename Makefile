@@ -8,7 +8,7 @@ PKGS    := ./...
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build daemons test race bench fuzz mutate lint chart fmt vet clean
+.PHONY: help demo build daemons test race nemesis bench fuzz mutate lint chart fmt vet clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ race: ## all tests again under the race detector
 	@tools/preflight.sh go cc postgres pgbouncer
 	@$(MAKE) --no-print-directory daemons
 	$(GO) test -race -timeout 30m $$($(GO) list $(PKGS) | grep -v /internal/chaos)
+
+nemesis: ## random faults on the ledger, one schedule a seed (SEEDS=200; SEED=123 for one again; STORE=postgres or sqlite; FAULTS=kill,clock)
+	@tools/preflight.sh go postgres
+	@mkdir -p bin && $(GO) build -o bin/nemesis ./internal/chaos/nemesis
+	bin/nemesis -seeds $(or $(SEEDS),10) -seed $(or $(SEED),0) -store $(or $(STORE),both) -faults "$(FAULTS)"
 
 bench: ## benchmarks of the parts, the whole beside other proxies, the ledger in trouble (BENCH=-short for a look)
 	@tools/preflight.sh go cc postgres

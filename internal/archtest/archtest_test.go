@@ -33,8 +33,10 @@ var allowed = map[string][]string{
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
 	"internal/demo": {"l402", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/devnet",
 		"internal/devnet/inference"},
-	"internal/e2e":   {},
-	"internal/chaos": {"l402", "internal/lightning", "internal/devnet", "internal/devnet/inference"},
+	"internal/e2e":                   {},
+	"internal/chaos":                 {"l402", "internal/lightning", "internal/devnet", "internal/devnet/inference"},
+	"internal/chaos/nemesis":         {"l402", "pricing", "metering", "internal/store", "internal/devnet", "internal/chaos"},
+	"internal/chaos/nemesis/history": {},
 	"internal/bench": {"l402", "pricing", "metering", "metering/chat", "backends/gpu", "internal/gateway", "internal/store", "internal/lightning",
 		"internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},

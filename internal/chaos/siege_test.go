@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/chaos/wire"
 	"sluice/internal/store/pgtest"
 )
 
@@ -16,7 +17,7 @@ import (
 type siege struct {
 	till     *Till
 	server   *pgtest.Server
-	wire     *Wire
+	wire     *wire.Wire
 	gateways []*Gateway
 	accounts []Credential
 }

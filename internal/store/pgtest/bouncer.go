@@ -57,7 +57,7 @@ func (s *Server) Bouncer(t testing.TB, settings ...string) *Bouncer {
 	b.process = exec.Command(binary, ini)
 	b.process.Dir = dir
 	b.process.Stdout, b.process.Stderr = b.output, b.output
-	if err := startTied(b.process, s.who); err != nil {
+	if err := startTied(b.process, s.who, b.exited); err != nil {
 		t.Fatalf("start PgBouncer: %v", err)
 	}
 	go func() {

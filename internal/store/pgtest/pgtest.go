@@ -125,6 +125,7 @@ type Server struct {
 	postgres string // binary
 	who      *syscall.Credential
 	settings []string
+	env      []string // added to this process's environment
 
 	process *exec.Cmd
 	exited  chan struct{}
@@ -138,6 +139,15 @@ func (s *Server) URL(database string) string {
 
 // Fresh makes an empty database for one test and returns its URL.
 func (s *Server) Fresh(t testing.TB) string { return create(t, s.URL("postgres")) }
+
+// Socket is the unix socket that the server listens on.
+func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
+
+// Ended is closed when the server's process has ended.
+func (s *Server) Ended() <-chan struct{} { return s.exited }
+
+// Output is the end of what the server said since its last start.
+func (s *Server) Output() string { return s.output.String() }
 
 // Pid is the server's process.
 func (s *Server) Pid() int { return s.process.Process.Pid }
@@ -247,10 +257,11 @@ func (s *Server) Start() error {
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200"}, s.settings...)
 	s.process = exec.Command(s.postgres, args...)
 	s.process.Dir = s.dir
+	s.process.Env = append(os.Environ(), s.env...)
 	s.output = &output{}
 	s.process.Stdout, s.process.Stderr = s.output, s.output
 	s.exited = make(chan struct{})
-	if err := startTied(s.process, s.who); err != nil {
+	if err := startTied(s.process, s.who, s.exited); err != nil {
 		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	go func(cmd *exec.Cmd, exited chan struct{}) {

@@ -7,8 +7,9 @@ import (
 )
 
 // startTied starts a process that ends when this one does, even by kill -9. The
-// kernel ties it to the thread that made it, so that thread is kept.
-func startTied(cmd *exec.Cmd, who *syscall.Credential) error {
+// kernel ties it to the thread that made it, so that thread is kept until the
+// process has ended.
+func startTied(cmd *exec.Cmd, who *syscall.Credential, exited <-chan struct{}) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who, Pdeathsig: syscall.SIGQUIT, Setpgid: true}
 	started := make(chan error)
 	go func() {
@@ -16,7 +17,7 @@ func startTied(cmd *exec.Cmd, who *syscall.Credential) error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			select {} // for as long as this process lives
+			<-exited
 		}
 	}()
 	return <-started

@@ -93,8 +93,8 @@ func OpenReader(ctx context.Context, url string) (*DB, error) {
 	}
 	conn, err := d.pool.Acquire(ctx)
 	if err == nil {
-		defer conn.Release()
 		err = migrations.Check(ctx, migrations.Postgres, schema{c: conn.Conn()})
+		conn.Release() // before Close, which waits for it
 	}
 	if err != nil {
 		d.Close()

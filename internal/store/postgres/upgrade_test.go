@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/internal/store/pgtest"
+	"sluice/internal/store/postgres"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/migrations"
@@ -37,6 +38,11 @@ func TestUpgrade(t *testing.T) {
 		if _, err := c.Exec(ctx, sql); err != nil {
 			t.Fatal(sql, err)
 		}
+	}
+	reading, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := postgres.OpenReader(reading, url); err == nil || !strings.Contains(err.Error(), "schema version 1") {
+		t.Errorf("a reader of the schema before: %v", err)
 	}
 	passed, swept := time.Duration(0), 0
 	l := ledger(t, open(t, url), metering.Config{SweepEvery: time.Hour, Now: func() time.Time { return time.Now().Add(passed) }})
