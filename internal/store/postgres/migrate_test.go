@@ -169,7 +169,7 @@ func beginAudit(t *testing.T, c *pgx.Conn) pgx.Tx {
 		t.Fatal(err)
 	}
 	for _, sql := range []string{
-		"SET LOCAL idle_in_transaction_session_timeout = 0", 
+		"SET LOCAL idle_in_transaction_session_timeout = 0",
 		auditAccounts, auditBudgets, auditLocks, auditBooks, auditOrphans,
 	} {
 		if _, err := tx.Exec(ctx, sql); err != nil {
