@@ -36,8 +36,7 @@ func (l *Ledger) tidyLoop(ctx context.Context) {
 }
 
 // Tidy removes what has run out: idempotency keys, rate windows, budgets whose
-// tokens have expired, own holds that belong to no request. It happens by itself
-// every 30 s. What fails is logged and tried again the next time.
+// tokens have expired. It happens by itself every 30 s. What fails is logged and tried again the next time.
 func (l *Ledger) Tidy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -51,9 +50,6 @@ func (l *Ledger) Tidy(ctx context.Context) {
 		}
 	}
 	l.closeBudgets(ctx)
-	if err := l.sweepStrays(ctx); err != nil && ctx.Err() == nil {
-		l.log.Warn("look for holds without a request", "error", err)
-	}
 	var unconfirmed int64
 	filter := DepositFilter{Unconfirmed: time.Now().Add(-l.cfg.ConfirmWithin), Limit: maxAlarm}
 	err := l.store.Deposits(ctx, filter, func(DepositRow) error { unconfirmed++; return nil })

@@ -89,12 +89,13 @@ type Ledger struct {
 	generation atomic.Uint64
 	stats      counters
 
-	mu     sync.Mutex
-	open   map[HoldID]*Hold // holds of this process that have not ended
-	owner  OwnerID          // of new holds
-	beaten int64            // the owner's counter
-	looked [32]byte         // where the search for expired budgets goes on
-	strays map[HoldID]bool  // of this process in the store, and in no request: at the last look
+	mu      sync.Mutex
+	open    map[HoldID]*Hold // holds of this process that have not ended
+	owner   OwnerID          // of new holds
+	beaten  int64            // the owner's counter
+	looked  [32]byte         // where the search for expired budgets goes on
+	strayed time.Time        // when strays were looked for
+	strays  map[HoldID]bool  // of this process in the store, and in no request: at the last look
 
 	stop   context.CancelFunc // ends the background loops
 	kill   context.CancelFunc // ends the writer

@@ -35,10 +35,12 @@ func (l *Ledger) Sweep(ctx context.Context) (int, error) {
 			l.log.Warn("an owner of holds shows no life; its holds are charged", "owner", o.ID.String())
 		}
 	}
-	if !ready {
-		return 0, nil
+	strays, err := l.sweepStrays(ctx)
+	if err != nil || !ready {
+		return strays, err
 	}
-	return l.sweepAbandoned(ctx)
+	n, err := l.sweepAbandoned(ctx)
+	return strays + n, err
 }
 
 // lookAround is one look at all owners.
@@ -133,18 +135,24 @@ func (l *Ledger) owns(id HoldID) bool {
 }
 
 // sweepStrays charges holds that stand under this ledger's own name and belong to
-// no request of it, at two looks in a row. They are what a database that failed over
-// brings back after it has lost the end of a hold: no lease ends them, because their
-// owner lives.
-func (l *Ledger) sweepStrays(ctx context.Context) error {
+// no request of it, at two looks half a lease apart. They are what a database that
+// failed over brings back after it has lost the end of a hold: no lease ends them,
+// because their owner lives. It returns how many it took up.
+func (l *Ledger) sweepStrays(ctx context.Context) (swept int, err error) {
+	now := l.cfg.Now()
 	l.mu.Lock()
-	owner, before := l.owner, l.strays
+	owner, before, due := l.owner, l.strays, now.Sub(l.strayed) >= l.cfg.Lease/2
 	l.mu.Unlock()
+	if !due {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
 	strays := make(map[HoldID]bool)
 	for after := (HoldID{}); ; {
 		rows, err := l.store.Owned(ctx, owner, after, sweepChunk)
 		if err != nil {
-			return unavailable("look for own holds", err)
+			return swept, unavailable("look for own holds", err)
 		}
 		var again []HoldRow
 		for i := range rows {
@@ -156,8 +164,9 @@ func (l *Ledger) sweepStrays(ctx context.Context) error {
 				again = append(again, rows[i])
 			}
 		}
-		if _, _, err := l.sweepRows(ctx, again); err != nil {
-			return err
+		n, _, err := l.sweepRows(ctx, again)
+		if swept += n; err != nil {
+			return swept, err
 		}
 		if len(rows) < sweepChunk {
 			break
@@ -165,7 +174,7 @@ func (l *Ledger) sweepStrays(ctx context.Context) error {
 		after = rows[len(rows)-1].ID
 	}
 	l.mu.Lock()
-	l.strays = strays
+	l.strays, l.strayed = strays, now
 	l.mu.Unlock()
-	return nil
+	return swept, nil
 }

@@ -57,9 +57,10 @@ type DB struct {
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 
-	dead       atomic.Int64 // holds ended since the last vacuum
-	vacuuming  atomic.Bool
-	generation atomic.Uint64
+	reader    bool // nothing is written
+	lineage   lineage
+	dead      atomic.Int64 // holds ended since the last vacuum
+	vacuuming atomic.Bool
 }
 
 // Option changes how a database is opened.
@@ -85,9 +86,10 @@ func Open(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	return d, nil
 }
 
-// OpenReader connects without changing the schema: it must be up to date.
+// OpenReader connects without changing the schema: it must be up to date. The
+// server may be a standby.
 func OpenReader(ctx context.Context, url string) (*DB, error) {
-	d, err := connect(ctx, url)
+	d, err := connect(ctx, url, func(d *DB) { d.reader = true })
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +113,11 @@ func connect(ctx context.Context, url string, opts ...Option) (*DB, error) {
 		return nil, errors.New("open ledger in PostgreSQL: the URL is not of the form postgres://user:password@host/database")
 	}
 	cfg.MaxConns = max(cfg.MaxConns, minConns)
+	d := &DB{log: slog.New(slog.DiscardHandler)}
+	for _, o := range opts {
+		o(d)
+	}
+	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
 	start, ask := newBegin(&cfg.ConnConfig.Config), cfg.ConnConfig.ValidateConnect
 	cfg.ConnConfig.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) error {
 		if ask != nil { // target_session_attrs
@@ -118,22 +125,18 @@ func connect(ctx context.Context, url string, opts ...Option) (*DB, error) {
 				return err
 			}
 		}
-		return start.run(ctx, c)
+		return d.meet(ctx, start, c)
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
+	cfg.PrepareConn = d.current
+	if d.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		d.end()
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
 	}
-	writers, err := pgxpool.NewWithConfig(ctx, writerConfig(cfg))
-	if err != nil {
-		pool.Close()
+	if d.writers, err = pgxpool.NewWithConfig(ctx, writerConfig(cfg)); err != nil {
+		d.end()
+		d.pool.Close()
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
 	}
-	d := &DB{pool: pool, writers: writers, log: slog.New(slog.DiscardHandler)}
-	for _, o := range opts {
-		o(d)
-	}
-	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.checkPooler(ctx); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("open ledger in PostgreSQL: %w", err)
@@ -154,6 +157,20 @@ func writerConfig(cfg *pgxpool.Config) *pgxpool.Config {
 	return c
 }
 
+// meet begins a session and notes whose it is.
+func (d *DB) meet(ctx context.Context, start *begin, c *pgconn.PgConn) error {
+	id, err := start.run(ctx, c)
+	if err != nil {
+		return err
+	}
+	if id.standby && !d.reader {
+		return errStandby
+	}
+	generation, err := d.lineage.observe(d.life, id)
+	c.CustomData()[generationKey] = generation
+	return err
+}
+
 // Close closes all connections.
 func (d *DB) Close() error {
 	d.end()
@@ -161,9 +178,6 @@ func (d *DB) Close() error {
 	d.pool.Close()
 	return nil
 }
-
-// Generation grows with each failover to another server.
-func (d *DB) Generation() uint64 { return d.generation.Load() }
 
 // Ping asks the server for nothing.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }

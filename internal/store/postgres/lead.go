@@ -76,7 +76,7 @@ func (d *DB) LeadPrices(ctx context.Context) (metering.PriceLead, error) {
 	if err != nil {
 		return nil, errors.Join(err, hangUp(l.conn))
 	}
-	l.live, l.stop = context.WithCancel(d.life)
+	l.live, l.stop = context.WithCancel(d.eraOf(l.conn))
 	go l.beat()
 	return l, nil
 }
@@ -110,7 +110,7 @@ func (l *lead) use(ctx context.Context, fn func(*pgx.Conn) error) error {
 		return ctx.Err()
 	}
 	defer func() { <-l.turn }()
-	if l.conn == nil {
+	if l.conn == nil || l.live.Err() != nil { // on a server that was replaced, the lock is worth nothing
 		return metering.ErrNotLeader
 	}
 	err := fn(l.conn)
@@ -204,6 +204,7 @@ func (d *DB) WatchPrices(ctx context.Context, changed func()) error {
 		return err
 	}
 	defer hangUp(c)
+	defer context.AfterFunc(d.eraOf(c), cancel)() // nobody notifies on a server that was replaced
 	if _, err := c.Exec(ctx, "LISTEN "+pgx.Identifier{channel(id)}.Sanitize()); err != nil {
 		return err
 	}

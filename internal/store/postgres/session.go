@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -39,10 +40,11 @@ const cleanUp = `RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; UNLISTE
 // startup parameters that it does not know.
 type begin struct {
 	settings string
+	level    atomic.Int32 // of identities: those before are refused
 }
 
 // newBegin takes the settings out of the startup parameters.
-func newBegin(cfg *pgconn.Config) begin {
+func newBegin(cfg *pgconn.Config) *begin {
 	settings := make(map[string]string)
 	for name, value := range defaults {
 		settings[name] = value
@@ -65,7 +67,7 @@ func newBegin(cfg *pgconn.Config) begin {
 	// A server that is set to answer before it has written would break the promise
 	// of a durable batch.
 	sql += "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';"
-	return begin{settings: sql}
+	return &begin{settings: sql}
 }
 
 // literal quotes a string, whatever standard_conforming_strings says.
@@ -73,19 +75,31 @@ func literal(s string) string {
 	return "E'" + strings.NewReplacer(`\`, `\\`, `'`, `''`, "\x00", "").Replace(s) + "'"
 }
 
-// run prepares a new connection. pgx calls it within the attempt to connect, so
-// that an error makes it try the URL's next host.
-func (b begin) run(ctx context.Context, c *pgconn.PgConn) error {
-	_, err := c.Exec(ctx, b.settings).ReadAll()
-	if err != nil {
-		return fmt.Errorf("begin a session: %w", err)
+// run prepares a new connection and returns who is at its other end. pgx calls it
+// within the attempt to connect, so that an error makes it try the URL's next
+// host.
+func (b *begin) run(ctx context.Context, c *pgconn.PgConn) (identity, error) {
+	for level := b.level.Load(); ; level++ {
+		results, err := c.Exec(ctx, b.settings+identities[level]).ReadAll()
+		if err == nil {
+			b.level.Store(level)
+			return readIdentity(results[len(results)-1].Rows[0])
+		}
+		if !refusesIdentity(err) || int(level) == len(identities)-1 {
+			return identity{}, fmt.Errorf("begin a session: %w", err)
+		}
 	}
-	return nil
+}
+
+// refusesIdentity: no privilege, not on this kind of server, no such function.
+func refusesIdentity(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "42501" || pg.Code == "0A000" || pg.Code == "42883")
 }
 
 // errShared: the pooler is in the wrong mode.
-var errShared = errors.New("the connection pooler before PostgreSQL gives one server session to several clients in turn " +
-	"(transaction or statement pooling), but the ledger needs sessions of its own, for locks and notifications: " +
+var errShared = errors.New("the connection pooler before PostgreSQL gives one server session to several clients " +
+	"in turn (transaction or statement pooling), but the ledger needs sessions of its own, for locks and notifications: " +
 	"set pool_mode=session for this database in PgBouncer, or connect to PostgreSQL directly")
 
 // probes is how often each of two connections is asked for its session. PgBouncer
