@@ -215,8 +215,9 @@ func (s *session) catchUp(ctx context.Context) error {
 }
 
 // restart replaces the sink's cursor by the one that is safe in this history.
-// While there is none, because nothing is settled, the one that stands stays:
-// the next session finds that it is not this history's, and lists again.
+// While there is none, because nothing is settled, the one that stands stays. A
+// session that begins then finds that it is not this history's, and lists again;
+// this session replaces it at the first settlement.
 func (s *session) restart(ctx context.Context) error {
 	if s.mark.cursor.Index == 0 {
 		return nil
@@ -302,9 +303,7 @@ func (s *session) follow(ctx context.Context) error {
 	}
 }
 
-// take hands one event to the sink, with the cursor that is safe then. Until
-// the sink's cursor belongs to this history none may be raised, and the first
-// one replaces it.
+// take hands one event to the sink, with the cursor that is safe then.
 func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 	if inv.State != lnrpc.Invoice_SETTLED {
 		return nil
@@ -313,12 +312,9 @@ func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 	if err != nil {
 		return err
 	}
-	safe := s.mark.saw(settleIndexes(inv), settled.Hash)
+	settled.Cursor = s.mark.saw(settleIndexes(inv), settled.Hash)
 	if !ok {
 		return nil
-	}
-	if s.ours {
-		settled.Cursor = safe
 	}
 	return s.hand(ctx, settled)
 }
