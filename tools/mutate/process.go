@@ -59,6 +59,9 @@ func execute(ctx context.Context, limit time.Duration, cmd *exec.Cmd) (ended, er
 	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
 		return ended{}, err
 	}
+	if !timeout && exit != nil && exit.ProcessState.ExitCode() < 0 {
+		return ended{}, fmt.Errorf("%s was killed from outside: %w", cmd.Args, exit) // memory ran out, perhaps
+	}
 	return ended{ok: err == nil && !timeout, timeout: timeout, output: out.String()}, nil
 }
 

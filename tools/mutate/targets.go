@@ -35,7 +35,7 @@ const slowStore = `^TestStore$/^(SweepByItself|Ambiguity|LockAmbiguity|LockedRow
 // The model test draws from a fixed seed, so that a mutant has the same fate each
 // time, and as many sequences at once as it would draw in all its rounds. It
 // writes no file into the working tree and does not look for a shorter example.
-var rapidFlags = []string{"-rapid.seed=1", "-rapid.checks=400", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}
+var rapidFlags = []string{"-rapid.seed=1", "-rapid.checks=500", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}
 
 var (
 	meteringTests = []suite{{pkg: "./metering"}}

@@ -115,7 +115,10 @@ func (l *lab) overlay(dir string, m *mutant) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		changed := filepath.Join(dir, fmt.Sprintf("changed%d%s", i, filepath.Ext(f)))
+		changed := filepath.Join(dir, fmt.Sprint(i), filepath.Base(f))
+		if err := os.Mkdir(filepath.Dir(changed), 0o755); err != nil {
+			return "", err
+		}
 		if err := os.WriteFile(changed, m.apply(f, source), 0o600); err != nil {
 			return "", err
 		}
@@ -151,7 +154,7 @@ func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binar
 		return binary, "", nil
 	}
 	if line := ofCompiler.FindStringSubmatch(end.output); line != nil && !end.timeout {
-		return "", strings.TrimSpace(line[1]), nil
+		return "", strings.TrimPrefix(strings.TrimSpace(line[1]), dir+string(filepath.Separator)), nil
 	}
 	return "", "", fmt.Errorf("build the tests of %s: %s", pkg, end.output)
 }

@@ -177,6 +177,18 @@ func TestTryOnABusyMachine(t *testing.T) {
 	}
 }
 
+// TestKilledFromOutside: that is nobody's verdict on a mutant.
+func TestKilledFromOutside(t *testing.T) {
+	_, err := execute(t.Context(), time.Minute, limited(4096, 0, "/bin/sh", "-c", "kill -KILL $$"))
+	if err == nil || !strings.Contains(err.Error(), "from outside") {
+		t.Errorf("got %v", err)
+	}
+	end, err := execute(t.Context(), time.Minute, limited(4096, 0, "/bin/sh", "-c", "echo --- FAIL: TestA; exit 1"))
+	if err != nil || end.ok || end.killer() != "TestA" {
+		t.Errorf("got %+v, %v", end, err)
+	}
+}
+
 // alive reports whether a process runs; one that only waits to be collected does
 // not.
 func alive(pid string) bool {
