@@ -103,6 +103,18 @@ func (b *Batch) end() {
 	b.Adjustments.eachChanged(func(r *AdjustmentRow) { touch(r.Account) })
 }
 
+// confirm has an account written durably, whatever was decided. An attempt that got
+// no answer may have been committed, and be seen by this one, without being safe: a
+// server that waits for its synchronous standby gives up the wait when the connection
+// breaks, and the standby may never get that commit. The standby gets this one only
+// together with all before it.
+func (b *Batch) confirm(id l402.TokenID) {
+	if b.Accounts.get(id) != nil {
+		b.Accounts.touch(id)
+		b.Durable = true
+	}
+}
+
 // needNew names an account that is made when it is missing.
 func (b *Batch) needNew(id l402.TokenID) {
 	b.create = append(b.create, id)

@@ -241,6 +241,9 @@ func (w *writer) attempt(ctx context.Context, tasks []*task) error {
 		b.begin()
 		for _, t := range tasks {
 			t.outcome = t.apply(b)
+			if t.uncertain {
+				b.confirm(t.account())
+			}
 		}
 		b.end()
 	})

@@ -46,7 +46,7 @@ type faulty struct {
 	era     uint64                      // failovers so far
 	deaf    bool                        // looks at owners get no answer
 	ghosts  []metering.HoldRow          // abandoned holds beside the store's own, by id
-	batches []bool                      // whether each batch was durable
+	batches []bool                      // whether each batch wrote durably
 }
 
 const past = -20_000 * time.Hour
@@ -151,7 +151,7 @@ func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) er
 	}
 	defer func() {
 		f.mu.Lock()
-		f.batches = append(f.batches, b.Durable)
+		f.batches = append(f.batches, b.Durable && b.Changed())
 		f.mu.Unlock()
 	}()
 	switch how {
@@ -238,7 +238,7 @@ func (f *faulty) Abandoned(ctx context.Context, after metering.HoldID, limit int
 	return rows[:min(limit, len(rows))], err
 }
 
-// durable returns whether each batch since the last call was durable.
+// durable returns whether each batch since the last call wrote durably.
 func (f *faulty) durable() []bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -90,6 +90,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"FullQueue", testFullQueue},
 		{"LockedRow", testLockedRow},
 		{"OrderAfterConflict", testOrderAfterConflict},
+		{"UnheardCommitIsConfirmed", testUnheardCommitIsConfirmed},
 		{"FiftyOf200", testFiftyOf200},
 		{"ThreeReplicas", testThreeReplicas},
 		{"BudgetsUnderConcurrency", testBudgetsUnderConcurrency},
