@@ -1,0 +1,2 @@
+-- Placeholder: the migration of owners takes this number.
+SELECT 1;
