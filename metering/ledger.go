@@ -29,7 +29,9 @@ type Config struct {
 
 	MaxBudgetsPerAccount int           // 10,000 delegated budgets with something spent or held
 	ConfirmWithin        time.Duration // 10 min: a presented deposit not seen settled by then is alarmed
-	AuditEvery           time.Duration // 10 min: how often the running ledger checks its invariants; at most 1 % of the time
+	AuditEvery           time.Duration // 10 min: how often what is new is audited, by one of all processes; below 0: never
+	AuditPause           float64       // 4: rest of an audit after each look, as a multiple of what the look took
+	SealMonths           bool          // close each month once it is over, see Seal
 	KnownDeposits        int           // 65,536 payment hashes remembered as credited
 
 	Log *slog.Logger // nil: none
@@ -49,7 +51,12 @@ func (c Config) withDefaults() Config {
 	c.Patience = orDefault(c.Patience, 3*time.Second)
 	c.MaxBudgetsPerAccount = orDefault(c.MaxBudgetsPerAccount, 10_000)
 	c.ConfirmWithin = orDefault(c.ConfirmWithin, confirmWithin)
-	c.AuditEvery = orDefault(c.AuditEvery, 10*time.Minute)
+	if c.AuditEvery == 0 {
+		c.AuditEvery = 10 * time.Minute
+	}
+	if c.AuditPause <= 0 {
+		c.AuditPause = 4
+	}
 	c.KnownDeposits = orDefault(c.KnownDeposits, 65_536)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/bits"
 	"sync/atomic"
+	"time"
 
 	"sluice/l402"
 )
@@ -24,11 +25,14 @@ type Stats struct {
 	Charged     l402.Msat         `json:"charged_msat"`
 	Unbilled    l402.Msat         `json:"unbilled_msat"` // consumed beyond what could be charged
 	Credited    l402.Msat         `json:"credited_msat"`
-	Foreign     int64             `json:"foreign"`     // payments refused because another account has them
-	Unconfirmed int64             `json:"unconfirmed"` // presented, never seen settled; counted twice a minute, up to a bound
-	Audits      int64             `json:"audits"`      // checks of all invariants
-	Mismatched  int64             `json:"mismatched"`  // what the last of them found wrong; anything but 0 is a defect or damage
-	Failing     bool              `json:"failing"`     // the store did not answer last time
+	Foreign     int64             `json:"foreign"`      // payments refused because another account has them
+	Unconfirmed int64             `json:"unconfirmed"`  // presented, never seen settled; counted twice a minute, up to a bound
+	Audits      int64             `json:"audits"`       // checks of the invariants by this process
+	AuditErrors int64             `json:"audit_errors"` // of them: came to no result
+	AuditedAt   time.Time         `json:"audited_at"`   // when some process last came to one; zero: never
+	Mismatched  int64             `json:"mismatched"`   // what that found wrong; anything but 0 is a defect or damage
+	Sealed      int64             `json:"sealed"`       // periods closed by this process
+	Failing     bool              `json:"failing"`      // the store did not answer last time
 }
 
 const batchSizes = 12
@@ -38,6 +42,7 @@ type counters struct {
 	batches, operations, retries, conflicts, rejected, lost atomic.Int64
 	sweeps, clamped, charged, unbilled, credited            atomic.Int64
 	foreign, unconfirmed, audits, mismatched                atomic.Int64
+	auditErrors, auditedAt, sealed                          atomic.Int64 // auditedAt: µs since 1970
 	sizes                                                   [batchSizes]atomic.Int64
 }
 
@@ -58,6 +63,10 @@ func (l *Ledger) Stats() Stats {
 		Sweeps: c.sweeps.Load(), Clamped: c.clamped.Load(), Charged: l402.Msat(c.charged.Load()),
 		Unbilled: l402.Msat(c.unbilled.Load()), Credited: l402.Msat(c.credited.Load()), Foreign: c.foreign.Load(),
 		Unconfirmed: c.unconfirmed.Load(), Audits: c.audits.Load(), Mismatched: c.mismatched.Load(), Failing: l.writer.failing()}
+	s.AuditErrors, s.Sealed = c.auditErrors.Load(), c.sealed.Load()
+	if at := c.auditedAt.Load(); at != 0 {
+		s.AuditedAt = time.UnixMicro(at)
+	}
 	for i := range s.Sizes {
 		s.Sizes[i] = c.sizes[i].Load()
 	}
