@@ -38,6 +38,10 @@ type AuditOptions struct {
 	Open bool
 	// Pause is how long to rest after each look, as a multiple of what it took.
 	Pause float64
+	// Subjects bounds how many accounts, budgets and payments are in memory at a time,
+	// about 150 bytes each. 0: a million. Of more, one range of ids is audited after
+	// another, and the lines are read again for each.
+	Subjects int
 }
 
 // Audit recomputes every balance from the append-only lines and from the rows
@@ -46,12 +50,12 @@ func (r *Reader) Audit(ctx context.Context) (Report, error) { return r.AuditWith
 
 // AuditWith is Audit with options. It may run beside any load: it reads lines in
 // short looks, follows those that are added meanwhile, and compares each row
-// together with the newest lines in one snapshot. Memory grows with maxTallies
-// and open holds only: of more accounts it takes one range of ids after another,
-// and reads the lines again for each.
+// together with the newest lines in one snapshot. Memory grows with open holds, and
+// with o.Subjects.
 func (r *Reader) AuditWith(ctx context.Context, o AuditOptions) (Report, error) {
 	a := newAuditor(r.store)
 	a.pause = o.Pause
+	a.most = orDefault(o.Subjects, 1<<20)
 	err := a.all(ctx, o.Open)
 	if err != nil {
 		return Report{}, unavailable("audit", err)
@@ -65,9 +69,6 @@ func (r *Reader) AuditWith(ctx context.Context, o AuditOptions) (Report, error) 
 	}
 	return a.Report, nil
 }
-
-// maxTallies bounds the subjects in memory at a time, about 150 bytes each.
-var maxTallies = 1 << 20
 
 // share is a range of ids by their first eight bytes, both ends included.
 type share struct{ low, high uint64 }
@@ -125,7 +126,7 @@ func (a *auditor) all(ctx context.Context, open bool) error {
 func (a *auditor) audit(ctx context.Context, part *share) error {
 	a.wanted = func(s *Subject) bool { return part.holds(&s.ID) }
 	a.shrink = func() {
-		for len(a.tallies) > maxTallies && part.high > part.low {
+		for len(a.tallies) > a.most && part.high > part.low {
 			part.high = part.low + (part.high-part.low)/2
 			for id := range a.tallies {
 				if !part.holds(&id.ID) {

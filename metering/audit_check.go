@@ -2,6 +2,7 @@ package metering
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"sluice/l402"
 )
@@ -63,9 +64,30 @@ func (a *auditor) checkCharge(set *lineSet, n *numbered[TransferRow], account l4
 		return
 	}
 	if c != nil && c.Account == account && n.row.Kind == TransferCharge && n.row.At == c.At && amount == c.Charged {
+		if wrong := c.inexact(); wrong != "" {
+			a.mismatch(lineSubject(lineTransfer, n.seq), "account %s: charge %s: %s", account, id, wrong)
+		}
 		return
 	}
 	a.doubts[id] = &doubt{lines: []numbered[TransferRow]{*n}}
+}
+
+// inexact says what is wrong with a charge by itself: it charges at most what was
+// held, and with what was not billed it is the cost of its usage at its rates.
+func (c *ChargeRow) inexact() string {
+	u, err := readUsage(c.Usage)
+	if err != nil {
+		return "its usage cannot be read"
+	}
+	rates, err := readRates(c.Rates)
+	if err != nil {
+		return "its rates cannot be read"
+	}
+	cost, _ := costOf(rates, &u)
+	if c.Charged < 0 || c.Charged > min(cost, c.Amount) || c.Unbilled != min(cost-c.Charged, maxUnbilled) {
+		return fmt.Sprintf("%d of %d msat charged and %d not billed, its usage costs %d", c.Charged, c.Amount, c.Unbilled, cost)
+	}
+	return ""
 }
 
 // checkBudgetLine compares what a charge spent on a budget with the charge.
@@ -148,6 +170,8 @@ func judge(c *ChargeRow, lines []numbered[TransferRow]) string {
 		return "the charge is of another amount than its last line"
 	case before != 0 && c.Provisional:
 		return "the charge was replaced, and its row says that it was not"
+	case c.inexact() != "":
+		return c.inexact()
 	case before != 0 && back != before:
 		return "what was taken back is not what was charged before"
 	}

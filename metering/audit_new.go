@@ -13,10 +13,6 @@ const (
 	saveAtOnce  = 200 // tallies written in one transaction, which a payment may wait for
 )
 
-// maxTouched bounds the subjects that one audit keeps in memory. When more were
-// touched, it compares all rows in the order of their ids instead.
-var maxTouched = 200_000
-
 // newAudit is an audit of what changed since the last one.
 type newAudit struct {
 	*auditor
@@ -42,7 +38,7 @@ func (l *Ledger) auditNew(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	n := &newAudit{auditor: newAuditor(l.store), books: l.store, state: state, touched: make(map[Subject]bool)}
-	n.pause, n.rows, n.at = l.cfg.AuditPause, true, state.Scanned
+	n.pause, n.most, n.rows, n.at = l.cfg.AuditPause, l.cfg.AuditSubjects, true, state.Scanned
 	n.base = func(s Snapshot, ids []Subject, fn func(Tally)) error { return s.Tallies(ids, fn) }
 	n.between = n.makeRoom
 	if err := n.run(ctx); err != nil {
@@ -97,7 +93,7 @@ func (n *newAudit) recall(ctx context.Context) error {
 		if err := c.slice(ctx, upto); err != nil {
 			return err
 		}
-		if len(c.tallies) > maxTouched {
+		if len(c.tallies) > n.most {
 			n.every = true
 			return nil
 		}
@@ -110,7 +106,7 @@ func (n *newAudit) recall(ctx context.Context) error {
 
 // makeRoom writes the tallies when they are too many, and forgets them.
 func (n *newAudit) makeRoom(ctx context.Context) error {
-	if len(n.tallies) <= maxTouched {
+	if len(n.tallies) <= n.most {
 		return nil
 	}
 	n.every = true

@@ -37,6 +37,7 @@ func (t *tally) add(m *movement) {
 type auditor struct {
 	Report
 	store BookReader
+	most  int     // subjects in memory
 	pause float64 // rest between looks, as a multiple of the time that they took
 
 	// base reads what stands for subjects before the first line that is read here; nil:

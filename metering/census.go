@@ -162,8 +162,11 @@ func (c *census) count(v *view, h *headcount, first bool) (upto HoldID, all bool
 			if first {
 				v.sums.unbilled.add(r.Unbilled)
 			}
-			if first && r.Charged == 0 { // the others were compared with their lines
+			if first && r.Charged == 0 { // the others are compared with their lines
 				owners = append(owners, r.Account)
+				if wrong := r.inexact(); wrong != "" {
+					v.mismatch(accountSubject(r.Account), "account %s: charge %s: %s", r.Account, r.Hold, wrong)
+				}
 			}
 		})
 	} else {

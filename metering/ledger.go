@@ -31,6 +31,7 @@ type Config struct {
 	ConfirmWithin        time.Duration // 10 min: a presented deposit not seen settled by then is alarmed
 	AuditEvery           time.Duration // 10 min: how often what is new is audited, by one of all processes; below 0: never
 	AuditPause           float64       // 4: rest of an audit after each look, as a multiple of what the look took
+	AuditSubjects        int           // 200,000 accounts, budgets and payments that such an audit keeps in memory
 	SealMonths           bool          // close each month once it is over, see Seal
 	KnownDeposits        int           // 65,536 payment hashes remembered as credited
 
@@ -54,6 +55,7 @@ func (c Config) withDefaults() Config {
 	if c.AuditEvery == 0 {
 		c.AuditEvery = 10 * time.Minute
 	}
+	c.AuditSubjects = orDefault(c.AuditSubjects, 200_000)
 	if c.AuditPause <= 0 {
 		c.AuditPause = 4
 	}

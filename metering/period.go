@@ -70,7 +70,7 @@ func (p *periodCount) transfer(set *lineSet, n *numbered[TransferRow]) {
 			b = texts(b, []byte(j.Reason))
 		}
 	default:
-		if c := set.charges[holdRef(t.Ref)]; c != nil && c.At == t.At && t.Kind == TransferCharge {
+		if c := set.charges[holdRef(t.Ref)]; c != nil && !c.Provisional && c.At == t.At && t.Kind == TransferCharge {
 			b = appendCharge(b, c)
 		}
 	}

@@ -176,7 +176,7 @@ func (l *Ledger) sealPeriod(ctx context.Context, ended time.Time) (Seal, error) 
 	if err != nil {
 		return Seal{}, err
 	}
-	w := &sealing{books: l.store, pause: l.cfg.AuditPause, final: time.Now().Add(-l.cfg.LateSettle).UnixMicro(), period: int64(len(seals) + 1),
+	w := &sealing{books: l.store, pause: l.cfg.AuditPause, most: l.cfg.AuditSubjects, final: time.Now().Add(-l.cfg.LateSettle).UnixMicro(), period: int64(len(seals) + 1),
 		copied: make(map[Subject]bool)}
 	var last Seal
 	var prev [32]byte
@@ -207,6 +207,7 @@ func (l *Ledger) sealPeriod(ctx context.Context, ended time.Time) (Seal, error) 
 type sealing struct {
 	books  BookStore
 	pause  float64
+	most   int   // subjects to remember
 	final  int64 // a provisional charge of that time stays as it is
 	period int64
 	count  *periodCount
@@ -259,7 +260,7 @@ func (w *sealing) open(ctx context.Context, ended time.Time) (err error) {
 // of the sums already, so adding them again changed nothing.)
 func (w *sealing) copy(ctx context.Context, a *auditor) error {
 	var list []Tally
-	if len(w.copied) > maxTouched {
+	if len(w.copied) > w.most {
 		clear(w.copied)
 	}
 	for id, t := range a.tallies {

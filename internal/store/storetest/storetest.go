@@ -84,6 +84,12 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"Clean", testClean},
 		{"AuditFindsDamage", testAuditFindsDamage},
 		{"AuditByItself", testAuditByItself},
+		{"AuditOfSumsBeyondAllMoney", testAuditOfSums},
+		{"AuditBesideLoad", testAuditBesideLoad},
+		{"AuditCutOff", testAuditCutOff},
+		{"AuditInTurn", testAuditInTurn},
+		{"Seal", testSeal},
+		{"SealWaits", testSealWaits},
 		{"Model", testModel},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -98,6 +104,8 @@ type env struct {
 	*testing.T
 	store  *faulty
 	ledger *metering.Ledger
+
+	skipFinalAudit bool // the test leaves books that are wrong
 }
 
 // newEnv opens a ledger whose background work does nothing by itself during a
@@ -106,7 +114,7 @@ func newEnv(t *testing.T, s metering.Store) *env {
 	e := &env{T: t, store: &faulty{Store: s}}
 	e.ledger = e.open(metering.Config{})
 	t.Cleanup(func() {
-		if !t.Failed() {
+		if !t.Failed() && !e.skipFinalAudit {
 			e.audit()
 		}
 	})
