@@ -3,6 +3,7 @@ package metering
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"sluice/l402"
@@ -94,13 +95,29 @@ func (a *auditor) rest(ctx context.Context, took time.Duration) error {
 	return nil
 }
 
-// catchUp scans until nearly all lines are in the tallies.
+// catchUp scans until nearly all lines are in the tallies. When more lines come in
+// than it reads, it rests less.
 func (a *auditor) catchUp(ctx context.Context) error {
-	for {
+	for last := int64(math.MaxInt64); ; {
 		before := a.Lines
-		if err := a.scan(ctx); err != nil || a.Lines-before <= settleLines {
+		if err := a.scan(ctx); err != nil {
 			return err
 		}
+		read := a.Lines - before
+		if read <= settleLines {
+			return nil
+		}
+		if read > last/2 {
+			a.hurry()
+		}
+		last = read
+	}
+}
+
+// hurry halves the rests of this audit.
+func (a *auditor) hurry() {
+	if a.pause /= 2; a.pause < 0.1 {
+		a.pause = 0
 	}
 }
 
@@ -216,6 +233,7 @@ func (a *auditor) look(ctx context.Context, fn func(*view) error) error {
 				return err
 			}
 			if behind = set.more; behind {
+				a.hurry()
 				return nil
 			}
 			v := &view{s: s, auditor: a, lines: set, tail: make(map[Subject][]movement), bases: make(map[Subject]*tally)}

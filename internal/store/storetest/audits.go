@@ -82,8 +82,8 @@ func testAuditBesideLoad(e *env) {
 	defer stop()
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && !e.Failed(); {
 		e.auditNew()
-		e.audit()
-		r, err := e.ledger.AuditWith(ctx(e.T), metering.AuditOptions{Subjects: 30})
+		subjects := int(e.audit().Accounts) // and as many payments
+		r, err := e.ledger.AuditWith(ctx(e.T), metering.AuditOptions{Subjects: subjects})
 		if err != nil || !r.OK() {
 			e.Errorf("audit in parts: %q, %v", r.Mismatches, err)
 		}
