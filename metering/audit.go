@@ -2,7 +2,8 @@ package metering
 
 import (
 	"context"
-	"fmt"
+	"encoding/binary"
+	"math"
 	"time"
 
 	"sluice/l402"
@@ -14,6 +15,9 @@ type Report struct {
 	Unbilled    l402.Msat `json:"unbilled_msat"`
 	OpenHolds   int64     `json:"open_holds"`
 	Budgets     int64     `json:"budgets"`
+	Lines       int64     `json:"lines"`       // read, of transfers and of budgets
+	Since       string    `json:"since"`       // the closed period that the audit built on; "": on nothing
+	Periods     int64     `json:"periods"`     // closed
 	Unclaimed   int64     `json:"unclaimed"`   // payments that arrived and were never presented
 	Unconfirmed int64     `json:"unconfirmed"` // payments presented over confirmWithin ago and never seen settled
 	Mismatched  int64     `json:"mismatched"`  // how many; 0: all agrees
@@ -26,24 +30,36 @@ const maxMismatches = 100
 // OK reports whether everything agreed.
 func (r *Report) OK() bool { return r.Mismatched == 0 }
 
-func (r *Report) mismatch(format string, args ...any) {
-	r.Mismatched++
-	if len(r.Mismatches) < maxMismatches {
-		r.Mismatches = append(r.Mismatches, fmt.Sprintf(format, args...))
-	}
+// AuditOptions says what an audit reads.
+type AuditOptions struct {
+	// Open builds on the sums of the last closed period: its lines are not read
+	// again. Without it, or when no period was closed, everything is recomputed from
+	// the first line on, and each row is compared with its lines as well.
+	Open bool
+	// Pause is how long to rest after each look, as a multiple of what it took.
+	Pause float64
+	// Subjects bounds how many accounts, budgets and payments are in memory at a time,
+	// about 150 bytes each. 0: a million. Of more, one range of ids is audited after
+	// another, and the lines are read again for each.
+	Subjects int
 }
 
-// Audit recomputes, in one snapshot of the store, every balance from the
-// append-only lines and from the rows behind them, and checks the invariants of
-// every account and budget. It streams: memory grows with open holds only.
-func (r *Reader) Audit(ctx context.Context) (Report, error) {
-	a := auditor{held: make(map[[32]byte]l402.Msat), locked: make(map[lockKey]l402.Msat)}
-	a.Mismatches = []string{}
-	err := r.store.Audit(ctx, AuditSink{Hold: a.hold, Account: a.account, Budget: a.budget, Lock: a.lock, Book: a.book, Orphan: a.orphan})
+// Audit recomputes every balance from the append-only lines and from the rows
+// behind them, and checks the invariants of every account and budget.
+func (r *Reader) Audit(ctx context.Context) (Report, error) { return r.AuditWith(ctx, AuditOptions{}) }
+
+// AuditWith is Audit with options. It may run beside any load: it reads lines in
+// short looks, follows those that are added meanwhile, and compares each row
+// together with the newest lines in one snapshot. Memory grows with open holds, and
+// with o.Subjects.
+func (r *Reader) AuditWith(ctx context.Context, o AuditOptions) (Report, error) {
+	a := newAuditor(r.store)
+	a.pause = o.Pause
+	a.most = orDefault(o.Subjects, 1<<20)
+	err := a.all(ctx, o.Open)
 	if err != nil {
 		return Report{}, unavailable("audit", err)
 	}
-	a.finish()
 	for filter, count := range map[DepositFilter]*int64{
 		{Unclaimed: true}: &a.Unclaimed, {Unconfirmed: time.Now().Add(-confirmWithin)}: &a.Unconfirmed,
 	} {
@@ -54,137 +70,109 @@ func (r *Reader) Audit(ctx context.Context) (Report, error) {
 	return a.Report, nil
 }
 
-type auditor struct {
-	Report
-	held                           map[[32]byte]l402.Msat // by budget, from open holds
-	locked                         map[lockKey]l402.Msat  // from open holds at locked rates
-	lightning, revenue, adjustment l402.Msat
+// share is a range of ids by their first eight bytes, both ends included.
+type share struct{ low, high uint64 }
+
+func prefix(id *[32]byte) uint64 { return binary.BigEndian.Uint64(id[:8]) }
+
+func (s *share) holds(id *[32]byte) bool { p := prefix(id); return s.low <= p && p <= s.high }
+
+// first is the first id of a share.
+func (s *share) first() (id [32]byte) {
+	binary.BigEndian.PutUint64(id[:8], s.low)
+	return id
 }
 
-// lockKey is a payment as an account's: a lock counts for its owner only.
-type lockKey struct {
-	hash    l402.PaymentHash
-	account l402.TokenID
-}
-
-func (a *auditor) hold(h HoldRow) error {
-	a.OpenHolds++
-	c, err := readContext(h.Context)
+// all audits everything, or what is open.
+func (a *auditor) all(ctx context.Context, open bool) error {
+	seals, err := a.checkSeals(ctx)
 	if err != nil {
-		a.mismatch("hold %s: %v", h.ID, err)
-		return nil
+		return err
 	}
-	if _, err := readUsage(h.Usage); err != nil {
-		a.mismatch("hold %s: usage: %v", h.ID, err)
+	var from Position
+	recount := newRecount(seals)
+	if n := len(seals); open && n > 0 {
+		last := seals[n-1]
+		from, a.Since = last.To, last.Name
+		a.base = func(s Snapshot, ids []Subject, fn func(Tally)) error { return s.SealedTallies(last.Period, ids, fn) }
+		recount = nil
 	}
-	if h.Amount == 0 {
-		return nil
+	whole := from == Position{}
+	for part := (share{0, math.MaxUint64}); ; part = (share{part.high + 1, math.MaxUint64}) {
+		first := part.low == 0
+		var counts census
+		a.at, a.tallies, a.rows, a.watch = from, make(map[Subject]*tally), first, nil
+		if first && whole {
+			counts.begin(a, recount)
+		}
+		if err := a.audit(ctx, &part); err != nil {
+			return err
+		}
+		if first {
+			if err := a.auditOnce(ctx, whole, &counts); err != nil {
+				return err
+			}
+			recount.compare(a, seals)
+		}
+		if part.high == math.MaxUint64 {
+			break
+		}
 	}
-	for i := range c.budgets {
-		a.held[c.budgets[i].ID] += h.Amount
-	}
-	if c.lock != (l402.PaymentHash{}) {
-		a.locked[lockKey{c.lock, h.Account}] += h.Amount
-	}
+	a.finish()
 	return nil
 }
 
-func (a *auditor) account(r AuditAccount) error {
-	a.Accounts++
-	a.Available += r.Available
-	a.Held += r.Held
-	a.Deposited += r.Deposited
-	a.Charged += r.Charged
-	a.Adjusted += r.Adjusted
-	a.Unbilled += r.UnbilledRows
-	if r.Available < 0 || r.Held < 0 {
-		a.mismatch("account %s: available %d, held %d: negative", r.ID, r.Available, r.Held)
+// audit compares the subjects of one share, which shrinks when they are too many.
+func (a *auditor) audit(ctx context.Context, part *share) error {
+	a.wanted = func(s *Subject) bool { return part.holds(&s.ID) }
+	a.shrink = func() {
+		for len(a.tallies) > a.most && part.high > part.low {
+			part.high = part.low + (part.high-part.low)/2
+			for id := range a.tallies {
+				if !part.holds(&id.ID) {
+					delete(a.tallies, id)
+				}
+			}
+		}
 	}
-	for _, c := range []struct {
-		what          string
-		stands, shown l402.Msat
-	}{
-		{"balance against its lines", r.Available + r.Held, r.LineDeposits + r.LineAdjustments - r.LineCharges},
-		{"deposited against lines", r.Deposited, r.LineDeposits},
-		{"deposited against deposits", r.Deposited, r.DepositRows},
-		{"charged against lines", r.Charged, r.LineCharges},
-		{"charged against charges", r.Charged, r.ChargeRows},
-		{"adjusted against lines", r.Adjusted, r.LineAdjustments},
-		{"adjusted against adjustments", r.Adjusted, r.AdjustmentRows},
-		{"held against open holds", r.Held, r.HoldRows},
-		{"number of budgets", l402.Msat(r.Budgets), l402.Msat(r.BudgetRows)},
-	} {
-		if c.stands != c.shown {
-			a.mismatch("account %s: %s: %d, recomputed %d", r.ID, c.what, c.stands, c.shown)
+	if err := a.catchUp(ctx); err != nil {
+		return err
+	}
+	for _, walk := range []func(context.Context, *share) error{a.walkAccounts, a.walkBudgets, a.walkPayments, a.leftOver} {
+		if err := walk(ctx, part); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (a *auditor) budget(b AuditBudget) error {
-	if !b.Found {
-		if b.Lines != 0 {
-			a.mismatch("budget %x: lines of %d msat without a budget", b.ID, b.Lines)
+// auditOnce checks what does not depend on a share.
+func (a *auditor) auditOnce(ctx context.Context, whole bool, counts *census) error {
+	err := a.look(ctx, func(v *view) error {
+		if err := v.settleDoubts(v.s, v.lines, true); err != nil {
+			return err
 		}
-		return nil
+		return v.checkLocks()
+	})
+	if err != nil || !whole {
+		return err
 	}
-	a.Budgets++
-	held := a.held[b.ID]
-	delete(a.held, b.ID)
-	if b.Spent < 0 || b.Held < 0 || b.Spent+b.Held > b.Limit {
-		a.mismatch("budget %x: spent %d and held %d of %d", b.ID, b.Spent, b.Held, b.Limit)
-	}
-	if b.Spent != b.Lines {
-		a.mismatch("budget %x: spent %d, recomputed %d", b.ID, b.Spent, b.Lines)
-	}
-	if b.Held != held {
-		a.mismatch("budget %x: held %d, open holds %d", b.ID, b.Held, held)
-	}
-	return nil
+	return counts.walk(ctx)
 }
 
-func (a *auditor) lock(l AuditLock) error {
-	key := lockKey{l.Hash, l.Account}
-	held := a.locked[key]
-	delete(a.locked, key)
-	if l.Covered != held+l.Charges {
-		a.mismatch("deposit %s: its lock covers %d, open holds %d and charges %d", l.Hash, l.Covered, held, l.Charges)
-	}
-	return nil
-}
-
-func (a *auditor) book(name string, balance l402.Msat) error {
-	switch name {
-	case BookLightning:
-		a.lightning = balance
-	case BookRevenue:
-		a.revenue = balance
-	case BookAdjustments:
-		a.adjustment = balance
-	}
-	return nil
-}
-
-func (a *auditor) orphan(what string) error {
-	a.mismatch("%s", what)
-	return nil
-}
-
-// finish compares the sums over all accounts with the ledger's own books.
+// finish sums up.
 func (a *auditor) finish() {
-	for id, held := range a.held {
-		a.mismatch("budget %x: open holds of %d msat without a budget", id, held)
-	}
-	for key, held := range a.locked {
-		a.mismatch("deposit %s: its lock covers nothing, open holds %d", key.hash, held)
-	}
-	if a.lightning != -a.Deposited {
-		a.mismatch("lightning paid in %d, accounts were credited %d", -a.lightning, a.Deposited)
-	}
-	if a.revenue != a.Charged {
-		a.mismatch("revenue %d, accounts were charged %d", a.revenue, a.Charged)
-	}
-	if a.adjustment != -a.Adjusted {
-		a.mismatch("adjustments %d, accounts were adjusted by %d", -a.adjustment, a.Adjusted)
+	for _, sum := range []struct {
+		name string
+		sum  wide
+		into *l402.Msat
+	}{
+		{"available", a.sums.available, &a.Available}, {"held", a.sums.held, &a.Held}, {"deposited", a.sums.deposited, &a.Deposited},
+		{"charged", a.sums.charged, &a.Charged}, {"adjusted", a.sums.adjusted, &a.Adjusted}, {"unbilled", a.sums.unbilled, &a.Unbilled},
+	} {
+		var ok bool
+		if *sum.into, ok = sum.sum.msat(); !ok && sum.name != "unbilled" {
+			a.mismatch(Subject{}, "all accounts: %s %s msat is more than there is", sum.name, sum.sum.big())
+		}
 	}
 }

@@ -93,34 +93,3 @@ func (l *Ledger) closeBudgets(ctx context.Context) {
 		l.stats.closed.Add(op.closed)
 	}
 }
-
-// firstAudit is how soon after the opening the first audit runs, at most.
-const firstAudit = time.Minute
-
-// auditLoop checks the invariants of the whole ledger again and again. What it
-// finds is a defect or damage: it is logged, and shown by Stats.
-func (l *Ledger) auditLoop(ctx context.Context) {
-	pause := min(firstAudit, l.cfg.AuditEvery)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-		began := time.Now()
-		report, err := l.Audit(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		pause = max(l.cfg.AuditEvery, 100*time.Since(began))
-		if err != nil {
-			l.log.Warn("audit", "error", err)
-			continue
-		}
-		for _, m := range report.Mismatches {
-			l.log.Error("the ledger is not in balance", "mismatch", m)
-		}
-		l.stats.mismatched.Store(report.Mismatched)
-		l.stats.audits.Add(1)
-	}
-}

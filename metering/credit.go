@@ -14,7 +14,10 @@ import (
 // belongs to another account.
 func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
 	if l.knows(d) {
-		return 0, nil
+		row, found, err := l.LookupDeposit(ctx, d.Hash)
+		if err != nil || found && row.Account == d.Account {
+			return 0, err
+		}
 	}
 	op := &depositOp{d: d}
 	if err := l.do(ctx, "deposit", op, false); err != nil {

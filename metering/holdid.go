@@ -30,6 +30,15 @@ func NewHoldID() HoldID {
 	return id
 }
 
+// Time is when the id was made, by its maker's clock, to the millisecond.
+func (id HoldID) Time() time.Time {
+	var ms int64
+	for _, b := range id[:6] {
+		ms = ms<<8 | int64(b)
+	}
+	return time.UnixMilli(ms)
+}
+
 // dashes are the positions of the hyphens in the canonical form.
 var dashes = [4]int{8, 13, 18, 23}
 

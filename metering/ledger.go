@@ -31,7 +31,10 @@ type Config struct {
 	MaxBudgetsPerAccount int           // 10,000 live budgets delegated by one account itself
 	MaxBudgetsPerBudget  int           // 1,000 live budgets delegated on from one budget
 	ConfirmWithin        time.Duration // 10 min: a presented deposit not seen settled by then is alarmed
-	AuditEvery           time.Duration // 10 min: how often the running ledger checks its invariants; at most 1 % of the time
+	AuditEvery           time.Duration // 10 min: how often what is new is audited, by one of all processes; below 0: never
+	AuditPause           float64       // 4: rest of an audit after each look, as a multiple of what the look took
+	AuditSubjects        int           // 200,000 accounts, budgets and payments that such an audit keeps in memory
+	SealMonths           bool          // close each month once it is over, see Seal
 	KnownDeposits        int           // 65,536 payment hashes remembered as credited
 
 	// Now is the clock by which others' lives are judged; nil: time.Now. Its monotonic
@@ -56,7 +59,13 @@ func (c Config) withDefaults() Config {
 	c.MaxBudgetsPerAccount = orDefault(c.MaxBudgetsPerAccount, 10_000)
 	c.MaxBudgetsPerBudget = orDefault(c.MaxBudgetsPerBudget, 1_000)
 	c.ConfirmWithin = orDefault(c.ConfirmWithin, confirmWithin)
-	c.AuditEvery = orDefault(c.AuditEvery, 10*time.Minute)
+	if c.AuditEvery == 0 {
+		c.AuditEvery = 10 * time.Minute
+	}
+	c.AuditSubjects = orDefault(c.AuditSubjects, 200_000)
+	if c.AuditPause <= 0 {
+		c.AuditPause = 4
+	}
 	c.KnownDeposits = orDefault(c.KnownDeposits, 65_536)
 	if c.Now == nil {
 		c.Now = time.Now

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/bits"
 	"sync/atomic"
+	"time"
 
 	"sluice/l402"
 )
@@ -32,8 +33,11 @@ type Stats struct {
 	TakenBack   l402.Msat         `json:"taken_back_msat"` // credited on a credential's word, and not arrived
 	Foreign     int64             `json:"foreign"`         // payments refused because another account has them
 	Unconfirmed int64             `json:"unconfirmed"`     // presented, never seen settled; counted twice a minute, up to a bound
-	Audits      int64             `json:"audits"`          // checks of all invariants
-	Mismatched  int64             `json:"mismatched"`      // what the last of them found wrong; anything but 0 is a defect or damage
+	Audits      int64             `json:"audits"`          // checks of the invariants by this process
+	AuditErrors int64             `json:"audit_errors"`    // of them: came to no result
+	AuditedAt   time.Time         `json:"audited_at"`      // when some process last came to one; zero: never
+	Mismatched  int64             `json:"mismatched"`      // what that found wrong; anything but 0 is a defect or damage
+	Sealed      int64             `json:"sealed"`          // periods closed by this process
 	Failing     bool              `json:"failing"`         // the store did not answer last time
 }
 
@@ -45,6 +49,7 @@ type counters struct {
 	sweeps, clamped, charged, unbilled, credited            atomic.Int64
 	foreign, unconfirmed, audits, mismatched                atomic.Int64
 	unreadable, fenced, closed, excess, doubted, takenBack  atomic.Int64
+	auditErrors, auditedAt, sealed                          atomic.Int64 // auditedAt: µs since 1970
 	sizes                                                   [batchSizes]atomic.Int64
 }
 
@@ -74,6 +79,10 @@ func (l *Ledger) Stats() Stats {
 		Unbilled: l402.Msat(c.unbilled.Load()), Credited: l402.Msat(c.credited.Load()),
 		TakenBack: l402.Msat(c.takenBack.Load()), Foreign: c.foreign.Load(),
 		Unconfirmed: c.unconfirmed.Load(), Audits: c.audits.Load(), Mismatched: c.mismatched.Load(), Failing: l.writer.failing()}
+	s.AuditErrors, s.Sealed = c.auditErrors.Load(), c.sealed.Load()
+	if at := c.auditedAt.Load(); at != 0 {
+		s.AuditedAt = time.UnixMicro(at)
+	}
 	for i := range s.Sizes {
 		s.Sizes[i] = c.sizes[i].Load()
 	}

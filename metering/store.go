@@ -13,6 +13,7 @@ type Store interface {
 	StoreReader
 	PriceStore
 	OwnerStore
+	BookStore
 
 	// Apply runs one batch. It loads every row that b names without locking any,
 	// sets b.Now to its own clock, and calls decide. Then it writes what changed in
@@ -48,6 +49,7 @@ type Store interface {
 // locks and see what is committed.
 type StoreReader interface {
 	PriceReader
+	BookReader
 
 	// Meta returns the ledger's random id, made with the database, and when that was.
 	Meta(ctx context.Context) (l402.LedgerID, time.Time, error)
@@ -73,11 +75,9 @@ type StoreReader interface {
 	// Deposits streams deposits in no particular order: all of them, or those that
 	// the filter selects. It ends after the filter's limit or with fn's error.
 	Deposits(ctx context.Context, which DepositFilter, fn func(DepositRow) error) error
-	// Totals sums over all accounts.
+	// Totals sums over all accounts, which may be more than all money only when the
+	// accounts are damaged: then it fails.
 	Totals(ctx context.Context) (Totals, error)
-	// Audit streams one snapshot of the whole ledger into the sink, each part with
-	// what the append-only lines say about it.
-	Audit(ctx context.Context, sink AuditSink) error
 }
 
 // AccountRow is one account. Invariant, guarded by the store as well: Available
@@ -269,46 +269,4 @@ type Totals struct {
 	Deposited l402.Msat `json:"deposited_msat"`
 	Charged   l402.Msat `json:"charged_msat"`
 	Adjusted  l402.Msat `json:"adjusted_msat"`
-}
-
-// AuditSink takes one snapshot of the ledger. Holds come first, so that
-// budgets and locks can be compared with them. Any error ends the audit.
-type AuditSink struct {
-	Hold    func(HoldRow) error
-	Account func(AuditAccount) error
-	Budget  func(AuditBudget) error
-	Lock    func(AuditLock) error
-	Book    func(name string, balance l402.Msat) error // one of the ledger's own sides
-	Orphan  func(what string) error                    // a row of an account that does not exist
-}
-
-// AuditAccount is an account with what its lines and rows sum up to.
-type AuditAccount struct {
-	AccountRow
-	LineDeposits    l402.Msat // transfers in
-	LineCharges     l402.Msat // charges out less reversals
-	LineAdjustments l402.Msat
-	DepositRows     l402.Msat // Σ DepositRow.Credited
-	ChargeRows      l402.Msat // Σ ChargeRow.Charged
-	UnbilledRows    l402.Msat // Σ ChargeRow.Unbilled
-	AdjustmentRows  l402.Msat // Σ AdjustmentRow.Delta
-	HoldRows        l402.Msat // Σ HoldRow.Amount
-	BudgetRows      int64
-}
-
-// AuditBudget is a delegated budget with what its lines sum up to. Found is
-// false when only lines exist; they must sum to zero then.
-type AuditBudget struct {
-	BudgetRow
-	Lines l402.Msat
-	Found bool
-}
-
-// AuditLock is a payment of an account that locked rates, with what was charged
-// at them. Covered is 0 where the account has no such payment.
-type AuditLock struct {
-	Hash    l402.PaymentHash
-	Account l402.TokenID
-	Covered l402.Msat // DepositRow.Covered
-	Charges l402.Msat // Σ ChargeRow.Charged
 }

@@ -13,7 +13,7 @@ import (
 const (
 	askCursor  history.Kind = "cursor"  // how far a node's settled invoices were taken in
 	askRestart history.Kind = "restart" // the node's history began anew: replace its cursor
-	askClock  history.Kind = "clock"  // the SQLite store's clock is off by Amount µs from now on
+	askClock   history.Kind = "clock"   // the SQLite store's clock is off by Amount µs from now on
 )
 
 // request is one line to a teller.

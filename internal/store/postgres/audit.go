@@ -2,99 +2,217 @@ package postgres
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
+	"sluice/l402"
 	"sluice/metering"
 )
 
-// The lines of a transfer, one per side: what enters is positive.
-const auditLines = `SELECT credit AS account, kind, amount FROM transfers UNION ALL SELECT debit, kind, -amount FROM transfers`
+// Look lends fn one snapshot.
+func (d *DB) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
+	return d.snapshot(ctx, func(tx pgx.Tx) error { return fn(books{ctx, tx}) })
+}
 
-// auditAccounts joins each account with the sums of everything that refers to
-// it. The server groups and joins on its disk when memory does not do.
-const auditAccounts = `
-WITH l AS (SELECT account,
-		sum(amount) FILTER (WHERE kind = 1)::bigint AS deposits,
-		-sum(amount) FILTER (WHERE kind IN (2, 3))::bigint AS charges,
-		sum(amount) FILTER (WHERE kind = 4)::bigint AS adjustments
-		FROM (` + auditLines + `) AS lines GROUP BY account),
-	d AS (SELECT account, sum(credited)::bigint AS total FROM deposits GROUP BY account),
-	c AS (SELECT account, sum(charged)::bigint AS total, sum(unbilled)::bigint AS unbilled FROM charges GROUP BY account),
-	j AS (SELECT account, sum(delta)::bigint AS total FROM adjustments GROUP BY account),
-	h AS (SELECT account, sum(amount)::bigint AS total FROM holds GROUP BY account),
-	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0 OR valid_until = 0) GROUP BY account)
-SELECT a.id, a.status, a.available, a.held, a.deposited, a.charged, a.adjusted, a.budgets, a.last_charge, a.xmin,
-	l.deposits, l.charges, l.adjustments, d.total, c.total, c.unbilled, j.total, h.total, b.total
-FROM accounts a LEFT JOIN l ON l.account = a.id LEFT JOIN d ON d.account = a.id LEFT JOIN c ON c.account = a.id
-	LEFT JOIN j ON j.account = a.id LEFT JOIN h ON h.account = a.id LEFT JOIN b ON b.account = a.id`
+// How long Cutoff waits for transactions that were given numbers before.
+const (
+	cutoffLimit = 20 * time.Second
+	cutoffBeat  = 2 * time.Millisecond
+)
 
-// auditOrphans names rows of accounts that do not exist. Accounts' ids are 32
-// bytes; the ledger's own books have shorter names.
-const auditOrphans = `
-SELECT 'a ' || kind || ' of an account that does not exist: ' || encode(account, 'hex') FROM (
-	SELECT 'transfer' AS kind, credit AS account FROM transfers UNION SELECT 'transfer', debit FROM transfers
-	UNION SELECT 'deposit', account FROM deposits UNION SELECT 'charge', account FROM charges
-	UNION SELECT 'adjustment', account FROM adjustments UNION SELECT 'hold', account FROM holds
-	UNION SELECT 'budget', account FROM budgets
-) AS refs WHERE account NOT IN ('lightning'::bytea, 'revenue'::bytea, 'adjustments'::bytea)
-	AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = account)`
-
-const auditBudgets = `
-SELECT coalesce(b.id, l.budget), b.account, b.max_spend, b.spent, b.held, b.parent, b.children, b.valid_until, b.last_charge, l.total, b.id IS NOT NULL
-FROM budgets b FULL JOIN (SELECT budget, sum(amount)::bigint AS total FROM budget_lines GROUP BY budget) l ON l.budget = b.id`
-
-// auditLocks pairs what each payment's lock covers with what was charged under
-// it. A charge of another account stands alone.
-const auditLocks = `
-SELECT coalesce(d.hash, c.rate_lock), coalesce(d.account, c.account), d.covered, c.total
-FROM (SELECT hash, account, covered FROM deposits WHERE covered <> 0) d
-	FULL JOIN (SELECT rate_lock, account, sum(charged)::bigint AS total FROM charges WHERE rate_lock IS NOT NULL
-		GROUP BY rate_lock, account) c ON c.rate_lock = d.hash AND c.account = d.account`
-
-const auditBooks = `
-SELECT account, sum(amount)::bigint FROM (` + auditLines + `) AS lines
-WHERE account IN ('lightning'::bytea, 'revenue'::bytea, 'adjustments'::bytea) GROUP BY account`
-
-// Audit streams one snapshot.
-func (d *DB) Audit(ctx context.Context, sink metering.AuditSink) error {
-	return d.snapshot(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
-			return err
-		}
-		for _, part := range []struct {
-			sql string
-			row func(raw) error
-		}{
-			{`SELECT ` + holdColumns + ` FROM holds`, func(r raw) error { return sink.Hold(readHold(r)) }},
-			{auditAccounts, func(r raw) error { return sink.Account(readAuditAccount(r)) }},
-			{auditBudgets, func(r raw) error { return sink.Budget(readAuditBudget(r)) }},
-			{auditLocks, func(r raw) error { return sink.Lock(readAuditLock(r)) }},
-			{auditBooks, func(r raw) error { return sink.Book(r.text(0), r.msat(1)) }},
-			{auditOrphans, func(r raw) error { return sink.Orphan(r.text(0)) }},
-		} {
-			if err := each(ctx, tx, part.row, part.sql); err != nil {
-				return err
-			}
-		}
+// Cutoff finds numbers up to which all lines are visible or will never be. Numbers
+// are given out when a line is inserted and become visible when its transaction
+// commits, so a smaller one may appear after a larger. Every transaction that
+// appends lines locks an account first, which gives it a transaction id before
+// its first number. So the transactions with numbers up to the largest visible one
+// all have smaller ids than a transaction that begins afterwards: once none of
+// those runs any more, nothing can appear. (The snapshot's own upper bound would
+// not do. It follows the last transaction that has ended, and one that still runs
+// may lie above it.)
+func (d *DB) Cutoff(ctx context.Context) (p metering.Position, err error) {
+	var id int64
+	err = each(ctx, d.pool, func(r raw) error {
+		p.Transfers, p.Budgets, id = r.int(0), r.int(1), r.int(2)
 		return nil
-	})
+	}, `SELECT coalesce((SELECT max(seq) FROM transfers), 0), coalesce((SELECT max(seq) FROM budget_lines), 0),
+		pg_current_xact_id()::text::bigint`)
+	if err != nil {
+		return p, err
+	}
+	began := time.Now()
+	for wait := cutoffBeat; ; wait = min(2*wait, time.Second) {
+		var oldest int64
+		err := each(ctx, d.pool, func(r raw) error {
+			oldest = r.int(0)
+			return nil
+		}, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint`)
+		if err != nil || oldest >= id {
+			return p, err
+		}
+		if time.Since(began) > cutoffLimit {
+			return p, fmt.Errorf("%w: transaction %d of this server has been open for %s", metering.ErrConflict, oldest, cutoffLimit)
+		}
+		select {
+		case <-ctx.Done():
+			return p, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
 }
 
-// readAuditAccount reads a row of auditAccounts; NULL is 0.
-func readAuditAccount(r raw) metering.AuditAccount {
-	return metering.AuditAccount{AccountRow: readAccount(r), LineDeposits: r.msat(10), LineCharges: r.msat(11),
-		LineAdjustments: r.msat(12), DepositRows: r.msat(13), ChargeRows: r.msat(14), UnbilledRows: r.msat(15),
-		AdjustmentRows: r.msat(16), HoldRows: r.msat(17), BudgetRows: r.int(18)}
+// books reads within one snapshot.
+type books struct {
+	ctx context.Context
+	tx  pgx.Tx
 }
 
-func readAuditBudget(r raw) metering.AuditBudget {
-	return metering.AuditBudget{BudgetRow: readBudget(r), Lines: r.msat(9), Found: r.bool(10)}
+var _ metering.Snapshot = books{}
+
+func (v books) each(row func(raw), sql string, args ...any) error {
+	return each(v.ctx, v.tx, func(r raw) error {
+		row(r)
+		return nil
+	}, sql, args...)
 }
 
-func readAuditLock(r raw) metering.AuditLock {
-	l := metering.AuditLock{Covered: r.msat(2), Charges: r.msat(3)}
-	r.id(0, l.Hash[:])
-	r.id(1, l.Account[:])
-	return l
+// Transfers reads lines in order.
+func (v books) Transfers(after, upto int64, limit int, fn func(int64, metering.TransferRow)) error {
+	return v.each(func(r raw) {
+		fn(r.int(0), metering.TransferRow{Kind: metering.TransferKind(r.int(1)), Debit: r.bytes(2), Credit: r.bytes(3),
+			Amount: r.msat(4), Ref: r.bytes(5), At: r.int(6)})
+	}, `SELECT seq, kind, debit, credit, amount, ref, at FROM transfers WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3`, after, upto, limit)
+}
+
+// BudgetLines reads lines of budgets in order.
+func (v books) BudgetLines(after, upto int64, limit int, fn func(int64, metering.BudgetLine)) error {
+	return v.each(func(r raw) {
+		l := metering.BudgetLine{Amount: r.msat(3), At: r.int(4)}
+		r.id(1, l.Budget[:])
+		r.id(2, l.Hold[:])
+		fn(r.int(0), l)
+	}, `SELECT seq, budget, hold, amount, at FROM budget_lines WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3`, after, upto, limit)
+}
+
+func readAdjustment(r raw) metering.AdjustmentRow {
+	x := metering.AdjustmentRow{Delta: r.msat(2), Reason: r.text(3), At: r.int(4)}
+	r.id(0, x.ID[:])
+	r.id(1, x.Account[:])
+	return x
+}
+
+// Accounts reads accounts from an id on.
+func (v books) Accounts(id l402.TokenID, limit int, fn func(metering.AccountRow)) error {
+	return v.each(func(r raw) { fn(readAccount(r)) },
+		`SELECT `+accountColumns+` FROM accounts WHERE id >= $1 ORDER BY id LIMIT $2`, id[:], limit)
+}
+
+// Budgets reads budgets from an id on.
+func (v books) Budgets(id [32]byte, limit int, fn func(metering.BudgetRow)) error {
+	return v.each(func(r raw) { fn(readBudget(r)) },
+		`SELECT `+budgetColumns+` FROM budgets WHERE id >= $1 ORDER BY id LIMIT $2`, id[:], limit)
+}
+
+// Deposits reads payments from a hash on.
+func (v books) Deposits(h l402.PaymentHash, limit int, fn func(metering.DepositRow)) error {
+	return v.each(func(r raw) { fn(readDeposit(r)) },
+		`SELECT `+depositColumns+` FROM deposits WHERE hash >= $1 ORDER BY hash LIMIT $2`, h[:], limit)
+}
+
+// Charges reads charges from a hold on.
+func (v books) Charges(id metering.HoldID, limit int, fn func(metering.ChargeRow)) error {
+	return v.each(func(r raw) { fn(readCharge(r)) },
+		`SELECT `+chargeColumns+` FROM charges WHERE hold >= $1 ORDER BY hold LIMIT $2`, uuid(id), limit)
+}
+
+// Adjustments reads adjustments from an id on.
+func (v books) Adjustments(id metering.HoldID, limit int, fn func(metering.AdjustmentRow)) error {
+	return v.each(func(r raw) { fn(readAdjustment(r)) },
+		`SELECT id, account, delta, reason, at FROM adjustments WHERE id >= $1 ORDER BY id LIMIT $2`, uuid(id), limit)
+}
+
+// Holds reads all open holds.
+func (v books) Holds(fn func(metering.HoldRow)) error {
+	return v.each(func(r raw) { fn(readHold(r)) }, `SELECT `+holdColumns+` FROM holds`)
+}
+
+// list converts ids to what a statement takes.
+func list[ID, V any](ids []ID, value func(*ID) V) []V {
+	out := make([]V, len(ids))
+	for i := range ids {
+		out[i] = value(&ids[i])
+	}
+	return out
+}
+
+func tokenList(ids []l402.TokenID) [][]byte {
+	return list(ids, func(id *l402.TokenID) []byte { return id[:] })
+}
+
+func holdList(ids []metering.HoldID) []pgtype.UUID {
+	return list(ids, func(id *metering.HoldID) pgtype.UUID { return uuid(*id) })
+}
+
+// subjectList lists keys.
+func subjectList(ids []metering.Subject) [][]byte {
+	return list(ids, func(s *metering.Subject) []byte { k := s.Key(); return k[:] })
+}
+
+// AccountsOf reads accounts by their ids.
+func (v books) AccountsOf(ids []l402.TokenID, fn func(metering.AccountRow)) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return v.each(func(r raw) { fn(readAccount(r)) }, `SELECT `+accountColumns+` FROM accounts WHERE id = ANY($1)`, tokenList(ids))
+}
+
+// BudgetsOf reads the budgets of accounts.
+func (v books) BudgetsOf(ids []l402.TokenID, fn func(metering.BudgetRow)) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return v.each(func(r raw) { fn(readBudget(r)) }, `SELECT `+budgetColumns+` FROM budgets WHERE account = ANY($1)`, tokenList(ids))
+}
+
+// DepositsOf reads payments by their hashes.
+func (v books) DepositsOf(ids []l402.PaymentHash, fn func(metering.DepositRow)) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return v.each(func(r raw) { fn(readDeposit(r)) }, `SELECT `+depositColumns+` FROM deposits WHERE hash = ANY($1)`,
+		list(ids, func(h *l402.PaymentHash) []byte { return h[:] }))
+}
+
+// ChargesOf reads charges by their holds.
+func (v books) ChargesOf(ids []metering.HoldID, fn func(metering.ChargeRow)) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return v.each(func(r raw) { fn(readCharge(r)) }, `SELECT `+chargeColumns+` FROM charges WHERE hold = ANY($1)`, holdList(ids))
+}
+
+// AdjustmentsOf reads adjustments by their ids.
+func (v books) AdjustmentsOf(ids []metering.HoldID, fn func(metering.AdjustmentRow)) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return v.each(func(r raw) { fn(readAdjustment(r)) },
+		`SELECT id, account, delta, reason, at FROM adjustments WHERE id = ANY($1)`, holdList(ids))
+}
+
+func readTally(r raw) metering.Tally {
+	return metering.Tally{Subject: metering.SubjectOf(r[0]), Sums: metering.Sums{r.msat(1), r.msat(2), r.msat(3)}, Upto: r.int(4)}
+}
+
+// Tallies reads running sums.
+func (v books) Tallies(ids []metering.Subject, fn func(metering.Tally)) error {
+	return v.each(func(r raw) { fn(readTally(r)) }, `SELECT id, a, b, c, upto FROM audited WHERE id = ANY($1)`, subjectList(ids))
+}
+
+// SealedTallies reads sums of closed periods.
+func (v books) SealedTallies(period int64, ids []metering.Subject, fn func(metering.Tally)) error {
+	return v.each(func(r raw) { fn(readTally(r)) }, `SELECT s.* FROM unnest($1::bytea[]) AS u (id) CROSS JOIN LATERAL (
+		SELECT id, a, b, c, upto FROM sealed WHERE id = u.id AND period <= $2 ORDER BY period DESC LIMIT 1) AS s`, subjectList(ids), period)
 }

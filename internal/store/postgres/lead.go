@@ -36,13 +36,13 @@ func hangUp(c *pgx.Conn) error {
 	return c.Close(ctx)
 }
 
-// leadKey is the advisory lock of a ledger's prices.
-func leadKey(id l402.LedgerID) int64 {
-	sum := sha256.Sum256(append([]byte("sluice prices "), id[:]...))
+// leadKey is the advisory lock of a ledger's prices, or audits.
+func leadKey(id l402.LedgerID, what string) int64 {
+	sum := sha256.Sum256(append([]byte("sluice "+what+" "), id[:]...))
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
-// lead is the lead of prices: a session that holds the advisory lock.
+// lead is the lead of prices or audits: a session that holds the advisory lock.
 type lead struct {
 	key  int64
 	turn chan struct{} // one token: the connection is in use
@@ -54,11 +54,19 @@ type lead struct {
 // LeadPrices takes the advisory lock, if nobody has it. The lock belongs to a
 // session, which Open has made sure that no pooler shares.
 func (d *DB) LeadPrices(ctx context.Context) (metering.PriceLead, error) {
+	l, err := d.takeLead(ctx, "prices")
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (d *DB) takeLead(ctx context.Context, what string) (*lead, error) {
 	id, _, err := d.Meta(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := &lead{key: leadKey(id), turn: make(chan struct{}, 1)}
+	l := &lead{key: leadKey(id, what), turn: make(chan struct{}, 1)}
 	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err

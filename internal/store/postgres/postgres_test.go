@@ -31,3 +31,30 @@ func BenchmarkStore(b *testing.B) {
 		return open(b, server.Fresh(b))
 	})
 }
+
+// unguarded opens a ledger and a way to change it behind its back.
+func unguarded(t *testing.T) (metering.Store, func(string) int64) {
+	url := pgtest.Start(t)
+	store := open(t, url)
+	c := admin(t, url)
+	exec := func(statement string) int64 {
+		tag, err := c.Exec(context.Background(), statement)
+		if err != nil {
+			t.Fatal(statement, err)
+		}
+		return tag.RowsAffected()
+	}
+	exec("DROP TRIGGER transfers_append_only ON transfers")
+	exec("DROP TRIGGER budget_lines_append_only ON budget_lines")
+	return store, exec
+}
+
+func TestDamage(t *testing.T) {
+	pgtest.Start(t)
+	storetest.Damage(t, unguarded)
+}
+
+func TestOldDamage(t *testing.T) {
+	pgtest.Start(t)
+	storetest.Old(t, unguarded)
+}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -163,13 +164,21 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 	return each(ctx, d.pool, func(r raw) error { return fn(readDeposit(r)) }, sql+` LIMIT $1`, args...)
 }
 
-// Totals sums over all accounts.
+// Totals sums over all accounts, in halves: so no sum overflows.
 func (d *DB) Totals(ctx context.Context) (t metering.Totals, err error) {
-	err = each(ctx, d.pool, func(r raw) error {
-		t = metering.Totals{Accounts: r.int(0), Available: r.msat(1), Held: r.msat(2), Deposited: r.msat(3),
-			Charged: r.msat(4), Adjusted: r.msat(5)}
+	columns := []string{"available", "held", "deposited", "charged", "adjusted"}
+	sql := "SELECT count(*)"
+	for _, c := range columns {
+		sql += fmt.Sprintf(", sum(%s >> 32)::bigint, sum(%s & 4294967295)::bigint", c, c)
+	}
+	err = each(ctx, d.pool, func(r raw) (err error) {
+		t.Accounts = r.int(0)
+		for i, into := range []*l402.Msat{&t.Available, &t.Held, &t.Deposited, &t.Charged, &t.Adjusted} {
+			if *into, err = metering.Total(r.int(2*i+1), r.int(2*i+2)); err != nil {
+				return fmt.Errorf("all accounts: %s: %w", columns[i], err)
+			}
+		}
 		return nil
-	}, `SELECT count(*), sum(available)::bigint, sum(held)::bigint, sum(deposited)::bigint, sum(charged)::bigint,
-		sum(adjusted)::bigint FROM accounts`)
+	}, sql+" FROM accounts")
 	return t, err
 }

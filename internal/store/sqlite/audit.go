@@ -7,101 +7,186 @@ import (
 	"sluice/metering"
 )
 
-// The lines of a transfer, one per side: what enters is positive.
-const auditLines = `SELECT credit AS account, kind, amount FROM transfers UNION ALL SELECT debit, kind, -amount FROM transfers`
+// Look lends fn one snapshot.
+func (d *DB) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
+	return d.read(ctx, func(r *reader) error { return fn(snapshot{r}) })
+}
 
-// auditAccounts joins each account with the sums of everything that refers to
-// it. Each sum is one pass over its table, grouped in temporary files.
-const auditAccounts = `
-WITH l AS (SELECT account,
-		sum(CASE WHEN kind = 1 THEN amount ELSE 0 END) AS deposits,
-		-sum(CASE WHEN kind IN (2, 3) THEN amount ELSE 0 END) AS charges,
-		sum(CASE WHEN kind = 4 THEN amount ELSE 0 END) AS adjustments
-		FROM (` + auditLines + `) GROUP BY account),
-	d AS (SELECT account, sum(credited) AS total FROM deposits GROUP BY account),
-	c AS (SELECT account, sum(charged) AS total, sum(unbilled) AS unbilled FROM charges GROUP BY account),
-	j AS (SELECT account, sum(delta) AS total FROM adjustments GROUP BY account),
-	h AS (SELECT account, sum(amount) AS total FROM holds GROUP BY account),
-	b AS (SELECT account, count(*) AS total FROM budgets WHERE parent IS NULL AND (spent < max_spend OR held > 0 OR valid_until = 0) GROUP BY account)
-SELECT a.id, a.status, a.available, a.held, a.deposited, a.charged, a.adjusted, a.budgets, a.last_charge,
-	coalesce(l.deposits, 0), coalesce(l.charges, 0), coalesce(l.adjustments, 0), coalesce(d.total, 0),
-	coalesce(c.total, 0), coalesce(c.unbilled, 0), coalesce(j.total, 0), coalesce(h.total, 0), coalesce(b.total, 0)
-FROM accounts a LEFT JOIN l ON l.account = a.id LEFT JOIN d ON d.account = a.id LEFT JOIN c ON c.account = a.id
-	LEFT JOIN j ON j.account = a.id LEFT JOIN h ON h.account = a.id LEFT JOIN b ON b.account = a.id`
+// Cutoff is where the lines end: the one writer commits them in the order of their
+// numbers.
+func (d *DB) Cutoff(ctx context.Context) (p metering.Position, err error) {
+	err = d.read(ctx, func(r *reader) error {
+		return r.query(`SELECT coalesce((SELECT max(seq) FROM transfers), 0), coalesce((SELECT max(seq) FROM budget_lines), 0)`,
+			nil, func(s *stmt) error {
+				p.Transfers, p.Budgets = s.colInt(0), s.colInt(1)
+				return nil
+			})
+	})
+	return p, err
+}
 
-// auditOrphans names rows of accounts that do not exist. Accounts' ids are 32
-// bytes; the ledger's own books have shorter names.
-const auditOrphans = `
-SELECT 'a ' || kind || ' of an account that does not exist: ' || lower(hex(account)) FROM (
-	SELECT 'transfer' AS kind, credit AS account FROM transfers UNION SELECT 'transfer', debit FROM transfers
-	UNION SELECT 'deposit', account FROM deposits UNION SELECT 'charge', account FROM charges
-	UNION SELECT 'adjustment', account FROM adjustments UNION SELECT 'hold', account FROM holds
-	UNION SELECT 'budget', account FROM budgets
-) WHERE account NOT IN (CAST('lightning' AS BLOB), CAST('revenue' AS BLOB), CAST('adjustments' AS BLOB))
-	AND NOT EXISTS (SELECT 1 FROM accounts WHERE id = account)`
+// snapshot reads the books within one transaction.
+type snapshot struct{ r *reader }
 
-const auditBudgets = `
-WITH l AS (SELECT budget, sum(amount) AS total FROM budget_lines GROUP BY budget)
-SELECT b.id, b.account, b.max_spend, b.spent, b.held, b.parent, b.children, coalesce(l.total, 0), 1 FROM budgets b LEFT JOIN l ON l.budget = b.id
-UNION ALL
-SELECT l.budget, NULL, 0, 0, 0, NULL, 0, l.total, 0 FROM l WHERE NOT EXISTS (SELECT 1 FROM budgets WHERE id = l.budget)`
+var _ metering.Snapshot = snapshot{}
 
-// auditLocks lists what each payment's lock covers and what was charged under
-// it. A charge of another account stands alone.
-const auditLocks = `
-SELECT hash, account, sum(covered), sum(charged) FROM (
-	SELECT hash, account, covered, 0 AS charged FROM deposits WHERE covered <> 0
-	UNION ALL SELECT rate_lock, account, 0, charged FROM charges WHERE rate_lock IS NOT NULL
-) GROUP BY hash, account`
-
-const auditBooks = `
-SELECT account, sum(amount) FROM (` + auditLines + `)
-WHERE account IN (CAST('lightning' AS BLOB), CAST('revenue' AS BLOB), CAST('adjustments' AS BLOB)) GROUP BY account`
-
-// Audit streams one snapshot.
-func (d *DB) Audit(ctx context.Context, sink metering.AuditSink) error {
-	return d.read(ctx, func(r *reader) error {
-		for _, part := range []struct {
-			sql string
-			row func(*stmt) error
-		}{
-			{`SELECT ` + holdColumns + ` FROM holds`,
-				func(s *stmt) error { return sink.Hold(readHoldRow(s)) }},
-			{auditAccounts, func(s *stmt) error { return sink.Account(readAuditAccount(s)) }},
-			{auditBudgets, func(s *stmt) error { return sink.Budget(readAuditBudget(s)) }},
-			{auditLocks, func(s *stmt) error { return sink.Lock(readAuditLock(s)) }},
-			{auditBooks, func(s *stmt) error { return sink.Book(s.colText(0), l402.Msat(s.colInt(1))) }},
-			{auditOrphans, func(s *stmt) error { return sink.Orphan(s.colText(0)) }},
-		} {
-			if err := r.query(part.sql, nil, part.row); err != nil {
-				return err
-			}
-		}
+// each runs a statement and gives each row to fn.
+func (v snapshot) each(sql string, bind func(*stmt), row func(*stmt)) error {
+	return v.r.query(sql, bind, func(s *stmt) error {
+		row(s)
 		return nil
 	})
 }
 
-func readAuditAccount(s *stmt) metering.AuditAccount {
+// Transfers reads lines in order.
+func (v snapshot) Transfers(after, upto int64, limit int, fn func(int64, metering.TransferRow)) error {
+	return v.each(`SELECT seq, kind, debit, credit, amount, ref, at FROM transfers WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
+		func(s *stmt) { s.int(after).int(upto).int(int64(limit)) }, func(s *stmt) {
+			fn(s.colInt(0), metering.TransferRow{Kind: metering.TransferKind(s.colInt(1)), Debit: s.colBytes(2), Credit: s.colBytes(3),
+				Amount: l402.Msat(s.colInt(4)), Ref: s.colBytes(5), At: s.colInt(6)})
+		})
+}
+
+// BudgetLines reads lines of budgets in order.
+func (v snapshot) BudgetLines(after, upto int64, limit int, fn func(int64, metering.BudgetLine)) error {
+	return v.each(`SELECT seq, budget, hold, amount, at FROM budget_lines WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
+		func(s *stmt) { s.int(after).int(upto).int(int64(limit)) }, func(s *stmt) {
+			l := metering.BudgetLine{Amount: l402.Msat(s.colInt(3)), At: s.colInt(4)}
+			s.colID(1, l.Budget[:])
+			s.colID(2, l.Hold[:])
+			fn(s.colInt(0), l)
+		})
+}
+
+const (
+	auditAccounts    = `SELECT id, status, available, held, deposited, charged, adjusted, budgets, last_charge FROM accounts WHERE id `
+	auditBudgets     = `SELECT ` + budgetColumns + `, id FROM budgets WHERE `
+	auditAdjustments = `SELECT account, delta, reason, at, id FROM adjustments WHERE id `
+)
+
+func auditAccount(s *stmt) metering.AccountRow {
 	var id l402.TokenID
 	s.colID(0, id[:])
-	return metering.AuditAccount{AccountRow: readAccount(s, 1, id), LineDeposits: l402.Msat(s.colInt(9)),
-		LineCharges: l402.Msat(s.colInt(10)), LineAdjustments: l402.Msat(s.colInt(11)), DepositRows: l402.Msat(s.colInt(12)),
-		ChargeRows: l402.Msat(s.colInt(13)), UnbilledRows: l402.Msat(s.colInt(14)), AdjustmentRows: l402.Msat(s.colInt(15)),
-		HoldRows: l402.Msat(s.colInt(16)), BudgetRows: s.colInt(17)}
+	return readAccount(s, 1, id)
 }
 
-func readAuditBudget(s *stmt) metering.AuditBudget {
-	b := metering.AuditBudget{BudgetRow: metering.BudgetRow{Limit: l402.Msat(s.colInt(2)), Spent: l402.Msat(s.colInt(3)),
-		Held: l402.Msat(s.colInt(4)), Children: s.colInt(6)}, Lines: l402.Msat(s.colInt(7)), Found: s.colInt(8) != 0}
-	s.colID(0, b.ID[:])
-	s.colID(1, b.Account[:])
-	s.colID(5, b.Parent[:])
-	return b
+func auditBudget(s *stmt) metering.BudgetRow {
+	var id [32]byte
+	s.colID(8, id[:])
+	return readBudget(s, id)
 }
 
-func readAuditLock(s *stmt) metering.AuditLock {
-	l := metering.AuditLock{Covered: l402.Msat(s.colInt(2)), Charges: l402.Msat(s.colInt(3))}
-	s.colID(0, l.Hash[:])
-	s.colID(1, l.Account[:])
-	return l
+func auditAdjustment(s *stmt) metering.AdjustmentRow {
+	r := metering.AdjustmentRow{Delta: l402.Msat(s.colInt(1)), Reason: s.colText(2), At: s.colInt(3)}
+	s.colID(0, r.Account[:])
+	s.colID(4, r.ID[:])
+	return r
+}
+
+// from binds the first id and the number of rows.
+func from(id []byte, limit int) func(*stmt) {
+	return func(s *stmt) { s.blob(id).int(int64(limit)) }
+}
+
+// Accounts reads accounts from an id on.
+func (v snapshot) Accounts(id l402.TokenID, limit int, fn func(metering.AccountRow)) error {
+	return v.each(auditAccounts+`>= ? ORDER BY id LIMIT ?`, from(id[:], limit), func(s *stmt) { fn(auditAccount(s)) })
+}
+
+// Budgets reads budgets from an id on.
+func (v snapshot) Budgets(id [32]byte, limit int, fn func(metering.BudgetRow)) error {
+	return v.each(auditBudgets+`id >= ? ORDER BY id LIMIT ?`, from(id[:], limit), func(s *stmt) { fn(auditBudget(s)) })
+}
+
+// Deposits reads payments from a hash on.
+func (v snapshot) Deposits(h l402.PaymentHash, limit int, fn func(metering.DepositRow)) error {
+	return v.each(`SELECT `+depositColumns+` FROM deposits WHERE hash >= ? ORDER BY hash LIMIT ?`, from(h[:], limit),
+		func(s *stmt) { fn(readDeposit(s)) })
+}
+
+// Charges reads charges from a hold on.
+func (v snapshot) Charges(id metering.HoldID, limit int, fn func(metering.ChargeRow)) error {
+	return v.each(`SELECT `+chargeColumns+` FROM charges WHERE hold >= ? ORDER BY hold LIMIT ?`, from(id[:], limit),
+		func(s *stmt) { fn(readCharge(s)) })
+}
+
+// Adjustments reads adjustments from an id on.
+func (v snapshot) Adjustments(id metering.HoldID, limit int, fn func(metering.AdjustmentRow)) error {
+	return v.each(auditAdjustments+`>= ? ORDER BY id LIMIT ?`, from(id[:], limit), func(s *stmt) { fn(auditAdjustment(s)) })
+}
+
+// Holds reads all open holds.
+func (v snapshot) Holds(fn func(metering.HoldRow)) error {
+	return v.each(`SELECT `+holdColumns+` FROM holds`, nil, func(s *stmt) { fn(readHoldRow(s)) })
+}
+
+// lookUps runs a statement once for each id: in a B-tree within the same process that
+// is cheaper than any list.
+func lookUps[ID any](v snapshot, ids []ID, sql string, bytes func(*ID) []byte, row func(*stmt)) error {
+	for i := range ids {
+		if err := v.each(sql, func(s *stmt) { s.blob(bytes(&ids[i])) }, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tokenBytes(id *l402.TokenID) []byte      { return id[:] }
+func paymentBytes(h *l402.PaymentHash) []byte { return h[:] }
+func holdBytes(id *metering.HoldID) []byte    { return id[:] }
+
+// AccountsOf reads accounts by their ids.
+func (v snapshot) AccountsOf(ids []l402.TokenID, fn func(metering.AccountRow)) error {
+	return lookUps(v, ids, auditAccounts+`= ?`, tokenBytes, func(s *stmt) { fn(auditAccount(s)) })
+}
+
+// BudgetsOf reads the budgets of accounts.
+func (v snapshot) BudgetsOf(ids []l402.TokenID, fn func(metering.BudgetRow)) error {
+	return lookUps(v, ids, auditBudgets+`account = ?`, tokenBytes, func(s *stmt) { fn(auditBudget(s)) })
+}
+
+// DepositsOf reads payments by their hashes.
+func (v snapshot) DepositsOf(ids []l402.PaymentHash, fn func(metering.DepositRow)) error {
+	return lookUps(v, ids, `SELECT `+depositColumns+` FROM deposits WHERE hash = ?`, paymentBytes, func(s *stmt) { fn(readDeposit(s)) })
+}
+
+// ChargesOf reads charges by their holds.
+func (v snapshot) ChargesOf(ids []metering.HoldID, fn func(metering.ChargeRow)) error {
+	return lookUps(v, ids, `SELECT `+chargeColumns+` FROM charges WHERE hold = ?`, holdBytes, func(s *stmt) { fn(readCharge(s)) })
+}
+
+// AdjustmentsOf reads adjustments by their ids.
+func (v snapshot) AdjustmentsOf(ids []metering.HoldID, fn func(metering.AdjustmentRow)) error {
+	return lookUps(v, ids, auditAdjustments+`= ?`, holdBytes, func(s *stmt) { fn(auditAdjustment(s)) })
+}
+
+func readTally(s *stmt) metering.Tally {
+	return metering.Tally{Subject: metering.SubjectOf(s.colRaw(0)), Upto: s.colInt(4),
+		Sums: metering.Sums{l402.Msat(s.colInt(1)), l402.Msat(s.colInt(2)), l402.Msat(s.colInt(3))}}
+}
+
+// Tallies reads running sums.
+func (v snapshot) Tallies(ids []metering.Subject, fn func(metering.Tally)) error {
+	for i := range ids {
+		key := ids[i].Key()
+		err := v.each(`SELECT id, a, b, c, upto FROM audited WHERE id = ?`, func(s *stmt) { s.blob(key[:]) },
+			func(s *stmt) { fn(readTally(s)) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SealedTallies reads sums of closed periods.
+func (v snapshot) SealedTallies(period int64, ids []metering.Subject, fn func(metering.Tally)) error {
+	for i := range ids {
+		key := ids[i].Key()
+		err := v.each(`SELECT id, a, b, c, upto FROM sealed WHERE id = ? AND period <= ? ORDER BY period DESC LIMIT 1`,
+			func(s *stmt) { s.blob(key[:]).int(period) }, func(s *stmt) { fn(readTally(s)) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

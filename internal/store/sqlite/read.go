@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"sluice/l402"
@@ -230,15 +231,23 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 	})
 }
 
-// Totals sums over all accounts.
+// Totals sums over all accounts, in halves: SQLite's sum fails when it overflows.
 func (d *DB) Totals(ctx context.Context) (t metering.Totals, err error) {
+	columns := []string{"available", "held", "deposited", "charged", "adjusted"}
+	sql := "SELECT count(*)"
+	for _, c := range columns {
+		sql += ", sum(" + c + " >> 32), sum(" + c + " & 0xffffffff)"
+	}
 	err = d.read(ctx, func(r *reader) error {
-		return r.query(`SELECT count(*), sum(available), sum(held), sum(deposited), sum(charged), sum(adjusted) FROM accounts`,
-			nil, func(s *stmt) error {
-				t = metering.Totals{Accounts: s.colInt(0), Available: l402.Msat(s.colInt(1)), Held: l402.Msat(s.colInt(2)),
-					Deposited: l402.Msat(s.colInt(3)), Charged: l402.Msat(s.colInt(4)), Adjusted: l402.Msat(s.colInt(5))}
-				return nil
-			})
+		return r.query(sql+" FROM accounts", nil, func(s *stmt) (err error) {
+			t.Accounts = s.colInt(0)
+			for i, into := range []*l402.Msat{&t.Available, &t.Held, &t.Deposited, &t.Charged, &t.Adjusted} {
+				if *into, err = metering.Total(s.colInt(int32(2*i+1)), s.colInt(int32(2*i+2))); err != nil {
+					return fmt.Errorf("all accounts: %s: %w", columns[i], err)
+				}
+			}
+			return nil
+		})
 	})
 	return t, err
 }

@@ -57,16 +57,17 @@ func (w *writer) saveAccounts(b *metering.Batch) error {
 }
 
 func (w *writer) saveBudgets(b *metering.Batch) error {
-	save := func(s *stmt) func(r *metering.BudgetRow) error {
-		return func(r *metering.BudgetRow) error {
-			return s.blob(r.Account[:]).msat(r.Limit).msat(r.Spent).msat(r.Held).id(r.Parent[:]).int(r.Children).
-				int(r.ValidUntil).id(r.Last[:]).blob(r.ID[:]).run()
-		}
-	}
-	if err := each(b.Budgets.Inserted, save(w.insertBudget)); err != nil {
+	err := each(b.Budgets.Inserted, func(r *metering.BudgetRow) error {
+		return w.insertBudget.blob(r.Account[:]).msat(r.Limit).msat(r.Spent).msat(r.Held).id(r.Parent[:]).int(r.Children).
+			int(r.ValidUntil).id(r.Last[:]).blob(r.ID[:]).run()
+	})
+	if err != nil {
 		return err
 	}
-	if err := each(b.Budgets.Updated, save(w.updateBudget)); err != nil {
+	err = each(b.Budgets.Updated, func(r *metering.BudgetRow) error {
+		return w.updateBudget.msat(r.Spent).msat(r.Held).int(r.Children).id(r.Last[:]).blob(r.ID[:]).run()
+	})
+	if err != nil {
 		return err
 	}
 	return each(b.Budgets.Deleted, func(r *metering.BudgetRow) error { return w.deleteBudget.blob(r.ID[:]).run() })

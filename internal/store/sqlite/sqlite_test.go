@@ -2,8 +2,11 @@ package sqlite_test
 
 import (
 	"context"
+	"database/sql"
 	"path/filepath"
 	"testing"
+
+	_ "modernc.org/sqlite"
 
 	"sluice/internal/store/sqlite"
 	"sluice/internal/store/storetest"
@@ -31,3 +34,32 @@ func BenchmarkStore(b *testing.B) {
 		return open(b, filepath.Join(b.TempDir(), "ledger.db"))
 	})
 }
+
+// unguarded opens a ledger and a way to change it behind its back.
+func unguarded(t *testing.T) (metering.Store, func(string) int64) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	store := open(t, path)
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	exec := func(statement string) int64 {
+		result, err := db.Exec(statement)
+		if err != nil {
+			t.Fatal(statement, err)
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for _, trigger := range []string{"transfers_no_update", "transfers_no_delete", "budget_lines_no_update", "budget_lines_no_delete"} {
+		exec("DROP TRIGGER " + trigger)
+	}
+	return store, exec
+}
+
+func TestDamage(t *testing.T)    { storetest.Damage(t, unguarded) }
+func TestOldDamage(t *testing.T) { storetest.Old(t, unguarded) }

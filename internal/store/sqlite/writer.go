@@ -28,6 +28,7 @@ type writer struct {
 	loadFingerprints, insertFingerprint, insertEpoch     *stmt
 	saveOverride, deleteOverride, cleanKeys, cleanRates  *stmt
 	beat, progress, fence, fenced, cleanOwners           *stmt
+	saveTally, saveSealed, saveAuditState, insertSeal    *stmt
 }
 
 const chargeColumns = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
@@ -67,7 +68,8 @@ func (w *writer) prepareAll() error {
 		{&w.saveAccount, `UPDATE accounts SET status = ?, available = ?, held = ?, deposited = ?, charged = ?, adjusted = ?, budgets = ?, last_charge = ? WHERE id = ?`},
 		{&w.loadBudget, `SELECT ` + budgetColumns + ` FROM budgets WHERE id = ?`},
 		{&w.insertBudget, `INSERT INTO budgets (` + budgetColumns + `, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`},
-		{&w.updateBudget, `UPDATE budgets SET account = ?, max_spend = ?, spent = ?, held = ?, parent = ?, children = ?, valid_until = ?, last_charge = ? WHERE id = ?`},
+		// Without the account, which never changes: SQLite would write its index anew.
+		{&w.updateBudget, `UPDATE budgets SET spent = ?, held = ?, children = ?, last_charge = ? WHERE id = ?`},
 		{&w.deleteBudget, `DELETE FROM budgets WHERE id = ?`},
 		{&w.loadHold, `SELECT account, amount, owner, context, usage, source FROM holds WHERE id = ?`},
 		{&w.insertHold, `INSERT INTO holds (` + holdColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`},
@@ -95,6 +97,12 @@ func (w *writer) prepareAll() error {
 			SELECT coalesce(max(id), 0) + 1, ?, ?, ?, ?, ?, ? FROM price_epochs RETURNING id`},
 		{&w.saveOverride, `INSERT OR REPLACE INTO price_overrides (model, multiplier, at) VALUES (?, ?, ?)`},
 		{&w.deleteOverride, `DELETE FROM price_overrides WHERE model = ?`},
+		{&w.saveTally, `INSERT INTO audited (id, a, b, c, upto) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET a = excluded.a, b = excluded.b, c = excluded.c, upto = excluded.upto WHERE upto < excluded.upto`},
+		{&w.saveSealed, `INSERT OR REPLACE INTO sealed (id, a, b, c, upto, period) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&w.saveAuditState, `UPDATE audit_state SET version = version + 1, scanned_transfers = ?, scanned_budgets = ?,
+			checked_transfers = ?, checked_budgets = ?, at = ?, mismatched = ?, suspects = ? WHERE version = ? RETURNING 1`},
+		{&w.insertSeal, `INSERT INTO seals (period, body, hash) VALUES (?, ?, ?)`},
 		{&w.cleanKeys, `DELETE FROM idempotency_keys WHERE (account, key) IN (SELECT account, key FROM idempotency_keys WHERE expires < ? LIMIT ?) RETURNING 1`},
 		{&w.cleanRates, `DELETE FROM rate_windows WHERE id IN (SELECT id FROM rate_windows WHERE minute < ? LIMIT ?) RETURNING 1`},
 		{&w.beat, `INSERT INTO owners (id, beat) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET beat = max(beat + 1, excluded.beat) WHERE fenced IS NULL RETURNING beat`},

@@ -321,7 +321,7 @@ func testEntriesOfAChain(e *env) {
 // testOrderAfterConflict: operations of an account that somebody else changed or
 // locked meanwhile are tried again in the order in which they arrived.
 func testOrderAfterConflict(e *env) {
-	for _, how := range []fault{changed, taken, locked} {
+	for _, how := range []fault{overtaken, taken, locked} {
 		id := e.account(1000)
 		release, entered := make(chan struct{}), make(chan struct{}, 100)
 		e.store.gate(entered, release)

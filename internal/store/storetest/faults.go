@@ -27,8 +27,8 @@ const (
 	locked          // someone else had a row locked
 	refused         // the store's guards refused a row
 	forgottenUnlessDurable
-	changed // someone else changed every account of the batch meanwhile
-	taken   // someone else has every account of the batch locked
+	overtaken // someone else changed every account of the batch meanwhile
+	taken     // someone else has every account of the batch locked
 )
 
 // faulty wraps a store with faults and with a clock that can be moved. The
@@ -157,7 +157,7 @@ func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) er
 	switch how {
 	case early:
 		return errCut
-	case changed, taken:
+	case overtaken, taken:
 		return f.leaveOut(ctx, b, shifted, how == taken)
 	case locked:
 		return metering.ErrConflict

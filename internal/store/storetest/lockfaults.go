@@ -251,42 +251,22 @@ func testLockAudit(e *env) {
 	e.reserveOn(e.ledger, quoted(id, payment, 1000, 50))
 	_, idle := e.paid(1000)
 	e.audit()
-	damaged := &rogueLocks{StoreReader: e.store.Store}
+	damaged := &rogue{StoreReader: e.store.Store}
 	reader, err := metering.NewReader(ctx(e.T), damaged)
 	if err != nil {
 		e.Fatal(err)
 	}
-	for name, corrupt := range map[string]func(metering.AuditLock) []metering.AuditLock{
-		"covered": func(l metering.AuditLock) []metering.AuditLock { l.Covered++; return []metering.AuditLock{l} },
-		"charges": func(l metering.AuditLock) []metering.AuditLock { l.Charges--; return []metering.AuditLock{l} },
-		"account": func(l metering.AuditLock) []metering.AuditLock { l.Account[0]++; return []metering.AuditLock{l} },
-		"missing": func(metering.AuditLock) []metering.AuditLock { return nil },
-		"too many": func(l metering.AuditLock) []metering.AuditLock {
-			return []metering.AuditLock{l, {Hash: idle, Covered: 5}}
-		},
+	for name, rows := range map[string]rogueRows{
+		"covered":  {deposit: func(d *metering.DepositRow) { d.Covered += min(d.Covered, 1) }},
+		"charges":  {charge: func(c *metering.ChargeRow) { c.Lock = l402.PaymentHash{} }},
+		"another":  {charge: func(c *metering.ChargeRow) { c.Lock = idle }},
+		"account":  {deposit: func(d *metering.DepositRow) { d.Account[0]++ }},
+		"missing":  {deposit: func(d *metering.DepositRow) { d.Hash[0]++ }},
+		"too many": {deposit: func(d *metering.DepositRow) { d.Covered = max(d.Covered, 5) }},
 	} {
-		damaged.corrupt = corrupt
+		damaged.set(rows)
 		if r, err := reader.Audit(ctx(e.T)); err != nil || r.OK() {
 			e.Errorf("%s: not found: %+v, %v", name, r, err)
 		}
 	}
-}
-
-// rogueLocks shows an audit other locks than the store has.
-type rogueLocks struct {
-	metering.StoreReader
-	corrupt func(metering.AuditLock) []metering.AuditLock
-}
-
-func (r *rogueLocks) Audit(ctx context.Context, sink metering.AuditSink) error {
-	lock := sink.Lock
-	sink.Lock = func(l metering.AuditLock) error {
-		for _, l := range r.corrupt(l) {
-			if err := lock(l); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return r.StoreReader.Audit(ctx, sink)
 }

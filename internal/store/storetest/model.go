@@ -49,6 +49,8 @@ func modelSequence(e *env, t *rapid.T) int {
 		"strand":     m.strand,
 		"crash":      m.crash,
 		"crashAmid":  m.crashAmid,
+		"auditNew":   m.auditNew,
+		"seal":       m.seal,
 		"everything": m.finish,
 	})
 	return m.operations
@@ -124,7 +126,8 @@ func newModel(e *env, t *rapid.T) *model {
 }
 
 func (m *model) openLedger(t *rapid.T) *metering.Ledger {
-	l, err := metering.Open(context.Background(), metering.Config{Store: m.e.store, Now: m.e.clock.now, Lease: lease, LateSettle: 3 * lease})
+	l, err := metering.Open(context.Background(), metering.Config{Store: m.e.store, Now: m.e.clock.now, Lease: lease, LateSettle: 3 * lease,
+		AuditPause: 1e-9, AuditSubjects: rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 50}).Draw(t, "subjects")})
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
@@ -238,8 +241,35 @@ func (m *model) checkLocks(t *rapid.T) {
 }
 
 func (m *model) audit(t *rapid.T) {
-	r, err := m.e.ledger.Audit(context.Background())
+	whole, err := m.e.ledger.Audit(context.Background())
+	if err != nil || !whole.OK() {
+		t.Fatalf("audit: %q, %v", whole.Mismatches, err)
+	}
+	for _, o := range []metering.AuditOptions{{Open: true}, {Subjects: int(whole.Accounts)}} { // the latter in some parts
+		r, err := m.e.ledger.AuditWith(context.Background(), o)
+		if err != nil || !r.OK() {
+			t.Fatalf("audit with %+v: %q, %v", o, r.Mismatches, err)
+		}
+	}
+}
+
+// auditNew audits what the operations since the last one have changed.
+func (m *model) auditNew(t *rapid.T) {
+	_, l, _ := m.draw(t)
+	r, err := l.AuditNew(context.Background())
 	if err != nil || !r.OK() {
-		t.Fatalf("audit: %q, %v", r.Mismatches, err)
+		t.Fatalf("audit of what is new: %q, %v", r.Mismatches, err)
+	}
+}
+
+// seal closes a period in which no hold began, however much is open: what comes
+// later about its charges is a line of the next.
+func (m *model) seal(t *rapid.T) {
+	_, l, _ := m.draw(t)
+	if rapid.IntRange(0, 7).Draw(t, "rarely") > 0 {
+		return
+	}
+	if _, err := l.SealPeriod(context.Background(), time.Unix(1, 0)); err != nil {
+		t.Fatalf("seal: %v", err)
 	}
 }

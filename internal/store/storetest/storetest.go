@@ -105,6 +105,12 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"Clean", testClean},
 		{"AuditFindsDamage", testAuditFindsDamage},
 		{"AuditByItself", testAuditByItself},
+		{"AuditOfSumsBeyondAllMoney", testAuditOfSums},
+		{"AuditBesideLoad", testAuditBesideLoad},
+		{"AuditCutOff", testAuditCutOff},
+		{"AuditInTurn", testAuditInTurn},
+		{"Seal", testSeal},
+		{"SealWaits", testSealWaits},
 		{"Model", testModel},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -121,6 +127,8 @@ type env struct {
 	ledger *metering.Ledger
 	clock  clock
 	living []*metering.Ledger // those that beat while another watches
+
+	skipFinalAudit bool // the test leaves books that are wrong
 }
 
 // clock is the one by which ledgers judge each other's lives.
@@ -136,7 +144,7 @@ func newEnv(t *testing.T, s metering.Store) *env {
 	e := &env{T: t, store: &faulty{Store: s}}
 	e.ledger = e.open(metering.Config{})
 	t.Cleanup(func() {
-		if !t.Failed() {
+		if !t.Failed() && !e.skipFinalAudit {
 			e.audit()
 		}
 	})

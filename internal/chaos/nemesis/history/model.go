@@ -119,10 +119,12 @@ func credited(op *Op) bool {
 }
 
 // exempt reports whether what an answer says may have been lost with the
-// database before a moment, without a promise being broken.
+// database before a moment, without a promise being broken. An answer that came
+// before the standby was promoted is one of the lost server, also when it was asked
+// for while that server was being ended.
 func (m *model) exempt(op *Op, until int64) bool {
 	for _, o := range m.Outages {
-		if o.Lossy && o.At < until && op.Start < o.At && op.End > o.Safe {
+		if o.Lossy && o.At < until && (op.Start < o.At || op.End < o.Back) && op.End > o.Safe {
 			return true
 		}
 	}

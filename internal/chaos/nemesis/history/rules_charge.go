@@ -39,12 +39,24 @@ func chargeRight(m *model, report func(string, ...*Op)) {
 				x.acked)
 		}
 		calm := x.reserve.Status == OK && !m.crashed(x.reserve.Start, x.acked.End) && m.alive(x, x.acked.End)
-		if least := min(cost, x.reserve.Amount); calm && told < least {
+		if least := min(cost, x.reserve.Amount); calm && told < least && !m.paidElsewhere(x) {
 			report(fmt.Sprintf("hold %s: charged %d msat, although it cost %d and held at least %d", x.id, told, cost,
 				x.reserve.Amount),
 				x.reserve, x.acked)
 		}
 	}
+}
+
+// paidElsewhere reports whether another request with the same key of the same
+// account may have been charged: then this one costs nothing.
+func (m *model) paidElsewhere(x *hold) bool {
+	if x.reserve.Key == "" {
+		return false
+	}
+	return slices.ContainsFunc(m.order, func(y *hold) bool {
+		return y != x && y.reserve.Key == x.reserve.Key && y.reserve.Account == x.reserve.Account &&
+			(m.before[y.id].Charged > 0 || y.acked != nil && y.acked.Answer.Charged > 0)
+	})
 }
 
 // chargeBounds: without an answer the request was charged nothing, or what its
