@@ -9,8 +9,9 @@ import (
 )
 
 // Deposit credits a payment that was proven by macaroon and preimage. It returns
-// what this call added: 0 when the payment stood already. A hash that this
-// process knows as presented costs no I/O. ErrForeignDeposit when the hash
+// what this call added: 0 when the payment stood already. A payment that this
+// process knows as presented costs one look at the store, which may have forgotten it
+// in a failover. ErrForeignDeposit when the hash
 // belongs to another account.
 func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
 	if l.knows(d) {

@@ -27,6 +27,7 @@ type doubts struct {
 	node   watcher
 	sink   *sink
 	grace  time.Duration // how long after its presentation a payment may stay unreported
+	expiry time.Duration // of invoices: so long a payment to a lost node may still be presented for the first time
 	log    *slog.Logger
 }
 
@@ -72,7 +73,7 @@ func (d *doubts) look(ctx context.Context) error {
 	if recorded := time.UnixMicro(cursor.Since); cursor.Since > 0 && recorded.After(since) {
 		since = recorded
 	}
-	list, err := d.ledger.Undoubted(ctx, d.grace, since.Add(doubtSlack), doubtChunk)
+	list, err := d.ledger.Undoubted(ctx, d.grace, since.Add(d.expiry+doubtSlack), doubtChunk)
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 }
 
 func (s *server) doubts() *doubts {
-	return &doubts{ledger: s.ledger, node: s.node, sink: s.sink, grace: s.cfg.Ledger.ConfirmWithin, log: s.log}
+	return &doubts{ledger: s.ledger, node: s.node, sink: s.sink, grace: s.cfg.Ledger.ConfirmWithin, expiry: s.cfg.Lightning.InvoiceExpiry, log: s.log}
 }
 
 // buildFleet makes the fleet and what reads its load.

@@ -148,7 +148,8 @@ func (f *fakeLND) settled(index uint64, change func(*lnrpc.Invoice)) l402.Paymen
 	defer f.mu.Unlock()
 	hash := f.hash(index)
 	inv := &lnrpc.Invoice{
-		RHash: hash[:], ValueMsat: 1000, AmtPaidMsat: 1000, State: lnrpc.Invoice_SETTLED, SettleIndex: index, SettleDate: time.Now().Unix(),
+		RHash: hash[:], ValueMsat: 1000, AmtPaidMsat: 1000,
+		State: lnrpc.Invoice_SETTLED, SettleIndex: index, SettleDate: time.Now().Unix(),
 	}
 	if change != nil {
 		change(inv)
@@ -226,7 +227,8 @@ func (f *fakeLND) ListInvoices(_ context.Context, req *lnrpc.ListInvoiceRequest)
 	f.listed++
 	answer := &lnrpc.ListInvoiceResponse{}
 	for _, inv := range slices.Backward(f.invoices) {
-		if (req.IndexOffset == 0 || inv.AddIndex < req.IndexOffset) && uint64(len(answer.Invoices)) < req.NumMaxInvoices {
+		below := req.IndexOffset == 0 || inv.AddIndex < req.IndexOffset
+		if below && uint64(len(answer.Invoices)) < req.NumMaxInvoices {
 			answer.Invoices = append(answer.Invoices, inv)
 			answer.FirstIndexOffset = inv.AddIndex
 		}
@@ -256,7 +258,9 @@ func (f *fakeLND) backlog(settle uint64) (all []*lnrpc.Invoice) {
 	return all
 }
 
-func (f *fakeLND) SubscribeInvoices(req *lnrpc.InvoiceSubscription, stream lnrpc.Lightning_SubscribeInvoicesServer) error {
+func (f *fakeLND) SubscribeInvoices(
+	req *lnrpc.InvoiceSubscription, stream lnrpc.Lightning_SubscribeInvoicesServer,
+) error {
 	if f.onSubscribe != nil {
 		f.onSubscribe(req)
 	}
@@ -267,7 +271,9 @@ func (f *fakeLND) SubscribeInvoices(req *lnrpc.InvoiceSubscription, stream lnrpc
 		f.breaks--
 		limit = f.breakAfter
 	}
-	s := &subscriber{events: make(chan *lnrpc.Invoice, 10_000), gone: make(chan struct{}), add: req.AddIndex, settle: req.SettleIndex}
+	s := &subscriber{
+		events: make(chan *lnrpc.Invoice, 10_000), gone: make(chan struct{}), add: req.AddIndex, settle: req.SettleIndex,
+	}
 	for _, inv := range f.backlog(req.SettleIndex) {
 		s.events <- inv
 	}
@@ -310,7 +316,10 @@ func serve(t *testing.T, f *fakeLND) *lightning.Client {
 	}
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
-	c, err := lightning.Dial(lightning.Config{Address: listener.Addr().String(), TLSCert: certPEM, Macaroon: someMacaroon(t), Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler)})
+	c, err := lightning.Dial(lightning.Config{
+		Address: listener.Addr().String(), TLSCert: certPEM, Macaroon: someMacaroon(t),
+		Timeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,9 @@ func resumes(t *testing.T, f *fakeLND, sink *ledger, from, next uint64) {
 // of the lost history. All of the new one is handed over, and the second
 // reconnect lists nothing.
 func TestRebuilt(t *testing.T) {
-	for name, count := range map[string]uint64{"with fewer": 3, "with as many": 5, "with one fewer": 4, "with more": 12, "with one": 1} {
+	for name, count := range map[string]uint64{
+		"with one": 1, "with fewer": 3, "with one fewer": 4, "with as many": 5, "with more": 12,
+	} {
 		t.Run(name, func(t *testing.T) {
 			f, sink := &fakeLND{}, newLedger()
 			f.settleAll(1, 5)
@@ -242,7 +244,8 @@ func TestSettledWhileListing(t *testing.T) {
 	watch(t, serve(t, f), sink)
 	sink.has(t, before...)
 	sink.has(t, hashes...)
-	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == lightning.Cursor{Index: 5, Hash: hashes[1]} })
+	want := lightning.Cursor{Index: 5, Hash: hashes[1]}
+	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == want })
 }
 
 // TestListingBreaks ends the watcher, or the subscription, amid the listing and

@@ -33,7 +33,7 @@ const noAdds = math.MaxInt64 - 1
 type session struct {
 	client *Client
 	sink   Sink
-	live   func(*session) // called once, when what is known to be settled before the subscription is handed over
+	live   func(*session) // called once: the subscription is live, what was listed is handed over
 
 	node   string
 	events chan *lnrpc.Invoice
@@ -120,7 +120,7 @@ func (s *session) resume(ctx context.Context, cursor Cursor) error {
 		return err
 	}
 	if !found || !bytes.Equal(replayed, cursor.Hash[:]) {
-		s.client.log.Warn("lnd does not have the settlement that is recorded last for it, as after a rebuild; listing its invoices anew",
+		s.client.log.Warn("lnd lacks the settlement that is recorded last for it, as after a rebuild; listing its invoices",
 			"node", s.node, "settle_index", cursor.Index, "payment_hash", cursor.Hash)
 		s.leave()
 		s.early = nil

@@ -44,11 +44,16 @@ type pace struct {
 	firstDelay time.Duration // before the first attempt to reconnect
 	maxDelay   time.Duration // between attempts
 	confirm    time.Duration // in which a live subscription must show itself
-	quiet      time.Duration // without events, after which a gap is believed; well above what keep-alive takes to find a dead peer
+	// quiet, without events, makes a gap believed. It is well above what
+	// keep-alive takes to find a dead peer.
+	quiet time.Duration
 }
 
 func defaultPace() pace {
-	return pace{firstDelay: 200 * time.Millisecond, maxDelay: 15 * time.Second, confirm: 10 * time.Second, quiet: 2 * time.Minute}
+	return pace{
+		firstDelay: 200 * time.Millisecond, maxDelay: 15 * time.Second,
+		confirm: 10 * time.Second, quiet: 2 * time.Minute,
+	}
 }
 
 // retryDelay is a growing, jittered delay: between half and all of it is
