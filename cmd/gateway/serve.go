@@ -95,6 +95,7 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 	if s.store, err = openStore(ctx, cfg.Store, log); err != nil {
 		return nil, err
 	}
+	tellPromises(ctx, s.store, log)
 	s.ledger, err = metering.Open(ctx, metering.Config{
 		Store: s.store, Lease: cfg.Ledger.Lease, RenewEvery: cfg.Ledger.Renew,
 		MaxBudgetsPerAccount: cfg.Ledger.MaxBudgets, MaxBudgetsPerBudget: cfg.Ledger.MaxSubBudgets,

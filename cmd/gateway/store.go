@@ -13,6 +13,8 @@ import (
 // store is what both databases offer.
 type store interface {
 	metering.Store
+	// Promises says what the database's settings mean.
+	Promises(ctx context.Context) ([]metering.Promise, error)
 	Close() error
 }
 
@@ -38,4 +40,20 @@ func orNone[S store](s S, err error) (store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// tellPromises logs what can be lost under the database's settings.
+func tellPromises(ctx context.Context, s store, log *slog.Logger) {
+	list, err := s.Promises(ctx)
+	if err != nil {
+		log.Warn("cannot tell what the database keeps", "error", err)
+		return
+	}
+	for _, p := range list {
+		level := slog.LevelInfo
+		if p.Broken {
+			level = slog.LevelWarn
+		}
+		log.Log(ctx, level, "ledger: "+p.Means, "setting", p.Setting)
+	}
 }
