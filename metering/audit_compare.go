@@ -201,6 +201,3 @@ func (v *view) checkOwners(what string, owners []l402.TokenID) error {
 	}
 	return nil
 }
-
-// holders are the accounts that hold something, even if it is nothing.
-func (v *view) holders() []l402.TokenID { return keysOf(v.heldBy) }

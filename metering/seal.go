@@ -47,8 +47,8 @@ type SealRow struct {
 
 func chainHash(prev [32]byte, body []byte) [32]byte { return sha256.Sum256(append(prev[:], body...)) }
 
-// ErrNotSealable: a request that began in the period may still change it. Try
-// again later.
+// ErrNotSealable reports that a request that began in the period may still change
+// it. Try again later.
 var ErrNotSealable = errors.New("period cannot be closed yet")
 
 // readSeals reads and checks the chain of closed periods; wrong says what does not

@@ -23,7 +23,7 @@ const (
 
 // audit is the audit that is measured: what a running gateway does by itself.
 func audit(ctx context.Context, l *metering.Ledger) error {
-	report, err := l.Audit(ctx)
+	report, err := l.AuditNew(ctx)
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("the ledger is not in balance: %q", report.Mismatches)
 	}
