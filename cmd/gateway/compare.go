@@ -43,7 +43,7 @@ type comparison struct {
 
 	since       time.Time // payments that settled before are left out; zero: none is
 	pubkey      string
-	rebuilt     int64 // when the node's history last began anew, µs since 1970; 0: never
+	rebuilt     int64                                    // when the node's history last began anew, µs since 1970; 0: never
 	deposits    map[l402.PaymentHash]metering.DepositRow // not found at lnd yet
 	doubtful    map[l402.PaymentHash]bool
 	differences int
