@@ -14,14 +14,15 @@
 //
 // All amounts are millisatoshi. Every operation is queued to one writer per
 // process, which takes up to MaxBatch of them in order of arrival, has the
-// Store lock and load the rows that they touch, decides each in Go over the
-// loaded rows, and has the Store write what changed in one transaction. All
-// rules about money live here, once; a Store only loads and writes.
+// Store load the rows that they touch, decides each in Go over the loaded rows,
+// and has the Store write what changed in one transaction: of each account, only if
+// nobody else has changed it since. No lock is held meanwhile. All rules about money
+// live here, once; a Store only loads and writes.
 //
 // Every operation may be repeated after a commit whose answer was lost: a
 // reservation is found by its hold id, a settlement by its charge, a deposit by
-// its payment hash, an extension states a total, a renewal states a time. So
-// the writer simply runs a batch again until the store has answered.
+// its payment hash, an extension states a total. So the writer simply runs a
+// batch again until the store has answered.
 //
 // A price never touches a request in flight: a hold keeps a copy of the rates it
 // was made with. A RateLock is a quote that was bought with a payment; whether it
@@ -29,8 +30,9 @@
 // prices are epochs; of all processes on one ledger, the holder of LeadPrices
 // publishes them, and WatchPrices tells the others.
 //
-// Each open hold carries a lease, renewed by its process together with the
-// usage so far. When a process dies, another (or its successor) charges what
-// was last reported, provisionally; if the owner turns out to be alive, its
-// one late settlement replaces that charge.
+// Each open hold names its owner, the ledger that made it, which raises a counter in
+// the store every few seconds and reports the usage so far. When the counter has stood
+// still for a lease, another process (or its successor) charges what was last
+// reported, provisionally; if the owner turns out to be alive, its one late settlement
+// replaces that charge.
 package metering
