@@ -17,6 +17,7 @@ type Report struct {
 	Budgets     int64     `json:"budgets"`
 	Lines       int64     `json:"lines"`       // read, of transfers and of budgets
 	Since       string    `json:"since"`       // the closed period that the audit built on; "": on nothing
+	SealedAt    int64     `json:"sealed_us"`   // when that period was closed, µs since 1970; 0: nothing was built on
 	Periods     int64     `json:"periods"`     // closed
 	Unclaimed   int64     `json:"unclaimed"`   // payments that arrived and were never presented
 	Unconfirmed int64     `json:"unconfirmed"` // payments presented over confirmWithin ago and never seen settled
@@ -93,7 +94,7 @@ func (a *auditor) all(ctx context.Context, open bool) error {
 	recount := newRecount(seals)
 	if n := len(seals); open && n > 0 {
 		last := seals[n-1]
-		from, a.Since = last.To, last.Name
+		from, a.Since, a.SealedAt = last.To, last.Name, last.Sealed
 		a.base = func(s Snapshot, ids []Subject, fn func(Tally)) error { return s.SealedTallies(last.Period, ids, fn) }
 		recount = nil
 	}

@@ -149,9 +149,28 @@ func (r *Reader) LookupDeposit(ctx context.Context, h l402.PaymentHash) (Deposit
 	return d, found, unavailable("read deposit", err)
 }
 
-// EachDeposit streams all deposits, in no particular order, until fn fails.
+// EachDeposit streams all deposits in the order of their hashes until fn fails, in
+// many short looks: what is added meanwhile may come or not.
 func (r *Reader) EachDeposit(ctx context.Context, fn func(DepositRow) error) error {
-	return r.store.Deposits(ctx, DepositFilter{}, fn)
+	for from, done := (l402.PaymentHash{}), false; !done; {
+		var rows []DepositRow
+		err := r.store.Look(ctx, func(s Snapshot) error {
+			return s.Deposits(from, sliceRows, func(d DepositRow) { rows = append(rows, d) })
+		})
+		if err != nil {
+			return unavailable("read deposits", err)
+		}
+		for i := range rows {
+			if err := fn(rows[i]); err != nil {
+				return err
+			}
+		}
+		if done = len(rows) < sliceRows; !done {
+			from = rows[len(rows)-1].Hash
+			done = increment(from[:])
+		}
+	}
+	return nil
 }
 
 // Unclaimed lists up to limit payments that arrived and were never presented:

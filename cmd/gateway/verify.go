@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
 	"sluice/internal/config"
-	"sluice/internal/gateway"
 	"sluice/internal/lightning"
 	"sluice/l402"
 	"sluice/metering"
@@ -16,6 +14,8 @@ import (
 func verifyLedger(ctx context.Context, e env, args []string) error {
 	set := flags(e, "verify-ledger")
 	path := set.String("config", "", "the gateway's configuration file (required)")
+	full := set.Bool("full", false, "read closed months again as well, all of their lines and invoices")
+	pause := set.Float64("pause", 0, "rest this many times as long as each step took, to spare a gateway that serves")
 	if err := parse(set, args, 0); err != nil {
 		return err
 	}
@@ -23,12 +23,13 @@ func verifyLedger(ctx context.Context, e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	return verify(ctx, cfg, e.stdout)
+	return verify(ctx, cfg, metering.AuditOptions{Open: !*full, Pause: *pause}, e.stdout)
 }
 
 // verify recomputes the ledger from its lines and compares its deposits with
-// what lnd says was paid. It changes nothing and may run beside a gateway.
-func verify(ctx context.Context, cfg *config.Config, out io.Writer) error {
+// what lnd says was paid: since the last closed month, unless all is asked for. It
+// changes nothing and may run beside a gateway.
+func verify(ctx context.Context, cfg *config.Config, o metering.AuditOptions, out io.Writer) error {
 	store, err := openReader(ctx, cfg.Store)
 	if err != nil {
 		return err
@@ -38,18 +39,13 @@ func verify(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	report, err := ledger.Audit(ctx)
+	report, err := ledger.AuditWith(ctx, o)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "ledger %s: %d accounts, %d open holds\n", ledger.ID(), report.Accounts, report.OpenHolds)
-	fmt.Fprintf(out, "deposited %d + adjusted %d = available %d + held %d + charged %d msat\n",
-		report.Deposited, report.Adjusted, report.Available, report.Held, report.Charged)
-	for _, m := range report.Mismatches {
-		fmt.Fprintln(out, "MISMATCH", m)
-	}
-	c := &comparison{out: out}
-	if err := c.run(ctx, cfg, ledger); err != nil {
+	printReport(out, ledger.ID(), &report)
+	c, err := compareWithLnd(ctx, cfg, ledger, &report, out)
+	if err != nil {
 		return err
 	}
 	if !report.OK() || c.differences > 0 {
@@ -59,86 +55,32 @@ func verify(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	return nil
 }
 
-// comparison holds the ledger's deposits against lnd's settled invoices.
-type comparison struct {
-	out         io.Writer
-	differences int
-	settled     map[l402.PaymentHash]l402.Msat // arrived, for invoices of ours
-	paid        l402.Msat
-	foreign     int
-}
-
-func (c *comparison) differ(format string, args ...any) {
-	const shown = 100
-	if c.differences++; c.differences <= shown {
-		fmt.Fprintf(c.out, "DIFFERENCE "+format+"\n", args...)
+func printReport(out io.Writer, id l402.LedgerID, r *metering.Report) {
+	fmt.Fprintf(out, "ledger %s: %d accounts, %d open holds\n", id, r.Accounts, r.OpenHolds)
+	fmt.Fprintf(out, "deposited %d + adjusted %d = available %d + held %d + charged %d msat\n",
+		r.Deposited, r.Adjusted, r.Available, r.Held, r.Charged)
+	if r.Since != "" {
+		fmt.Fprintf(out, "%d lines since %s was closed; --full reads closed months again\n", r.Lines, r.Since)
+	} else {
+		fmt.Fprintf(out, "%d lines, %d closed months among them\n", r.Lines, r.Periods)
+	}
+	for _, m := range r.Mismatches {
+		fmt.Fprintln(out, "MISMATCH", m)
 	}
 }
 
-func (c *comparison) run(ctx context.Context, cfg *config.Config, ledger *metering.Reader) error {
+// compareWithLnd compares the deposits that settled since the last closed month was
+// closed, or all of them.
+func compareWithLnd(ctx context.Context, cfg *config.Config, ledger *metering.Reader, r *metering.Report, out io.Writer) (*comparison, error) {
 	keys, err := l402.NewKeyring(ledger.ID(), cfg.MasterKeys())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	node, err := lightning.Dial(lightningConfig(cfg.Lightning, nil))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer node.Close()
-	pubkey, err := node.NodeKey(ctx)
-	if err != nil {
-		return err
-	}
-	if err := c.readNode(ctx, node, ledger, keys); err != nil {
-		return err
-	}
-	var credited, elsewhere l402.Msat
-	err = ledger.EachDeposit(ctx, func(d metering.DepositRow) error {
-		arrived, here := c.settled[d.Hash]
-		delete(c.settled, d.Hash)
-		switch {
-		case here && arrived != d.Credited:
-			c.differ("payment %s: lnd received %d msat, the ledger credited %d", d.Hash, arrived, d.Credited)
-		case !here && d.Settled != 0 && d.Node != pubkey:
-			elsewhere += d.Credited // of a node that was replaced: it has been reported settled there
-			return nil
-		case !here:
-			c.differ("payment %s: the ledger credited %d msat that lnd never received", d.Hash, d.Credited)
-		}
-		credited += d.Credited
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for hash, amount := range c.settled {
-		c.differ("payment %s: lnd received %d msat that the ledger has not credited", hash, amount)
-	}
-	fmt.Fprintf(c.out, "lnd %s…: %d msat received for this ledger, %d msat credited (%d invoices of others)\n", pubkey[:16], c.paid, credited, c.foreign)
-	if elsewhere > 0 {
-		fmt.Fprintf(c.out, "credited earlier from other nodes, not compared: %d msat\n", elsewhere)
-	}
-	return nil
-}
-
-// readNode collects the settled invoices that carry a memo of ours.
-func (c *comparison) readNode(ctx context.Context, node *lightning.Client, ledger *metering.Reader, keys *l402.Keyring) error {
-	born, err := ledger.Born(ctx)
-	if err != nil {
-		return err
-	}
-	c.settled = map[l402.PaymentHash]l402.Msat{}
-	err = node.SettledSince(ctx, born, func(inv lightning.SettledInvoice) error {
-		if _, err := keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount); err != nil {
-			c.foreign++
-			return nil
-		}
-		c.settled[inv.Hash] = inv.Paid
-		c.paid += inv.Paid
-		return nil
-	})
-	if errors.Is(err, lightning.ErrUnavailable) {
-		return fmt.Errorf("lnd cannot be compared with: %w", err)
-	}
-	return err
+	c := &comparison{out: out, ledger: ledger, node: node, keys: keys, expiry: cfg.Lightning.InvoiceExpiry, wait: settlingWait}
+	return c, c.run(ctx, r.SealedAt)
 }

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"sluice/internal/gateway"
+	"sluice/internal/lightning"
+	"sluice/l402"
+	"sluice/metering"
+)
+
+// settledAtNode is what an lnd says about payments.
+type settledAtNode interface {
+	NodeKey(ctx context.Context) (string, error)
+	SettledSince(ctx context.Context, since time.Time, fn func(lightning.SettledInvoice) error) error
+	Settled(ctx context.Context, hash l402.PaymentHash) (lightning.SettledInvoice, bool, error)
+}
+
+// How long a payment that just arrived may take from lnd to the ledger, and how
+// often both are asked meanwhile.
+const (
+	settling     = 2 * time.Minute
+	settlingBeat = 500 * time.Millisecond
+	settlingWait = 10 * time.Second
+	// sealMargin is what is compared besides the open period: payments that settled
+	// before it was opened and reached the ledger afterwards.
+	sealMargin = 24 * time.Hour
+)
+
+// comparison holds the ledger's deposits against lnd's settled invoices. Both go on
+// meanwhile: what is found in one of them only is asked for again in both, by
+// its hash, before it counts as a difference.
+type comparison struct {
+	out    io.Writer
+	ledger *metering.Reader
+	node   settledAtNode
+	keys   *l402.Keyring
+	expiry time.Duration // of invoices
+	wait   time.Duration // for payments that are on their way
+
+	since       time.Time // payments that settled before are left out; zero: none is
+	pubkey      string
+	deposits    map[l402.PaymentHash]metering.DepositRow // not found at lnd yet
+	doubtful    map[l402.PaymentHash]bool
+	differences int
+	received    l402.Msat // at lnd, of what was compared
+	credited    l402.Msat
+	elsewhere   l402.Msat // from a node that was replaced
+	foreign     int
+}
+
+func (c *comparison) differ(format string, args ...any) {
+	const shown = 100
+	if c.differences++; c.differences <= shown {
+		fmt.Fprintf(c.out, "DIFFERENCE "+format+"\n", args...)
+	}
+}
+
+// run compares what settled since a moment (µs since 1970; 0: everything).
+func (c *comparison) run(ctx context.Context, sealed int64) (err error) {
+	if sealed > 0 {
+		c.since = time.UnixMicro(sealed).Add(-sealMargin)
+	}
+	if c.pubkey, err = c.node.NodeKey(ctx); err != nil {
+		return notComparable(err)
+	}
+	c.deposits, c.doubtful = make(map[l402.PaymentHash]metering.DepositRow), make(map[l402.PaymentHash]bool)
+	// The ledger first: what it has credited, lnd must have received before.
+	if err := c.readLedger(ctx); err != nil {
+		return err
+	}
+	if err := c.readNode(ctx); err != nil {
+		return notComparable(err)
+	}
+	for hash := range c.deposits {
+		c.doubtful[hash] = true
+	}
+	if err := c.settle(ctx); err != nil {
+		return notComparable(err)
+	}
+	fmt.Fprintf(c.out, "lnd %s…: %d msat received for this ledger, %d msat credited (%d invoices of others)\n",
+		c.pubkey[:min(16, len(c.pubkey))], c.received, c.credited, c.foreign)
+	if !c.since.IsZero() {
+		fmt.Fprintf(c.out, "payments that settled before %s are not compared\n", c.since.UTC().Format(time.RFC3339))
+	}
+	if c.elsewhere > 0 {
+		fmt.Fprintf(c.out, "credited earlier from other nodes, not compared: %d msat\n", c.elsewhere)
+	}
+	return nil
+}
+
+func notComparable(err error) error {
+	if errors.Is(err, lightning.ErrUnavailable) {
+		return fmt.Errorf("lnd cannot be compared with: %w", err)
+	}
+	return err
+}
+
+// readLedger collects the deposits to be compared. Those not seen settled are among
+// them, whenever they were presented.
+func (c *comparison) readLedger(ctx context.Context) error {
+	return c.ledger.EachDeposit(ctx, func(d metering.DepositRow) error {
+		switch {
+		case d.Settled != 0 && d.Node != c.pubkey:
+			c.elsewhere += d.Credited // it has been reported settled there
+		case d.Settled == 0 || c.inTime(time.UnixMicro(d.Settled)):
+			c.deposits[d.Hash] = d
+		}
+		return nil
+	})
+}
+
+func (c *comparison) inTime(settled time.Time) bool { return !settled.Before(c.since) }
+
+// readNode compares the settled invoices that carry a memo of ours.
+func (c *comparison) readNode(ctx context.Context) error {
+	since, err := c.ledger.Born(ctx)
+	if err != nil {
+		return err
+	}
+	if from := c.since.Add(-c.expiry - time.Hour); !c.since.IsZero() && from.After(since) {
+		since = from // an invoice is paid within its expiry
+	}
+	return c.node.SettledSince(ctx, since, func(inv lightning.SettledInvoice) error {
+		d, known := c.deposits[inv.Hash]
+		if !known && !c.inTime(inv.At) {
+			return nil
+		}
+		if !c.ours(inv) {
+			c.foreign++
+			return nil
+		}
+		if known && d.Credited == inv.Paid {
+			c.agree(d.Credited, inv.Paid)
+			delete(c.deposits, inv.Hash)
+			return nil
+		}
+		c.doubtful[inv.Hash] = true
+		return nil
+	})
+}
+
+func (c *comparison) ours(inv lightning.SettledInvoice) bool {
+	_, err := c.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
+	return err == nil
+}
+
+func (c *comparison) agree(credited, received l402.Msat) {
+	c.credited += credited
+	c.received += received
+}
+
+// settle asks both again about what differed. A payment that has just settled, or
+// was just presented, may be on its way: it is asked for until both agree, for a
+// while.
+func (c *comparison) settle(ctx context.Context) error {
+	for end := time.Now().Add(c.wait); ; {
+		recent := false
+		for hash := range c.doubtful {
+			again, err := c.ask(ctx, hash, time.Now().Before(end))
+			if err != nil {
+				return err
+			}
+			recent = recent || again
+		}
+		if !recent {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(settlingBeat):
+		}
+	}
+}
+
+// ask looks one payment up in the ledger and at lnd. again says that it differs, and
+// that this may pass.
+func (c *comparison) ask(ctx context.Context, hash l402.PaymentHash, patient bool) (again bool, err error) {
+	d, known, err := c.ledger.LookupDeposit(ctx, hash)
+	if err != nil {
+		return false, err
+	}
+	inv, paid, err := c.node.Settled(ctx, hash)
+	if err != nil {
+		return false, err
+	}
+	youngest := max(d.Presented, d.Settled)
+	if paid {
+		youngest = max(youngest, inv.At.UnixMicro())
+	}
+	differs := d.Credited != inv.Paid // nothing is known of a payment of 0
+	if differs && patient && time.Since(time.UnixMicro(youngest)) < settling {
+		return true, nil
+	}
+	delete(c.doubtful, hash)
+	c.agree(d.Credited, inv.Paid)
+	switch {
+	case !differs:
+	case !paid:
+		c.differ("payment %s: the ledger credited %d msat that lnd never received", hash, d.Credited)
+	case !known:
+		c.differ("payment %s: lnd received %d msat that the ledger has not credited", hash, inv.Paid)
+	default:
+		c.differ("payment %s: lnd received %d msat, the ledger credited %d", hash, inv.Paid, d.Credited)
+	}
+	return false, nil
+}
