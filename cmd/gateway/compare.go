@@ -40,6 +40,7 @@ type comparison struct {
 	node   settledAtNode
 	keys   *l402.Keyring
 	expiry time.Duration // of invoices
+	wait   time.Duration // for payments that are on their way
 
 	since       time.Time // payments that settled before are left out; zero: none is
 	pubkey      string
@@ -163,7 +164,7 @@ func (c *comparison) agree(credited, received l402.Msat) {
 // was just presented, may be on its way: it is asked for until both agree, for a
 // while.
 func (c *comparison) settle(ctx context.Context) error {
-	for end := time.Now().Add(settlingWait); ; {
+	for end := time.Now().Add(c.wait); ; {
 		recent := false
 		for hash := range c.doubtful {
 			again, err := c.ask(ctx, hash, time.Now().Before(end))

@@ -99,7 +99,8 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 	s.ledger, err = metering.Open(ctx, metering.Config{
 		Store: s.store, Lease: cfg.Ledger.Lease, RenewEvery: cfg.Ledger.Renew,
 		MaxBudgetsPerAccount: cfg.Ledger.MaxBudgets, MaxBudgetsPerBudget: cfg.Ledger.MaxSubBudgets,
-		ConfirmWithin: cfg.Ledger.ConfirmWithin, Log: log,
+		ConfirmWithin: cfg.Ledger.ConfirmWithin, AuditEvery: auditEvery(cfg.Audit), SealMonths: cfg.Audit.Seal == config.SealMonthly,
+		Log: log,
 	})
 	if err != nil {
 		return nil, err

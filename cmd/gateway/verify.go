@@ -81,6 +81,6 @@ func compareWithLnd(ctx context.Context, cfg *config.Config, ledger *metering.Re
 		return nil, err
 	}
 	defer node.Close()
-	c := &comparison{out: out, ledger: ledger, node: node, keys: keys, expiry: cfg.Lightning.InvoiceExpiry}
+	c := &comparison{out: out, ledger: ledger, node: node, keys: keys, expiry: cfg.Lightning.InvoiceExpiry, wait: settlingWait}
 	return c, c.run(ctx, r.SealedAt)
 }

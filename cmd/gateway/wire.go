@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"sluice/backends/gpu"
 	"sluice/internal/config"
@@ -17,6 +18,14 @@ import (
 
 func lightningConfig(cfg config.Lightning, log *slog.Logger) lightning.Config {
 	return lightning.Config{Address: cfg.GRPC, TLSCert: cfg.TLSCert, Macaroon: []byte(cfg.Macaroon.Reveal()), Timeout: cfg.Timeout, Log: log}
+}
+
+// auditEvery is how often the ledger audits: below 0 never.
+func auditEvery(cfg config.Audit) time.Duration {
+	if cfg.Every == 0 {
+		return -1
+	}
+	return cfg.Every
 }
 
 // fleetConfig maps backends to the fleet's, with what reads their load, and

@@ -35,6 +35,20 @@ func (c *checker) checkLimits() {
 	c.between("ledger.max_budgets", int64(cfg.Ledger.MaxBudgets), 1, 1_000_000)
 	c.between("ledger.max_sub_budgets", int64(cfg.Ledger.MaxSubBudgets), 1, 1_000_000)
 	c.within("ledger.confirm_within", cfg.Ledger.ConfirmWithin, time.Minute, 24*time.Hour)
+	if cfg.Audit.Every != 0 {
+		c.within("audit.every", cfg.Audit.Every, time.Second, 30*24*time.Hour)
+	}
+	switch cfg.Audit.Seal {
+	case SealMonthly:
+		if cfg.Audit.Every == 0 && c.lines["audit.seal"] == 0 {
+			cfg.Audit.Seal = SealOff
+		} else if cfg.Audit.Every == 0 {
+			c.failAt("audit.seal", "is monthly, and audit.every is 0s: only an audit closes a month; set seal to off as well")
+		}
+	case SealOff:
+	default:
+		c.failAt("audit.seal", "want monthly or off, got %q", clip(cfg.Audit.Seal))
+	}
 	if f := cfg.Log.Format; f != "text" && f != "json" {
 		c.failAt("log.format", "want text or json, got %q", clip(f))
 	}

@@ -42,6 +42,7 @@ type Config struct {
 	DrainTimeout time.Duration `yaml:"drain_timeout"` // for open answers after SIGTERM
 	QuoteTTL     time.Duration `yaml:"quote_ttl"`
 	Ledger       Ledger        `yaml:"ledger"`
+	Audit        Audit         `yaml:"audit"`
 	Log          Log           `yaml:"log"`
 
 	Warnings []string `yaml:"-"` // of what works and may disappoint
@@ -234,6 +235,18 @@ type Ledger struct {
 	ConfirmWithin time.Duration `yaml:"confirm_within"`
 }
 
+// Audit says how often the gateway checks the ledger, and whether it closes periods.
+type Audit struct {
+	Every time.Duration `yaml:"every"` // 0: never
+	Seal  string        `yaml:"seal"`  // SealMonthly or SealOff
+}
+
+// What Audit.Seal may be.
+const (
+	SealMonthly = "monthly"
+	SealOff     = "off"
+)
+
 // Log says what is logged, and how.
 type Log struct {
 	Level  slog.Level `yaml:"level"`
@@ -251,6 +264,7 @@ func defaults() *Config {
 		QuoteTTL:     time.Minute,
 		Telemetry:    Telemetry{NVMLEvery: 200 * time.Millisecond, Every: time.Second, StaleAfter: 15 * time.Second},
 		Ledger:       Ledger{Lease: 15 * time.Second, Renew: 5 * time.Second, MaxBudgets: 10_000, MaxSubBudgets: 1_000, ConfirmWithin: 10 * time.Minute},
+		Audit:        Audit{Every: 10 * time.Minute, Seal: SealMonthly},
 		Log:          Log{Format: "text"},
 
 		ForwardedHeader: "X-Forwarded-For",

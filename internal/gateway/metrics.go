@@ -176,7 +176,12 @@ func collectLedger(l metering.Stats, gauge, counter func(name, help string, valu
 	gauge("ledger_failing", "Whether the store did not answer last time.", boolean(l.Failing))
 	gauge("ledger_unconfirmed_deposits", "Deposits presented and not seen settled in time: a leaked key mints such credit.", float64(l.Unconfirmed))
 	gauge("ledger_mismatches", "What the last check of the ledger's invariants found wrong: anything but 0 is a defect or damage.", float64(l.Mismatched))
-	counter("ledger_audits_total", "Checks of the ledger's invariants.", float64(l.Audits))
+	counter("ledger_audits_total", "Checks of the ledger's invariants by this gateway.", float64(l.Audits))
+	counter("ledger_audit_errors_total", "Checks of the ledger's invariants that came to no result.", float64(l.AuditErrors))
+	if !l.AuditedAt.IsZero() {
+		gauge("ledger_audit_age_seconds", "Time since some gateway last checked the ledger's invariants with a result.", time.Since(l.AuditedAt).Seconds())
+	}
+	counter("ledger_sealed_periods_total", "Months that this gateway closed.", float64(l.Sealed))
 	counter("ledger_batches_total", "Transactions committed.", float64(l.Batches))
 	counter("ledger_operations_total", "Operations in them.", float64(l.Operations))
 	counter("ledger_retries_total", "Attempts that got no answer from the store.", float64(l.Retries))
