@@ -231,6 +231,8 @@ func (f *flood) judge(a attack, before, now reading, rounds int64, elapsed time.
 	paid := f.bought.Load() + rounds
 	rows := map[string]int64{"holds": a.holds + 2, "charges": paid, "deposits": rounds, "transfers": paid + rounds,
 		"price_epochs": 4 * (1 + int64(elapsed/(5*time.Second)))} // four models, stepped every 5 s
+	// An audit keeps one row for each account, budget and payment that has lines.
+	rows["audited"] = now.rows["accounts"] + now.rows["budgets"] + now.rows["deposits"] - before.rows["audited"]
 	for table, n := range now.rows {
 		within("rows more in "+table, n-before.rows[table], rows[table])
 	}
