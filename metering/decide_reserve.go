@@ -155,7 +155,11 @@ func (b *Batch) take(a *AccountRow, id HoldID, t *terms, usage []byte, source So
 		// before the request goes on: else one key could be charged twice.
 		b.Durable = true
 		key := KeyID{a.ID, i.Key}
-		b.Keys.put(key, KeyRow{KeyID: key, Body: i.Body, Hold: id, Expires: b.until(IdempotencyTTL)})
+		// A hold that was lost and is made anew leaves the key with the request that
+		// has it now: see keyRoom.
+		if k := b.Keys.get(key); k == nil || k.Hold == id || k.Expires <= b.Now {
+			b.Keys.put(key, KeyRow{KeyID: key, Body: i.Body, Hold: id, Expires: b.until(IdempotencyTTL)})
+		}
 	}
 }
 

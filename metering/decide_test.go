@@ -122,3 +122,59 @@ func TestKnownDepositsAreBounded(t *testing.T) {
 		t.Error("another account, or a larger amount, is not known")
 	}
 }
+
+// TestCursorOfACredit: within a batch the cursor moves with the credits of one
+// account only, because another account may be left out.
+func TestCursorOfACredit(t *testing.T) {
+	b, node := newBatch(time.Hour), "02aa"
+	for i, want := range []struct {
+		who   byte
+		index uint64
+	}{{1, 5}, {1, 5}, {1, 7}} { // of the second account none, of the first again
+		who := l402.TokenID{[]byte{1, 2, 1}[i]}
+		op := &settledOp{s: Settled{Deposit: Deposit{Hash: l402.PaymentHash{byte(i)}, Account: who, Amount: 10}, Node: node, Index: uint64(5 + i)}}
+		if err := decide(b, op); err != nil {
+			t.Fatal(err)
+		}
+		if c := b.Cursors.get(node); c == nil || c.Index != want.index || c.Account != (l402.TokenID{want.who}) {
+			t.Errorf("after credit %d: cursor %+v", i, c)
+		}
+	}
+}
+
+// TestCloseBudgets: which budgets are closed, whatever was seen before, and what
+// that does to the numbers of live ones.
+func TestCloseBudgets(t *testing.T) {
+	for name, test := range map[string]struct {
+		row            BudgetRow
+		closed         bool
+		budgets, lines int
+	}{
+		"expired":                 {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 500}, true, 4, 1},
+		"expired and spent out":   {BudgetRow{Limit: 100, Spent: 100, ValidUntil: 500}, true, 5, 1},
+		"expired, nothing spent":  {BudgetRow{Limit: 100, ValidUntil: 500}, true, 4, 0},
+		"holds something":         {BudgetRow{Limit: 100, Spent: 40, Held: 1, ValidUntil: 500}, false, 5, 0},
+		"valid":                   {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 1000}, false, 5, 0},
+		"of a version without it": {BudgetRow{Limit: 100, Spent: 40}, false, 5, 0},
+		"of another account":      {BudgetRow{Account: l402.TokenID{9}, Limit: 100, Spent: 40, ValidUntil: 500}, false, 5, 0},
+	} {
+		b, who, row := newBatch(time.Hour), l402.TokenID{1}, test.row
+		if row.ID = [32]byte{2}; row.Account == (l402.TokenID{}) {
+			row.Account = who
+		}
+		b.Accounts.need(who)
+		b.Accounts.Loaded(who, AccountRow{ID: who, Budgets: 5})
+		b.Budgets.need(row.ID)
+		b.Budgets.Loaded(row.ID, row)
+		op := &closeOp{who: who, rows: []BudgetRow{row}, before: 1000}
+		if err := decide(b, op); err != nil {
+			t.Fatal(err)
+		}
+		if closed := b.Budgets.get(row.ID) == nil; closed != test.closed || op.closed == 1 != test.closed {
+			t.Errorf("%s: closed %v, counted %d", name, closed, op.closed)
+		}
+		if got := b.Accounts.get(who).Budgets; got != int64(test.budgets) || len(b.BudgetLines) != test.lines {
+			t.Errorf("%s: %d live budgets, %d lines; want %d, %d", name, got, len(b.BudgetLines), test.budgets, test.lines)
+		}
+	}
+}

@@ -202,3 +202,30 @@ func testDepositLists(e *env) {
 		e.Errorf("totals: %+v, %v", totals, err)
 	}
 }
+
+// testDepositKnownAndForgotten: what this process remembers of a payment never
+// stands in for the database's memory.
+func testDepositKnownAndForgotten(e *env) {
+	d := metering.Deposit{Hash: newHash(), Account: l402.NewTokenID(), Amount: 1000}
+	e.store.onWrite(func(*metering.Batch) fault { return forgotten })
+	if _, err := e.ledger.Deposit(ctx(e.T), d); err != nil {
+		e.Fatal(err)
+	}
+	e.store.heal()
+	if got, err := e.ledger.Deposit(ctx(e.T), d); got != 1000 || err != nil {
+		e.Errorf("presented again: %d, %v", got, err)
+	}
+	e.balance(d.Account, 1000, 0, 0)
+
+	paid := newHash()
+	if _, err := e.settled(paid, d.Account, 10, 1); err != nil {
+		e.Fatal(err)
+	}
+	if !e.ledger.Known(paid) {
+		e.Error("a payment that was seen settled is not known")
+	}
+	e.store.failOver()
+	if e.ledger.Known(paid) {
+		e.Error("a payment seen settled before a failover is known after it")
+	}
+}

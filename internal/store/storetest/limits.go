@@ -118,10 +118,11 @@ func testBudgetsEnd(e *env) {
 	id, now := e.account(10_000), time.Now()
 	old, late := newBudget(100), newBudget(100)
 	old.ValidUntil, late.ValidUntil = now.Add(-72*time.Hour).Unix(), now.Add(72*time.Hour).Unix()
-	inner := newBudget(50)
-	inner.ValidUntil = old.ValidUntil
+	inner, lately := newBudget(50), newBudget(100)
+	inner.ValidUntil, lately.ValidUntil = old.ValidUntil, now.Add(-time.Hour).Unix() // a settlement may still come
 	e.settle(e.reserve(id, 30, old, inner), 20)
 	e.settle(e.reserve(id, 30, late), 30)
+	e.settle(e.reserve(id, 30, lately), 30)
 	h := e.reserve(id, 10, old)
 	before := e.audit().Budgets
 	e.ledger.Tidy(ctx(e.T))
@@ -130,13 +131,13 @@ func testBudgetsEnd(e *env) {
 	}
 	e.settle(h, 10)
 	e.ledger.Tidy(ctx(e.T))
-	if got := e.audit().Budgets; got != 1 {
-		e.Errorf("%d budgets, want 1", got)
+	if got := e.audit().Budgets; got != 2 {
+		e.Errorf("%d budgets, want 2", got)
 	}
 	if got := e.ledger.Stats().Closed; got != 2 {
 		e.Errorf("%d budgets closed, want 2", got)
 	}
-	e.balance(id, 9940, 0, 60)
+	e.balance(id, 9910, 0, 90)
 }
 
 func testRateLimit(e *env) {
@@ -266,5 +267,37 @@ func testIdempotency(e *env) {
 	}
 	if n != 1 {
 		e.Errorf("%d of 30 duplicates ran", n)
+	}
+}
+
+// testKeyOfAHoldMadeAnew: a hold that the store has lost, and that is made anew after
+// the repetition of its request was charged, is charged nothing.
+func testKeyOfAHoldMadeAnew(e *env) {
+	for name, anew := range map[string]func(*metering.Hold) error{
+		"renewed":  func(*metering.Hold) error { return e.ledger.Renew(ctx(e.T)) },
+		"extended": func(h *metering.Hold) error { return h.Extend(ctx(e.T), 120) },
+	} {
+		id, lost := e.account(1000), e.ledger.Stats().Lost
+		r := reservation(id, 100)
+		r.Idempotency = &metering.Idempotency{Key: newHash()}
+		var first *metering.Hold
+		e.loseHolds(func() { first = e.reserveOn(e.ledger, r) })
+		again := r
+		again.ID = metering.NewHoldID()
+		second := e.settle(e.reserveOn(e.ledger, again), 40)
+		if err := anew(first); err != nil {
+			e.Fatalf("%s: %v", name, err)
+		}
+		e.eventually("the hold to be made anew", func() bool { return e.ledger.Stats().Lost == lost+1 })
+		if entry := e.settle(first, 40); entry.Charged != 0 || entry.Unbilled != 40 {
+			e.Errorf("%s: %+v", name, entry)
+		}
+		e.balance(id, 960, 0, 40)
+		again.ID = metering.NewHoldID()
+		_, err := e.ledger.Reserve(ctx(e.T), again)
+		var dup *metering.DuplicateError
+		if !errors.As(err, &dup) || dup.State != metering.DuplicateCharged || dup.Entry == nil || dup.Entry.ID != second.ID {
+			e.Errorf("%s: third: %v", name, err)
+		}
 	}
 }

@@ -135,6 +135,7 @@ func testSweepStrays(e *env) {
 	if n, err := e.look(l); n != 0 || err != nil { // once is not enough
 		e.Errorf("swept %d, %v", n, err)
 	}
+	e.untouched(l, 1) // nor are two looks at once: the next request may be on its way
 	e.sweep(l, 1)
 	e.balance(id, 870, 100, 30)
 	e.settle(living, 50)
@@ -163,5 +164,53 @@ func testTakenForDead(e *env) {
 	h.Progress(pricing.Usage{Calls: 200}, metering.SourceRunning)
 	if entry := e.settle(h, 200); entry.Charged != 200 || entry.Provisional {
 		e.Errorf("late settlement: %+v", entry)
+	}
+}
+
+// testSweepSparesOwnHolds: a ledger never charges its own open requests: not when it
+// is late with its heartbeats, and not under the name that it lost.
+func testSweepSparesOwnHolds(e *env) {
+	id := e.account(1000)
+	l := e.open(metering.Config{})
+	e.stall(l)
+	h := e.reserveOn(l, reservation(id, 100))
+	e.untouched(l, 2*looks) // nobody else looks, so nobody takes it for dead
+	if err := l.Renew(ctx(e.T)); err != nil || l.Stats().Fenced != 0 {
+		e.Errorf("taken for dead %d times, %v", l.Stats().Fenced, err)
+	}
+	if entry := e.settle(h, 60); entry.Provisional || entry.Charged != 60 {
+		e.Errorf("%+v", entry)
+	}
+
+	e.sweep(e.ledger, 0) // fences it, which has no hold
+	h = e.reserveOn(l, reservation(id, 200))
+	if err := l.Renew(ctx(e.T)); err != nil || l.Stats().Fenced != 1 {
+		e.Errorf("taken for dead %d times, %v", l.Stats().Fenced, err)
+	}
+	e.untouched(l, 2*looks) // the hold is still under the old name
+	e.balance(id, 740, 200, 60)
+	if entry := e.settle(h, 150); entry.Provisional || entry.Charged != 150 {
+		e.Errorf("%+v", entry)
+	}
+}
+
+// testSweepWhileWritesFail: a store that answers looks and no writes keeps owners
+// from showing that they live, so that nobody is judged.
+func testSweepWhileWritesFail(e *env) {
+	id := e.account(1000)
+	idle := e.open(metering.Config{Lease: time.Second, Patience: 20 * time.Millisecond})
+	owner := e.open(metering.Config{Lease: time.Second, SweepEvery: time.Hour})
+	h := e.reserveOn(owner, reservation(id, 400))
+	e.store.breakdown(early)
+	_, err := idle.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id})
+	e.refused(err, metering.ErrUnavailable)
+	over := time.Now().Add(5 * time.Second / 2)
+	e.eventually("time", func() bool { return time.Now().After(over) })
+	e.store.heal()
+	if err := owner.Renew(ctx(e.T)); err != nil || owner.Stats().Fenced != 0 {
+		e.Errorf("taken for dead %d times, %v", owner.Stats().Fenced, err)
+	}
+	if entry := e.settle(h, 300); entry.Provisional || entry.Charged != 300 {
+		e.Errorf("%+v", entry)
 	}
 }

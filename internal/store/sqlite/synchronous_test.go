@@ -1,0 +1,64 @@
+package sqlite
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"sluice/metering"
+)
+
+// TestSynchronous: what each kind of commit asks of the disk. The setting cannot
+// change within a transaction, so what stands after it was in force.
+func TestSynchronous(t *testing.T) {
+	ctx := context.Background()
+	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	const normal, full = 1, 2
+	owner := metering.OwnerID{1}
+	apply := func(likely, durable bool) func() error {
+		return func() error {
+			b := &metering.Batch{Likely: likely}
+			return d.Apply(ctx, b, func() {
+				b.Durable = durable
+				b.Transfers = append(b.Transfers, metering.TransferRow{Kind: metering.TransferDeposit, Debit: []byte("a"), Credit: []byte("b"), Amount: 1})
+			})
+		}
+	}
+	beat := func() error { _, _, _, err := d.Beat(ctx, owner, 1, nil); return err }
+	for i, step := range []struct {
+		name string
+		do   func() error
+		want int64
+	}{
+		{"a heartbeat", beat, normal},
+		{"a batch of which nobody expected it", apply(false, true), full},
+		{"a batch of holds", apply(false, false), normal},
+		{"a batch that moves money", apply(true, true), full},
+		{"a heartbeat after it", beat, normal},
+		{"a fence", func() error { _, err := d.Fence(ctx, owner, 2); return err }, full},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(step.name, err)
+		}
+		q, err := d.w.prepare("PRAGMA synchronous")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if more, err := q.step(); err != nil || !more || q.colInt(0) != step.want {
+			t.Errorf("%d: %s: synchronous is %d, want %d (%v)", i, step.name, q.colInt(0), step.want, err)
+		}
+		q.reset()
+	}
+	q, err := d.w.prepare("SELECT count(*) FROM transfers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.step(); err != nil || q.colInt(0) != 3 {
+		t.Errorf("%d transfers, %v", q.colInt(0), err)
+	}
+	q.reset()
+}
