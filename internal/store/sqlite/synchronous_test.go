@@ -8,9 +8,9 @@ import (
 	"sluice/metering"
 )
 
-// TestSynchronous: what each kind of commit asks of the disk. The setting cannot
+// TestWhatIsSynced: what each kind of commit asks of the disk. The setting cannot
 // change within a transaction, so what stands after it was in force.
-func TestSynchronous(t *testing.T) {
+func TestWhatIsSynced(t *testing.T) {
 	ctx := context.Background()
 	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
