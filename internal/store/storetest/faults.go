@@ -42,7 +42,7 @@ type faulty struct {
 	offset  time.Duration // since long ago
 	writes  int
 	hook    func(*metering.Batch) fault // decides per batch; nil: faults and away do
-	fence   func()                      // before each fence
+	fence   func() error                // before each fence, or instead of it
 	era     uint64                      // failovers so far
 	deaf    bool                        // looks at owners get no answer
 	ghosts  []metering.HoldRow          // abandoned holds beside the store's own, by id
@@ -258,8 +258,8 @@ func (f *faulty) Beat(ctx context.Context, owner metering.OwnerID, beat int64, p
 	return f.Store.Beat(ctx, owner, beat, progress)
 }
 
-// onFence runs fn before each fence.
-func (f *faulty) onFence(fn func()) {
+// onFence runs fn before each fence, which does not happen if fn fails.
+func (f *faulty) onFence(fn func() error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fence = fn
@@ -270,7 +270,9 @@ func (f *faulty) Fence(ctx context.Context, owner metering.OwnerID, beat int64) 
 	before := f.fence
 	f.mu.Unlock()
 	if before != nil {
-		before()
+		if err := before(); err != nil {
+			return false, err
+		}
 	}
 	return f.Store.Fence(ctx, owner, beat)
 }

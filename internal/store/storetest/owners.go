@@ -75,6 +75,30 @@ func testSweepAfterOutage(e *env) {
 	}
 }
 
+// testSweepAfterAFenceFails: a store that answers looks and then no fence was away
+// for the owners too, so that they get a whole lease again.
+func testSweepAfterAFenceFails(e *env) {
+	id, owner := e.account(1000), e.open(metering.Config{})
+	h := e.reserveOn(owner, reservation(id, 400))
+	e.stall(owner)
+	fences := 0
+	e.store.onFence(func() error { fences++; return errCut })
+	for i := 0; fences == 0; i++ {
+		if n, err := e.look(e.ledger); n != 0 || (err != nil) != (fences == 1) || i > looks {
+			e.Fatalf("look %d: swept %d, %v", i, n, err)
+		}
+	}
+	e.store.heal()
+	e.untouched(e.ledger, looks-2) // not yet a whole lease
+	if err := owner.Renew(ctx(e.T)); err != nil || owner.Stats().Fenced != 0 {
+		e.Errorf("taken for dead %d times, %v", owner.Stats().Fenced, err)
+	}
+	e.untouched(e.ledger, 2)
+	if entry := e.settle(h, 300); entry.Charged != 300 || entry.Provisional {
+		e.Errorf("%+v", entry)
+	}
+}
+
 // testSweepWhileClocksStep: no step of the store's clock sweeps a living hold, or
 // keeps a dead one.
 func testSweepWhileClocksStep(e *env) {

@@ -68,6 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"SweepByItself", testSweepByItself},
 		{"SweepAfterStart", testSweepAfterStart},
 		{"SweepAfterOutage", testSweepAfterOutage},
+		{"SweepAfterAFenceFails", testSweepAfterAFenceFails},
 		{"SweepWhileClocksStep", testSweepWhileClocksStep},
 		{"SweepPassesUnreadableHolds", testSweepPassesUnreadableHolds},
 		{"SweepStrays", testSweepStrays},

@@ -127,12 +127,11 @@ func testSweepSparesTheLiving(e *env) {
 	// A heartbeat that comes between the look and the fence counts.
 	e.stall(owner)
 	fences := 0
-	e.store.onFence(func() {
+	e.store.onFence(func() error {
 		if fences++; fences == 1 {
-			if err := owner.Renew(ctx(e.T)); err != nil {
-				e.Error(err)
-			}
+			return owner.Renew(ctx(e.T))
 		}
+		return nil
 	})
 	for range looks - 1 { // long enough for one fence
 		e.clock.advance(lease / (looks - 2))

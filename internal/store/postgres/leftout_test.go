@@ -1,0 +1,98 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"sluice/internal/store/pgtest"
+	"sluice/l402"
+	"sluice/metering"
+)
+
+// TestLeftOutWhole: of an account that somebody else has locked, a batch writes
+// nothing at all: no balance, no line, no end of a hold, no cursor. Its operations are
+// answered once they are written, or refused when their callers have waited long
+// enough.
+func TestLeftOutWhole(t *testing.T) {
+	ctx := context.Background()
+	url := pgtest.Start(t)
+	db := open(t, url)
+	l := ledger(t, db, metering.Config{Patience: 300 * time.Millisecond})
+	c := admin(t, url)
+	id := account(t, l, 1000)
+	other := account(t, l, 1000)
+	h, err := reserve(ctx, l, id, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctx, "SELECT 1 FROM accounts WHERE id = $1 FOR UPDATE", id[:]); err != nil {
+		t.Fatal(err)
+	}
+	count := func(sql string) (n int64) {
+		t.Helper()
+		if err := tx.QueryRow(ctx, sql).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	lines := count("SELECT count(*) FROM transfers")
+	settled := make(chan error, 2)
+	go func() {
+		_, err := h.Settle(ctx, calls(40))
+		settled <- err
+	}()
+	go func() {
+		_, err := l.CreditSettled(ctx, metering.Settled{Deposit: metering.Deposit{Hash: l402.PaymentHash{1}, Account: id, Amount: 50},
+			Node: "02aa", Index: 7, Cursor: l402.PaymentHash{1}, At: time.Now()})
+		settled <- err
+	}()
+	_, err = reserve(ctx, l, id, 10)
+	if !errors.Is(err, metering.ErrUnavailable) {
+		t.Errorf("a reservation on a locked account: %v", err)
+	}
+	if n := l.Stats().Conflicts; n < 3 || n > 200 {
+		t.Errorf("locked operations were tried %d times", n)
+	}
+	if n := count("SELECT count(*) FROM transfers"); n != lines {
+		t.Errorf("%d lines were written", n-lines)
+	}
+	if n := count("SELECT count(*) FROM holds"); n != 1 {
+		t.Errorf("%d open holds, want 1", n)
+	}
+	if n := count("SELECT count(*) FROM settle_cursors"); n != 0 {
+		t.Error("the cursor has moved past a payment that is not credited")
+	}
+	if n := count("SELECT count(*) FROM deposits WHERE account = (SELECT id FROM accounts WHERE held > 0)"); n != 1 {
+		t.Errorf("%d deposits, want 1", n)
+	}
+	if h, err := reserve(ctx, l, other, 10); err != nil {
+		t.Errorf("beside a locked account: %v", err)
+	} else if _, err := h.Settle(ctx, calls(10)); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-settled:
+		t.Errorf("answered while the account is locked: %v", err)
+	default:
+	}
+	if err := tx.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-settled; err != nil {
+			t.Error(err)
+		}
+	}
+	if cursor, _, err := l.Cursor(ctx, "02aa"); err != nil || cursor.Index != 7 {
+		t.Errorf("cursor %+v, %v", cursor, err)
+	}
+	if r := audit(t, l); r.Charged != 50 || r.Held != 0 || r.Deposited != 2050 {
+		t.Errorf("report: %+v", r)
+	}
+}
