@@ -58,3 +58,8 @@ func TestOldDamage(t *testing.T) {
 	pgtest.Start(t)
 	storetest.Old(t, unguarded)
 }
+
+func BenchmarkAudits(b *testing.B) {
+	server := pgtest.New(b, true)
+	storetest.BenchAudits(b, func(b *testing.B) (metering.Store, func() int64) { return open(b, server.Fresh(b)), nil })
+}

@@ -2,14 +2,65 @@ package sqlite
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"sluice/l402"
 	"sluice/metering"
 )
 
+// Looks follow one another closely, and SQLite begins its log anew only at a moment
+// at which nobody reads what is in it. So every breathEvery the next look waits for
+// such a moment, unless the log is short, for breathMost.
+const (
+	breathEvery = 200 * time.Millisecond
+	breathMost  = time.Second
+	breathBeat  = 5 * time.Millisecond
+	shortLog    = 2000 // pages
+)
+
 // Look lends fn one snapshot.
 func (d *DB) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
+	if now := time.Now().UnixNano(); now-d.breath.Load() > int64(breathEvery) {
+		if err := d.breathe(ctx); err != nil {
+			return err
+		}
+		d.breath.Store(time.Now().UnixNano())
+	}
 	return d.read(ctx, func(r *reader) error { return fn(snapshot{r}) })
+}
+
+// breathe copies the log into the database, as far as others let it, until it has
+// begun anew. It goes on all the same after a while: when nobody writes, the log
+// stays as long as it is.
+func (d *DB) breathe(ctx context.Context) error {
+	var r *reader
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.closed:
+		return errors.New("sqlite: closed")
+	case r = <-d.pool:
+	}
+	defer func() { d.pool <- r }()
+	before := int64(-1)
+	for end := time.Now().Add(breathMost); time.Now().Before(end); {
+		var pages int64
+		err := r.query("PRAGMA wal_checkpoint(PASSIVE)", nil, func(s *stmt) error {
+			pages = s.colInt(1)
+			return nil
+		})
+		if err != nil || pages < shortLog || pages == before {
+			return err
+		}
+		before = pages
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(breathBeat):
+		}
+	}
+	return nil
 }
 
 // Cutoff is where the lines end: the one writer commits them in the order of their

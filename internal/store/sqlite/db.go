@@ -24,6 +24,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -65,7 +66,8 @@ type DB struct {
 	prices prices // what no file keeps
 
 	pool   chan *reader
-	opened int // readers, in the pool or lent
+	opened int          // readers, in the pool or lent
+	breath atomic.Int64 // when an audit last waited for the log to begin anew, ns since 1970
 	closed chan struct{}
 }
 

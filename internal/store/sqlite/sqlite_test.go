@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -63,3 +64,15 @@ func unguarded(t *testing.T) (metering.Store, func(string) int64) {
 
 func TestDamage(t *testing.T)    { storetest.Damage(t, unguarded) }
 func TestOldDamage(t *testing.T) { storetest.Old(t, unguarded) }
+
+func BenchmarkAudits(b *testing.B) {
+	storetest.BenchAudits(b, func(b *testing.B) (metering.Store, func() int64) {
+		path := filepath.Join(b.TempDir(), "ledger.db")
+		return open(b, path), func() int64 {
+			if info, err := os.Stat(path + "-wal"); err == nil {
+				return info.Size()
+			}
+			return 0
+		}
+	})
+}
