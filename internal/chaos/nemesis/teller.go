@@ -163,6 +163,10 @@ func (t *teller) read(conn net.Conn) {
 
 func (t *teller) answer(r request) reply {
 	out := reply{ID: r.ID, Status: history.OK}
+	if r.Kind == askClock { // also before the store is open
+		t.offset.Store(r.Amount * int64(time.Microsecond))
+		return out
+	}
 	l := t.ledger.Load()
 	if l == nil {
 		out.Status, out.Reason, out.Text = history.Fail, history.Busy, "the store is not open yet"
@@ -210,8 +214,6 @@ func (t *teller) do(ctx context.Context, l *metering.Ledger, r *request, out *re
 		out.Index, out.Hash = c.Index, c.Hash.String()
 	case askRestart:
 		return l.AdvanceCursor(ctx, metering.CursorRow{Node: r.Node, Index: r.Index, Hash: paymentHash(r.Last)}, true)
-	case askClock:
-		t.offset.Store(r.Amount * int64(time.Microsecond))
 	default:
 		return fmt.Errorf("no such operation: %q", r.Kind)
 	}
