@@ -24,6 +24,7 @@ func TestObserver(t *testing.T) {
 		"a counter that falls": {{at: 0, beat: 5}, {at: 4, beat: 5}, {at: 8, beat: 3}, {at: 12, beat: 3, ready: true}},
 		"a gap":                {{at: 0}, {at: 4}, {at: 10}, {at: 14}, {at: 18}, {at: 20, dead: true, ready: true}},
 		"a slow answer":        {{at: 0}, {at: 4}, {at: 10, took: 6}, {at: 14}, {at: 19}, {at: 20, dead: true, ready: true}},
+		"an answer overtaken":  {{at: 0}, {at: 4}, {at: 8}, {at: 9, took: 6}, {at: 10}, {at: 14}, {at: 18}, {at: 19, dead: true, ready: true}},
 		"no answer":            {{at: 0}, {at: 4}, {at: 8, blind: true}, {at: 12}, {at: 16}, {at: 18, dead: true, ready: true}},
 		"another server":       {{at: 0}, {at: 4}, {at: 8, era: 1}, {at: 12, era: 1}, {at: 16, era: 1}, {at: 18, era: 1, dead: true, ready: true}},
 	} {

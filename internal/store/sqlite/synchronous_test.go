@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -61,4 +62,31 @@ func TestWhatIsSynced(t *testing.T) {
 		t.Errorf("%d transfers, %v", q.colInt(0), err)
 	}
 	q.reset()
+}
+
+// TestBrokenConnectionIsReplaced: a connection on which something failed may be in
+// any state, so that the next transaction has another one.
+func TestBrokenConnectionIsReplaced(t *testing.T) {
+	ctx := context.Background()
+	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	failed := errors.New("failed")
+	err = d.write(ctx, true, func(w *writer) (bool, error) {
+		return false, errors.Join(w.script("PRAGMA query_only=ON"), failed)
+	})
+	if !errors.Is(err, failed) {
+		t.Fatal(err)
+	}
+	if now, _, fenced, err := d.Beat(ctx, metering.OwnerID{1}, 4, nil); now != 4 || fenced || err != nil {
+		t.Errorf("after a failure: %d, %v, %v", now, fenced, err)
+	}
+	// A row that is refused breaks nothing.
+	before := d.w
+	err = d.write(ctx, true, func(w *writer) (bool, error) { return true, w.script("DELETE FROM transfers; UPDATE meta SET one = 2") })
+	if !errors.Is(err, metering.ErrRejected) || d.w != before {
+		t.Errorf("after a refusal: another connection %v, %v", d.w != before, err)
+	}
 }

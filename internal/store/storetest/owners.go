@@ -238,3 +238,73 @@ func testSweepWhileWritesFail(e *env) {
 		e.Errorf("%+v", entry)
 	}
 }
+
+// testSweepSparesWhatWasTakenOver: a hold that a living owner has taken over between
+// the sweeper's look and its decision is not charged.
+func testSweepSparesWhatWasTakenOver(e *env) {
+	id := e.account(1000)
+	l := e.open(metering.Config{})
+	e.stall(l)
+	e.sweep(e.ledger, 0) // fences it, which has no hold
+	h := e.reserveOn(l, reservation(id, 100))
+	taken := false
+	e.store.onWrite(func(*metering.Batch) fault {
+		e.store.onWrite(nil)
+		if err := l.Renew(ctx(e.T)); err != nil || l.Stats().Fenced != 1 {
+			e.Errorf("taken for dead %d times, %v", l.Stats().Fenced, err)
+		}
+		if err := h.Extend(ctx(e.T), h.Amount()); err != nil {
+			e.Error(err)
+		}
+		taken = true
+		return none
+	})
+	if _, err := e.look(e.ledger); err != nil || !taken {
+		e.Errorf("the sweeper decided nothing: %v, %v", taken, err)
+	}
+	e.balance(id, 900, 100, 0)
+	if entry := e.settle(h, 60); entry.Provisional || entry.Charged != 60 {
+		e.Errorf("%+v", entry)
+	}
+}
+
+// testBeatAndFence: what a store answers to heartbeats and fences.
+func testBeatAndFence(e *env) {
+	s, owner := e.store.Store, metering.OwnerID{1, 2, 3}
+	beat := func(with, want int64) {
+		e.Helper()
+		now, missing, fenced, err := s.Beat(ctx(e.T), owner, with, nil)
+		if now != want || len(missing) != 0 || fenced || err != nil {
+			e.Errorf("beat %d: %d, %v, %v, %v; want %d", with, now, missing, fenced, err, want)
+		}
+	}
+	fence := func(at int64, want bool) {
+		e.Helper()
+		if fenced, err := s.Fence(ctx(e.T), owner, at); fenced != want || err != nil {
+			e.Errorf("fence at %d: %v, %v; want %v", at, fenced, err, want)
+		}
+	}
+	beat(1, 1)
+	beat(1, 2) // a repetition moves the counter too
+	beat(9, 9)
+	beat(3, 10)
+	fence(9, false)
+	fence(11, false)
+	beat(11, 11)
+	fence(11, true)
+	fence(11, true) // it is fenced, whoever did it
+	for _, with := range []int64{1, 12, 100} {
+		if now, _, fenced, err := s.Beat(ctx(e.T), owner, with, nil); !fenced || now != 0 || err != nil {
+			e.Errorf("beat of a fenced owner: %d, %v, %v", now, fenced, err)
+		}
+	}
+	list, err := s.Owners(ctx(e.T))
+	if err != nil {
+		e.Fatal(err)
+	}
+	for _, row := range list {
+		if fenced := row.ID == owner; row.Fenced != fenced || fenced && row.Beat != 11 {
+			e.Errorf("owner %+v", row)
+		}
+	}
+}

@@ -86,6 +86,8 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"LockAtOnce", testLockAtOnce},
 		{"LockAudit", testLockAudit},
 		{"SweepSparesOwnHolds", testSweepSparesOwnHolds},
+		{"SweepSparesWhatWasTakenOver", testSweepSparesWhatWasTakenOver},
+		{"BeatAndFence", testBeatAndFence},
 		{"SweepWhileWritesFail", testSweepWhileWritesFail},
 		{"Crash", testCrash},
 		{"Ambiguity", testAmbiguity},
