@@ -96,3 +96,20 @@ func TestLeftOutWhole(t *testing.T) {
 		t.Errorf("report: %+v", r)
 	}
 }
+
+// TestTimeIsTheServers: the time of a batch is the server's, so that all gateways
+// have the same. The server of this test has a clock of its own.
+func TestTimeIsTheServers(t *testing.T) {
+	ctx := context.Background()
+	url := pgtest.Start(t)
+	open(t, url)
+	_, err := admin(t, url).Exec(ctx, `CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+		AS $$ SELECT to_timestamp(1000000) $$`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b metering.Batch
+	if err := open(t, url+"&options=-csearch_path%3Dpublic,pg_catalog").Apply(ctx, &b, func() {}); err != nil || b.Now != 1e12 {
+		t.Errorf("now is %d, %v", b.Now, err)
+	}
+}

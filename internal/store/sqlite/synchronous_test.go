@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"sluice/metering"
 )
@@ -88,5 +89,23 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 	err = d.write(ctx, true, func(w *writer) (bool, error) { return true, w.script("DELETE FROM transfers; UPDATE meta SET one = 2") })
 	if !errors.Is(err, metering.ErrRejected) || d.w != before {
 		t.Errorf("after a refusal: another connection %v, %v", d.w != before, err)
+	}
+}
+
+// TestClockNeverStepsBack: the time of a batch is never before that of an earlier one.
+func TestClockNeverStepsBack(t *testing.T) {
+	ctx := context.Background()
+	at := time.UnixMicro(5000)
+	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"), WithClock(func() time.Time { return at }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for i, step := range []struct{ clock, want int64 }{{5000, 5000}, {9000, 9000}, {2000, 9000}, {8999, 9000}, {9001, 9001}} {
+		at = time.UnixMicro(step.clock)
+		var b metering.Batch
+		if err := d.Apply(ctx, &b, func() {}); err != nil || b.Now != step.want {
+			t.Errorf("batch %d at %d: now is %d, want %d (%v)", i, step.clock, b.Now, step.want, err)
+		}
 	}
 }

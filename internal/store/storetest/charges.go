@@ -120,6 +120,20 @@ func testSettleOnce(e *env) {
 		}
 	}
 	e.balance(id, 1000-entries[0].Charged, 0, entries[0].Charged)
+
+	// A release leaves no charge behind, so that only the hold knows that it ended.
+	h = e.reserve(id, 400)
+	if err := h.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
+		e.Fatal(err)
+	}
+	e.store.durable()
+	if entry := e.settle(h, 100); entry.Charged != 0 || entry.Outcome != metering.OutcomeNotTaken {
+		e.Errorf("settled after its release: %+v", entry)
+	}
+	if n := len(e.store.durable()); n != 0 {
+		e.Errorf("a hold that had ended was ended again, in %d batches", n)
+	}
+	e.balance(id, 1000-entries[0].Charged, 0, entries[0].Charged)
 }
 
 func testImpossibleUsage(e *env) {
