@@ -121,6 +121,9 @@ func testDepositDoubted(e *env) {
 	if got, err := e.settled(d.Hash, d.Account, 1000, 3); got != 700 || err != nil {
 		e.Errorf("settled after all: %d, %v", got, err)
 	}
+	if row, _, err := e.ledger.LookupDeposit(ctx(e.T), d.Hash); err != nil || row.Doubted != 0 || row.Owed != 0 || row.Credited != 1000 {
+		e.Errorf("settled after all: %+v, %v", row, err)
+	}
 	e.balance(d.Account, 700, 0, 300)
 	doubt() // it settled
 	e.balance(d.Account, 700, 0, 300)

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"time"
 
 	"sluice/l402"
 	"sluice/metering"
@@ -38,6 +39,8 @@ func testKeyOfARunningRepetition(e *env) {
 	if err := first.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
 		e.Fatal(err)
 	}
+	e.duplicate(r, metering.DuplicateRunning)
+	e.store.advance(metering.IdempotencyTTL - time.Hour) // however long it runs
 	e.duplicate(r, metering.DuplicateRunning)
 	e.settle(second, 40)
 	e.duplicate(r, metering.DuplicateCharged)
@@ -90,6 +93,16 @@ func testBudgetsWithAHistory(e *env) {
 	list, _, err := e.ledger.Entries(ctx(e.T), metering.EntryQuery{Account: id, Chain: inner.ID})
 	if err != nil || len(list) != 1 || list[0].ID != h.ID() {
 		e.Errorf("entries: %+v, %v", list, err)
+	}
+	part := newBudget(100) // one that holds something keeps its limit
+	running := e.reserve(id, 30, part)
+	if err := e.reserve(id, 60, part).Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
+		e.Error(err)
+	}
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 80, part))
+	e.insufficient(err, 70, 80)
+	if err := running.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
+		e.Error(err)
 	}
 	for range 5 {
 		if err := e.reserveOn(l, reservation(id, 10, newBudget(20))).Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
