@@ -78,7 +78,7 @@ func TestLeftOutWhole(t *testing.T) {
 	}
 	select {
 	case err := <-settled:
-		t.Errorf("answered while the account is locked: %v", err)
+		t.Fatalf("answered while the account is locked: %v", err)
 	default:
 	}
 	if err := tx.Rollback(ctx); err != nil {

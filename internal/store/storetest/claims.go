@@ -121,6 +121,9 @@ func testDepositDoubted(e *env) {
 	if got, err := e.settled(d.Hash, d.Account, 1000, 3); got != 700 || err != nil {
 		e.Errorf("settled after all: %d, %v", got, err)
 	}
+	if row, _, err := e.ledger.LookupDeposit(ctx(e.T), d.Hash); err != nil || row.Doubted != 0 || row.Owed != 0 || row.Credited != 1000 {
+		e.Errorf("settled after all: %+v, %v", row, err)
+	}
 	e.balance(d.Account, 700, 0, 300)
 	doubt() // it settled
 	e.balance(d.Account, 700, 0, 300)
@@ -368,29 +371,4 @@ func (e *env) creditNothing(id l402.TokenID) {
 			e.Error(err)
 		}
 	}()
-}
-
-// testUnheardCommitIsConfirmed: an operation that finds its earlier attempt
-// committed is answered only after another durable commit: the first may have been
-// seen without being safe.
-func testUnheardCommitIsConfirmed(e *env) {
-	id := e.account(1000)
-	h := e.reserve(id, 100)
-	d := metering.Deposit{Hash: newHash(), Account: id, Amount: 50}
-	for name, do := range map[string]func() error{
-		"settle":  func() error { _, err := h.Settle(ctx(e.T), calls(40)); return err },
-		"deposit": func() error { _, err := e.ledger.Deposit(ctx(e.T), d); return err },
-		"adjust":  func() error { return e.ledger.Adjust(ctx(e.T), metering.NewHoldID(), id, 5, "x") },
-		"freeze":  func() error { return e.ledger.SetStatus(ctx(e.T), id, metering.StatusFrozen) },
-	} {
-		e.store.durable()
-		e.store.inject(kept)
-		if err := do(); err != nil {
-			e.Errorf("%s: %v", name, err)
-		}
-		if list := e.store.durable(); len(list) < 2 || !list[len(list)-1] {
-			e.Errorf("%s: answered after attempts that wrote durably: %v", name, list)
-		}
-	}
-	e.balance(id, 1015, 0, 40)
 }

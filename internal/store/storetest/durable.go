@@ -123,3 +123,34 @@ func testLockedAccountIsRefusedInTime(e *env) {
 	e.settle(h, 10)
 	e.balance(id, 990, 0, 10)
 }
+
+// testUnheardCommitIsConfirmed: an operation that finds its earlier attempt
+// committed is answered only after another durable commit: the first may have been
+// seen without being safe.
+func testUnheardCommitIsConfirmed(e *env) {
+	id := e.account(1000)
+	h := e.reserve(id, 100)
+	d := metering.Deposit{Hash: newHash(), Account: id, Amount: 50}
+	for name, do := range map[string]func() error{
+		"settle": func() error { _, err := h.Settle(ctx(e.T), calls(40)); return err },
+		"deposit": func() error {
+			got, err := e.ledger.Deposit(ctx(e.T), d)
+			if got != 50 {
+				e.Errorf("credited %d, want 50", got)
+			}
+			return err
+		},
+		"adjust": func() error { return e.ledger.Adjust(ctx(e.T), metering.NewHoldID(), id, 5, "x") },
+		"freeze": func() error { return e.ledger.SetStatus(ctx(e.T), id, metering.StatusFrozen) },
+	} {
+		e.store.durable()
+		e.store.inject(kept)
+		if err := do(); err != nil {
+			e.Errorf("%s: %v", name, err)
+		}
+		if list := e.store.durable(); len(list) < 2 || !list[len(list)-1] {
+			e.Errorf("%s: answered after attempts that wrote durably: %v", name, list)
+		}
+	}
+	e.balance(id, 1015, 0, 40)
+}
