@@ -112,8 +112,11 @@ func TestLeadsDoNotMix(t *testing.T) {
 	var published, unsure atomic.Int64
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	for replica := range 3 {
-		l := ledger(t, open(t, url), metering.Config{})
+	ledgers := make([]*metering.Ledger, 3)
+	for i := range ledgers {
+		ledgers[i] = ledger(t, open(t, url), metering.Config{})
+	}
+	for replica, l := range ledgers {
 		wg.Go(func() {
 			for term := 0; ; term++ {
 				var lead metering.PriceLead
@@ -157,10 +160,15 @@ func TestLeadsDoNotMix(t *testing.T) {
 	close(stop)
 	wg.Wait()
 
-	l := ledger(t, open(t, url), metering.Config{})
-	all, err := l.Epochs(ctx, metering.EpochQuery{})
-	if err != nil {
-		t.Fatal(err)
+	var all []pricing.Epoch
+	for {
+		page, err := ledgers[0].Epochs(ctx, metering.EpochQuery{After: int64(len(all))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all = append(all, page...); len(page) == 0 {
+			break
+		}
 	}
 	ended := map[string]bool{}
 	for i, e := range all {
