@@ -1,6 +1,10 @@
 package metering
 
-import "sluice/l402"
+import (
+	"time"
+
+	"sluice/l402"
+)
 
 // Delegated budgets. Each is counted where it was delegated from: a budget of the
 // account itself on the account, any other on its parent. So a delegate who hands
@@ -129,11 +133,14 @@ func (o *closeOp) need(b *Batch, _ bool) {
 
 func (o *closeOp) apply(b *Batch) error {
 	o.closed = 0
+	// Both clocks must say so, the gateway's and the store's: a budget that is closed
+	// too early could be spent again.
+	before := min(o.before, (b.Now-budgetGrace.Microseconds())/time.Second.Microseconds())
 	a := b.Accounts.get(o.who)
 	for i := range o.rows {
 		id := o.rows[i].ID
 		row := b.Budgets.get(id)
-		if a == nil || row == nil || row.Account != a.ID || row.Held != 0 || row.ValidUntil == 0 || row.ValidUntil >= o.before {
+		if a == nil || row == nil || row.Account != a.ID || row.Held != 0 || row.ValidUntil == 0 || row.ValidUntil >= before {
 			continue
 		}
 		if row.Spent != 0 {

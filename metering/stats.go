@@ -17,11 +17,11 @@ type Stats struct {
 	Operations  int64             `json:"operations"` // in them
 	Sizes       [batchSizes]int64 `json:"sizes"`      // batches of up to 1, 2, 4, … 1024 and more operations
 	Retries     int64             `json:"retries"`    // attempts that got no answer from the store
-	Conflicts   int64             `json:"conflicts"`  // operations put aside because their account was changed or locked by somebody else
+	Conflicts   int64             `json:"conflicts"`  // operations put aside: their account was changed or locked by others
 	Rejected    int64             `json:"rejected"`   // operations refused by the store's guards: a defect
 	Lost        int64             `json:"lost"`       // holds that the store lost in a crash and that were made anew
 	Sweeps      int64             `json:"sweeps"`     // holds of others that were charged because their lease ran out
-	Unreadable  int64             `json:"unreadable"` // abandoned holds that this version cannot read, at the last look; anything but 0 needs a newer version, or is damage
+	Unreadable  int64             `json:"unreadable"` // abandoned holds of a newer version, or damaged, at the last look
 	Fenced      int64             `json:"fenced"`     // times that this ledger was taken for dead
 	Closed      int64             `json:"closed"`     // delegated budgets that ended because their tokens have expired
 	Excess      int64             `json:"excess"`     // payments presented as more than arrived: a leaked key mints such credit

@@ -163,8 +163,8 @@ type DepositRow struct {
 	Node      string           `json:"node"`         // that reported it
 	Index     uint64           `json:"settle_index"`
 	Covered   l402.Msat        `json:"covered_msat"` // held and charged at the rates that the payment locked, see RateLock
-	Doubted   int64            `json:"doubted_us"`   // taken back because the live settle stream did not show it, µs since 1970; 0: not
-	Owed      l402.Msat        `json:"owed_msat"`    // of Credited: credited without a payment, and spent before it could be taken back
+	Doubted   int64            `json:"doubted_us"`   // taken back: lnd does not know it; µs since 1970; 0: not
+	Owed      l402.Msat        `json:"owed_msat"`    // of Credited: no payment stands behind it, and it was spent
 }
 
 // RateRow counts one rate limit over two windows of a minute.

@@ -91,9 +91,10 @@ func (d *doubts) ask(ctx context.Context, row metering.DepositRow) error {
 	if err != nil {
 		return err
 	}
-	if settled {
+	if settled && d.sink.owner(inv) == row.Account {
 		inv.Cursor = lightning.Cursor{} // the stream moves it
 		return d.sink.Settled(ctx, inv)
 	}
+	// Unknown to lnd, not settled, or paid for somebody else's invoice on the same node.
 	return d.ledger.Doubt(ctx, row)
 }

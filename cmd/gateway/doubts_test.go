@@ -91,6 +91,13 @@ func TestDoubts(t *testing.T) {
 		t.Errorf("%d payments doubted, want 1", s.Doubted)
 	}
 
+	// Paid, but for another invoice of that node than one of ours.
+	foreign, hash := present()
+	node.settled = map[l402.PaymentHash]l402.Msat{hash: 1000}
+	look()
+	balance(foreign, 0)
+	node.settled = nil
+
 	// The history began anew on record: after a restart of the gateway as well.
 	lost, _ := present()
 	if err := ledger.AdvanceCursor(ctx, metering.CursorRow{Node: "02aa", Index: 3}, true); err != nil {

@@ -123,15 +123,24 @@ func (s *sink) Restart(ctx context.Context, node string, c lightning.Cursor) err
 	return s.ledger.AdvanceCursor(ctx, metering.CursorRow{Node: node, Index: c.Index, Hash: c.Hash}, true)
 }
 
+// owner is the account that an invoice of ours pays for; zero: it is not ours.
+func (s *sink) owner(inv lightning.SettledInvoice) l402.TokenID {
+	account, err := s.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
+	if err != nil {
+		return l402.TokenID{}
+	}
+	return account
+}
+
 // Settled credits an invoice of ours, known by its memo, which only our keys
 // can have sealed for that payment hash and amount. Any other invoice on the
 // same node moves the cursor only.
 func (s *sink) Settled(ctx context.Context, inv lightning.SettledInvoice) error {
-	account, err := s.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
-	if err != nil { // not ours
+	account := s.owner(inv)
+	if account == (l402.TokenID{}) {
 		return s.ledger.AdvanceCursor(ctx, metering.CursorRow{Node: inv.Node, Index: inv.Cursor.Index, Hash: inv.Cursor.Hash}, false)
 	}
-	_, err = s.ledger.CreditSettled(ctx, metering.Settled{
+	_, err := s.ledger.CreditSettled(ctx, metering.Settled{
 		Deposit: metering.Deposit{Hash: inv.Hash, Account: account, Amount: inv.Paid},
 		Node:    inv.Node, Index: inv.Cursor.Index, Cursor: inv.Cursor.Hash, At: inv.At,
 	})
