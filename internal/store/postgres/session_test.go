@@ -15,6 +15,15 @@ func TestSessionSettings(t *testing.T) {
 	ctx := context.Background()
 	server := pgtest.New(t, false)
 	direct := server.Fresh(t)
+	// What the server's administrator chose for this database.
+	c, err := pgx.Connect(ctx, direct)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`); err != nil {
+		t.Fatal(err)
+	}
 	// One session goes from client to client, and nothing is cleaned up between.
 	lax := server.Bouncer(t, "pool_mode=session", "default_pool_size=2", "server_reset_query=").URL(direct)
 	for name, url := range map[string]string{"direct": direct, "pooler": lax} {
