@@ -51,8 +51,8 @@ func (r *Reader) Audit(ctx context.Context) (Report, error) { return r.AuditWith
 
 // AuditWith is Audit with options. It may run beside any load: it reads lines in
 // short looks, follows those that are added meanwhile, and compares each row
-// together with the newest lines in one snapshot. Memory grows with open holds, and
-// with o.Subjects.
+// together with the newest lines in one snapshot. Memory grows with open holds, with
+// o.Subjects, and with the subjects that come in while it compares.
 func (r *Reader) AuditWith(ctx context.Context, o AuditOptions) (Report, error) {
 	a := newAuditor(r.store)
 	a.pause = o.Pause
@@ -139,6 +139,9 @@ func (a *auditor) audit(ctx context.Context, part *share) error {
 	if err := a.catchUp(ctx); err != nil {
 		return err
 	}
+	// From here on the share stays: what leaves it would be compared without its lines,
+	// or counted twice. What comes in meanwhile takes memory.
+	a.shrink = nil
 	for _, walk := range []func(context.Context, *share) error{a.walkAccounts, a.walkBudgets, a.walkPayments, a.leftOver} {
 		if err := walk(ctx, part); err != nil {
 			return err

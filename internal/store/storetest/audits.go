@@ -278,3 +278,36 @@ func testSealWaits(e *env) {
 		e.Errorf("sealed wrong books: %v", err)
 	}
 }
+
+// growing makes an account with a payment before each look of an audit.
+type growing struct {
+	metering.StoreReader
+	grow func()
+}
+
+func (g *growing) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
+	g.grow()
+	return g.StoreReader.Look(ctx, fn)
+}
+
+// testAuditOfAGrowingLedger: an audit whose memory is full when it begins to compare
+// finds nothing wrong with what comes in while it compares.
+func testAuditOfAGrowingLedger(e *env) {
+	const accounts = 20
+	for range accounts {
+		e.account(5)
+	}
+	grown := l402.Msat(5 * accounts)
+	store := &growing{e.store.Store, func() { grown += 5; e.account(5) }}
+	r, err := metering.NewReader(ctx(e.T), store)
+	if err != nil {
+		e.Fatal(err)
+	}
+	report, err := r.AuditWith(ctx(e.T), metering.AuditOptions{Subjects: 2 * (accounts + 2)}) // accounts and payments
+	if err != nil || !report.OK() {
+		e.Errorf("audit: %q, %v", report.Mismatches, err)
+	}
+	if report.Deposited > grown || report.Deposited < 5*accounts {
+		e.Errorf("%d msat deposited, of at most %d", report.Deposited, grown)
+	}
+}

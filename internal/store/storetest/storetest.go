@@ -119,6 +119,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"AuditByItself", testAuditByItself},
 		{"AuditOfSumsBeyondAllMoney", testAuditOfSums},
 		{"AuditBesideLoad", testAuditBesideLoad},
+		{"AuditOfAGrowingLedger", testAuditOfAGrowingLedger},
 		{"AuditCutOff", testAuditCutOff},
 		{"AuditInTurn", testAuditInTurn},
 		{"Seal", testSeal},
