@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"cmp"
 	"errors"
 	"testing"
 	"time"
@@ -145,20 +146,23 @@ func TestCursorOfACredit(t *testing.T) {
 // TestCloseBudgets: which budgets are closed, whatever was seen before, and what
 // that does to the numbers of live ones.
 func TestCloseBudgets(t *testing.T) {
+	inTime := budgetGrace + 1000*time.Second // by the store's clock budgets that ended before second 1000 may go
 	for name, test := range map[string]struct {
 		row            BudgetRow
 		closed         bool
 		budgets, lines int
+		now            time.Duration // of the store; zero: inTime
 	}{
-		"expired":                 {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 500}, true, 4, 1},
-		"expired and spent out":   {BudgetRow{Limit: 100, Spent: 100, ValidUntil: 500}, true, 5, 1},
-		"expired, nothing spent":  {BudgetRow{Limit: 100, ValidUntil: 500}, true, 4, 0},
-		"holds something":         {BudgetRow{Limit: 100, Spent: 40, Held: 1, ValidUntil: 500}, false, 5, 0},
-		"valid":                   {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 1000}, false, 5, 0},
-		"of a version without it": {BudgetRow{Limit: 100, Spent: 40}, false, 5, 0},
-		"of another account":      {BudgetRow{Account: l402.TokenID{9}, Limit: 100, Spent: 40, ValidUntil: 500}, false, 5, 0},
+		"expired":                              {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 500}, true, 4, 1, 0},
+		"expired and spent out":                {BudgetRow{Limit: 100, Spent: 100, ValidUntil: 500}, true, 5, 1, 0},
+		"expired, nothing spent":               {BudgetRow{Limit: 100, ValidUntil: 500}, true, 4, 0, 0},
+		"holds something":                      {BudgetRow{Limit: 100, Spent: 40, Held: 1, ValidUntil: 500}, false, 5, 0, 0},
+		"valid":                                {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 1000}, false, 5, 0, 0},
+		"of a version without it":              {BudgetRow{Limit: 100, Spent: 40}, false, 5, 0, 0},
+		"of another account":                   {BudgetRow{Account: l402.TokenID{9}, Limit: 100, Spent: 40, ValidUntil: 500}, false, 5, 0, 0},
+		"expired by the gateway's clock alone": {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 500}, false, 5, 0, budgetGrace + 500*time.Second},
 	} {
-		b, who, row := newBatch(time.Hour), l402.TokenID{1}, test.row
+		b, who, row := newBatch(cmp.Or(test.now, inTime)), l402.TokenID{1}, test.row
 		if row.ID = [32]byte{2}; row.Account == (l402.TokenID{}) {
 			row.Account = who
 		}
