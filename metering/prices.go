@@ -14,6 +14,10 @@ import (
 // no more.
 var ErrNotLeader = errors.New("another process leads the prices")
 
+// EpochsKept is how long a published price stays on record after the next one of
+// its model came into force. No rate lock lasts as long: a quote ends within a day.
+const EpochsKept = 90 * 24 * time.Hour
+
 // PriceStore is the part of a Store that spreads prices over all processes.
 type PriceStore interface {
 	// PublishEpoch appends a price epoch under the next id, durably, and tells

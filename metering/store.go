@@ -40,8 +40,9 @@ type Store interface {
 	Fingerprints(ctx context.Context, update func(known [][32]byte) (add [][32]byte, err error)) error
 
 	// Clean deletes up to limit each of idempotency keys that ran out, rate windows
-	// of the past, loads that nobody asks for any more, and owners that were fenced
-	// long ago and hold nothing. It returns how many rows went.
+	// of the past, loads that nobody asks for any more, owners that were fenced long
+	// ago and hold nothing, and prices that ended EpochsKept ago. It returns how many
+	// rows went.
 	Clean(ctx context.Context, limit int) (int, error)
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"sluice/metering"
 )
 
 // durably runs fn in a transaction whose commit is durable.
@@ -60,6 +62,11 @@ func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
 		`DELETE FROM owners WHERE id IN (
 			SELECT id FROM owners o WHERE fenced < ` + clock + ` - ` + fmt.Sprint(ownersKept.Microseconds()) + `
 			AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		// Only the oldest are looked at, so that a look without a find stays cheap.
+		`DELETE FROM price_epochs WHERE id IN (
+			SELECT e.id FROM (SELECT id, model FROM price_epochs ORDER BY id LIMIT $1) e
+			WHERE (SELECT at FROM price_epochs WHERE model = e.model AND id > e.id ORDER BY id LIMIT 1)
+				< ` + clock + ` - ` + fmt.Sprint(metering.EpochsKept.Microseconds()) + `)`,
 	} {
 		tag, err := d.pool.Exec(ctx, sql, limit)
 		if err != nil {

@@ -28,6 +28,7 @@ type writer struct {
 	loadFingerprints, insertFingerprint, insertEpoch     *stmt
 	saveOverride, deleteOverride, cleanKeys, cleanRates  *stmt
 	beat, progress, fence, fenced, cleanOwners           *stmt
+	cleanEpochs                                          *stmt
 	saveTally, saveSealed, saveAuditState, insertSeal    *stmt
 }
 
@@ -110,6 +111,9 @@ func (w *writer) prepareAll() error {
 		{&w.fence, `UPDATE owners SET fenced = ? WHERE id = ? AND beat = ? AND fenced IS NULL`},
 		{&w.fenced, `SELECT 1 FROM owners WHERE id = ? AND fenced IS NOT NULL`},
 		{&w.cleanOwners, `DELETE FROM owners WHERE id IN (SELECT id FROM owners o WHERE fenced < ? AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT ?) RETURNING 1`},
+		// Only the oldest are looked at, so that a look without a find stays cheap.
+		{&w.cleanEpochs, `DELETE FROM price_epochs WHERE id IN (SELECT e.id FROM (SELECT id, model FROM price_epochs ORDER BY id LIMIT ?2) e
+			WHERE (SELECT at FROM price_epochs WHERE model = e.model AND id > e.id ORDER BY id LIMIT 1) < ?1) RETURNING 1`},
 	} {
 		var err error
 		if *s.into, err = w.prepare(s.sql); err != nil && failed == nil {

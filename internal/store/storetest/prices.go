@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,6 +48,47 @@ func testEpochs(e *env) {
 			e.Errorf("id %d twice", id)
 		}
 		seen[id] = true
+	}
+}
+
+// testEpochsEnd: a price goes EpochsKept after the next one of its model came,
+// however old it is itself; the price in force stays for good.
+func testEpochsEnd(e *env) {
+	day, now := 24*time.Hour, time.Now()
+	for _, p := range []struct {
+		model string
+		age   time.Duration
+	}{{"a", 300 * day}, {"b", 290 * day}, {"a", 200 * day}, {"a", 91 * day}, {"a", 89 * day}, {"c", 95 * day}, {"c", day}} {
+		epoch := newEpoch(p.model, 1)
+		epoch.At = now.Add(-p.age).UTC().Truncate(time.Microsecond)
+		if _, err := e.ledger.PublishEpoch(ctx(e.T), epoch); err != nil {
+			e.Fatal(err)
+		}
+	}
+	left := func() (ids []int64) {
+		list, err := e.ledger.Epochs(ctx(e.T), metering.EpochQuery{})
+		if err != nil {
+			e.Fatal(err)
+		}
+		for _, p := range list {
+			ids = append(ids, p.ID)
+		}
+		return ids
+	}
+	first := left()[0]
+	if n, err := e.store.Store.Clean(ctx(e.T), 100); err != nil || n != 2 {
+		e.Errorf("%d rows went, %v; want 2", n, err)
+	}
+	got := left()
+	for i := range got {
+		got[i] -= first - 1
+	}
+	if want := []int64{2, 4, 5, 6, 7}; !slices.Equal(got, want) {
+		e.Errorf("epochs %v are left, want %v", got, want)
+	}
+	// The next one has a number of its own.
+	if p, err := e.ledger.PublishEpoch(ctx(e.T), newEpoch("b", 1)); err != nil || p.ID != first+7 {
+		e.Errorf("the next epoch is %d, %v; want %d", p.ID, err, first+7)
 	}
 }
 

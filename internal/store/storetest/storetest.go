@@ -109,6 +109,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"Close", testClose},
 		{"Keys", testKeys},
 		{"Epochs", testEpochs},
+		{"EpochsEnd", testEpochsEnd},
 		{"EpochQueries", testEpochQueries},
 		{"Lead", testLead},
 		{"Watch", testWatch},
