@@ -46,15 +46,16 @@ ALTER TABLE settle_cursors ADD COLUMN hash bytea,
 -- Writes one batch of a gateway: see metering.Store.Apply. The batch comes whole,
 -- as one statement, so that no lock is held while anybody waits for a gateway.
 --
--- a_*: the accounts of the batch, each with the version (xmin) that was loaded; -1:
+-- a_*: the accounts of the batch, each with the version (xmin) that was loaded; NULL:
 -- the account is to be made. Everything else names its account by its place in a_id
--- (from 1), and is written only if that account could be taken. A budget without a
--- limit and a key without an expiry are to go. A table without rows comes as NULL. The result says what
--- became of each account: 0 changed by somebody else since, 1 written, 2 locked by
--- somebody else.
+-- (from 1), and is written only if that account could be taken. The place is negative
+-- for a charge that replaces one on record. A budget without a limit and a key
+-- without an expiry are to go. A table without rows comes as NULL. The result says
+-- what became of each account: 0 changed by somebody else since, 1 written, 2 locked
+-- by somebody else.
 CREATE FUNCTION sluice_apply_3(
     durable boolean,
-    a_id bytea[], a_version bigint[], a_status smallint[], a_available bigint[], a_held bigint[], a_deposited bigint[],
+    a_id bytea[], a_version xid[], a_status smallint[], a_available bigint[], a_held bigint[], a_deposited bigint[],
     a_charged bigint[], a_adjusted bigint[], a_budgets bigint[], a_last uuid[],
     b_at int[], b_id bytea[], b_parent bytea[], b_limit bigint[], b_spent bigint[], b_held bigint[], b_children bigint[],
     b_valid bigint[], b_last uuid[],
@@ -74,45 +75,45 @@ CREATE FUNCTION sluice_apply_3(
     s_at int[], s_node text[], s_index bigint[], s_hash bytea[], s_since bigint[], s_anew boolean[]
 ) RETURNS smallint[] LANGUAGE plpgsql AS $$
 DECLARE
-    state smallint[] := array_fill(0::smallint, ARRAY[coalesce(cardinality(a_id), 0)]);
-    r record;
+    state smallint[];
+    mine bigint[]; -- places of the accounts that are written
 BEGIN
     IF NOT durable THEN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
 
-    -- Accounts first: those that nobody else has, in one order.
-    FOR r IN SELECT u.n FROM unnest(a_id, a_version) WITH ORDINALITY AS u (id, version, n)
-        JOIN accounts a ON a.id = u.id AND a.xmin::text::bigint = u.version
-        WHERE u.version >= 0 ORDER BY a.id FOR NO KEY UPDATE OF a SKIP LOCKED
-    LOOP
-        state[r.n] := 1;
-    END LOOP;
-    IF -1 = ANY (a_version) THEN
-        FOR r IN WITH made AS (
+    -- Accounts first: those that nobody else has. A row that is locked here is found
+    -- again by its place in the table, without the index.
+    WITH taken AS (
+        SELECT a.ctid AS place, u.* FROM unnest(a_id, a_version, a_status, a_available, a_held, a_deposited, a_charged, a_adjusted,
+            a_budgets, a_last) WITH ORDINALITY
+            AS u (id, version, status, available, held, deposited, charged, adjusted, budgets, last_charge, n)
+        JOIN accounts a ON a.id = u.id AND a.xmin = u.version FOR NO KEY UPDATE OF a SKIP LOCKED),
+    written AS (
+        UPDATE accounts a SET status = u.status, available = u.available, held = u.held, deposited = u.deposited,
+            charged = u.charged, adjusted = u.adjusted, budgets = u.budgets, last_charge = u.last_charge
+        FROM taken u WHERE a.ctid = u.place RETURNING u.n)
+    SELECT array_agg(n) INTO mine FROM written;
+    IF array_position(a_version, NULL) IS NOT NULL THEN
+        WITH made AS (
             INSERT INTO accounts (id, status, available, held, deposited, charged, adjusted, budgets, last_charge)
             SELECT u.id, u.status, u.available, u.held, u.deposited, u.charged, u.adjusted, u.budgets, u.last_charge
             FROM unnest(a_id, a_version, a_status, a_available, a_held, a_deposited, a_charged, a_adjusted, a_budgets, a_last)
                 AS u (id, version, status, available, held, deposited, charged, adjusted, budgets, last_charge)
-            WHERE u.version = -1 ORDER BY u.id ON CONFLICT (id) DO NOTHING RETURNING id)
-            SELECT u.n FROM made JOIN unnest(a_id) WITH ORDINALITY AS u (id, n) ON u.id = made.id
-        LOOP
-            state[r.n] := 1;
-        END LOOP;
+            WHERE u.version IS NULL ORDER BY u.id ON CONFLICT (id) DO NOTHING RETURNING id)
+        SELECT mine || array_agg(u.n) INTO mine FROM made JOIN unnest(a_id) WITH ORDINALITY AS u (id, n) ON u.id = made.id;
     END IF;
+    state := array_fill(0::smallint, ARRAY[coalesce(cardinality(a_id), 0)]);
+    FOR i IN 1 .. coalesce(cardinality(mine), 0) LOOP
+        state[mine[i]] := 1;
+    END LOOP;
     IF 0 = ANY (state) THEN
-        FOR r IN SELECT u.n FROM unnest(a_id, a_version) WITH ORDINALITY AS u (id, version, n)
-            JOIN accounts a ON a.id = u.id AND a.xmin::text::bigint = u.version
-            WHERE u.version >= 0 AND state[u.n] = 0
-        LOOP
-            state[r.n] := 2;
+        SELECT array_agg(u.n) INTO mine FROM unnest(a_id, a_version) WITH ORDINALITY AS u (id, version, n)
+            JOIN accounts a ON a.id = u.id AND a.xmin = u.version WHERE state[u.n] = 0;
+        FOR i IN 1 .. coalesce(cardinality(mine), 0) LOOP
+            state[mine[i]] := 2;
         END LOOP;
     END IF;
-    UPDATE accounts a SET status = u.status, available = u.available, held = u.held, deposited = u.deposited,
-        charged = u.charged, adjusted = u.adjusted, budgets = u.budgets, last_charge = u.last_charge
-    FROM unnest(a_id, a_version, a_status, a_available, a_held, a_deposited, a_charged, a_adjusted, a_budgets, a_last)
-        WITH ORDINALITY AS u (id, version, status, available, held, deposited, charged, adjusted, budgets, last_charge, n)
-    WHERE a.id = u.id AND u.version >= 0 AND state[u.n] = 1;
 
     IF cardinality(b_at) > 0 THEN
         INSERT INTO budgets (id, account, parent, max_spend, spent, held, children, valid_until, last_charge)
@@ -151,11 +152,14 @@ BEGIN
             c_clamped, c_delivered, c_amount, c_charged, c_unbilled, c_epoch, c_rates, c_provisional, c_lock)
             AS u (n, hold, prev, chain_prev, at, service, model, chain, source, outcome, backend, usage, clamped, delivered, amount,
                 charged, unbilled, epoch, rates, provisional, rate_lock)
-        WHERE state[u.n] = 1
-        -- A provisional charge that its owner replaces.
-        ON CONFLICT (hold) DO UPDATE SET at = excluded.at, source = excluded.source, outcome = excluded.outcome,
-            backend = excluded.backend, usage = excluded.usage, clamped = excluded.clamped, delivered = excluded.delivered,
-            charged = excluded.charged, unbilled = excluded.unbilled, provisional = excluded.provisional;
+        WHERE u.n > 0 AND state[u.n] = 1;
+        IF 0 > ANY (c_at) THEN -- a provisional charge that its owner replaces
+            UPDATE charges c SET at = u.at, source = u.source, outcome = u.outcome, backend = u.backend, usage = u.usage,
+                clamped = u.clamped, delivered = u.delivered, charged = u.charged, unbilled = u.unbilled, provisional = u.provisional
+            FROM unnest(c_at, c_hold, c_time, c_source, c_outcome, c_backend, c_usage, c_clamped, c_delivered, c_charged, c_unbilled,
+                c_provisional) AS u (n, hold, at, source, outcome, backend, usage, clamped, delivered, charged, unbilled, provisional)
+            WHERE u.n < 0 AND state[-u.n] = 1 AND c.hold = u.hold;
+        END IF;
     END IF;
 
     IF cardinality(t_at) > 0 THEN

@@ -109,12 +109,7 @@ func (c *applyCall) accounts(b *metering.Batch, rows []*metering.AccountRow) {
 	type row = metering.AccountRow
 	stored := make(map[l402.TokenID]bool, len(rows))
 	b.Accounts.Updated(func(r *row) bool { stored[r.ID] = true; return true })
-	version := func(r *row) int64 {
-		if !stored[r.ID] {
-			return -1
-		}
-		return r.Version
-	}
+	version := func(r *row) pgtype.Uint32 { return pgtype.Uint32{Uint32: uint32(r.Version), Valid: stored[r.ID]} }
 	c.add(column(rows, func(r *row) []byte { return r.ID[:] }), column(rows, version),
 		column(rows, func(r *row) int16 { return int16(r.Status) }),
 		amounts(rows, func(r *row) l402.Msat { return r.Available }), amounts(rows, func(r *row) l402.Msat { return r.Held }),
@@ -159,8 +154,14 @@ func (c *applyCall) holds(b *metering.Batch) {
 
 func (c *applyCall) charges(b *metering.Batch) {
 	type row = metering.ChargeRow
-	rows := collect(b.Charges.Upserted)
-	c.add(column(rows, func(r *row) int32 { return c.at[r.Account] }), column(rows, func(r *row) pgtype.UUID { return uuid(r.Hold) }),
+	rows := collect(b.Charges.Inserted)
+	inserted := len(rows)
+	b.Charges.Updated(func(r *row) bool { rows = append(rows, r); return true })
+	at := column(rows, func(r *row) int32 { return c.at[r.Account] })
+	for i := inserted; i < len(at); i++ {
+		at[i] = -at[i]
+	}
+	c.add(at, column(rows, func(r *row) pgtype.UUID { return uuid(r.Hold) }),
 		column(rows, func(r *row) pgtype.UUID { return optionalUUID(r.Prev) }),
 		column(rows, func(r *row) pgtype.UUID { return optionalUUID(r.ChainPrev) }), column(rows, func(r *row) int64 { return r.At }),
 		column(rows, func(r *row) string { return r.Service }), column(rows, func(r *row) string { return r.Model }),
