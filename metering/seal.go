@@ -123,7 +123,11 @@ func newRecount(seals []Seal) *recount {
 	return r
 }
 
+// lines counts lines; of no recount, none.
 func (r *recount) lines(set *lineSet) {
+	if r == nil {
+		return
+	}
 	for _, p := range r.periods {
 		p.add(set)
 	}

@@ -242,6 +242,20 @@ func (e *env) sealedRows(id l402.TokenID) {
 	}
 }
 
+// testSealOfNothing: a first period without a line is closed, and what comes after
+// it is audited whole.
+func testSealOfNothing(e *env) {
+	if s, err := e.ledger.SealPeriod(ctx(e.T), time.Unix(1, 0)); err != nil || s.Transfers != 0 || s.Balance != "0" {
+		e.Fatalf("seal %+v, %v", s, err)
+	}
+	e.settle(e.reserve(e.account(1000), 100), 60)
+	for _, open := range []bool{true, false} {
+		if r, err := e.ledger.AuditWith(ctx(e.T), metering.AuditOptions{Open: open}); err != nil || !r.OK() || r.Lines != 2 || r.Charged != 60 {
+			e.Errorf("report of an audit (since the seal: %v): %+v, %v", open, r, err)
+		}
+	}
+}
+
 // testSealWaits: nothing is closed while a request that began in the period may
 // still change it, or while the books are wrong.
 func testSealWaits(e *env) {

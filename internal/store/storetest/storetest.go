@@ -124,6 +124,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"AuditCutOff", testAuditCutOff},
 		{"AuditInTurn", testAuditInTurn},
 		{"Seal", testSeal},
+		{"SealOfNothing", testSealOfNothing},
 		{"SealWaits", testSealWaits},
 		{"Model", testModel},
 	} {
