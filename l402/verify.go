@@ -51,6 +51,7 @@ type Token struct {
 	RateLimits  []RateLimit // outermost first
 	Label       string      // the last label, that of the innermost part
 	Chain       ChainID
+	Copy        [32]byte // SHA-256 of the macaroon's last signature: names this very copy, with all its caveats
 
 	violation    *CaveatError // the first caveat that refuses every request
 	models       nameLimit
@@ -99,7 +100,7 @@ func (k *Keyring) verify(unverified []byte, p Preimage) (*Token, error) {
 	if subtle.ConstantTimeCompare(hash[:], id.PaymentHash[:]) != 1 {
 		return nil, ErrPreimage
 	}
-	t := &Token{ID: id.TokenID, PaymentHash: id.PaymentHash}
+	t := &Token{ID: id.TokenID, PaymentHash: id.PaymentHash, Copy: nameAt(c.sum)}
 	r := reader{token: t, preimage: p, signatures: c.at}
 	t.violation = r.read(m.caveats, len(unverified))
 	return t, nil
