@@ -181,7 +181,8 @@ func (c *Client) call(ctx context.Context, method, base, path string, body []byt
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if t != nil {
-		req.Header.Set("Authorization", t.Authorization())
+		// In two headers: a proxy on the way may drop the first.
+		(&trip{both: true}).present(req.Header, *t)
 	}
 	resp, err := c.cfg.Base.RoundTrip(req)
 	if err != nil {
