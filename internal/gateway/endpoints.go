@@ -190,7 +190,30 @@ func (g *Gateway) showBalance(x *exchange) error {
 		return err
 	}
 	x.Header()[headerBalance] = []string{amountText(balance.Available)}
+	if token.Attenuated {
+		return x.reply(http.StatusOK, partOf(balance))
+	}
 	return x.reply(http.StatusOK, balance)
+}
+
+// partBalance is what the holder of a part of an account sees: what the part may
+// still spend and, where it has a budget of its own, what it did. The totals are the
+// parent's business and are left out, because a 0 would be untrue.
+type partBalance struct {
+	Account   string                   `json:"account"` // token id, hex
+	Available l402.Msat                `json:"available_msat"`
+	Held      *l402.Msat               `json:"held_msat,omitempty"`
+	Charged   *l402.Msat               `json:"charged_msat,omitempty"`
+	Budgets   []metering.BudgetBalance `json:"budgets"`
+}
+
+func partOf(b metering.Balance) partBalance {
+	p := partBalance{Account: b.Account, Available: b.Available, Budgets: b.Budgets}
+	if n := len(b.Budgets); n > 0 {
+		own := &b.Budgets[n-1]
+		p.Held, p.Charged = &own.Held, &own.Charged
+	}
+	return p
 }
 
 // The number of charges on one page of GET /l402/usage.
@@ -200,11 +223,16 @@ const (
 )
 
 // showUsage is GET /l402/usage: charges, newest first. A sub-token sees those
-// of its own chain.
+// of its own chain. One without a budget has none: its charges are not kept apart
+// from its parent's, which it must not see.
 func (g *Gateway) showUsage(x *exchange) error {
 	token, err := g.owner(x)
 	if err != nil {
 		return err
+	}
+	if token.Attenuated && len(token.Budgets) == 0 {
+		return newProblem(http.StatusForbidden, typeCaveatViolation,
+			"this token is a part of an account without a budget of its own, so that its charges are not kept apart; ask the holder of the whole token")
 	}
 	query, err := url.ParseQuery(x.r.URL.RawQuery)
 	if err != nil {

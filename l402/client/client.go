@@ -314,6 +314,7 @@ const (
 	keyPaysNothing contextKey = iota
 	keyOnPurchase
 	keyNewAccount
+	keyCheck
 	keyCall
 )
 
@@ -337,6 +338,13 @@ type Purchase struct {
 // use if the context is shared by requests.
 func WithPurchases(ctx context.Context, f func(Purchase)) context.Context {
 	return context.WithValue(ctx, keyOnPurchase, f)
+}
+
+// WithPurchaseCheck returns a context whose requests call f before each payment. An
+// error of f is returned to the caller, and nothing is paid. f must be safe for
+// concurrent use if the context is shared by requests.
+func WithPurchaseCheck(ctx context.Context, f func(context.Context) error) context.Context {
+	return context.WithValue(ctx, keyCheck, f)
 }
 
 // lastPurchase describes the newest deposit of a token that has one.
