@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"sluice/backends/gpu"
 	"sluice/metering/chat"
@@ -16,9 +17,17 @@ type engines struct {
 
 // engine is what is known of one backend.
 type engine struct {
-	setting chat.Setting
-	profile atomic.Pointer[chat.Profile]
+	setting  chat.Setting
+	profile  atomic.Pointer[chat.Profile]
+	overruns overrunLog
+	heard    atomic.Int64 // when the backend last sent anything of an answer, in Unix nanoseconds
 }
+
+// hear notes a sign of life of the backend.
+func (e *engine) hear() { e.heard.Store(time.Now().UnixNano()) }
+
+// silentSince reports whether the backend has shown nobody a sign of life since t.
+func (e *engine) silentSince(t time.Time) bool { return e.heard.Load() < t.UnixNano() }
 
 // newEngines knows what the owner said of the backends that serve the models,
 // by the backends' names. It fails on a setting for no backend.
@@ -49,9 +58,7 @@ func (e *engine) set(found chat.Engine) {
 }
 
 // profile is what is known of a backend now.
-func (g *Gateway) profile(b *gpu.Backend) chat.Profile {
-	if e := g.engines.byBackend[b]; e != nil {
-		return *e.profile.Load()
-	}
-	return chat.ProfileOf(chat.EngineGeneric)
-}
+func (g *Gateway) profile(b *gpu.Backend) chat.Profile { return *g.engine(b).profile.Load() }
+
+// engine is what is known of a backend that serves a model.
+func (g *Gateway) engine(b *gpu.Backend) *engine { return g.engines.byBackend[b] }

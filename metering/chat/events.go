@@ -186,7 +186,8 @@ func (e *Events) scanLast() int {
 }
 
 // Whole reports whether the data lines of an event make one JSON object or
-// [DONE]: what the end of the stream, or the next event, can be behind.
+// [DONE]: what the end of the stream, or the next event, can be behind. An object
+// that stands there without a name, as an error may, is whole as well.
 func Whole(event []byte) bool {
 	var data []byte
 	for i := 0; i < len(event); {
@@ -200,6 +201,9 @@ func Whole(event []byte) bool {
 			}
 		}
 		i = next
+	}
+	if data == nil {
+		data = bytes.TrimSpace(event)
 	}
 	data = bytes.TrimRight(data, " \t")
 	return string(data) == endMarker || isObject(data)

@@ -53,6 +53,7 @@ type Meter struct {
 	tokenPrompt int64 // counts of the backend's tokenizer; -1: none
 	tokenText   int64
 
+	data                    []byte // of the event seen last
 	joined, framed, spliced []byte // reused memory
 }
 
@@ -97,6 +98,7 @@ func NewMeter(r *Request, b Bound, cal *Calibration, o MeterOptions) *Meter {
 // the answer was in it.
 func (m *Meter) Event(event []byte) (out []byte, last bool) {
 	m.drop()
+	m.data = nil
 	b := m.readBlock(event)
 	switch {
 	case b.failure:
@@ -133,7 +135,8 @@ func (m *Meter) readData(event []byte, b block) []byte {
 			return nil
 		}
 	}
-	m.chunk.read(b.data[skipSpace(b.data, 0):], m.keepsText())
+	m.data = b.data[skipSpace(b.data, 0):]
+	m.chunk.read(m.data, m.keepsText())
 	switch {
 	case m.chunk.failed:
 		m.fail(readFailure(b.data))
@@ -151,6 +154,10 @@ func (m *Meter) readData(event []byte, b block) []byte {
 	}
 	return m.shown(event, b, h)
 }
+
+// Data is the object in the event seen last, which Event has passed on or kept
+// back: what a Gathering takes.
+func (m *Meter) Data() []byte { return m.data }
 
 // fail notes that the answer is not whole.
 func (m *Meter) fail(f Failure) {
@@ -360,6 +367,9 @@ func (m *Meter) keepsText() bool {
 // Failed reports whether the backend reported an error within its answer, or
 // sent a part of it that cannot be read.
 func (m *Meter) Failed() bool { return m.failed }
+
+// Started reports whether a part of the answer was delivered.
+func (m *Meter) Started() bool { return m.started }
 
 // Failure is what the backend said, where Failed.
 func (m *Meter) Failure() Failure { return m.failure }

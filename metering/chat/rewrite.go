@@ -14,6 +14,8 @@ type Rewrite struct {
 	Cap             int64    // completion tokens per sequence, at least 1; never raises what the client asked for
 	ForceUsage      bool     // ask for the usage chunk, whatever the client said
 	ContinuousUsage bool     // ask for a usage in every chunk: the backend knows continuous_usage_stats
+	Stream          bool     // ask for a stream, although the client wants a document
+	Timings         bool     // ask llama.cpp for its running counts in each chunk of a stream
 	Caps            []string // the names under which the cap is written, see Profile.Caps; none: max_tokens
 }
 
@@ -27,7 +29,7 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 	if r.cap > 0 {
 		w.Cap = min(w.Cap, r.cap)
 	}
-	optioned := false
+	optioned, stream := false, r.stream || w.Stream
 	for _, m := range r.members {
 		switch m.kind {
 		case kindModel:
@@ -41,14 +43,27 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 			if isNull(m.value) {
 				continue
 			}
+		case kindStream:
+			if w.Stream {
+				continue
+			}
 		case kindOptions:
-			if r.stream {
+			if stream {
 				optioned = true
 				out = appendMember(out, m.key, r.options(m.value, w))
 				continue
 			}
 		}
+		if m.key == timingsField && stream && w.Timings {
+			continue
+		}
 		out = append(separate(out), m.raw...)
+	}
+	if w.Stream {
+		out = appendMember(out, "stream", []byte("true"))
+	}
+	if stream && w.Timings {
+		out = appendMember(out, timingsField, []byte("true"))
 	}
 	if len(w.Caps) == 0 {
 		w.Caps = []string{capTokens}
@@ -56,11 +71,14 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 	for _, name := range w.Caps {
 		out = appendMember(out, name, strconv.AppendInt(nil, w.Cap, 10))
 	}
-	if r.stream && !optioned && (w.ForceUsage || w.ContinuousUsage) {
+	if stream && !optioned && (w.ForceUsage || w.ContinuousUsage) {
 		out = appendMember(out, "stream_options", r.options([]byte("null"), w))
 	}
 	return append(out, '}')
 }
+
+// timingsField asks llama.cpp for its running counts.
+const timingsField = "timings_per_token"
 
 // options is the client's stream_options, v, with what w forces.
 func (r *Request) options(v []byte, w Rewrite) []byte {
