@@ -29,7 +29,8 @@ func playing(t *testing.T, engine chat.Engine, play http.HandlerFunc, more ...fu
 		s.profile = chat.Setting{Engine: engine}
 		s.rates = &dialectRates
 		s.service = func(svc *gatewayService) {
-			svc.Models[0].Limits.ContextTokens, svc.Models[0].Limits.MaxCompletion = 100_000, 8192
+			limits := &svc.Models[0].Limits
+			limits.ContextTokens, limits.MaxCompletion, limits.TemplateBase = 100_000, 8192, 100
 		}
 	}}, more...)...)
 }
