@@ -55,7 +55,7 @@ func (m *Meter) completion() tally {
 	if m.finals > 0 && m.opts.UsagePerSequence && m.bound.Sequences > 1 {
 		return t
 	}
-	if m.hasFinal && !m.lost && t.source != metering.SourceRunning {
+	if m.hasFinal && !m.lost && (t.source != metering.SourceRunning || m.after.deltas == 0) {
 		t.tokens = max(t.tokens, addSat(max(0, m.final.tokens()), m.estimator().tokens(&m.after)))
 	}
 	return t
