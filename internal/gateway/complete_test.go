@@ -101,7 +101,7 @@ func TestNoWayToPayLessThanWasDelivered(t *testing.T) {
 		"usage null":            request("stream", "true", "stream_options", `{"include_usage":null,"continuous_usage_stats":false}`),
 		"n 4":                   request("n", "4"),
 		"n 4 streamed":          request("n", "4", "stream", "true"),
-		"best_of":               request("best_of", "3"),
+		"n of llama.cpp":        request("n_cmpl", "3"),
 		"max_completion_tokens": request("max_tokens", "", "max_completion_tokens", "30"),
 		"both caps":             request("max_tokens", "5", "max_completion_tokens", "40"),
 		"no maximum":            request("max_tokens", ""),
@@ -110,7 +110,7 @@ func TestNoWayToPayLessThanWasDelivered(t *testing.T) {
 		"an image":              request("messages", image),
 		"one-byte tokens":       request("messages", oneByte),
 		"continuous asked for":  request("stream", "true", "stream_options", `{"include_usage":true,"continuous_usage_stats":true}`),
-		"unknown field":         request("surprise", `{"max_tokens":9000}`),
+		"a whole float":         request("max_tokens", "40.0", "n", "2.0"),
 	} {
 		before := r.balance(k).msat(t, "charged_msat")
 		a := r.chat(k, body)

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluice/backends/gpu"
 	"sluice/metering/chat"
@@ -18,6 +20,7 @@ type engines struct {
 type engine struct {
 	setting chat.Setting
 	profile atomic.Pointer[chat.Profile]
+	missing sync.Map // path of a tokenizer that the backend does not have → until when it is not asked again
 }
 
 // newEngines knows what the owner said of the backends that serve the models,
@@ -54,4 +57,21 @@ func (g *Gateway) profile(b *gpu.Backend) chat.Profile {
 		return *e.profile.Load()
 	}
 	return chat.ProfileOf(chat.EngineGeneric)
+}
+
+// missing notes that a backend does not have a path.
+func (g *Gateway) missing(b *gpu.Backend, path string) {
+	if e := g.engines.byBackend[b]; e != nil {
+		e.missing.Store(path, g.now().Add(missingFor))
+	}
+}
+
+// isMissing says whether a backend was found a short while ago not to have a path.
+func (g *Gateway) isMissing(b *gpu.Backend, path string) bool {
+	e := g.engines.byBackend[b]
+	if e == nil {
+		return false
+	}
+	until, ok := e.missing.Load(path)
+	return ok && g.now().Before(until.(time.Time))
 }

@@ -59,8 +59,9 @@ type Service struct {
 type Model struct {
 	Name      string
 	Limits    chat.Limits
-	CreatedAt time.Time // shown by /v1/models
-	OwnedBy   string    // shown by /v1/models
+	Policy    chat.Policy // what requests may hold beyond what is known
+	CreatedAt time.Time   // shown by /v1/models
+	OwnedBy   string      // shown by /v1/models
 	// Base is the rate card that prices are multiples of; it values work for
 	// Work and for nothing else.
 	Base     pricing.Rates

@@ -110,7 +110,7 @@ func (c *call) forward() (*http.Response, error) {
 		}
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(chat.Rewrite{
 			Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap,
-			ForceUsage: c.o.req.Stream(), ContinuousUsage: continuous, Caps: p.Caps,
+			ForceUsage: c.o.req.Stream() && p.IncludeUsage, ContinuousUsage: continuous, Profile: p,
 		}), header)
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
