@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"sluice/metering/chat"
 )
@@ -22,6 +23,16 @@ func (c *checker) checkRequests(fields, hosts []string, at string) {
 		key := at + ".media_hosts[" + strconv.Itoa(i) + "]"
 		if !chat.ValidMediaHost(host) {
 			c.failAt(key, "want a host name in lower case without scheme and port, such as cdn.example.com or *.example.com, got %q", clip(host))
+		}
+	}
+}
+
+// checkHeaders checks the names of request headers that backends get. Those that
+// stay here in any case the gateway refuses when it is built.
+func (c *checker) checkHeaders(names []string, at string) {
+	for i, name := range names {
+		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			c.failAt(at+".forward_headers["+strconv.Itoa(i)+"]", "want the name of a header such as X-My-Tenant, got %q", clip(name))
 		}
 	}
 }

@@ -73,6 +73,7 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 		c.checkHosts(s, at, hosts)
 		c.checkPurchase(s, at)
 		c.checkRequests(s.AllowFields, s.MediaHosts, at)
+		c.checkHeaders(s.ForwardHeaders, at)
 		if len(s.Models) == 0 {
 			c.failAt(at+".models", "the service sells no model")
 		}

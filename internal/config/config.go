@@ -106,6 +106,7 @@ type Service struct {
 	ChargeCallOn4xx bool          `yaml:"charge_call_on_4xx"` // a request refused by the backend costs the call price
 	AllowFields     []string      `yaml:"allow_fields"`       // of requests, for all models
 	MediaHosts      []string      `yaml:"media_hosts"`        // that backends may fetch pictures from, for all models
+	ForwardHeaders  []string      `yaml:"forward_headers"`    // of requests, that backends get
 	Models          []Model       `yaml:"models"`
 }
 

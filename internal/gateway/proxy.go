@@ -104,10 +104,7 @@ func (c *call) forward() (*http.Response, error) {
 		c.began = time.Now()
 		c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.calibration, chat.MeterOptions{
 			Start: c.began, ContinuousUsage: continuous, KeepText: p.Counting != chat.CountNone})
-		header := forwardHeader(c.x.r.Header)
-		if header["X-Request-Id"] == nil {
-			header["X-Request-Id"] = []string{c.x.requestID}
-		}
+		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, c.o.req.Stream(), c.x.requestID)
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(chat.Rewrite{
 			Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap,
 			ForceUsage: c.o.req.Stream() && p.IncludeUsage, ContinuousUsage: continuous, Profile: p,
