@@ -19,8 +19,14 @@ type engines struct {
 // engine is what is known of one backend.
 type engine struct {
 	setting chat.Setting
-	profile atomic.Pointer[chat.Profile]
+	known   atomic.Pointer[known]
 	missing sync.Map // path of a tokenizer that the backend does not have → until when it is not asked again
+}
+
+// known is a profile and where it comes from.
+type known struct {
+	profile chat.Profile
+	source  string
 }
 
 // newEngines knows what the owner said of the backends that serve the models,
@@ -33,7 +39,11 @@ func newEngines(fleet *gpu.Fleet, models []string, settings map[string]chat.Sett
 				continue
 			}
 			e := &engine{setting: settings[b.Name()]}
-			e.set(chat.EngineGeneric)
+			source := "configuration"
+			if e.setting.Engine == "" {
+				source = "nothing yet"
+			}
+			e.set(chat.EngineGeneric, source)
 			all.byBackend[b], found[b.Name()] = e, true
 		}
 	}
@@ -45,16 +55,15 @@ func newEngines(fleet *gpu.Fleet, models []string, settings map[string]chat.Sett
 	return all, nil
 }
 
-// set notes that the backend was found to be an engine.
-func (e *engine) set(found chat.Engine) {
-	p := e.setting.Profile(found)
-	e.profile.Store(&p)
+// set notes that the backend was found to be an engine, and by what.
+func (e *engine) set(found chat.Engine, source string) {
+	e.known.Store(&known{e.setting.Profile(found), source})
 }
 
 // profile is what is known of a backend now.
 func (g *Gateway) profile(b *gpu.Backend) chat.Profile {
 	if e := g.engines.byBackend[b]; e != nil {
-		return *e.profile.Load()
+		return e.known.Load().profile
 	}
 	return chat.ProfileOf(chat.EngineGeneric)
 }
