@@ -51,7 +51,10 @@ type Service struct {
 	// ChargeCallOn4xx charges the model's call rate when a backend refuses a
 	// request as invalid. Without it such an answer is free.
 	ChargeCallOn4xx bool
-	Models          []Model
+	// ForwardHeaders are request headers that backends get, in canonical form,
+	// beside those that the gateway writes itself. None is needed by any engine.
+	ForwardHeaders []string
+	Models         []Model
 }
 
 // Model is one public model of a service. Its prices are on the board, its
@@ -59,8 +62,9 @@ type Service struct {
 type Model struct {
 	Name      string
 	Limits    chat.Limits
-	CreatedAt time.Time // shown by /v1/models
-	OwnedBy   string    // shown by /v1/models
+	Policy    chat.Policy // what requests may hold beyond what is known
+	CreatedAt time.Time   // shown by /v1/models
+	OwnedBy   string      // shown by /v1/models
 	// Base is the rate card that prices are multiples of; it values work for
 	// Work and for nothing else.
 	Base     pricing.Rates
@@ -252,6 +256,12 @@ func (g *Gateway) addService(cfg Service) error {
 		return fmt.Errorf("want 0 < min purchase (%v) ≤ max purchase (%v) in whole satoshis", cfg.MinPurchase, cfg.MaxPurchase)
 	case len(cfg.Models) == 0:
 		return errors.New("sells no model")
+	}
+	for i, name := range s.ForwardHeaders {
+		if err := checkForwarded(name); err != nil {
+			return fmt.Errorf("forwarded header %q: %w", name, err)
+		}
+		s.ForwardHeaders[i] = http.CanonicalHeaderKey(name)
 	}
 	if s.TokenLifetime <= 0 {
 		s.TokenLifetime = 365 * 24 * time.Hour

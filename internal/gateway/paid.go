@@ -71,6 +71,7 @@ func (g *Gateway) chat(x *exchange) error {
 		return err
 	}
 	x.model = o.model.Name
+	defer o.releasePart(x)
 	if who == holder {
 		if err := x.allow(o.model.Name, capabilityChat); err != nil {
 			return err
@@ -120,7 +121,7 @@ func (g *Gateway) withinMaxCost(x *exchange, o *order, prefs preferences, who st
 	if prefs.maxCost < 0 || o.least() <= prefs.maxCost {
 		return nil
 	}
-	if who == holder && g.tighten(x, o) && o.least() <= prefs.maxCost {
+	if who == holder && g.tighten(x, o, prefs) && o.least() <= prefs.maxCost {
 		return nil
 	}
 	return g.aboveMaxCost(o, prefs, o.least())

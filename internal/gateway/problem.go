@@ -42,6 +42,7 @@ type problem struct {
 	Status    int    `json:"status"`
 	Detail    string `json:"detail"`
 	RequestID string `json:"request_id,omitempty"`
+	Param     string `json:"param,omitempty"` // the field, header or parameter that is refused
 
 	Amount      *l402.Msat      `json:"amount_msat,omitempty"`
 	Required    *l402.Msat      `json:"required_msat,omitempty"`
@@ -132,7 +133,7 @@ func problemFor(err error) *problem {
 	case errors.As(err, &duplicate):
 		return duplicateProblem(duplicate)
 	case errors.As(err, &request):
-		return newProblem(http.StatusBadRequest, typeInvalidRequest, request.Error())
+		return invalidParam(request.Param, request.Error())
 	case errors.As(err, &tooLarge):
 		p := newProblem(http.StatusRequestEntityTooLarge, typeInvalidRequest, "the body is larger than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
 		p.closeClient = true
@@ -181,6 +182,14 @@ func retryable(p *problem, after time.Duration) *problem {
 // invalid is a 400 that says what to do.
 func invalid(detail string) *problem {
 	return newProblem(http.StatusBadRequest, typeInvalidRequest, detail)
+}
+
+// invalidParam is a 400 about one field, header or query parameter; empty: about
+// none in particular.
+func invalidParam(param, detail string) *problem {
+	p := invalid(detail)
+	p.Param = param
+	return p
 }
 
 // write sends the problem. Nothing of the answer may have been written before.

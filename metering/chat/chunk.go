@@ -44,7 +44,7 @@ func (c *chunk) read(v []byte, keepText bool) {
 		case "timings":
 			c.timings = value
 		case "error":
-			c.failed = c.failed || !isEmpty(value)
+			c.failed = c.failed || !saysNothing(value)
 		case "object":
 			c.failed = c.failed || string(value) == `"error"` // vLLM, SGLang and TensorRT-LLM, some versions
 		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
@@ -69,8 +69,8 @@ func (c *chunk) countStrange() {
 	c.deltas[0].opaque = true
 }
 
-// isEmpty reports whether a value says nothing: null, false, "", {}, [] or 0.
-func isEmpty(v []byte) bool {
+// saysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
+func saysNothing(v []byte) bool {
 	switch v[0] {
 	case 'n', 'f':
 		return true
