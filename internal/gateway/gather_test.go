@@ -103,10 +103,9 @@ func TestWhatIsNotGathered(t *testing.T) {
 		"vllm, tools":          {chat.EngineVLLM, tools, false},
 		"llama.cpp, tools":     {chat.EngineLlamaCpp, tools, true},
 		"vllm, no tools":       {chat.EngineVLLM, []string{"tools", "[]"}, true},
-		"vllm, beams":          {chat.EngineVLLM, []string{"use_beam_search", "true"}, false},
 		"generic":              {chat.EngineGeneric, nil, false},
 		"tgi":                  {chat.EngineTGI, nil, false},
-		"vllm, best_of":        {chat.EngineVLLM, []string{"best_of", "2", "n", "1"}, false},
+		"vllm, one beam":       {chat.EngineVLLM, []string{"best_of", "1"}, true},
 		"sglang, text answers": {chat.EngineSGLang, []string{"n", "2"}, true},
 	} {
 		var asked askedFor
