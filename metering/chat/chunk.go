@@ -122,8 +122,8 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 			d.exact = max(d.exact, listed(value))
 		case "token_ids":
 			d.exact = max(d.exact, count(value))
-		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results", "content_filter_result",
-			"prompt_token_ids", "routed_experts", "seed":
+		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
+			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
 		default:
 			d.addAny(value, keepText)
 		}

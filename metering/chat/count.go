@@ -10,7 +10,8 @@ type tally struct {
 
 // worse is the less certain of two sources.
 func worse(a, b metering.Source) metering.Source {
-	for _, s := range [...]metering.Source{metering.SourcePace, metering.SourceCounted, metering.SourceTokenizer, metering.SourceRunning} {
+	for _, s := range [...]metering.Source{
+		metering.SourcePace, metering.SourceCounted, metering.SourceTokenizer, metering.SourceRunning} {
 		if a == s || b == s {
 			return s
 		}
@@ -71,7 +72,8 @@ func (m *Meter) byChoice() tally {
 		c := &m.choices[i]
 		tokens := m.tokens(c)
 		sum = addSat(sum, tokens)
-		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 && (c.all.deltas <= c.base || c.totalled)
+		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 &&
+			(c.all.deltas <= c.base || c.totalled)
 		if c.hasUsage && !c.totalled {
 			with++
 			most = tokens
