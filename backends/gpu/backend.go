@@ -134,6 +134,9 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 // Name is the configured name, as the ledger and metrics show it.
 func (b *Backend) Name() string { return b.cfg.Name }
 
+// Host is the host name of the server, without port.
+func (b *Backend) Host() string { return b.base.Hostname() }
+
 // Slots is how many requests run there at once.
 func (b *Backend) Slots() int { return b.cfg.Slots }
 

@@ -61,18 +61,21 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 
 // gatewayConfig adds what the file says to the parts that are built.
 func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
-	for _, s := range cfg.Services {
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
 		service := gateway.Service{
 			Name: s.Name, Hosts: s.Hosts, MinPurchase: s.MinPurchase, MaxPurchase: s.MaxPurchase,
-			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx, Origins: s.CORS.Origins,
+			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx, ForwardHeaders: s.ForwardHeaders, Origins: s.CORS.Origins,
 		}
-		for _, m := range s.Models {
+		for j := range s.Models {
+			m := &s.Models[j]
 			service.Models = append(service.Models, gateway.Model{
 				Name: m.Name, OwnedBy: m.OwnedBy, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
 				Limits: chat.Limits{
 					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
-					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage,
+					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage, MediaTokens: m.MediaTokens,
 				},
+				Policy: m.Policy(s),
 			})
 		}
 		g.Services = append(g.Services, service)

@@ -74,6 +74,8 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 		c.checkHosts(s, at, hosts)
 		c.checkOrigins(s, at)
 		c.checkPurchase(s, at)
+		c.checkRequests(s.AllowFields, s.MediaHosts, at)
+		c.checkHeaders(s.ForwardHeaders, at)
 		if len(s.Models) == 0 {
 			c.failAt(at+".models", "the service sells no model")
 		}
@@ -86,6 +88,8 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 			}
 			models[m.Name] = m
 			c.checkModel(m, at, backends)
+			c.checkRequests(m.AllowFields, m.MediaHosts, at)
+			c.between(at+".media_tokens", m.MediaTokens, 0, 1<<20)
 			c.checkPricing(m, at)
 			c.checkPrices(s, m, at, backends)
 			anyCall = anyCall || m.Prices.Call > 0

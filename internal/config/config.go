@@ -105,6 +105,9 @@ type Service struct {
 	TokenLifetime   time.Duration `yaml:"token_lifetime"`
 	ChargeCallOn4xx bool          `yaml:"charge_call_on_4xx"` // a request refused by the backend costs the call price
 	CORS            CORS          `yaml:"cors"`
+	AllowFields     []string      `yaml:"allow_fields"`    // of requests, for all models
+	MediaHosts      []string      `yaml:"media_hosts"`     // that backends may fetch pictures from, for all models
+	ForwardHeaders  []string      `yaml:"forward_headers"` // of requests, that backends get
 	Models          []Model       `yaml:"models"`
 }
 
@@ -126,7 +129,10 @@ type Model struct {
 	TemplateTokens      TemplateTokens `yaml:"template_tokens"`
 	Prices              Prices         `yaml:"prices"`
 	Pricing             Pricing        `yaml:"pricing"`
-	GPUSlice            time.Duration  `yaml:"gpu_slice"` // of GPU time held at a time, where that has a price
+	AllowFields         []string       `yaml:"allow_fields"` // of requests, beside the service's
+	MediaHosts          []string       `yaml:"media_hosts"`  // beside the service's
+	MediaTokens         int64          `yaml:"media_tokens"` // the most prompt tokens of one picture; 0: not known
+	GPUSlice            time.Duration  `yaml:"gpu_slice"`    // of GPU time held at a time, where that has a price
 	Queue               Queue          `yaml:"queue"`
 }
 

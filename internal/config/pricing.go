@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/metering/chat"
 	"sluice/pricing"
 )
 
@@ -45,7 +46,7 @@ type Telemetry struct {
 // Engine is the kind of an inference server, and where it shows its own load. A
 // single value is its name.
 type Engine struct {
-	Name    string `yaml:"name"`    // one of EngineNames; empty: the server is asked
+	Name    string `yaml:"name"`    // one of chat.Engines; empty: the server is asked
 	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty: it does not
 }
 
@@ -135,14 +136,14 @@ func (c *checker) checkTelemetry() {
 	}
 }
 
-// EngineNames are the engines whose ways the gateway knows; a test compares them
-// with those of metering/chat.
-var EngineNames = []string{"vllm", "sglang", "llamacpp", "ollama", "tgi", "trtllm", "openai", "generic"}
-
 // checkEngine checks the engine's name and resolves the metrics' place to a URL.
 func (c *checker) checkEngine(b *Backend, at string) {
-	if name := b.Engine.Name; name != "" && !slices.Contains(EngineNames, name) {
-		c.failAt(at+".engine", "unknown engine %q; %s", clip(name), suggest(name, EngineNames))
+	if name := b.Engine.Name; name != "" && !slices.Contains(chat.Engines(), chat.Engine(name)) {
+		var names []string
+		for _, e := range chat.Engines() {
+			names = append(names, string(e))
+		}
+		c.failAt(at+".engine", "unknown engine %q; %s", clip(name), suggest(name, names))
 	}
 	m := b.Engine.Metrics
 	switch {

@@ -101,7 +101,7 @@ func TestNoWayToPayLessThanWasDelivered(t *testing.T) {
 		"usage null":            request("stream", "true", "stream_options", `{"include_usage":null,"continuous_usage_stats":false}`),
 		"n 4":                   request("n", "4"),
 		"n 4 streamed":          request("n", "4", "stream", "true"),
-		"best_of":               request("best_of", "3"),
+		"n of llama.cpp":        request("n_cmpl", "3"),
 		"max_completion_tokens": request("max_tokens", "", "max_completion_tokens", "30"),
 		"both caps":             request("max_tokens", "5", "max_completion_tokens", "40"),
 		"no maximum":            request("max_tokens", ""),
@@ -110,7 +110,7 @@ func TestNoWayToPayLessThanWasDelivered(t *testing.T) {
 		"an image":              request("messages", image),
 		"one-byte tokens":       request("messages", oneByte),
 		"continuous asked for":  request("stream", "true", "stream_options", `{"include_usage":true,"continuous_usage_stats":true}`),
-		"unknown field":         request("surprise", `{"max_tokens":9000}`),
+		"a whole float":         request("max_tokens", "40.0", "n", "2.0"),
 	} {
 		before := r.balance(k).msat(t, "charged_msat")
 		a := r.chat(k, body)
@@ -135,18 +135,23 @@ func TestBackendSeesTheRewrittenRequestOnly(t *testing.T) {
 	k := r.buy(minPurchase)
 	r.chat(k, request("stream", "true", "max_tokens", "", "user", `"someone"`),
 		"Cookie", "session=1", "X-Custom", "yes", "L402-Max-Cost-Msat", "100000", "Accept-Encoding", "gzip", "Idempotency-Key", "k",
-		"X-Forwarded-For", "10.0.0.1", "Connection", "X-Private", "X-Private", "secret", "Te", "trailers", "X-Api-Key", "sk-1")
+		"X-Forwarded-For", "10.0.0.1", "Connection", "X-Private", "X-Private", "secret", "Te", "trailers", "X-Api-Key", "sk-1",
+		"X-Request-Id", "same", "X-Data-Parallel-Rank", "3", "OpenAI-Organization", "org", "X-Conversation-Id", "c", "User-Agent", "me/1")
 	rec := r.truth()
-	for _, name := range []string{"Cookie", "Macaroon", "L402-Max-Cost-Msat", "Accept-Encoding", "Idempotency-Key", "X-Forwarded-For", "X-Private", "Te", "X-Api-Key"} {
+	for _, name := range []string{"Cookie", "Macaroon", "L402-Max-Cost-Msat", "Accept-Encoding", "Idempotency-Key", "X-Forwarded-For", "X-Private", "Te", "X-Api-Key",
+		"X-Data-Parallel-Rank", "Openai-Organization", "X-Conversation-Id"} {
 		if rec.Header.Get(name) != "" {
 			t.Errorf("the backend got %s: %q", name, rec.Header.Get(name))
 		}
+	}
+	if id := rec.Header["X-Request-Id"]; len(id) != 1 || id[0] == "same" || id[0] == "" || rec.Header.Get("User-Agent") != "sluice" {
+		t.Errorf("the backend got the id %q from %q", id, rec.Header.Get("User-Agent"))
 	}
 	if got := rec.Header.Get("Authorization"); got != "Bearer backend-key" {
 		t.Errorf("authorization at the backend: %q", got)
 	}
 	if rec.Header.Get("X-Custom") != "yes" {
-		t.Error("a plain header was lost")
+		t.Error("a header was lost that the service forwards")
 	}
 	var body map[string]any
 	if err := json.Unmarshal(rec.Body, &body); err != nil {

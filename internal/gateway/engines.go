@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,9 +19,16 @@ type engines struct {
 // engine is what is known of one backend.
 type engine struct {
 	setting  chat.Setting
-	profile  atomic.Pointer[chat.Profile]
+	known    atomic.Pointer[known]
 	overruns overrunLog
 	heard    atomic.Int64 // when the backend last sent anything of an answer, in Unix nanoseconds
+	missing  sync.Map     // path of a tokenizer that the backend does not have → until when it is not asked again
+}
+
+// known is a profile and where it comes from.
+type known struct {
+	profile chat.Profile
+	source  string
 }
 
 // hear notes a sign of life of the backend.
@@ -39,7 +47,11 @@ func newEngines(fleet *gpu.Fleet, models []string, settings map[string]chat.Sett
 				continue
 			}
 			e := &engine{setting: settings[b.Name()]}
-			e.set(chat.EngineGeneric)
+			source := "configuration"
+			if e.setting.Engine == "" {
+				source = "nothing yet"
+			}
+			e.set(chat.EngineGeneric, source)
 			all.byBackend[b], found[b.Name()] = e, true
 		}
 	}
@@ -51,14 +63,30 @@ func newEngines(fleet *gpu.Fleet, models []string, settings map[string]chat.Sett
 	return all, nil
 }
 
-// set notes that the backend was found to be an engine.
-func (e *engine) set(found chat.Engine) {
-	p := e.setting.Profile(found)
-	e.profile.Store(&p)
+// set notes that the backend was found to be an engine, and by what.
+func (e *engine) set(found chat.Engine, source string) {
+	e.known.Store(&known{e.setting.Profile(found), source})
 }
 
 // profile is what is known of a backend now.
-func (g *Gateway) profile(b *gpu.Backend) chat.Profile { return *g.engine(b).profile.Load() }
+func (g *Gateway) profile(b *gpu.Backend) chat.Profile { return g.engine(b).known.Load().profile }
 
 // engine is what is known of a backend that serves a model.
 func (g *Gateway) engine(b *gpu.Backend) *engine { return g.engines.byBackend[b] }
+
+// missing notes that a backend does not have a path.
+func (g *Gateway) missing(b *gpu.Backend, path string) {
+	if e := g.engines.byBackend[b]; e != nil {
+		e.missing.Store(path, g.now().Add(missingFor))
+	}
+}
+
+// isMissing says whether a backend was found a short while ago not to have a path.
+func (g *Gateway) isMissing(b *gpu.Backend, path string) bool {
+	e := g.engines.byBackend[b]
+	if e == nil {
+		return false
+	}
+	until, ok := e.missing.Load(path)
+	return ok && g.now().Before(until.(time.Time))
+}

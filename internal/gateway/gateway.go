@@ -54,7 +54,10 @@ type Service struct {
 	// Origins are those of web pages that may call the service from a browser, such
 	// as "https://app.example", or "*" for all. None: browsers are told nothing.
 	Origins []string
-	Models  []Model
+	// ForwardHeaders are request headers that backends get, in canonical form,
+	// beside those that the gateway writes itself. None is needed by any engine.
+	ForwardHeaders []string
+	Models         []Model
 }
 
 // Model is one public model of a service. Its prices are on the board, its
@@ -62,8 +65,9 @@ type Service struct {
 type Model struct {
 	Name      string
 	Limits    chat.Limits
-	CreatedAt time.Time // shown by /v1/models
-	OwnedBy   string    // shown by /v1/models
+	Policy    chat.Policy // what requests may hold beyond what is known
+	CreatedAt time.Time   // shown by /v1/models
+	OwnedBy   string      // shown by /v1/models
 	// Base is the rate card that prices are multiples of; it values work for
 	// Work and for nothing else.
 	Base     pricing.Rates
@@ -256,6 +260,12 @@ func (g *Gateway) addService(cfg Service) error {
 		return fmt.Errorf("want 0 < min purchase (%v) ≤ max purchase (%v) in whole satoshis", cfg.MinPurchase, cfg.MaxPurchase)
 	case len(cfg.Models) == 0:
 		return errors.New("sells no model")
+	}
+	for i, name := range s.ForwardHeaders {
+		if err := checkForwarded(name); err != nil {
+			return fmt.Errorf("forwarded header %q: %w", name, err)
+		}
+		s.ForwardHeaders[i] = http.CanonicalHeaderKey(name)
 	}
 	if s.TokenLifetime <= 0 {
 		s.TokenLifetime = 365 * 24 * time.Hour

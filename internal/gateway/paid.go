@@ -71,6 +71,7 @@ func (g *Gateway) chat(x *exchange) error {
 		return err
 	}
 	x.model = o.model.Name
+	defer o.releasePart(x)
 	if who == holder {
 		if err := x.allow(o.model.Name, capabilityChat); err != nil {
 			return err
@@ -88,9 +89,9 @@ func (g *Gateway) chat(x *exchange) error {
 	return g.sell(x, o, prefs)
 }
 
-// probe is GET and HEAD on a paid POST route: directories and link checkers look
+// showPrice is GET and HEAD on a paid POST route: directories and link checkers look
 // for the 402 in this way. A holder is told the method.
-func (g *Gateway) probe(x *exchange) error {
+func (g *Gateway) showPrice(x *exchange) error {
 	svc := g.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
@@ -151,7 +152,7 @@ func (g *Gateway) withinMaxCost(x *exchange, o *order, prefs preferences, who st
 	if prefs.maxCost < 0 || o.least() <= prefs.maxCost {
 		return nil
 	}
-	if who == holder && g.tighten(x, o) && o.least() <= prefs.maxCost {
+	if who == holder && g.tighten(x, o, prefs) && o.least() <= prefs.maxCost {
 		return nil
 	}
 	return g.aboveMaxCost(o, prefs, o.least())

@@ -150,10 +150,7 @@ func (c *call) forward() (*http.Response, error) {
 	for {
 		b := c.lease.Backend()
 		rewrite := c.meet(b)
-		header := forwardHeader(c.x.r.Header)
-		if header["X-Request-Id"] == nil {
-			header["X-Request-Id"] = []string{c.x.requestID}
-		}
+		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
 		if err == nil {
 			c.engine.hear()
@@ -184,8 +181,8 @@ func (c *call) forward() (*http.Response, error) {
 // how its answer is metered.
 func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 	c.engine = c.g.engine(b)
-	p := c.engine.profile.Load()
-	c.gathers, c.perSequence = c.o.req.Gathered(*p), p.UsagePerSequence
+	p := c.engine.known.Load().profile
+	c.gathers, c.perSequence = c.o.req.Gathered(p), p.UsagePerSequence
 	streams := c.o.req.Stream() || c.gathers
 	continuous, timings := streams && p.ContinuousUsage, streams && p.RunningTimings
 	if !streams && p.AwaitsUnary() {
@@ -198,7 +195,7 @@ func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		Gathered: c.gathers, KeepText: p.Counting != chat.CountNone, Voter: binary.LittleEndian.Uint64(c.x.token.ID[:8])})
 	return chat.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
-		ForceUsage: streams, ContinuousUsage: continuous, Timings: timings, Caps: p.Caps}
+		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
 
 // notTaken says whether a status means that the backend did nothing: it is

@@ -165,7 +165,7 @@ func (r *rig) startFleet(s setup, log *slog.Logger) {
 }
 
 func (r *rig) startGateway(s setup, log *slog.Logger) {
-	service := gateway.Service{Name: testService, MinPurchase: minPurchase, MaxPurchase: maxPurchase, Models: []gateway.Model{{
+	service := gateway.Service{Name: testService, MinPurchase: minPurchase, MaxPurchase: maxPurchase, ForwardHeaders: []string{"X-Fault", "X-Custom"}, Models: []gateway.Model{{
 		Name: testModel, OwnedBy: "sluice", CreatedAt: time.Unix(1_700_000_000, 0),
 		Limits: chat.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4,
 			TemplateBase: inference.TemplateBase, TemplatePerMessage: inference.TemplatePerMessage},

@@ -28,7 +28,7 @@ func (g *Gateway) Handler() http.Handler {
 	m.NoMethod(g.public("unknown", wrongMethod))
 	m.HEAD("/", g.public("root", (*exchange).root))
 	m.POST(pathChat, g.public("chat", g.chat))
-	read(pathChat, "chat", g.probe)
+	read(pathChat, "chat", g.showPrice)
 	read(pathModels, "models", g.listModels)
 	read(pathModels+"/*id", "models", g.showModel)
 	read("/l402/quote", "quote", g.showQuote)

@@ -21,7 +21,7 @@ func (c *call) charge(end chat.End) (entry metering.Entry, settled bool) {
 // chargeAs is charge for an answer whose end has another name in the ledger.
 func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	c.askTokenizer()
-	if end == chat.UnaryClientGone && c.engine.silentSince(c.began) {
+	if end == chat.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
 		c.meter.Silent()
 	}
 	usage, source, clamped := c.meter.Final(end, time.Now())
@@ -41,7 +41,8 @@ func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.
 // askTokenizer lets a backend count what no usage told, where it can.
 func (c *call) askTokenizer() {
 	b := c.lease.Backend()
-	if c.g.profile(b).Counting == chat.CountNone {
+	profile := c.g.profile(b)
+	if profile.Counting == chat.CountNone {
 		return
 	}
 	prompt, text, ok := c.meter.NeedsTokenizer()
@@ -50,21 +51,16 @@ func (c *call) askTokenizer() {
 	}
 	ctx, cancel := c.x.detached(tokenizeTimeout)
 	defer cancel()
-	model := b.Upstream(c.o.model.Name)
-	count := func(question []byte) int64 {
-		n, err := countTokens(ctx, b, question)
-		if err != nil {
-			c.g.log.Debug("tokenizer", "backend", b.Name(), "error", err)
-			return -1
-		}
-		return n
-	}
 	promptTokens, completionTokens := int64(-1), int64(-1)
 	if prompt {
-		promptTokens = count(c.o.req.TokenizePrompt(model))
+		if q, n, err := c.g.count(ctx, b, c.g.questions(b, c.o)); err == nil {
+			promptTokens = q.Likely(n)
+		}
 	}
-	if text != "" {
-		completionTokens = count(chat.TokenizeText(model, text))
+	if q, ok := chat.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
+		if _, n, err := c.g.count(ctx, b, []chat.Question{q}); err == nil {
+			completionTokens = n
+		}
 	}
 	c.meter.Tokenized(promptTokens, completionTokens)
 }

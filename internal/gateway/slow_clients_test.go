@@ -159,7 +159,7 @@ func TestDrippingBodyIsCutByItsRate(t *testing.T) {
 		}
 	}
 	// The same length, at twice the rate that is asked for, is read to its end.
-	body := request("padding", `"`+repeat("y", 300<<10)+`"`)
+	body := request("user", `"`+repeat("y", 300<<10)+`"`)
 	c := r.dial("")
 	c.send(post(chatPath, header{"Content-Length": strconv.Itoa(len(body))}, ""))
 	for len(body) > 0 {

@@ -69,7 +69,7 @@ func TestCalibrationLearnsNothingFromTheOddOnes(t *testing.T) {
 		"hardly any tokens":      {"", "a", `"prompt_tokens":1,"completion_tokens":1`},
 		"absurdly few":           {"", strings.Repeat("a", 1000), `"prompt_tokens":1,"completion_tokens":4`},
 		"hidden reasoning":       {"", strings.Repeat("a", 50), `"prompt_tokens":1,"completion_tokens":40,"completion_tokens_details":{"reasoning_tokens":35}`},
-		"an image":               {`"zzz":1`, "a", `"prompt_tokens":20,"completion_tokens":1`},
+		"an image":               {`"chat_template":"x"`, "a", `"prompt_tokens":20,"completion_tokens":1`},
 		"an impossible usage":    {"", strings.Repeat("a", 50), `"prompt_tokens":10,"completion_tokens":-40`},
 		"zero":                   {"", strings.Repeat("a", 50), `"prompt_tokens":0,"completion_tokens":0`},
 	} {

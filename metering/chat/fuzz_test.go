@@ -47,10 +47,18 @@ func FuzzRequest(f *testing.F) {
 		}
 		how := chat.Rewrite{Model: "up/m", Cap: b.Cap, ForceUsage: true, ContinuousUsage: true}
 		checkRewritten(t, r, b, body, r.Rewrite(how))
-		how.Caps = []string{"max_completion_tokens"}
+		how.Profile = chat.Profile{Caps: []string{"max_completion_tokens"}}
 		checkRewritten(t, r, b, body, r.Rewrite(how))
-		if question := r.TokenizePrompt("up/m"); b.Open != (question == nil) || (question != nil && !json.Valid(question)) {
-			t.Fatalf("tokenizer request %s", question)
+		for _, e := range chat.Engines() {
+			p := chat.ProfileOf(e)
+			for _, q := range r.CountPrompt(p, "up/m", chat.Limits{}) {
+				if !r.Countable() || !json.Valid(q.Body) {
+					t.Fatalf("%s: tokenizer request %s", e, q.Body)
+				}
+			}
+			if out := r.Rewrite(chat.Rewrite{Cap: b.Cap, Profile: p}); !json.Valid(out) {
+				t.Fatalf("%s: %s became %s", e, body, out)
+			}
 		}
 	})
 }
@@ -213,9 +221,15 @@ func FuzzParseTokenCount(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		n, err := chat.ParseTokenCount(body)
-		if n < 0 || (err != nil && (n != 0 || !errors.Is(err, chat.ErrTokenCount))) {
-			t.Fatalf("%d, %v", n, err)
+		for _, e := range chat.Engines() {
+			q, ok := chat.CountText(chat.ProfileOf(e), "m", "some text")
+			if !ok {
+				continue
+			}
+			n, next, err := q.Answer(body)
+			if n < 0 || next != nil || (err == nil) == (n == 0) || (err != nil && !errors.Is(err, chat.ErrTokenCount)) {
+				t.Fatalf("%s: %d, %v", e, n, err)
+			}
 		}
 	})
 }

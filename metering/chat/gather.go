@@ -13,20 +13,20 @@ func (r *Request) Gathered(p Profile) bool {
 	if r.stream || !p.Streams || !p.IncludeUsage {
 		return false
 	}
-	for _, m := range r.members {
-		if isEmpty(m.value) {
+	for i := range r.members {
+		m := &r.members[i]
+		if m.dropped || saysNothing(m.value) {
 			continue
 		}
-		switch m.key {
-		case "tools", "functions":
+		switch m.kind {
+		case kindTools:
 			if !p.StreamsTools {
 				return false
 			}
-		case "best_of", "num_beams", "beam_width", "num_return_sequences", "use_beam_search", "prompt_logprobs", "echo",
-			"modalities", "audio", "return_hidden_states", "return_token_ids", "logits_processors", "stream_options":
+		case kindUnknown, kindForbidden, kindRisky, kindBeams, kindModalities:
 			return false
-		default:
-			if m.kind == kindUnknown || m.kind == kindHeavy {
+		case kindRendered:
+			if m.key == "functions" && !p.StreamsTools {
 				return false
 			}
 		}
@@ -178,7 +178,7 @@ func (c *gathered) addCall(v []byte) {
 		case "index":
 			index, indexed = number(value)
 		case "id":
-			named = !isEmpty(value)
+			named = !saysNothing(value)
 		}
 	}
 	at := len(c.calls) - 1

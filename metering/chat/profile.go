@@ -31,33 +31,33 @@ const (
 // The facts are those of the engines' sources: vLLM, SGLang and TensorRT-LLM of
 // August 2026, llama.cpp of September 2026, Ollama 0.33, TGI 3.3.7.
 type Profile struct {
-	Engine Engine
+	Engine Engine `json:"engine"`
 	// Caps are the names under which the backend is told the cap, in tokens per
 	// sequence. All are written, with the same number; every other name of the
 	// cap is removed. Never empty.
-	Caps []string
+	Caps []string `json:"caps"`
 	// Counting is how the backend counts tokens without generating any.
-	Counting Counting
+	Counting Counting `json:"counting,omitempty"`
 	// IncludeUsage: stream_options.include_usage is understood.
-	IncludeUsage bool
+	IncludeUsage bool `json:"include_usage"`
 	// ContinuousUsage: stream_options.continuous_usage_stats is understood.
-	ContinuousUsage bool
+	ContinuousUsage bool `json:"continuous_usage"`
 	// UsagePerSequence: with n above 1 a stream has a usage chunk for each
 	// completion, and the usage of a unary answer speaks of one completion.
-	UsagePerSequence bool
+	UsagePerSequence bool `json:"usage_per_sequence"`
 	// StopsUnary: it stops generating when the caller of a unary request hangs
 	// up. Each engine here stops a stream.
-	StopsUnary bool
+	StopsUnary bool `json:"stops_unary"`
 	// RunningTimings: timings_per_token reports the tokens so far in each chunk.
-	RunningTimings bool
+	RunningTimings bool `json:"running_timings"`
 	// Streams: a stream holds all that the document of the same request would, so
 	// that the gateway asks for a stream also where the client waits for a document.
-	Streams bool
+	Streams bool `json:"streams"`
 	// StreamsTools: also where the model calls tools. The parsers that vLLM, SGLang
 	// and TensorRT-LLM use for streams are others than those for documents.
-	StreamsTools bool
+	StreamsTools bool `json:"streams_tools"`
 	// HealthPath answers GET with a 2xx while the server can serve.
-	HealthPath string
+	HealthPath string `json:"health_path"`
 }
 
 // profiles is the table of what is known, one row per engine.
