@@ -208,7 +208,8 @@ func TestGRPCChallengeOverTLS(t *testing.T) {
 	l := listen(t)
 	go srv.ServeTLS(l, "", "")
 	t.Cleanup(func() { srv.Close() })
-	tr := &http2.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: new(http.Protocols)}
+	tr.Protocols.SetHTTP2(true)
 	defer tr.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -222,7 +223,7 @@ func TestGRPCChallengeOverTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	drainBody(resp)
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Grpc-Status") != "13" || resp.Header.Get("Www-Authenticate") == "" || len(resp.Trailer) != 0 {
+	if resp.ProtoMajor != 2 || resp.StatusCode != http.StatusOK || resp.Header.Get("Grpc-Status") != "13" || resp.Header.Get("Www-Authenticate") == "" || len(resp.Trailer) != 0 {
 		t.Errorf("%d %v %v", resp.StatusCode, resp.Header, resp.Trailer)
 	}
 }
