@@ -48,12 +48,14 @@ type chatResult struct {
 func (a *app) chat(ctx context.Context, c command, args []string) error {
 	body := chatRequest{Stream: true, StreamOptions: map[string]bool{"include_usage": true}}
 	var base, system, deposit, maxCost string
+	var newAccount bool
 	fs := a.flags(c.name)
 	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
 	fs.StringVar(&body.Model, "model", "", "`NAME` of the model")
 	fs.StringVar(&system, "system", "", "`TEXT` that instructs the model")
 	fs.StringVar(&deposit, "deposit-msat", "", "if something must be paid, buy credit for at least `N` msat")
 	fs.StringVar(&maxCost, "max-cost-msat", "", "have the gateway refuse, with exit code 3, if the chat may cost more than `N` msat")
+	fs.BoolVar(&newAccount, "new-account", false, newAccountUsage)
 	fs.Func("max-tokens", "most `N` tokens to answer with", intFlag(&body.MaxTokens))
 	fs.Func("seed", "`N` for a repeatable answer", intFlag(&body.Seed))
 	fs.Func("temperature", "randomness `T`, from 0", func(s string) error {
@@ -84,7 +86,7 @@ func (a *app) chat(ctx context.Context, c command, args []string) error {
 	if err != nil {
 		return err
 	}
-	trade, resp, err := a.do(cfg, req)
+	trade, resp, err := a.do(cfg, req.WithContext(buying(ctx, req.URL.String(), body.Model, newAccount)))
 	if err != nil {
 		return err
 	}
@@ -195,7 +197,7 @@ func (r *chatResult) add(data []byte, show io.Writer) error {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	if len(c.Error) > 0 && string(c.Error) != "null" {
-		return fmt.Errorf("the model failed: %s", clip(string(c.Error)))
+		return newFailedAnswer(c.Error)
 	}
 	if c.Model != "" {
 		r.Model = c.Model
@@ -231,15 +233,44 @@ func (r *chatResult) whole(body io.Reader, show io.Writer) error {
 // after [DONE].
 func (r *chatResult) stream(body io.Reader, show io.Writer) error {
 	done := false
+	var cut *failedAnswer
 	err := readEvents(body, func(data []byte) error {
 		if string(data) == "[DONE]" {
 			done = true
 			return nil
 		}
-		return r.add(data, show)
+		if cut != nil {
+			return nil
+		}
+		err := r.add(data, show)
+		if errors.As(err, &cut) {
+			return nil // what the answer cost comes behind the error
+		}
+		return err
 	})
-	if err == nil && !done {
-		err = errors.New("the answer was cut before its end")
+	switch {
+	case err != nil:
+		return err
+	case cut != nil:
+		return cut
+	case !done:
+		return errors.New("the answer was cut before its end")
 	}
-	return err
+	return nil
+}
+
+// failedAnswer is an error that came within an answer.
+type failedAnswer struct{ said string }
+
+func (e *failedAnswer) Error() string { return "the answer is not whole: " + e.said }
+
+// newFailedAnswer reads the words of an error in the form of the OpenAI API.
+func newFailedAnswer(raw json.RawMessage) *failedAnswer {
+	var e struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(raw, &e) != nil || e.Message == "" {
+		e.Message = string(raw)
+	}
+	return &failedAnswer{clip(e.Message)}
 }

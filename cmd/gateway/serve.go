@@ -181,6 +181,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	background.Go(func() { s.pricer.Run(working) })
 	background.Go(func() { _ = s.node.Watch(working, s.sink) }) // ends with its context only
 	background.Go(func() { s.doubts().run(working) })
+	background.Go(func() { s.gateway.Probe(working) })
 	defer func() {
 		stop()
 		background.Wait()

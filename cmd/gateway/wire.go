@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"sluice/backends/gpu"
@@ -38,7 +39,7 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 			Name: b.Name, URL: b.URL, APIKey: gpu.Secret(b.APIKey.Reveal()), Slots: b.Slots,
 			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
 			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte, IdleTimeout: b.Timeouts.Idle,
-			Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField, Models: b.Models,
+			Models: b.Models,
 		}
 		if err := s.bind(b, &backend); err != nil {
 			return fleet, err
@@ -60,22 +61,26 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 
 // gatewayConfig adds what the file says to the parts that are built.
 func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
-	for _, s := range cfg.Services {
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
 		service := gateway.Service{
 			Name: s.Name, Hosts: s.Hosts, MinPurchase: s.MinPurchase, MaxPurchase: s.MaxPurchase,
-			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx,
+			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx, ForwardHeaders: s.ForwardHeaders, Origins: s.CORS.Origins,
 		}
-		for _, m := range s.Models {
+		for j := range s.Models {
+			m := &s.Models[j]
 			service.Models = append(service.Models, gateway.Model{
 				Name: m.Name, OwnedBy: m.OwnedBy, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
 				Limits: chat.Limits{
 					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
-					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage,
+					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage, MediaTokens: m.MediaTokens,
 				},
+				Policy: m.Policy(s),
 			})
 		}
 		g.Services = append(g.Services, service)
 	}
+	g.Profiles = profiles(cfg)
 	g.ProductText = cfg.Lightning.Memo
 	g.InvoiceExpiry, g.InvoiceTimeout, g.QuoteTTL = cfg.Lightning.InvoiceExpiry, cfg.Lightning.Timeout, cfg.QuoteTTL
 	l := cfg.Limits
@@ -89,6 +94,21 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	g.TrustedProxies, g.ForwardedHeader = cfg.TrustedProxies, cfg.ForwardedHeader
 	g.AdminToken = cfg.Admin.Token.Reveal()
 	return g
+}
+
+// profiles is what the file says of the backends that serve a model.
+func profiles(cfg *config.Config) map[string]chat.Setting {
+	settings := map[string]chat.Setting{}
+	for i := range cfg.Backends {
+		b := &cfg.Backends[i]
+		serves := func(m config.Model) bool { return slices.Contains(m.Backends, b.Name) }
+		if slices.ContainsFunc(cfg.Services, func(s config.Service) bool { return slices.ContainsFunc(s.Models, serves) }) {
+			settings[b.Name] = chat.Setting{
+				Engine: chat.Engine(b.Engine.Name), Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField,
+			}
+		}
+	}
+	return settings
 }
 
 // invoicer makes the gateway's invoices on lnd.

@@ -104,7 +104,18 @@ type Service struct {
 	MaxPurchase     l402.Msat     `yaml:"max_purchase"`
 	TokenLifetime   time.Duration `yaml:"token_lifetime"`
 	ChargeCallOn4xx bool          `yaml:"charge_call_on_4xx"` // a request refused by the backend costs the call price
+	CORS            CORS          `yaml:"cors"`
+	AllowFields     []string      `yaml:"allow_fields"`    // of requests, for all models
+	MediaHosts      []string      `yaml:"media_hosts"`     // that backends may fetch pictures from, for all models
+	ForwardHeaders  []string      `yaml:"forward_headers"` // of requests, that backends get
 	Models          []Model       `yaml:"models"`
+}
+
+// CORS names the web pages that may call a service from a browser.
+type CORS struct {
+	// Origins are scheme, host and, unless it is the usual one, port; or "*" alone
+	// for all pages. In lower case.
+	Origins []string `yaml:"origins"`
 }
 
 // Model is one public model.
@@ -118,7 +129,10 @@ type Model struct {
 	TemplateTokens      TemplateTokens `yaml:"template_tokens"`
 	Prices              Prices         `yaml:"prices"`
 	Pricing             Pricing        `yaml:"pricing"`
-	GPUSlice            time.Duration  `yaml:"gpu_slice"` // of GPU time held at a time, where that has a price
+	AllowFields         []string       `yaml:"allow_fields"` // of requests, beside the service's
+	MediaHosts          []string       `yaml:"media_hosts"`  // beside the service's
+	MediaTokens         int64          `yaml:"media_tokens"` // the most prompt tokens of one picture; 0: not known
+	GPUSlice            time.Duration  `yaml:"gpu_slice"`    // of GPU time held at a time, where that has a price
 	Queue               Queue          `yaml:"queue"`
 }
 
@@ -168,10 +182,10 @@ type Backend struct {
 	Slots           int               `yaml:"slots"`
 	Health          Health            `yaml:"health"`
 	Timeouts        Timeouts          `yaml:"timeouts"`
-	Tokenize        bool              `yaml:"tokenize"`
-	ContinuousUsage bool              `yaml:"continuous_usage"`
-	CapField        string            `yaml:"cap_field"`
-	Models          map[string]string `yaml:"models"` // public name → name there
+	Tokenize        *bool             `yaml:"tokenize"`         // nil: as the engine does
+	ContinuousUsage *bool             `yaml:"continuous_usage"` // nil: as the engine does
+	CapField        string            `yaml:"cap_field"`        // empty: as the engine does
+	Models          map[string]string `yaml:"models"`           // public name → name there
 	Engine          Engine            `yaml:"engine"`
 	GPUs            []string          `yaml:"gpus"`     // UUIDs, indices or labels
 	Exporter        *url.URL          `yaml:"exporter"` // that reads them; nil: NVML on this host

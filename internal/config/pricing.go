@@ -2,9 +2,11 @@ package config
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
+	"sluice/metering/chat"
 	"sluice/pricing"
 )
 
@@ -41,8 +43,10 @@ type Telemetry struct {
 	StaleAfter  time.Duration `yaml:"stale_after"` // an older reading says nothing
 }
 
-// Engine is where an inference server shows its own load.
+// Engine is the kind of an inference server, and where it shows its own load. A
+// single value is its name.
 type Engine struct {
+	Name    string `yaml:"name"`    // one of chat.Engines; empty: the server is asked
 	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty: it does not
 }
 
@@ -132,8 +136,15 @@ func (c *checker) checkTelemetry() {
 	}
 }
 
-// checkEngine resolves the metrics' place to a URL.
+// checkEngine checks the engine's name and resolves the metrics' place to a URL.
 func (c *checker) checkEngine(b *Backend, at string) {
+	if name := b.Engine.Name; name != "" && !slices.Contains(chat.Engines(), chat.Engine(name)) {
+		var names []string
+		for _, e := range chat.Engines() {
+			names = append(names, string(e))
+		}
+		c.failAt(at+".engine", "unknown engine %q; %s", clip(name), suggest(name, names))
+	}
 	m := b.Engine.Metrics
 	switch {
 	case m == "" || b.URL == nil:

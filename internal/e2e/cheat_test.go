@@ -24,8 +24,7 @@ func TestCheaters(t *testing.T) {
 		{name: "asks for no running usage", members: []string{"stream_options", `{"include_usage":false,"continuous_usage_stats":false}`}, stream: "only"},
 		{name: "options are null", members: []string{"stream_options", "null"}, stream: "only"},
 		{name: "n is 4", members: []string{"n", "4"}},
-		{name: "best_of is 4", members: []string{"best_of", "4"}, stream: "never", hardest: true},
-		{name: "best_of is 4 of n 2", members: []string{"best_of", "4", "n", "2"}, stream: "never", hardest: true},
+		{name: "n by llama.cpp's name", members: []string{"n_cmpl", "4"}},
 		{name: "max_completion_tokens", members: []string{"max_tokens", "", "max_completion_tokens", "30"}},
 		{name: "two maxima", members: []string{"max_tokens", "1", "max_completion_tokens", "40"}},
 		{name: "two maxima the other way", members: []string{"max_tokens", "40", "max_completion_tokens", "5"}},
@@ -35,7 +34,7 @@ func TestCheaters(t *testing.T) {
 		{name: "an image", members: []string{"messages", message(image)}, hardest: true},
 		{name: "a prompt of one-byte tokens", members: []string{"messages", message(oneByte)}, hardest: true},
 		{name: "a prompt beyond ASCII", members: []string{"messages", message(multi)}, hardest: true},
-		{name: "an unknown field", members: []string{"x_secret", `"free"`}},
+		{name: "an unknown field that says nothing", members: []string{"x_secret", `""`}},
 		{name: "a stop that comes at once", members: []string{"stop", `[" "]`}, hardest: true},
 		{name: "tools", members: []string{"tools", `[{"type":"function","function":{"name":"open_the_sluice","parameters":{"type":"object"}}}]`}, hardest: true},
 	} {
@@ -144,7 +143,7 @@ func TestHoldCoversAllSequences(t *testing.T) {
 	t.Parallel()
 	k := lab.buy(t, 4000)
 	for _, members := range [][]string{
-		{"n", "8", "max_tokens", "200"}, {"best_of", "8", "max_tokens", "200"}, {"n", "8", "max_tokens", ""},
+		{"n", "8", "max_tokens", "200"}, {"n_cmpl", "8", "max_tokens", "200"}, {"n", "8", "max_tokens", ""},
 		{"num_return_sequences", "8", "max_tokens", "200"},
 	} {
 		a := lab.post(t, chat(append([]string{"model", `"running"`}, members...)...), k.header())
@@ -153,7 +152,7 @@ func TestHoldCoversAllSequences(t *testing.T) {
 		}
 	}
 	// What the text does not bound is held for by the whole context.
-	image := `[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://example.com/big.png"}}]}]`
+	image := `[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`
 	a := lab.post(t, chat("model", `"running"`, "messages", image), k.header())
 	if c := a.challenge(t); c.problem["required_msat"].(float64) < 4096 {
 		t.Errorf("an image of unknown size is held for with %v msat", c.problem["required_msat"])

@@ -46,6 +46,7 @@ const saleOfLab = `    models:
     min_purchase: 4 sat
     max_purchase: 10000 sat
     charge_call_on_4xx: true
+    forward_headers: [X-Fault, X-Case]
     models:
       - {name: fee, backends: [running], context_tokens: 4096, max_completion_tokens: 256, prices: {input: 1000 sat/Mtok, output: 4000 sat/Mtok, call: 70 msat}}
 backends:

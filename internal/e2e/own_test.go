@@ -73,6 +73,7 @@ services:
     min_purchase: 4 sat
     max_purchase: 10000 sat
     token_lifetime: {{.Lifetime}}
+    forward_headers: [X-Fault, X-Case]
 {{.Sale}}`))
 
 // own is a gateway process of a test's own.

@@ -90,7 +90,8 @@ func (g *Gateway) adminBackends(*http.Request) (any, error) {
 	return struct {
 		Pools    []gpu.PoolStatus    `json:"pools"`
 		Backends []gpu.BackendStatus `json:"backends"`
-	}{g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
+		Engines  []engineView        `json:"engines"`
+	}{g.cfg.Fleet.Pools(), g.cfg.Fleet.Status(), g.engineViews()}, nil
 }
 
 const (

@@ -59,7 +59,7 @@ func TestStreamIsChargedBeforeItsEnd(t *testing.T) {
 	if held := amountHeader(t, a.header, "L402-Balance-Msat"); held >= minPurchase-charged {
 		t.Errorf("the balance after the hold is %d", held)
 	}
-	if !bytes.HasSuffix(a.body, []byte("\n\n: l402 cost_msat="+a.trailer.Get("L402-Cost-Msat")+" balance_msat="+amountText(left)+"\n\ndata: [DONE]\n\n")) {
+	if !bytes.HasSuffix(a.body, []byte("\n\n: l402 cost_msat="+a.trailer.Get("L402-Cost-Msat")+" balance_msat="+amountText(left)+"\ndata: [DONE]\n\n")) {
 		t.Errorf("the comment is not right before the last event:\n%s", tail(a.body))
 	}
 	for _, data := range dataLines(a.body) {
@@ -76,7 +76,7 @@ func TestUsageChunkIsPassedOnOnlyWhenAskedFor(t *testing.T) {
 		want    bool
 	}{{`{"include_usage":true}`, true}, {`{"include_usage":false}`, false}, {`{}`, false}, {`null`, false}} {
 		for _, continuous := range []bool{false, true} {
-			r := newRig(t, func(s *setup) { s.backend = withContinuous(continuous) })
+			r := newRig(t, func(s *setup) { s.profile = does(false, continuous) })
 			k := r.buy(minPurchase)
 			a := r.chat(k, request("stream", "true", "stream_options", c.options))
 			found := strings.Contains(string(a.body), `"usage":{`)
@@ -101,7 +101,7 @@ func TestNoWayToPayLessThanWasDelivered(t *testing.T) {
 		"usage null":            request("stream", "true", "stream_options", `{"include_usage":null,"continuous_usage_stats":false}`),
 		"n 4":                   request("n", "4"),
 		"n 4 streamed":          request("n", "4", "stream", "true"),
-		"best_of":               request("best_of", "3"),
+		"n of llama.cpp":        request("n_cmpl", "3"),
 		"max_completion_tokens": request("max_tokens", "", "max_completion_tokens", "30"),
 		"both caps":             request("max_tokens", "5", "max_completion_tokens", "40"),
 		"no maximum":            request("max_tokens", ""),
@@ -110,7 +110,7 @@ func TestNoWayToPayLessThanWasDelivered(t *testing.T) {
 		"an image":              request("messages", image),
 		"one-byte tokens":       request("messages", oneByte),
 		"continuous asked for":  request("stream", "true", "stream_options", `{"include_usage":true,"continuous_usage_stats":true}`),
-		"unknown field":         request("surprise", `{"max_tokens":9000}`),
+		"a whole float":         request("max_tokens", "40.0", "n", "2.0"),
 	} {
 		before := r.balance(k).msat(t, "charged_msat")
 		a := r.chat(k, body)
@@ -135,18 +135,23 @@ func TestBackendSeesTheRewrittenRequestOnly(t *testing.T) {
 	k := r.buy(minPurchase)
 	r.chat(k, request("stream", "true", "max_tokens", "", "user", `"someone"`),
 		"Cookie", "session=1", "X-Custom", "yes", "L402-Max-Cost-Msat", "100000", "Accept-Encoding", "gzip", "Idempotency-Key", "k",
-		"X-Forwarded-For", "10.0.0.1", "Connection", "X-Private", "X-Private", "secret", "Te", "trailers", "X-Api-Key", "sk-1")
+		"X-Forwarded-For", "10.0.0.1", "Connection", "X-Private", "X-Private", "secret", "Te", "trailers", "X-Api-Key", "sk-1",
+		"X-Request-Id", "same", "X-Data-Parallel-Rank", "3", "OpenAI-Organization", "org", "X-Conversation-Id", "c", "User-Agent", "me/1")
 	rec := r.truth()
-	for _, name := range []string{"Cookie", "Macaroon", "L402-Max-Cost-Msat", "Accept-Encoding", "Idempotency-Key", "X-Forwarded-For", "X-Private", "Te", "X-Api-Key"} {
+	for _, name := range []string{"Cookie", "Macaroon", "L402-Max-Cost-Msat", "Accept-Encoding", "Idempotency-Key", "X-Forwarded-For", "X-Private", "Te", "X-Api-Key",
+		"X-Data-Parallel-Rank", "Openai-Organization", "X-Conversation-Id"} {
 		if rec.Header.Get(name) != "" {
 			t.Errorf("the backend got %s: %q", name, rec.Header.Get(name))
 		}
+	}
+	if id := rec.Header["X-Request-Id"]; len(id) != 1 || id[0] == "same" || id[0] == "" || rec.Header.Get("User-Agent") != "sluice" {
+		t.Errorf("the backend got the id %q from %q", id, rec.Header.Get("User-Agent"))
 	}
 	if got := rec.Header.Get("Authorization"); got != "Bearer backend-key" {
 		t.Errorf("authorization at the backend: %q", got)
 	}
 	if rec.Header.Get("X-Custom") != "yes" {
-		t.Error("a plain header was lost")
+		t.Error("a header was lost that the service forwards")
 	}
 	var body map[string]any
 	if err := json.Unmarshal(rec.Body, &body); err != nil {
@@ -186,7 +191,7 @@ func TestAllSourcesOfTokenCounts(t *testing.T) {
 		{"zero running usage means nothing", "running-usage:zero", true, false, metering.SourceReported, true},
 	} {
 		r := newRig(t, func(s *setup) {
-			s.backend = func(b *gpuBackend) { b.ContinuousUsage, b.Tokenize = c.continuous, c.tokenize }
+			s.profile = does(c.tokenize, c.continuous)
 		})
 		k := r.buy(minPurchase)
 		a := r.chat(k, request("stream", "true"), "X-Fault", c.faults)
@@ -243,13 +248,13 @@ func TestCachedPromptTokensHaveTheirOwnRate(t *testing.T) {
 }
 
 func TestBackendThatIgnoresTheCapIsCut(t *testing.T) {
-	r := newRig(t, func(s *setup) { s.backend = withContinuous(true) })
+	r := newRig(t, func(s *setup) { s.profile = does(false, true) })
 	k := r.buy(minPurchase)
 	a := r.chat(k, request("stream", "true", "max_tokens", "10"), "X-Fault", "ignore-max:200")
 	if n := contentEvents(a.body); n < 10 || n > 12 {
 		t.Errorf("%d tokens were delivered of a cap of 10", n)
 	}
-	if strings.Contains(string(a.body), "[DONE]") || !strings.Contains(string(a.body), ": l402 outcome=hold_exhausted\n") {
+	if strings.Contains(string(a.body), "[DONE]") || !strings.HasSuffix(string(a.body), " outcome=hold_exhausted\n\n") {
 		t.Errorf("the stream was not cut:\n%s", tail(a.body))
 	}
 	e := r.lastCharge(k)
@@ -279,7 +284,7 @@ func TestUnaryAnswerBeyondTheHoldBack(t *testing.T) {
 func TestHugeLinesAndEveryLineEnd(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(maxPurchase)
-	for _, fault := range []string{"huge-line:1200000", "crlf", "cr", "split-data", "comments", "merge:5", "garbage:4", "after-done:3"} {
+	for _, fault := range []string{"huge-line:1200000", "crlf", "cr", "split-data", "comments", "merge:5", "after-done:3"} {
 		before := r.balance(k).msat(t, "charged_msat")
 		a := r.chat(k, request("stream", "true"), "X-Fault", fault)
 		if a.status != http.StatusOK {

@@ -51,7 +51,13 @@ type Service struct {
 	// ChargeCallOn4xx charges the model's call rate when a backend refuses a
 	// request as invalid. Without it such an answer is free.
 	ChargeCallOn4xx bool
-	Models          []Model
+	// Origins are those of web pages that may call the service from a browser, such
+	// as "https://app.example", or "*" for all. None: browsers are told nothing.
+	Origins []string
+	// ForwardHeaders are request headers that backends get, in canonical form,
+	// beside those that the gateway writes itself. None is needed by any engine.
+	ForwardHeaders []string
+	Models         []Model
 }
 
 // Model is one public model of a service. Its prices are on the board, its
@@ -59,8 +65,9 @@ type Service struct {
 type Model struct {
 	Name      string
 	Limits    chat.Limits
-	CreatedAt time.Time // shown by /v1/models
-	OwnedBy   string    // shown by /v1/models
+	Policy    chat.Policy // what requests may hold beyond what is known
+	CreatedAt time.Time   // shown by /v1/models
+	OwnedBy   string      // shown by /v1/models
 	// Base is the rate card that prices are multiples of; it values work for
 	// Work and for nothing else.
 	Base     pricing.Rates
@@ -76,8 +83,8 @@ type Config struct {
 	Fleet    *gpu.Fleet
 	Invoices Invoicer
 
-	Calibrations map[string]*chat.Calibration // by model; a missing one is made
-	Feeds        []*telemetry.Feed            // of load, for the metrics
+	Profiles map[string]chat.Setting // what the owner says of a backend, by its name; a missing one says nothing
+	Feeds    []*telemetry.Feed       // of load, for the metrics
 
 	ProductText    string        // begins the memo of every invoice, at most 200 bytes
 	InvoiceExpiry  time.Duration // zero: 10 minutes
@@ -123,12 +130,14 @@ type Gateway struct {
 	byHost   map[string]*service
 	fallback *service // takes every host not named; may be nil
 	services map[string]*service
+	browsers bool // a service takes calls from web pages
 
 	slots     *invoiceSlots
 	repeats   *repeats
 	limits    *challengeLimits
 	addresses *addresses
 	places    *places
+	engines   *engines
 	bodies    *bodyMemory
 	metrics   *metrics
 	open      *openRequests
@@ -146,9 +155,10 @@ type service struct {
 // model is a Model with what was learned about it.
 type model struct {
 	Model
-	service     *service
-	calibration *chat.Calibration
-	work        atomic.Int64 // msat at base rates
+	service *service
+	// calibrations is what was learned of each backend that serves the model.
+	calibrations map[*gpu.Backend]*chat.Calibration
+	work         atomic.Int64 // msat at base rates
 }
 
 // New checks the configuration and builds a gateway. It starts nothing and
@@ -183,6 +193,9 @@ func New(cfg Config) (*Gateway, error) {
 		if err := g.addService(s); err != nil {
 			return nil, fmt.Errorf("gateway: service %q: %w", s.Name, err)
 		}
+	}
+	if g.engines, err = newEngines(cfg.Fleet, g.modelNames(), cfg.Profiles); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	g.metrics = newMetrics(g)
 	g.settler = newSettler(g)
@@ -248,6 +261,12 @@ func (g *Gateway) addService(cfg Service) error {
 	case len(cfg.Models) == 0:
 		return errors.New("sells no model")
 	}
+	for i, name := range s.ForwardHeaders {
+		if err := checkForwarded(name); err != nil {
+			return fmt.Errorf("forwarded header %q: %w", name, err)
+		}
+		s.ForwardHeaders[i] = http.CanonicalHeaderKey(name)
+	}
 	if s.TokenLifetime <= 0 {
 		s.TokenLifetime = 365 * 24 * time.Hour
 	}
@@ -258,13 +277,14 @@ func (g *Gateway) addService(cfg Service) error {
 		if g.cfg.Fleet.Pool(m.Name) == nil {
 			return fmt.Errorf("model %q has no pool of backends", m.Name)
 		}
-		cal := g.cfg.Calibrations[m.Name]
-		if cal == nil {
-			cal = chat.NewCalibration()
+		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*chat.Calibration{}}
+		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
+			sold.calibrations[b] = chat.NewCalibration()
 		}
-		s.models[m.Name] = &model{Model: m, service: s, calibration: cal}
+		s.models[m.Name] = sold
 	}
 	g.services[cfg.Name] = s
+	g.browsers = g.browsers || len(cfg.Origins) > 0
 	if len(cfg.Hosts) == 0 {
 		if g.fallback != nil {
 			return fmt.Errorf("only one service may be without hosts, and %q is already", g.fallback.Name)

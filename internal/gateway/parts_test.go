@@ -17,18 +17,31 @@ import (
 
 func TestHeadersThatStayHere(t *testing.T) {
 	client := http.Header{}
+	var allowed []string
 	for _, name := range []string{"Authorization", "macaroon", "Grpc-Metadata-Macaroon", "Cookie", "Connection", "Keep-Alive", "TE", "Trailer",
 		"Transfer-Encoding", "Upgrade", "Proxy-Authorization", "Proxy-Connection", "HTTP2-Settings", "Accept-Encoding", "X-Forwarded-For",
-		"Forwarded", "X-Real-IP", "L402-Deposit-Msat", "L402-Anything", "Idempotency-Key", "Content-Length", "X-Api-Key", "Grpc-Metadata-Token"} {
+		"Forwarded", "X-Real-IP", "L402-Deposit-Msat", "L402-Anything", "Idempotency-Key", "Content-Length", "X-Api-Key", "Grpc-Metadata-Token", "X-Request-Id", "User-Agent"} {
 		client.Set(name, "x")
+		if checkForwarded(name) == nil {
+			t.Errorf("an owner can have %s forwarded", name)
+		}
+	}
+	for _, name := range []string{"X-Data-Parallel-Rank", "OpenAI-Organization", "X-Conversation-Id", "X-Session-Id", "Traceparent", "X-OpenWebUI-User-Email"} {
+		client.Set(name, "x") // nobody allowed them
 	}
 	client["Connection"] = []string{"close, X-One", " x-two "}
 	client.Set("X-One", "1")
 	client.Set("X-Two", "2")
 	client.Set("X-Three", "3")
-	client.Set("Accept", "text/event-stream")
-	got := forwardHeader(client)
-	if len(got) != 3 || got.Get("X-Three") != "3" || got.Get("Accept") == "" || got.Get("Content-Type") != "application/json" {
+	client["X-Four"] = []string{"4", "5"}
+	for _, name := range []string{"X-One", "X-Two", "X-Three", "X-Four"} {
+		if err := checkForwarded(name); err != nil {
+			t.Error(err)
+		}
+		allowed = append(allowed, name)
+	}
+	got := forwardHeader(client, allowed, true, "id")
+	if len(got) != 4 || got.Get("X-Three") != "3" || got.Get("Accept") == "" || got.Get("Content-Type") != "application/json" || got.Get("X-Request-Id") != "id" {
 		t.Errorf("forwarded %v", got)
 	}
 
@@ -37,10 +50,13 @@ func TestHeadersThatStayHere(t *testing.T) {
 		"Proxy-Authenticate", "Strict-Transport-Security", "Alt-Svc", "Server", "Location", "Trailer", "Clear-Site-Data"} {
 		backend.Set(name, "x")
 	}
-	backend.Set("X-Request-Id", "7")
+	for _, name := range []string{"X-Request-Id", "Openai-Organization", "X-Ratelimit-Remaining-Tokens", "Access-Control-Allow-Origin", "X-Powered-By", "Etag"} {
+		backend.Set(name, "x")
+	}
+	backend["Content-Type"] = []string{"text/event-stream", "text/html"}
 	to := http.Header{}
 	passHeader(to, backend)
-	if len(to) != 1 || to.Get("X-Request-Id") != "7" {
+	if len(to) != 1 || len(to["Content-Type"]) != 1 || to.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("passed on %v", to)
 	}
 }

@@ -24,12 +24,13 @@ type order struct {
 	required    l402.Msat          // the cost of bound at the epoch's rates
 	lock        *metering.RateLock // the quote that the caller's payment bought; nil: none, or none that is cheaper
 	tokenized   bool               // a backend's tokenizer was asked
+	part        *metering.Hold     // held for asking it, until the whole is held; nil: none
 }
 
 // order parses a chat request, finds its model and bounds its cost from above
 // at the price in force.
 func (g *Gateway) order(svc *service, path string, body []byte) (*order, error) {
-	req, err := chat.Parse(body)
+	req, err := chat.ParseFor(body, svc.policy)
 	if err != nil {
 		return nil, err
 	}
@@ -49,13 +50,24 @@ func (g *Gateway) order(svc *service, path string, body []byte) (*order, error) 
 	return o, o.price()
 }
 
+// policy is what the owner of a model allows in requests; nothing of one that is
+// not sold here.
+func (s *service) policy(model string) *chat.Policy {
+	if m := s.models[model]; m != nil {
+		return &m.Policy
+	}
+	return new(chat.Policy)
+}
+
 // quoteExpiry is until when a price named now is good for who pays for it.
 func (g *Gateway) quoteExpiry() time.Time {
 	return g.now().Add(g.cfg.QuoteTTL).UTC().Truncate(time.Second)
 }
 
 func unknownModel() error {
-	return newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
+	p := newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
+	p.Param = "model"
+	return p
 }
 
 // price sets required, and what the lock has to cover, from the bound.
@@ -112,7 +124,8 @@ func (o *order) truncate(available l402.Msat) bool {
 // blank says whether a body asks for nothing, as that of a directory's probe:
 // no JSON, or an empty value.
 func blank(body []byte) bool {
-	switch string(bytes.TrimSpace(body)) {
+	body = bytes.TrimSpace(chat.TrimBOM(body))
+	switch string(body) {
 	case "", "{}", "null", "[]", `""`:
 		return true
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"sluice/backends/gpu"
 	"sluice/l402"
 	"sluice/metering"
-	"sluice/metering/chat"
 )
 
 // sell looks for room, holds the money, takes a place, waits for a slot and
@@ -24,9 +22,9 @@ func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
 	}
 	c := newCall(x, o, hold)
 	defer c.abandon()
-	if prefs.maxCost >= 0 && hold.Amount() > prefs.maxCost { // the lock, used up meanwhile, was not
+	if most := o.ceiling(hold); prefs.maxCost >= 0 && most > prefs.maxCost { // the rate lock was used up meanwhile
 		c.release(metering.OutcomeNotTaken)
-		return g.aboveMaxCost(o, prefs, hold.Amount())
+		return g.aboveMaxCost(o, prefs, most)
 	}
 	ticket, err := g.place(x, o, hold.Amount())
 	if err != nil { // there was room a moment ago
@@ -61,8 +59,8 @@ func (o *order) quote(limit l402.Msat) gpu.Quote {
 // reserve holds the bound on the account and the token's budgets. Where the
 // balance does not cover it, the backend's tokenizer may find a tighter bound,
 // and the client may have allowed a lower cap; else it is a 402. Before, it looks
-// for room in the pool, and keeps no place: until a tokenizer has answered or an
-// invoice is made, empty accounts would keep those of callers who pay.
+// for room in the pool, and keeps no place: until an invoice is made, empty accounts
+// would keep those of callers who pay.
 func (g *Gateway) reserve(x *exchange, o *order, prefs preferences) (*metering.Hold, error) {
 	room, err := g.place(x, o, o.least())
 	if err != nil {
@@ -71,7 +69,7 @@ func (g *Gateway) reserve(x *exchange, o *order, prefs preferences) (*metering.H
 	room.Cancel()
 	hold, err := g.hold(x, o, prefs)
 	var short *metering.InsufficientError
-	if errors.As(err, &short) && g.tighten(x, o) {
+	if errors.As(err, &short) && g.tighten(x, o, prefs) {
 		hold, err = g.hold(x, o, prefs)
 	}
 	if errors.As(err, &short) && prefs.truncate && o.truncate(short.Available) {
@@ -83,8 +81,16 @@ func (g *Gateway) reserve(x *exchange, o *order, prefs preferences) (*metering.H
 	return hold, err
 }
 
-// hold asks the ledger once.
+// hold asks the ledger once. What was held for counting becomes part of it.
 func (g *Gateway) hold(x *exchange, o *order, prefs preferences) (*metering.Hold, error) {
+	if o.part != nil {
+		return g.takeRest(x, o, prefs)
+	}
+	return g.take(x, g.reservation(x, o, prefs))
+}
+
+// reservation is what the ledger is asked for.
+func (g *Gateway) reservation(x *exchange, o *order, prefs preferences) metering.Reservation {
 	r := metering.Reservation{
 		ID: metering.NewHoldID(), Account: x.token.ID, Budgets: x.token.Budgets, Chain: x.token.Chain, RateLimits: x.token.RateLimits,
 		Amount: o.required, Service: o.model.service.Name, Model: o.model.Name, Epoch: o.epoch.ID, Rates: o.epoch.Rates, Prompt: o.bound.Input,
@@ -94,11 +100,7 @@ func (g *Gateway) hold(x *exchange, o *order, prefs preferences) (*metering.Hold
 		d := x.deposit()
 		r.Deposit = &d
 	}
-	hold, err := g.ledger.Reserve(x.r.Context(), r)
-	if err == nil {
-		x.credited = true
-	}
-	return hold, err
+	return r
 }
 
 // idempotency names a request by the chain that pays and the client's key.
@@ -117,61 +119,6 @@ func idempotency(x *exchange, o *order, key string) *metering.Idempotency {
 	h.Write(o.body)
 	h.Sum(id.Body[:0])
 	return id
-}
-
-// tokenizeTimeout bounds asking a backend to count a prompt: it is answered in
-// milliseconds or not worth waiting for.
-const tokenizeTimeout = 2 * time.Second
-
-// maxTokenizeAnswer bounds that answer in bytes; it may list every token.
-const maxTokenizeAnswer = 16 << 20
-
-// tighten asks a tokenizer for the prompt's real length, once per request, and
-// reports whether the bound became lower.
-func (g *Gateway) tighten(x *exchange, o *order) bool {
-	if o.tokenized {
-		return false
-	}
-	o.tokenized = true
-	for _, b := range g.cfg.Fleet.Pool(o.model.Name).Backends() {
-		if !b.Tokenize() {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(x.r.Context(), tokenizeTimeout)
-		n, err := countTokens(ctx, b, o.req.TokenizePrompt(b.Upstream(o.model.Name)))
-		cancel()
-		if err != nil {
-			g.log.Debug("tokenizer", "backend", b.Name(), "error", err)
-			continue
-		}
-		before := o.required
-		o.bound = o.bound.WithInput(n)
-		return o.price() == nil && o.required < before
-	}
-	return false
-}
-
-// errNotTokenized reports a prompt that no tokenizer can be asked about.
-var errNotTokenized = errors.New("the prompt is more than text")
-
-// countTokens asks one backend's /tokenize.
-func countTokens(ctx context.Context, b *gpu.Backend, question []byte) (int64, error) {
-	if question == nil {
-		return 0, errNotTokenized
-	}
-	resp, err := b.Do(ctx, http.MethodPost, "/tokenize", question, http.Header{"Content-Type": {"application/json"}})
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenizeAnswer))
-	if err != nil {
-		return 0, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return 0, errors.New("tokenizer answered " + resp.Status)
-	}
-	return chat.ParseTokenCount(answer)
 }
 
 // queueOutcome says why a request left the queue without a slot.

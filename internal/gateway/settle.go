@@ -21,10 +21,11 @@ func (c *call) charge(end chat.End) (entry metering.Entry, settled bool) {
 // chargeAs is charge for an answer whose end has another name in the ledger.
 func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	c.askTokenizer()
-	usage, source, clamped := c.meter.Final(end, time.Now())
-	if clamped {
-		c.g.metrics.clamped.WithLabelValues(c.o.model.Name).Inc()
+	if end == chat.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
+		c.meter.Silent()
 	}
+	usage, source, clamped := c.meter.Final(end, time.Now())
+	c.noteExcess(clamped)
 	if usage != (pricing.Usage{}) { // what is free for its tokens is free
 		usage.GPUMicros = c.gpuMicros()
 	}
@@ -40,7 +41,8 @@ func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.
 // askTokenizer lets a backend count what no usage told, where it can.
 func (c *call) askTokenizer() {
 	b := c.lease.Backend()
-	if !b.Tokenize() {
+	profile := c.g.profile(b)
+	if profile.Counting == chat.CountNone {
 		return
 	}
 	prompt, text, ok := c.meter.NeedsTokenizer()
@@ -49,21 +51,16 @@ func (c *call) askTokenizer() {
 	}
 	ctx, cancel := c.x.detached(tokenizeTimeout)
 	defer cancel()
-	model := b.Upstream(c.o.model.Name)
-	count := func(question []byte) int64 {
-		n, err := countTokens(ctx, b, question)
-		if err != nil {
-			c.g.log.Debug("tokenizer", "backend", b.Name(), "error", err)
-			return -1
-		}
-		return n
-	}
 	promptTokens, completionTokens := int64(-1), int64(-1)
 	if prompt {
-		promptTokens = count(c.o.req.TokenizePrompt(model))
+		if q, n, err := c.g.count(ctx, b, c.g.questions(b, c.o)); err == nil {
+			promptTokens = q.Likely(n)
+		}
 	}
-	if text != "" {
-		completionTokens = count(chat.TokenizeText(model, text))
+	if q, ok := chat.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
+		if _, n, err := c.g.count(ctx, b, []chat.Question{q}); err == nil {
+			completionTokens = n
+		}
 	}
 	c.meter.Tokenized(promptTokens, completionTokens)
 }
@@ -86,6 +83,7 @@ func (c *call) settle(s metering.Settlement) (entry metering.Entry, settled bool
 	}
 	c.g.metrics.settled(c.o.model.Name, entry, time.Since(started))
 	c.o.model.worked(entry.Usage)
+	c.noteUnbilled(entry, s.Backend)
 	c.logEnd(entry, s.Backend)
 	return entry, true
 }
@@ -110,6 +108,7 @@ func (c *call) release(outcome metering.Outcome) {
 // charged, and no hold outlives its request.
 func (c *call) abandon() {
 	defer c.cancel(context.Canceled)
+	c.unwatch()
 	if c.ended {
 		return
 	}
@@ -124,7 +123,7 @@ func (c *call) abandon() {
 // tell puts the charge into the headers of an answer.
 func (c *call) tell(h http.Header, entry metering.Entry, settled bool) {
 	if !settled {
-		h["L402-Settlement"] = []string{"pending"}
+		h[headerSettlement] = []string{"pending"}
 		return
 	}
 	h[headerCost] = []string{amountText(entry.Charged)}

@@ -7,6 +7,7 @@ type Limits struct {
 	MinCompletion      int64 // the shortest answer worth truncating to; Bound does not use it
 	TemplateBase       int64 // what the chat template adds to a conversation
 	TemplatePerMessage int64 // what the chat template adds to each message
+	MediaTokens        int64 // the most prompt tokens of one picture, sound, film or file; 0: not known
 }
 
 // Bound is how much a request can cost at most, in tokens.
@@ -35,16 +36,20 @@ func (r *Request) Bound(l Limits) (Bound, error) {
 		b.Cap = most
 	}
 	if b.Cap == 0 {
-		return Bound{}, refuse("max_tokens is missing; give the most tokens to generate")
+		return Bound{}, refuseParam(capTokens, "max_tokens is missing; give the most tokens to generate")
 	}
 	b.Output = mulSat(b.Cap, b.Sequences)
 	if b.Output == maxInt64 {
 		return Bound{}, refuse("%d tokens for each of %d completions are too many; ask for less", b.Cap, b.Sequences)
 	}
-	b.Open, b.Unseen = r.size.open != "", r.size.unseen
+	open := r.size.open
+	if open == "" && r.size.media > 0 && l.MediaTokens <= 0 {
+		open = "media in messages"
+	}
+	b.Open, b.Unseen = open != "", r.size.unseen
 	switch {
 	case b.Open && l.ContextTokens <= 0:
-		return Bound{}, refuse("%s has no bound on its cost for this model; leave it out", r.size.open)
+		return Bound{}, refuse("%s has no bound on its cost for this model; leave it out", open)
 	case r.size.repeated:
 		b.Input = mulSat(l.ContextTokens, b.Sequences)
 	case b.Open:
@@ -52,22 +57,33 @@ func (r *Request) Bound(l Limits) (Bound, error) {
 	default:
 		b.Input = addSat(r.size.bytes(), max(0, l.TemplateBase))
 		b.Input = addSat(b.Input, mulSat(max(0, l.TemplatePerMessage), r.size.messages))
+		b.Input = addSat(b.Input, mulSat(max(0, l.MediaTokens), r.size.media))
 		if l.ContextTokens > 0 {
 			b.Input = min(b.Input, l.ContextTokens)
 		}
 	}
 	if b.Input == maxInt64 {
-		return Bound{}, refuse("the prompt is too long; shorten it")
+		return Bound{}, refuseParam("messages", "the prompt is too long; shorten it")
 	}
 	return b, nil
 }
 
 // WithInput is b with a prompt of so many tokens, counted by the backend's own
-// tokenizer on Request.TokenizePrompt, and what that did not see. A count that
-// raises the bound is not believed; of an open prompt, none is.
-func (b Bound) WithInput(tokens int64) Bound {
+// tokenizer on a conversation, and what that did not see. A count that raises the
+// bound is not believed; of an open prompt, none is.
+func (b Bound) WithInput(tokens int64) Bound { return b.withCount(tokens, b.Unseen, 0) }
+
+// WithCount is WithInput for the answer to a question.
+func (b Bound) WithCount(q Question, tokens int64) Bound {
+	return b.withCount(tokens, q.unseen, q.template)
+}
+
+// withCount narrows the prompt to what was counted and what was not seen, of which
+// likely tokens are expected.
+func (b Bound) withCount(tokens, unseen, likely int64) Bound {
 	if tokens > 0 && !b.Open && tokens <= b.Input {
-		b.Input, b.Counted = min(b.Input, addSat(tokens, b.Unseen)), tokens
+		b.Input = min(b.Input, addSat(tokens, unseen))
+		b.Counted = min(b.Input, addSat(tokens, likely))
 	}
 	return b
 }

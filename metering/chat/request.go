@@ -4,17 +4,32 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"math"
 )
 
 // RequestError says why a request is refused and what to do about it. It is
 // the client's fault and meant for the client's eyes.
-type RequestError struct{ Reason string }
+type RequestError struct {
+	Reason string
+	Param  string // the field that is refused; empty: none in particular
+}
 
 func (e *RequestError) Error() string { return "invalid request: " + e.Reason }
 
 func refuse(format string, args ...any) error {
 	return &RequestError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// refuseParam is refuse for the field, or the path of a member, named param.
+func refuseParam(param, format string, args ...any) error {
+	return &RequestError{Reason: fmt.Sprintf(format, args...), Param: param}
+}
+
+// about names the field that a refusal is about, unless it is named already.
+func about(field string, err error) error {
+	if e, ok := err.(*RequestError); ok && e.Param == "" {
+		e.Param = clip(field)
+	}
+	return err
 }
 
 // maxMembers bounds the top-level members of a request. The OpenAI API knows
@@ -23,10 +38,11 @@ const maxMembers = 128
 
 // member is one top-level member as it was received.
 type member struct {
-	key   string
-	kind  kind
-	raw   []byte // the whole of it, `"key": value`
-	value []byte
+	key     string
+	kind    kind
+	dropped bool   // no backend gets it
+	raw     []byte // the whole of it, `"key": value`
+	value   []byte
 }
 
 // Request is one chat completion request. It never changes after Parse and
@@ -34,100 +50,193 @@ type member struct {
 type Request struct {
 	body            []byte
 	members         []member
+	messages        []byte // the conversation as a backend gets it
 	model           string
 	stream          bool
 	wantsUsage      bool
 	wantsContinuous bool
-	cap             int64 // the largest completion cap asked for; 0: none
+	cap             int64 // the smallest completion cap asked for; 0: none
+	floor           int64 // the fewest completion tokens asked for
 	sequences       int64
+	beams           int64 // sequences that would be generated, thrown away ones included
 	size            size
 }
 
-// Parse takes a request body apart. It keeps body, which must not change any
-// more. What it cannot vouch for it refuses with a *RequestError: invalid
-// UTF-8 or JSON, data behind it, nesting beyond 128 levels, a field that
-// comes twice or that differs from a known one only in case, and any of the
-// fields that decide the cost when it is not of its documented type.
+// bom is the byte order mark of UTF-8, which some editors and shells put before
+// a document.
+var bom = []byte("\xef\xbb\xbf")
+
+// TrimBOM is a body without the byte order mark that it may begin with.
+func TrimBOM(body []byte) []byte { return bytes.TrimPrefix(body, bom) }
+
+// Parse takes a request body apart, for a model whose owner allows nothing
+// beyond what is known. See ParseFor.
 func Parse(body []byte) (*Request, error) {
-	if err := checkDocument(body); err != nil {
+	return ParseFor(body, func(string) *Policy { return new(Policy) })
+}
+
+// ParseFor takes a request body apart. policy says what the owner of a model
+// allows. ParseFor keeps body, which must not change any more. What it cannot vouch
+// for it refuses with a *RequestError that names the field: invalid UTF-8 or
+// JSON, data behind it, nesting beyond 128 levels, a field that comes twice or that
+// differs from a known one only in case, any field that is not known, and a field
+// that decides the cost when it is not of its documented type.
+func ParseFor(body []byte, policy func(model string) *Policy) (*Request, error) {
+	text := TrimBOM(body)
+	if err := checkDocument(text); err != nil {
 		return nil, refuse("the body cannot be read: %v; send one JSON object", err)
 	}
 	r := &Request{body: body, sequences: 1, members: make([]member, 0, 16)}
-	for c := members(body[skipSpace(body, 0):]); c.more(); {
+	if err := r.collect(text[skipSpace(text, 0):]); err != nil {
+		return nil, err
+	}
+	if r.model == "" {
+		return nil, refuseParam("model", "model is missing; name the model to ask")
+	}
+	p := policy(r.model)
+	for i := range r.members {
+		if err := r.read(&r.members[i], p); err != nil {
+			return nil, about(r.members[i].key, err)
+		}
+	}
+	if r.size.messages == 0 {
+		return nil, refuseParam("messages", "messages is missing or empty; send at least one message")
+	}
+	return r, r.checkBeams()
+}
+
+// collect takes the object apart into its members and finds the model.
+func (r *Request) collect(object []byte) error {
+	for c := members(object); c.more(); {
 		start := c.i
 		key, value := c.member()
 		m := member{key: string(key), raw: c.b[start:c.i], value: value}
-		if err := r.add(m); err != nil {
-			return nil, err
+		if m.kind = kindOf(m.key); m.kind == kindUnknown && foldsToKnown(m.key) {
+			return refuseParam(clip(m.key), "the field %q is not spelt as documented; use lower case", clip(m.key))
 		}
+		if len(r.members) == maxMembers {
+			return refuse("there are more than %d fields; send fewer", maxMembers)
+		}
+		for i := range r.members {
+			if r.members[i].key == m.key {
+				return refuseParam(clip(m.key), "the field %q is given twice; send it once", clip(m.key))
+			}
+		}
+		if m.kind == kindModel {
+			if !isString(value) || len(value) == 2 {
+				return refuseParam("model", "model must be a non-empty string")
+			}
+			r.model = string(unquote(value))
+		}
+		r.members = append(r.members, m)
 	}
-	if r.model == "" {
-		return nil, refuse("model is missing; name the model to ask")
-	}
-	if r.size.messages == 0 {
-		return nil, refuse("messages is missing or empty; send at least one message")
-	}
-	return r, nil
+	return nil
 }
 
-// add checks one member and takes from it what decides the cost.
-func (r *Request) add(m member) error {
-	m.kind = kindOf(m.key)
-	if m.kind == kindUnknown && foldsToKnown(m.key) {
-		return refuse("the field %q is not spelt as documented; use lower case", clip(m.key))
-	}
-	if len(r.members) == maxMembers {
-		return refuse("there are more than %d fields; send fewer", maxMembers)
-	}
-	for i := range r.members {
-		if r.members[i].key == m.key {
-			return refuse("the field %q is given twice; send it once", clip(m.key))
-		}
-	}
-	r.members = append(r.members, m)
-	if isNull(m.value) && m.kind != kindModel && m.kind != kindMessages {
-		return nil // as if it were absent
-	}
-	return r.read(m)
-}
-
-// read interprets one member that is not null.
-func (r *Request) read(m member) (err error) {
+// read decides what becomes of one member and takes from it what decides the
+// cost.
+func (r *Request) read(m *member, p *Policy) (err error) {
 	switch m.kind {
 	case kindModel:
-		if !isString(m.value) || len(m.value) == 2 {
-			return refuse("model must be a non-empty string")
-		}
-		r.model = string(unquote(m.value))
+		return nil
 	case kindMessages:
-		return r.size.addMessages(m.value)
+		if m.value[0] != '[' {
+			return refuse("messages must be a list of messages")
+		}
+		if r.messages, err = screenMessages(m.value, p); err == nil {
+			r.size.addMessages(r.messages)
+		}
+		return err
+	case kindDropped:
+		m.dropped = true
+		return nil
+	case kindForbidden, kindRisky, kindUnknown:
+		return r.admit(m, p)
+	case kindCap, kindFloor, kindSequences, kindBeams:
+		m.dropped = true // what is read here is written anew
+		return r.readNumber(m)
+	}
+	if isNull(m.value) {
+		return nil // as if it were absent
+	}
+	switch m.kind {
 	case kindStream:
 		r.stream, err = boolean(m.key, m.value)
 	case kindOptions:
-		return r.readOptions(m.value)
-	case kindCap, kindForeignCap:
-		var n int64
-		if n, err = positive(m.key, m.value); err != nil {
-			return refuse("%v; give the most tokens to generate, or leave it out", err)
+		err = r.readOptions(m.value)
+	case kindTools:
+		err = screenTools(m.key, m.value)
+	case kindScalars:
+		err = screenArguments(m.key, m.value)
+	case kindModalities:
+		err = screenModalities(m.value)
+	case kindSwitch:
+		if !isScalar(m.value) || len(m.value) > maxSwitch {
+			return refuse("%s must be a plain value of at most %d bytes", m.key, maxSwitch)
 		}
-		r.cap = max(r.cap, n)
-	case kindSequences:
-		var n int64
-		if n, err = positive(m.key, m.value); err != nil {
-			return refuse("%v; leave it out for one", err)
-		}
-		r.sequences = max(r.sequences, n)
-	case kindRefused:
-		return refuse("the field %q hides parameters; send them as fields of their own", m.key)
-	case kindBeam:
-		var on bool
-		if on, err = boolean(m.key, m.value); on {
-			r.size.heavy(m.key)
-		}
-	default:
+	}
+	if err == nil {
 		r.size.addField(m)
 	}
 	return err
+}
+
+// admit decides whether a field passes that is not known to be bounded: only if
+// the owner allows it. What says nothing is dropped, because SDKs and clients
+// write fields that they do not use so.
+func (r *Request) admit(m *member, p *Policy) error {
+	switch {
+	case isEmpty(m.value), m.kind != kindUnknown && isNeutral(m.value):
+		m.dropped = true
+		return nil
+	case m.kind == kindForbidden:
+		return refuse("the field %q cannot be used here; leave it out", m.key)
+	case !p.allows(m.key):
+		return refuse("the field %q is not known here; leave it out", clip(m.key))
+	}
+	r.size.addField(m)
+	return nil
+}
+
+// readNumber reads a field that says how much is generated.
+func (r *Request) readNumber(m *member) error {
+	switch m.kind {
+	case kindCap:
+		n, err := capOf(m.key, m.value)
+		if n > 0 && (r.cap == 0 || n < r.cap) { // the client asks for no more than each of its caps
+			r.cap = n
+		}
+		return err
+	case kindFloor:
+		n, ok := whole(m.value)
+		if !isNull(m.value) && (!ok || n < 0) {
+			return refuse("%s must be a whole number; leave it out for none", m.key)
+		}
+		r.floor = max(r.floor, n)
+		return nil
+	case kindSequences:
+		n, err := countOf(m.key, m.value)
+		r.sequences = max(r.sequences, n)
+		return err
+	}
+	if m.key == "use_beam_search" {
+		if !isNeutral(m.value) {
+			return refuse("beam search generates tokens that nobody counts; leave use_beam_search out, or ask for n completions")
+		}
+		return nil
+	}
+	n, err := countOf(m.key, m.value)
+	r.beams = max(r.beams, n)
+	return err
+}
+
+// checkBeams refuses completions that are generated and thrown away: no usage
+// counts them.
+func (r *Request) checkBeams() error {
+	if r.beams > r.sequences {
+		return refuseParam("best_of", "best_of above n generates tokens that nobody counts; ask for n completions")
+	}
+	return nil
 }
 
 // readOptions reads stream_options.
@@ -138,16 +247,18 @@ func (r *Request) readOptions(v []byte) (err error) {
 	for c := members(v); c.more(); {
 		key, value := c.member()
 		switch name := string(key); {
-		case isNull(value):
+		case foldsToOption(name):
+			return refuse("the field %q in stream_options is not spelt as documented; use lower case", clip(name))
+		case isNull(value), name == "include_obfuscation":
 		case name == "include_usage":
 			r.wantsUsage, err = boolean("stream_options.include_usage", value)
 		case name == "continuous_usage_stats":
 			r.wantsContinuous, err = boolean("stream_options.continuous_usage_stats", value)
-		case foldsToOption(name):
-			err = refuse("the field %q in stream_options is not spelt as documented; use lower case", clip(name))
+		case !isNeutral(value):
+			return refuseParam("stream_options."+clip(name), "the field %q in stream_options is not known here; leave it out", clip(name))
 		}
 		if err != nil {
-			return err
+			return about("stream_options", err)
 		}
 	}
 	return nil
@@ -156,7 +267,12 @@ func (r *Request) readOptions(v []byte) (err error) {
 // foldsToOption reports whether name is a known member of stream_options in
 // another case.
 func foldsToOption(name string) bool {
-	return bytes.EqualFold([]byte(name), []byte("include_usage")) || bytes.EqualFold([]byte(name), []byte("continuous_usage_stats"))
+	for _, known := range [...]string{"include_usage", "continuous_usage_stats"} {
+		if name != known && bytes.EqualFold([]byte(name), []byte(known)) {
+			return true
+		}
+	}
+	return false
 }
 
 // boolean reads true or false.
@@ -165,25 +281,6 @@ func boolean(name string, v []byte) (bool, error) {
 		return false, refuse("%s must be true or false", name)
 	}
 	return v[0] == 't', nil
-}
-
-// positive reads a whole number from 1 on; one beyond an int64 is the largest
-// int64. 1.0 and 1e3 are refused: backends disagree about them.
-func positive(name string, v []byte) (int64, error) {
-	var n int64
-	for _, c := range v {
-		if c < '0' || c > '9' {
-			return 0, fmt.Errorf("%s must be a whole number from 1 on, written in digits", name)
-		}
-		if n > (math.MaxInt64-9)/10 {
-			return math.MaxInt64, nil
-		}
-		n = n*10 + int64(c-'0')
-	}
-	if n == 0 {
-		return 0, fmt.Errorf("%s must be a whole number from 1 on, written in digits", name)
-	}
-	return n, nil
 }
 
 // Model is the name of the model as the client gave it; never empty.
@@ -208,13 +305,23 @@ func (r *Request) PromptBytes() int64 { return r.size.text }
 // Messages is the number of messages; at least 1.
 func (r *Request) Messages() int { return int(r.size.messages) }
 
+// Media is the number of pictures, sounds, films and files in the messages.
+func (r *Request) Media() int { return int(r.size.media) }
+
+// HasCap reports whether the client said how many tokens it wants at most.
+func (r *Request) HasCap() bool { return r.cap > 0 }
+
 // BodyHash is the SHA-256 of the body as received.
 func (r *Request) BodyHash() [32]byte { return sha256.Sum256(r.body) }
 
 // clip shortens hostile input before it goes into an error.
 func clip(s string) string {
-	if r := []rune(s); len(r) > 32 {
-		return string(r[:32]) + "…"
+	const most = 32 // characters
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i] + "…"
+		}
 	}
 	return s
 }

@@ -2,94 +2,98 @@ package chat
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"math"
 	"strconv"
 )
 
 // Rewrite is what a request becomes before a backend sees it.
 type Rewrite struct {
-	Model           string // the backend's name of the model; empty: the client's
-	Cap             int64  // completion tokens per sequence, at least 1; never raises what the client asked for
-	ForceUsage      bool   // ask for the usage chunk, whatever the client said
-	ContinuousUsage bool   // ask for a usage in every chunk: the backend knows continuous_usage_stats
-	CapField        string // the only field by which the backend takes a cap; empty: the client's, or max_tokens
+	Model           string  // the backend's name of the model; empty: the client's
+	Cap             int64   // completion tokens per sequence, at least 1; never raises what the client asked for
+	ForceUsage      bool    // ask for the usage chunk, whatever the client said
+	ContinuousUsage bool    // ask for a usage in every chunk: the backend knows continuous_usage_stats
+	Stream          bool    // ask for a stream, although the client waits for a document
+	Profile         Profile // what the backend is known to do; without Caps the cap is written as max_tokens
 }
 
-// Rewrite is the body to send: the client's fields in their order and byte
-// for byte, but for the model, the cap and, on a stream, stream_options. The
-// cap is always sent. Names that other APIs have for it are translated, since
-// a backend may prefer them to the cap or not know them.
+// Rewrite is the body to send: the client's known fields in their order and byte
+// for byte, but for the model, what bounds the answer and, on a stream,
+// stream_options. The cap and the number of completions are always sent, under the
+// names that the backend knows and under no other: a backend may prefer another
+// name's number, may not know the client's name, or may have a default of its own.
 func (r *Request) Rewrite(w Rewrite) []byte {
-	out := make([]byte, 0, len(r.body)+len(w.Model)+128)
+	out := make([]byte, 0, len(r.body)+len(w.Model)+160)
 	w.Cap = max(1, w.Cap)
-	capped, optioned := false, false
-	for _, m := range r.members {
-		switch m.kind {
-		case kindModel:
-			if w.Model != "" {
-				out = appendMember(out, m.key, quote(w.Model))
-				continue
-			}
-		case kindForeignCap:
-			continue
-		case kindCap:
-			if isNull(m.value) || (w.CapField != "" && m.key != w.CapField) {
-				continue
-			}
-			capped = true
-			own, _ := positive(m.key, m.value) // checked by Parse
-			out = appendMember(out, m.key, strconv.AppendInt(nil, min(own, w.Cap), 10))
-			continue
-		case kindSequences:
-			if isNull(m.value) {
-				continue
-			}
-		case kindOptions:
-			if r.stream {
-				optioned = true
-				out = appendMember(out, m.key, r.options(m.value, w))
-				continue
-			}
-		}
-		out = append(separate(out), m.raw...)
+	if r.cap > 0 {
+		w.Cap = min(w.Cap, r.cap)
 	}
-	if !capped {
-		field := w.CapField
-		if field == "" {
-			field = "max_tokens"
+	for i := range r.members {
+		m := &r.members[i]
+		switch {
+		case m.dropped, !w.Profile.knows(m.kind, m.key), m.kind == kindOptions, m.kind == kindStream && w.Stream:
+		case m.kind == kindModel && w.Model != "":
+			out = appendMember(out, m.key, quote(w.Model))
+		case m.kind == kindMessages && len(r.messages) != len(m.value):
+			out = appendMember(out, m.key, r.messages)
+		default:
+			out = append(separate(out), m.raw...)
 		}
-		out = appendMember(out, field, strconv.AppendInt(nil, w.Cap, 10))
 	}
-	if r.stream && !optioned && (w.ForceUsage || w.ContinuousUsage) {
-		out = appendMember(out, "stream_options", r.options([]byte("null"), w))
+	out = r.appendBounds(out, w)
+	if w.Stream {
+		out = appendMember(out, "stream", []byte("true"))
+	}
+	if r.stream || w.Stream {
+		out = r.appendOptions(out, w)
 	}
 	return append(out, '}')
 }
 
-// options is the client's stream_options, v, with what w forces.
-func (r *Request) options(v []byte, w Rewrite) []byte {
-	out := make([]byte, 0, len(v)+64)
-	for c := members(v); c.more(); {
-		start := c.i
-		key, _ := c.member()
-		switch string(key) {
-		case "include_usage", "continuous_usage_stats":
-		default:
-			out = append(separate(out), c.b[start:c.i]...)
-		}
+// appendBounds adds what bounds the answer, and what a backend would choose for
+// itself.
+func (r *Request) appendBounds(out []byte, w Rewrite) []byte {
+	if r.floor > 0 && w.Profile.knows(kindFloor, "min_tokens") {
+		out = appendNumber(out, "min_tokens", min(r.floor, w.Cap))
 	}
+	out = appendNumber(out, "n", r.sequences)
+	caps := w.Profile.Caps
+	if len(caps) == 0 {
+		out = appendNumber(out, capTokens, w.Cap)
+	}
+	for _, name := range caps {
+		out = appendNumber(out, name, w.Cap)
+	}
+	if w.Profile.Engine == EngineOpenAI {
+		out = appendMember(out, "store", []byte("false"))
+	}
+	return out
+}
+
+// appendOptions adds what makes a stream tell its usage.
+func (r *Request) appendOptions(out []byte, w Rewrite) []byte {
+	options := make([]byte, 0, 64)
 	if w.ForceUsage || r.wantsUsage {
-		out = appendMember(out, "include_usage", []byte("true"))
+		options = appendMember(options, "include_usage", []byte("true"))
 	}
-	if w.ContinuousUsage || r.wantsContinuous {
-		out = appendMember(out, "continuous_usage_stats", []byte("true"))
+	if unknown := w.Profile.Engine == EngineGeneric || w.Profile.Engine == ""; w.ContinuousUsage || (r.wantsContinuous && unknown) {
+		options = appendMember(options, "continuous_usage_stats", []byte("true"))
 	}
-	if len(out) == 0 {
-		out = append(out, '{')
+	if w.Profile.Engine == EngineOpenAI {
+		options = appendMember(options, "include_obfuscation", []byte("false")) // padding is no text
 	}
-	return append(out, '}')
+	if len(options) > 0 {
+		out = appendMember(out, "stream_options", append(options, '}'))
+	}
+	if w.Profile.RunningTimings {
+		out = appendMember(out, "timings_per_token", []byte("true"))
+	}
+	return out
+}
+
+// appendNumber adds a member that is a whole number.
+func appendNumber(out []byte, key string, n int64) []byte {
+	out = append(separate(out), '"')
+	out = append(append(out, key...), '"', ':')
+	return strconv.AppendInt(out, n, 10)
 }
 
 // separate opens the object out, or adds the comma before its next member.
@@ -115,55 +119,4 @@ func quote(s string) []byte {
 		return []byte(`""`)
 	}
 	return b
-}
-
-// TokenizePrompt is the body of a POST /tokenize that counts the prompt of
-// this request as the backend will see it (vLLM: TokenizeChatRequest); nil
-// where the prompt is more than text, which a tokenizer alone cannot count.
-func (r *Request) TokenizePrompt(model string) []byte {
-	if r.size.open != "" {
-		return nil
-	}
-	out := appendMember(make([]byte, 0, len(r.body)), "model", quote(model))
-	for _, m := range r.members {
-		switch m.key {
-		case "messages", "tools", "add_generation_prompt", "continue_final_message", "add_special_tokens",
-			"chat_template", "chat_template_kwargs", "mm_processor_kwargs", "media_io_kwargs":
-			if !isNull(m.value) {
-				out = append(separate(out), m.raw...)
-			}
-		}
-	}
-	return append(out, '}')
-}
-
-// TokenizeText is the body of a POST /tokenize that counts a text without the
-// special tokens around it (vLLM: TokenizeCompletionRequest).
-func TokenizeText(model, text string) []byte {
-	out := appendMember(nil, "model", quote(model))
-	out = appendMember(out, "prompt", quote(text))
-	return append(appendMember(out, "add_special_tokens", []byte("false")), '}')
-}
-
-// ErrTokenCount reports an answer to /tokenize without a usable count.
-var ErrTokenCount = errors.New("no token count in the answer of the tokenizer")
-
-// ParseTokenCount is the count in the answer to a POST /tokenize: its member
-// count (vLLM, SGLang), else the length of its list of tokens (llama.cpp).
-// It fails with ErrTokenCount.
-func ParseTokenCount(body []byte) (int64, error) {
-	var answer struct {
-		Count  *int64            `json:"count"`
-		Tokens []json.RawMessage `json:"tokens"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrTokenCount, err)
-	}
-	switch {
-	case answer.Count != nil && *answer.Count >= 0 && *answer.Count <= math.MaxInt32:
-		return *answer.Count, nil
-	case answer.Count == nil && answer.Tokens != nil:
-		return int64(len(answer.Tokens)), nil
-	}
-	return 0, ErrTokenCount
 }

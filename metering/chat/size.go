@@ -10,11 +10,15 @@ import (
 // size is how long a prompt can become, gathered from the parts of a request.
 type size struct {
 	messages int64
-	text     int64  // bytes of text as received: for estimates
-	worst    int64  // bytes that the text can have when it reaches the tokenizer: for bounds
-	open     string // the first thing whose length the bytes do not bound; empty: none
-	repeated bool   // it is read once per sequence
-	unseen   int64  // the part of worst that a tokenizer is not shown
+	media    int64   // pictures, sounds, films and files
+	text     int64   // bytes of text as received: for estimates
+	worst    int64   // bytes that the text can have when it reaches the tokenizer: for bounds
+	open     string  // the first thing whose length the bytes do not bound; empty: none
+	repeated bool    // it is read once per sequence
+	unseen   int64   // the part of worst that a tokenizer of conversations is not shown
+	tools    int64   // the part of worst that are definitions of tools
+	prose    int64   // the part of worst that is plain text
+	sink     *[]byte // collects the plain text; nil: it is only measured
 	plain    []int64
 }
 
@@ -36,29 +40,41 @@ func (s *size) heavy(what string) {
 	}
 }
 
-// addField adds a field of the request that is neither messages nor a number.
-func (s *size) addField(m member) {
+// addField adds a field of the request that is neither messages nor a number,
+// and that Parse let through.
+func (s *size) addField(m *member) {
 	switch m.kind {
 	case kindUnknown:
-		s.unbound("the field " + clip(m.key))
-	case kindHeavy:
-		s.heavy("the field " + m.key)
+		s.addRendered(m.value)
+	case kindRisky:
+		s.addRisky(m)
 	case kindRendered:
-		s.add(int64(len(m.value)), rendered(m.value))
-		s.unseen += rendered(m.value)
+		s.addRendered(m.value)
 	case kindTools:
-		s.addTools(m.value)
+		s.add(int64(len(m.value)), rendered(m.value))
+		s.tools += rendered(m.value)
 	case kindScalars:
-		s.addScalars(m.key, m.value)
-	case kindModalities:
-		if m.value[0] != '[' {
-			s.heavy("an output other than text")
-		}
-		for c := elements(m.value); c.more(); {
-			if string(c.value()) != `"text"` {
-				s.heavy("an output other than text")
-			}
-		}
+		s.addScalars(m.value)
+	}
+}
+
+// addRendered adds JSON that a template may write into the prompt, and that a
+// tokenizer is not shown.
+func (s *size) addRendered(v []byte) {
+	s.add(int64(len(v)), rendered(v))
+	s.unseen += rendered(v)
+}
+
+// addRisky adds what the owner allowed although it can lengthen a prompt.
+func (s *size) addRisky(m *member) {
+	switch m.key {
+	case "audio":
+		s.heavy("the field " + m.key)
+	case "echo", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids", "return_prompt_text", "guidance_scale", "cfg_scale":
+	case "negative_prompt":
+		s.addRendered(m.value)
+	default:
+		s.unbound("the field " + m.key)
 	}
 }
 
@@ -67,50 +83,14 @@ func (s *size) add(text, worst int64) {
 	s.worst += worst
 }
 
-// addTools adds the definitions of tools. Only functions, which the client
-// runs, are bounded; a tool that the backend runs feeds its results back.
-func (s *size) addTools(v []byte) {
-	if v[0] != '[' {
-		s.heavy("tools that are no list")
-		return
-	}
-	for c := elements(v); c.more(); {
-		tool := c.value()
-		if tool[0] != '{' {
-			s.heavy("a tool that is no object")
-		}
-		for t := members(tool); t.more(); {
-			key, value := t.member()
-			switch string(key) {
-			case "function":
-			case "type":
-				if string(value) != `"function"` {
-					s.heavy("a tool of type " + clip(string(unquoteAny(value))))
-				}
-			default:
-				if !isScalar(value) {
-					s.heavy("the member " + clip(string(key)) + " of a tool")
-				}
-			}
-		}
-	}
-	s.add(int64(len(v)), rendered(v))
-}
-
 // addScalars adds arguments of a template. A template may write each of them
-// into every message, and can make any list as long as it likes, so only
-// plain values are bounded.
-func (s *size) addScalars(name string, v []byte) {
-	if v[0] != '{' {
-		s.unbound("the field " + name)
-		return
+// into every message.
+func (s *size) addScalars(v []byte) {
+	if isScalar(v) {
+		s.plain = append(s.plain, rendered(v))
 	}
 	for c := members(v); c.more(); {
-		key, value := c.member()
-		if !isScalar(value) {
-			s.unbound("the list or object " + clip(string(key)) + " in " + name)
-			return
-		}
+		_, value := c.member()
 		s.plain = append(s.plain, rendered(value))
 	}
 }
@@ -118,21 +98,13 @@ func (s *size) addScalars(name string, v []byte) {
 // isScalar reports whether v is neither an object nor an array.
 func isScalar(v []byte) bool { return v[0] != '{' && v[0] != '[' }
 
-// addMessages adds the conversation.
-func (s *size) addMessages(v []byte) error {
-	if v[0] != '[' {
-		return refuse("messages must be a list of messages")
-	}
+// addMessages adds a conversation that was screened.
+func (s *size) addMessages(v []byte) {
 	for c := elements(v); c.more(); {
-		message := c.value()
-		if message[0] != '{' {
-			return refuse("messages[%d] must be an object with a role and a content", s.messages)
-		}
-		s.addMessage(message)
+		s.addMessage(c.value())
 		s.messages++
 		s.text += messageOverhead
 	}
-	return nil
 }
 
 // addMessage adds one message, an object.
@@ -149,17 +121,9 @@ func (s *size) addMessage(v []byte) {
 		case "content":
 			s.addContent(value, quoted)
 		case "role", "name", "tool_call_id", "refusal", "reasoning", "reasoning_content", "thinking":
-			if !isString(value) && !isNull(value) {
-				s.unbound("the member " + string(key) + " of a message")
-			} else {
-				s.addText(value, quoted)
-			}
+			s.addText(value, quoted)
 		case "tool_calls", "function_call", "tools":
 			s.add(int64(len(value)), rendered(value)+nested(value))
-		default:
-			if isString(value) || !isScalar(value) {
-				s.unbound("the member " + clip(string(key)) + " of a message")
-			}
 		}
 	}
 }
@@ -174,45 +138,42 @@ func isProse(role []byte) bool {
 	return false
 }
 
-// addContent adds the content of a message: text, or a list of parts of which
-// only text is bounded.
+// addContent adds the content of a message: text, or a list of parts.
 func (s *size) addContent(v []byte, quoted bool) {
-	switch {
-	case isString(v):
+	if isString(v) {
 		s.addText(v, quoted)
-	case v[0] == '[':
-		for c := elements(v); c.more(); {
-			s.addPart(c.value(), quoted)
-		}
-		if quoted {
-			s.worst += rendered(v)
-		}
-	case !isNull(v):
-		s.unbound("a message's content that is no text")
+		return
+	}
+	media := s.media
+	for c := elements(v); c.more(); {
+		s.addPart(c.value(), quoted)
+	}
+	if quoted && media == s.media {
+		s.worst += rendered(v)
 	}
 }
 
-// addPart adds one part of a content. A part is text only when all of its
-// members are a text's: some servers go by the members, not by the type.
+// addPart adds one part of a content: text, or media whose length is not that of
+// its bytes.
 func (s *size) addPart(v []byte, quoted bool) {
 	if isString(v) {
 		s.addText(v, quoted)
 		return
 	}
-	if v[0] != '{' {
-		s.unbound("a content part that is no object")
-	}
+	media := false
 	for c := members(v); c.more(); {
 		key, value := c.member()
-		switch name := string(key); {
-		case name == "type" && isTextType(value):
-		case (name == "text" || name == "refusal" || name == "thinking") && (isString(value) || isNull(value)):
+		switch string(key) {
+		case "type":
+			media = media || isMediaType(value)
+		case "text", "refusal", "thinking", "reasoning":
 			s.addText(value, quoted)
-		case name == "type" && isString(value):
-			s.unbound("a content part of type " + clip(string(unquote(value))))
-		case name != "cache_control":
-			s.unbound("the member " + clip(name) + " of a content part")
+		case "image_url", "audio_url", "video_url", "input_audio", "file":
+			media = true
 		}
+	}
+	if media {
+		s.media++
 	}
 	s.add(1, 2) // parts are joined with a line end or a space
 }
@@ -220,7 +181,7 @@ func (s *size) addPart(v []byte, quoted bool) {
 // isTextType reports whether v is the type of a part that is text.
 func isTextType(v []byte) bool {
 	switch string(v) {
-	case `"text"`, `"refusal"`, `"thinking"`, `"input_text"`, `"output_text"`:
+	case `"text"`, `"refusal"`, `"thinking"`, `"reasoning"`, `"input_text"`, `"output_text"`:
 		return true
 	}
 	return false
@@ -235,8 +196,12 @@ func (s *size) addText(v []byte, quoted bool) {
 	s.text += int64(len(text))
 	if quoted {
 		s.worst += quotedBytes(text) + 2
-	} else {
-		s.worst += proseBytes(text)
+		return
+	}
+	s.worst += proseBytes(text)
+	s.prose += proseBytes(text)
+	if s.sink != nil {
+		*s.sink = append(append(*s.sink, unquote(v)...), '\n')
 	}
 }
 

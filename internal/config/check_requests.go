@@ -1,0 +1,47 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"sluice/metering/chat"
+)
+
+// checkRequests checks what an owner allows in requests beyond what is known.
+func (c *checker) checkRequests(fields, hosts []string, at string) {
+	for i, name := range fields {
+		key := at + ".allow_fields[" + strconv.Itoa(i) + "]"
+		if err := chat.CheckAllowField(name); err != nil {
+			c.failAt(key, "%v", err)
+		}
+		if slices.Contains(fields[:i], name) {
+			c.failAt(key, "%q is listed twice", clip(name))
+		}
+	}
+	for i, host := range hosts {
+		key := at + ".media_hosts[" + strconv.Itoa(i) + "]"
+		if !chat.ValidMediaHost(host) {
+			c.failAt(key, "want a host name in lower case without scheme and port, such as cdn.example.com or *.example.com, got %q", clip(host))
+		}
+	}
+}
+
+// checkHeaders checks the names of request headers that backends get. Those that
+// stay here in any case the gateway refuses when it is built.
+func (c *checker) checkHeaders(names []string, at string) {
+	for i, name := range names {
+		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			c.failAt(at+".forward_headers["+strconv.Itoa(i)+"]", "want the name of a header such as X-My-Tenant, got %q", clip(name))
+		}
+	}
+}
+
+// Policy is what a model's owner allows in requests: what the service allows, and
+// the model.
+func (m *Model) Policy(s *Service) chat.Policy {
+	return chat.Policy{
+		AllowFields: append(slices.Clone(s.AllowFields), m.AllowFields...),
+		MediaHosts:  append(slices.Clone(s.MediaHosts), m.MediaHosts...),
+	}
+}

@@ -1,0 +1,181 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"sluice/backends/gpu"
+	"sluice/l402"
+	"sluice/metering"
+	"sluice/metering/chat"
+)
+
+const (
+	// tokenizeTimeout bounds asking a backend to count a prompt: it is answered in
+	// milliseconds or not worth waiting for.
+	tokenizeTimeout = 2 * time.Second
+	// maxTokenizeAnswer bounds that answer in bytes; it may list every token.
+	maxTokenizeAnswer = 16 << 20
+	// missingFor is how long a backend is not asked again on a path that it does
+	// not have.
+	missingFor = 10 * time.Minute
+	// countShare is the part of a request's bound that is held before a backend is
+	// asked to count its prompt.
+	countShare = 8
+)
+
+// errNotCounted reports a prompt that no tokenizer can count.
+var errNotCounted = errors.New("the backend cannot count this")
+
+// tighten asks a backend's tokenizer for the prompt's real length, once per
+// request, and reports whether the bound became lower. Counting is work for the
+// backend, so it is done like any other: with money held, an eighth of the bound by
+// bytes, and in a slot. The hold stays with the order; see hold.
+func (g *Gateway) tighten(x *exchange, o *order, prefs preferences) bool {
+	if o.tokenized || !g.countable(o) {
+		return false
+	}
+	o.tokenized = true
+	r := g.reservation(x, o, prefs)
+	r.Amount = (o.required + countShare - 1) / countShare
+	if r.Lock = nil; o.lock != nil { // the hold under the lock is made anew, and counts then
+		r.RateLimits, r.Idempotency = nil, nil
+	}
+	part, err := g.take(x, r)
+	if err != nil {
+		return false // the hold of the whole fails for the same reason, and says so
+	}
+	o.part = part
+	q, n, err := g.countInSlot(x, o)
+	if err != nil {
+		g.log.Debug("tokenizer", "model", o.model.Name, "error", err)
+		return false
+	}
+	before := o.required
+	o.bound = o.bound.WithCount(q, n)
+	return o.price() == nil && o.required < before
+}
+
+// countable says whether some backend of the model can count this prompt.
+func (g *Gateway) countable(o *order) bool {
+	for _, b := range g.cfg.Fleet.Pool(o.model.Name).Backends() {
+		if g.profile(b).Counting != chat.CountNone {
+			return o.req.Countable()
+		}
+	}
+	return false
+}
+
+// questions lists the calls that may count the prompt at a backend.
+func (g *Gateway) questions(b *gpu.Backend, o *order) []chat.Question {
+	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.model.Limits)
+}
+
+// countInSlot counts the prompt in a slot of a backend.
+func (g *Gateway) countInSlot(x *exchange, o *order) (chat.Question, int64, error) {
+	ticket, err := g.place(x, o, o.least())
+	if err != nil {
+		return chat.Question{}, 0, err
+	}
+	lease, err := ticket.Wait(x.r.Context())
+	if err != nil {
+		return chat.Question{}, 0, err
+	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), tokenizeTimeout)
+	defer cancel()
+	q, n, err := g.count(ctx, lease.Backend(), g.questions(lease.Backend(), o))
+	failed := err
+	if !errors.Is(err, gpu.ErrNotTaken) {
+		failed = context.Canceled // a tokenizer that fails says nothing about generation
+	}
+	lease.Done(gpu.Result{Err: failed, Refused: true})
+	return q, n, err
+}
+
+// count asks the questions in turn until one is answered, and returns that one.
+func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []chat.Question) (chat.Question, int64, error) {
+	err := errNotCounted
+	for _, q := range questions {
+		if g.isMissing(b, q.Path) {
+			continue
+		}
+		var n int64
+		if n, err = g.ask(ctx, b, q); err == nil {
+			return q, n, nil
+		}
+	}
+	return chat.Question{}, 0, err
+}
+
+// ask puts one question, and the one that its answer leads to.
+func (g *Gateway) ask(ctx context.Context, b *gpu.Backend, q chat.Question) (int64, error) {
+	resp, err := b.Do(ctx, http.MethodPost, q.Path, q.Body, http.Header{"Content-Type": {"application/json"}})
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenizeAnswer))
+	switch {
+	case err != nil:
+		return 0, err
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed, resp.StatusCode == http.StatusNotImplemented:
+		g.missing(b, q.Path)
+		return 0, errNotCounted
+	case resp.StatusCode != http.StatusOK:
+		return 0, errors.New("tokenizer answered " + resp.Status)
+	}
+	n, next, err := q.Answer(answer)
+	if err != nil || next == nil {
+		return n, err
+	}
+	return g.ask(ctx, b, *next) // its answer holds the count
+}
+
+// take makes a hold.
+func (g *Gateway) take(x *exchange, r metering.Reservation) (*metering.Hold, error) {
+	hold, err := g.ledger.Reserve(x.r.Context(), r)
+	if err == nil {
+		x.credited = true
+	}
+	return hold, err
+}
+
+// takeRest raises the part that was held for counting to the whole. Under a rate
+// lock the part is given back instead, because it was held at other rates.
+func (g *Gateway) takeRest(x *exchange, o *order, prefs preferences) (*metering.Hold, error) {
+	if o.lock != nil {
+		o.releasePart(x)
+		return g.take(x, g.reservation(x, o, prefs))
+	}
+	err := o.part.Extend(x.r.Context(), max(o.required, o.part.Amount()))
+	var short *metering.InsufficientError
+	if errors.As(err, &short) { // what is held already counts for this request
+		return nil, &metering.InsufficientError{Available: short.Available + o.part.Amount(), Required: o.required, Credited: short.Credited}
+	}
+	if err != nil {
+		return nil, err
+	}
+	hold := o.part
+	o.part = nil
+	return hold, nil
+}
+
+// releasePart gives back what was held for counting, where nothing came of it.
+func (o *order) releasePart(x *exchange) {
+	if o.part == nil {
+		return
+	}
+	ctx, cancel := x.detached(x.g.cfg.SettleWait)
+	defer cancel()
+	if err := o.part.Release(ctx, metering.OutcomeNotTaken); err != nil {
+		x.g.log.Warn("hold for counting is not released yet", "error", err) // the ledger goes on with it
+	}
+	o.part = nil
+}
+
+// ceiling is the most that a request under this hold is charged: the part that was
+// held for counting may be more than the whole turned out to be.
+func (o *order) ceiling(hold *metering.Hold) l402.Msat { return min(hold.Amount(), o.required) }
