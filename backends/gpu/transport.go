@@ -84,8 +84,9 @@ var strip = [...]string{"Authorization", "Macaroon", "Grpc-Metadata-Macaroon", "
 // Redirects are returned, not followed. The caller closes the body of the answer;
 // reading it fails with ErrIdleTimeout when the backend stalls.
 //
-// Errors: ErrNotTaken, ErrFirstByteTimeout, ctx's own; any other means that the
-// backend may have received the request.
+// Errors: ErrNotTaken, also beside ctx's own where ctx ended before anything was
+// written; ErrFirstByteTimeout; ctx's own; any other means that the backend may have
+// received the request.
 //
 // A request is repeated here only on a connection that was kept from an earlier
 // one and was closed before the first byte of this request was written to it
@@ -132,6 +133,8 @@ func (b *Backend) attempt(ctx context.Context, method, path string, body []byte,
 	call.cancel(nil)
 	on := call.on.Load()
 	switch {
+	case ctx.Err() != nil && (on == nil || on.conn.untouched()):
+		return nil, false, fmt.Errorf("%w: %w", ErrNotTaken, ctx.Err())
 	case ctx.Err() != nil:
 		return nil, false, ctx.Err()
 	case on == nil:

@@ -195,7 +195,7 @@ func (r *chatResult) add(data []byte, show io.Writer) error {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	if len(c.Error) > 0 && string(c.Error) != "null" {
-		return fmt.Errorf("the model failed: %s", clip(string(c.Error)))
+		return newFailedAnswer(c.Error)
 	}
 	if c.Model != "" {
 		r.Model = c.Model
@@ -231,15 +231,44 @@ func (r *chatResult) whole(body io.Reader, show io.Writer) error {
 // after [DONE].
 func (r *chatResult) stream(body io.Reader, show io.Writer) error {
 	done := false
+	var cut *failedAnswer
 	err := readEvents(body, func(data []byte) error {
 		if string(data) == "[DONE]" {
 			done = true
 			return nil
 		}
-		return r.add(data, show)
+		if cut != nil {
+			return nil
+		}
+		err := r.add(data, show)
+		if errors.As(err, &cut) {
+			return nil // what the answer cost comes behind the error
+		}
+		return err
 	})
-	if err == nil && !done {
-		err = errors.New("the answer was cut before its end")
+	switch {
+	case err != nil:
+		return err
+	case cut != nil:
+		return cut
+	case !done:
+		return errors.New("the answer was cut before its end")
 	}
-	return err
+	return nil
+}
+
+// failedAnswer is an error that came within an answer.
+type failedAnswer struct{ said string }
+
+func (e *failedAnswer) Error() string { return "the answer is not whole: " + e.said }
+
+// newFailedAnswer reads the words of an error in the form of the OpenAI API.
+func newFailedAnswer(raw json.RawMessage) *failedAnswer {
+	var e struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(raw, &e) != nil || e.Message == "" {
+		e.Message = string(raw)
+	}
+	return &failedAnswer{clip(e.Message)}
 }

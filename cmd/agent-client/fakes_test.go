@@ -209,14 +209,16 @@ func chatAnswer(rw http.ResponseWriter, body []byte, left l402.Msat) {
 		fmt.Fprintf(rw, "data: {\"model\":%q,\"choices\":[{\"index\":0,\"delta\":{\"content\":%q}}]}\n\n", req.Model, word+" ")
 		rw.(http.Flusher).Flush()
 	}
+	comment := fmt.Sprintf(": l402 cost_msat=%d balance_msat=%d\n", price, left)
 	if req.Model == "failing" {
-		fmt.Fprint(rw, "data: {\"error\":{\"message\":\"out of memory\"}}\n\n")
+		fmt.Fprint(rw, "data: {\"error\":{\"message\":\"out of memory\",\"type\":\"backend-unavailable\",\"param\":null,\"code\":\"backend_failed\"}}\nevent: error\n"+comment+"\n")
+		return
 	}
 	if req.Model != "silent" && req.Model != "cut" {
 		fmt.Fprint(rw, "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n")
 		fmt.Fprint(rw, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\n")
 	}
-	fmt.Fprintf(rw, ": l402 cost_msat=%d balance_msat=%d\n\n", price, left)
+	fmt.Fprint(rw, comment)
 	if req.Model != "cut" {
 		fmt.Fprint(rw, "data: [DONE]\n\n")
 	}

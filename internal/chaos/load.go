@@ -91,11 +91,11 @@ func (s *Seen) read(body io.Reader) error {
 			s.Whole = true
 		case hasText(line):
 			s.Tokens++
-		case strings.HasPrefix(line, ": l402 settlement=pending"):
-			s.Pending = true
-		case strings.HasPrefix(line, ": l402 outcome="):
-			s.Detail = strings.TrimPrefix(line, ": l402 ")
-		case strings.HasPrefix(line, ": l402 cost_msat="):
+		case strings.HasPrefix(line, ": l402 "):
+			s.Pending = s.Pending || strings.HasPrefix(line, ": l402 settlement=pending")
+			if _, outcome, cut := strings.Cut(line, " outcome="); cut {
+				s.Detail = "outcome=" + outcome
+			}
 			fmt.Sscanf(line, ": l402 cost_msat=%d balance_msat=%d", &s.Cost, &balance)
 		}
 	}

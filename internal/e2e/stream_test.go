@@ -98,7 +98,7 @@ type ended struct {
 	events        []string // data of each event
 	raw           string
 	cost, balance int64  // of the cost comment; -1: there was none
-	outcome       string // of the outcome comment
+	outcome       string // in the comment of a stream that was cut
 	trailer       http.Header
 	whole         bool // HTTP says that nothing is missing
 }
@@ -117,7 +117,7 @@ func (s *stream) rest() ended {
 		if data, ok := strings.CutPrefix(line, "data: "); ok {
 			e.events = append(e.events, data)
 		}
-		if outcome, ok := strings.CutPrefix(line, ": l402 outcome="); ok {
+		if _, outcome, ok := strings.Cut(line, " outcome="); ok && strings.HasPrefix(line, ": l402 ") {
 			e.outcome = outcome
 		}
 		fmt.Sscanf(line, ": l402 cost_msat=%d balance_msat=%d", &e.cost, &e.balance)
@@ -136,7 +136,7 @@ func (g *gateway) all(t testing.TB, k credential, body string, more ...string) (
 // right before [DONE], and the same cost in the trailer.
 func (e ended) complete(t testing.TB) {
 	t.Helper()
-	want := fmt.Sprintf(": l402 cost_msat=%d balance_msat=%d\n\ndata: [DONE]\n\n", e.cost, e.balance)
+	want := fmt.Sprintf(": l402 cost_msat=%d balance_msat=%d\ndata: [DONE]\n\n", e.cost, e.balance)
 	if !strings.HasSuffix(e.raw, want) || !e.whole {
 		t.Fatalf("the stream does not end with its cost and [DONE], want %q:\n%s", want, tail(e.raw))
 	}

@@ -87,6 +87,10 @@ func TestHangingUpDuringAUnaryAnswerPaysByPace(t *testing.T) {
 	k := r.buy(minPurchase)
 	r.chat(k, request("max_tokens", "30")) // teaches the pace
 	before := len(r.usage(k))
+	other := r.buy(minPurchase)
+	lives := r.open(t.Context(), "POST", chatPath, request("stream", "true", "max_tokens", "200"), other.with())
+	defer lives.Body.Close()
+	readEvents(t, lives.Body, 1)
 	ctx, hangUp := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer hangUp()
 	req := r.newRequest("POST", chatPath, request("max_tokens", "250"), k.with()).WithContext(ctx)
@@ -95,6 +99,7 @@ func TestHangingUpDuringAUnaryAnswerPaysByPace(t *testing.T) {
 		t.Fatal("answered")
 	}
 	r.until("the backend is cancelled", func() bool { return r.truth().Outcome == "cancelled" })
+	go drainBody(lives)
 	r.until("the charge is recorded", func() bool { return len(r.usage(k)) > before })
 	e, rec := r.lastCharge(k), r.truth()
 	if e.Source != metering.SourcePace || e.Outcome != metering.OutcomeClientGone {

@@ -64,7 +64,7 @@ func TestDrainCutsWhatTakesTooLong(t *testing.T) {
 		t.Errorf("the unary request got %d", status)
 	}
 	stream := append(begun, rest...)
-	if !strings.Contains(string(stream), ": l402 outcome=drained\n") || strings.Contains(string(stream), "[DONE]") {
+	if !strings.HasSuffix(string(stream), " outcome=drained\n\n") || strings.Contains(string(stream), "[DONE]") {
 		t.Errorf("the stream's end:\n%s", tail(stream))
 	}
 	told, _ := comment(t, stream)

@@ -18,9 +18,11 @@ type engines struct {
 
 // engine is what is known of one backend.
 type engine struct {
-	setting chat.Setting
-	known   atomic.Pointer[known]
-	missing sync.Map // path of a tokenizer that the backend does not have → until when it is not asked again
+	setting  chat.Setting
+	known    atomic.Pointer[known]
+	missing  sync.Map // path of a tokenizer that the backend does not have → until when it is not asked again
+	overruns overrunLog
+	heard    atomic.Int64 // when the backend last sent anything of an answer, in Unix nanoseconds
 }
 
 // known is a profile and where it comes from.
@@ -28,6 +30,12 @@ type known struct {
 	profile chat.Profile
 	source  string
 }
+
+// hear notes a sign of life of the backend.
+func (e *engine) hear() { e.heard.Store(time.Now().UnixNano()) }
+
+// silentSince reports whether the backend has shown nobody a sign of life since t.
+func (e *engine) silentSince(t time.Time) bool { return e.heard.Load() < t.UnixNano() }
 
 // newEngines knows what the owner said of the backends that serve the models,
 // by the backends' names. It fails on a setting for no backend.
@@ -61,26 +69,16 @@ func (e *engine) set(found chat.Engine, source string) {
 }
 
 // profile is what is known of a backend now.
-func (g *Gateway) profile(b *gpu.Backend) chat.Profile {
-	if e := g.engines.byBackend[b]; e != nil {
-		return e.known.Load().profile
-	}
-	return chat.ProfileOf(chat.EngineGeneric)
-}
+func (g *Gateway) profile(b *gpu.Backend) chat.Profile { return g.engine(b).known.Load().profile }
 
-// missing notes that a backend does not have a path.
-func (g *Gateway) missing(b *gpu.Backend, path string) {
-	if e := g.engines.byBackend[b]; e != nil {
-		e.missing.Store(path, g.now().Add(missingFor))
-	}
-}
+// engine is what is known of a backend that serves a model.
+func (g *Gateway) engine(b *gpu.Backend) *engine { return g.engines.byBackend[b] }
+
+// lacks notes that a backend does not have a path.
+func (e *engine) lacks(path string, until time.Time) { e.missing.Store(path, until) }
 
 // isMissing says whether a backend was found a short while ago not to have a path.
-func (g *Gateway) isMissing(b *gpu.Backend, path string) bool {
-	e := g.engines.byBackend[b]
-	if e == nil {
-		return false
-	}
+func (e *engine) isMissing(path string, now time.Time) bool {
 	until, ok := e.missing.Load(path)
-	return ok && g.now().Before(until.(time.Time))
+	return ok && now.Before(until.(time.Time))
 }

@@ -80,9 +80,8 @@ type Config struct {
 	Fleet    *gpu.Fleet
 	Invoices Invoicer
 
-	Calibrations map[string]*chat.Calibration // by model; a missing one is made
-	Profiles     map[string]chat.Setting      // what the owner says of a backend, by its name; a missing one says nothing
-	Feeds        []*telemetry.Feed            // of load, for the metrics
+	Profiles map[string]chat.Setting // what the owner says of a backend, by its name; a missing one says nothing
+	Feeds    []*telemetry.Feed       // of load, for the metrics
 
 	ProductText    string        // begins the memo of every invoice, at most 200 bytes
 	InvoiceExpiry  time.Duration // zero: 10 minutes
@@ -152,9 +151,10 @@ type service struct {
 // model is a Model with what was learned about it.
 type model struct {
 	Model
-	service     *service
-	calibration *chat.Calibration
-	work        atomic.Int64 // msat at base rates
+	service *service
+	// calibrations is what was learned of each backend that serves the model.
+	calibrations map[*gpu.Backend]*chat.Calibration
+	work         atomic.Int64 // msat at base rates
 }
 
 // New checks the configuration and builds a gateway. It starts nothing and
@@ -273,11 +273,11 @@ func (g *Gateway) addService(cfg Service) error {
 		if g.cfg.Fleet.Pool(m.Name) == nil {
 			return fmt.Errorf("model %q has no pool of backends", m.Name)
 		}
-		cal := g.cfg.Calibrations[m.Name]
-		if cal == nil {
-			cal = chat.NewCalibration()
+		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*chat.Calibration{}}
+		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
+			sold.calibrations[b] = chat.NewCalibration()
 		}
-		s.models[m.Name] = &model{Model: m, service: s, calibration: cal}
+		s.models[m.Name] = sold
 	}
 	g.services[cfg.Name] = s
 	if len(cfg.Hosts) == 0 {

@@ -32,6 +32,10 @@ type metrics struct {
 	tokens     *prometheus.CounterVec // model, direction, source
 	clamped    *prometheus.CounterVec // model
 	unanswered *prometheus.CounterVec // model
+	noAnswers  *prometheus.CounterVec // backend
+	overruns   *prometheus.CounterVec // backend, kind
+	overrun    *prometheus.CounterVec // backend, direction
+	overrunFee *prometheus.CounterVec // backend
 	backend    *prometheus.CounterVec // model, class
 
 	toFirstByte *prometheus.HistogramVec // model
@@ -62,6 +66,10 @@ func newMetrics(g *Gateway) *metrics {
 	m.unbilled = counters("unbilled_msat_total", "Cost beyond what could be charged, in msat.", "model")
 	m.tokens = counters("tokens_total", "Charged tokens by direction (input, cached, output) and source of the count.", "model", "direction", "source")
 	m.clamped = counters("usage_clamped_total", "Answers whose reported usage was impossible.", "model")
+	m.noAnswers = counters("backend_no_answers_total", "Answers with a 2xx that were none, or failed before anything was passed on: nothing was charged.", "backend")
+	m.overruns = counters("backend_overruns_total", "Answers beyond what their hold pays for, by kind: prompt and completion (more than the request's bound), usage (an impossible usage), cost (more than was held).", "backend", "kind")
+	m.overrun = counters("backend_overrun_tokens_total", "Tokens delivered beyond the bound of their request and not charged, by direction (input, output).", "backend", "direction")
+	m.overrunFee = counters("backend_overrun_msat_total", "What was delivered and could not be charged, in msat: more than a little means that the backend does not keep to the cap, or that the model's limits are wrong.", "backend")
 	m.unanswered = counters("backend_timeouts_total", "Requests without a first byte in time: work that was not billed.", "model")
 	m.backend = counters("backend_refusals_total", "Answers of backends other than 2xx.", "model", "class")
 	m.toFirstByte = prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "sluice", Name: "first_byte_seconds",

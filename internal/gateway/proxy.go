@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"mime"
@@ -29,17 +30,24 @@ type call struct {
 	o    *order
 	hold *metering.Hold
 
-	// ctx ends with the client, with a drain that cuts, or when the answer was
-	// cut here; the backend sees that at once. cancel says why.
+	// ctx ends with the client unless the call is patient, with a drain that cuts, or
+	// when the answer was cut here; the backend sees that at once. cancel says why.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	lease     *gpu.Lease // nil until a slot was given
-	meter     *chat.Meter
-	arrived   time.Time // at this gateway
-	began     time.Time // when the request went to the backend that took it
-	delivered int64     // bytes of the answer's body written to the client
-	ended     bool      // settled or released
+	lease       *gpu.Lease // nil until a slot was given
+	engine      *engine    // of the lease's backend, once the request goes there
+	meter       *chat.Meter
+	perSequence bool // each completion has a usage of its own
+	gathers     bool // the backend was asked for a stream, the client for a document
+	// patience says what becomes of the backend's work when the client hangs up.
+	patience atomic.Int32
+
+	arrived   time.Time   // at this gateway
+	began     time.Time   // when the request went to the backend that took it
+	delivered int64       // bytes of the answer's body written to the client
+	ended     bool        // settled or released
+	unwatch   func() bool // stops left from being called
 
 	gpuHeld int64        // µs of GPU time that the hold has room for; the goroutine of watchGPU has it
 	gpuUsed atomic.Int64 // µs of it used, as last looked at
@@ -51,8 +59,34 @@ var errDrained = errors.New("the gateway shuts down")
 func newCall(x *exchange, o *order, hold *metering.Hold) *call {
 	c := &call{g: x.g, x: x, o: o, hold: hold, arrived: x.started}
 	x.requestID = hold.ID().String()
-	c.ctx, c.cancel = context.WithCancelCause(x.r.Context())
+	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(x.r.Context()))
+	c.unwatch = context.AfterFunc(x.r.Context(), c.left)
 	return c
+}
+
+// The degrees of patience with a backend whose client hung up.
+const (
+	stopsAtOnce int32 = iota // the backend stops generating when its connection is closed
+	endsBody                 // it has generated the answer, which is being read
+	awaitsAll                // it generates the answer all the same
+)
+
+// left ends the call of a client that hung up, as far as that saves work.
+func (c *call) left() {
+	switch c.patience.Load() {
+	case stopsAtOnce:
+		c.cancel(context.Canceled)
+	case endsBody:
+		time.AfterFunc(unaryGrace, func() { c.cancel(context.Canceled) })
+	}
+}
+
+// finishBody makes a client that hangs up not end the reading of a document at
+// once.
+func (c *call) finishBody() {
+	if c.patience.CompareAndSwap(stopsAtOnce, endsBody) && c.clientGone() {
+		c.left()
+	}
 }
 
 func (c *call) clientGone() bool { return c.x.r.Context().Err() != nil }
@@ -73,10 +107,26 @@ func (c *call) serve() error {
 	if err := decode(resp); err != nil {
 		return c.unreadable(resp, err)
 	}
-	if isEventStream(resp.Header) {
+	return c.answer(resp)
+}
+
+// answer passes an answer on by what it is, whatever was asked for and whatever
+// it is called.
+func (c *call) answer(resp *http.Response) error {
+	f, err := sniff(resp)
+	switch {
+	case err != nil && c.o.req.Stream():
+		return c.unbegun(c.streamBroke(err), err, resp.StatusCode)
+	case err != nil:
+		return c.unaryBroke(err, resp.StatusCode, nil)
+	case f == formEvents && c.o.req.Stream():
 		return c.stream(resp)
+	case f == formEvents:
+		return c.gather(resp)
+	case f == formObject:
+		return c.unary(resp)
 	}
-	return c.unary(resp)
+	return c.noAnswer(errNoAnswer, resp.StatusCode)
 }
 
 // unreadable ends a call whose answer cannot be metered.
@@ -99,16 +149,12 @@ func (c *call) slotDone(err error, status int) {
 func (c *call) forward() (*http.Response, error) {
 	for {
 		b := c.lease.Backend()
-		p := c.g.profile(b)
-		continuous := c.o.req.Stream() && p.ContinuousUsage
-		c.began = time.Now()
-		c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.calibration, chat.MeterOptions{
-			Start: c.began, ContinuousUsage: continuous, KeepText: p.Counting != chat.CountNone})
-		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, c.o.req.Stream(), c.x.requestID)
-		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(chat.Rewrite{
-			Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap,
-			ForceUsage: c.o.req.Stream() && p.IncludeUsage, ContinuousUsage: continuous, Profile: p,
-		}), header)
+		rewrite := c.meet(b)
+		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
+		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
+		if err == nil {
+			c.engine.hear()
+		}
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
 			return nil, err
@@ -131,6 +177,27 @@ func (c *call) forward() (*http.Response, error) {
 	}
 }
 
+// meet prepares the call for a backend: how the request is written for it, and
+// how its answer is metered.
+func (c *call) meet(b *gpu.Backend) chat.Rewrite {
+	c.engine = c.g.engine(b)
+	p := &c.engine.known.Load().profile
+	c.gathers, c.perSequence = c.o.req.Gathered(*p), p.UsagePerSequence
+	streams := c.o.req.Stream() || c.gathers
+	continuous, timings := streams && p.ContinuousUsage, streams && p.RunningTimings
+	if !streams && p.AwaitsUnary() {
+		c.patience.Store(awaitsAll)
+	} else {
+		c.patience.Store(stopsAtOnce)
+	}
+	c.began = time.Now()
+	c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], chat.MeterOptions{
+		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
+		Gathered: c.gathers, KeepText: p.Counting != chat.CountNone, Voter: binary.LittleEndian.Uint64(c.x.token.ID[:8])})
+	return chat.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
+		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Timings: timings, Profile: *p}
+}
+
 // notTaken says whether a status means that the backend did nothing: it is
 // overloaded or starting.
 func notTaken(status int) bool {
@@ -148,15 +215,18 @@ func keepRefusal(resp *http.Response) {
 func (c *call) unanswered(err error) error {
 	c.slotDone(err, 0)
 	switch {
-	case errors.Is(err, gpu.ErrNotTaken), errors.Is(err, gpu.ErrNoBackend), errors.Is(err, gpu.ErrQueueTimeout):
-		c.release(metering.OutcomeNotTaken)
-		return err
 	case c.drained():
 		c.release(metering.OutcomeDrained)
 		return draining()
+	case c.clientGone() && errors.Is(err, gpu.ErrNotTaken):
+		c.release(metering.OutcomeClientGone) // the backend was never reached
+		return err
+	case errors.Is(err, gpu.ErrNotTaken), errors.Is(err, gpu.ErrNoBackend), errors.Is(err, gpu.ErrQueueTimeout):
+		c.release(metering.OutcomeNotTaken)
+		return err
 	case c.exhausted():
 		return c.cutShort()
-	case c.clientGone() && !errors.Is(err, gpu.ErrNotTaken):
+	case c.clientGone() && c.ctx.Err() != nil:
 		// The backend worked until it was cancelled, just now.
 		_, _ = c.charge(c.goneEnd()) // nobody is left to be told
 		return err
@@ -232,12 +302,12 @@ func (c *call) announce(h http.Header) {
 // asked for.
 func isEventStream(h http.Header) bool {
 	value := h.Get("Content-Type")
-	if value == "text/event-stream" {
+	if value == eventStream {
 		return true
 	}
 	kind, _, err := mime.ParseMediaType(value)
 	if err != nil {
 		kind, _, _ = strings.Cut(value, ";")
 	}
-	return strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
+	return strings.EqualFold(strings.TrimSpace(kind), eventStream)
 }

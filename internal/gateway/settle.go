@@ -21,10 +21,11 @@ func (c *call) charge(end chat.End) (entry metering.Entry, settled bool) {
 // chargeAs is charge for an answer whose end has another name in the ledger.
 func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	c.askTokenizer()
-	usage, source, clamped := c.meter.Final(end, time.Now())
-	if clamped {
-		c.g.metrics.clamped.WithLabelValues(c.o.model.Name).Inc()
+	if end == chat.UnaryClientGone && c.engine.silentSince(c.began) {
+		c.meter.Silent()
 	}
+	usage, source, clamped := c.meter.Final(end, time.Now())
+	c.noteExcess(clamped)
 	if usage != (pricing.Usage{}) { // what is free for its tokens is free
 		usage.GPUMicros = c.gpuMicros()
 	}
@@ -82,6 +83,7 @@ func (c *call) settle(s metering.Settlement) (entry metering.Entry, settled bool
 	}
 	c.g.metrics.settled(c.o.model.Name, entry, time.Since(started))
 	c.o.model.worked(entry.Usage)
+	c.noteUnbilled(entry, s.Backend)
 	c.logEnd(entry, s.Backend)
 	return entry, true
 }
@@ -106,6 +108,7 @@ func (c *call) release(outcome metering.Outcome) {
 // charged, and no hold outlives its request.
 func (c *call) abandon() {
 	defer c.cancel(context.Canceled)
+	c.unwatch()
 	if c.ended {
 		return
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -15,49 +14,60 @@ import (
 )
 
 // stream passes a stream of events on, each one flushed as it comes, and
-// settles before the last one is sent.
+// settles before the end of it is sent. The header waits for the first event, so
+// that an answer which is none can still be a problem with a status of its own.
 //
 // The goroutine of a stream waits here, below everything that led to it, and
 // net/http takes 3 KiB of stack to send a header. Together they fit into 8 KiB as
 // long as the functions above keep what they rarely need in functions of its own;
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
+	end, err := c.pump(chat.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
+	if end != chat.Complete {
+		// The backend stops generating before anything else happens.
+		c.cancel(context.Canceled)
+		resp.Body.Close()
+	}
+	if c.x.status == 0 {
+		return c.unbegun(end, err, resp.StatusCode)
+	}
+	c.endStream(end, err, resp.StatusCode)
+	return nil
+}
+
+// begin sends the header of a stream.
+func (c *call) begin(resp *http.Response) {
 	h := c.x.Header()
 	passHeader(h, resp.Header)
 	c.announce(h)
+	h["Content-Type"] = []string{eventStream} // whatever the backend called it
 	h["Cache-Control"] = []string{"no-store"}
 	h["X-Accel-Buffering"] = []string{"no"} // for a proxy before us
 	h[headerBalance] = []string{amountText(c.hold.Available())}
 	h["Trailer"] = []string{headerCost}
 	c.x.WriteHeader(resp.StatusCode)
 	c.g.metrics.firstByte(c)
-	end, final := chat.ClientGone, []byte(nil)
-	if c.x.FlushError() == nil {
-		end, final = c.pump(chat.NewEvents(resp.Body, c.g.cfg.MaxEvent))
-	}
-	if end != chat.Complete {
-		// The backend stops generating before anything else happens.
-		c.cancel(context.Canceled)
-		resp.Body.Close()
-	}
-	c.endStream(end, final, resp.StatusCode)
-	return nil
 }
 
-// pump passes events on until the answer ends and says how it did. A complete
-// answer's last event is returned, not sent.
-func (c *call) pump(events *chat.Events) (chat.End, []byte) {
+// pump passes events on until the answer ends and says how it did, and why. The
+// event that ends a complete answer is not sent.
+func (c *call) pump(events *chat.Events, resp *http.Response) (chat.End, error) {
 	for {
 		event, err := events.Next()
 		if err != nil && !lastWithoutBlankLine(event, err) {
-			return c.streamBroke(err), nil
+			return c.streamBroke(err), err
 		}
+		c.engine.hear()
 		out, last := c.meter.Event(event)
-		if last {
-			return chat.Complete, out
-		}
-		if out == nil {
+		switch {
+		case last:
+			return chat.Complete, nil
+		case c.meter.Failed():
+			return chat.BackendCut, errFailedInside
+		case out == nil:
 			continue
+		case c.x.status == 0:
+			c.begin(resp)
 		}
 		n, err := c.x.Write(out)
 		c.delivered += int64(n)
@@ -65,23 +75,30 @@ func (c *call) pump(events *chat.Events) (chat.End, []byte) {
 			err = c.x.FlushError()
 		}
 		if err != nil {
-			return chat.ClientGone, nil
+			return chat.ClientGone, err
 		}
-		c.meter.Delivered()
-		usage, source := c.meter.Running()
-		usage.GPUMicros = c.gpuUsed.Load()
-		c.hold.Progress(usage, source)
-		if !c.afford(usage, source) {
-			return chat.HoldExhausted, nil
+		if err = c.count(); err != nil {
+			return chat.HoldExhausted, err
 		}
 	}
 }
 
+// errFailedInside reports a backend that said within its answer that it failed.
+var errFailedInside = errors.New("backend failed within its answer")
+
+// count notes what was delivered and says why no more may be.
+func (c *call) count() error {
+	c.meter.Delivered()
+	usage, source := c.meter.Running()
+	usage.GPUMicros = c.gpuUsed.Load()
+	c.hold.Progress(usage, source)
+	return c.afford(usage, source)
+}
+
 // lastWithoutBlankLine says whether a stream ended in an order that only lacks
-// the blank line after its last event. Any other part of an event is not sent:
-// a reader would not see it either.
+// the line ends after its last event. Any other part of an event is not sent.
 func lastWithoutBlankLine(event []byte, err error) bool {
-	return err == chat.ErrPartial && string(bytes.TrimSpace(event)) == "data: [DONE]"
+	return errors.Is(err, chat.ErrPartial) && chat.Whole(event)
 }
 
 // streamBroke says why no further event could be read.
@@ -91,7 +108,7 @@ func (c *call) streamBroke(err error) chat.End {
 		return chat.Drained
 	case c.exhausted():
 		return chat.HoldExhausted
-	case c.clientGone():
+	case c.clientGone() && c.ctx.Err() != nil:
 		return chat.ClientGone
 	case (errors.Is(err, io.EOF) || err == chat.ErrPartial) && c.meter.Finished():
 		return chat.Complete // whole, but for the marker at its end
@@ -99,24 +116,31 @@ func (c *call) streamBroke(err error) chat.End {
 	return chat.BackendCut
 }
 
-// afford makes the hold cover what was delivered, and says whether more may be
+// errBeyondCap reports a backend that generates more than it was asked for;
+// errTooDear a balance that does not cover more of an answer.
+var (
+	errBeyondCap = errors.New("the backend generates beyond the cap")
+	errTooDear   = errors.New("the balance does not cover more of the answer")
+)
+
+// afford makes the hold cover what was delivered, and says why no more may be
 // sent. A backend that ignores the cap it was given is cut there: the client
-// asked for no more, and the bound was what it agreed to. An estimated count
-// may be off, so it is believed only when it is twice the cap. The hold is
-// extended for what had no bound beforehand, such as bytes and seconds.
-func (c *call) afford(usage pricing.Usage, source metering.Source) bool {
+// asked for no more, and the bound was what it agreed to. An estimate alone never
+// cuts, because it may be off. The hold is extended for what had no bound
+// beforehand, such as bytes and seconds.
+func (c *call) afford(usage pricing.Usage, source metering.Source) error {
 	if most := c.o.bound.Output; usage.OutputTokens > most {
-		if source != metering.SourceCounted || usage.OutputTokens > 2*most {
-			return false
+		if c.meter.Beyond() {
+			return errBeyondCap
 		}
 		usage.OutputTokens = most
 	}
 	cost, err := c.hold.Rates().Cost(usage)
 	if err != nil {
-		return false
+		return errTooDear
 	}
 	if cost <= c.hold.Amount() {
-		return true
+		return nil
 	}
 	// Ask for some more than is needed now, so as not to ask at each event.
 	for _, total := range []l402.Msat{cost + cost/8, cost} {
@@ -126,42 +150,101 @@ func (c *call) afford(usage pricing.Usage, source metering.Source) bool {
 			break
 		}
 	}
-	return err == nil
+	if err != nil {
+		return errTooDear
+	}
+	return nil
 }
 
-// endStream settles and sends the end of the stream: what it cost, the last
-// event of a complete answer, the trailer.
-func (c *call) endStream(end chat.End, final []byte, status int) {
-	blame := context.Canceled // cut here, or left by the client: not the backend's fault
-	switch end {
-	case chat.Complete:
-		blame = nil
-	case chat.BackendCut:
-		blame = io.ErrUnexpectedEOF
+// blame is what the fleet is told of an answer that ended so: its error, or
+// context.Canceled where it is not the backend's fault.
+func (c *call) blame(end chat.End, err error) error {
+	switch {
+	case end == chat.Complete:
+		return nil
+	case errors.Is(err, errBeyondCap):
+		return err
+	case end != chat.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
+		return context.Canceled
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, chat.ErrPartial):
+		return io.ErrUnexpectedEOF
 	}
-	c.slotDone(blame, status)
+	return err
+}
+
+// unbegun ends a stream of which nothing was passed on.
+//
+//go:noinline
+func (c *call) unbegun(end chat.End, err error, status int) error {
+	switch end {
+	case chat.ClientGone:
+		c.slotDone(context.Canceled, 0)
+		_, _ = c.charge(end) // nobody is left to be told
+		return context.Canceled
+	case chat.Drained:
+		c.slotDone(context.Canceled, 0)
+		c.release(metering.OutcomeDrained)
+		return draining()
+	case chat.HoldExhausted:
+		c.slotDone(context.Canceled, 0)
+		return c.cutShort()
+	}
+	if err == nil {
+		err = errNoAnswer
+	}
+	return c.noAnswer(err, status)
+}
+
+// endStream settles and sends the end of the stream: what it cost, in the block of
+// the end marker, or of the error frame where the answer is not whole; then the
+// trailer.
+func (c *call) endStream(end chat.End, cause error, status int) {
+	c.slotDone(c.blame(end, cause), status)
 	entry, settled := c.charge(end)
 	if end == chat.ClientGone {
 		return
 	}
-	tail := make([]byte, 0, 128+len(final))
-	if end != chat.Complete {
-		tail = append(append(append(tail, ": l402 outcome="...), end.Outcome()...), '\n')
-	}
+	comment := make([]byte, 0, 96)
 	if settled {
-		tail = append(tail, ": l402 cost_msat="...)
-		tail = strconv.AppendInt(tail, int64(entry.Charged), 10)
-		tail = append(tail, " balance_msat="...)
-		tail = strconv.AppendInt(tail, int64(entry.Available), 10)
+		comment = append(comment, ": l402 cost_msat="...)
+		comment = strconv.AppendInt(comment, int64(entry.Charged), 10)
+		comment = append(comment, " balance_msat="...)
+		comment = strconv.AppendInt(comment, int64(entry.Available), 10)
 		c.x.Header()[headerCost] = []string{amountText(entry.Charged)}
 	} else {
-		tail = append(tail, ": l402 settlement=pending"...)
+		comment = append(comment, ": l402 settlement=pending"...)
 	}
-	tail = append(tail, "\n\n"...)
-	tail = append(tail, final...)
+	var tail []byte
+	if end == chat.Complete {
+		tail = chat.EndFrame(nil, string(comment))
+	} else {
+		comment = append(append(comment, " outcome="...), end.Outcome()...)
+		tail = c.cutFrame(end, cause, string(comment))
+	}
 	if _, err := c.x.Write(tail); err == nil {
 		_ = c.x.FlushError() // the charge stands; a client that misses the end can look it up
 	}
+}
+
+// cutFrame is the end of a stream that is not whole.
+//
+//go:noinline
+func (c *call) cutFrame(end chat.End, cause error, comment string) []byte {
+	kind, code, message := typeBackendUnavailable, "backend_cut", "the backend broke off its answer"
+	switch {
+	case errors.Is(cause, errBeyondCap):
+		code, message = "cap_exceeded", "the backend went on beyond the cap of the request, where the answer was cut"
+	case end == chat.HoldExhausted:
+		kind, code, message = typeInsufficientBalance, "balance_exhausted", "the balance does not cover more of the answer; top up and repeat the request"
+	case end == chat.Drained:
+		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
+	case c.meter.Failed():
+		code, message = "backend_failed", "the backend failed within its answer"
+		if words := c.meter.Failure().Message; words != "" {
+			message += ": " + words
+		}
+	}
+	return chat.ErrorFrame(nil, message+" (what was delivered is charged)", kind, code, comment)
 }
 
 func amountText(m l402.Msat) string { return strconv.FormatInt(int64(m), 10) }

@@ -99,7 +99,7 @@ func (g *Gateway) countInSlot(x *exchange, o *order) (chat.Question, int64, erro
 func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []chat.Question) (chat.Question, int64, error) {
 	err := errNotCounted
 	for _, q := range questions {
-		if g.isMissing(b, q.Path) {
+		if g.engine(b).isMissing(q.Path, g.now()) {
 			continue
 		}
 		var n int64
@@ -122,7 +122,7 @@ func (g *Gateway) ask(ctx context.Context, b *gpu.Backend, q chat.Question) (int
 	case err != nil:
 		return 0, err
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed, resp.StatusCode == http.StatusNotImplemented:
-		g.missing(b, q.Path)
+		g.engine(b).lacks(q.Path, g.now().Add(missingFor))
 		return 0, errNotCounted
 	case resp.StatusCode != http.StatusOK:
 		return 0, errors.New("tokenizer answered " + resp.Status)

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
+	"time"
 
 	"sluice/metering"
 	"sluice/metering/chat"
@@ -15,52 +15,41 @@ import (
 // maxUnaryTimes is how many times UnaryHoldBack a unary answer may be long.
 const maxUnaryTimes = 4
 
+// unaryGrace is how long the rest of a document is read for a client that hung
+// up within it: the backend has generated it by then, and its usage comes last.
+const unaryGrace = 2 * time.Second
+
 // unary passes on an answer that is one document. It is held until it is
 // charged, so that its headers tell the truth; beyond UnaryHoldBack it is
 // passed on as it comes, with its cost as a trailer.
 func (c *call) unary(resp *http.Response) error {
+	c.finishBody()
 	limit := int64(c.g.cfg.UnaryHoldBack)
 	var buf bytes.Buffer
 	if n := resp.ContentLength; n > 0 && n <= limit {
 		buf.Grow(int(n) + bytes.MinRead)
 	}
 	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
+	c.engine.hear()
 	c.g.metrics.firstByte(c)
 	switch {
 	case err != nil:
-		return c.unaryBroke(err, resp.StatusCode)
+		return c.unaryBroke(err, resp.StatusCode, buf.Bytes())
 	case int64(buf.Len()) > limit:
 		return c.unaryLong(resp, &buf)
 	}
+	body, err := c.meter.Unary(buf.Bytes())
+	if err != nil {
+		return c.noAnswer(err, resp.StatusCode)
+	}
 	c.slotDone(nil, resp.StatusCode)
-	c.readUnary(buf.Bytes())
-	if c.clientGone() {
-		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
-		return context.Canceled
-	}
-	c.delivered = int64(buf.Len())
-	entry, settled := c.charge(chat.Complete)
-	h := c.x.Header()
-	passHeader(h, resp.Header)
-	c.announce(h)
-	c.tell(h, entry, settled)
-	h["Cache-Control"] = []string{"no-store"}
-	h["Content-Length"] = []string{strconv.Itoa(buf.Len())}
-	c.x.WriteHeader(resp.StatusCode)
-	_, _ = c.x.Write(buf.Bytes()) // the charge stands; a client that hung up just now can look it up
-	return nil
-}
-
-// readUnary meters a whole document; one of another format is counted by its
-// bytes.
-func (c *call) readUnary(body []byte) {
-	if err := c.meter.Unary(body); err != nil {
-		c.g.log.Warn("answer of a backend is not of the format", "backend", c.lease.Backend().Name(), "error", err)
-	}
+	return c.document(resp, body, chat.Complete)
 }
 
 // unaryBroke ends a call whose answer broke off before anything of it was sent.
-func (c *call) unaryBroke(err error, status int) error {
+// came is what came of it: a client that hung up within it pays for that, if there
+// is no usage.
+func (c *call) unaryBroke(err error, status int, came []byte) error {
 	switch {
 	case c.drained():
 		c.slotDone(context.Canceled, 0)
@@ -69,8 +58,9 @@ func (c *call) unaryBroke(err error, status int) error {
 	case c.exhausted():
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
-	case c.clientGone():
+	case c.clientGone() && c.ctx.Err() != nil:
 		c.slotDone(context.Canceled, 0)
+		c.meter.UnaryPart(came)
 		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
 	}
@@ -81,7 +71,10 @@ func (c *call) unaryBroke(err error, status int) error {
 }
 
 // unaryLong passes on an answer that is too long to be held back. A copy is
-// kept for the meter; an answer beyond maxUnaryTimes the limit is cut.
+// kept for the meter; an answer beyond maxUnaryTimes the limit is cut. A client
+// that hangs up within it pays for all of it, because the backend has made all of
+// it by then: the rest is read for its usage, or, where it does not come in time,
+// what came is counted.
 func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
 	h := c.x.Header()
 	passHeader(h, resp.Header)
@@ -95,10 +88,13 @@ func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
 	if end != chat.Complete {
 		c.cancel(context.Canceled)
 	}
-	c.slotDone(blame, resp.StatusCode)
-	if end != chat.UnaryClientGone {
-		c.readUnary(buf.Bytes())
+	if _, err := c.meter.Unary(buf.Bytes()); err != nil {
+		if end == chat.Complete {
+			end, blame = chat.BackendCut, err
+		}
+		c.meter.UnaryPart(buf.Bytes())
 	}
+	c.slotDone(blame, resp.StatusCode)
 	entry, settled := c.charge(end)
 	if end != chat.Complete {
 		panic(http.ErrAbortHandler) // half a document must not look like a whole one
@@ -112,33 +108,37 @@ func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
 // errAnswerTooLong reports an answer beyond all limits.
 var errAnswerTooLong = errors.New("unary answer is too long")
 
-// passLong writes what was read already and the rest, and says how it ended.
+// passLong writes what was read already and the rest, and says how it ended. What
+// comes after the client hung up is only read.
 func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (chat.End, error) {
 	most := maxUnaryTimes * c.g.cfg.UnaryHoldBack
 	var err error
-	for sent := 0; ; {
-		n, writeErr := c.x.Write(buf.Bytes()[sent:])
-		c.delivered += int64(n)
-		switch {
-		case writeErr != nil:
-			return chat.UnaryClientGone, context.Canceled
-		case errors.Is(err, io.EOF):
-			return chat.Complete, nil
-		case err == nil && buf.Len() > most:
+	for sent, gone := 0, false; ; {
+		if !gone {
+			n, writeErr := c.x.Write(buf.Bytes()[sent:])
+			c.delivered += int64(n)
+			if gone = writeErr != nil; gone {
+				c.left() // an HTTP/1 server notices only after its handler has read
+			}
+		}
+		if err == nil && buf.Len() > most {
 			err = errAnswerTooLong
 		}
 		switch {
 		case err == nil:
+		case gone || c.clientGone() && c.ctx.Err() != nil:
+			return chat.UnaryClientGone, context.Canceled
+		case errors.Is(err, io.EOF):
+			return chat.Complete, nil
 		case c.drained():
 			return chat.Drained, context.Canceled
 		case c.exhausted():
 			return chat.HoldExhausted, context.Canceled
-		case c.clientGone():
-			return chat.UnaryClientGone, context.Canceled
 		default:
 			return chat.BackendCut, err
 		}
 		sent = buf.Len()
 		_, err = io.CopyN(buf, body, 64<<10)
+		c.engine.hear()
 	}
 }

@@ -5,22 +5,33 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/metering/chat"
 )
 
-// answer meters one unary answer of a text with a usage, which took a while.
+// answer meters one unary answer of a text with a usage, which took a while, for
+// an account of its own.
 func answer(t *testing.T, cal *chat.Calibration, fields, text, usage string, took time.Duration) {
+	t.Helper()
+	answerTo(t, cal, accounts.Add(1), fields, text, usage, took)
+}
+
+// accounts numbers those that tests have.
+var accounts atomic.Uint64
+
+// answerTo is answer for one account.
+func answerTo(t *testing.T, cal *chat.Calibration, account uint64, fields, text, usage string, took time.Duration) {
 	t.Helper()
 	r := parse(t, ask(fields))
 	b, err := r.Bound(chat.Limits{ContextTokens: 100_000, MaxCompletion: 100_000, TemplateBase: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := chat.NewMeter(r, b, cal, chat.MeterOptions{Start: start})
-	if err := m.Unary([]byte(`{"choices":[{"message":{"content":"` + text + `"}}],"usage":{` + usage + `}}`)); err != nil {
+	m := chat.NewMeter(r, b, cal, chat.MeterOptions{Start: start, Voter: account})
+	if _, err := m.Unary([]byte(`{"choices":[{"message":{"content":"` + text + `"}}],"usage":{` + usage + `}}`)); err != nil {
 		t.Fatal(err)
 	}
 	m.Final(chat.Complete, start.Add(took))
@@ -95,6 +106,72 @@ func TestCalibrationUnderConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// One buyer asks for what takes many bytes per token, or few, as often as it
+// likes: what others pay stays as it was.
+func TestNoSingleAccountMovesTheCalibration(t *testing.T) {
+	for _, odd := range []int{150, 10} { // bytes of ten tokens
+		c := chat.NewCalibration()
+		for range 100 {
+			answerTo(t, c, 1, "", strings.Repeat("a", odd), `"prompt_tokens":15,"completion_tokens":10`, time.Second)
+		}
+		if _, got := c.BytesPerToken(); !near(got, chat.DefaultBytesPerToken) {
+			t.Errorf("%v bytes per token after one account alone", got)
+		}
+		for range 20 {
+			answer(t, c, "", strings.Repeat("a", 70), `"prompt_tokens":15,"completion_tokens":10`, time.Second)
+		}
+		for range 100 {
+			answerTo(t, c, 1, "", strings.Repeat("a", odd), `"prompt_tokens":15,"completion_tokens":10`, time.Second)
+		}
+		if _, got := c.BytesPerToken(); !near(got, 7) {
+			t.Errorf("%v bytes per token, want 7, of which 20 accounts say so", got)
+		}
+	}
+}
+
+// One answer moves an estimate by a fifth at most.
+func TestAnEstimateMovesInSteps(t *testing.T) {
+	c, last := chat.NewCalibration(), chat.DefaultBytesPerToken
+	for i := range 30 {
+		answer(t, c, "", strings.Repeat("a", 160), `"prompt_tokens":15,"completion_tokens":10`, time.Second)
+		_, got := c.BytesPerToken()
+		if got > last*1.2001 {
+			t.Errorf("answer %d: from %v to %v", i, last, got)
+		}
+		last = got
+	}
+	if !near(last, 16) {
+		t.Errorf("%v after 30 answers", last)
+	}
+}
+
+// Servers that put several tokens into one event are counted by their events,
+// whatever the text is.
+func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
+	c := chat.NewCalibration()
+	stream := func(voter uint64, deltas int, text string) *chat.Meter {
+		r := parse(t, ask(`"stream":true`))
+		b, err := r.Bound(limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := chat.NewMeter(r, b, c, chat.MeterOptions{Start: start, Voter: voter})
+		for range deltas {
+			pass(m, content(text, ""))
+		}
+		return m
+	}
+	for i := range 5 { // three tokens per event of 45 bytes
+		m := stream(uint64(i), 8, strings.Repeat("a", 45))
+		pass(m, finish, `data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":24}}`+"\n\n", done)
+		m.Final(chat.Complete, start)
+	}
+	m := stream(9, 20, "a few words")
+	if u, _, _ := m.Final(chat.ClientGone, start); u.OutputTokens != 60 {
+		t.Errorf("%+v; want 60 tokens", u)
+	}
 }
 
 // A stream counts by the ratio that the answers before it have taught.

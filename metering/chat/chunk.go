@@ -1,14 +1,12 @@
 package chat
 
-import (
-	"bytes"
-	"unicode/utf8"
-)
-
 // delta is what one chunk, or a whole answer, adds to one choice.
 type delta struct {
 	index     int64
 	bytes     int64 // of text, tool calls and reasoning included
+	exact     int64 // tokens, where the backend lists them one by one; 0: it does not
+	opaque    bool  // it carries something whose tokens nothing tells, such as sound
+	called    bool  // some of it is a tool call
 	reasoning bool  // some of it is reasoning
 	finished  bool  // it carries a finish_reason
 	reported  bool  // tokens holds the running usage that came with it
@@ -16,30 +14,72 @@ type delta struct {
 	text      []byte // the text itself, where it is kept
 }
 
+// carries reports whether the model wrote something.
+func (d *delta) carries() bool { return d.bytes > 0 || d.exact > 0 || d.opaque }
+
 // chunk is what the meter reads from one JSON object of an answer.
 type chunk struct {
-	deltas []delta
-	usage  []byte // the value of the member usage, null included; nil: none
-	failed bool   // it has an error
+	deltas  []delta
+	choices bool   // it has the member choices, be it empty
+	usage   []byte // the value of the member usage, null included; nil: none
+	timings []byte // the value of llama.cpp's timings; nil: none
+	failed  bool   // it is, or has, an error
+	strange bool   // it has a member that this package does not know, with text in it
 }
 
 // read takes the JSON object v apart; checkValue accepted it. It reuses the
 // memory of c.
 func (c *chunk) read(v []byte, keepText bool) {
-	c.deltas, c.usage, c.failed = c.deltas[:0], nil, false
+	*c = chunk{deltas: c.deltas[:0]}
 	for w := members(v); w.more(); {
 		key, value := w.member()
 		switch string(key) {
 		case "choices":
+			c.choices = true
 			for e := elements(value); e.more(); {
 				c.readChoice(e.value(), keepText)
 			}
 		case "usage":
 			c.usage = value
+		case "timings":
+			c.timings = value
 		case "error":
-			c.failed = c.failed || !isNull(value)
+			c.failed = c.failed || !isEmpty(value)
+		case "object":
+			c.failed = c.failed || string(value) == `"error"` // vLLM, SGLang and TensorRT-LLM, some versions
+		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
+			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "x_groq", "__verbose":
+		default:
+			c.strange = c.strange || hasText(value)
 		}
 	}
+	c.countStrange()
+}
+
+// countStrange counts a token where only members that are not known carry text.
+func (c *chunk) countStrange() {
+	if !c.strange || len(c.deltas) == 0 {
+		return
+	}
+	for i := range c.deltas {
+		if c.deltas[i].carries() || c.deltas[i].finished {
+			return
+		}
+	}
+	c.deltas[0].opaque = true
+}
+
+// isEmpty reports whether a value says nothing: null, false, "", {}, [] or 0.
+func isEmpty(v []byte) bool {
+	switch v[0] {
+	case 'n', 'f':
+		return true
+	case '"':
+		return len(v) == 2
+	case '{', '[':
+		return skipSpace(v, 1) == len(v)-1
+	}
+	return string(v) == "0"
 }
 
 // maxDeltas bounds the deltas of one chunk that are told apart; servers send
@@ -77,143 +117,50 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		case "text":
 			d.add(value, keepText)
 		case "finish_reason":
-			d.finished = d.finished || !isNull(value)
+			d.finished = d.finished || isReason(value)
+		case "logprobs":
+			d.exact = max(d.exact, listed(value))
+		case "token_ids":
+			d.exact = max(d.exact, count(value))
+		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results", "content_filter_result",
+			"prompt_token_ids", "routed_experts", "seed":
+		default:
+			d.addAny(value, keepText)
 		}
 	}
 }
 
-// readMessage adds what the model wrote: the content, a refusal, tool calls
-// and reasoning, which some servers send under two names at once.
-func (d *delta) readMessage(v []byte, keepText bool) {
-	var reasoning []byte
-	for w := members(v); w.more(); {
-		key, value := w.member()
-		switch string(key) {
-		case "content":
-			d.addContent(value, keepText)
-		case "refusal":
-			d.add(value, keepText)
-		case "reasoning", "reasoning_content", "thinking":
-			if len(value) > len(reasoning) && isString(value) {
-				reasoning = value
-			}
-		case "tool_calls":
-			for calls := elements(value); calls.more(); {
-				d.addCall(calls.value(), keepText)
-			}
-		case "function_call":
-			d.addFunction(value, keepText)
-		}
-	}
-	before := d.bytes
-	d.add(reasoning, keepText)
-	d.reasoning = d.reasoning || d.bytes > before
-}
+// isReason reports whether a finish_reason names one. Some servers send "" or
+// "null" with each chunk.
+func isReason(v []byte) bool { return isString(v) && len(v) > 2 && string(v) != `"null"` }
 
-// addContent adds text, or the texts of a list of parts.
-func (d *delta) addContent(v []byte, keepText bool) {
-	if len(v) > 0 && v[0] == '[' {
-		for parts := elements(v); parts.more(); {
-			for part := members(parts.value()); part.more(); {
-				if key, value := part.member(); string(key) == "text" {
-					d.add(value, keepText)
-				}
-			}
-		}
-		return
-	}
-	d.add(v, keepText)
-}
-
-// addCall adds the function of one tool call.
-func (d *delta) addCall(v []byte, keepText bool) {
-	for w := members(v); w.more(); {
-		if key, value := w.member(); string(key) == "function" || string(key) == "custom" {
-			d.addFunction(value, keepText)
-		}
-	}
-}
-
-// addFunction adds what the model wrote of a call: its name and arguments.
-func (d *delta) addFunction(v []byte, keepText bool) {
-	if len(v) == 0 || v[0] != '{' {
-		return
-	}
+// listed is how many tokens logprobs lists: one entry for each, in content and
+// refusal, or in tokens (completions).
+func listed(v []byte) (n int64) {
 	for w := members(v); w.more(); {
 		switch key, value := w.member(); string(key) {
-		case "name", "input":
-			d.add(value, keepText)
-		case "arguments":
-			if !isScalar(value) { // some servers send them parsed
-				value = quote(string(value))
-			}
-			d.add(value, keepText)
+		case "content", "refusal", "tokens":
+			n += count(value)
 		}
 	}
+	return n
 }
 
-// add adds a string; anything else adds nothing.
-func (d *delta) add(v []byte, keepText bool) {
-	if !isString(v) {
-		return
+// count is the number of elements of an array; 0 for anything else.
+func count(v []byte) (n int64) {
+	for e := elements(v); e.more(); n++ {
+		e.value()
 	}
-	if keepText {
-		text := unquote(v)
-		d.bytes += int64(len(text))
-		d.text = append(d.text, text...)
-		return
-	}
-	d.bytes += textBytes(v[1 : len(v)-1])
+	return n
 }
 
-// textBytes is the number of UTF-8 bytes that the inside of a JSON string
-// stands for.
-func textBytes(raw []byte) int64 {
-	n := int64(len(raw))
-	for {
-		i := bytes.IndexByte(raw, '\\')
-		if i < 0 {
-			return n
-		}
-		if raw[i+1] != 'u' {
-			n--
-			raw = raw[i+2:]
-			continue
-		}
-		r := hexRune(raw[i+2 : i+6])
-		raw = raw[i+6:]
-		if r >= 0xd800 && r < 0xdc00 && len(raw) >= 6 && raw[0] == '\\' && raw[1] == 'u' {
-			if low := hexRune(raw[2:6]); low >= 0xdc00 && low < 0xe000 {
-				raw = raw[6:]
-				n -= 12 - 4
-				continue
-			}
-		}
-		size := utf8.RuneLen(r)
-		if size < 0 {
-			size = 3 // a lone surrogate becomes U+FFFD
-		}
-		n -= int64(6 - size)
-	}
-}
+// hidden names the members of a chunk that the gateway asked for and the client
+// did not: its usage, or llama.cpp's timings.
+type hidden struct{ usage, timings bool }
 
-// hexRune is the number that four hexadecimal digits stand for.
-func hexRune(b []byte) rune {
-	var r rune
-	for _, c := range b {
-		switch {
-		case c <= '9':
-			r = r<<4 | rune(c-'0')
-		default:
-			r = r<<4 | rune(c|0x20-'a'+10)
-		}
-	}
-	return r
-}
-
-// removeUsage appends to dst the object v, which checkValue accepted, without
-// its members named usage.
-func removeUsage(dst, v []byte) []byte {
+// removeHidden appends to dst the object v, which checkValue accepted, without
+// the members that h names.
+func removeHidden(dst, v []byte, h hidden) []byte {
 	kept := 0 // v[:kept] is in dst
 	first := true
 	for c := members(v); ; {
@@ -223,7 +170,7 @@ func removeUsage(dst, v []byte) []byte {
 		}
 		start := c.i
 		key, _ := c.member()
-		if string(key) != "usage" {
+		if !(h.usage && string(key) == "usage" || h.timings && string(key) == "timings") {
 			first = false
 			continue
 		}

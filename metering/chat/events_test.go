@@ -40,7 +40,15 @@ func TestEvents(t *testing.T) {
 		"crlf":                 {"data: a\r\n\r\ndata: b\r\n\r\n", []string{"data: a\r\n\r\n", "data: b\r\n\r\n"}, ""},
 		"cr":                   {"data: a\r\rdata: b\r\r", []string{"data: a\r\r", "data: b\r\r"}, ""},
 		"several lines":        {"event: x\nid: 1\ndata: a\ndata: b\n\n", []string{"event: x\nid: 1\ndata: a\ndata: b\n\n"}, ""},
-		"comments":             {": ping\n\ndata: a\n\n", []string{": ping\n\n", "data: a\n\n"}, ""},
+		"comments":             {": ping\n\ndata: a\n\n", []string{": ping\n", "\n", "data: a\n\n"}, ""},
+		"comments within":      {"event: x\n: ping\ndata: a\n\n", []string{"event: x\n: ping\ndata: a\n\n"}, ""},
+		"comments, cr":         {": a\r: b\rdata: {}\r\r", []string{": a\r", ": b\r", "data: {}\r\r"}, ""},
+		"one lf between":       {"data: {}\ndata: {\"a\":1}\ndata: [DONE]\n", []string{"data: {}\n", "data: {\"a\":1}\n"}, "data: [DONE]\n"},
+		"one crlf between":     {"data: {}\r\ndata: [DONE]\r\n", []string{"data: {}\r\n"}, "data: [DONE]\r\n"},
+		"one cr between":       {"data: {}\rdata: [DONE]\r", []string{"data: {}\r"}, "data: [DONE]\r"},
+		"no lf at the end":     {"data: {}\ndata: [DONE]", []string{"data: {}\n"}, "data: [DONE]"},
+		"one object in lines":  {"data: {\ndata: }\ndata: {}\n\n", []string{"data: {\ndata: }\n", "data: {}\n\n"}, ""},
+		"not a number":         {"data: {\"a\":NaN}\ndata: {}\n\n", []string{"data: {\"a\":NaN}\n", "data: {}\n\n"}, ""},
 		"blank lines between":  {"data: a\n\n\n\ndata: b\n\n", []string{"data: a\n\n", "\n", "\n", "data: b\n\n"}, ""},
 		"blank crlf at start":  {"\r\ndata: a\r\n\r\n", []string{"\r", "\n", "data: a\r\n\r\n"}, ""},
 		"mixed":                {"data: a\n\r\ndata: b\r\n\ndata: c\r\r\n", []string{"data: a\n\r", "\n", "data: b\r\n\n", "data: c\r\r", "\n"}, ""},
@@ -63,7 +71,7 @@ func TestEvents(t *testing.T) {
 }
 
 func TestAnEventIsReturnedAsSoonAsItIsThere(t *testing.T) {
-	for _, event := range []string{"data: a\n\n", "data: a\r\n\r\n", "data: a\r\r"} {
+	for _, event := range []string{"data: a\n\n", "data: a\r\n\r\n", "data: a\r\r", ": ping\n"} {
 		r, w := io.Pipe()
 		events := chat.NewEvents(r, 0)
 		for range 3 {

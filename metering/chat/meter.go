@@ -1,17 +1,19 @@
 package chat
 
 import (
-	"bytes"
-	"fmt"
 	"time"
 )
 
 // MeterOptions says how an answer is metered.
 type MeterOptions struct {
-	Start           time.Time        // when the request was sent to the backend
-	Now             func() time.Time // the clock; nil: time.Now
-	ContinuousUsage bool             // Rewrite forced a usage into every chunk
-	KeepText        bool             // keep the text, for NeedsTokenizer, as long as no usage was reported
+	Start            time.Time        // when the request was sent to the backend
+	Now              func() time.Time // the clock; nil: time.Now
+	ContinuousUsage  bool             // Rewrite forced a usage into every chunk
+	Timings          bool             // Rewrite forced timings into every chunk
+	UsagePerSequence bool             // see Profile
+	Gathered         bool             // the stream is read for a client that waits for one document
+	KeepText         bool             // keep the text, for NeedsTokenizer, as long as no usage was reported
+	Voter            uint64           // who asked, for the Calibration: one number for each account
 }
 
 // Meter reads one answer as it passes and knows at every moment what has been
@@ -21,42 +23,54 @@ type Meter struct {
 	bound   Bound
 	cal     *Calibration
 	opts    MeterOptions
-	// Ratios as they were at the start, so that a count never shrinks.
-	promptRatio, completionRatio float64
-
+	// The estimates as they were when they were first needed, so that a count
+	// never shrinks.
+	est     estimator
+	hasEst  bool
 	choices []choice // what was delivered, by choice
 	chunk   chunk    // the event seen last; its deltas are pending until Delivered
 	pending int64    // bytes of the event seen last; 0: nothing to deliver
 	lost    bool     // an event with text was never delivered
 	started bool     // a part of the answer was delivered
 	sent    int64    // bytes delivered
+	first   time.Time
 
-	final       usage // of the usage chunk or of a unary answer
-	hasFinal    bool
-	running     usage // prompt and cached tokens are the largest seen
-	absurd      bool  // a running usage was negative
-	failed      bool  // the backend reported an error in the answer
-	done        bool  // [DONE] was seen
-	unary       bool
+	final    usage  // of the usage chunks, or of a unary answer
+	hasFinal bool   // final speaks of everything that came before it
+	finals   int64  // usage chunks seen
+	sum      int64  // of their completions
+	after    amount // what was delivered after the last of them
+	running  usage  // prompt and cached tokens are the largest seen
+	absurd   bool   // a running usage was negative
+	failed   bool   // the backend reported an error in the answer, or sent half a chunk
+	failure  Failure
+	done     bool // [DONE] was seen
+	unary    bool
+	silent   bool  // the backend showed nobody a sign of life
+	noise    int64 // events that are none of the format
+	excess   Overrun
+
 	tokenPrompt int64 // counts of the backend's tokenizer; -1: none
 	tokenText   int64
 
-	joined, spliced []byte // reused memory
+	data                    []byte // of the event seen last
+	joined, framed, spliced []byte // reused memory
 }
 
 // choice is what was delivered of one completion.
 type choice struct {
-	index         int64
-	deltas, bytes int64
-	base          int64 // the largest credible running usage
-	reported      int64 // the largest running usage of any kind
-	sinceDeltas   int64 // what came after base
-	sinceBytes    int64
-	hasUsage      bool // a running usage came, if only 0
-	finished      bool
-	finalUsage    bool // it came with the finish_reason
-	reasoning     bool
-	text          []byte
+	index      int64
+	all        amount
+	base       int64  // the largest credible running usage
+	reported   int64  // the largest running usage of any kind
+	since      amount // what came after base
+	hasUsage   bool   // a running usage came, if only 0
+	finished   bool
+	totalled   bool // a usage chunk of its own came
+	finalUsage bool // the usage came with the finish_reason
+	reasoning  bool
+	called     bool
+	text       []byte
 }
 
 // NewMeter meters the answer to r, which was bounded by b. cal may be nil:
@@ -68,39 +82,108 @@ func NewMeter(r *Request, b Bound, cal *Calibration, o MeterOptions) *Meter {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	m := &Meter{request: r, bound: b, cal: cal, opts: o, tokenPrompt: -1, tokenText: -1}
-	m.promptRatio, m.completionRatio = cal.BytesPerToken()
-	return m
+	return &Meter{request: r, bound: b, cal: cal, opts: o, tokenPrompt: -1, tokenText: -1}
 }
 
 // Event reads one event of the stream, as Events returns it. out is what the
-// client gets: the event itself byte for byte, the event without a usage the
-// client did not ask for, or nil when it gets nothing. out is valid until the
-// next call or as long as event is. last reports the end of the answer,
-// [DONE]: settle before sending it.
+// client gets, as every client can read it: one data line, without the id and
+// retry lines and the usage that the client did not ask for; comments alone where
+// there is no data; nil when the client gets nothing. out is valid until the next
+// call or as long as event is. last reports the end of the answer, [DONE]: settle,
+// then send EndFrame instead of it. Once Failed reports true nothing more may be
+// passed on.
+//
+// Data that is no JSON object is noise, such as a heartbeat: it is dropped and
+// costs nothing. Half an object is a failure of the backend, because something of
+// the answer was in it.
 func (m *Meter) Event(event []byte) (out []byte, last bool) {
 	m.drop()
-	m.pending = int64(len(event))
-	data, at, failure := m.eventData(event)
-	m.failed = m.failed || failure
+	m.data = nil
+	b := m.readBlock(event)
 	switch {
-	case len(data) == 0:
-		return event, false
-	case string(data) == "[DONE]":
+	case b.failure:
+		m.fail(readFailure(b.data))
+		return nil, false
+	case len(b.data) == 0:
+		out = m.comments(event)
+		m.pending = int64(len(out))
+		return out, false
+	case string(b.data) == endMarker:
 		m.done = true
 		return event, true
 	}
-	if checkObject(data) != nil {
-		*m.chunk.next() = delta{bytes: int64(len(data))}
-		return event, false
-	}
-	m.chunk.read(data, m.keepsText())
-	m.failed = m.failed || m.chunk.failed
-	if out = m.readUsage(event, data, at); out == nil {
+	out = m.readData(event, b)
+	if out == nil {
 		m.chunk.deltas = m.chunk.deltas[:0]
 	}
 	m.pending = int64(len(out))
 	return out, false
+}
+
+// readData reads an event that has data and returns what the client gets of it.
+func (m *Meter) readData(event []byte, b block) []byte {
+	if checkObject(b.data) != nil {
+		repaired := repairNumbers(b.data)
+		switch {
+		case repaired != nil && checkObject(repaired) == nil:
+			b.data, b.at, b.odd = repaired, -1, true
+		case b.data[skipSpace(b.data, 0)] == '{':
+			m.fail(Failure{Message: "an event is not valid JSON"})
+			return nil
+		default:
+			m.noise++
+			return nil
+		}
+	}
+	m.data = b.data[skipSpace(b.data, 0):]
+	m.chunk.read(m.data, m.keepsText())
+	switch {
+	case m.chunk.failed:
+		m.fail(readFailure(b.data))
+		return nil
+	case !m.chunk.choices && m.chunk.usage == nil:
+		m.noise++ // an event of another kind, on which clients would stumble
+		return nil
+	}
+	if m.first.IsZero() && m.carries() {
+		m.first = m.opts.Now()
+	}
+	h, drop := m.readUsage()
+	if drop {
+		return nil
+	}
+	return m.shown(event, b, h)
+}
+
+// Data is the object in the event seen last, which Event has passed on or kept
+// back: what a Gathering takes.
+func (m *Meter) Data() []byte { return m.data }
+
+// fail notes that the answer is not whole.
+func (m *Meter) fail(f Failure) {
+	m.chunk.deltas = m.chunk.deltas[:0]
+	if !m.failed {
+		m.failed, m.failure = true, f
+	}
+}
+
+// shown is the event as the client gets it, without what it must not see.
+func (m *Meter) shown(event []byte, b block, h hidden) []byte {
+	switch {
+	case h == (hidden{}) && !b.odd:
+		return event
+	case b.odd:
+		data := b.data
+		if h != (hidden{}) {
+			m.spliced = removeHidden(m.spliced[:0], data, h)
+			data = m.spliced
+		}
+		return m.reframe(event, data)
+	}
+	m.spliced = append(m.spliced[:0], event[:b.at]...)
+	m.spliced = removeHidden(m.spliced, b.data, h)
+	m.spliced = append(m.spliced, event[b.at+len(b.data):]...)
+	return m.spliced
 }
 
 // checkObject checks that data is one JSON object.
@@ -122,78 +205,86 @@ func checkObject(data []byte) error {
 // drop forgets the event seen last; what it held and was not delivered is
 // lost.
 func (m *Meter) drop() {
-	m.lost = m.lost || (m.pending > 0 && m.pendingText())
+	m.lost = m.lost || (m.pending > 0 && m.carries())
 	m.chunk.deltas, m.pending = m.chunk.deltas[:0], 0
 }
 
-func (m *Meter) pendingText() bool {
+// carries reports whether the model wrote something in the event seen last.
+func (m *Meter) carries() bool {
 	for i := range m.chunk.deltas {
-		if m.chunk.deltas[i].bytes > 0 {
+		if m.chunk.deltas[i].carries() {
 			return true
 		}
 	}
 	return false
 }
 
-// eventData is the data of an event without the blanks around it, and where
-// in the event it begins; -1 when it was joined from several lines. failure
-// reports an event named error.
-func (m *Meter) eventData(event []byte) (data []byte, at int, failure bool) {
-	lines := 0
-	for i := 0; i < len(event); {
-		end, next := lineAt(event, i)
-		name, value := fieldOf(event[i:end])
-		switch string(name) {
-		case "event":
-			failure = failure || string(value) == "error"
-		case "data":
-			if lines++; lines == 1 {
-				data, at = value, end-len(value)
-				break
-			}
-			if at >= 0 {
-				m.joined, at = append(m.joined[:0], data...), -1
-			}
-			m.joined = append(append(m.joined, '\n'), value...)
-			data = m.joined
-		}
-		i = next
-	}
-	return bytes.TrimRight(data, " \t"), at, failure
-}
-
-// readUsage notes the usage of the chunk just read and returns what the
-// client gets of the event.
-func (m *Meter) readUsage(event, data []byte, at int) []byte {
+// readUsage notes the usage of the chunk just read, and says what of it the
+// client does not get: some members, or the whole event.
+func (m *Meter) readUsage() (h hidden, drop bool) {
+	alone := len(m.chunk.deltas) == 0
+	h.timings = m.readTimings()
 	raw := m.chunk.usage
 	if raw == nil {
-		return event
+		return h, false
 	}
 	u, ok := readUsage(raw)
 	if ok {
 		m.note(u)
 	}
-	alone := len(m.chunk.deltas) == 0
 	if !alone {
 		if ok {
 			d := &m.chunk.deltas[0]
-			d.reported, d.tokens = true, max(u.completion, u.reasoning)
+			d.reported, d.tokens = true, u.tokens()
 		}
-		if m.showsRunning(raw) {
-			return event
-		}
-	} else {
-		if ok {
-			m.final, m.hasFinal = u, true
-		}
-		if m.request.wantsUsage {
-			return event
-		}
-		if !isNull(raw) && !m.chunk.failed {
-			return nil
+		h.usage = !m.showsRunning(raw)
+		return h, false
+	}
+	if ok {
+		m.noteFinal(u)
+	}
+	if m.request.wantsUsage {
+		return h, false
+	}
+	h.usage = true
+	return h, !isNull(raw)
+}
+
+// readTimings takes llama.cpp's running counts, which are exact, and reports
+// whether they were asked for by the gateway alone.
+func (m *Meter) readTimings() bool {
+	if m.chunk.timings == nil {
+		return false
+	}
+	if len(m.chunk.deltas) > 0 {
+		if u, ok := readTimings(m.chunk.timings); ok {
+			m.note(u)
+			d := &m.chunk.deltas[0]
+			d.reported, d.tokens = true, u.completion
 		}
 	}
-	return m.withoutUsage(event, data, at)
+	return m.opts.Timings
+}
+
+// noteFinal keeps a usage that came in a chunk of its own: of everything before
+// it, or, where each completion has its own, of the one that ended last.
+func (m *Meter) noteFinal(u usage) {
+	m.finals++
+	m.sum = addSat(m.sum, max(0, u.tokens()))
+	m.after = amount{}
+	if !m.opts.UsagePerSequence || m.bound.Sequences == 1 {
+		m.final, m.hasFinal = u, true
+		return
+	}
+	m.final = usage{prompt: max(m.final.prompt, u.prompt), cached: max(m.final.cached, u.cached), completion: m.sum}
+	m.hasFinal = m.finals >= m.bound.Sequences
+	for i := range m.choices {
+		if c := &m.choices[i]; c.finished && !c.totalled {
+			c.totalled, c.hasUsage, c.since = true, true, amount{}
+			c.base, c.reported = max(c.base, u.tokens()), max(c.reported, u.tokens())
+			return
+		}
+	}
 }
 
 // showsRunning reports whether the client gets the usage, raw, of a chunk
@@ -212,30 +303,6 @@ func (m *Meter) note(u usage) {
 	m.absurd = m.absurd || u.prompt < 0 || u.completion < 0 || u.cached < 0
 }
 
-// withoutUsage is the event with the usage cut out of its data, which begins
-// at an index of it, or was joined from several lines.
-func (m *Meter) withoutUsage(event, data []byte, at int) []byte {
-	if at >= 0 {
-		m.spliced = append(m.spliced[:0], event[:at]...)
-		m.spliced = removeUsage(m.spliced, data)
-		m.spliced = append(m.spliced, event[at+len(data):]...)
-		return m.spliced
-	}
-	m.spliced = m.spliced[:0]
-	for i, written := 0, false; i < len(event); {
-		end, next := lineAt(event, i)
-		if name, _ := fieldOf(event[i:end]); string(name) != "data" {
-			m.spliced = append(m.spliced, event[i:next]...)
-		} else if !written {
-			written = true
-			object := bytes.ReplaceAll(removeUsage(nil, data), []byte("\n"), []byte("\ndata: "))
-			m.spliced = append(append(append(m.spliced, "data: "...), object...), event[end:next]...)
-		}
-		i = next
-	}
-	return m.spliced
-}
-
 // Delivered says that the event returned last was written to the client.
 // Only what was delivered counts.
 func (m *Meter) Delivered() {
@@ -243,6 +310,9 @@ func (m *Meter) Delivered() {
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
+		if m.finals > 0 && d.carries() {
+			m.after.add(d)
+		}
 		m.choice(d.index).add(d)
 	}
 	m.chunk.deltas, m.pending = m.chunk.deltas[:0], 0
@@ -269,12 +339,11 @@ func (m *Meter) choice(index int64) *choice {
 // below the deltas: a token may arrive in two of them, not in more. A zero in
 // between means nothing.
 func (c *choice) add(d *delta) {
-	if d.bytes > 0 {
-		c.deltas++
-		c.bytes += d.bytes
-		c.sinceDeltas++
-		c.sinceBytes += d.bytes
+	if d.carries() {
+		c.all.add(d)
+		c.since.add(d)
 		c.reasoning = c.reasoning || d.reasoning
+		c.called = c.called || d.called
 	}
 	c.text = append(c.text, d.text...)
 	c.finished = c.finished || d.finished
@@ -284,32 +353,10 @@ func (c *choice) add(d *delta) {
 	c.hasUsage = true
 	c.finalUsage = c.finalUsage || d.finished
 	c.reported = max(c.reported, d.tokens)
-	if d.tokens > 0 && 2*min(d.tokens, c.deltas) >= c.deltas {
+	if d.tokens > 0 && 2*min(d.tokens, c.all.deltas) >= c.all.deltas {
 		c.base = max(c.base, d.tokens)
-		c.sinceDeltas, c.sinceBytes = 0, 0
+		c.since = amount{}
 	}
-}
-
-// Unary reads a whole answer that is not a stream. It counts as delivered: a
-// unary answer is charged before it is sent. What is no JSON object is
-// counted by its bytes, and reported as an error.
-func (m *Meter) Unary(body []byte) error {
-	m.unary, m.pending = true, int64(len(body))
-	if err := checkObject(body); err != nil {
-		*m.chunk.next() = delta{bytes: int64(len(body)), finished: true}
-		m.Delivered()
-		return fmt.Errorf("read the answer of the backend: %w", err)
-	}
-	m.chunk.read(body[skipSpace(body, 0):], m.keepsText())
-	m.failed = m.chunk.failed && len(m.chunk.deltas) == 0
-	if m.chunk.usage != nil {
-		if u, ok := readUsage(m.chunk.usage); ok {
-			m.final, m.hasFinal = u, true
-			m.note(u)
-		}
-	}
-	m.Delivered()
-	return nil
 }
 
 // keepsText reports whether text must be kept: until a usage was reported.
@@ -317,14 +364,24 @@ func (m *Meter) keepsText() bool {
 	return m.opts.KeepText && m.running.prompt == 0 && !m.hasFinal
 }
 
-// Failed reports whether the backend reported an error within its answer.
+// Failed reports whether the backend reported an error within its answer, or
+// sent a part of it that cannot be read.
 func (m *Meter) Failed() bool { return m.failed }
 
-// Finished reports whether the answer came to its end: [DONE], the usage
-// chunk, or a finish_reason for every completion delivered. A stream that
-// ends before that was cut by the backend.
+// Started reports whether a part of the answer was delivered.
+func (m *Meter) Started() bool { return m.started }
+
+// Failure is what the backend said, where Failed.
+func (m *Meter) Failure() Failure { return m.failure }
+
+// Noise is how many events were dropped because they are none of the format.
+func (m *Meter) Noise() int64 { return m.noise }
+
+// Finished reports whether the answer came to its end: [DONE], or a
+// finish_reason for every completion. A stream that ends before that was cut by
+// the backend. A usage alone is no end: some servers send it first.
 func (m *Meter) Finished() bool {
-	if m.done || m.hasFinal {
+	if m.done {
 		return true
 	}
 	for i := range m.choices {

@@ -50,6 +50,12 @@ type Profile struct {
 	StopsUnary bool `json:"stops_unary"`
 	// RunningTimings: timings_per_token reports the tokens so far in each chunk.
 	RunningTimings bool `json:"running_timings"`
+	// Streams: a stream holds all that the document of the same request would, so
+	// that the gateway asks for a stream also where the client waits for a document.
+	Streams bool `json:"streams"`
+	// StreamsTools: also where the model calls tools. The parsers that vLLM, SGLang
+	// and TensorRT-LLM use for streams are others than those for documents.
+	StreamsTools bool `json:"streams_tools"`
 	// HealthPath answers GET with a 2xx while the server can serve.
 	HealthPath string `json:"health_path"`
 }
@@ -57,19 +63,20 @@ type Profile struct {
 // profiles is the table of what is known, one row per engine.
 var profiles = [...]Profile{
 	{Engine: EngineVLLM, Caps: []string{capTokens}, Counting: CountVLLM,
-		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, HealthPath: "/health"},
+		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
 	{Engine: EngineSGLang, Caps: []string{capTokens}, Counting: CountSGLang,
-		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, HealthPath: "/health"},
+		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
 	{Engine: EngineLlamaCpp, Caps: []string{capTokens}, Counting: CountLlamaCpp,
-		IncludeUsage: true, UsagePerSequence: true, StopsUnary: true, RunningTimings: true, HealthPath: "/health"},
+		IncludeUsage: true, UsagePerSequence: true, StopsUnary: true, RunningTimings: true, Streams: true, StreamsTools: true,
+		HealthPath: "/health"},
 	{Engine: EngineOllama, Caps: []string{capTokens}, Counting: CountNone,
-		IncludeUsage: true, StopsUnary: true, HealthPath: "/api/version"},
+		IncludeUsage: true, StopsUnary: true, Streams: true, StreamsTools: true, HealthPath: "/api/version"},
 	{Engine: EngineTGI, Caps: []string{capTokens}, Counting: CountTGI,
 		IncludeUsage: true, HealthPath: "/health"},
 	{Engine: EngineTRTLLM, Caps: []string{capTokens}, Counting: CountTRTLLM,
-		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, HealthPath: "/health"},
+		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
 	{Engine: EngineOpenAI, Caps: []string{capCompletionTokens}, Counting: CountNone,
-		IncludeUsage: true, HealthPath: "/v1/models"},
+		IncludeUsage: true, Streams: true, StreamsTools: true, HealthPath: "/v1/models"},
 	// A server that knows one of the two names ignores the other one, so only
 	// both together bound what an unknown server generates. One that refuses the
 	// pair says so with a 400, which costs nobody anything.
@@ -97,6 +104,11 @@ func ProfileOf(e Engine) Profile {
 	}
 	return ProfileOf(EngineGeneric)
 }
+
+// AwaitsUnary reports whether the answer to a caller that hung up is awaited and
+// charged as reported, because the engine is known to generate it all the same. Of
+// an engine that is not known, the request is cancelled.
+func (p Profile) AwaitsUnary() bool { return !p.StopsUnary && p.Engine != EngineGeneric }
 
 // Setting is what a backend's owner says of it. What is said stands above what
 // is known of the engine.

@@ -11,6 +11,8 @@ type Rewrite struct {
 	Cap             int64   // completion tokens per sequence, at least 1; never raises what the client asked for
 	ForceUsage      bool    // ask for the usage chunk, whatever the client said
 	ContinuousUsage bool    // ask for a usage in every chunk: the backend knows continuous_usage_stats
+	Stream          bool    // ask for a stream, although the client wants a document
+	Timings         bool    // ask llama.cpp for its running counts in each chunk of a stream
 	Profile         Profile // what the backend is known to do; without Caps the cap is written as max_tokens
 }
 
@@ -28,7 +30,7 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 	for i := range r.members {
 		m := &r.members[i]
 		switch {
-		case m.dropped, !w.Profile.knows(m.kind, m.key), m.kind == kindOptions:
+		case m.dropped, !w.Profile.knows(m.kind, m.key), m.kind == kindOptions, m.kind == kindStream && w.Stream:
 		case m.kind == kindModel && w.Model != "":
 			out = appendMember(out, m.key, quote(w.Model))
 		case m.kind == kindMessages && len(r.messages) != len(m.value):
@@ -38,7 +40,10 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 		}
 	}
 	out = r.appendBounds(out, w)
-	if r.stream {
+	if w.Stream {
+		out = appendMember(out, "stream", []byte("true"))
+	}
+	if r.stream || w.Stream {
 		out = r.appendOptions(out, w)
 	}
 	return append(out, '}')
@@ -79,7 +84,7 @@ func (r *Request) appendOptions(out []byte, w Rewrite) []byte {
 	if len(options) > 0 {
 		out = appendMember(out, "stream_options", append(options, '}'))
 	}
-	if w.Profile.RunningTimings {
+	if w.Timings {
 		out = appendMember(out, "timings_per_token", []byte("true"))
 	}
 	return out

@@ -16,7 +16,7 @@ func FuzzRemoveUsage(f *testing.F) {
 			return
 		}
 		doc = doc[skipSpace(doc, 0):]
-		out := removeUsage(nil, doc)
+		out := removeHidden(nil, doc, hidden{usage: true})
 		if err := checkDocument(out); err != nil {
 			t.Fatalf("%s became %s: %v", doc, out, err)
 		}

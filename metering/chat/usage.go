@@ -39,10 +39,40 @@ func readUsage(v []byte) (u usage, ok bool) {
 			u.reasoning = max(u.reasoning, n)
 		}
 	}
-	if !hasCompletion && hasPrompt && hasTotal && total > u.prompt {
-		u.completion = total - u.prompt
+	// Some servers leave the reasoning out of the completion and not out of the
+	// total, others do not name the completion at all.
+	if hasPrompt && hasTotal && u.prompt >= 0 && total > u.prompt && u.completion >= 0 {
+		u.completion = max(u.completion, total-u.prompt)
 	}
 	return u, hasPrompt || hasCompletion
+}
+
+// tokens is what was generated: the completion, and the reasoning beside it
+// where that is larger and so cannot be a part of it.
+func (u usage) tokens() int64 {
+	if u.reasoning > u.completion {
+		return addSat(max(0, u.completion), u.reasoning)
+	}
+	return u.completion
+}
+
+// readTimings reads the running counts of llama.cpp: the prompt is what was read
+// now and what its cache had.
+func readTimings(v []byte) (u usage, ok bool) {
+	var fresh int64
+	for c := members(v); c.more(); {
+		key, value := c.member()
+		switch string(key) {
+		case "predicted_n":
+			u.completion, ok = number(value)
+		case "prompt_n":
+			fresh, _ = number(value)
+		case "cache_n":
+			u.cached, _ = number(value)
+		}
+	}
+	u.prompt = addSat(max(0, fresh), max(0, u.cached))
+	return u, ok && u.completion >= 0
 }
 
 // detail is one count within an object; 0 when it is not there.
