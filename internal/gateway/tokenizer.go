@@ -55,7 +55,8 @@ func (g *Gateway) tighten(x *exchange, o *order, prefs preferences) bool {
 		return false
 	}
 	before := o.required
-	o.bound = o.bound.WithCount(q, n)
+	o.whole = o.whole.WithCount(q, n)
+	o.bound = o.req.Fit(o.whole, o.limits)
 	return o.price() == nil && o.required < before
 }
 
@@ -71,7 +72,7 @@ func (g *Gateway) countable(o *order) bool {
 
 // questions lists the calls that may count the prompt at a backend.
 func (g *Gateway) questions(b *gpu.Backend, o *order) []chat.Question {
-	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.model.Limits)
+	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.limits)
 }
 
 // countInSlot counts the prompt in a slot of a backend.
