@@ -228,6 +228,7 @@ backends:
     url: «BACKEND»
     slots: «SLOTS»
     tokenize: true
+    engine: generic
     continuous_usage: true
     health: {path: /health, every: 1s}
     engine: {metrics: /metrics}

@@ -142,6 +142,9 @@ func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 		r.idle(k)
 		r.wantSpent(k, 2*(10+10)) // a prompt of 10 and one token, twice
 		for _, body := range e.asked(chatPath) {
+			if number(body, c.knows) != 1 {
+				t.Errorf("%+v: the backend got no cap that it knows: %v", c, body)
+			}
 			for _, name := range []string{"max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens"} {
 				if _, ok := body[name]; ok && number(body, name) != 1 {
 					t.Errorf("%+v: the backend got %s %v", c, name, body[name])

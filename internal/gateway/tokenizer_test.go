@@ -132,7 +132,11 @@ func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
 // Counting takes a slot like any other work: a backend with one slot is never asked
 // two things at once.
 func TestCountingTakesASlot(t *testing.T) {
-	e := &scriptedEngine{hold: make(chan struct{}), other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
+	counted := make(chan struct{})
+	e := &scriptedEngine{hold: make(chan struct{}), other: func(w http.ResponseWriter, _ *http.Request) {
+		<-counted
+		io.WriteString(w, `{"count":1300}`)
+	}}
 	r := withEngine(t, e, chat.Setting{Engine: chat.EngineVLLM}, func(s *setup) {
 		s.backend = func(b *gpuBackend) { b.Slots = 1 }
 	})
@@ -141,7 +145,7 @@ func TestCountingTakesASlot(t *testing.T) {
 	rich, short := r.buy(maxPurchase), r.mint(testService, l402.NewTokenID(), required/2, tomorrow())
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	var both sync.WaitGroup
+	var all sync.WaitGroup
 	post := func(k token, body string) {
 		resp, err := r.client.Do(r.newRequest("POST", chatPath, body, k.with()).WithContext(ctx))
 		if err != nil {
@@ -152,16 +156,24 @@ func TestCountingTakesASlot(t *testing.T) {
 			t.Errorf("status %d", resp.StatusCode)
 		}
 	}
-	both.Go(func() { post(rich, request()) })
-	r.until("the backend is busy", func() bool { return e.busy.Load() == 1 })
-	both.Go(func() { post(short, body) })
-	r.until("the second request waits", func() bool { return r.fleet.Pool(testModel).Queued() == 1 })
+	waiting := func(n int) func() bool { return func() bool { return r.fleet.Pool(testModel).Queued() == n } }
+	all.Go(func() { post(rich, request()) })
+	r.until("the backend generates", func() bool { return e.busy.Load() == 1 })
+	all.Go(func() { post(short, body) })
+	r.until("counting waits for a slot", waiting(1))
+	all.Go(func() { post(rich, request("max_tokens", "9")) })
+	r.until("so does the next request", waiting(2))
 	if n := len(e.asked("/tokenize")); n != 0 {
 		t.Errorf("the backend was asked to count %d prompts beyond its slots", n)
 	}
 	close(e.hold)
-	both.Wait()
-	if e.most.Load() != 1 || len(e.asked("/tokenize")) != 1 {
-		t.Errorf("%d calls at once, counted %d times", e.most.Load(), len(e.asked("/tokenize")))
+	r.until("the backend counts", func() bool { return len(e.asked("/tokenize")) == 1 })
+	if !waiting(1)() || len(e.asked(chatPath)) != 1 {
+		t.Errorf("while it counts, %d requests are served", len(e.asked(chatPath)))
+	}
+	close(counted)
+	all.Wait()
+	if e.most.Load() != 1 {
+		t.Errorf("%d calls at once", e.most.Load())
 	}
 }
