@@ -228,10 +228,9 @@ backends:
     url: «BACKEND»
     slots: «SLOTS»
     tokenize: true
-    engine: generic
     continuous_usage: true
     health: {path: /health, every: 1s}
-    engine: {metrics: /metrics}
+    engine: {name: generic, metrics: /metrics}
 `
 
 // gpuConfig goes on about the backend.
