@@ -84,7 +84,7 @@ func (m *Meter) byChoice() tally {
 		source = metering.SourceRunning
 	}
 	switch wrote := m.wrote(); {
-	case with == 0 && m.tokenText > 0 && !m.hasFinal:
+	case with == 0 && m.tokenText >= 0 && !m.hasFinal:
 		return tally{max(m.tokenText, (m.least()+1)/2), metering.SourceTokenizer}
 	case with == 0 && !wrote && m.running.prompt == 0:
 		return tally{0, metering.SourceCounted}
