@@ -113,10 +113,11 @@ func (c *call) noAnswer(err error, status int) error {
 	c.slotDone(c.blame(chat.BackendCut, err), status)
 	c.release(metering.OutcomeBackendError)
 	c.g.metrics.noAnswers.WithLabelValues(b).Inc()
-	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name, "request_id", c.x.requestID,
-		"error", err, "said", failure.Message, "dropped_events", c.meter.Noise())
+	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name,
+		"request_id", c.x.requestID, "error", err, "said", failure.Message, "dropped_events", c.meter.Noise())
 	if errors.Is(err, gpu.ErrIdleTimeout) {
-		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable, "the backend did not go on with its answer in time; nothing was charged")
+		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
+			"the backend did not go on with its answer in time; nothing was charged")
 	}
 	detail := "the backend's answer is no chat completion; nothing was charged"
 	if failure.Message != "" {

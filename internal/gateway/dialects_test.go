@@ -22,7 +22,7 @@ var dialectRates = pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok:
 
 // playing is a rig whose backend, an engine of that kind, answers chat requests
 // with play, and whose model has room for long answers.
-func playing(t *testing.T, engine chat.Engine, play http.HandlerFunc, more ...func(*setup)) *rig {
+func playing(t testing.TB, engine chat.Engine, play http.HandlerFunc, more ...func(*setup)) *rig {
 	t.Helper()
 	return newRig(t, append([]func(*setup){func(s *setup) {
 		s.backendURLs = []string{serving(t, play)}
@@ -37,7 +37,7 @@ func playing(t *testing.T, engine chat.Engine, play http.HandlerFunc, more ...fu
 
 // serving is the address of a backend that answers chat requests with play, and
 // anything else with 404.
-func serving(t *testing.T, play http.HandlerFunc) string {
+func serving(t testing.TB, play http.HandlerFunc) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path != chatPath {
 			http.NotFound(w, req)

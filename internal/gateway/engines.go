@@ -20,9 +20,9 @@ type engines struct {
 type engine struct {
 	setting  chat.Setting
 	known    atomic.Pointer[known]
-	missing  sync.Map // path of a tokenizer that the backend does not have → until when it is not asked again
 	overruns overrunLog
 	heard    atomic.Int64 // when the backend last sent anything of an answer, in Unix nanoseconds
+	missing  sync.Map     // path of a tokenizer that the backend does not have → until when it is not asked again
 }
 
 // known is a profile and where it comes from.

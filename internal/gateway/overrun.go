@@ -55,8 +55,8 @@ func (c *call) noteExcess(clamped bool) {
 	}
 	if leftOut, due := c.engine.overruns.due(time.Now()); due {
 		c.g.log.Warn("a backend delivered more than its request could cost; check its engine and cap_field, and the model's limits",
-			"backend", b, "model", c.o.model.Name, "request_id", c.x.requestID, "prompt_tokens", excess.Prompt,
-			"completion_tokens", excess.Completion, "unbilled_msat", int64(worth), "left_out", leftOut)
+			"backend", b, "model", c.o.model.Name, "request_id", c.x.requestID,
+			"prompt_tokens", excess.Prompt, "completion_tokens", excess.Completion, "unbilled_msat", int64(worth), "left_out", leftOut)
 	}
 }
 

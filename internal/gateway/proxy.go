@@ -180,8 +180,8 @@ func (c *call) forward() (*http.Response, error) {
 // how its answer is metered.
 func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 	c.engine = c.g.engine(b)
-	p := &c.engine.known.Load().profile
-	c.gathers, c.perSequence = c.o.req.Gathered(*p), p.UsagePerSequence
+	p := c.engine.known.Load().profile
+	c.gathers, c.perSequence = c.o.req.Gathered(p), p.UsagePerSequence
 	streams := c.o.req.Stream() || c.gathers
 	continuous, timings := streams && p.ContinuousUsage, streams && p.RunningTimings
 	if !streams && p.AwaitsUnary() {
@@ -194,7 +194,7 @@ func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		Gathered: c.gathers, KeepText: p.Counting != chat.CountNone, Voter: c.x.voter()})
 	return chat.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
-		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Timings: timings, Profile: *p}
+		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
 
 // notTaken says whether a status means that the backend did nothing: it is

@@ -21,7 +21,7 @@ func (c *call) charge(end chat.End) (entry metering.Entry, settled bool) {
 // chargeAs is charge for an answer whose end has another name in the ledger.
 func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	c.askTokenizer()
-	if end == chat.UnaryClientGone && c.engine.silentSince(c.began) {
+	if end == chat.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
 		c.meter.Silent()
 	}
 	usage, source, clamped := c.meter.Final(end, time.Now())

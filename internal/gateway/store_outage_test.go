@@ -114,7 +114,7 @@ func TestPanicSettlesWhatWasDelivered(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		panics.Store(true)
 		w.Header().Set("Content-Type", "text/event-stream")
-		w.Write([]byte("data: {}\n\n"))
+		w.Write([]byte("data: {\"choices\":[]}\n\n"))
 	}))
 	t.Cleanup(backend.Close)
 	r := newRig(t, func(s *setup) {

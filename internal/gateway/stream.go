@@ -235,7 +235,8 @@ func (c *call) cutFrame(end chat.End, cause error, comment string) []byte {
 	case errors.Is(cause, errBeyondCap):
 		code, message = "cap_exceeded", "the backend went on beyond the cap of the request, where the answer was cut"
 	case end == chat.HoldExhausted:
-		kind, code, message = typeInsufficientBalance, "balance_exhausted", "the balance does not cover more of the answer; top up and repeat the request"
+		kind, code = typeInsufficientBalance, "balance_exhausted"
+		message = "the balance does not cover more of the answer; top up and repeat the request"
 	case end == chat.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
 	case c.meter.Failed():

@@ -80,7 +80,7 @@ func (c *Calibration) estimator() estimator {
 		pace: c.pace.estimate, begin: c.begin.estimate, answer: c.answer.estimate, part: c.part.estimate}
 	bytesKnown, deltasKnown := c.completion.known(), c.perDelta.known()
 	switch {
-	case deltasKnown && (!bytesKnown || c.perDelta.spread <= c.completion.spread):
+	case deltasKnown && (!bytesKnown || c.perDelta.spread < c.completion.spread):
 		e.by = byDeltas
 	case bytesKnown:
 		e.by = byBytes

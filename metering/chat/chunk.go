@@ -44,7 +44,7 @@ func (c *chunk) read(v []byte, keepText bool) {
 		case "timings":
 			c.timings = value
 		case "error":
-			c.failed = c.failed || !isEmpty(value)
+			c.failed = c.failed || !saysNothing(value)
 		case "object":
 			c.failed = c.failed || string(value) == `"error"` // vLLM, SGLang and TensorRT-LLM, some versions
 		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
@@ -69,8 +69,8 @@ func (c *chunk) countStrange() {
 	c.deltas[0].opaque = true
 }
 
-// isEmpty reports whether a value says nothing: null, false, "", {}, [] or 0.
-func isEmpty(v []byte) bool {
+// saysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
+func saysNothing(v []byte) bool {
 	switch v[0] {
 	case 'n', 'f':
 		return true
@@ -122,8 +122,8 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 			d.exact = max(d.exact, listed(value))
 		case "token_ids":
 			d.exact = max(d.exact, count(value))
-		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results", "content_filter_result",
-			"prompt_token_ids", "routed_experts", "seed":
+		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
+			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
 		default:
 			d.addAny(value, keepText)
 		}

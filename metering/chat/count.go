@@ -10,7 +10,8 @@ type tally struct {
 
 // worse is the less certain of two sources.
 func worse(a, b metering.Source) metering.Source {
-	for _, s := range [...]metering.Source{metering.SourcePace, metering.SourceCounted, metering.SourceTokenizer, metering.SourceRunning} {
+	for _, s := range [...]metering.Source{
+		metering.SourcePace, metering.SourceCounted, metering.SourceTokenizer, metering.SourceRunning} {
 		if a == s || b == s {
 			return s
 		}
@@ -55,7 +56,7 @@ func (m *Meter) completion() tally {
 	if m.finals > 0 && m.opts.UsagePerSequence && m.bound.Sequences > 1 {
 		return t
 	}
-	if m.hasFinal && !m.lost && t.source != metering.SourceRunning {
+	if m.hasFinal && !m.lost && (t.source != metering.SourceRunning || m.after.deltas == 0) {
 		t.tokens = max(t.tokens, addSat(max(0, m.final.tokens()), m.estimator().tokens(&m.after)))
 	}
 	return t
@@ -71,7 +72,8 @@ func (m *Meter) byChoice() tally {
 		c := &m.choices[i]
 		tokens := m.tokens(c)
 		sum = addSat(sum, tokens)
-		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 && (c.all.deltas <= c.base || c.totalled)
+		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 &&
+			(c.all.deltas <= c.base || c.totalled)
 		if c.hasUsage && !c.totalled {
 			with++
 			most = tokens
@@ -82,7 +84,7 @@ func (m *Meter) byChoice() tally {
 		source = metering.SourceRunning
 	}
 	switch wrote := m.wrote(); {
-	case with == 0 && m.tokenText > 0 && !m.hasFinal:
+	case with == 0 && m.tokenText >= 0 && !m.hasFinal:
 		return tally{max(m.tokenText, (m.least()+1)/2), metering.SourceTokenizer}
 	case with == 0 && !wrote && m.running.prompt == 0:
 		return tally{0, metering.SourceCounted}

@@ -68,7 +68,7 @@ func (d *delta) addAudio(v []byte, keepText bool) {
 		case "transcript":
 			d.add(value, keepText)
 		case "data":
-			d.opaque = d.opaque || !isEmpty(value)
+			d.opaque = d.opaque || !saysNothing(value)
 		}
 	}
 }

@@ -80,7 +80,8 @@ func (m *Meter) Final(end End, now time.Time) (u pricing.Usage, s metering.Sourc
 		last.completion = completion.tokens
 		return m.reported(last, end, now)
 	}
-	clamped = m.absurd || m.running.prompt > m.bound.Input || (completion.source == metering.SourceRunning && completion.tokens > m.bound.Output)
+	clamped = m.absurd || m.running.prompt > m.bound.Input ||
+		(completion.source == metering.SourceRunning && completion.tokens > m.bound.Output)
 	u = m.charge(prompt.tokens, m.within(completion), m.running.cached, now)
 	return u, worse(prompt.source, completion.source), clamped
 }

@@ -50,7 +50,7 @@ func (m *Meter) readBlock(event []byte) (b block) {
 			b.failure, b.odd, b.data, b.at = true, true, value, end-len(value)
 		default:
 			b.odd = true
-			if lines == 0 && event[i] == '{' && isObject(event[i:end]) { // an answer that is no stream, such as an error
+			if lines == 0 && event[i] == '{' && isObject(event[i:end]) { // no event, such as an error
 				b.failure, b.data, b.at = true, event[i:end], i
 			}
 		}

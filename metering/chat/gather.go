@@ -15,16 +15,20 @@ func (r *Request) Gathered(p Profile) bool {
 	}
 	for i := range r.members {
 		m := &r.members[i]
-		if m.dropped || isEmpty(m.value) {
+		if m.dropped || saysNothing(m.value) {
 			continue
 		}
-		switch {
-		case m.key == "tools" || m.key == "functions":
+		switch m.kind {
+		case kindTools:
 			if !p.StreamsTools {
 				return false
 			}
-		case m.kind == kindUnknown, m.kind == kindRisky, m.kind == kindModalities: // what the owner allowed
+		case kindUnknown, kindForbidden, kindRisky, kindBeams, kindModalities:
 			return false
+		case kindRendered:
+			if m.key == "functions" && !p.StreamsTools {
+				return false
+			}
 		}
 	}
 	return true
@@ -174,7 +178,7 @@ func (c *gathered) addCall(v []byte) {
 		case "index":
 			index, indexed = number(value)
 		case "id":
-			named = !isEmpty(value)
+			named = !saysNothing(value)
 		}
 	}
 	at := len(c.calls) - 1

@@ -186,7 +186,7 @@ func (r *Request) read(m *member, p *Policy) (err error) {
 // write fields that they do not use so.
 func (r *Request) admit(m *member, p *Policy) error {
 	switch {
-	case saysNothing(m.value), m.kind != kindUnknown && isNeutral(m.value):
+	case isEmpty(m.value), m.kind != kindUnknown && isNeutral(m.value):
 		m.dropped = true
 		return nil
 	case m.kind == kindForbidden:

@@ -11,8 +11,7 @@ type Rewrite struct {
 	Cap             int64   // completion tokens per sequence, at least 1; never raises what the client asked for
 	ForceUsage      bool    // ask for the usage chunk, whatever the client said
 	ContinuousUsage bool    // ask for a usage in every chunk: the backend knows continuous_usage_stats
-	Stream          bool    // ask for a stream, although the client wants a document
-	Timings         bool    // ask llama.cpp for its running counts in each chunk of a stream
+	Stream          bool    // ask for a stream, although the client waits for a document
 	Profile         Profile // what the backend is known to do; without Caps the cap is written as max_tokens
 }
 
@@ -84,7 +83,7 @@ func (r *Request) appendOptions(out []byte, w Rewrite) []byte {
 	if len(options) > 0 {
 		out = appendMember(out, "stream_options", append(options, '}'))
 	}
-	if w.Timings {
+	if w.Profile.RunningTimings {
 		out = appendMember(out, "timings_per_token", []byte("true"))
 	}
 	return out

@@ -40,7 +40,7 @@ func TestRewrite(t *testing.T) {
 		"continuous, asked for":            {`"stream":true,"stream_options":{"continuous_usage_stats":true},"max_tokens":1`, force, `,"stream":true,"n":1,"max_tokens":1,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}`},
 		"not forced":                       {`"stream":true,"stream_options":{},"max_tokens":1`, chat.Rewrite{Model: "up/m", Cap: 1}, `,"stream":true,"n":1,"max_tokens":1}`},
 		"OpenAI's padding":                 {`"stream":true,"stream_options":{"include_obfuscation":true},"max_tokens":1`, chat.Rewrite{Model: "up/m", Cap: 1, ForceUsage: true, Profile: chat.ProfileOf(chat.EngineOpenAI)}, `,"stream":true,"n":1,"max_completion_tokens":1,"store":false,"stream_options":{"include_usage":true,"include_obfuscation":false}}`},
-		"running timings":                  {`"stream":true,"max_tokens":1`, chat.Rewrite{Model: "up/m", Cap: 1, ForceUsage: true, Timings: true, Profile: chat.ProfileOf(chat.EngineLlamaCpp)}, `,"stream":true,"n":1,"max_tokens":1,"stream_options":{"include_usage":true},"timings_per_token":true}`},
+		"running timings":                  {`"stream":true,"max_tokens":1`, chat.Rewrite{Model: "up/m", Cap: 1, ForceUsage: true, Profile: chat.ProfileOf(chat.EngineLlamaCpp)}, `,"stream":true,"n":1,"max_tokens":1,"stream_options":{"include_usage":true},"timings_per_token":true}`},
 		"everything else, byte for byte":   {"\"seed\" : 12345678901234567890, \"user\":\n\"\\u00e9\\/\" , \"stop\":[ \"a\" ],\"max_tokens\":1", force, ",\"seed\" : 12345678901234567890,\"user\":\n\"\\u00e9\\/\",\"stop\":[ \"a\" ],\"n\":1,\"max_tokens\":1}"},
 		"a model's name that needs quotes": {`"max_tokens":1`, chat.Rewrite{Model: `a"b`, Cap: 1}, ``},
 	} {

@@ -10,9 +10,9 @@ const (
 	drop
 )
 
-// saysNothing reports whether a member says nothing: SDKs write absent members of a
+// isEmpty reports whether a member says nothing: SDKs write absent members of a
 // message so when they send an answer back as it came.
-func saysNothing(v []byte) bool {
+func isEmpty(v []byte) bool {
 	switch string(v) {
 	case "null", "[]", "{}", `""`:
 		return true
@@ -21,7 +21,7 @@ func saysNothing(v []byte) bool {
 }
 
 // isNeutral reports whether a switch or list says "no" or nothing.
-func isNeutral(v []byte) bool { return saysNothing(v) || string(v) == "false" }
+func isNeutral(v []byte) bool { return isEmpty(v) || string(v) == "false" }
 
 // screenMessages checks the conversation, a list of objects, member by member,
 // and returns it without what no backend is to see; v itself where all of it
@@ -121,7 +121,7 @@ func screenMember(key string, value []byte, i int, p *Policy) ([]byte, verdict, 
 		"usage", "model", "object", "type", "metadata", "extra_content", "vendor", "logprobs", "token_ids":
 		return value, drop, nil
 	}
-	if saysNothing(value) {
+	if isEmpty(value) {
 		return value, drop, nil
 	}
 	param := at("messages", i) + "." + clip(key)
@@ -214,7 +214,7 @@ func screenPartMember(path, key string, value []byte, p *Policy) (verdict, error
 	case "cache_control", "annotations", "citations", "signature", "logprobs", "id", "index", "metadata", "prompt_cache_breakpoint":
 		return drop, nil
 	}
-	if saysNothing(value) {
+	if isEmpty(value) {
 		return drop, nil
 	}
 	return keep, refuseParam(param, "%s is not known here; leave it out", param)
@@ -233,7 +233,7 @@ func screenURL(param string, v []byte, p *Policy) error {
 				return err
 			}
 		case name == "detail" || name == "format" || name == "media_type":
-		case !saysNothing(value):
+		case !isEmpty(value):
 			return refuseParam(param+"."+clip(name), "%s.%s is not known here; leave it out", param, clip(name))
 		}
 	}
@@ -255,7 +255,7 @@ func screenBytes(param string, v []byte, p *Policy, data, about string) error {
 				return err
 			}
 		case name == about && (isString(value) || isNull(value)):
-		case !saysNothing(value):
+		case !isEmpty(value):
 			return refuseParam(param+"."+clip(name), "%s.%s is not known here; send the bytes in %s", param, clip(name), data)
 		}
 	}
@@ -294,7 +294,7 @@ func screenTools(list string, v []byte) error {
 			case "name", "description", "parameters":
 				return refuseParam(path+"."+name, "%s has its %s beside the type, as in the Responses API; put it into function", path, name)
 			default:
-				if !saysNothing(value) {
+				if !isEmpty(value) {
 					return refuseParam(path+"."+clip(name), "%s.%s is not known here; leave it out", path, clip(name))
 				}
 			}
@@ -325,7 +325,7 @@ func screenArguments(name string, v []byte) error {
 				return refuseParam(param, "%s would replace the template's own; leave it out", param)
 			}
 		}
-		if !isScalar(value) && !saysNothing(value) {
+		if !isScalar(value) && !isEmpty(value) {
 			return refuseParam(param, "%s must be a plain value", param)
 		}
 	}

@@ -1,0 +1,115 @@
+package gateway_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"sluice/internal/gateway"
+	"sluice/metering"
+	"sluice/metering/chat"
+)
+
+// scripted is one answer of a backend as a stream, and what is true of it.
+type scripted struct {
+	stream string
+	tokens int  // that it delivers
+	usage  bool // it ends with a usage
+	mark   string
+}
+
+// scriptOf makes an answer in some dialect: where the text stands, how events are
+// separated, what comes between them, what is said of the usage.
+func scriptOf(rng *rand.Rand, whole, failing bool) scripted {
+	s := scripted{tokens: 1 + rng.IntN(20), mark: "mark" + strings.Repeat("x", rng.IntN(8))}
+	forms := [...]string{
+		`"delta":{"content":"%s"}`,
+		`"delta":{"reasoning_content":"%s"}`,
+		`"delta":{"tool_calls":[{"index":0,"function":{"arguments":"%s"}}]}`,
+		`"delta":{},"logprobs":{"content":[{"token":"%s","logprob":-Infinity}]}`,
+		`"delta":{"content":[{"type":"thinking","thinking":"%s"}]}`,
+		`"delta":{"tomorrow":["%s"]}`,
+	}
+	form := forms[rng.IntN(len(forms))]
+	between := [...]string{"", ": ping\n", "data: ping\n\n", "id: 4\nretry: 9\n", "event: tick\n\n"}[rng.IntN(5)]
+	early := rng.IntN(4) == 0
+	events := []string{roleEvent}
+	if early {
+		events = append(events, usageEvent(40, 1))
+	}
+	for range s.tokens {
+		events = append(events, delta(fmt.Sprintf(form, s.mark), ""))
+	}
+	switch {
+	case whole:
+		events = append(events, finishEvent)
+		if s.usage = rng.IntN(2) == 0; s.usage {
+			events = append(events, usageEvent(40, s.tokens))
+		}
+		events = append(events, doneEvent)
+	case failing:
+		events = append(events, `data: {"error":{"message":"lost"}}`+"\n\n", doneEvent)
+	}
+	s.stream = between + strings.Join(events, between)
+	switch rng.IntN(4) {
+	case 0:
+		s.stream = strings.ReplaceAll(s.stream, "\n", "\r\n")
+	case 1:
+		s.stream = strings.ReplaceAll(s.stream, "\n", "\r")
+	}
+	return s
+}
+
+// unlimited lets each execution buy an account of its own.
+var unlimited = gateway.ChallengeLimits{
+	Address: gateway.Rate{PerSecond: 1e6, Burst: 1e6}, Subnet: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
+	Network: gateway.Rate{PerSecond: 1e6, Burst: 1e6}, Total: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
+	Account: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
+}
+
+// FuzzAnswers lets a backend answer with a stream in some dialect, over HTTP: all
+// of it comes, the backend breaks off or fails, or the client hangs up. What is
+// charged is exact where a usage came at the end, else within a quarter, or one
+// token, of what was delivered; and only what is whole looks so.
+func FuzzAnswers(f *testing.F) {
+	for seed := range uint64(24) {
+		f.Add(seed, uint8(seed))
+	}
+	var answer atomic.Pointer[http.HandlerFunc]
+	r := playing(f, chat.EngineGeneric, func(w http.ResponseWriter, req *http.Request) { (*answer.Load())(w, req) },
+		limitChallenges(unlimited))
+	f.Fuzz(func(t *testing.T, seed uint64, how uint8) {
+		end := how % 4 // whole, cut, failing, hung up
+		s := scriptOf(rand.New(rand.NewPCG(seed, 2)), end == 0, end == 2)
+		play := says(sse, s.stream)
+		if end == 3 {
+			play = saysAndWaits(sse, s.stream)
+		}
+		answer.Store(&play)
+		mine := *r
+		mine.t = t
+		k := mine.buy(minPurchase)
+		outcome := metering.OutcomeClientGone
+		if end == 3 {
+			mine.hangUp(k, asStream(1000), s.mark, s.tokens)
+		} else {
+			a := mine.chat(k, asStream(1000))
+			name := fmt.Sprintf("seed %d, end %d", seed, end)
+			if whole := strings.HasSuffix(string(a.body), "\ndata: [DONE]\n\n"); whole != (end == 0) {
+				t.Fatalf("%s: it looks whole: %v\n%s", name, whole, a.body)
+			}
+			if outcome = metering.OutcomeComplete; end > 0 {
+				outcome = metering.OutcomeBackendCut
+				code := [...]string{"", "backend_cut", "backend_failed"}[end]
+				wantErrorFrame(t, name, strings.ReplaceAll("\n"+string(a.body), "\n: ping", "")[1:], "backend-unavailable", code, "")
+			}
+		}
+		e := mine.wantAbout(k, fmt.Sprintf("%q", s.stream), int(mine.lastCharge(k).Usage.InputTokens), s.tokens)
+		if e.Outcome != outcome || s.usage && e.Charged != cost10(40, s.tokens) {
+			t.Fatalf("%+v for %d tokens, usage %v", e, s.tokens, s.usage)
+		}
+	})
+}
