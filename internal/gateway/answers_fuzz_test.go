@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"sluice/internal/gateway"
 	"sluice/metering"
 	"sluice/metering/chat"
 )
@@ -62,6 +63,13 @@ func scriptOf(rng *rand.Rand, whole, failing bool) scripted {
 	return s
 }
 
+// unlimited lets each execution buy an account of its own.
+var unlimited = gateway.ChallengeLimits{
+	Address: gateway.Rate{PerSecond: 1e6, Burst: 1e6}, Subnet: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
+	Network: gateway.Rate{PerSecond: 1e6, Burst: 1e6}, Total: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
+	Account: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
+}
+
 // FuzzAnswers lets a backend answer with a stream in some dialect, over HTTP: all
 // of it comes, the backend breaks off or fails, or the client hangs up. What is
 // charged is exact where a usage came at the end, else within a quarter, or one
@@ -71,7 +79,8 @@ func FuzzAnswers(f *testing.F) {
 		f.Add(seed, uint8(seed))
 	}
 	var answer atomic.Pointer[http.HandlerFunc]
-	r := playing(f, chat.EngineGeneric, func(w http.ResponseWriter, req *http.Request) { (*answer.Load())(w, req) })
+	r := playing(f, chat.EngineGeneric, func(w http.ResponseWriter, req *http.Request) { (*answer.Load())(w, req) },
+		limitChallenges(unlimited))
 	f.Fuzz(func(t *testing.T, seed uint64, how uint8) {
 		end := how % 4 // whole, cut, failing, hung up
 		s := scriptOf(rand.New(rand.NewPCG(seed, 2)), end == 0, end == 2)

@@ -102,6 +102,11 @@ func TestEarlyUsageIsNotFinal(t *testing.T) {
 		r.hangUp(k, asStream(1000), "abcde", 300)
 		r.wantAbout(k, name, 50, 300)
 
+		r = playing(t, engine, saysAndWaits(sse, strings.Repeat(word("abcde", ""), 200), usageEvent(50, 200), strings.Repeat(word("abcde", ""), 100)))
+		k = r.buy(minPurchase)
+		r.hangUp(k, asStream(1000), "abcde", 300)
+		r.wantCharged(k, name+", in the middle", cost10(50, 300))
+
 		r = playing(t, engine, says(sse, usageEvent(50, 1)+strings.Repeat(word("abcde", ""), 300)))
 		k = r.buy(minPurchase)
 		wantErrorFrame(t, name, string(r.chat(k, asStream(1000)).body), "backend-unavailable", "backend_cut", "broke off")

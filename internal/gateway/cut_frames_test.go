@@ -194,7 +194,10 @@ func TestHeartbeatsPassAtOnce(t *testing.T) {
 	more := make(chan struct{})
 	r := playing(t, chat.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
 		says(sse, ": ping\n")(w, req)
-		<-more
+		select {
+		case <-more:
+		case <-req.Context().Done():
+		}
 		says(sse, word("one ", ""), ": ping\r\n", finishEvent, doneEvent)(w, req)
 	})
 	k := r.buy(minPurchase)

@@ -44,8 +44,8 @@ func (m *Meter) prompt() tally {
 	}
 	e := m.estimator()
 	tokens := tokensFor(m.request.PromptBytes(), e.prompt)
-	if m.bound.Open {
-		tokens = addSat(tokens, int64(e.part*float64(m.request.parts())))
+	if m.request.size.media > 0 {
+		tokens = addSat(tokens, int64(e.part*float64(m.request.size.media)))
 	}
 	return tally{min(tokens, m.bound.Input), metering.SourceCounted}
 }
@@ -84,7 +84,7 @@ func (m *Meter) byChoice() tally {
 		source = metering.SourceRunning
 	}
 	switch wrote := m.wrote(); {
-	case with == 0 && m.tokenText > 0 && !m.hasFinal:
+	case with == 0 && m.tokenText >= 0 && !m.hasFinal:
 		return tally{max(m.tokenText, (m.least()+1)/2), metering.SourceTokenizer}
 	case with == 0 && !wrote && m.running.prompt == 0:
 		return tally{0, metering.SourceCounted}

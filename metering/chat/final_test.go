@@ -119,6 +119,35 @@ func TestFourCompletions(t *testing.T) {
 	}
 }
 
+// Each completion ends with a usage of its own; events hold several tokens.
+func TestUsageOfEachCompletion(t *testing.T) {
+	words := func(index string) string {
+		return `data: {"choices":[{"index":` + index + `,"delta":{"content":"five tokens in one"},"finish_reason":"stop"}]}` + "\n\n"
+	}
+	five := `data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}}` + "\n\n"
+	m := meter(t, `"stream":true,"n":2`, chat.MeterOptions{UsagePerSequence: true})
+	pass(m, words("0"), five, words("1"))
+	if u, _ := m.Running(); u.OutputTokens != 5+5 {
+		t.Errorf("%+v; want 5 tokens and 18 bytes", u)
+	}
+	pass(m, five, done)
+	if u, s, _ := m.Final(chat.Complete, start); onlyTokens(u) != tokens(12, 10) || s != metering.SourceReported {
+		t.Errorf("%+v %s; want 10 tokens", u, s)
+	}
+}
+
+// No text is no tokens, and no token is less than a byte.
+func TestTokenizerThatIsNotBelieved(t *testing.T) {
+	for _, counts := range [][2]int64{{0, 0}, {-1, -1}, {0, 13}} {
+		m := meter(t, `"stream":true`, chat.MeterOptions{KeepText: true})
+		pass(m, content("Hello, world", ""))
+		m.Tokenized(counts[0], counts[1])
+		if u, s, _ := m.Final(chat.ClientGone, start); onlyTokens(u) != tokens(estimated, 1) || s != metering.SourceCounted {
+			t.Errorf("%v: %+v %s", counts, u, s)
+		}
+	}
+}
+
 func TestCachedTokens(t *testing.T) {
 	for details, c := range map[string]struct {
 		want    int64
