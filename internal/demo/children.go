@@ -230,7 +230,7 @@ backends:
     tokenize: true
     continuous_usage: true
     health: {path: /health, every: 1s}
-    engine: {metrics: /metrics}
+    engine: {name: generic, metrics: /metrics}
 `
 
 // gpuConfig goes on about the backend.

@@ -74,19 +74,11 @@ func (g *Gateway) profile(b *gpu.Backend) chat.Profile { return g.engine(b).know
 // engine is what is known of a backend that serves a model.
 func (g *Gateway) engine(b *gpu.Backend) *engine { return g.engines.byBackend[b] }
 
-// missing notes that a backend does not have a path.
-func (g *Gateway) missing(b *gpu.Backend, path string) {
-	if e := g.engines.byBackend[b]; e != nil {
-		e.missing.Store(path, g.now().Add(missingFor))
-	}
-}
+// lacks notes that a backend does not have a path.
+func (e *engine) lacks(path string, until time.Time) { e.missing.Store(path, until) }
 
 // isMissing says whether a backend was found a short while ago not to have a path.
-func (g *Gateway) isMissing(b *gpu.Backend, path string) bool {
-	e := g.engines.byBackend[b]
-	if e == nil {
-		return false
-	}
+func (e *engine) isMissing(path string, now time.Time) bool {
 	until, ok := e.missing.Load(path)
-	return ok && g.now().Before(until.(time.Time))
+	return ok && now.Before(until.(time.Time))
 }

@@ -154,7 +154,8 @@ type model struct {
 	service *service
 	// calibrations is what was learned of each backend that serves the model.
 	calibrations map[*gpu.Backend]*chat.Calibration
-	work         atomic.Int64 // msat at base rates
+	overheads    map[*gpu.Backend]*chat.Overhead // of their templates
+	work         atomic.Int64                    // msat at base rates
 }
 
 // New checks the configuration and builds a gateway. It starts nothing and
@@ -273,9 +274,9 @@ func (g *Gateway) addService(cfg Service) error {
 		if g.cfg.Fleet.Pool(m.Name) == nil {
 			return fmt.Errorf("model %q has no pool of backends", m.Name)
 		}
-		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*chat.Calibration{}}
+		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*chat.Calibration{}, overheads: map[*gpu.Backend]*chat.Overhead{}}
 		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
-			sold.calibrations[b] = chat.NewCalibration()
+			sold.calibrations[b], sold.overheads[b] = chat.NewCalibration(), new(chat.Overhead)
 		}
 		s.models[m.Name] = sold
 	}

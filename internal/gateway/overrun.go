@@ -40,6 +40,7 @@ func (c *call) noteExcess(clamped bool) {
 		return
 	}
 	if excess.Prompt > 0 {
+		c.learnOverhead(excess.Prompt)
 		c.g.metrics.overruns.WithLabelValues(b, "prompt").Inc()
 		c.g.metrics.overrun.WithLabelValues(b, "input").Add(float64(excess.Prompt))
 	}
@@ -56,6 +57,15 @@ func (c *call) noteExcess(clamped bool) {
 		c.g.log.Warn("a backend delivered more than its request could cost; check its engine and cap_field, and the model's limits",
 			"backend", b, "model", c.o.model.Name, "request_id", c.x.requestID,
 			"prompt_tokens", excess.Prompt, "completion_tokens", excess.Completion, "unbilled_msat", int64(worth), "left_out", leftOut)
+	}
+}
+
+// learnOverhead takes from a prompt that was longer than its bound that the backend's
+// template adds more than the model's limits say. Pictures have lengths of their own.
+func (c *call) learnOverhead(excess int64) {
+	if context := c.o.limits.ContextTokens; c.o.req.Countable() && c.o.bound.Counted == 0 && (context <= 0 || c.o.bound.Input < context) {
+		known := c.o.limits.TemplateBase - c.o.model.Limits.TemplateBase
+		c.o.model.overheads[c.lease.Backend()].Learn(c.x.voter(), known+excess, c.g.now())
 	}
 }
 

@@ -63,7 +63,7 @@ func (g *Gateway) chat(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	o, err := g.order(svc, x.r.URL.Path, body)
+	o, err := g.order(x, svc, x.r.URL.Path, body)
 	if err != nil {
 		if who == stranger && blank(body) {
 			return g.challengeBlank(x, svc, prefs)

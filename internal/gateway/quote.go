@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -18,6 +19,8 @@ type order struct {
 	path        string // at the backend
 	body        []byte // as the client sent it
 	req         *chat.Request
+	limits      chat.Limits // of the model, with what was learnt of its templates
+	whole       chat.Bound  // before the cap was made to fit
 	bound       chat.Bound
 	epoch       pricing.Epoch
 	quoteExpiry time.Time
@@ -29,7 +32,7 @@ type order struct {
 
 // order parses a chat request, finds its model and bounds its cost from above
 // at the price in force.
-func (g *Gateway) order(svc *service, path string, body []byte) (*order, error) {
+func (g *Gateway) order(x *exchange, svc *service, path string, body []byte) (*order, error) {
 	req, err := chat.ParseFor(body, svc.policy)
 	if err != nil {
 		return nil, err
@@ -38,16 +41,35 @@ func (g *Gateway) order(svc *service, path string, body []byte) (*order, error) 
 	if m == nil {
 		return nil, unknownModel()
 	}
-	o := &order{model: m, path: path, body: body, req: req}
-	if o.bound, err = req.Bound(m.Limits); err != nil {
+	o := &order{model: m, path: path, body: body, req: req, limits: m.Limits}
+	o.limits.TemplateBase += m.overhead(x.voter(), g.now())
+	if o.whole, err = req.Bound(o.limits); err != nil {
 		return nil, err
 	}
+	o.bound = req.Fit(o.whole, o.limits)
 	var ok bool
 	if o.epoch, ok = g.cfg.Board.Live(m.Name); !ok {
 		return nil, retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
 	}
 	o.quoteExpiry = g.quoteExpiry()
 	return o, o.price()
+}
+
+// overhead is how many tokens the templates of a model's backends add beyond what
+// its limits say.
+func (m *model) overhead(voter uint64, now time.Time) (most int64) {
+	for _, o := range m.overheads {
+		most = max(most, o.For(voter, now))
+	}
+	return most
+}
+
+// voter stands for the account in what is learnt from answers; 0: there is none.
+func (x *exchange) voter() uint64 {
+	if x.token == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(x.token.ID[:8])
 }
 
 // policy is what the owner of a model allows in requests; nothing of one that is

@@ -55,7 +55,8 @@ func (g *Gateway) tighten(x *exchange, o *order, prefs preferences) bool {
 		return false
 	}
 	before := o.required
-	o.bound = o.bound.WithCount(q, n)
+	o.whole = o.whole.WithCount(q, n)
+	o.bound = o.req.Fit(o.whole, o.limits)
 	return o.price() == nil && o.required < before
 }
 
@@ -71,7 +72,7 @@ func (g *Gateway) countable(o *order) bool {
 
 // questions lists the calls that may count the prompt at a backend.
 func (g *Gateway) questions(b *gpu.Backend, o *order) []chat.Question {
-	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.model.Limits)
+	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.limits)
 }
 
 // countInSlot counts the prompt in a slot of a backend.
@@ -99,7 +100,7 @@ func (g *Gateway) countInSlot(x *exchange, o *order) (chat.Question, int64, erro
 func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []chat.Question) (chat.Question, int64, error) {
 	err := errNotCounted
 	for _, q := range questions {
-		if g.isMissing(b, q.Path) {
+		if g.engine(b).isMissing(q.Path, g.now()) {
 			continue
 		}
 		var n int64
@@ -122,7 +123,7 @@ func (g *Gateway) ask(ctx context.Context, b *gpu.Backend, q chat.Question) (int
 	case err != nil:
 		return 0, err
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed, resp.StatusCode == http.StatusNotImplemented:
-		g.missing(b, q.Path)
+		g.engine(b).lacks(q.Path, g.now().Add(missingFor))
 		return 0, errNotCounted
 	case resp.StatusCode != http.StatusOK:
 		return 0, errors.New("tokenizer answered " + resp.Status)

@@ -4,7 +4,7 @@ package chat
 type Limits struct {
 	ContextTokens      int64 // the context length: prompt and completion together
 	MaxCompletion      int64 // the most completion tokens per sequence, and the cap where the client gave none
-	MinCompletion      int64 // the shortest answer worth truncating to; Bound does not use it
+	MinCompletion      int64 // the shortest answer worth giving; Bound does not use it
 	TemplateBase       int64 // what the chat template adds to a conversation
 	TemplatePerMessage int64 // what the chat template adds to each message
 	MediaTokens        int64 // the most prompt tokens of one picture, sound, film or file; 0: not known
@@ -66,6 +66,26 @@ func (r *Request) Bound(l Limits) (Bound, error) {
 		return Bound{}, refuseParam("messages", "the prompt is too long; shorten it")
 	}
 	return b, nil
+}
+
+// fitBytes is how many bytes of text have a token at least, for a cap that fits:
+// code and languages of few examples have about 3, English 4 and more.
+const fitBytes = 3
+
+// Fit is b with a cap that leaves the prompt its place in the context, where the
+// client gave no cap: engines refuse a request whose prompt and cap together are
+// longer than the context. The length of the prompt is what a tokenizer counted,
+// else what its text has at most as a rule; a cap that the client gave stays.
+func (r *Request) Fit(b Bound, l Limits) Bound {
+	if r.cap > 0 || l.ContextTokens <= 0 || addSat(b.Input, b.Cap) <= l.ContextTokens {
+		return b
+	}
+	prompt := b.Input
+	if b.Counted == 0 {
+		likely := addSat(r.size.text/fitBytes, addSat(max(0, l.TemplateBase), mulSat(max(0, l.MediaTokens), r.size.media)))
+		prompt = min(prompt, likely)
+	}
+	return b.WithCap(max(l.ContextTokens-prompt, l.MinCompletion))
 }
 
 // WithInput is b with a prompt of so many tokens, counted by the backend's own

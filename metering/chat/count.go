@@ -44,8 +44,8 @@ func (m *Meter) prompt() tally {
 	}
 	e := m.estimator()
 	tokens := tokensFor(m.request.PromptBytes(), e.prompt)
-	if m.bound.Open {
-		tokens = addSat(tokens, int64(e.part*float64(m.request.parts())))
+	if m.request.size.media > 0 {
+		tokens = addSat(tokens, int64(e.part*float64(m.request.size.media)))
 	}
 	return tally{min(tokens, m.bound.Input), metering.SourceCounted}
 }

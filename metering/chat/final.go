@@ -240,9 +240,10 @@ func (m *Meter) charge(prompt, completion, cached int64, now time.Time) pricing.
 // client reads says nothing about the pace: a slow reader would slow it.
 func (m *Meter) learn(f usage, now time.Time) {
 	voter := m.opts.Voter
-	if !m.bound.Open {
+	switch parts := m.request.size.media; {
+	case m.request.Countable():
 		m.cal.learnPrompt(voter, m.request.PromptBytes(), f.prompt)
-	} else if parts := m.request.parts(); parts > 0 {
+	case parts > 0:
 		text := tokensFor(m.request.PromptBytes(), m.estimator().prompt)
 		m.cal.learnPart(voter, f.prompt-text, parts)
 	}

@@ -1,39 +1,5 @@
 package chat
 
-// parts is how many parts of the prompt are no text, such as pictures: what a
-// count of bytes does not reach.
-func (r *Request) parts() (n int64) {
-	for _, m := range r.members {
-		if m.kind != kindMessages {
-			continue
-		}
-		for e := elements(m.value); e.more(); {
-			for w := members(e.value()); w.more(); {
-				if key, value := w.member(); string(key) == "content" {
-					n += partsOf(value)
-				}
-			}
-		}
-	}
-	return n
-}
-
-// partsOf is how many of a message's parts are no text.
-func partsOf(content []byte) (n int64) {
-	for parts := elements(content); parts.more(); {
-		for w := members(parts.value()); w.more(); {
-			if key, value := w.member(); string(key) == "type" {
-				switch string(unquoteAny(value)) {
-				case "text", "input_text", "output_text", "refusal", "thinking":
-				default:
-					n++
-				}
-			}
-		}
-	}
-	return n
-}
-
 // closeJSON is the beginning of a JSON object made whole: what is open is closed,
 // and a member or an element that has no end is left out, unless it is a string.
 // It is nil where nothing can be made of it.

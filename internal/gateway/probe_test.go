@@ -1,0 +1,95 @@
+package gateway_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/metering/chat"
+)
+
+// A backend whose engine nobody named is asked, again and again while it is away,
+// and what it is found to be decides how it is capped and counted.
+func TestEngineIsFoundByAsking(t *testing.T) {
+	var up atomic.Bool
+	e := &scriptedEngine{tokens: capped(10, "max_tokens", "max_completion_tokens"), other: func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !up.Load():
+			panic(http.ErrAbortHandler) // it starts
+		case r.URL.Path == "/v1/models":
+			io.WriteString(w, `{"object":"list","data":[{"id":"m","owned_by":"vllm"}]}`)
+		default:
+			http.NotFound(w, r)
+		}
+	}}
+	r := withEngine(t, e, chat.Setting{})
+	engine := func() string {
+		view := r.ask("GET", "/admin/backends", adminToken).json(t)
+		first := view["engines"].([]any)[0].(map[string]any)
+		return first["profile"].(map[string]any)["engine"].(string) + " " + first["known_by"].(string)
+	}
+	if got := engine(); got != "generic nothing yet" {
+		t.Errorf("before it was asked it is taken for %q", got)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		r.gw.Probe(ctx)
+		close(done)
+	}()
+	r.until("it was asked in vain", func() bool { return len(e.asked("/v1/models")) > 0 })
+	k := r.buy(maxPurchase)
+	if a := r.chat(k, request()); a.status != http.StatusOK {
+		t.Errorf("a backend of an unknown engine: %d\n%s", a.status, a.body)
+	}
+	up.Store(true)
+	select {
+	case <-done:
+	case <-time.After(15 * time.Second):
+		t.Fatal("the engine was not found")
+	}
+	if got := engine(); got != "vllm probe" {
+		t.Errorf("it is taken for %q", got)
+	}
+	r.chat(k, request())
+	bodies := e.asked(chatPath)
+	if first, last := bodies[0], bodies[len(bodies)-1]; first["max_completion_tokens"] == nil || last["max_completion_tokens"] != nil || number(last, "max_tokens") != 24 {
+		t.Errorf("before: %v\nafter: %v", first, last)
+	}
+	if n := strings.Count(r.log.String(), "engine of a backend"); n != 1 {
+		t.Errorf("the log tells the engine %d times", n)
+	}
+}
+
+// What the owner says is not asked, and one that nothing recognises stays the
+// careful one, with one warning.
+func TestEngineThatIsNotRecognisedIsTheCarefulOne(t *testing.T) {
+	named := &scriptedEngine{}
+	r := withEngine(t, named, chat.Setting{Engine: chat.EngineTGI})
+	r.gw.Probe(t.Context())
+	if got := r.ask("GET", "/admin/backends", adminToken); !strings.Contains(string(got.body), `"engine":"tgi"`) || len(named.bodies) != 0 {
+		t.Errorf("asked %v\n%s", named.bodies, got.body)
+	}
+	unknown := &scriptedEngine{}
+	r = withEngine(t, unknown, chat.Setting{})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		r.gw.Probe(ctx)
+		close(done)
+	}()
+	r.until("it was asked twice", func() bool { return len(unknown.asked("/api/version")) > 1 })
+	stop()
+	<-done
+	if n := strings.Count(r.log.String(), "is not recognised"); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+	if got := r.ask("GET", "/admin/backends", adminToken); !strings.Contains(string(got.body), `"engine":"generic"`) {
+		t.Errorf("%s", got.body)
+	}
+}
