@@ -206,13 +206,15 @@ func TestAnswerOfTheOtherKindIsMeteredByWhatItIs(t *testing.T) {
 		w.Header().Set("Set-Cookie", "tracking=1")
 		w.Header().Set("WWW-Authenticate", `L402 macaroon="AAAA", invoice="lnbc1"`)
 		w.Header().Set("L402-Cost-Msat", "1")
-		w.Write([]byte(`{"choices":[{"index":0,"message":{"content":"four"}}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`))
+		w.Write([]byte("{\"object\":\"chat.completion\",\n\"choices\":[{\"index\":0,\"message\":{\"content\":\"fo\\nur\",\"tool_calls\":[{\"id\":\"a\",\"function\":{\"name\":\"f\"}},{\"id\":\"b\"}]},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}"))
 	}))
 	t.Cleanup(s.Close)
 	r := newRig(t, func(c *setup) { c.backendURLs = []string{s.URL} })
 	k := r.buy(minPurchase)
-	a := r.chat(k, request("stream", "true"))
-	if a.status != http.StatusOK || a.header.Get("L402-Cost-Msat") != amountText(cost(7, 3)) ||
+	a := r.chat(k, request("stream", "true", "stream_options", `{"include_usage":true}`))
+	want := `data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"fo\nur","tool_calls":[{"index":0,"id":"a","function":{"name":"f"}},{"index":1,"id":"b"}]},"finish_reason":"stop"}]}` +
+		"\n\n" + `data: {"object":"chat.completion.chunk","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}` + "\n\n: l402 cost_msat=13 balance_msat=49987\ndata: [DONE]\n\n"
+	if a.status != http.StatusOK || string(a.body) != want || a.header.Get("Content-Type") != sse ||
 		a.header.Get("Set-Cookie") != "" || a.header.Get("Www-Authenticate") != "" {
 		t.Errorf("%d %v\n%s", a.status, a.header, a.body)
 	}

@@ -46,7 +46,6 @@ func (c *call) begin(resp *http.Response) {
 	h[headerBalance] = []string{amountText(c.hold.Available())}
 	h["Trailer"] = []string{headerCost}
 	c.x.WriteHeader(resp.StatusCode)
-	c.g.metrics.firstByte(c)
 }
 
 // pump passes events on until the answer ends and says how it did, and why. The
@@ -67,6 +66,7 @@ func (c *call) pump(events *chat.Events, resp *http.Response) (chat.End, error) 
 		case out == nil:
 			continue
 		case c.x.status == 0:
+			c.g.metrics.firstByte(c)
 			c.begin(resp)
 		}
 		n, err := c.x.Write(out)
@@ -201,7 +201,7 @@ func (c *call) unbegun(end chat.End, err error, status int) error {
 func (c *call) endStream(end chat.End, cause error, status int) {
 	c.slotDone(c.blame(end, cause), status)
 	entry, settled := c.charge(end)
-	if end == chat.ClientGone {
+	if end == chat.ClientGone || end == chat.UnaryClientGone {
 		return
 	}
 	comment := make([]byte, 0, 96)

@@ -43,7 +43,24 @@ func (c *call) unary(resp *http.Response) error {
 		return c.noAnswer(err, resp.StatusCode)
 	}
 	c.slotDone(nil, resp.StatusCode)
+	if c.o.req.Stream() {
+		return c.scatter(resp, body)
+	}
 	return c.document(resp, body, chat.Complete)
+}
+
+// scatter sends a document to a client that asked for a stream, as the events of
+// one: readers of streams would take the document for an answer without a word.
+func (c *call) scatter(resp *http.Response, body []byte) error {
+	c.begin(resp)
+	n, err := c.x.Write(chat.StreamOf(body, c.o.req.WantsUsage()))
+	c.delivered = int64(n)
+	end := chat.Complete
+	if err != nil {
+		end = chat.UnaryClientGone
+	}
+	c.endStream(end, err, resp.StatusCode)
+	return nil
 }
 
 // unaryBroke ends a call whose answer broke off before anything of it was sent.

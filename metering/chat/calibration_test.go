@@ -174,6 +174,41 @@ func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
 	}
 }
 
+// A document that nobody waited for is at most twice the usual answer, and begins
+// after the usual time to begin.
+func TestAnAbandonedDocumentIsBounded(t *testing.T) {
+	c := chat.NewCalibration()
+	r := parse(t, ask(``))
+	b, err := r.Bound(chat.Limits{ContextTokens: 100_000, MaxCompletion: 100_000, TemplateBase: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := func(after time.Duration) int64 {
+		u, _, _ := chat.NewMeter(r, b, c, chat.MeterOptions{Start: start}).Final(chat.UnaryClientGone, start.Add(after))
+		return u.OutputTokens
+	}
+	if got := left(time.Hour); got != 2*chat.DefaultAnswer {
+		t.Errorf("%d tokens in an hour, want twice the usual answer", got)
+	}
+	if got := left(2 * time.Second); got != 2*chat.DefaultPace {
+		t.Errorf("%d tokens in two seconds", got)
+	}
+	for voter := range uint64(20) { // streams begin after a second and a half
+		now := start
+		m := chat.NewMeter(r, b, c, chat.MeterOptions{Start: start, Voter: voter, Now: func() time.Time { return now }})
+		now = start.Add(1500 * time.Millisecond)
+		pass(m, content("a", ""), content("b", ""), content("c", ""), content("d", ""), finish,
+			`data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":4}}`+"\n\n", done)
+		m.Final(chat.Complete, now)
+	}
+	if got := left(2 * time.Second); got != chat.DefaultPace/2 {
+		t.Errorf("%d tokens in two seconds, of which it began to answer after one and a half", got)
+	}
+	if got := left(time.Second); got != 0 {
+		t.Errorf("%d tokens before it usually begins", got)
+	}
+}
+
 // A stream counts by the ratio that the answers before it have taught.
 func TestCountsFollowTheCalibration(t *testing.T) {
 	c := chat.NewCalibration()
