@@ -8,10 +8,10 @@ PKGS    := ./...
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build daemons test race nemesis bench fuzz mutate lint chart fmt vet clean
+.PHONY: help demo build daemons test conformance race nemesis bench fuzz mutate lint chart fmt vet clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## everything, from nothing: local Lightning network, gateway, model, an agent that pays and streams
 	@tools/preflight.sh go cc
@@ -34,6 +34,15 @@ test: ## all tests, against real lnd, btcd and PostgreSQL
 	@$(MAKE) --no-print-directory daemons
 	@echo "==> go test"
 	$(GO) test -timeout 20m $(PKGS)
+	@$(MAKE) --no-print-directory conformance
+
+# A module of its own: the SDKs are no part of the product. What they need is
+# installed once, into a folder that git ignores.
+conformance: ## run the official SDKs for Go and JavaScript against a gateway (part of make test)
+	@tools/preflight.sh go cc
+	@conformance/install.sh
+	@echo "==> the official SDKs against a gateway"
+	cd conformance && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 # Without internal/chaos: it kills other processes by the clock, which the
 # detector does not look into and slows down.

@@ -49,8 +49,13 @@ func (r *Reader) Balance(ctx context.Context, account l402.TokenID, budgets []l4
 	b := Balance{Account: account.String(), Available: a.Available, Held: a.Held, Deposited: a.Deposited,
 		Charged: a.Charged, Budgets: make([]BudgetBalance, 0, len(budgets))}
 	for i := range budgets {
-		room := budgetRoom(findBudget(rows, budgets[i].ID), budgets[i].Limit)
-		b.Budgets = append(b.Budgets, BudgetBalance{Label: budgets[i].Label, Limit: budgets[i].Limit, Available: room})
+		row := findBudget(rows, budgets[i].ID)
+		room := budgetRoom(row, budgets[i].Limit)
+		shown := BudgetBalance{Label: budgets[i].Label, Limit: budgets[i].Limit, Available: room}
+		if row != nil {
+			shown.Held, shown.Charged = row.Held, row.Spent
+		}
+		b.Budgets = append(b.Budgets, shown)
 		b.Available = min(b.Available, room)
 	}
 	return b, nil

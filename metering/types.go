@@ -149,6 +149,8 @@ type BudgetBalance struct {
 	Label     string    `json:"label"`
 	Limit     l402.Msat `json:"limit_msat"`
 	Available l402.Msat `json:"available_msat"`
+	Held      l402.Msat `json:"-"` // through it, by requests that are running
+	Charged   l402.Msat `json:"-"` // through it, in all
 }
 
 // MarshalJSON writes an empty list, not null, without budgets.

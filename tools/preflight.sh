@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks what a target needs before it starts, and says how to get what is
-# missing. Usage: preflight.sh go|cc|postgres|pgbouncer ...
+# missing. Usage: preflight.sh go|cc|postgres|pgbouncer|npm ...
 set -u
 missing=0
 
@@ -48,12 +48,20 @@ need_pgbouncer() {
 	missing=1
 }
 
+need_npm() {
+	command -v npm >/dev/null 2>&1 && return
+	say "missing: npm, which installs the SDKs for JavaScript. Debian, Ubuntu: apt-get install npm. Fedora: dnf install nodejs-npm. macOS: brew install node."
+	say "         They run on Node.js 22 or newer, which comes with them on Linux."
+	missing=1
+}
+
 for what in "$@"; do
 	case $what in
 	go) need_go ;;
 	cc) need_cc ;;
 	postgres) need_postgres ;;
 	pgbouncer) need_pgbouncer ;;
+	npm) need_npm ;;
 	*) say "preflight.sh: unknown requirement $what"; exit 2 ;;
 	esac
 done

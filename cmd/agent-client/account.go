@@ -46,8 +46,15 @@ func (a *app) showBalance(b client.Balance) error {
 	if a.json {
 		return a.print(b)
 	}
-	err := a.say("account    %s\navailable  %s\nheld       %s\ndeposited  %s\ncharged    %s\nrefunded   %s",
-		b.Account, b.Available, b.Held, b.Deposited, b.Charged, b.Refunded)
+	err := a.say("account    %s\navailable  %s", b.Account, b.Available)
+	for _, total := range []struct {
+		name   string
+		amount *l402.Msat
+	}{{"held", b.Held}, {"deposited", b.Deposited}, {"charged", b.Charged}, {"refunded", b.Refunded}} {
+		if err == nil && total.amount != nil {
+			err = a.say("%-10s %s", total.name, *total.amount)
+		}
+	}
 	for _, budget := range b.Budgets {
 		if err == nil {
 			err = a.say("budget     %s of %s left  %s", budget.Available, budget.Limit, budget.Label)
@@ -101,12 +108,18 @@ func (a *app) quote(ctx context.Context, c command, args []string) error {
 	return a.say("%s", pretty.String())
 }
 
+// topupHelp follows the summary in the command's own help.
+const topupHelp = `
+    AMOUNT is whole satoshis: "50 sat", "50000 msat", "0.001 btc", or a number of
+    msat. A gateway whose smallest purchase is larger is not paid.`
+
+// topup buys exactly what was asked for, or nothing.
 func (a *app) topup(ctx context.Context, c command, args []string) error {
 	rest, base, buyer, err := a.gatewayCommand(c, args, 1)
 	if err != nil {
 		return err
 	}
-	n, err := amount("AMOUNT_MSAT", rest[0])
+	n, err := purchase("AMOUNT", rest[0])
 	if err != nil {
 		return err
 	}

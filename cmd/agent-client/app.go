@@ -49,14 +49,14 @@ func commands() []command {
 		{"chat", "[flags] PROMPT", "ask a model, stream the answer", (*app).chat},
 		{"balance", "[--url URL]", "what the stored token has left", (*app).balance},
 		{"quote", "--model M [flags]", "the most a request may cost", (*app).quote},
-		{"topup", "[--url URL] AMOUNT_MSAT", "buy more credit for the stored token", (*app).topup},
+		{"topup", "[--url URL] AMOUNT", "buy more credit for the stored token" + topupHelp, (*app).topup},
 		{"tokens list", "", "stored tokens", (*app).tokensList},
 		{"tokens show", "[--reveal] [ID]", "one stored token, its caveats and deposits", (*app).tokensShow},
 		{"tokens delegate", "[flags] [ID]", "a copy that can do less, for another agent" + delegateHelp, (*app).tokensDelegate},
 		{"tokens import", "[--url URL] FILE|-", "store a delegated token" + importHelp, (*app).tokensImport},
 		{"wallet balance", "", "money in the node's channels", (*app).walletBalance},
 		{"wallet pay", "[flags] INVOICE", "pay an invoice, at most once", (*app).walletPay},
-		{"wallet invoice", "[--memo TEXT] AMOUNT_MSAT", "make an invoice", (*app).walletInvoice},
+		{"wallet invoice", "[--memo TEXT] AMOUNT", "make an invoice; a number is msat", (*app).walletInvoice},
 	}
 }
 
@@ -174,6 +174,7 @@ func classify(err error) (int, string) {
 		invoice *client.InvoiceError
 		payment *client.PaymentError
 		status  *client.StatusError
+		unseen  *client.UnseenTokenError
 	)
 	switch {
 	case err == nil:
@@ -184,6 +185,8 @@ func classify(err error) (int, string) {
 		return exitBudget, "budget_refused"
 	case errors.As(err, &invoice):
 		return exitPayment, "invoice_refused"
+	case errors.As(err, &unseen):
+		return exitPayment, "token_not_seen"
 	case errors.As(err, &payment) && payment.InFlight:
 		return exitPayment, "payment_in_flight"
 	case errors.As(err, &payment):
@@ -203,9 +206,12 @@ func classify(err error) (int, string) {
 func (a *app) report(err error) {
 	fmt.Fprintf(a.stderr, "agent-client: %v\n", err)
 	var budget *client.BudgetError
+	var unseen *client.UnseenTokenError
 	switch {
 	case errors.As(err, &budget) && budget.Reason != "":
 		fmt.Fprintln(a.stderr, "agent-client: buy_beyond_delegation: true in the configuration allows it, within the caps")
+	case errors.As(err, &unseen):
+		fmt.Fprintln(a.stderr, "agent-client: --new-account of request and chat buys a new account on purpose")
 	case errors.As(err, &budget):
 		fmt.Fprintln(a.stderr, "agent-client: the caps are caps.per_request and caps.total of the configuration")
 	}
@@ -281,6 +287,34 @@ func amount(name, s string) (l402.Msat, error) {
 	m, err := l402.ParseMsat(s)
 	if err != nil || m == 0 {
 		return 0, usagef("%s: want a number of msat above 0, got %q", name, clip(s))
+	}
+	return m, nil
+}
+
+// amountOrMsat reads an amount with a unit, or a number of msat.
+func amountOrMsat(name, s string) (l402.Msat, error) {
+	if m, err := l402.ParseMsat(strings.TrimSpace(s)); err == nil {
+		return m, nil
+	}
+	m, err := parseAmount(s)
+	if err != nil {
+		return 0, usagef("%s: %w", name, err)
+	}
+	return m, nil
+}
+
+// purchase reads what is to be bought. A bare number is msat; one below a satoshi
+// is refused, because whoever writes 5 means something larger. Lightning invoices
+// of gateways are in whole satoshis, so that anything else would be rounded.
+func purchase(name, s string) (l402.Msat, error) {
+	m, err := amountOrMsat(name, s)
+	switch {
+	case err != nil:
+		return 0, err
+	case m < l402.MsatPerSat:
+		return 0, usagef("%s: %q is less than a satoshi: give a unit, as in 50 sat", name, clip(s))
+	case m%l402.MsatPerSat != 0:
+		return 0, usagef("%s: credit is sold in whole satoshis: want %s or %s, got %q", name, m/l402.MsatPerSat*l402.MsatPerSat, m.CeilSats(), clip(s))
 	}
 	return m, nil
 }

@@ -48,12 +48,14 @@ type chatResult struct {
 func (a *app) chat(ctx context.Context, c command, args []string) error {
 	body := chatRequest{Stream: true, StreamOptions: map[string]bool{"include_usage": true}}
 	var base, system, deposit, maxCost string
+	var newAccount bool
 	fs := a.flags(c.name)
 	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
 	fs.StringVar(&body.Model, "model", "", "`NAME` of the model")
 	fs.StringVar(&system, "system", "", "`TEXT` that instructs the model")
 	fs.StringVar(&deposit, "deposit-msat", "", "if something must be paid, buy credit for at least `N` msat")
 	fs.StringVar(&maxCost, "max-cost-msat", "", "have the gateway refuse, with exit code 3, if the chat may cost more than `N` msat")
+	fs.BoolVar(&newAccount, "new-account", false, newAccountUsage)
 	fs.Func("max-tokens", "most `N` tokens to answer with", intFlag(&body.MaxTokens))
 	fs.Func("seed", "`N` for a repeatable answer", intFlag(&body.Seed))
 	fs.Func("temperature", "randomness `T`, from 0", func(s string) error {
@@ -84,7 +86,7 @@ func (a *app) chat(ctx context.Context, c command, args []string) error {
 	if err != nil {
 		return err
 	}
-	trade, resp, err := a.do(cfg, req)
+	trade, resp, err := a.do(cfg, req.WithContext(buying(ctx, req.URL.String(), body.Model, newAccount)))
 	if err != nil {
 		return err
 	}

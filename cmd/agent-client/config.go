@@ -178,17 +178,35 @@ func expand(path, dir, home string) string {
 	return filepath.Join(dir, path)
 }
 
-// parseAmount reads "150 sat" or "1500 msat", whole numbers.
+// units are how many digits an amount in msat has behind one of its unit.
+var units = map[string]int{"msat": 0, "sat": 3, "btc": 11}
+
+// parseAmount reads "150 sat", "1500 msat" or "0.001 btc", with or without the
+// space. An amount that is no whole number of msat is refused, not rounded.
 func parseAmount(s string) (l402.Msat, error) {
-	number, unit, _ := strings.Cut(strings.TrimSpace(s), " ")
-	n, err := l402.ParseMsat(number)
-	switch unit = strings.TrimSpace(unit); {
-	case err == nil && unit == "msat":
-		return n, nil
-	case err == nil && unit == "sat" && n <= l402.MaxMsat/l402.MsatPerSat:
-		return n * l402.MsatPerSat, nil
+	wrong := fmt.Errorf("want an amount such as 150 sat, 1500 msat or 0.001 btc, got %q", clip(s))
+	text := strings.TrimSpace(s)
+	end := strings.LastIndexAny(text, "0123456789.") + 1
+	digits, ok := units[strings.ToLower(strings.TrimSpace(text[end:]))]
+	if !ok {
+		return 0, wrong
 	}
-	return 0, fmt.Errorf("want an amount such as 150 sat or 1500 msat, got %q", clip(s))
+	whole, part, point := strings.Cut(text[:end], ".")
+	if point && (part == "" || len(part) > digits || strings.Trim(part, "0123456789") != "") {
+		return 0, wrong
+	}
+	if _, err := l402.ParseMsat(whole); err != nil { // digits only, no leading zeros
+		return 0, wrong
+	}
+	joined := strings.TrimLeft(whole+part+strings.Repeat("0", digits-len(part)), "0")
+	if joined == "" {
+		joined = "0"
+	}
+	n, err := l402.ParseMsat(joined)
+	if err != nil {
+		return 0, wrong
+	}
+	return n, nil
 }
 
 func parsePPM(s string) (int64, error) {

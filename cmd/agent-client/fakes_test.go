@@ -59,6 +59,7 @@ const (
 	inFlight l402.Msat = 77_000
 	price    l402.Msat = 1_500 // of each paid call
 	minimum  l402.Msat = 20_000
+	smallest l402.Msat = 4_000 // purchase by topup
 )
 
 func newWorld() (*world, error) {
@@ -112,6 +113,8 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		problem(rw, http.StatusBadGateway, map[string]any{"title": "Bad Gateway", "detail": "no backend"})
 	case "/mainnet":
 		w.demand(rw, l402.NewTokenID(), &chaincfg.MainNetParams, minimum)
+	case "/v1/models":
+		list(rw, "silent", "cut", "failing", "down", "m", "demo", "sluice", "chat", "default")
 	case "/l402/quote":
 		fmt.Fprintf(rw, `{"model":%q,"bound_msat":%d}`+"\n", r.URL.Query().Get("model"), price)
 	case "/l402/balance":
@@ -121,6 +124,15 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	default:
 		w.sell(rw, r, token, body)
 	}
+}
+
+// list answers as /v1/models does; the model "down" cannot be served.
+func list(rw http.ResponseWriter, names ...string) {
+	var data []map[string]any
+	for _, name := range names {
+		data = append(data, map[string]any{"id": name, "object": "model", "l402": map[string]any{"available": name != "down"}})
+	}
+	json.NewEncoder(rw).Encode(map[string]any{"object": "list", "data": data})
 }
 
 func (w *world) token(h http.Header) *l402.Token {
@@ -157,7 +169,7 @@ func (w *world) topup(rw http.ResponseWriter, t *l402.Token, body []byte) {
 		problem(rw, http.StatusBadRequest, map[string]any{"title": "Bad Request"})
 		return
 	}
-	w.demand(rw, t.ID, &chaincfg.RegressionNetParams, v.Amount)
+	w.demand(rw, t.ID, &chaincfg.RegressionNetParams, max(v.Amount, smallest))
 }
 
 func (w *world) sell(rw http.ResponseWriter, r *http.Request, t *l402.Token, body []byte) {

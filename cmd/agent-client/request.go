@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +23,9 @@ type requestFlags struct {
 	hasData      bool
 	headers      http.Header
 	include      bool
+	newAccount   bool
 	url          string
+	model        string // that the JSON of the body names; set by build
 }
 
 func (a *app) request(ctx context.Context, c command, args []string) error {
@@ -40,7 +41,8 @@ func (a *app) request(ctx context.Context, c command, args []string) error {
 	if err != nil {
 		return err
 	}
-	trade, resp, err := a.do(cfg, req)
+	ctx = buying(req.Context(), f.url, f.model, f.newAccount)
+	trade, resp, err := a.do(cfg, req.WithContext(ctx))
 	if err != nil {
 		return err
 	}
@@ -87,6 +89,7 @@ func (a *app) requestFlags(c command, args []string) (*requestFlags, error) {
 		return nil
 	})
 	fs.BoolVar(&f.include, "i", false, "print status and headers before the body")
+	fs.BoolVar(&f.newAccount, "new-account", false, newAccountUsage)
 	msatFlag := func(flag, header, usage string) {
 		fs.Func(flag, usage, func(s string) error {
 			n, err := l402.ParseMsat(s)
@@ -107,8 +110,10 @@ func (a *app) requestFlags(c command, args []string) (*requestFlags, error) {
 	return f, nil
 }
 
-// build makes the request. A file is sent again from the start after a 402, so
-// it need not fit into memory; standard input must.
+// build makes the request, once its body is known to be good: a body that the
+// gateway can only refuse would cost the price of a deposit. Everything that is
+// wrong with it is an error of usage. A file is sent again from the start after a
+// 402, so it need not fit into memory; standard input must.
 func (f *requestFlags) build(ctx context.Context, stdin io.Reader) (*http.Request, error) {
 	method := f.method
 	if method == "" {
@@ -117,39 +122,41 @@ func (f *requestFlags) build(ctx context.Context, stdin io.Reader) (*http.Reques
 			method = http.MethodPost
 		}
 	}
-	path, isFile := strings.CutPrefix(f.data, "@")
 	var body io.Reader
-	var size int64
-	switch {
-	case isFile && path == "-":
-		body = stdin
-	case isFile:
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("read the body: %w", err)
+	var b *requestBody
+	if f.hasData {
+		var err error
+		if b, err = openBody(f.data, stdin); err != nil {
+			return nil, usagef("-d: %w", err)
 		}
-		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
-			size = info.Size()
+		if err := b.check(f.contentType()); err != nil {
+			return nil, usagef("-d: %w", err)
 		}
-		body = file // closed by the transport
-	case f.hasData:
-		body = strings.NewReader(f.data)
+		if body, err = b.open(); err != nil { // closed by the transport
+			return nil, usagef("-d: %w", err)
+		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, f.url, body)
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	if isFile && path != "-" {
-		req.ContentLength = size
-		req.GetBody = func() (io.ReadCloser, error) { return os.Open(path) }
-	}
 	if f.hasData {
+		req.ContentLength, req.GetBody = b.size, b.open
 		req.Header.Set("Content-Type", "application/json")
+		f.model = b.model
 	}
 	for name, values := range f.headers {
 		req.Header[name] = values
 	}
 	return req, nil
+}
+
+// contentType is the type of the body as it will be sent.
+func (f *requestFlags) contentType() string {
+	if own := f.headers.Get("Content-Type"); own != "" {
+		return own
+	}
+	return "application/json"
 }
 
 func (a *app) requestJSON(resp *http.Response, t *trade) error {

@@ -47,9 +47,12 @@ func (a *app) walletInvoice(ctx context.Context, c command, args []string) error
 	if err != nil {
 		return err
 	}
-	n, err := amount("AMOUNT_MSAT", rest[0])
+	n, err := amountOrMsat("AMOUNT", rest[0])
 	if err != nil {
 		return err
+	}
+	if n == 0 {
+		return usagef("AMOUNT: want an amount above 0")
 	}
 	_, node, err := a.lnd()
 	if err != nil {

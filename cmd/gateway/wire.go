@@ -65,7 +65,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 		s := &cfg.Services[i]
 		service := gateway.Service{
 			Name: s.Name, Hosts: s.Hosts, MinPurchase: s.MinPurchase, MaxPurchase: s.MaxPurchase,
-			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx, ForwardHeaders: s.ForwardHeaders,
+			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx, ForwardHeaders: s.ForwardHeaders, Origins: s.CORS.Origins,
 		}
 		for j := range s.Models {
 			m := &s.Models[j]

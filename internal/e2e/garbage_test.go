@@ -54,7 +54,7 @@ func TestGarbageCredentials(t *testing.T) {
 		"another signature":       header("Authorization", "L402 "+std(altered(k.macaroon, -1))+":"+pre),
 		"another identifier":      header("Authorization", "L402 "+std(oldID)+":"+pre),
 		"JSON":                    header("Authorization", `L402 {"macaroon":"x"}:`+pre),
-		"Bearer":                  header("Authorization", "Bearer "+mac+":"+pre),
+		"a key for Bearer":        header("Authorization", "Bearer sk-"+pre),
 		"Basic":                   header("Authorization", "Basic dXNlcjpwYXNz"),
 		"Macaroon is no hex":      header("Macaroon", mac),
 		"Macaroon without caveat": header("Macaroon", hex.EncodeToString(k.macaroon)),

@@ -170,6 +170,9 @@ func TestCredentialForms(t *testing.T) {
 		"upper case hex":         header("Authorization", "L402 "+std.EncodeToString(k.macaroon)+":"+strings.ToUpper(k.preimage.Hex())),
 		"Macaroon":               header("Macaroon", hexed(with.macaroon)),
 		"Grpc-Metadata-Macaroon": header("Grpc-Metadata-Macaroon", hexed(with.macaroon)),
+		"Bearer":                 header("Authorization", "Bearer "+std.EncodeToString(k.macaroon)+":"+k.preimage.Hex()),
+		"X-Api-Key":              header("X-Api-Key", std.EncodeToString(k.macaroon)+":"+k.preimage.Hex()),
+		"Token":                  header("Token", hexed(with.macaroon)),
 		"the same one twice":     header("Authorization", k.String(), "Macaroon", hexed(with.macaroon)),
 		"after a foreign scheme": header("Authorization", "Bearer sk-1234", "Authorization", k.String()),
 	}

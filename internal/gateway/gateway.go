@@ -51,6 +51,9 @@ type Service struct {
 	// ChargeCallOn4xx charges the model's call rate when a backend refuses a
 	// request as invalid. Without it such an answer is free.
 	ChargeCallOn4xx bool
+	// Origins are those of web pages that may call the service from a browser, such
+	// as "https://app.example", or "*" for all. None: browsers are told nothing.
+	Origins []string
 	// ForwardHeaders are request headers that backends get, in canonical form,
 	// beside those that the gateway writes itself. None is needed by any engine.
 	ForwardHeaders []string
@@ -127,6 +130,7 @@ type Gateway struct {
 	byHost   map[string]*service
 	fallback *service // takes every host not named; may be nil
 	services map[string]*service
+	browsers bool // a service takes calls from web pages
 
 	slots     *invoiceSlots
 	repeats   *repeats
@@ -281,6 +285,7 @@ func (g *Gateway) addService(cfg Service) error {
 		s.models[m.Name] = sold
 	}
 	g.services[cfg.Name] = s
+	g.browsers = g.browsers || len(cfg.Origins) > 0
 	if len(cfg.Hosts) == 0 {
 		if g.fallback != nil {
 			return fmt.Errorf("only one service may be without hosts, and %q is already", g.fallback.Name)

@@ -9,10 +9,11 @@ import (
 
 // The response headers of the wire contract.
 const (
-	headerBalance   = "L402-Balance-Msat"
-	headerCost      = "L402-Cost-Msat"
-	headerEpoch     = "L402-Price-Epoch"
-	headerRequestID = "L402-Request-Id"
+	headerBalance    = "L402-Balance-Msat"
+	headerCost       = "L402-Cost-Msat"
+	headerEpoch      = "L402-Price-Epoch"
+	headerRequestID  = "L402-Request-Id"
+	headerSettlement = "L402-Settlement"
 )
 
 // withheld says whether a request header never reaches a backend, whatever its

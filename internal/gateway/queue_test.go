@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -158,6 +159,9 @@ func TestDelegatedBudgetsAreEnforced(t *testing.T) {
 	if b := budgets[0].(map[string]any); b["label"] != "crawler" || b["limit_msat"] != 1500.0 || b["available_msat"] != float64(1500-spent) {
 		t.Errorf("budget %v", b)
 	}
+	if p := a.json(t); p["charged_msat"] != float64(spent) || p["held_msat"] != 0.0 {
+		t.Errorf("the sub-token sees %s", a.body)
+	}
 	r.chat(k, request())
 	r.idle(k)
 	if n := len(r.usage(k)); n != 2 {
@@ -169,5 +173,41 @@ func TestDelegatedBudgetsAreEnforced(t *testing.T) {
 	r.chat(sub, request("max_tokens", "256", "n", "8")).wantProblem(t, http.StatusPaymentRequired, "insufficient-balance")
 	if e := r.usage(sub)[0]; e.Outcome != metering.OutcomeComplete {
 		t.Errorf("entry %+v", e)
+	}
+}
+
+// The totals of an account are its holder's business, whatever a part of it may do.
+func TestPartsOfATokenDoNotSeeTheParentsTotals(t *testing.T) {
+	r := newRig(t)
+	k := r.buy(500_000)
+	r.chat(k, request())
+	r.idle(k)
+	for name, part := range map[string]token{
+		"budget":   k.attenuate(t, "inference_budget_msat=1500"),
+		"label":    k.attenuate(t, "inference_label=part"),
+		"models":   k.attenuate(t, "inference_models=demo"),
+		"foreign":  k.attenuate(t, "delegation=17"),
+		"expiring": k.attenuate(t, fmt.Sprintf("inference_valid_until=%d", time.Now().Add(time.Hour).Unix())),
+	} {
+		p := r.balance(part).json(t)
+		for _, member := range []string{"deposited_msat", "refunded_msat"} {
+			if _, ok := p[member]; ok {
+				t.Errorf("%s: %s is shown: %v", name, member, p)
+			}
+		}
+		if charged, ok := p["charged_msat"]; ok && charged != 0.0 || ok != (name == "budget") {
+			t.Errorf("%s: charged %v", name, p)
+		}
+		usage := r.do("GET", "/l402/usage", "", part.with())
+		if name == "budget" {
+			if string(usage.body) != "{\"charges\":[]}\n" {
+				t.Errorf("%s: usage %s", name, usage.body)
+			}
+			continue
+		}
+		usage.wantProblem(t, http.StatusForbidden, "caveat-violation")
+	}
+	if p := r.balance(k.attenuate(t, "preimage="+k.preimage.Hex())).json(t); p["deposited_msat"] != 500_000.0 {
+		t.Errorf("the whole token sees %v", p)
 	}
 }

@@ -3,6 +3,6 @@ package lightning
 import "time"
 
 // Hurry shortens what Watch waits for, so that tests of its waits are short.
-func (c *Client) Hurry(firstDelay, maxDelay, confirm, quiet time.Duration) {
-	c.pace = pace{firstDelay: firstDelay, maxDelay: maxDelay, confirm: confirm, quiet: quiet}
+func (c *Client) Hurry(firstDelay, maxDelay, confirm, gap time.Duration) {
+	c.pace = pace{firstDelay: firstDelay, maxDelay: maxDelay, confirm: confirm, gap: gap}
 }

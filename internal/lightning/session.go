@@ -277,10 +277,11 @@ func (s *session) await(ctx context.Context, patience time.Duration, match func(
 	}
 }
 
-// follow hands over what the subscription brings.
+// follow hands over what the subscription brings, and looks at the gaps from time
+// to time: on a node where something always settles there is never a quiet moment.
 func (s *session) follow(ctx context.Context) error {
-	quiet := time.NewTimer(s.client.pace.quiet)
-	defer quiet.Stop()
+	look := time.NewTicker(max(s.client.pace.gap/8, time.Millisecond))
+	defer look.Stop()
 	for {
 		select {
 		case inv := <-s.events:
@@ -292,9 +293,11 @@ func (s *session) follow(ctx context.Context) error {
 					return err
 				}
 			}
-			quiet.Reset(s.client.pace.quiet)
-		case <-quiet.C:
-			s.mark.believe()
+		case now := <-look.C:
+			if missing := s.mark.expire(now, s.client.pace.gap); missing > 0 {
+				s.client.log.Info("lnd left out numbers of settlements; they are taken for missing",
+					"node", s.node, "count", missing, "settle_index", s.mark.cursor.Index)
+			}
 		case err := <-s.broken:
 			return err
 		case <-ctx.Done():
@@ -312,7 +315,7 @@ func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 	if err != nil {
 		return err
 	}
-	settled.Cursor = s.mark.saw(settleIndexes(inv), settled.Hash)
+	settled.Cursor = s.mark.saw(settleIndexes(inv), settled.Hash, time.Now())
 	if !ok {
 		return nil
 	}

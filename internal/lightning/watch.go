@@ -44,15 +44,15 @@ type pace struct {
 	firstDelay time.Duration // before the first attempt to reconnect
 	maxDelay   time.Duration // between attempts
 	confirm    time.Duration // in which a live subscription must show itself
-	// quiet, without events, makes a gap believed. It is well above what
-	// keep-alive takes to find a dead peer.
-	quiet time.Duration
+	// gap is how old a gap in the numbers must be to be believed. It is well above
+	// what keep-alive takes to find a dead peer.
+	gap time.Duration
 }
 
 func defaultPace() pace {
 	return pace{
 		firstDelay: 200 * time.Millisecond, maxDelay: 15 * time.Second,
-		confirm: 10 * time.Second, quiet: 2 * time.Minute,
+		confirm: 10 * time.Second, gap: 2 * time.Minute,
 	}
 }
 

@@ -3,6 +3,7 @@ package lightning
 import (
 	"encoding/binary"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -17,6 +18,8 @@ func hashOf(index uint64) (h l402.PaymentHash) {
 	}
 	return h
 }
+
+var noon = time.Unix(1_800_000_000, 0)
 
 // TestWatermark: whatever the order, the cursor never passes an index that was
 // not seen, never falls, names the invoice settled at its index, and ends at the
@@ -40,9 +43,9 @@ func TestWatermark(t *testing.T) {
 		last := Cursor{}
 		for _, i := range order {
 			seen[i] = true
-			c := w.saw([]uint64{i}, hashOf(i))
+			c := w.saw([]uint64{i}, hashOf(i), noon)
 			if rapid.Bool().Draw(t, "twice") {
-				c = w.saw([]uint64{i}, hashOf(i))
+				c = w.saw([]uint64{i}, hashOf(i), noon)
 			}
 			if c.Index < last.Index {
 				t.Fatalf("fell from %d to %d", last.Index, c.Index)
@@ -81,51 +84,121 @@ func TestWatermarkAfterListing(t *testing.T) {
 		t.Errorf("listed to 9, at %v", w.cursor)
 	}
 	// 10 and 11 were AMP payments of others before the subscription.
-	if c := w.saw(one(12), hashOf(12)); c != at(12) {
+	if c := w.saw(one(12), hashOf(12), noon); c != at(12) {
 		t.Errorf("after 12 at %v", c)
 	}
 
 	// 8 settles first after the subscription began, and the listing shows 10 already.
 	w = listed(3, 10)
-	if c := w.saw(one(8), hashOf(8)); c != at(8) {
+	if c := w.saw(one(8), hashOf(8), noon); c != at(8) {
 		t.Errorf("10 was listed and 9 is missing, but at %v", c)
 	}
-	if c := w.saw(one(9), hashOf(9)); c != at(10) {
+	if c := w.saw(one(9), hashOf(9), noon); c != at(10) {
 		t.Errorf("9 came, at %v", c)
 	}
 	// The only event is an AMP payment: nothing is known at or below 13 but 10.
 	w = listed(3, 10)
-	if c := w.saw(one(14), hashOf(14)); c != at(10) {
+	if c := w.saw(one(14), hashOf(14), noon); c != at(10) {
 		t.Errorf("after an AMP payment at %v", c)
 	}
 	// As before, but what was listed lies above it.
 	w = listed(3, 16)
-	if c := w.saw(one(14), hashOf(14)); c.Index != 0 {
+	if c := w.saw(one(14), hashOf(14), noon); c.Index != 0 {
 		t.Errorf("14 is an AMP payment and 15 is missing, but at %v", c)
 	}
 }
 
 func TestWatermarkWithoutStart(t *testing.T) {
 	var w watermark
-	if c := w.saw(nil, hashOf(1)); c.Index != 0 {
+	if c := w.saw(nil, hashOf(1), noon); c.Index != 0 {
 		t.Errorf("nothing seen, at %v", c)
 	}
 	// An AMP invoice that was paid before, as number 3, is paid again as 9.
-	if c := w.saw([]uint64{3, 9}, l402.PaymentHash{}); c.Index != 0 || w.at != 9 {
+	if c := w.saw([]uint64{3, 9}, l402.PaymentHash{}, noon); c.Index != 0 || w.at != 9 {
 		t.Errorf("at %v, %d", c, w.at)
 	}
-	if c := w.saw([]uint64{10}, hashOf(10)); c.Index != 10 {
+	if c := w.saw([]uint64{10}, hashOf(10), noon); c.Index != 10 {
 		t.Errorf("at %v", c)
 	}
-	w.saw([]uint64{12}, hashOf(12))
+	w.saw([]uint64{12}, hashOf(12), noon)
 	for _, i := range []uint64{15, 17, 18, 19, 22, 23, 24, 28} { // 28 is AMP
-		w.saw([]uint64{i}, hashOf(i))
+		w.saw([]uint64{i}, hashOf(i), noon)
 	}
-	w.believe()
+	w.believe(w.top)
 	if w.at != 28 || w.cursor != (Cursor{24, hashOf(24)}) {
 		t.Errorf("at %d and %v after believing the gaps", w.at, w.cursor)
 	}
-	if c := w.saw([]uint64{29}, hashOf(29)); c != (Cursor{29, hashOf(29)}) {
+	if c := w.saw([]uint64{29}, hashOf(29), noon); c != (Cursor{29, hashOf(29)}) {
 		t.Errorf("at %v after believing the gap", c)
+	}
+}
+
+// TestGapsAreBelievedByAge has something settle every second on a node that left
+// out some numbers for ever: the cursor follows, and what is kept stays small.
+func TestGapsAreBelievedByAge(t *testing.T) {
+	const age = 2 * time.Minute
+	var w watermark
+	w.start(0)
+	now, most := noon, 0
+	for i := uint64(1); i <= 4000; i++ {
+		if i%500 == 100 {
+			continue
+		}
+		now = now.Add(time.Second)
+		w.saw([]uint64{i}, hashOf(i), now)
+		w.expire(now, age)
+		most = max(most, len(w.above))
+		if lag := i - w.cursor.Index; lag > 130 {
+			t.Fatalf("at %d the cursor stands at %d", i, w.cursor.Index)
+		}
+	}
+	if most > 125 || w.cursor.Index < 3990 {
+		t.Errorf("kept %d settlements, the cursor ended at %d", most, w.cursor.Index)
+	}
+}
+
+// TestReplayKeepsGapsYoung has a replay that takes longer than a gap may be old:
+// what is still to come in it is not given up.
+func TestReplayKeepsGapsYoung(t *testing.T) {
+	const age = 2 * time.Minute
+	var w watermark
+	w.start(0)
+	now := noon
+	see := func(i uint64) {
+		now = now.Add(30 * time.Second)
+		w.saw([]uint64{i}, hashOf(i), now)
+		if missing := w.expire(now, age); missing > 0 {
+			t.Fatalf("%d numbers were given up when %d came", missing, i)
+		}
+	}
+	for i := uint64(50); i >= 2; i-- { // backwards
+		see(i)
+	}
+	if w.cursor.Index != 0 {
+		t.Errorf("1 is missing and the cursor stands at %d", w.cursor.Index)
+	}
+	see(1)
+	if w.cursor != (Cursor{50, hashOf(50)}) || len(w.above) != 0 {
+		t.Errorf("ended at %v", w.cursor)
+	}
+	// Nothing comes out of order any more.
+	see(52)
+	for i := uint64(53); now.Sub(w.above[52].seen) < age-30*time.Second; i++ {
+		see(i)
+	}
+	if missing := w.expire(now.Add(30*time.Second), age); missing != 1 || w.cursor.Index < 52 {
+		t.Errorf("%d numbers were given up, the cursor stands at %v", missing, w.cursor)
+	}
+}
+
+// TestWatermarkIsBounded has more settlements beyond a gap than are kept.
+func TestWatermarkIsBounded(t *testing.T) {
+	var w watermark
+	w.start(0)
+	for i := uint64(2); i < maxAbove+10; i++ {
+		w.saw([]uint64{i}, hashOf(i), noon)
+	}
+	if len(w.above) > maxAbove || w.cursor.Index < maxAbove/2-10 {
+		t.Errorf("%d kept, the cursor stands at %d", len(w.above), w.cursor.Index)
 	}
 }

@@ -43,15 +43,16 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("gateway answered %d %s", e.Status, text)
 }
 
-// Balance is the answer of GET /l402/balance, all amounts in msat.
+// Balance is the answer of GET /l402/balance, all amounts in msat. Nil: the gateway
+// does not tell the holder of a delegated token.
 type Balance struct {
-	Account   string    `json:"account"` // token id, hex
-	Available l402.Msat `json:"available_msat"`
-	Held      l402.Msat `json:"held_msat"`
-	Deposited l402.Msat `json:"deposited_msat"`
-	Charged   l402.Msat `json:"charged_msat"`
-	Refunded  l402.Msat `json:"refunded_msat"`
-	Budgets   []Budget  `json:"budgets"`
+	Account   string     `json:"account"` // token id, hex
+	Available l402.Msat  `json:"available_msat"`
+	Held      *l402.Msat `json:"held_msat,omitempty"`
+	Deposited *l402.Msat `json:"deposited_msat,omitempty"`
+	Charged   *l402.Msat `json:"charged_msat,omitempty"`
+	Refunded  *l402.Msat `json:"refunded_msat,omitempty"`
+	Budgets   []Budget   `json:"budgets"`
 }
 
 // Budget is the state of one delegated budget in the token, in msat.
@@ -106,8 +107,9 @@ func (c *Client) Quote(ctx context.Context, base string, v url.Values) (json.Raw
 
 // TopUp buys more credit, in msat, for the account of the newest token stored
 // for the gateway at base, stores the new credential and presents it. The
-// account stays the same. The gateway may round the amount up to whole
-// satoshis and to its minimum, within the caps. When an earlier purchase was in
+// account stays the same. What is paid is the amount rounded up to whole satoshis;
+// a gateway that asks for more, because its smallest purchase is larger, is
+// refused with an *InvoiceError that names it. When an earlier purchase was in
 // doubt and turns out to have succeeded, that one is the top-up and nothing is
 // paid: else a repeated command would pay twice. Errors: ErrNoToken,
 // ErrDelegated, *StatusError and those of RoundTrip.
@@ -164,6 +166,10 @@ func (c *Client) topUp(ctx context.Context, base, origin string, amount l402.Msa
 	if o.token.ID != t.ID {
 		return Token{}, invoiceErrorf("it would pay for another account than %s", t.ID)
 	}
+	if asked := o.problem.Amount; asked != nil && *asked > amount.CeilSats() {
+		return Token{}, invoiceErrorf("it asks for %s where %s were wanted: the gateway sells no less at a time", *asked, amount)
+	}
+	o.most = amount.CeilSats()
 	return c.buy(ctx, o, unlock)
 }
 
@@ -181,7 +187,8 @@ func (c *Client) call(ctx context.Context, method, base, path string, body []byt
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if t != nil {
-		req.Header.Set("Authorization", t.Authorization())
+		// In two headers: a proxy on the way may drop the first.
+		(&trip{both: true}).present(req.Header, *t)
 	}
 	resp, err := c.cfg.Base.RoundTrip(req)
 	if err != nil {

@@ -57,6 +57,8 @@ type Client struct {
 	cfg   Config
 	nonce string
 
+	calls calls
+
 	mu      sync.Mutex
 	origins map[string]*originState
 }
@@ -99,12 +101,13 @@ func New(cfg Config) (*Client, error) {
 // L402 credential, and one that is not for http or https, passes through
 // untouched. A 402 without an L402 challenge, and one that comes after this
 // round trip has paid, is returned as it is. Errors of paying are *BudgetError,
-// *InvoiceError, *PaymentError and ErrBodyTooLarge.
+// *InvoiceError, *PaymentError, *UnseenTokenError and ErrBodyTooLarge.
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if hasCredential(req.Header) || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
 		return c.cfg.Base.RoundTrip(req)
 	}
 	t := &trip{c: c, req: req, size: req.ContentLength, origin: originOf(req.URL), tried: map[[32]byte]bool{}}
+	t.both = c.origin(t.origin).needsBoth()
 	if err := t.keepBody(); err != nil {
 		return nil, err
 	}
@@ -119,6 +122,10 @@ type trip struct {
 	size   int64                         // of the body, as http.Request.ContentLength
 	origin string
 	tried  map[[32]byte]bool // digests of the credentials sent so far
+	both   bool              // the token goes into the header Macaroon as well
+
+	fingerprint fingerprint // of the call; zero: not taken, or the body is too large
+	key         string      // Idempotency-Key of the call; empty: none was chosen yet
 }
 
 // retryGrace is how long the others that wait for a purchase let the payer go
@@ -135,7 +142,8 @@ func (t *trip) run() (*http.Response, error) {
 	for paid := false; ; {
 		resp, err := t.send(token, have)
 		release()
-		if err != nil || resp.StatusCode != http.StatusPaymentRequired || paid || paysNothing(ctx) {
+		if err != nil || resp.StatusCode != http.StatusPaymentRequired || paysNothing(ctx) {
+			t.learn(token, have, resp)
 			return resp, err
 		}
 		o, err := t.offer(resp)
@@ -145,9 +153,20 @@ func (t *trip) run() (*http.Response, error) {
 		if o == nil {
 			return resp, nil // not an L402 server
 		}
+		unseen := have && t.unseen(o, token)
+		if paid && !unseen {
+			return resp, nil
+		}
 		resp.Body.Close()
 		if err := t.replayable(); err != nil {
 			return nil, err
+		}
+		if unseen {
+			if t.both {
+				return nil, &UnseenTokenError{Origin: t.origin, Token: token.Name()}
+			}
+			t.both = true // perhaps only Authorization is lost on the way
+			continue
 		}
 		t.c.origin(t.origin).learn(t.req.URL.Path, o.token.Service)
 		var unlock func()
@@ -176,13 +195,16 @@ func (t *trip) send(token Token, have bool) (*http.Response, error) {
 		r.Body, r.ContentLength = b, t.size
 	}
 	if have {
-		r.Header.Set("Authorization", token.Authorization())
+		t.present(r.Header, token)
 		t.tried[token.digest()] = true
 	} else if r.Header.Get("L402-Client-Nonce") == "" {
 		// Lets concurrent first requests of this process share one invoice.
 		r.Header.Set("L402-Client-Nonce", t.c.nonce)
 	}
-	return t.c.cfg.Base.RoundTrip(r)
+	t.nameCall(r.Header, token, have)
+	resp, err := t.c.cfg.Base.RoundTrip(r)
+	t.noteEnd(resp, err)
+	return resp, err
 }
 
 // maxProblem bounds how much of a 402's body is read to compare it.
@@ -261,13 +283,8 @@ func (t *trip) keepBody() error {
 
 // hasCredential reports whether the caller brings its own L402 credential.
 func hasCredential(h http.Header) bool {
-	for _, v := range h.Values("Authorization") {
-		scheme, _, _ := strings.Cut(strings.TrimSpace(v), " ")
-		if strings.EqualFold(scheme, "L402") || strings.EqualFold(scheme, "LSAT") {
-			return true
-		}
-	}
-	return h.Get("Macaroon") != "" || h.Get("Grpc-Metadata-Macaroon") != ""
+	c, err := l402.CredentialFromHeader(h)
+	return c != nil || err != nil
 }
 
 // originOf returns scheme://host:port, the port always given.
@@ -296,6 +313,9 @@ type contextKey int
 const (
 	keyPaysNothing contextKey = iota
 	keyOnPurchase
+	keyNewAccount
+	keyCheck
+	keyCall
 )
 
 // WithoutPaying returns a context under which requests use stored tokens but
@@ -318,6 +338,13 @@ type Purchase struct {
 // use if the context is shared by requests.
 func WithPurchases(ctx context.Context, f func(Purchase)) context.Context {
 	return context.WithValue(ctx, keyOnPurchase, f)
+}
+
+// WithPurchaseCheck returns a context whose requests call f before each payment. An
+// error of f is returned to the caller, and nothing is paid. f must be safe for
+// concurrent use if the context is shared by requests.
+func WithPurchaseCheck(ctx context.Context, f func(context.Context) error) context.Context {
+	return context.WithValue(ctx, keyCheck, f)
 }
 
 // lastPurchase describes the newest deposit of a token that has one.

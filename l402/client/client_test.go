@@ -112,7 +112,8 @@ func TestTotalCapOutlivesTheProcess(t *testing.T) {
 	mustCall(t, buyer(t, g, w, dir, limit), callURL)
 	_, _, err := call(t.Context(), buyer(t, g, w, dir, limit), callURL)
 	var budget *client.BudgetError
-	if !errors.As(err, &budget) || budget.Cap != "total" || budget.Spent != 2014 || budget.Asked != 1110 {
+	if !errors.As(err, &budget) || budget.Cap != "total" || budget.Spent != 2014 || budget.Asked != 1110 || budget.Fee != 110 ||
+		!strings.Contains(err.Error(), "asks for 1000 msat, for which routing may cost up to 110 msat more; 2014 msat of the total cap of 2200 msat") {
 		t.Errorf("third purchase: %v", err)
 	}
 	if w.payments() != 2 {
@@ -312,6 +313,21 @@ func TestTopUpCommand(t *testing.T) {
 	var bad *client.InvoiceError
 	if _, _, err := c.TopUp(t.Context(), base, 20_000); !errors.As(err, &bad) {
 		t.Errorf("challenge for another account: %v", err)
+	}
+	// A smallest purchase above the wish is not paid in silence.
+	for _, larger := range []func(*challenge){
+		func(c *challenge) {
+			c.invoice.amount, c.problem["amount_msat"], c.caveats[2] = 4_000, 4_000, "inference_deposit_msat=4000"
+		},
+		func(c *challenge) {
+			c.invoice.amount, c.caveats[2] = 4_000, "inference_deposit_msat=4000"
+			delete(c.problem, "amount_msat")
+		},
+	} {
+		g.spoil = larger
+		if _, _, err := c.TopUp(t.Context(), base, 1_000); !errors.As(err, &bad) || !strings.Contains(err.Error(), "asks for 4000 msat") {
+			t.Errorf("more than was asked for: %v", err)
+		}
 	}
 	var budget *client.BudgetError
 	g.spoil = nil

@@ -140,7 +140,7 @@ func (d *Dir) Begin(in Intent, limit l402.Msat) error {
 		}
 		spent, asked := committed(tokens, intents), in.Amount+in.FeeLimit
 		if spent+asked > limit {
-			return &BudgetError{Cap: capTotal, Origin: in.Origin, Asked: asked, Limit: limit, Spent: spent}
+			return &BudgetError{Cap: capTotal, Origin: in.Origin, Asked: asked, Fee: in.FeeLimit, Limit: limit, Spent: spent}
 		}
 	}
 	return writeJSON(d.intents, intentKey(in), newIntentFile(in))

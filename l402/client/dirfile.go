@@ -21,6 +21,7 @@ type tokenFile struct {
 	UpdatedAt time.Time     `json:"updated_at"`
 	Spent     l402.Msat     `json:"spent_msat"`
 	Deposits  []depositFile `json:"deposits"`
+	Served    bool          `json:"served,omitempty"`
 }
 
 type depositFile struct {
@@ -35,7 +36,7 @@ func newTokenFile(t Token) tokenFile {
 		Origin:    t.Origin,
 		Macaroon:  base64.StdEncoding.EncodeToString(t.Macaroon),
 		Preimage:  t.Preimage.Hex(),
-		CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt, Spent: t.Spent,
+		CreatedAt: t.CreatedAt, UpdatedAt: t.UpdatedAt, Spent: t.Spent, Served: t.Served,
 	}
 	for _, d := range t.Deposits {
 		f.Deposits = append(f.Deposits, depositFile{d.PaymentHash.String(), d.Amount, d.Fee, d.At})
@@ -61,7 +62,7 @@ func (f tokenFile) token() (Token, error) {
 	if !f.Spent.Valid() {
 		return Token{}, fmt.Errorf("spent_msat: %w", l402.ErrMsatRange)
 	}
-	t.CreatedAt, t.UpdatedAt, t.Spent = f.CreatedAt, f.UpdatedAt, f.Spent
+	t.CreatedAt, t.UpdatedAt, t.Spent, t.Served = f.CreatedAt, f.UpdatedAt, f.Spent, f.Served
 	for _, fd := range f.Deposits {
 		d := Deposit{Amount: fd.Amount, Fee: fd.Fee, At: fd.At}
 		if err := parseHex(d.PaymentHash[:], fd.PaymentHash); err != nil {

@@ -22,7 +22,15 @@
 //
 // What can go wrong has a type: [BudgetError] (a cap of yours), [InvoiceError]
 // (the challenge contradicts itself or is not for you), [PaymentError] (the
-// wallet failed, or a payment is still under way).
+// wallet failed, or a payment is still under way), [UnseenTokenError] (a proxy
+// on the way strips the credential).
+//
+// # Repetitions
+//
+// SDKs and loops above the client send a request again when its answer is lost.
+// Such a request carries the Idempotency-Key of the first one, so that the gateway
+// charges the call once at most. The client recognises a repetition by itself in
+// the usual cases; [WithIdempotencyKey] marks a call beyond doubt.
 //
 // # Delegation
 //

@@ -19,7 +19,8 @@ type BudgetError struct {
 	Origin string    // who asked for the money
 	Asked  l402.Msat // amount of the invoice; under the total cap with the fee limit; under a delegated token the most that the request may cost, 0 if the gateway did not say
 	Limit  l402.Msat // the cap; under a delegated token what it has left
-	Spent  l402.Msat // under the total cap: spent or promised before
+	Fee    l402.Msat // under the total cap: the part of Asked that is kept ready for routing fees
+	Spent  l402.Msat // under the total cap: spent or promised before, fees included
 	Reason string    // under a delegated token: why it does not pay
 }
 
@@ -30,8 +31,8 @@ func (e *BudgetError) Error() string {
 		return fmt.Sprintf("budget refused: the delegated token at %s %s: ask for more where it came from, or allow buying beyond it",
 			e.Origin, e.Reason)
 	case capTotal:
-		return fmt.Sprintf("budget refused: %s asks for %s, %s of the total cap of %s are spent: raise the cap to go on",
-			e.Origin, e.Asked, e.Spent, e.Limit)
+		return fmt.Sprintf("budget refused: %s asks for %s, for which routing may cost up to %s more; %s of the total cap of %s are spent or promised, fees included: raise the cap to go on",
+			e.Origin, e.Asked-e.Fee, e.Fee, e.Spent, e.Limit)
 	}
 	return fmt.Sprintf("budget refused: %s asks for %s, the cap per request is %s: raise the cap to go on",
 		e.Origin, e.Asked, e.Limit)

@@ -70,7 +70,7 @@ func ParseCredential(data []byte) (l402.Credential, error) {
 	switch {
 	case errors.Is(err, l402.ErrConflictingCredentials):
 		return l402.Credential{}, errors.New("macaroon and preimage are not those of authorization")
-	case err != nil, c == nil:
+	case err != nil, c == nil, len(c.Others) > 0:
 		return l402.Credential{}, errHandover
 	}
 	if id, _, err := l402.Inspect(c.Macaroon); err != nil || c.Preimage.Hash() != id.PaymentHash {

@@ -230,9 +230,9 @@ func TestParseCredential(t *testing.T) {
 	mac, preimage, _ := strings.Cut(secret, ":")
 	for name, text := range map[string]string{
 		"line": tok.Authorization(), "with a line end": tok.Authorization() + "\r\n", "as a header": "authorization: " + tok.Authorization(),
-		"another scheme": "LSAT " + secret,
-		"object":         fmt.Sprintf(`{"macaroon":%q,"preimage":%q}`, mac, preimage),
-		"authorization":  fmt.Sprintf(` {"authorization":%q, "more": 1}`, tok.Authorization()),
+		"another scheme": "LSAT " + secret, "Bearer": "Bearer " + secret,
+		"object":        fmt.Sprintf(`{"macaroon":%q,"preimage":%q}`, mac, preimage),
+		"authorization": fmt.Sprintf(` {"authorization":%q, "more": 1}`, tok.Authorization()),
 	} {
 		c, err := client.ParseCredential([]byte(text))
 		if err != nil || l402.FormatCredential(c.Macaroon, c.Preimage) != tok.Authorization() {
@@ -240,7 +240,8 @@ func TestParseCredential(t *testing.T) {
 		}
 	}
 	for name, text := range map[string]string{
-		"nothing": "", "no scheme": secret, "Bearer": "Bearer " + secret, "two lines": tok.Authorization() + "\n" + tok.Authorization(),
+		"nothing": "", "no scheme": secret, "two lines": tok.Authorization() + "\n" + tok.Authorization(),
+		"two macaroons":  "L402 " + mac + "," + strings.Split(strings.Fields(other.Authorization())[1], ":")[0] + ":" + preimage,
 		"half an object": `{"macaroon":"` + mac + `"}`, "two objects": `{"authorization":"` + tok.Authorization() + `"}{}`,
 		"no macaroon": "L402 aaaa:" + preimage, "empty object": "{}", "no object": `{"macaroon":` + secret,
 		"preimage of another": fmt.Sprintf(`{"macaroon":%q,"preimage":%q}`, mac, other.Preimage.Hex()),

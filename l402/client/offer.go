@@ -16,11 +16,12 @@ import (
 // is about to be paid.
 type offer struct {
 	origin  string
-	invoice string   // BOLT11, undecoded
-	token   Token    // what paying would buy; the preimage is still missing
-	deposit string   // value of the deposit caveat, "" when there is none
-	problem problem  // the server's own words about the challenge
-	decoded *Invoice // set by accept
+	invoice string    // BOLT11, undecoded
+	token   Token     // what paying would buy; the preimage is still missing
+	deposit string    // value of the deposit caveat, "" when there is none
+	problem problem   // the server's own words about the challenge
+	decoded *Invoice  // set by accept
+	most    l402.Msat // the buyer asked for so much; 0: the seller says how much
 }
 
 // problem holds the members of the problem document that must agree with the
@@ -133,6 +134,9 @@ func (o *offer) accept(network Network, limit l402.Msat, now time.Time) error {
 		if err != nil || credit < inv.Amount {
 			return invoiceErrorf("it asks for %s, but the token credits only %q msat", inv.Amount, o.deposit)
 		}
+	}
+	if o.most > 0 && inv.Amount > o.most {
+		return invoiceErrorf("it asks for %s where %s were wanted", inv.Amount, o.most)
 	}
 	if inv.Amount > limit {
 		return &BudgetError{Cap: capRequest, Origin: o.origin, Asked: inv.Amount, Limit: limit}

@@ -16,6 +16,29 @@ type originState struct {
 	mu     sync.Mutex
 	tokens []Token           // newest first; guarded by mu
 	paths  map[string]string // service that a path's challenge named; guarded by mu
+	both   bool              // only the header Macaroon arrives; guarded by mu
+}
+
+// needsBoth reports whether a token has to be sent in two headers.
+func (st *originState) needsBoth() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.both
+}
+
+// sendBoth notes that a token was seen only when it stood in two headers.
+func (st *originState) sendBoth() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.both = true
+}
+
+// sells reports whether a challenge was met on the path.
+func (st *originState) sells(path string) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	_, ok := st.paths[path]
+	return ok
 }
 
 // maxPaths bounds originState.paths. A path beyond it may cost one more 402

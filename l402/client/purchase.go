@@ -94,6 +94,11 @@ func (c *Client) buy(ctx context.Context, o *offer, unlock *func()) (Token, erro
 		// The wallet would report the old payment as a success.
 		return Token{}, invoiceErrorf("it was paid before, the server asks for it again")
 	}
+	if check, ok := ctx.Value(keyCheck).(func(context.Context) error); ok {
+		if err := check(ctx); err != nil {
+			return Token{}, err
+		}
+	}
 	in := o.intent(c.cfg.MaxFee, c.cfg.Now())
 	if err := c.cfg.Store.Begin(in, c.cfg.MaxTotal); err != nil {
 		return Token{}, err

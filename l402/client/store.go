@@ -77,6 +77,7 @@ type Token struct {
 	UpdatedAt   time.Time // of the newest deposit or import
 	Spent       l402.Msat // all deposits and their routing fees
 	Deposits    []Deposit // newest last, at most the last maxDeposits; none of an imported token
+	Served      bool      // its gateway has taken it; kept only for gateways that keep no balance, see topsUp
 	Attenuated  bool      // a delegated part of an account: not topped up, see Config.BuyBeyondDelegation
 }
 

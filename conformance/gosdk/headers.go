@@ -1,0 +1,14 @@
+package main
+
+import "net/http"
+
+// headerClient adds headers to each request of an SDK that has no option for them.
+type headerClient struct{ headers map[string]string }
+
+// Do implements the SDK's interface.
+func (c *headerClient) Do(r *http.Request) (*http.Response, error) {
+	for name, value := range c.headers {
+		r.Header.Set(name, value)
+	}
+	return http.DefaultClient.Do(r)
+}

@@ -1,0 +1,130 @@
+package client_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"sluice/l402"
+	"sluice/l402/client"
+)
+
+// stripping is a proxy on the way that drops headers.
+type stripping struct {
+	http.RoundTripper
+	headers []string
+	seen    []http.Header // as they came to the proxy
+}
+
+func (s *stripping) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.seen = append(s.seen, r.Header.Clone())
+	r = r.Clone(r.Context())
+	for _, name := range s.headers {
+		r.Header.Del(name)
+	}
+	return s.RoundTripper.RoundTrip(r)
+}
+
+func through(s *stripping) func(*client.Config) {
+	return func(cfg *client.Config) { cfg.Base = s }
+}
+
+// A proxy that drops Authorization costs one purchase and no more: the token
+// arrives in the header Macaroon.
+func TestProxyThatDropsAuthorizationCostsOnePurchase(t *testing.T) {
+	g, dir := newGateway(t), t.TempDir()
+	w := &fakeWallet{g: g}
+	proxy := &stripping{RoundTripper: g, headers: []string{"Authorization"}}
+	c := buyer(t, g, w, dir, through(proxy))
+	for range 4 {
+		mustCall(t, c, callURL)
+	}
+	mustCall(t, buyer(t, g, w, dir, through(proxy)), callURL) // a later process
+	if w.payments() != 1 || g.served != 5 || len(g.balances) != 1 {
+		t.Errorf("%d payments, %d served, %d accounts", w.payments(), g.served, len(g.balances))
+	}
+	if b, err := c.Balance(t.Context(), "http://gateway.test"); err != nil || b.Available != 10_000-5*1000 {
+		t.Errorf("balance %+v, %v", b, err)
+	}
+	if _, _, err := c.TopUp(t.Context(), "http://gateway.test", 20_000); err != nil || len(g.balances) != 1 {
+		t.Errorf("top-up: %v, %d accounts", err, len(g.balances))
+	}
+}
+
+// Where no header arrives, each call is refused with words and nothing is paid,
+// by this process and by later ones.
+func TestProxyThatDropsAllCredentialsIsNamed(t *testing.T) {
+	g, dir := newGateway(t), t.TempDir()
+	w := &fakeWallet{g: g}
+	proxy := &stripping{RoundTripper: g, headers: l402.CredentialHeaders()}
+	for i := range 4 {
+		_, _, err := call(t.Context(), buyer(t, g, w, dir, through(proxy)), callURL)
+		var unseen *client.UnseenTokenError
+		if !errors.As(err, &unseen) || !strings.Contains(err.Error(), "nothing was paid") || !strings.Contains(err.Error(), "proxy") {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		if w.payments() != 1 {
+			t.Fatalf("call %d: %d payments", i, w.payments())
+		}
+	}
+	for _, h := range proxy.seen {
+		if m := h.Get("Macaroon"); m != "" && strings.Contains(m, "preimage=") {
+			t.Error("the macaroon is not in hex")
+		}
+	}
+	if _, _, err := call(client.WithNewAccount(t.Context()), buyer(t, g, w, dir, through(proxy)), callURL); w.payments() != 2 {
+		t.Errorf("on purpose: %v, %d payments", err, w.payments())
+	}
+}
+
+// A delegated token that does not arrive is no reason to buy beyond it.
+func TestUnseenDelegatedTokenBuysNothing(t *testing.T) {
+	g := newGateway(t)
+	w := &fakeWallet{g: g}
+	_, sub, _ := delegated(t, g, w, client.Delegation{Budget: 5000})
+	paid := w.payments()
+	proxy := &stripping{RoundTripper: g, headers: l402.CredentialHeaders()}
+	beyond := func(cfg *client.Config) { cfg.BuyBeyondDelegation = true }
+	g.spoil = func(c *challenge) { // as a gateway answers strangers
+		delete(c.problem, "balance_msat")
+		c.problem["type"] = "urn:sluice:problem:payment-required"
+	}
+	_, _, err := call(t.Context(), buyer(t, g, w, sub, through(proxy), beyond), callURL)
+	var unseen *client.UnseenTokenError
+	if !errors.As(err, &unseen) || w.payments() != paid {
+		t.Errorf("%v, %d payments", err, w.payments()-paid)
+	}
+}
+
+// A gateway of another make sells tickets: each challenge is for a new token. One
+// that was served may be replaced, one that never was may not.
+func TestTicketsOfOtherGateways(t *testing.T) {
+	tickets := func(t *testing.T) (*fakeGateway, *fakeWallet, string) {
+		g := newGateway(t)
+		g.spoil = func(c *challenge) {
+			c.id.TokenID = l402.NewTokenID()
+			c.caveats = c.caveats[:2] // no deposit
+			c.problem = map[string]any{}
+		}
+		return g, &fakeWallet{g: g}, t.TempDir()
+	}
+	t.Run("served", func(t *testing.T) {
+		g, w, dir := tickets(t)
+		g.price = 0
+		mustCall(t, buyer(t, g, w, dir), callURL)
+		mustCall(t, buyer(t, g, w, dir), callURL)
+		g.price = 1 // the ticket is used up
+		if status, _, err := call(t.Context(), buyer(t, g, w, dir), callURL); err == nil || status == http.StatusOK || w.payments() != 2 {
+			t.Errorf("%d %v, %d payments; want one more, and no third", status, err, w.payments())
+		}
+	})
+	t.Run("never served", func(t *testing.T) {
+		g, w, dir := tickets(t)
+		for range 3 {
+			if _, _, err := call(t.Context(), buyer(t, g, w, dir), callURL); err == nil || w.payments() != 1 {
+				t.Fatalf("%v, %d payments", err, w.payments())
+			}
+		}
+	})
+}
