@@ -24,7 +24,8 @@ func checkMedia(param string, v []byte, p *Policy) error {
 	case ok && len(p.MediaHosts) > 0:
 		return refuseParam(param, "%s is at a host that is not allowed here; send the bytes as a data: URL", param)
 	}
-	return refuseParam(param, "%s is an address that the backend would have to fetch; send the bytes as a data: URL", param)
+	return refuseParam(param,
+		"%s is an address that the backend would have to fetch; send the bytes as a data: URL", param)
 }
 
 // webHost is the host of an http or https URL in lower case. It accepts only

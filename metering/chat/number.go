@@ -39,7 +39,8 @@ func capOf(name string, v []byte) (int64, error) {
 	case isNull(v) || (ok && n == -1):
 		return 0, nil
 	case !ok || n < 1:
-		return 0, refuseParam(name, "%s must be a whole number from 1 on; give the most tokens to generate, or leave it out", name)
+		return 0, refuseParam(name,
+			"%s must be a whole number from 1 on; give the most tokens to generate, or leave it out", name)
 	}
 	return n, nil
 }

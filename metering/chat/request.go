@@ -255,7 +255,8 @@ func (r *Request) readOptions(v []byte) (err error) {
 		case name == "continuous_usage_stats":
 			r.wantsContinuous, err = boolean("stream_options.continuous_usage_stats", value)
 		case !isNeutral(value):
-			return refuseParam("stream_options."+clip(name), "the field %q in stream_options is not known here; leave it out", clip(name))
+			return refuseParam("stream_options."+clip(name),
+				"the field %q in stream_options is not known here; leave it out", clip(name))
 		}
 		if err != nil {
 			return about("stream_options", err)

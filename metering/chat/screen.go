@@ -197,7 +197,8 @@ func screenPartMember(path, key string, value []byte, p *Policy) (verdict, error
 		if isTextType(value) || isMediaType(value) {
 			return keep, nil
 		}
-		return keep, refuseParam(param, "%s is of a kind that is not known here; send text, or media as a data: URL", param)
+		return keep, refuseParam(param,
+			"%s is of a kind that is not known here; send text, or media as a data: URL", param)
 	case "text", "refusal", "thinking", "reasoning":
 		if isString(value) || isNull(value) {
 			return keep, nil
@@ -256,7 +257,8 @@ func screenBytes(param string, v []byte, p *Policy, data, about string) error {
 			}
 		case name == about && (isString(value) || isNull(value)):
 		case !isEmpty(value):
-			return refuseParam(param+"."+clip(name), "%s.%s is not known here; send the bytes in %s", param, clip(name), data)
+			return refuseParam(param+"."+clip(name),
+				"%s.%s is not known here; send the bytes in %s", param, clip(name), data)
 		}
 	}
 	return nil
@@ -289,10 +291,12 @@ func screenTools(list string, v []byte) error {
 			case "function", "custom", "cache_control", "strict", "defer_loading", "eager_input_streaming", "allowed_callers", "input_examples":
 			case "type":
 				if kind := string(value); kind != `"function"` && kind != `"custom"` {
-					return refuseParam(path+".type", "%s is a tool of the type %s, which would run at the backend; send functions", path, clip(string(unquoteAny(value))))
+					return refuseParam(path+".type",
+						"%s is a tool of the type %s, which would run at the backend; send functions", path, clip(string(unquoteAny(value))))
 				}
 			case "name", "description", "parameters":
-				return refuseParam(path+"."+name, "%s has its %s beside the type, as in the Responses API; put it into function", path, name)
+				return refuseParam(path+"."+name,
+					"%s has its %s beside the type, as in the Responses API; put it into function", path, name)
 			default:
 				if !isEmpty(value) {
 					return refuseParam(path+"."+clip(name), "%s.%s is not known here; leave it out", path, clip(name))
