@@ -57,10 +57,7 @@ type BackendConfig struct {
 	// DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	Tokenize        bool              // it has POST /tokenize
-	ContinuousUsage bool              // it understands stream_options.continuous_usage_stats
-	CapField        string            // the completion cap's name there; empty: as the client named it
-	Models          map[string]string // public model name → its name there; absent: the same
+	Models map[string]string // public model name → its name there; absent: the same
 
 	// Engine reads the server's own metrics; nil: its load is what this
 	// gateway gives it.
@@ -156,15 +153,6 @@ func (b *Backend) Name() string { return b.cfg.Name }
 
 // Slots is how many requests run there at once.
 func (b *Backend) Slots() int { return b.cfg.Slots }
-
-// Tokenize says whether the server counts tokens (POST /tokenize).
-func (b *Backend) Tokenize() bool { return b.cfg.Tokenize }
-
-// ContinuousUsage says whether the server can report usage in every event.
-func (b *Backend) ContinuousUsage() bool { return b.cfg.ContinuousUsage }
-
-// CapField is the server's name for the completion cap; empty: the client's.
-func (b *Backend) CapField() string { return b.cfg.CapField }
 
 // Upstream is the server's name for a public model.
 func (b *Backend) Upstream(model string) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"sluice/backends/gpu"
@@ -38,7 +39,7 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 			Name: b.Name, URL: b.URL, APIKey: gpu.Secret(b.APIKey.Reveal()), Slots: b.Slots,
 			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
 			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte, IdleTimeout: b.Timeouts.Idle,
-			Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField, Models: b.Models,
+			Models: b.Models,
 		}
 		if err := s.bind(b, &backend); err != nil {
 			return fleet, err
@@ -76,6 +77,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 		}
 		g.Services = append(g.Services, service)
 	}
+	g.Profiles = profiles(cfg)
 	g.ProductText = cfg.Lightning.Memo
 	g.InvoiceExpiry, g.InvoiceTimeout, g.QuoteTTL = cfg.Lightning.InvoiceExpiry, cfg.Lightning.Timeout, cfg.QuoteTTL
 	l := cfg.Limits
@@ -89,6 +91,21 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	g.TrustedProxies, g.ForwardedHeader = cfg.TrustedProxies, cfg.ForwardedHeader
 	g.AdminToken = cfg.Admin.Token.Reveal()
 	return g
+}
+
+// profiles is what the file says of the backends that serve a model.
+func profiles(cfg *config.Config) map[string]chat.Setting {
+	settings := map[string]chat.Setting{}
+	for i := range cfg.Backends {
+		b := &cfg.Backends[i]
+		serves := func(m config.Model) bool { return slices.Contains(m.Backends, b.Name) }
+		if slices.ContainsFunc(cfg.Services, func(s config.Service) bool { return slices.ContainsFunc(s.Models, serves) }) {
+			settings[b.Name] = chat.Setting{
+				Engine: chat.Engine(b.Engine.Name), Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField,
+			}
+		}
+	}
+	return settings
 }
 
 // invoicer makes the gateway's invoices on lnd.

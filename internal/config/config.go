@@ -168,10 +168,10 @@ type Backend struct {
 	Slots           int               `yaml:"slots"`
 	Health          Health            `yaml:"health"`
 	Timeouts        Timeouts          `yaml:"timeouts"`
-	Tokenize        bool              `yaml:"tokenize"`
-	ContinuousUsage bool              `yaml:"continuous_usage"`
-	CapField        string            `yaml:"cap_field"`
-	Models          map[string]string `yaml:"models"` // public name → name there
+	Tokenize        *bool             `yaml:"tokenize"`         // nil: as the engine does
+	ContinuousUsage *bool             `yaml:"continuous_usage"` // nil: as the engine does
+	CapField        string            `yaml:"cap_field"`        // empty: as the engine does
+	Models          map[string]string `yaml:"models"`           // public name → name there
 	Engine          Engine            `yaml:"engine"`
 	GPUs            []string          `yaml:"gpus"`     // UUIDs, indices or labels
 	Exporter        *url.URL          `yaml:"exporter"` // that reads them; nil: NVML on this host

@@ -204,7 +204,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	ss, sm, sb := shown.Services[0], shown.Services[0].Models[0], shown.Backends[0]
 	s.Name, s.Models = ss.Name, ss.Models
 	m.Name, m.Backends, m.ContextTokens, m.MaxCompletionTokens, m.Prices = sm.Name, sm.Backends, sm.ContextTokens, sm.MaxCompletionTokens, sm.Prices
-	b.Name, b.URL, b.Slots, b.Tokenize, b.ContinuousUsage, b.CapField, b.Models = sb.Name, sb.URL, sb.Slots, true, true, sb.CapField, sb.Models
+	b.Name, b.URL, b.Slots, b.Models = sb.Name, sb.URL, sb.Slots, sb.Models
 	b.Engine, b.GPUs, b.Exporter, b.Ask = sb.Engine, sb.GPUs, sb.Exporter, sb.Ask
 	if !reflect.DeepEqual(sm, m) || !reflect.DeepEqual(ss, s) || !reflect.DeepEqual(sb, b) {
 		t.Errorf("entries shown:\n%+v\n%+v\n%+v\nwant:\n%+v\n%+v\n%+v", ss, sm, sb, s, m, b)

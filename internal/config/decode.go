@@ -82,6 +82,9 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 		n = n.Alias
 	}
 	d.lines[key] = n.Line
+	if e, ok := v.Addr().Interface().(*Engine); ok && n.Kind == yaml.ScalarNode {
+		v = reflect.ValueOf(&e.Name).Elem()
+	}
 	if scalar, err := parse(n.Value, v, tag); scalar {
 		switch {
 		case n.Kind != yaml.ScalarNode || n.Tag == "!!null":
@@ -212,6 +215,12 @@ func parseKind(text string, v reflect.Value) (scalar bool, err error) {
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString(text)
+	case reflect.Pointer:
+		if v.Type().Elem().Kind() != reflect.Bool {
+			return false, nil
+		}
+		v.Set(reflect.New(v.Type().Elem()))
+		return parseKind(text, v.Elem())
 	case reflect.Bool:
 		v.SetBool(text == "true")
 		if text != "true" && text != "false" {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -41,8 +42,10 @@ type Telemetry struct {
 	StaleAfter  time.Duration `yaml:"stale_after"` // an older reading says nothing
 }
 
-// Engine is where an inference server shows its own load.
+// Engine is the kind of an inference server, and where it shows its own load. A
+// single value is its name.
 type Engine struct {
+	Name    string `yaml:"name"`    // one of EngineNames; empty: the server is asked
 	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty: it does not
 }
 
@@ -132,8 +135,15 @@ func (c *checker) checkTelemetry() {
 	}
 }
 
-// checkEngine resolves the metrics' place to a URL.
+// EngineNames are the engines whose ways the gateway knows; a test compares them
+// with those of metering/chat.
+var EngineNames = []string{"vllm", "sglang", "llamacpp", "ollama", "tgi", "trtllm", "openai", "generic"}
+
+// checkEngine checks the engine's name and resolves the metrics' place to a URL.
 func (c *checker) checkEngine(b *Backend, at string) {
+	if name := b.Engine.Name; name != "" && !slices.Contains(EngineNames, name) {
+		c.failAt(at+".engine", "unknown engine %q; %s", clip(name), suggest(name, EngineNames))
+	}
 	m := b.Engine.Metrics
 	switch {
 	case m == "" || b.URL == nil:

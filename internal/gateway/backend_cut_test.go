@@ -16,7 +16,7 @@ func TestBackendThatDiesMidStream(t *testing.T) {
 	for _, fault := range []string{"cut:9", "cut-mid:9", "reset:9", "cut:9,no-usage", "stall:9,no-usage", "stall:9", "error-event:9,no-usage"} {
 		for _, continuous := range []bool{true, false} {
 			r := newRig(t, func(s *setup) {
-				s.backend = func(b *gpuBackend) { b.ContinuousUsage, b.IdleTimeout = continuous, 300*time.Millisecond }
+				s.profile, s.backend = does(false, continuous), func(b *gpuBackend) { b.IdleTimeout = 300 * time.Millisecond }
 			})
 			k := r.buy(minPurchase)
 			a := r.chat(k, request("stream", "true", "max_tokens", "60"), "X-Fault", fault)

@@ -33,7 +33,7 @@ func TestHangingUpPaysForWhatWasDelivered(t *testing.T) {
 	} {
 		for _, events := range []int{1, 2, 6, 15} {
 			r := newRig(t, slow(100, c.faults), func(s *setup) {
-				s.backend = func(b *gpuBackend) { b.ContinuousUsage, b.Tokenize = c.continuous, c.tokenize }
+				s.profile = does(c.tokenize, c.continuous)
 			})
 			k := r.buy(minPurchase)
 			ctx, hangUp := context.WithCancel(t.Context())

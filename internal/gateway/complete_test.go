@@ -76,7 +76,7 @@ func TestUsageChunkIsPassedOnOnlyWhenAskedFor(t *testing.T) {
 		want    bool
 	}{{`{"include_usage":true}`, true}, {`{"include_usage":false}`, false}, {`{}`, false}, {`null`, false}} {
 		for _, continuous := range []bool{false, true} {
-			r := newRig(t, func(s *setup) { s.backend = withContinuous(continuous) })
+			r := newRig(t, func(s *setup) { s.profile = does(false, continuous) })
 			k := r.buy(minPurchase)
 			a := r.chat(k, request("stream", "true", "stream_options", c.options))
 			found := strings.Contains(string(a.body), `"usage":{`)
@@ -186,7 +186,7 @@ func TestAllSourcesOfTokenCounts(t *testing.T) {
 		{"zero running usage means nothing", "running-usage:zero", true, false, metering.SourceReported, true},
 	} {
 		r := newRig(t, func(s *setup) {
-			s.backend = func(b *gpuBackend) { b.ContinuousUsage, b.Tokenize = c.continuous, c.tokenize }
+			s.profile = does(c.tokenize, c.continuous)
 		})
 		k := r.buy(minPurchase)
 		a := r.chat(k, request("stream", "true"), "X-Fault", c.faults)
@@ -243,7 +243,7 @@ func TestCachedPromptTokensHaveTheirOwnRate(t *testing.T) {
 }
 
 func TestBackendThatIgnoresTheCapIsCut(t *testing.T) {
-	r := newRig(t, func(s *setup) { s.backend = withContinuous(true) })
+	r := newRig(t, func(s *setup) { s.profile = does(false, true) })
 	k := r.buy(minPurchase)
 	a := r.chat(k, request("stream", "true", "max_tokens", "10"), "X-Fault", "ignore-max:200")
 	if n := contentEvents(a.body); n < 10 || n > 12 {

@@ -33,7 +33,7 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 }
 
 func TestDrainCutsWhatTakesTooLong(t *testing.T) {
-	r := newRig(t, slow(50, ""), func(s *setup) { s.backend = withContinuous(true) })
+	r := newRig(t, slow(50, ""), func(s *setup) { s.profile = does(false, true) })
 	k := r.buy(minPurchase)
 	resp := r.open(t.Context(), "POST", chatPath, request("stream", "true", "max_tokens", "250"), k.with())
 	begun := readEvents(t, resp.Body, 3)

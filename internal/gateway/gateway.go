@@ -77,6 +77,7 @@ type Config struct {
 	Invoices Invoicer
 
 	Calibrations map[string]*chat.Calibration // by model; a missing one is made
+	Profiles     map[string]chat.Setting      // what the owner says of a backend, by its name; a missing one says nothing
 	Feeds        []*telemetry.Feed            // of load, for the metrics
 
 	ProductText    string        // begins the memo of every invoice, at most 200 bytes
@@ -129,6 +130,7 @@ type Gateway struct {
 	limits    *challengeLimits
 	addresses *addresses
 	places    *places
+	engines   *engines
 	bodies    *bodyMemory
 	metrics   *metrics
 	open      *openRequests
@@ -183,6 +185,9 @@ func New(cfg Config) (*Gateway, error) {
 		if err := g.addService(s); err != nil {
 			return nil, fmt.Errorf("gateway: service %q: %w", s.Name, err)
 		}
+	}
+	if g.engines, err = newEngines(cfg.Fleet, g.modelNames(), cfg.Profiles); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	g.metrics = newMetrics(g)
 	g.settler = newSettler(g)

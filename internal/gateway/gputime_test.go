@@ -46,7 +46,8 @@ func gpuRig(t *testing.T, slice time.Duration, tokensPerSecond float64) *rig {
 	return newRig(t, func(s *setup) {
 		s.inference = []inference.Config{{TokensPerSecond: tokensPerSecond, Record: true, AllowFaults: true, Seed: 7}}
 		s.rates = &gpuRates
-		s.backend = func(b *gpuBackend) { b.GPUs, b.ContinuousUsage = []gpu.GPU{{Feed: feed, Device: "GPU-1"}}, true }
+		s.profile = does(false, true)
+		s.backend = func(b *gpuBackend) { b.GPUs = []gpu.GPU{{Feed: feed, Device: "GPU-1"}} }
 		s.service = func(svc *gateway.Service) {
 			svc.Models[0].GPUSlice, svc.Models[0].Base = slice, gpuRates
 			svc.MinPurchase = 1000

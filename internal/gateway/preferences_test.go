@@ -26,7 +26,7 @@ func TestMaxCostRefusesBeforeAnythingIsCharged(t *testing.T) {
 
 func TestTokenizerTightensTheBound(t *testing.T) {
 	r := newRig(t, func(s *setup) {
-		s.backend = func(b *gpuBackend) { b.Tokenize = true }
+		s.profile = does(true, false)
 	})
 	long := request("messages", `[{"role":"user","content":"`+repeat("the river runs to the sea and ", 200)+`"}]`)
 	required := r.do("POST", chatPath, long, nil).msat(t, "required_msat")

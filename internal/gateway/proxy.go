@@ -99,16 +99,18 @@ func (c *call) slotDone(err error, status int) {
 func (c *call) forward() (*http.Response, error) {
 	for {
 		b := c.lease.Backend()
+		p := c.g.profile(b)
+		continuous := c.o.req.Stream() && p.ContinuousUsage
 		c.began = time.Now()
 		c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.calibration, chat.MeterOptions{
-			Start: c.began, ContinuousUsage: c.o.req.Stream() && b.ContinuousUsage(), KeepText: b.Tokenize()})
+			Start: c.began, ContinuousUsage: continuous, KeepText: p.Counting != chat.CountNone})
 		header := forwardHeader(c.x.r.Header)
 		if header["X-Request-Id"] == nil {
 			header["X-Request-Id"] = []string{c.x.requestID}
 		}
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(chat.Rewrite{
 			Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap,
-			ForceUsage: c.o.req.Stream(), ContinuousUsage: c.o.req.Stream() && b.ContinuousUsage(), CapField: b.CapField(),
+			ForceUsage: c.o.req.Stream(), ContinuousUsage: continuous, Caps: p.Caps,
 		}), header)
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):

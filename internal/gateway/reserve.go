@@ -134,7 +134,7 @@ func (g *Gateway) tighten(x *exchange, o *order) bool {
 	}
 	o.tokenized = true
 	for _, b := range g.cfg.Fleet.Pool(o.model.Name).Backends() {
-		if !b.Tokenize() {
+		if g.profile(b).Counting == chat.CountNone {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(x.r.Context(), tokenizeTimeout)

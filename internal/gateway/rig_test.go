@@ -63,6 +63,7 @@ type setup struct {
 	backendURLs []string           // in place of inference servers
 	backend     func(*gpu.BackendConfig)
 	pool        func(*gpu.PoolConfig)
+	profile     chat.Setting // of each backend
 	service     func(*gateway.Service)
 	gateway     func(*gateway.Config)
 	ledger      func(*metering.Config)
@@ -72,7 +73,7 @@ type setup struct {
 
 func newRig(t testing.TB, configure ...func(*setup)) *rig {
 	t.Helper()
-	s := setup{inference: []inference.Config{{TokensPerSecond: 5000, Record: true, AllowFaults: true, Seed: 7}}}
+	s := setup{profile: does(false, false), inference: []inference.Config{{TokensPerSecond: 5000, Record: true, AllowFaults: true, Seed: 7}}}
 	for _, c := range configure {
 		c(&s)
 	}
@@ -173,7 +174,7 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 		s.service(&service)
 	}
 	cfg := gateway.Config{Services: []gateway.Service{service}, Ledger: r.ledger, Keys: r.keys, Board: r.board, Fleet: r.fleet,
-		Invoices: r.node, ProductText: "Sluice test", AdminToken: adminToken, Version: "test", Log: log, Clock: r.clock.now}
+		Profiles: r.profiles(s), Invoices: r.node, ProductText: "Sluice test", AdminToken: adminToken, Version: "test", Log: log, Clock: r.clock.now}
 	if s.gateway != nil {
 		s.gateway(&cfg)
 	}
@@ -203,6 +204,15 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 	r.client = &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }
 
+// profiles gives each backend the setting of the test.
+func (r *rig) profiles(s setup) map[string]chat.Setting {
+	settings := map[string]chat.Setting{}
+	for _, b := range r.fleet.Pool(testModel).Backends() {
+		settings[b.Name()] = s.profile
+	}
+	return settings
+}
+
 // buy opens an account with so much credit.
 func (r *rig) buy(amount l402.Msat) token {
 	r.t.Helper()
@@ -226,8 +236,10 @@ type (
 	gpuPool    = gpu.PoolConfig
 )
 
-func withContinuous(on bool) func(*gpuBackend) {
-	return func(b *gpuBackend) { b.ContinuousUsage = on }
+// does is the setting of a backend that counts tokens and reports running usage,
+// or not.
+func does(tokenize, continuous bool) chat.Setting {
+	return chat.Setting{Engine: chat.EngineGeneric, Tokenize: &tokenize, ContinuousUsage: &continuous}
 }
 
 type gatewayService = gateway.Service

@@ -40,7 +40,7 @@ func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.
 // askTokenizer lets a backend count what no usage told, where it can.
 func (c *call) askTokenizer() {
 	b := c.lease.Backend()
-	if !b.Tokenize() {
+	if c.g.profile(b).Counting == chat.CountNone {
 		return
 	}
 	prompt, text, ok := c.meter.NeedsTokenizer()

@@ -48,7 +48,7 @@ func TestSlowReadersAreCutAndCostLittle(t *testing.T) {
 	stall := 1500*time.Millisecond + time.Duration(n)*4*time.Millisecond // so that all are there at once
 	r := newRig(t, func(s *setup) {
 		s.backendURLs = []string{wordy(t)}
-		s.backend = func(b *gpuBackend) { b.Slots, b.ContinuousUsage = n+64, true }
+		s.profile, s.backend = does(false, true), func(b *gpuBackend) { b.Slots = n + 64 }
 		s.pool = func(p *gpuPool) { p.QueueLimit = n }
 		s.gateway = func(c *gateway.Config) { c.WriteStall = stall }
 	})

@@ -12,8 +12,7 @@ const (
 	kindMessages               //
 	kindStream                 //
 	kindOptions                // stream_options
-	kindCap                    // completion tokens per sequence, by its OpenAI names
-	kindForeignCap             // the same by the names of other APIs: translated
+	kindCap                    // completion tokens per sequence, by all of its names
 	kindSequences              // how many completions are generated
 	kindRendered               // JSON that templates write into the prompt
 	kindTools                  // the same, and a tool may be the backend's own
@@ -38,10 +37,8 @@ func kindOf(key string) kind {
 		return kindStream
 	case "stream_options":
 		return kindOptions
-	case "max_tokens", "max_completion_tokens":
+	case capTokens, capCompletionTokens, "max_new_tokens", "n_predict", "num_predict", "max_output_tokens", "max_gen_len", "max_length":
 		return kindCap
-	case "max_new_tokens", "n_predict", "num_predict", "max_output_tokens", "max_gen_len", "max_length":
-		return kindForeignCap
 	case "n", "best_of", "num_beams", "beam_width", "num_return_sequences":
 		return kindSequences
 	case "functions", "function_call", "tool_choice", "response_format",

@@ -47,7 +47,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		how := chat.Rewrite{Model: "up/m", Cap: b.Cap, ForceUsage: true, ContinuousUsage: true}
 		checkRewritten(t, r, b, body, r.Rewrite(how))
-		how.CapField = "max_completion_tokens"
+		how.Caps = []string{"max_completion_tokens"}
 		checkRewritten(t, r, b, body, r.Rewrite(how))
 		if question := r.TokenizePrompt("up/m"); b.Open != (question == nil) || (question != nil && !json.Valid(question)) {
 			t.Fatalf("tokenizer request %s", question)

@@ -38,7 +38,7 @@ type Request struct {
 	stream          bool
 	wantsUsage      bool
 	wantsContinuous bool
-	cap             int64 // the largest completion cap asked for; 0: none
+	cap             int64 // the smallest completion cap asked for; 0: none
 	sequences       int64
 	size            size
 }
@@ -105,12 +105,14 @@ func (r *Request) read(m member) (err error) {
 		r.stream, err = boolean(m.key, m.value)
 	case kindOptions:
 		return r.readOptions(m.value)
-	case kindCap, kindForeignCap:
+	case kindCap:
 		var n int64
 		if n, err = positive(m.key, m.value); err != nil {
 			return refuse("%v; give the most tokens to generate, or leave it out", err)
 		}
-		r.cap = max(r.cap, n)
+		if r.cap == 0 || n < r.cap { // the client asks for no more than each of its caps
+			r.cap = n
+		}
 	case kindSequences:
 		var n int64
 		if n, err = positive(m.key, m.value); err != nil {

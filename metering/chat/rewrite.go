@@ -10,21 +10,24 @@ import (
 
 // Rewrite is what a request becomes before a backend sees it.
 type Rewrite struct {
-	Model           string // the backend's name of the model; empty: the client's
-	Cap             int64  // completion tokens per sequence, at least 1; never raises what the client asked for
-	ForceUsage      bool   // ask for the usage chunk, whatever the client said
-	ContinuousUsage bool   // ask for a usage in every chunk: the backend knows continuous_usage_stats
-	CapField        string // the only field by which the backend takes a cap; empty: the client's, or max_tokens
+	Model           string   // the backend's name of the model; empty: the client's
+	Cap             int64    // completion tokens per sequence, at least 1; never raises what the client asked for
+	ForceUsage      bool     // ask for the usage chunk, whatever the client said
+	ContinuousUsage bool     // ask for a usage in every chunk: the backend knows continuous_usage_stats
+	Caps            []string // the names under which the cap is written, see Profile.Caps; none: max_tokens
 }
 
 // Rewrite is the body to send: the client's fields in their order and byte
-// for byte, but for the model, the cap and, on a stream, stream_options. The
-// cap is always sent. Names that other APIs have for it are translated, since
-// a backend may prefer them to the cap or not know them.
+// for byte, but for the model, the cap and, on a stream, stream_options. The cap
+// is always sent, under the names that the backend knows and under no other: a
+// backend may prefer another name's number, or may not know the client's name.
 func (r *Request) Rewrite(w Rewrite) []byte {
 	out := make([]byte, 0, len(r.body)+len(w.Model)+128)
 	w.Cap = max(1, w.Cap)
-	capped, optioned := false, false
+	if r.cap > 0 {
+		w.Cap = min(w.Cap, r.cap)
+	}
+	optioned := false
 	for _, m := range r.members {
 		switch m.kind {
 		case kindModel:
@@ -32,15 +35,7 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 				out = appendMember(out, m.key, quote(w.Model))
 				continue
 			}
-		case kindForeignCap:
-			continue
 		case kindCap:
-			if isNull(m.value) || (w.CapField != "" && m.key != w.CapField) {
-				continue
-			}
-			capped = true
-			own, _ := positive(m.key, m.value) // checked by Parse
-			out = appendMember(out, m.key, strconv.AppendInt(nil, min(own, w.Cap), 10))
 			continue
 		case kindSequences:
 			if isNull(m.value) {
@@ -55,12 +50,11 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 		}
 		out = append(separate(out), m.raw...)
 	}
-	if !capped {
-		field := w.CapField
-		if field == "" {
-			field = "max_tokens"
-		}
-		out = appendMember(out, field, strconv.AppendInt(nil, w.Cap, 10))
+	if len(w.Caps) == 0 {
+		w.Caps = []string{capTokens}
+	}
+	for _, name := range w.Caps {
+		out = appendMember(out, name, strconv.AppendInt(nil, w.Cap, 10))
 	}
 	if r.stream && !optioned && (w.ForceUsage || w.ContinuousUsage) {
 		out = appendMember(out, "stream_options", r.options([]byte("null"), w))
