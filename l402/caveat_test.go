@@ -74,7 +74,7 @@ func TestCaveats(t *testing.T) {
 			if v.Size > 0 && v.Size != len(b) {
 				t.Fatalf("the macaroon has %d bytes, want %d", len(b), v.Size)
 			}
-			token, err := ring.Verify(&Credential{b, testPreimage})
+			token, err := ring.Verify(&Credential{Macaroon: b, Preimage: testPreimage})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +149,7 @@ func checkNames(t *testing.T, kind string, want map[string]bool, allow func(stri
 
 func TestAuthorizeAnyService(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
-	token, err := ring.Verify(&Credential{mint(t, ring), testPreimage})
+	token, err := ring.Verify(&Credential{Macaroon: mint(t, ring), Preimage: testPreimage})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestDelegation(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
 	verify := func(b []byte) *Token {
 		t.Helper()
-		token, err := ring.Verify(&Credential{b, testPreimage})
+		token, err := ring.Verify(&Credential{Macaroon: b, Preimage: testPreimage})
 		if err != nil {
 			t.Fatal(err)
 		}

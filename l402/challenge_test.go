@@ -53,8 +53,8 @@ func TestDecodeMacaroon(t *testing.T) {
 		if v.Error != "" || len(v.Headers) != 1 || v.Headers[0][0] != "Authorization" {
 			continue
 		}
-		encoded, ok := cutScheme(v.Headers[0][1])
-		if !ok {
+		scheme, encoded := cutScheme(v.Headers[0][1])
+		if !isOurs(scheme) || strings.Contains(encoded, ",") {
 			continue
 		}
 		encoded, _, _ = strings.Cut(encoded, ":")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -15,11 +16,18 @@ import (
 // preimage. Source: L402 specification, gRPC transport.
 const preimagePrefix = "preimage="
 
+// maxMacaroons bounds the macaroons of one credential: each one that is not
+// ours costs an HMAC chain per key before that shows.
+const maxMacaroons = 4
+
 // Credential is a macaroon with the preimage that paid for it, well-formed
 // and unverified. It is bearer material and prints nothing useful.
 type Credential struct {
 	Macaroon []byte
 	Preimage Preimage
+	// Others are further macaroons that came with the same preimage, at most
+	// maxMacaroons in all. Verify finds out which one is ours.
+	Others [][]byte
 }
 
 // String redacts the credential.
@@ -41,24 +49,38 @@ func FormatCredential(macaroon []byte, p Preimage) string {
 	return "L402 " + base64.StdEncoding.EncodeToString(macaroon) + ":" + p.Hex()
 }
 
-// CredentialFromHeader finds the L402 credential of a request: in
-// Authorization with the scheme L402 or LSAT, or in Macaroon or
-// Grpc-Metadata-Macaroon as hex with a preimage= caveat. It returns nil, nil
-// when there is none; another scheme counts as none. The same credential in
-// several places is one. It fails with ErrMalformedCredential when none can be
-// read, and with ErrConflictingCredentials when not all of them agree.
+// credentialHeaders are the headers in which a credential is looked for, as
+// http.Header keys them. Token is the metadata key of the L402 specification for
+// gRPC, Macaroon its older name; gateways that translate gRPC to HTTP put
+// Grpc-Metadata- before either.
+var credentialHeaders = [...]string{
+	"Authorization", "X-Api-Key", "Macaroon", "Token", "Grpc-Metadata-Macaroon", "Grpc-Metadata-Token",
+}
+
+// CredentialHeaders lists the headers that CredentialFromHeader reads, in
+// canonical form. What forwards or logs a request must leave all of them out.
+func CredentialHeaders() []string { return slices.Clone(credentialHeaders[:]) }
+
+// CredentialFromHeader finds the L402 credential of a request. It reads
+//
+//   - Authorization with the scheme L402 or LSAT: "<macaroon>:<preimage>";
+//   - Authorization with the scheme Bearer, and X-Api-Key: the same value, with
+//     or without L402 before it, for clients that only have a box for a key;
+//   - Macaroon and Grpc-Metadata-Macaroon: hex with a preimage= caveat;
+//   - Token and Grpc-Metadata-Token: either form.
+//
+// Before the colon there may be several macaroons, separated by commas: those
+// that have no identifier of ours are left out, and Verify decides about the rest.
+// It returns nil, nil when there is none: a key of another kind in a box for
+// keys, and another scheme, count as none. The same credential in several places
+// is one. It fails with ErrMalformedCredential when none can be read, and with
+// ErrConflictingCredentials when not all of them agree.
 func CredentialFromHeader(h http.Header) (*Credential, error) {
 	var f finder
-	for _, value := range h.Values("Authorization") {
-		if encoded, ok := cutScheme(value); ok {
-			f.add(parseAuthorization(encoded))
+	for _, name := range credentialHeaders {
+		for _, value := range h[name] {
+			f.read(name, value)
 		}
-	}
-	for _, value := range h.Values("Macaroon") {
-		f.add(parseMacaroonHeader(value))
-	}
-	for _, value := range h.Values("Grpc-Metadata-Macaroon") {
-		f.add(parseMacaroonHeader(value))
 	}
 	switch {
 	case f.conflict || f.malformed && f.found != nil:
@@ -76,57 +98,139 @@ type finder struct {
 	conflict  bool
 }
 
+// read takes one header value in.
+func (f *finder) read(name, value string) {
+	value = strings.Trim(value, " \t")
+	switch name {
+	case "Macaroon", "Grpc-Metadata-Macaroon":
+		f.add(parseMacaroonHeader(value))
+		return
+	case "Token", "Grpc-Metadata-Token": // a common name: what is no credential of ours is somebody else's
+		if c, ok := parseMacaroonHeader(value); ok {
+			f.add(c, true)
+			return
+		}
+	case "Authorization":
+		scheme, rest := cutScheme(value)
+		if isOurs(scheme) {
+			f.add(parseAuthorization(rest))
+			return
+		}
+		if !strings.EqualFold(scheme, "Bearer") {
+			return
+		}
+		value = rest
+	}
+	if scheme, rest := cutScheme(value); isOurs(scheme) {
+		f.add(parseAuthorization(rest))
+	} else if c, ok := parseAuthorization(value); ok {
+		f.add(c, true)
+	}
+}
+
 func (f *finder) add(c *Credential, ok bool) {
 	switch {
 	case !ok:
 		f.malformed = true
 	case f.found == nil:
 		f.found = c
-	case !f.found.same(c):
+	case !f.found.join(c):
 		f.conflict = true
 	}
 }
 
-// same reports whether two credentials are one: the same macaroon with the
-// same preimage, where one of them may carry the preimage as a caveat too.
-func (c *Credential) same(o *Credential) bool {
+// join takes the macaroons of another place in and reports whether both places
+// hold the same credential: the same preimage and at least one macaroon in
+// common, where one of the two may carry the preimage as a caveat too.
+func (c *Credential) join(o *Credential) bool {
 	if c.Preimage != o.Preimage {
 		return false
 	}
-	return bytes.Equal(c.Macaroon, o.Macaroon) || c.withCaveat(o) || o.withCaveat(c)
-}
-
-// withCaveat reports whether c with its preimage as a caveat is o.
-func (c *Credential) withCaveat(o *Credential) bool {
-	with, err := Attenuate(c.Macaroon, preimagePrefix+c.Preimage.Hex())
-	return err == nil && bytes.Equal(with, o.Macaroon)
-}
-
-// cutScheme returns what follows the scheme L402 or LSAT, in any case.
-func cutScheme(value string) (string, bool) {
-	value = strings.Trim(value, " \t")
-	scheme, rest := value, ""
-	if i := strings.IndexAny(value, " \t"); i >= 0 {
-		scheme, rest = value[:i], strings.TrimLeft(value[i:], " \t")
+	common := false
+	var more [][]byte
+	for m := range o.all {
+		if c.holds(m) {
+			common = true
+		} else {
+			more = append(more, m)
+		}
 	}
-	return rest, strings.EqualFold(scheme, "L402") || strings.EqualFold(scheme, "LSAT")
+	c.Others = append(c.Others, more...)
+	return common && len(c.Others) < maxMacaroons
 }
 
-// parseAuthorization reads "<base64 macaroon>:<64 hex digits>".
+// all yields the macaroons of the credential, Macaroon first.
+func (c *Credential) all(yield func([]byte) bool) {
+	if !yield(c.Macaroon) {
+		return
+	}
+	for _, m := range c.Others {
+		if !yield(m) {
+			return
+		}
+	}
+}
+
+// holds reports whether a macaroon is one of the credential's.
+func (c *Credential) holds(macaroon []byte) bool {
+	for m := range c.all {
+		if bytes.Equal(m, macaroon) || carries(m, c.Preimage, macaroon) || carries(macaroon, c.Preimage, m) {
+			return true
+		}
+	}
+	return false
+}
+
+// carries reports whether a macaroon with its preimage as a caveat is with.
+func carries(macaroon []byte, p Preimage, with []byte) bool {
+	if len(with) <= len(macaroon) {
+		return false
+	}
+	added, err := Attenuate(macaroon, preimagePrefix+p.Hex())
+	return err == nil && bytes.Equal(added, with)
+}
+
+// cutScheme splits a value after its first word. A value of one word is all
+// rest.
+func cutScheme(value string) (scheme, rest string) {
+	i := strings.IndexAny(value, " \t")
+	if i < 0 {
+		if isOurs(value) {
+			return value, ""
+		}
+		return "", value
+	}
+	return value[:i], strings.TrimLeft(value[i:], " \t")
+}
+
+// isOurs says whether a scheme is L402 or LSAT, in any case.
+func isOurs(scheme string) bool {
+	return strings.EqualFold(scheme, "L402") || strings.EqualFold(scheme, "LSAT")
+}
+
+// parseAuthorization reads "<base64 macaroons>:<64 hex digits>".
 func parseAuthorization(s string) (*Credential, bool) {
 	encoded, digits, _ := strings.Cut(s, ":")
 	p, err := ParsePreimage(digits)
-	if err != nil {
+	if err != nil || strings.Count(encoded, ",") >= maxMacaroons {
 		return nil, false
 	}
-	b, err := decodeBase64(encoded)
-	if err != nil {
-		return nil, false
+	c := &Credential{Preimage: p}
+	for one := range strings.SplitSeq(encoded, ",") {
+		b, err := decodeBase64(strings.Trim(one, " \t"))
+		if err != nil {
+			continue
+		}
+		if _, ok := parseToken(b); !ok {
+			continue
+		}
+		if c.Macaroon == nil {
+			c.Macaroon = b
+		} else if !c.holds(b) {
+			c.Others = append(c.Others, b)
+		}
 	}
-	if _, ok := parseToken(b); !ok {
-		return nil, false
-	}
-	return &Credential{Macaroon: b, Preimage: p}, true
+	return c, c.Macaroon != nil
 }
 
 // parseMacaroonHeader reads a hex macaroon that carries its preimage as a
@@ -135,7 +239,7 @@ func parseMacaroonHeader(s string) (*Credential, bool) {
 	if len(s) > 2*MaxMacaroonSize {
 		return nil, false
 	}
-	b, err := hex.DecodeString(strings.Trim(s, " \t"))
+	b, err := hex.DecodeString(s)
 	if err != nil {
 		return nil, false
 	}

@@ -2,6 +2,9 @@ package l402
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -62,8 +65,94 @@ func TestTooManyCaveats(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
 	for n, want := range map[int]error{maxCaveats: nil, maxCaveats + 1: ErrUnknownToken} {
 		b := caveatVector{Added: []string{"x"}, RepeatFirst: n - 3}.build(t, ring)
-		if _, err := ring.Verify(&Credential{b, testPreimage}); err != want {
+		if _, err := ring.Verify(&Credential{Macaroon: b, Preimage: testPreimage}); err != want {
 			t.Errorf("%d caveats: got %v, want %v", n, err, want)
+		}
+	}
+}
+
+// Of several macaroons in one credential the one that a key of ours signed
+// counts, wherever it stands; two of ours are two credentials.
+func TestSeveralMacaroonsInOneCredential(t *testing.T) {
+	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
+	foreign, err := NewKeyring(LedgerID{9}, []MasterKey{{ID: "x", State: KeyMint, Secret: [32]byte{9}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := mint(t, ring), mint(t, foreign)
+	narrowed, err := Attenuate(ours, "inference_budget_msat=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	carried, err := Attenuate(ours, "preimage="+testPreimage.Hex())
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.StdEncoding.EncodeToString
+	verify := func(h http.Header) error {
+		c, err := CredentialFromHeader(h)
+		if err != nil {
+			return err
+		}
+		token, err := ring.Verify(c)
+		if err == nil && token.Attenuated {
+			return errors.New("another token")
+		}
+		return err
+	}
+	end := ":" + testPreimage.Hex()
+	for name, c := range map[string]struct {
+		value string
+		want  error
+	}{
+		"ours first":        {encode(ours) + "," + encode(theirs) + end, nil},
+		"ours last":         {encode(theirs) + "," + encode(theirs) + "," + encode(ours) + end, nil},
+		"ours twice":        {encode(ours) + "," + encode(ours) + end, nil},
+		"with its preimage": {encode(carried) + "," + encode(ours) + end, nil},
+		"ours and a part":   {encode(ours) + "," + encode(narrowed) + end, ErrConflictingCredentials},
+		"none of ours":      {encode(theirs) + end, ErrUnknownToken},
+		"wrong preimage":    {encode(theirs) + "," + encode(ours) + ":" + strings.Repeat("00", 32), ErrPreimage},
+	} {
+		for _, h := range []http.Header{
+			{"Authorization": {"L402 " + c.value}}, {"Authorization": {"Bearer " + c.value}}, {"X-Api-Key": {c.value}}, {"Token": {c.value}},
+			{"Authorization": {"L402 " + c.value}, "X-Api-Key": {c.value}},
+		} {
+			if err := verify(h); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v; want %v", name, err, c.want)
+			}
+		}
+	}
+	if err := verify(http.Header{"Authorization": {"L402 " + encode(ours) + end}, "X-Api-Key": {encode(narrowed) + end}}); err != ErrConflictingCredentials {
+		t.Errorf("a whole and a part in two places: %v", err)
+	}
+}
+
+// A request may carry the credential in any header that is listed, and in no
+// other: whoever forwards requests goes by the list.
+func TestCredentialHeadersAreTheOnesRead(t *testing.T) {
+	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
+	m := mint(t, ring)
+	carried, err := Attenuate(m, "preimage="+testPreimage.Hex())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forms := []string{FormatCredential(m, testPreimage), strings.TrimPrefix(FormatCredential(m, testPreimage), "L402 "), hex.EncodeToString(carried)}
+	read := func(name string) bool {
+		for _, value := range forms {
+			if c, err := CredentialFromHeader(http.Header{name: {value}}); err == nil && c != nil {
+				return true
+			}
+		}
+		return false
+	}
+	for _, name := range CredentialHeaders() {
+		if name != http.CanonicalHeaderKey(name) || !read(name) {
+			t.Errorf("%s is listed and not read", name)
+		}
+	}
+	for _, name := range []string{"Cookie", "Proxy-Authorization", "Api-Key", "X-Auth-Token"} {
+		if read(name) {
+			t.Errorf("%s is read and not listed", name)
 		}
 	}
 }

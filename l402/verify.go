@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"time"
 )
@@ -50,6 +51,7 @@ type Token struct {
 	RateLimits  []RateLimit // outermost first
 	Label       string      // the last label, that of the innermost part
 	Chain       ChainID
+	Copy        [32]byte // SHA-256 of the macaroon's last signature: names this very copy, with all its caveats
 
 	violation    *CaveatError // the first caveat that refuses every request
 	models       nameLimit
@@ -57,15 +59,32 @@ type Token struct {
 }
 
 // Verify proves a credential: first the signature under each live key, then
-// the preimage, both in constant time. It fails with ErrUnknownToken or
-// ErrPreimage. Caveats are not judged here: call Authorize next. It does no
-// I/O, takes a few microseconds, and is safe for concurrent use. A nil
-// credential is no token.
+// the preimage, both in constant time. Of several macaroons the one that a key of
+// ours signed counts. It fails with ErrUnknownToken, with ErrPreimage, or with
+// ErrConflictingCredentials when two of them are ours. Caveats are not judged here: call
+// Authorize next. It does no I/O, takes a few microseconds for each macaroon, and
+// is safe for concurrent use. A nil credential is no token.
 func (k *Keyring) Verify(unverified *Credential) (*Token, error) {
 	if unverified == nil {
 		return nil, ErrUnknownToken
 	}
-	m, err := parseMacaroon(unverified.Macaroon)
+	t, err := k.verify(unverified.Macaroon, unverified.Preimage)
+	for _, other := range unverified.Others {
+		o, otherErr := k.verify(other, unverified.Preimage)
+		switch {
+		case errors.Is(otherErr, ErrUnknownToken):
+		case errors.Is(err, ErrUnknownToken):
+			t, err = o, otherErr
+		default:
+			return nil, ErrConflictingCredentials
+		}
+	}
+	return t, err
+}
+
+// verify proves one macaroon. It fails with ErrUnknownToken or ErrPreimage.
+func (k *Keyring) verify(unverified []byte, p Preimage) (*Token, error) {
+	m, err := parseMacaroon(unverified)
 	if err != nil {
 		return nil, ErrUnknownToken
 	}
@@ -77,13 +96,13 @@ func (k *Keyring) Verify(unverified *Credential) (*Token, error) {
 	if !k.signed(c, m) {
 		return nil, ErrUnknownToken
 	}
-	hash := unverified.Preimage.Hash()
+	hash := p.Hash()
 	if subtle.ConstantTimeCompare(hash[:], id.PaymentHash[:]) != 1 {
 		return nil, ErrPreimage
 	}
-	t := &Token{ID: id.TokenID, PaymentHash: id.PaymentHash}
-	r := reader{token: t, preimage: unverified.Preimage, signatures: c.at}
-	t.violation = r.read(m.caveats, len(unverified.Macaroon))
+	t := &Token{ID: id.TokenID, PaymentHash: id.PaymentHash, Copy: nameAt(c.sum)}
+	r := reader{token: t, preimage: p, signatures: c.at}
+	t.violation = r.read(m.caveats, len(unverified))
 	return t, nil
 }
 

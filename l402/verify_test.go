@@ -174,24 +174,24 @@ func TestKeyStates(t *testing.T) {
 		"same name, another secret":  {ring(MasterKey{ID: "a", State: KeyMint, Secret: [32]byte{9}}), ErrUnknownToken},
 		"same secret, another label": {ring(MasterKey{ID: "z", State: KeyMint, Secret: key("a", KeyMint).Secret}), nil},
 	} {
-		if _, err := c.ring.Verify(&Credential{token, testPreimage}); err != c.want {
+		if _, err := c.ring.Verify(&Credential{Macaroon: token, Preimage: testPreimage}); err != c.want {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
 	}
 
 	rotated := ring(key("a", KeyVerify), key("b", KeyMint), key("c", KeyMint))
 	fresh := mint(t, rotated)
-	if _, err := ring(key("b", KeyMint)).Verify(&Credential{fresh, testPreimage}); err != nil {
+	if _, err := ring(key("b", KeyMint)).Verify(&Credential{Macaroon: fresh, Preimage: testPreimage}); err != nil {
 		t.Errorf("the first minting key did not mint: %v", err)
 	}
-	if _, err := before.Verify(&Credential{fresh, testPreimage}); err != ErrUnknownToken {
+	if _, err := before.Verify(&Credential{Macaroon: fresh, Preimage: testPreimage}); err != ErrUnknownToken {
 		t.Errorf("a verifying key minted: %v", err)
 	}
 	other, err := NewKeyring(LedgerID{2}, []MasterKey{key("a", KeyMint)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Verify(&Credential{token, testPreimage}); err != ErrUnknownToken {
+	if _, err := other.Verify(&Credential{Macaroon: token, Preimage: testPreimage}); err != ErrUnknownToken {
 		t.Errorf("a token of another ledger verifies: %v", err)
 	}
 }
@@ -259,7 +259,7 @@ func TestMintRefuses(t *testing.T) {
 func TestSecretsRedactThemselves(t *testing.T) {
 	token := mint(t, readVectors[tokenVectors](t, "tokens.json").ring(t))
 	key := MasterKey{ID: "k", State: KeyMint, Secret: [32]byte(testPreimage)}
-	for _, secret := range []any{testPreimage, &testPreimage, key, &key, Credential{token, testPreimage}, &Credential{token, testPreimage}} {
+	for _, secret := range []any{testPreimage, &testPreimage, key, &key, Credential{Macaroon: token, Preimage: testPreimage}, &Credential{Macaroon: token, Preimage: testPreimage}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
 			out := strings.ToLower(fmt.Sprintf(verb, secret))
 			for _, leak := range []string{"1111", "17 17", "17, 17", "0x11", `\x11`} {
@@ -270,7 +270,7 @@ func TestSecretsRedactThemselves(t *testing.T) {
 		}
 	}
 	var log bytes.Buffer
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "a", testPreimage, "b", key, "c", Credential{token, testPreimage}, "d", &Credential{token, testPreimage}, "e", []any{testPreimage, key})
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "a", testPreimage, "b", key, "c", Credential{Macaroon: token, Preimage: testPreimage}, "d", &Credential{Macaroon: token, Preimage: testPreimage}, "e", []any{testPreimage, key})
 	if strings.Contains(log.String(), "1111") || strings.Contains(log.String(), "17,17") {
 		t.Errorf("log: %s", log.String())
 	}

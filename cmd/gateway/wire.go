@@ -64,7 +64,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	for _, s := range cfg.Services {
 		service := gateway.Service{
 			Name: s.Name, Hosts: s.Hosts, MinPurchase: s.MinPurchase, MaxPurchase: s.MaxPurchase,
-			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx,
+			TokenLifetime: s.TokenLifetime, ChargeCallOn4xx: s.ChargeCallOn4xx, Origins: s.CORS.Origins,
 		}
 		for _, m := range s.Models {
 			service.Models = append(service.Models, gateway.Model{

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,6 +72,7 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 		}
 		names[s.Name] = true
 		c.checkHosts(s, at, hosts)
+		c.checkOrigins(s, at)
 		c.checkPurchase(s, at)
 		if len(s.Models) == 0 {
 			c.failAt(at+".models", "the service sells no model")
@@ -112,6 +114,29 @@ func (c *checker) checkHosts(s *Service, at string, taken map[string]string) {
 			c.failAt(key, "the host belongs to service %q already", other)
 		}
 		taken[h] = s.Name
+	}
+}
+
+// checkOrigins refuses what no browser sends: the comparison would never be true.
+func (c *checker) checkOrigins(s *Service, at string) {
+	usual := map[string]string{"http": "80", "https": "443"}
+	seen := map[string]bool{}
+	for i, o := range s.CORS.Origins {
+		key := at + ".cors.origins[" + strconv.Itoa(i) + "]"
+		o = strings.ToLower(o)
+		u, err := url.Parse(o)
+		switch {
+		case seen[o]:
+			c.failAt(key, "the origin is there already")
+		case o == "*" && len(s.CORS.Origins) > 1:
+			c.failAt(key, "\"*\" stands for all origins; name it alone or leave it out")
+		case o == "*":
+		case err != nil || usual[u.Scheme] == "" || u.Host == "" || o != u.Scheme+"://"+u.Host || strings.Contains(o, "*"):
+			c.failAt(key, "want scheme and host of a web page, such as https://app.example, or \"*\", got %q", clip(o))
+		case u.Port() != "" && u.Port() == usual[u.Scheme]:
+			c.failAt(key, "leave the port %s out: browsers do not send the usual one", u.Port())
+		}
+		seen[o], s.CORS.Origins[i] = true, o
 	}
 }
 

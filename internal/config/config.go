@@ -104,7 +104,15 @@ type Service struct {
 	MaxPurchase     l402.Msat     `yaml:"max_purchase"`
 	TokenLifetime   time.Duration `yaml:"token_lifetime"`
 	ChargeCallOn4xx bool          `yaml:"charge_call_on_4xx"` // a request refused by the backend costs the call price
+	CORS            CORS          `yaml:"cors"`
 	Models          []Model       `yaml:"models"`
+}
+
+// CORS names the web pages that may call a service from a browser.
+type CORS struct {
+	// Origins are scheme, host and, unless it is the usual one, port; or "*" alone
+	// for all pages. In lower case.
+	Origins []string `yaml:"origins"`
 }
 
 // Model is one public model.

@@ -83,7 +83,38 @@ func (r *rig) do(method, path, body string, headers header) *answer {
 	if err != nil {
 		r.t.Fatalf("%s %s: read answer: %v", method, path, err)
 	}
-	return &answer{resp.StatusCode, resp.Header, resp.Trailer, content}
+	a := &answer{resp.StatusCode, resp.Header, resp.Trailer, content}
+	if method != http.MethodHead && strings.HasPrefix(path, "/v1/") && a.header.Get("Content-Type") == "application/problem+json" {
+		a.wantErrorMember(r.t)
+	}
+	return a
+}
+
+// wantErrorMember checks that the SDKs of the route's API show the problem: none of
+// them reads detail.
+func (a *answer) wantErrorMember(t testing.TB) {
+	t.Helper()
+	var p struct {
+		Type, Detail, Param string
+		Error               struct {
+			Message, Type string
+			Param, Code   *string
+		}
+	}
+	if err := json.Unmarshal(a.body, &p); err != nil {
+		t.Fatalf("problem: %v\n%s", err, a.body)
+	}
+	named := p.Error.Param == nil && p.Param == "" || p.Error.Param != nil && *p.Error.Param == p.Param && p.Param != ""
+	if p.Detail == "" || p.Error.Message != p.Detail || p.Error.Type == "" || !named && p.Type != "error" {
+		t.Errorf("SDKs show nothing of this problem: %s", a.body)
+	}
+	if p.Type != "error" && (p.Error.Code == nil || strings.Contains(*p.Error.Code, "-")) {
+		t.Errorf("the error has no code: %s", a.body)
+	}
+	id := a.header.Get("X-Request-Id")
+	if id == "" || a.header.Get("Request-Id") != id {
+		t.Errorf("SDKs find no request id: %v", a.header)
+	}
 }
 
 // open sends one request and returns the answer to be read.

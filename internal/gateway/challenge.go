@@ -136,7 +136,7 @@ func (o *offer) repeatKey(amount l402.Msat) [sha256.Size]byte {
 func (o *offer) proveBy(x *exchange, nonce string) {
 	switch {
 	case x.token != nil:
-		o.proof, o.proven = sha256.Sum256(append([]byte("token\x00"), x.macaroon...)), true
+		o.proof, o.proven = sha256.Sum256(append([]byte("token\x00"), x.token.Copy[:]...)), true
 	case nonce != "":
 		o.proof, o.proven = sha256.Sum256([]byte("nonce\x00"+nonce)), true
 	}

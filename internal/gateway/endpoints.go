@@ -18,7 +18,15 @@ func unknownRoute() error {
 	return newProblem(http.StatusNotFound, typeUnknownRoute, "there is no such route; nothing is passed through that is not metered")
 }
 
-func wrongMethod() error {
+// wrongMethod refuses a method; the header Allow says what the route takes.
+func wrongMethod(x *exchange) error {
+	if x.r.URL.Path == "/" {
+		x.Header().Del("Allow")
+		return unknownRoute() // there is HEAD, and nothing to see
+	}
+	if paidPaths[x.r.URL.Path] {
+		x.Header().Set("Allow", http.MethodPost) // GET and HEAD exist there for probes only
+	}
 	return newProblem(http.StatusMethodNotAllowed, typeUnknownRoute, "this route does not take that method; see the Allow header")
 }
 
@@ -63,16 +71,35 @@ func (g *Gateway) listModels(x *exchange) error {
 	}
 	list := make([]listedModel, 0, len(svc.models))
 	for _, m := range svc.Models {
-		entry := listedModel{ID: m.Name, Object: "model", Created: m.CreatedAt.Unix(), OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
-		if m.CreatedAt.IsZero() {
-			entry.Created = 0
-		}
-		if e, ok := g.cfg.Board.Live(m.Name); ok {
-			entry.Price = &modelPrice{e.Rates, e.ID, e.Multiplier, e.Signal, e.BoundBy}
-		}
-		list = append(list, entry)
+		list = append(list, g.listed(m))
 	}
 	return x.reply(http.StatusOK, map[string]any{"object": "list", "data": list})
+}
+
+// showModel is GET /v1/models/{id}: one entry of the list. An id may hold
+// slashes.
+func (g *Gateway) showModel(x *exchange) error {
+	svc := g.serviceFor(x.r.Host)
+	if svc == nil {
+		return unknownRoute()
+	}
+	m := svc.models[strings.TrimPrefix(x.r.URL.Path, pathModels+"/")]
+	if m == nil {
+		return unknownModel()
+	}
+	return x.reply(http.StatusOK, g.listed(m.Model))
+}
+
+// listed is a model as the list shows it.
+func (g *Gateway) listed(m Model) listedModel {
+	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
+	if !m.CreatedAt.IsZero() {
+		entry.Created = m.CreatedAt.Unix()
+	}
+	if e, ok := g.cfg.Board.Live(m.Name); ok {
+		entry.Price = &modelPrice{e.Rates, e.ID, e.Multiplier, e.Signal, e.BoundBy}
+	}
+	return entry
 }
 
 // showQuote is GET /l402/quote: the bound of a request that is not made yet.
@@ -91,8 +118,11 @@ func (g *Gateway) showQuote(x *exchange) error {
 	}
 	input, okInput := parseCount(query.Get("input_tokens"), 0)
 	output, okOutput := parseCount(query.Get("max_tokens"), m.Limits.MaxCompletion)
-	if !okInput || !okOutput {
-		return invalid("input_tokens and max_tokens must be plain numbers of tokens")
+	if !okInput {
+		return invalidParam("input_tokens", "input_tokens must be a plain number of tokens")
+	}
+	if !okOutput {
+		return invalidParam("max_tokens", "max_tokens must be a plain number of tokens")
 	}
 	if m.Limits.MaxCompletion > 0 {
 		output = min(output, m.Limits.MaxCompletion)
@@ -182,15 +212,15 @@ func (g *Gateway) showUsage(x *exchange) error {
 	}
 	since, ok := parseTime(query.Get("since"))
 	if !ok {
-		return invalid("since must be a time in RFC 3339 or in unix seconds")
+		return invalidParam("since", "since must be a time in RFC 3339 or in unix seconds")
 	}
 	limit, ok := parseCount(query.Get("limit"), defaultPage)
 	if !ok || limit < 1 {
-		return invalid("limit must be a number of charges from 1 to " + strconv.Itoa(maxPage))
+		return invalidParam("limit", "limit must be a number of charges from 1 to "+strconv.Itoa(maxPage))
 	}
 	before := query.Get("next")
 	if _, err := metering.ParseHoldID(before); before != "" && err != nil {
-		return invalid("next must be the value that the page before gave")
+		return invalidParam("next", "next must be the value that the page before gave")
 	}
 	entries, next, err := g.ledger.Entries(x.r.Context(), metering.EntryQuery{
 		Account: token.ID, Chain: token.Chain, Since: since, Before: before, Limit: int(min(limit, maxPage)),
@@ -234,7 +264,7 @@ func (g *Gateway) topUp(x *exchange) error {
 		Amount *l402.Msat `json:"amount_msat"`
 	}
 	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Amount == nil || *wanted.Amount <= 0 {
-		return invalid(`send {"amount_msat": N} with N > 0`)
+		return invalidParam("amount_msat", `send {"amount_msat": N} with N > 0`)
 	}
 	svc := g.services[token.Service]
 	if svc == nil {
@@ -242,6 +272,7 @@ func (g *Gateway) topUp(x *exchange) error {
 	}
 	if *wanted.Amount > svc.MaxPurchase {
 		p := newProblem(http.StatusBadRequest, typeCostAboveMaximum, "the amount is above the largest purchase")
+		p.Param = "amount_msat"
 		p.Required, p.Maximum = wanted.Amount, &svc.MaxPurchase
 		return p
 	}

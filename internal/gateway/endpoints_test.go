@@ -165,7 +165,7 @@ func TestUnknownRoutesAndMethods(t *testing.T) {
 	for _, path := range []string{"/", "/v1/completions", "/v1/chat/completions/", "/v1//chat/completions", "/metrics", "/admin/status", "/l402/refund"} {
 		r.do("POST", path, request(), nil).wantProblem(t, http.StatusNotFound, "unknown-route")
 	}
-	a := r.do("GET", chatPath, "", nil)
+	a := r.do("PUT", chatPath, request(), nil)
 	a.wantProblem(t, http.StatusMethodNotAllowed, "unknown-route")
 	if a.header.Get("Allow") != "POST" {
 		t.Errorf("Allow %q", a.header.Get("Allow"))

@@ -29,11 +29,13 @@ type exchange struct {
 	body      bodyUse   // what it takes of the memory for bodies
 
 	route     string      // of the URL map, for the metrics
-	macaroon  []byte      // as presented; bearer material
 	token     *l402.Token // proven genuine and paid; its caveats are judged by authorize
 	tokenErr  error       // why there is no token, or nil when none was presented
 	credited  bool        // the token's deposit is known to be in the ledger
 	requestID string      // of the hold; empty: none was made
+	failureID string      // of an answer without a hold; empty: it has no name yet
+	origin    string      // what a browser is told that may read the answer; empty: nothing
+	varies    bool        // the answer depends on the origin
 	model     string      // a configured model, for the metrics; empty: none
 }
 
@@ -48,6 +50,7 @@ func (x *exchange) WriteHeader(status int) {
 	}
 	if status >= 200 {
 		x.status = status
+		x.share()
 	}
 	x.roll()
 	x.ResponseWriter.WriteHeader(status)
@@ -139,12 +142,13 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 				return
 			}
 			if x.status == 0 && panicked != http.ErrAbortHandler {
-				problemFor(errPanic).write(x)
+				x.fail(errPanic)
 				return
 			}
 			panic(http.ErrAbortHandler) // the answer is broken: the client must see that
 		}()
 		x.authenticate()
+		x.readOrigin()
 		if r.URL.Path != pathAlive { // who asks that ends a gateway that does not answer
 			if !g.places.take(x.token != nil) {
 				x.route = "overload"
@@ -152,6 +156,10 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 				return
 			}
 			defer g.places.give(x.token != nil)
+		}
+		if x.isPreflight() {
+			x.preflight()
+			return
 		}
 		next.ServeHTTP(x, r)
 		x.creditAnyway()
@@ -168,7 +176,6 @@ func (x *exchange) authenticate() {
 		x.tokenErr = err
 		return
 	}
-	x.macaroon = credential.Macaroon
 	x.token, x.tokenErr = x.g.cfg.Keys.Verify(credential)
 	if x.tokenErr != nil {
 		x.token = nil
@@ -224,15 +231,30 @@ func (x *exchange) fail(err error) {
 		return
 	}
 	p := problemFor(err)
-	p.RequestID = x.requestID
+	p.RequestID = x.id()
+	if x.requestID != "" {
+		x.Header()[headerRequestID] = []string{x.requestID}
+	}
 	if p.Status >= http.StatusInternalServerError && !p.expected {
-		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "error", err)
+		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "request_id", p.RequestID, "error", err)
 	}
 	x.g.metrics.problem(p)
-	p.write(x)
+	p.writeAs(x, dialectOf(x.r))
 	if p.closeClient && x.r.ProtoMajor < 2 {
 		_ = x.control.SetReadDeadline(time.Now().Add(linger))
 	}
+}
+
+// id names the answer: the hold where there is one, because that finds it in the
+// ledger, else a name of its own, which finds it in the log.
+func (x *exchange) id() string {
+	if x.requestID != "" {
+		return x.requestID
+	}
+	if x.failureID == "" {
+		x.failureID = metering.NewHoldID().String()
+	}
+	return x.failureID
 }
 
 // linger is how long net/http may read on, and throw away, what a refused

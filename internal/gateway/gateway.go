@@ -51,7 +51,10 @@ type Service struct {
 	// ChargeCallOn4xx charges the model's call rate when a backend refuses a
 	// request as invalid. Without it such an answer is free.
 	ChargeCallOn4xx bool
-	Models          []Model
+	// Origins are those of web pages that may call the service from a browser, such
+	// as "https://app.example", or "*" for all. None: browsers are told nothing.
+	Origins []string
+	Models  []Model
 }
 
 // Model is one public model of a service. Its prices are on the board, its
@@ -124,6 +127,7 @@ type Gateway struct {
 	byHost   map[string]*service
 	fallback *service // takes every host not named; may be nil
 	services map[string]*service
+	browsers bool // a service takes calls from web pages
 
 	slots     *invoiceSlots
 	repeats   *repeats
@@ -270,6 +274,7 @@ func (g *Gateway) addService(cfg Service) error {
 		s.models[m.Name] = &model{Model: m, service: s, calibration: cal}
 	}
 	g.services[cfg.Name] = s
+	g.browsers = g.browsers || len(cfg.Origins) > 0
 	if len(cfg.Hosts) == 0 {
 		if g.fallback != nil {
 			return fmt.Errorf("only one service may be without hosts, and %q is already", g.fallback.Name)

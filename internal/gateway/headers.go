@@ -8,10 +8,11 @@ import (
 
 // The response headers of the wire contract.
 const (
-	headerBalance   = "L402-Balance-Msat"
-	headerCost      = "L402-Cost-Msat"
-	headerEpoch     = "L402-Price-Epoch"
-	headerRequestID = "L402-Request-Id"
+	headerBalance    = "L402-Balance-Msat"
+	headerCost       = "L402-Cost-Msat"
+	headerEpoch      = "L402-Price-Epoch"
+	headerRequestID  = "L402-Request-Id"
+	headerSettlement = "L402-Settlement"
 )
 
 // withheld says whether a request header stays here. Hop-by-hop headers (RFC
@@ -21,7 +22,7 @@ const (
 func withheld(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
-		"Authorization", "Macaroon", "Cookie", "X-Api-Key", "Api-Key",
+		"Authorization", "Macaroon", "Token", "Cookie", "X-Api-Key", "Api-Key",
 		"Accept-Encoding", "Content-Encoding", "Content-Length", "Content-Type", "Content-Md5", "Digest", "Expect", "Host",
 		"Idempotency-Key", "X-Idempotency-Key", "Forwarded", "X-Real-Ip", "Range", "If-Match", "If-None-Match",
 		"If-Modified-Since", "If-Unmodified-Since", "If-Range":
@@ -41,7 +42,7 @@ func dropped(name string) bool {
 		"Content-Length", "Content-Encoding", "Content-Md5", "Digest", "Etag", "Accept-Ranges", "Server", "Date", "Location", "Refresh":
 		return true
 	}
-	return hasPrefix(name, "L402-", "Proxy-")
+	return hasPrefix(name, "L402-", "Proxy-", "Access-Control-")
 }
 
 func hasPrefix(name string, prefixes ...string) bool {

@@ -88,6 +88,37 @@ func (g *Gateway) chat(x *exchange) error {
 	return g.sell(x, o, prefs)
 }
 
+// probe is GET and HEAD on a paid POST route: directories and link checkers look
+// for the 402 in this way. A holder is told the method.
+func (g *Gateway) probe(x *exchange) error {
+	svc := g.serviceFor(x.r.Host)
+	if svc == nil {
+		return unknownRoute()
+	}
+	prefs, err := parsePreferences(x.r.Header)
+	if err != nil {
+		return err
+	}
+	who, err := x.authorize(svc.Name)
+	if err != nil {
+		return err
+	}
+	if err := x.admitStranger(); err != nil {
+		return err
+	}
+	if who == holder {
+		return wrongMethod(x)
+	}
+	of := g.blankOffer(x, svc, prefs)
+	if who == expired {
+		of.detail = "the token has expired; " + of.detail
+		if err := x.sameAccount(&of); err != nil {
+			return err
+		}
+	}
+	return g.challenge(x, of)
+}
+
 // challengeBlank answers a probe. It and challengeFor keep their offers off the
 // stack of requests that are paid.
 //

@@ -50,7 +50,7 @@ func parsePreferences(h http.Header) (preferences, error) {
 		name := preferenceRules[i].header
 		values, ok := h[name]
 		if ok && (len(values) != 1 || !p.set(name, strings.TrimSpace(values[0]))) {
-			return p, invalid("the header " + name + " " + preferenceRules[i].rule)
+			return p, invalidParam(name, "the header "+name+" "+preferenceRules[i].rule)
 		}
 	}
 	return p, nil

@@ -42,6 +42,7 @@ type problem struct {
 	Status    int    `json:"status"`
 	Detail    string `json:"detail"`
 	RequestID string `json:"request_id,omitempty"`
+	Param     string `json:"param,omitempty"` // the field, header or parameter that is refused
 
 	Amount      *l402.Msat      `json:"amount_msat,omitempty"`
 	Required    *l402.Msat      `json:"required_msat,omitempty"`
@@ -132,7 +133,7 @@ func problemFor(err error) *problem {
 	case errors.As(err, &duplicate):
 		return duplicateProblem(duplicate)
 	case errors.As(err, &request):
-		return newProblem(http.StatusBadRequest, typeInvalidRequest, request.Error())
+		return invalidParam(request.Param, request.Error())
 	case errors.As(err, &tooLarge):
 		p := newProblem(http.StatusRequestEntityTooLarge, typeInvalidRequest, "the body is larger than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
 		p.closeClient = true
@@ -183,9 +184,36 @@ func invalid(detail string) *problem {
 	return newProblem(http.StatusBadRequest, typeInvalidRequest, detail)
 }
 
-// write sends the problem. Nothing of the answer may have been written before.
-func (p *problem) write(w http.ResponseWriter) {
+// invalidParam is a 400 about one field, header or query parameter; empty: about
+// none in particular.
+func invalidParam(param, detail string) *problem {
+	p := invalid(detail)
+	p.Param = param
+	return p
+}
+
+// write sends the problem as RFC 9457 has it. Nothing of the answer may have been
+// written before.
+func (p *problem) write(w http.ResponseWriter) { p.writeAs(w, plainDialect) }
+
+// writeAs is write in the words of an API's SDKs.
+func (p *problem) writeAs(w http.ResponseWriter, d dialect) {
 	h := w.Header()
+	p.describe(h)
+	if d == grpcDialect {
+		p.writeGRPC(w)
+		return
+	}
+	body, err := json.Marshal(p.in(d))
+	if err != nil { // no member can fail to encode; an answer is owed all the same
+		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// describe sets the headers that say what a problem is about.
+func (p *problem) describe(h http.Header) {
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Trailer", "ETag", "Last-Modified"} {
 		h.Del(name)
 	}
@@ -202,15 +230,16 @@ func (p *problem) write(w http.ResponseWriter) {
 		h.Set("X-Should-Retry", "false")
 	}
 	if p.RequestID != "" {
-		h[headerRequestID] = []string{p.RequestID}
+		nameAnswer(h, p.RequestID)
 	}
 	if p.closeClient {
 		h.Set("Connection", "close")
 	}
-	body, err := json.Marshal(p)
-	if err != nil { // no member can fail to encode; an answer is owed all the same
-		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
-	}
-	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(body, '\n'))
+}
+
+// nameAnswer sets the headers in which the SDKs of OpenAI and Anthropic look for
+// the name of an answer.
+func nameAnswer(h http.Header, id string) {
+	name := []string{id}
+	h["X-Request-Id"], h["Request-Id"] = name, name
 }

@@ -229,6 +229,7 @@ func (c *call) passRefusal(resp *http.Response, body []byte) error {
 func (c *call) announce(h http.Header) {
 	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
 	h[headerRequestID] = []string{c.x.requestID}
+	nameAnswer(h, c.x.requestID)
 }
 
 // isEventStream says whether an answer is server-sent events, whatever was

@@ -55,7 +55,9 @@ func (g *Gateway) quoteExpiry() time.Time {
 }
 
 func unknownModel() error {
-	return newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
+	p := newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
+	p.Param = "model"
+	return p
 }
 
 // price sets required, and what the lock has to cover, from the bound.

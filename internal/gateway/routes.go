@@ -6,23 +6,37 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// pathAlive says that the process serves.
-const pathAlive = "/healthz"
+const (
+	pathAlive  = "/healthz" // says that the process serves
+	pathReady  = "/readyz"
+	pathModels = "/v1/models"
+	pathChat   = "/v1/chat/completions"
+)
+
+// paidPaths are the routes that take a paid POST.
+var paidPaths = map[string]bool{pathChat: true}
 
 // Handler is what the public listener serves. This file is the only one that
 // knows gin, and uses it as a URL map: everything behind is plain net/http.
 func (g *Gateway) Handler() http.Handler {
 	m := newMux()
+	read := func(path, route string, handle func(*exchange) error) {
+		m.GET(path, g.public(route, handle))
+		m.HEAD(path, g.public(route, handle))
+	}
 	m.NoRoute(g.public("unknown", func(*exchange) error { return unknownRoute() }))
-	m.NoMethod(g.public("unknown", func(*exchange) error { return wrongMethod() }))
-	m.POST("/v1/chat/completions", g.public("chat", g.chat))
-	m.GET("/v1/models", g.public("models", g.listModels))
-	m.GET("/l402/quote", g.public("quote", g.showQuote))
-	m.GET("/l402/balance", g.public("balance", g.showBalance))
-	m.GET("/l402/usage", g.public("usage", g.showUsage))
+	m.NoMethod(g.public("unknown", wrongMethod))
+	m.HEAD("/", g.public("root", (*exchange).root))
+	m.POST(pathChat, g.public("chat", g.chat))
+	read(pathChat, "chat", g.probe)
+	read(pathModels, "models", g.listModels)
+	read(pathModels+"/*id", "models", g.showModel)
+	read("/l402/quote", "quote", g.showQuote)
+	read("/l402/balance", "balance", g.showBalance)
+	read("/l402/usage", "usage", g.showUsage)
 	m.POST("/l402/topup", g.public("topup", g.topUp))
-	m.GET(pathAlive, g.public("healthz", g.healthz))
-	m.GET("/readyz", g.public("readyz", g.readyz))
+	read(pathAlive, "healthz", g.healthz)
+	read(pathReady, "readyz", g.readyz)
 	return g.serve(m)
 }
 

@@ -124,7 +124,7 @@ func (c *call) abandon() {
 // tell puts the charge into the headers of an answer.
 func (c *call) tell(h http.Header, entry metering.Entry, settled bool) {
 	if !settled {
-		h["L402-Settlement"] = []string{"pending"}
+		h[headerSettlement] = []string{"pending"}
 		return
 	}
 	h[headerCost] = []string{amountText(entry.Charged)}

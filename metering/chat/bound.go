@@ -35,7 +35,7 @@ func (r *Request) Bound(l Limits) (Bound, error) {
 		b.Cap = most
 	}
 	if b.Cap == 0 {
-		return Bound{}, refuse("max_tokens is missing; give the most tokens to generate")
+		return Bound{}, about("max_tokens", refuse("max_tokens is missing; give the most tokens to generate"))
 	}
 	b.Output = mulSat(b.Cap, b.Sequences)
 	if b.Output == maxInt64 {
@@ -44,7 +44,7 @@ func (r *Request) Bound(l Limits) (Bound, error) {
 	b.Open, b.Unseen = r.size.open != "", r.size.unseen
 	switch {
 	case b.Open && l.ContextTokens <= 0:
-		return Bound{}, refuse("%s has no bound on its cost for this model; leave it out", r.size.open)
+		return Bound{}, about(r.size.open, refuse("%s has no bound on its cost for this model; leave it out", r.size.open))
 	case r.size.repeated:
 		b.Input = mulSat(l.ContextTokens, b.Sequences)
 	case b.Open:
@@ -57,7 +57,7 @@ func (r *Request) Bound(l Limits) (Bound, error) {
 		}
 	}
 	if b.Input == maxInt64 {
-		return Bound{}, refuse("the prompt is too long; shorten it")
+		return Bound{}, about("messages", refuse("the prompt is too long; shorten it"))
 	}
 	return b, nil
 }

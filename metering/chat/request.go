@@ -9,12 +9,23 @@ import (
 
 // RequestError says why a request is refused and what to do about it. It is
 // the client's fault and meant for the client's eyes.
-type RequestError struct{ Reason string }
+type RequestError struct {
+	Reason string
+	Param  string // the field that is refused; empty: none in particular
+}
 
 func (e *RequestError) Error() string { return "invalid request: " + e.Reason }
 
 func refuse(format string, args ...any) error {
 	return &RequestError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// about names the field that a refusal is about, unless it is named already.
+func about(field string, err error) error {
+	if e, ok := err.(*RequestError); ok && e.Param == "" {
+		e.Param = clip(field)
+	}
+	return err
 }
 
 // maxMembers bounds the top-level members of a request. The OpenAI API knows
@@ -58,14 +69,14 @@ func Parse(body []byte) (*Request, error) {
 		key, value := c.member()
 		m := member{key: string(key), raw: c.b[start:c.i], value: value}
 		if err := r.add(m); err != nil {
-			return nil, err
+			return nil, about(m.key, err)
 		}
 	}
 	if r.model == "" {
-		return nil, refuse("model is missing; name the model to ask")
+		return nil, about("model", refuse("model is missing; name the model to ask"))
 	}
 	if r.size.messages == 0 {
-		return nil, refuse("messages is missing or empty; send at least one message")
+		return nil, about("messages", refuse("messages is missing or empty; send at least one message"))
 	}
 	return r, nil
 }
