@@ -161,3 +161,6 @@ func (b *Backend) Upstream(model string) string {
 	}
 	return model
 }
+
+// Host is the server's host and port, as configured.
+func (b *Backend) Host() string { return b.base.Host }

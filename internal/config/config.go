@@ -192,13 +192,18 @@ type Backend struct {
 type Health struct {
 	Path  string        `yaml:"path"`
 	Every time.Duration `yaml:"every"`
+
+	Default bool `yaml:"-"` // the file names no path: another may be asked where the server lacks it
 }
 
 // Timeouts bounds the stages of a request to a backend.
 type Timeouts struct {
 	Connect   time.Duration `yaml:"connect"`
 	FirstByte time.Duration `yaml:"first_byte"`
-	Idle      time.Duration `yaml:"idle"`
+	// FirstEvent bounds the time from the header of a stream to the first event that
+	// the model produced; Idle bounds each wait after it.
+	FirstEvent time.Duration `yaml:"first_event"`
+	Idle       time.Duration `yaml:"idle"`
 }
 
 // Limits bounds what a buyer may take up.
@@ -307,7 +312,7 @@ func (m *Model) setDefaults() {
 
 func (b *Backend) setDefaults() {
 	b.Health = Health{Path: "/health", Every: 5 * time.Second}
-	b.Timeouts = Timeouts{Connect: 5 * time.Second, FirstByte: 5 * time.Minute, Idle: time.Minute}
+	b.Timeouts = Timeouts{Connect: 5 * time.Second, FirstByte: 5 * time.Minute, FirstEvent: 10 * time.Minute, Idle: time.Minute}
 }
 
 func (k *Key) setDefaults() { k.State = l402.KeyMint }

@@ -37,6 +37,7 @@ type exchange struct {
 	origin    string      // what a browser is told that may read the answer; empty: nothing
 	varies    bool        // the answer depends on the origin
 	model     string      // a configured model, for the metrics; empty: none
+	backend   string      // that the request went to last, for the log; empty: none
 }
 
 // Unwrap lets http.ResponseController find the connection.
@@ -236,7 +237,12 @@ func (x *exchange) fail(err error) {
 		x.Header()[headerRequestID] = []string{x.requestID}
 	}
 	if p.Status >= http.StatusInternalServerError && !p.expected {
-		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "request_id", p.RequestID, "error", err)
+		cause := p.cause
+		if cause == nil {
+			cause = err
+		}
+		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "model", x.model, "backend", x.backend,
+			"request_id", p.RequestID, "cause", cause)
 	}
 	x.g.metrics.problem(p)
 	p.writeAs(x, dialectOf(x.r))

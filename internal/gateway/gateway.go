@@ -141,6 +141,7 @@ type Gateway struct {
 	settler   *settler
 	ready     readiness
 	totals    totals
+	failures  failures
 }
 
 // service is a Service made ready for look-ups.

@@ -53,6 +53,9 @@ func (g *Gateway) chat(x *exchange) error {
 		return err
 	}
 	who, err := x.authorize(svc.Name)
+	if err != nil && !g.servesAny(svc) {
+		return errNotServed
+	}
 	if err != nil {
 		return err
 	}
@@ -71,6 +74,9 @@ func (g *Gateway) chat(x *exchange) error {
 		return err
 	}
 	x.model = o.model.Name
+	if !g.serves(o.model) {
+		return errNotServed
+	}
 	if who == holder {
 		if err := x.allow(o.model.Name, capabilityChat); err != nil {
 			return err

@@ -66,6 +66,7 @@ type problem struct {
 	noRetry     bool          // tells SDKs that repeating is pointless
 	closeClient bool          // the connection is not worth keeping
 	expected    bool          // by load, not by a defect: not logged, or a flood would fill the log
+	cause       error         // for the log only; nil: the detail says it all
 }
 
 // Error makes a problem an error; the text is what the client reads.
@@ -176,6 +177,12 @@ func duplicateProblem(d *metering.DuplicateError) *problem {
 
 func retryable(p *problem, after time.Duration) *problem {
 	p.retryAfter = max(after, time.Second)
+	return p
+}
+
+// because notes what led to the problem, for the log.
+func (p *problem) because(cause error) *problem {
+	p.cause = cause
 	return p
 }
 

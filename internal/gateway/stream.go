@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"sluice/backends/gpu"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/metering/chat"
@@ -32,6 +33,9 @@ func (c *call) stream(resp *http.Response) error {
 	c.x.WriteHeader(resp.StatusCode)
 	c.g.metrics.firstByte(c)
 	end, final := chat.ClientGone, []byte(nil)
+	if c.clock != nil {
+		c.clock.AwaitEvent()
+	}
 	if c.x.FlushError() == nil {
 		end, final = c.pump(chat.NewEvents(resp.Body, c.g.cfg.MaxEvent))
 	}
@@ -69,6 +73,9 @@ func (c *call) pump(events *chat.Events) (chat.End, []byte) {
 		}
 		c.meter.Delivered()
 		usage, source := c.meter.Running()
+		if c.clock != nil && usage.OutputTokens > 0 { // an event that only says who speaks comes before the work
+			c.clock.Began()
+		}
 		usage.GPUMicros = c.gpuUsed.Load()
 		c.hold.Progress(usage, source)
 		if !c.afford(usage, source) {
@@ -93,6 +100,8 @@ func (c *call) streamBroke(err error) chat.End {
 		return chat.HoldExhausted
 	case c.clientGone():
 		return chat.ClientGone
+	case errors.Is(err, gpu.ErrFirstEventTimeout):
+		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
 	case (errors.Is(err, io.EOF) || err == chat.ErrPartial) && c.meter.Finished():
 		return chat.Complete // whole, but for the marker at its end
 	}
