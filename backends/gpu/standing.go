@@ -25,6 +25,9 @@ const (
 // servesFor is how long a request that went well shows that a backend serves.
 const servesFor = 2 * time.Minute
 
+// trialAgain is how long a backend whose trial failed waits for the next.
+const trialAgain = 30 * time.Second
+
 // standing judges b for a pool. Health checks that fail are believed unless
 // requests show better: then b is used where no other one passes its check. A
 // backend that cannot be reached, or does not take the key, is never used.
@@ -41,7 +44,7 @@ func (b *Backend) standing(p *Pool, now time.Time) standing {
 		return out
 	case h.servedAt.After(h.sickAt) && now.Sub(h.servedAt) <= servesFor:
 		return unchecked
-	case h.sickness == silent && h.fails == 0:
+	case h.sickness == silent && (h.fails == 0 || now.Sub(h.failedAt) > trialAgain):
 		return trial
 	}
 	return out
@@ -106,6 +109,15 @@ func (p *Pool) Serves() bool {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
 	return p.serves(time.Now())
+}
+
+// Tries says whether a request of a caller with money may be tried, although it
+// is not known whether it can be served: a backend's health check hangs, which
+// leaves that open.
+func (p *Pool) Tries() bool {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	return p.best(nil, time.Now()) == trial && !p.fleet.closed
 }
 
 // panicked counts a request that goes to a backend which fails its check.

@@ -74,7 +74,7 @@ func (g *Gateway) chat(x *exchange) error {
 		return err
 	}
 	x.model = o.model.Name
-	if !g.serves(o.model) {
+	if !g.serves(o.model) && !(who == holder && g.cfg.Fleet.Pool(o.model.Name).Tries()) {
 		return errNotServed
 	}
 	if who == holder {
