@@ -22,9 +22,6 @@ const (
 	// reachMost is the longest back-off of a backend that cannot be reached:
 	// looking whether it can costs nothing.
 	reachMost = 5 * time.Second
-	// lackFor is how long a backend that does not know a model gets no requests
-	// for it.
-	lackFor = 10 * time.Second
 	// keyPath is asked to see whether the backend takes the gateway's key.
 	// Engines and hosted services guard it like their other paths.
 	keyPath = "/v1/models"
@@ -226,28 +223,4 @@ func (b *Backend) restore() {
 	b.health.ejected = false
 	b.comeback.Stop()
 	b.fleet.log.Info("ejection of backend is over", "backend", b.cfg.Name)
-}
-
-// lack takes in that the backend does not know the model of a pool.
-func (b *Backend) lack(p *Pool, reason string, now time.Time) {
-	l := &b.lacks[slices.Index(b.pools, p)]
-	if l.reason == "" {
-		b.fleet.log.Warn("backend does not know the model: compare the name under models with those that it lists",
-			"backend", b.cfg.Name, "model", p.cfg.Model, "upstream_model", b.Upstream(p.cfg.Model), "reason", reason)
-	}
-	l.reason, l.until = reason, now.Add(lackFor)
-	time.AfterFunc(lackFor, func() { // whoever waits may try it again
-		b.fleet.mu.Lock()
-		defer b.fleet.mu.Unlock()
-		if !b.fleet.closed {
-			b.fleet.dispatch(b)
-		}
-	})
-	b.fleet.dispatch(b)
-}
-
-// lack is a model that a backend does not know.
-type lack struct {
-	reason string // what it said; empty: nothing
-	until  time.Time
 }

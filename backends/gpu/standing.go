@@ -50,12 +50,6 @@ func (b *Backend) standing(p *Pool, now time.Time) standing {
 	return out
 }
 
-// lacking says whether b has just said that it does not know the pool's model.
-func (b *Backend) lacking(p *Pool, now time.Time) bool {
-	l := &b.lacks[slices.Index(b.pools, p)]
-	return l.reason != "" && now.Before(l.until)
-}
-
 // room is how many requests may run on b at once.
 func (b *Backend) room(s standing) int {
 	if s == trial {

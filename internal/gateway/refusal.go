@@ -121,7 +121,7 @@ func (r *refusal) public(b *gpu.Backend, model string) string {
 	text := strings.ReplaceAll(r.message, b.Upstream(model), model)
 	words := strings.FieldsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || !unicode.IsPrint(c) })
 	for i, w := range words {
-		if bare := strings.Trim(w, `"'()[]{}<>,;.!?`+"`"); bare != model && internalName(bare, b.Host()) {
+		if bare := strings.Trim(w, `"'()[]{}<>,;:.!?`+"`"); bare != model && internalName(bare, b.Host()) {
 			words[i] = "…"
 		}
 	}
