@@ -17,6 +17,7 @@ import (
 	"sluice/internal/gateway"
 	"sluice/internal/lightning"
 	"sluice/internal/pricer"
+	"sluice/internal/quiet"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/pricing"
@@ -61,12 +62,20 @@ func loadConfig(e env, path string) (*config.Config, error) {
 	return cfg, nil
 }
 
+// newLogger writes to stderr. Warnings that repeat are counted rather than
+// written. Durations are texts such as 1.5s in both formats: in JSON they would
+// be bare nanoseconds.
 func newLogger(e env, cfg config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.Level}
+	options := &slog.HandlerOptions{Level: cfg.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(e.stderr, options))
+		return slog.New(quiet.New(slog.NewJSONHandler(e.stderr, options)))
 	}
-	return slog.New(slog.NewTextHandler(e.stderr, options))
+	return slog.New(quiet.New(slog.NewTextHandler(e.stderr, options)))
 }
 
 // server is everything that one `gateway serve` runs.
