@@ -5,8 +5,8 @@
 //	log := slog.New(quiet.New(slog.NewTextHandler(os.Stderr, nil)))
 //
 // A repetition is a record of the same level and message about the same things:
-// the attributes backend, model, feed, part, service, uuid and path. Other
-// attributes, such as an error's text or a request's id, may differ. Records below
+// the attributes backend, model, feed, part, service, uuid, path, field and
+// warning. Other attributes, such as an error's text or a request's id, may differ. Records below
 // warnings pass as they are: the line of a paid request is not a repetition.
 package quiet
 
@@ -28,7 +28,8 @@ const (
 )
 
 // about are the attributes that tell repetitions apart.
-var about = map[string]bool{"backend": true, "model": true, "feed": true, "part": true, "service": true, "uuid": true, "path": true}
+var about = map[string]bool{"backend": true, "model": true, "feed": true, "part": true, "service": true, "uuid": true,
+	"path": true, "field": true, "warning": true}
 
 // Handler passes records on to another handler. It is safe for concurrent use.
 type Handler struct {
