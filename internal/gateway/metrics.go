@@ -78,9 +78,9 @@ func newMetrics(g *Gateway) *metrics {
 	return m
 }
 
-// handler serves the registry.
+// handler serves the registry, as OpenMetrics where that is asked for.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
 // class is a status as "2xx".

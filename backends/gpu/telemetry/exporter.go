@@ -63,6 +63,9 @@ func dcgmFields() map[string]dcgmField {
 		"DCGM_FI_DEV_ENFORCED_POWER_LIMIT":     plain(func(d *dcgmDevice) *float64 { return &d.enforcedLimit }),
 		"DCGM_FI_DEV_GPU_TEMP":                 plain(func(d *dcgmDevice) *float64 { return &d.Temperature }),
 		"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": func(d *dcgmDevice, v float64) { d.Energy = v / 1000 },
+		"DCGM_FI_DEV_ECC_SBE_VOL_TOTAL":        plain(func(d *dcgmDevice) *float64 { return &d.CorrectedECC }),
+		"DCGM_FI_DEV_ECC_DBE_VOL_TOTAL":        plain(func(d *dcgmDevice) *float64 { return &d.UncorrectedECC }),
+		"DCGM_FI_DEV_XID_ERRORS":               plain(func(d *dcgmDevice) *float64 { return &d.Xid }),
 		"DCGM_FI_DEV_CLOCK_THROTTLE_REASONS":   throttle,
 		"DCGM_FI_DEV_CLOCKS_EVENT_REASONS":     throttle,
 	}
