@@ -94,6 +94,7 @@ type Backend struct {
 	comeback *time.Timer // ends an ejection
 	served   uint64      // requests that ended without a failure of the backend
 	failed   uint64      // requests that did not
+	guessed  uint64      // requests with GPU time of which nothing was measured
 	byPool   []int       // in flight, of each of pools
 	lacks    []lack      // the models of pools that it does not know
 	gpus     []*binding

@@ -15,7 +15,7 @@
 //	if errors.Is(err, gpu.ErrNotTaken) {
 //		lease, err = lease.Next(ctx)                // gives the slot back, takes one elsewhere
 //	}
-//	…stream resp.Body, close it; now and then lease.GPUTime(time.Now())…
+//	…stream resp.Body, close it; now and then lease.GPUUse(time.Now())…
 //	lease.Done(gpu.Result{Status: resp.StatusCode, Took: time.Since(start)})
 //
 // # Load and choice
@@ -36,8 +36,9 @@
 //
 // A GPU's busy time, the integral of its utilization, is shared out at every
 // moment in equal parts among the requests in flight on it, over all backends
-// that work on it. Lease.GPUTime is a request's sum of that over the GPUs of its
-// backend. The sums of all requests add up to the busy time. A GPU's energy is
+// that work on it. Lease.GPUUse is a request's sum of that over the GPUs of its
+// backend. Time in which a GPU's work is not known is shared out in the same way,
+// as if the GPU had worked, and counted apart: unknown is not free. The sums of all requests add up to the busy time. A GPU's energy is
 // shared out among pools in the same way.
 //
 // # Health

@@ -23,6 +23,8 @@ type PoolConfig struct {
 	// way accounts take turns, and when the queue is full an account with less
 	// in it takes the place of the one with the most.
 	PerAccount int
+	// NeedGPUTime: a backend is used only while the work of its GPUs is known.
+	NeedGPUTime bool
 	// QueueTimeout bounds the wait for a slot. Zero: DefaultQueueTimeout.
 	QueueTimeout time.Duration
 }

@@ -34,7 +34,7 @@ const trialAgain = 30 * time.Second
 func (b *Backend) standing(p *Pool, now time.Time) standing {
 	h := &b.health
 	switch {
-	case h.ejected && h.cause != byFailures, b.lacking(p, now):
+	case h.ejected && h.cause != byFailures, b.lacking(p, now), p.cfg.NeedGPUTime && !b.gpuKnown(now):
 		return out
 	case h.up && h.ejected:
 		return spare

@@ -30,7 +30,10 @@ type BackendStatus struct {
 	LastError string    `json:"last_error,omitempty"`
 	LastCheck time.Time `json:"last_check,omitzero"`
 	Models    []string  `json:"models"`
-	Load      Load      `json:"load"`
+	// Guessed is how many requests had GPU time that was not measured, so that the
+	// clock stood in for it.
+	Guessed uint64 `json:"gpu_time_fallbacks"`
+	Load    Load   `json:"load"`
 	// Telemetry is the last failure of its engine's feed, empty when it works
 	// or there is none. For the operator only.
 	Telemetry string      `json:"telemetry_error,omitempty"`
@@ -42,6 +45,9 @@ type GPUStatus struct {
 	Name  string `json:"name"` // as the configuration names it
 	Feed  string `json:"feed"`
 	Fresh bool   `json:"fresh"` // in a reading that is not stale
+	// Source of its GPU-seconds: "measured", or "wall" while its work is not known,
+	// with a request's part of the time itself.
+	Source string `json:"source"`
 	// Device is the last reading; nil: the feed has never seen it, or it has
 	// vanished.
 	Device *telemetry.Device `json:"device,omitempty"`
@@ -49,7 +55,9 @@ type GPUStatus struct {
 	// to it, and Shared how many of them were shared out among requests.
 	Busy   float64 `json:"busy_s"`
 	Shared float64 `json:"shared_s"`
-	Error  string  `json:"telemetry_error,omitempty"` // of the feed's last sample
+	// Fallback is how many seconds were shared out while its work was not known.
+	Fallback float64 `json:"fallback_s"`
+	Error    string  `json:"telemetry_error,omitempty"` // of the feed's last sample
 }
 
 // Status describes every backend, in the order of the configuration.
@@ -62,6 +70,7 @@ func (f *Fleet) Status() []BackendStatus {
 		h := &b.health
 		s := BackendStatus{Name: b.cfg.Name, Healthy: h.up, Checked: h.checked, Ejected: h.ejected,
 			InFlight: b.inFlight, Slots: b.cfg.Slots, Served: b.served, Failed: b.failed, LastCheck: h.lastAt}
+		s.Guessed = b.guessed
 		s.KeyRefused = h.ejected && h.cause == byDenial
 		s.Reachable = !(h.ejected && h.cause == bySilence) && (h.up || h.sickness != unreachable)
 		if h.ejected {
@@ -94,6 +103,10 @@ func (f *Fleet) Status() []BackendStatus {
 func (g *binding) status(b *Backend, now time.Time) GPUStatus {
 	s := GPUStatus{Name: g.GPU.Device, Feed: g.Feed.Name(), Device: g.device, Error: failure(g.Feed)}
 	s.Fresh = g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter)
+	s.Source, s.Fallback = "wall", g.gaps.seconds
+	if s.Fresh && g.tells() {
+		s.Source = "measured"
+	}
 	if g.meter != nil {
 		s.Busy, s.Shared = g.meter.busy-g.meter.since, g.meter.shared
 	}

@@ -65,8 +65,8 @@ type Lease struct {
 
 	// All below is guarded by fleet.mu.
 	done     bool
-	gpuSince float64       // the backend's GPU-seconds per request when it began
-	gpuTime  time.Duration // of the whole request, once it is done
+	gpuSince shares // the backend's when it began
+	gpuUse   GPUUse // of the whole request, once it is done
 	gpuKnown bool
 }
 
@@ -116,7 +116,10 @@ func (l *Lease) finish(r Result) {
 	if !r.Refused && r.Lacks == "" {
 		l.ticket.pool.observe(r.Took)
 	}
-	l.gpuTime, l.gpuKnown = l.measure(now)
+	l.gpuUse, l.gpuKnown = l.measure(now), l.backend.gpuKnown(now)
+	if l.gpuUse.Fallback > 0 {
+		l.backend.guessed++
+	}
 	l.backend.end(l.ticket.pool, now)
 	if l.backend.judge(l, r, now) == success {
 		l.backend.observe(r.Took)

@@ -57,7 +57,8 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 				continue
 			}
 			seen[m.Name] = true
-			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, PerAccount: m.Queue.PerAccount, QueueTimeout: m.Queue.Timeout})
+			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, PerAccount: m.Queue.PerAccount,
+				QueueTimeout: m.Queue.Timeout, NeedGPUTime: m.Prices.GPUSecond != 0 && m.GPUFallback == config.FallbackRefuse})
 		}
 	}
 	return fleet, nil

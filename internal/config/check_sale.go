@@ -214,6 +214,9 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 		}
 	}
 	c.within(at+".gpu_slice", m.GPUSlice, time.Second, time.Hour)
+	if m.GPUFallback != FallbackWall && m.GPUFallback != FallbackRefuse {
+		c.failAt(at+".gpu_time_fallback", "want wall or refuse, got %q", clip(m.GPUFallback))
+	}
 	if p == (Prices{}) {
 		c.failAt(at+".prices", "every price is zero, so the model would be free")
 		return

@@ -127,8 +127,19 @@ type Model struct {
 	Prices              Prices         `yaml:"prices"`
 	Pricing             Pricing        `yaml:"pricing"`
 	GPUSlice            time.Duration  `yaml:"gpu_slice"` // of GPU time held at a time, where that has a price
-	Queue               Queue          `yaml:"queue"`
+	// GPUFallback says what GPU time costs while it cannot be read: FallbackWall or
+	// FallbackRefuse.
+	GPUFallback string `yaml:"gpu_time_fallback"`
+	Queue       Queue  `yaml:"queue"`
 }
+
+// What GPUFallback may be.
+const (
+	// FallbackWall counts the time itself, divided by the requests in flight.
+	FallbackWall = "wall"
+	// FallbackRefuse refuses requests while no backend's GPU time can be read.
+	FallbackRefuse = "refuse"
+)
 
 // TemplateTokens bounds what the chat template adds to a prompt.
 type TemplateTokens struct {
@@ -307,7 +318,7 @@ func (m *Model) setDefaults() {
 	m.TemplateTokens = TemplateTokens{Base: 64, PerMessage: 16}
 	m.Queue = Queue{Limit: 64, Timeout: 30 * time.Second}
 	m.Pricing = defaultPricing()
-	m.GPUSlice = 10 * time.Second
+	m.GPUSlice, m.GPUFallback = 10*time.Second, FallbackWall
 }
 
 func (b *Backend) setDefaults() {

@@ -162,6 +162,7 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge("backend_reachable", "Whether connections to the backend can be made.", boolean(b.Reachable), "backend", b.Name)
 		gauge("backend_key_refused", "Whether the backend refuses the gateway's key.", boolean(b.KeyRefused), "backend", b.Name)
 		gauge("backend_unknown_models", "Models that the backend did not know when it was asked last.", float64(len(b.Lacks)), "backend", b.Name)
+		counter("gpu_time_fallbacks_total", "Requests with GPU time that was not measured but taken from the clock.", float64(b.Guessed), "backend", b.Name)
 		gauge("backend_in_flight", "Requests running on the backend.", float64(b.InFlight), "backend", b.Name)
 		counter("backend_failures_total", "Requests that the backend failed.", float64(b.Failed), "backend", b.Name)
 	}

@@ -79,6 +79,8 @@ func collectGPU(backend string, s *gpu.GPUStatus, known, counter metric) {
 	labels := []string{"backend", backend, "gpu", s.Name}
 	known("gpu_fresh", "Whether the GPU's reading is fresh.", boolean(s.Fresh), labels...)
 	counter("gpu_busy_seconds_total", "Time that the GPU was busy.", s.Busy, labels...)
+	counter("gpu_time_fallback_seconds_total", "Time in which nothing was known of the GPU's work, and the clock was shared out among requests instead.", s.Fallback, labels...)
+	known("gpu_time_known", "Whether the GPU's work is known now.", boolean(s.Source == "measured"), labels...)
 	counter("gpu_shared_seconds_total", "Part of it that was shared out among requests.", s.Shared, labels...)
 	if d := s.Device; d != nil {
 		known("gpu_utilization", "Share of time in which any kernel ran, 0 to 1.", d.Utilization, labels...)
