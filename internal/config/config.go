@@ -46,6 +46,28 @@ type Config struct {
 	Log          Log           `yaml:"log"`
 
 	Warnings []string `yaml:"-"` // of what works and may disappoint
+
+	inline bool // the file itself holds secrets
+}
+
+// holdsSecrets says whether the file as written holds a secret.
+func (c *Config) holdsSecrets() bool {
+	for _, k := range c.Keys {
+		if k.Secret != "" {
+			return true
+		}
+	}
+	for _, b := range c.Backends {
+		if b.APIKey != "" {
+			return true
+		}
+	}
+	if u, err := url.Parse(c.Store.URL.Reveal()); err == nil && u.User != nil {
+		if _, password := u.User.Password(); password {
+			return true
+		}
+	}
+	return c.Admin.Token != "" || c.Lightning.MacaroonBase64 != ""
 }
 
 // TLS names the files of the buyers' listener; both empty: plain HTTP.
