@@ -32,6 +32,7 @@ type health struct {
 	cause    ejection
 	until    time.Time // end of the ejection
 	fails    int       // requests failed in a row
+	denials  int       // requests in a row that were refused by a 401 or 403
 	doubts   doubts    // requests failed in a row that may have been at fault themselves
 	backoffs int       // ejections in a row
 	failedAt time.Time // when the last failed

@@ -64,7 +64,7 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 		if l.since.Before(h.failedAt) {
 			break // began before the trouble: no proof that it is over
 		}
-		h.fails, h.backoffs, h.doubts = 0, 0, doubts{}
+		h.fails, h.backoffs, h.denials, h.doubts = 0, 0, 0, doubts{}
 		h.servedAt = now
 		if h.ejected { // tried because all were ejected, and it works
 			b.restore()
@@ -87,9 +87,13 @@ func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 	if h.lastErr = r.Err; r.Err == nil {
 		h.lastErr = fmt.Errorf("backend %s: answered %d", b.cfg.Name, r.Status)
 	}
-	if r.Status == http.StatusUnauthorized {
+	if r.Status != http.StatusUnauthorized && r.Status != http.StatusForbidden {
+		h.denials = 0
+	} else if h.denials++; h.denials >= ejectAfter {
 		b.deny(h.lastErr, now)
 		return
+	} else if h.denials == 1 && !h.ejected {
+		go b.confirmDenial(h.lastErr)
 	}
 	if r.Doubtful {
 		h.doubts.add(l.ticket.key)
@@ -102,11 +106,40 @@ func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 	switch {
 	case errors.Is(r.Err, ErrNotTaken):
 		b.eject(bySilence, now)
-	case r.Status == http.StatusForbidden:
-		b.deny(h.lastErr, now)
 	default:
 		b.eject(byFailures, now)
 	}
+}
+
+// confirmDenial asks another path whether the backend refuses the gateway's key.
+// One refusal may have been about the request; of several in a row, all are not.
+func (b *Backend) confirmDenial(refusal error) {
+	f := b.fleet
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	f.probes.Add(1)
+	f.mu.Unlock()
+	defer f.probes.Done()
+	err := b.probe(byDenial)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var denied deniedError
+	if !f.closed && errors.As(err, &denied) {
+		b.deny(refusal, time.Now())
+	}
+}
+
+// deniedError is the answer to the gateway's key.
+type deniedError struct {
+	backend string
+	status  int
+}
+
+func (e deniedError) Error() string {
+	return fmt.Sprintf("backend %s: %s answered %d to the gateway's key", e.backend, keyPath, e.status)
 }
 
 type verdict uint8
@@ -210,7 +243,7 @@ func (b *Backend) probe(cause ejection) error {
 	if errors.As(err, &answered) {
 		err = nil // it can be reached
 		if cause == byDenial && (answered.status == http.StatusUnauthorized || answered.status == http.StatusForbidden) {
-			err = fmt.Errorf("backend %s: %s answered %d to the gateway's key", b.cfg.Name, keyPath, answered.status)
+			err = deniedError{b.cfg.Name, answered.status}
 		}
 	} else if cause == bySilence && !errors.Is(err, ErrNotTaken) {
 		err = nil // a connection was made
