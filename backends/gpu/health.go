@@ -132,9 +132,11 @@ func (b *Backend) settlePath(at int) {
 	}
 	b.health.path = at
 	if paths := b.healthPaths(); at < len(paths) {
-		f.log.Info("backend does not know the default health path, another one is asked", "backend", b.cfg.Name, "path", paths[at])
+		f.log.Info("backend does not know the default health path, another one is asked",
+			"backend", b.cfg.Name, "path", paths[at])
 	} else {
-		f.log.Info("backend knows no health path: the check sees only whether it can be reached, the rest shows in its requests", "backend", b.cfg.Name)
+		f.log.Info("backend knows no health path: the check sees only whether it can be reached, the rest shows in its requests",
+			"backend", b.cfg.Name)
 	}
 }
 
@@ -204,7 +206,8 @@ func (b *Backend) checked(err error) {
 		h.sickAt = time.Time{}
 		f.log.Info("backend is healthy again", "backend", b.cfg.Name)
 	} else {
-		f.log.Warn("backend fails its health check and gets no requests while another one passes", "backend", b.cfg.Name, "err", err)
+		f.log.Warn("backend fails its health check and gets no requests while another one passes",
+			"backend", b.cfg.Name, "err", err)
 	}
 	f.calm(b)
 	f.dispatch(b)

@@ -153,7 +153,8 @@ const (
 // blame judges one result: whose fault was it?
 func blame(r Result) verdict {
 	switch {
-	case errors.Is(r.Err, ErrNotTaken), errors.Is(r.Err, ErrFirstByteTimeout), errors.Is(r.Err, ErrIdleTimeout), errors.Is(r.Err, ErrFirstEventTimeout):
+	case errors.Is(r.Err, ErrNotTaken), errors.Is(r.Err, ErrFirstByteTimeout), errors.Is(r.Err, ErrIdleTimeout),
+		errors.Is(r.Err, ErrFirstEventTimeout):
 		return failed
 	case errors.Is(r.Err, context.Canceled), errors.Is(r.Err, context.DeadlineExceeded), r.RequestFault:
 		return neutral // the client, or the gateway, gave up; or the request could not be served anywhere
@@ -179,11 +180,14 @@ func (b *Backend) eject(cause ejection, now time.Time) {
 	switch {
 	case again: // said when it began
 	case cause == byDenial:
-		b.fleet.log.Error("backend refuses the gateway's key and gets no requests: correct its api_key", "backend", b.cfg.Name, "err", h.lastErr)
+		b.fleet.log.Error("backend refuses the gateway's key and gets no requests: correct its api_key",
+			"backend", b.cfg.Name, "err", h.lastErr)
 	case cause == bySilence:
-		b.fleet.log.Warn("backend cannot be reached and gets no requests until it can", "backend", b.cfg.Name, "err", h.lastErr)
+		b.fleet.log.Warn("backend cannot be reached and gets no requests until it can",
+			"backend", b.cfg.Name, "err", h.lastErr)
 	default:
-		b.fleet.log.Warn("backend is ejected after failed requests", "backend", b.cfg.Name, "for", d.String(), "failures", h.fails+h.doubts.n, "err", h.lastErr)
+		b.fleet.log.Warn("backend is ejected after failed requests",
+			"backend", b.cfg.Name, "for", d.String(), "failures", h.fails+h.doubts.n, "err", h.lastErr)
 	}
 	if b.comeback != nil {
 		b.comeback.Stop()

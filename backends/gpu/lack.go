@@ -36,7 +36,7 @@ func (b *Backend) lacking(p *Pool, now time.Time) bool {
 func (b *Backend) lack(p *Pool, reason string, now time.Time) {
 	l := &b.lacks[slices.Index(b.pools, p)]
 	if l.reason == "" {
-		b.fleet.log.Warn("backend does not know the model and gets no requests for it: compare the name under models with those that it lists",
+		b.fleet.log.Warn("backend does not know the model and gets no requests for it: compare its name under models with its list",
 			"backend", b.cfg.Name, "model", p.cfg.Model, "upstream_model", b.Upstream(p.cfg.Model), "reason", reason)
 	}
 	d := min(lackBase<<min(l.times, 16), lackMost)

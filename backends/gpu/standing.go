@@ -119,7 +119,8 @@ func (p *Pool) panicked() {
 	p.unchecked++
 	if !p.panic {
 		p.panic = true
-		p.fleet.log.Warn("every backend of the model fails its health check; those that serve all the same are used", "model", p.cfg.Model)
+		p.fleet.log.Warn("every backend of the model fails its health check; those that serve all the same are used",
+			"model", p.cfg.Model)
 	}
 }
 

@@ -74,7 +74,7 @@ func (s *sensors) gpus(exporter *url.URL) (*telemetry.Feed, error) {
 		sampler, err := nvml.Open(nvml.Config{Library: s.cfg.Telemetry.NVMLLibrary, Log: s.log})
 		switch {
 		case errors.Is(err, nvml.ErrUnavailable):
-			s.log.Warn("GPUs cannot be read on this host; prices follow engines and requests alone", "error", err)
+			s.log.Warn("GPUs cannot be read on this host; prices follow engines and requests alone, and GPU time that has a price is taken from the clock or refused", "error", err)
 		case err != nil:
 			return nil, err
 		default:

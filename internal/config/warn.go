@@ -30,7 +30,8 @@ func (c *checker) checkPrivate(key, path string) {
 
 // invoiceRights are those of lnd's invoice.macaroon. Selling needs no others, and
 // these take no money out.
-var invoiceRights = []string{"invoices:read", "invoices:write", "address:read", "address:write", "onchain:read", "info:read", "offchain:read"}
+var invoiceRights = []string{"invoices:read", "invoices:write", "address:read", "address:write",
+	"onchain:read", "info:read", "offchain:read"}
 
 // checkRights warns of a macaroon that may do more on the node than selling needs:
 // a thief of it would have the node's money.
@@ -50,8 +51,8 @@ func (c *checker) checkRights(key string, raw []byte) {
 		}
 	}
 	if len(more) > 0 {
-		c.warn("%s: the macaroon allows more than selling needs (%s); use lnd's invoice.macaroon, or bake one with invoices:read invoices:write",
-			key, strings.Join(more[:min(len(more), 6)], ", "))
+		c.warn("%s: the macaroon allows more than selling needs (%s); use lnd's invoice.macaroon, or bake one with "+
+			"invoices:read invoices:write", key, strings.Join(more[:min(len(more), 6)], ", "))
 	}
 }
 

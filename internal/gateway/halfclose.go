@@ -82,8 +82,8 @@ func (p *presence) outlast(conn *net.TCPConn) {
 // Bounds on reading, and throwing away, what a refused client is still sending.
 // Closed at once, the connection would be reset, and the client never see why.
 const (
-	linger         = time.Second
-	lingerTooLarge = 5 * time.Second // for a body that is merely too large
+	linger         = time.Second     // without a byte of it
+	lingerTooLarge = 5 * time.Second // in all, for a body that is merely too large; for others linger
 	lingerBytes    = 64 << 20
 )
 
@@ -92,13 +92,20 @@ const (
 func (x *exchange) dismiss(p *problem) {
 	_ = x.control.EnableFullDuplex() // the answer does not wait for the body
 	p.writeAs(x, dialectOf(x.r))
-	wait := linger
+	until := time.Now().Add(linger)
 	if p.Status == http.StatusRequestEntityTooLarge {
-		wait = lingerTooLarge
+		until = time.Now().Add(lingerTooLarge)
 	}
-	_ = x.control.SetReadDeadline(time.Now().Add(wait))
+	_ = x.control.SetReadDeadline(time.Now().Add(linger))
 	if x.r.Body == nil || x.r.Header.Get("Expect") != "" || x.FlushError() != nil {
 		return // a client that asks first has sent nothing
 	}
-	_, _ = io.CopyN(io.Discard, x.r.Body, lingerBytes)
+	for left := int64(lingerBytes); left > 0 && time.Now().Before(until); {
+		n, err := io.CopyN(io.Discard, x.r.Body, min(left, 1<<20))
+		if err != nil {
+			return
+		}
+		left -= n
+		_ = x.control.SetReadDeadline(time.Now().Add(min(linger, time.Until(until))))
+	}
 }

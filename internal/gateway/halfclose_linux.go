@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// States of Linux's tcp_states.h.
-const tcpEstablished, tcpCloseWait = 1, 8
+// tcpCloseWait is TCP_CLOSE_WAIT of Linux's tcp_states.h.
+const tcpCloseWait = 8
 
-// halfClosed says whether the peer has closed its sending side, or nothing, and
-// has not reset the connection.
+// halfClosed says whether the peer has closed its sending side and has not reset
+// the connection.
 func halfClosed(conn *net.TCPConn) bool {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -22,5 +22,5 @@ func halfClosed(conn *net.TCPConn) bool {
 			state = info.State
 		}
 	})
-	return err == nil && (state == tcpCloseWait || state == tcpEstablished)
+	return err == nil && state == tcpCloseWait
 }

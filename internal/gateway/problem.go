@@ -215,6 +215,7 @@ func (p *problem) writeAs(w http.ResponseWriter, d dialect) {
 	if err != nil { // no member can fail to encode; an answer is owed all the same
 		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
 	}
+	h.Set("Content-Length", strconv.Itoa(len(body)+1)) // whole at once, however long the connection stays
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(body, '\n'))
 }

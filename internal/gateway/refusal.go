@@ -89,8 +89,8 @@ func (r *refusal) parse(body []byte) {
 // for: vLLM, SGLang, OpenAI and Ollama answer 404 and name it.
 func (r *refusal) unknownModel() bool {
 	text := strings.ToLower(r.message)
-	return r.status == http.StatusNotFound && (strings.Contains(r.kind, "model_not_found") || strings.Contains(text, "model") &&
-		(strings.Contains(text, "not found") || strings.Contains(text, "not exist") || strings.Contains(text, "unknown")))
+	return r.status == http.StatusNotFound && (strings.Contains(r.kind, "model_not_found") ||
+		strings.Contains(text, "model") && (strings.Contains(text, "not found") || strings.Contains(text, "not exist") || strings.Contains(text, "unknown")))
 }
 
 // hopeless are parts of the texts with which engines refuse, by a 5xx, what they
@@ -100,7 +100,8 @@ func (r *refusal) unknownModel() bool {
 // error that say so.
 var hopeless = []string{
 	"not supported", "unsupported", "does not support", "doesn't support", "not a multimodal", "data required for image",
-	"invalid_request", "badrequest", "bad_request", "exceeds the available context", "maximum context length", "context length exceeded",
+	"invalid_request", "badrequest", "bad_request", "exceeds the available context", "maximum context length",
+	"context length exceeded",
 	"failed to parse", "invalid grammar", "invalid json schema",
 }
 
@@ -141,7 +142,8 @@ func internalName(word, host string) bool {
 		return true
 	}
 	name, port, ok := strings.Cut(word, ":")
-	if _, err := strconv.ParseUint(port, 10, 16); ok && err == nil && name != "" && strings.Trim(name, "0123456789") != "" {
+	_, err := strconv.ParseUint(port, 10, 16)
+	if ok && err == nil && strings.Trim(name, "0123456789") != "" { // 12:30 is a time
 		return true
 	}
 	if _, err := netip.ParseAddr(strings.Trim(word, "[]")); err == nil {

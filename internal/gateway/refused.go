@@ -56,8 +56,8 @@ func (c *call) refused(resp *http.Response) error {
 		result.RequestFault = true
 		c.lease.Done(result)
 		return c.hopeless(said)
-	case said.status < 400, said.status >= 500, said.status == http.StatusUnauthorized, said.status == http.StatusPaymentRequired,
-		said.status == http.StatusForbidden, said.status == http.StatusProxyAuthRequired:
+	case said.status < 400, said.status >= 500, said.status == http.StatusUnauthorized,
+		said.status == http.StatusPaymentRequired, said.status == http.StatusForbidden, said.status == http.StatusProxyAuthRequired:
 		result.Doubtful = said.status >= 500 && said.message != ""
 		c.lease.Done(result)
 		return c.failed(said)
@@ -70,7 +70,8 @@ func (c *call) refused(resp *http.Response) error {
 func (c *call) hopeless(said *refusal) error {
 	c.release(metering.OutcomeBackendError)
 	text := said.public(c.lease.Backend(), c.o.model.Name)
-	c.g.log.Info("backend cannot serve a request", "backend", c.x.backend, "model", c.x.model, "request_id", c.x.requestID, "status", said.status, "reason", text)
+	c.g.log.Info("backend cannot serve a request", "backend", c.x.backend, "model", c.x.model,
+		"request_id", c.x.requestID, "status", said.status, "reason", text)
 	p := invalidParam(said.param, "the model cannot serve this request: "+text+"; nothing was charged")
 	p.noRetry = true
 	return p
@@ -88,7 +89,8 @@ func (c *call) failed(said *refusal) error {
 	}
 	text := said.public(c.lease.Backend(), c.o.model.Name)
 	p := newProblem(http.StatusBadGateway, typeBackendUnavailable,
-		"the backend failed with status "+strconv.Itoa(said.status)+": "+text+"; nothing was charged").because(errors.New(cause.Error() + ": " + text))
+		"the backend failed with status "+strconv.Itoa(said.status)+": "+text+"; nothing was charged")
+	p.cause = errors.New(cause.Error() + ": " + text)
 	p.noRetry = c.g.failures.again(c.o.body)
 	return p
 }
@@ -96,7 +98,7 @@ func (c *call) failed(said *refusal) error {
 // passRefusal passes a backend's 4xx on in the form of the route, charged with
 // the call fee where the service asks for one.
 func (c *call) passRefusal(resp *http.Response, said *refusal) error {
-	s := metering.Settlement{Source: metering.SourceNone, Outcome: metering.OutcomeBackendError, Backend: c.lease.Backend().Name()}
+	s := metering.Settlement{Source: metering.SourceNone, Outcome: metering.OutcomeBackendError, Backend: c.x.backend}
 	if c.o.model.service.ChargeCallOn4xx {
 		s.Usage, s.Source = pricing.Usage{Calls: 1}, metering.SourceCounted
 	}
