@@ -5,17 +5,36 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-func logger() (*slog.Logger, *bytes.Buffer) {
-	out := new(bytes.Buffer)
+// buffer is what was logged; summaries come from timers.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func logger() (*slog.Logger, *buffer) {
+	out := new(buffer)
 	return slog.New(New(slog.NewTextHandler(out, nil))), out
 }
 
-func lines(out *bytes.Buffer, with ...string) (n int) {
+func lines(out *buffer, with ...string) (n int) {
 	for line := range strings.SplitSeq(out.String(), "\n") {
 		found := line != ""
 		for _, text := range with {
@@ -93,12 +112,18 @@ func TestRememberedMessagesAreBounded(t *testing.T) {
 		if n := lines(out); n != 2*maxKeys {
 			t.Errorf("%d of %d different lines", n, 2*maxKeys)
 		}
-		if n := len(log.Handler().(*Handler).shared.seen); n > maxKeys {
+		remembered := func() int {
+			shared := log.Handler().(*Handler).shared
+			shared.mu.Lock()
+			defer shared.mu.Unlock()
+			return len(shared.seen)
+		}
+		if n := remembered(); n > maxKeys {
 			t.Errorf("%d messages are remembered", n)
 		}
 		time.Sleep(2 * Interval)
 		synctest.Wait()
-		if n := len(log.Handler().(*Handler).shared.seen); n != 0 {
+		if n := remembered(); n != 0 {
 			t.Errorf("%d messages are remembered for ever", n)
 		}
 	})
