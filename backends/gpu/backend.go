@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/backends/gpu/telemetry"
@@ -16,9 +17,12 @@ const (
 	DefaultHealthEvery      = 5 * time.Second
 	DefaultConnectTimeout   = 5 * time.Second
 	DefaultFirstByteTimeout = 5 * time.Minute // a unary answer has no first byte before it is whole
-	DefaultIdleTimeout      = time.Minute
-	DefaultStaleAfter       = 15 * time.Second
-	MaxSlots                = 1 << 20
+	// DefaultFirstEventTimeout is long, because a model may read a long prompt, or
+	// think unseen, for minutes.
+	DefaultFirstEventTimeout = 10 * time.Minute
+	DefaultIdleTimeout       = time.Minute
+	DefaultStaleAfter        = 15 * time.Second
+	MaxSlots                 = 1 << 20
 )
 
 // BackendConfig describes one inference server.
@@ -33,15 +37,23 @@ type BackendConfig struct {
 	// Slots is how many requests run there at once, 1..MaxSlots.
 	Slots int
 	// HealthPath is asked with GET, any 2xx is well; empty: no active check.
-	HealthPath  string
-	HealthEvery time.Duration // zero: DefaultHealthEvery
+	HealthPath string
+	// HealthFallback are paths to ask instead, in turn, where the backend does
+	// not know HealthPath (404, 405, 403, 501). Where it knows none of them, the
+	// check sees only whether the backend can be reached. Empty: HealthPath is
+	// obeyed, and a 404 fails the check.
+	HealthFallback []string
+	HealthEvery    time.Duration // zero: DefaultHealthEvery
 	// ConnectTimeout bounds the TCP connection and, once more, the TLS
 	// handshake. Zero: DefaultConnectTimeout.
 	ConnectTimeout time.Duration
 	// FirstByteTimeout bounds the time from having a connection to the header
 	// of the answer. Zero: DefaultFirstByteTimeout.
 	FirstByteTimeout time.Duration
-	// IdleTimeout bounds each wait for more of an answer's body. Zero:
+	// FirstEventTimeout bounds the time from the header of a stream to its first
+	// event, see Answer.AwaitEvent. Zero: DefaultFirstEventTimeout.
+	FirstEventTimeout time.Duration
+	// IdleTimeout bounds each further wait for more of an answer's body. Zero:
 	// DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
@@ -71,6 +83,9 @@ type Backend struct {
 	cfg       BackendConfig
 	base      url.URL
 	transport *http.Transport
+	freshOnce sync.Once
+	freshOnes *http.Transport
+	keeping   keeping
 	pools     []*Pool
 
 	// All below is guarded by fleet.mu.
@@ -79,7 +94,9 @@ type Backend struct {
 	comeback *time.Timer // ends an ejection
 	served   uint64      // requests that ended without a failure of the backend
 	failed   uint64      // requests that did not
+	guessed  uint64      // requests with GPU time of which nothing was measured
 	byPool   []int       // in flight, of each of pools
+	lacks    []lack      // the models of pools that it does not know
 	gpus     []*binding
 	asks     int64         // for the request that is being placed
 	pace     time.Duration // mean time of service, of requests that went well
@@ -106,6 +123,7 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 		{&cfg.HealthEvery, DefaultHealthEvery},
 		{&cfg.ConnectTimeout, DefaultConnectTimeout},
 		{&cfg.FirstByteTimeout, DefaultFirstByteTimeout},
+		{&cfg.FirstEventTimeout, DefaultFirstEventTimeout},
 		{&cfg.IdleTimeout, DefaultIdleTimeout},
 		{&cfg.StaleAfter, DefaultStaleAfter},
 	} {
@@ -127,7 +145,7 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 	b.base.RawPath = ""
 	b.health.up = true // until the first check says otherwise
 	var err error
-	b.transport, err = newTransport(&b.base, cfg)
+	b.transport, err = newTransport(&b.base, cfg, &b.keeping)
 	return b, err
 }
 

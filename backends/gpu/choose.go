@@ -12,29 +12,18 @@ const fewBackends = 4
 
 // nowhere says why no backend is left for a request that was to tried.
 func (p *Pool) nowhere(tried []*Backend) error {
-	for _, b := range p.backends {
-		if p.priced && !p.fleet.closed && b.health.up && !slices.Contains(tried, b) {
-			return ErrTooDear
-		}
+	if p.priced && !p.fleet.closed && p.best(tried, time.Now()) != out {
+		return ErrTooDear
 	}
 	return ErrNoBackend
 }
 
-// allEjected says whether every backend that passes its health check and is
-// not in tried is ejected; then the ejections do not count.
-func (p *Pool) allEjected(tried []*Backend) bool {
-	for _, b := range p.backends {
-		if b.health.up && !b.health.ejected && !slices.Contains(tried, b) {
-			return false
-		}
-	}
-	return true
-}
-
-// anyOpen says whether a healthy backend has a free slot, at whatever price.
+// anyOpen says whether a backend that may be used has a free slot, at whatever
+// price.
 func (p *Pool) anyOpen() bool {
+	now := time.Now()
 	for _, b := range p.backends {
-		if b.health.up && b.inFlight < b.cfg.Slots {
+		if s := b.standing(p, now); s != out && b.inFlight < b.room(s) {
 			return true
 		}
 	}
@@ -43,15 +32,17 @@ func (p *Pool) anyOpen() bool {
 
 // choose finds the backend with a free slot for t: of those that can serve in
 // time the cheapest, of these the one where the least wait is expected. wait
-// says that one outside t.tried passes its health check and asks no more than t
-// pays, so that a slot may come. Where ejections do not count, the one soonest
+// says that one outside t.tried may be used and asks no more than t pays, so
+// that a slot may come. Where all that may be used are ejected, the one soonest
 // to return is taken.
 func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
-	ignoreEjections := p.allEjected(t.tried)
+	now := time.Now()
+	top := p.best(t.tried, now)
 	open := p.open[:0]
 	for i := range p.backends {
 		b := p.backends[(p.turn+i)%len(p.backends)]
-		if !b.health.up || (b.health.ejected && !ignoreEjections) || slices.Contains(t.tried, b) {
+		s := b.standing(p, now)
+		if !s.usable(top) || slices.Contains(t.tried, b) {
 			continue
 		}
 		if p.priced {
@@ -60,13 +51,12 @@ func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 			}
 		}
 		wait = true
-		if b.inFlight < b.cfg.Slots {
+		if b.inFlight < b.room(s) {
 			open = append(open, b)
 		}
 	}
 	p.open = open
-	now := time.Now()
-	if ignoreEjections {
+	if top == spare {
 		open = least(open, func(b *Backend) int64 { return b.health.until.UnixNano() })
 	} else if p.priced && len(open) > 1 {
 		open = p.cheapest(open, now)

@@ -15,7 +15,7 @@
 //	if errors.Is(err, gpu.ErrNotTaken) {
 //		lease, err = lease.Next(ctx)                // gives the slot back, takes one elsewhere
 //	}
-//	…stream resp.Body, close it; now and then lease.GPUTime(time.Now())…
+//	…stream resp.Body, close it; now and then lease.GPUUse(time.Now())…
 //	lease.Done(gpu.Result{Status: resp.StatusCode, Took: time.Since(start)})
 //
 // # Load and choice
@@ -36,20 +36,28 @@
 //
 // A GPU's busy time, the integral of its utilization, is shared out at every
 // moment in equal parts among the requests in flight on it, over all backends
-// that work on it. Lease.GPUTime is a request's sum of that over the GPUs of its
-// backend. The sums of all requests add up to the busy time. A GPU's energy is
+// that work on it. Lease.GPUUse is a request's sum of that over the GPUs of its
+// backend. Time in which a GPU's work is not known is shared out in the same way,
+// as if the GPU had worked, and counted apart: unknown is not free. The sums of all requests add up to the busy time. A GPU's energy is
 // shared out among pools in the same way.
 //
 // # Health
 //
 // Two judges. The active one asks HealthPath every HealthEvery; a backend that
-// fails there gets no requests at all. The passive one watches the requests: a
-// backend with several failures in a row (no connection, 5xx, a timeout, a cut
-// answer; never a 4xx) is ejected for a back-off that doubles. When every
-// backend of a pool that is actively well has been ejected, the ejections are
-// ignored and the one soonest to return is tried: a burst of errors must not
-// turn a pool off that still answers its health checks. So ErrNoBackend means
-// that the health checks fail, and nothing less.
+// fails there gets no requests while another one passes. The passive one watches
+// the requests: a backend with several failures in a row (no connection, 5xx, a
+// timeout, a cut answer) is ejected for a back-off that doubles. A 4xx is never
+// the backend's fault, except that a 401 means that it does not take the
+// gateway's key. An answered 5xx that may be the request's fault counts once
+// several accounts have met it.
+//
+// When every backend of a pool that is actively well has been ejected, the
+// ejections are ignored and the one soonest to return is tried: a burst of
+// errors must not turn a pool off that still answers its health checks. When
+// every backend fails its check, those that serve all the same are used: a
+// health endpoint that hangs must not turn a pool off whose requests go well. A
+// backend that refuses connections, that refuses the key, or that does not know
+// the model is not used in either case; a probe notices when that is over.
 package gpu
 
 import (
@@ -63,8 +71,8 @@ import (
 )
 
 var (
-	// ErrNoBackend reports that no backend of the pool passes its health
-	// check, or, from Lease.Next, that none is left that was not tried.
+	// ErrNoBackend reports that no backend of the pool may be used (see
+	// Pool.Serves), or, from Lease.Next, that none is left that was not tried.
 	ErrNoBackend = errors.New("no healthy backend")
 	// ErrTooDear reports that every healthy backend asks more than the request
 	// pays. It is an ErrNoBackend.
@@ -95,6 +103,9 @@ type Fleet struct {
 	order    []*Pool // as configured, for Status
 	stop     context.CancelFunc
 	watchers sync.WaitGroup
+	ctx      context.Context // of probes; ends with Close
+	end      context.CancelFunc
+	probes   sync.WaitGroup
 	born     time.Time
 
 	// mu guards every counter, queue and health state of all pools and
@@ -112,6 +123,7 @@ type Fleet struct {
 // made, and no health checked, before Start.
 func NewFleet(cfg Config) (*Fleet, error) {
 	f := &Fleet{log: cfg.Log, pools: make(map[string]*Pool, len(cfg.Pools)), rand: cfg.Rand, meters: map[string]*meter{}, born: time.Now()}
+	f.ctx, f.end = context.WithCancel(context.Background())
 	if f.rand == nil {
 		f.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	}
@@ -162,6 +174,7 @@ func (f *Fleet) Start(ctx context.Context) {
 func (f *Fleet) Close() {
 	f.mu.Lock()
 	f.closed = true
+	f.end()
 	if f.stop != nil {
 		f.stop()
 	}
@@ -177,6 +190,7 @@ func (f *Fleet) Close() {
 	}
 	f.mu.Unlock()
 	f.watchers.Wait()
+	f.probes.Wait()
 	for _, b := range f.backends {
 		b.transport.CloseIdleConnections()
 	}

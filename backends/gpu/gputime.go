@@ -89,6 +89,7 @@ type binding struct {
 	device   *telemetry.Device   // nil: not in the reading
 	meter    *meter              // nil: never seen, or it is another binding's too
 	offset   float64             // joins the shares of one meter to those of the next
+	gaps     gaps                // in what is known of its work
 }
 
 // look finds the device in the latest snapshot and, where the name means
@@ -158,26 +159,30 @@ func (f *Fleet) leaveMeter(b *Backend, m *meter, now time.Time) (share float64) 
 	return m.share
 }
 
-// gpuShare brings the backend's meters up to now and returns the GPU-seconds
-// that a request in flight there since the beginning would have, over all its
-// GPUs.
-func (b *Backend) gpuShare(now time.Time) (seconds float64) {
+// shares are GPU-seconds that a request in flight on a backend since the beginning
+// would have, over all its GPUs: by their readings, and by the clock where there
+// was none.
+type shares struct{ measured, fallback float64 }
+
+// gpuShare brings the backend's meters up to now and returns the shares.
+func (b *Backend) gpuShare(now time.Time) (s shares) {
 	for _, g := range b.gpus {
-		b.look(g, now)
+		b.pass(g, now)
 		if g.meter != nil {
 			g.meter.advance(now)
-			seconds += g.offset + g.meter.share
+			s.measured += g.offset + g.meter.share
 		}
+		s.fallback += g.gaps.share
 	}
-	return seconds
+	return s
 }
 
 // begin counts a request in, and returns gpuShare as it was then.
-func (b *Backend) begin(p *Pool, now time.Time) (share float64) {
-	share = b.gpuShare(now)
+func (b *Backend) begin(p *Pool, now time.Time) (s shares) {
+	s = b.gpuShare(now)
 	b.inFlight++
 	b.shift(p, 1)
-	return share
+	return s
 }
 
 // end counts a request out.
@@ -196,32 +201,4 @@ func (b *Backend) shift(p *Pool, n int) {
 			g.meter.add(p, n)
 		}
 	}
-}
-
-// GPUTime is the request's share of its backend's GPUs' busy time until now:
-// for each GPU the integral of utilization divided by the requests in flight
-// there, of all backends that work on it. After Done it is that of the whole
-// request. It never falls, and the shares of all requests add up to the busy
-// time that was seen: what passed unseen, while a feed was stale, is nobody's.
-// False: a GPU of the backend is not known, or its reading is stale, or the
-// backend has none. It takes the fleet's lock, so once per renewal of a hold is
-// often enough.
-func (l *Lease) GPUTime(now time.Time) (time.Duration, bool) {
-	f := l.backend.fleet
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if l.done {
-		return l.gpuTime, l.gpuKnown
-	}
-	return l.measure(now)
-}
-
-func (l *Lease) measure(now time.Time) (time.Duration, bool) {
-	b := l.backend
-	seconds := max(0, b.gpuShare(now)-l.gpuSince)
-	known := len(b.gpus) > 0
-	for _, g := range b.gpus {
-		known = known && g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter) && !math.IsNaN(g.device.BusyShare())
-	}
-	return time.Duration(seconds * float64(time.Second)), known
 }

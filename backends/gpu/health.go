@@ -14,11 +14,6 @@ const (
 	// downAfter and upAfter are how many active checks in a row turn a backend
 	// off and on; the very first check decides alone.
 	downAfter, upAfter = 2, 2
-	// ejectAfter is how many failed requests in a row eject a backend.
-	ejectAfter = 3
-	// The back-off of an ejection doubles from ejectBase to ejectMax, each
-	// ±20 %. One more failure after it ejects again.
-	ejectBase, ejectMax = time.Second, time.Minute
 )
 
 // health is what is known of one backend. Guarded by fleet.mu.
@@ -28,13 +23,30 @@ type health struct {
 	streak  int // active checks in a row that contradict up
 	lastErr error
 	lastAt  time.Time // of the last active check
+	path    int       // of the configured paths, the one that is asked; as many as there are: see reachOnly
+
+	sickness sickness  // of the last failed check
+	sickAt   time.Time // when the checks began to fail
 
 	ejected  bool
+	cause    ejection
 	until    time.Time // end of the ejection
 	fails    int       // requests failed in a row
+	denials  int       // requests in a row that were refused by a 401 or 403
+	doubts   doubts    // requests failed in a row that may have been at fault themselves
 	backoffs int       // ejections in a row
 	failedAt time.Time // when the last failed
+	servedAt time.Time // when the last one went well
 }
+
+// sickness is how a backend fails its check.
+type sickness uint8
+
+const (
+	saysNo      sickness = iota // it answers that it is not well, or breaks off
+	silent                      // it takes the connection and does not answer
+	unreachable                 // no connection can be made
+)
 
 // watch runs the active checks of b until ctx ends. Checks of several backends
 // and replicas spread by a jitter of ±10 %.
@@ -56,21 +68,101 @@ func (b *Backend) watch(ctx context.Context) {
 	}
 }
 
-// check asks the health path once. It takes at most a HealthEvery, bounded to
-// 1…5 s.
+// statusError is a check that was answered with anything but a 2xx.
+type statusError struct {
+	path   string
+	status int
+}
+
+func (e statusError) Error() string {
+	return fmt.Sprintf("health check answered %d", e.status)
+}
+
+// absent says whether the answer means that there is no such path to be asked:
+// nothing there, or only for others.
+func (e statusError) absent() bool {
+	return e.status == http.StatusNotFound || e.status == http.StatusMethodNotAllowed ||
+		e.status == http.StatusForbidden || e.status == http.StatusNotImplemented
+}
+
+// check asks for the backend's health once. It takes at most a HealthEvery,
+// bounded to 1…5 s. Where the backend does not know the path, the next of
+// HealthFallback is asked, in the same check.
 func (b *Backend) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, min(max(b.cfg.HealthEvery, time.Second), 5*time.Second))
 	defer cancel()
-	resp, err := b.Do(ctx, http.MethodGet, b.cfg.HealthPath, nil, nil)
+	paths := b.healthPaths()
+	b.fleet.mu.Lock()
+	at := min(b.health.path, len(paths)-1)
+	b.fleet.mu.Unlock()
+	for ; ; at++ {
+		err := b.askHealth(ctx, paths[at])
+		var answered statusError
+		switch {
+		case !errors.As(err, &answered) || !answered.absent() || len(paths) == 1:
+			b.settlePath(at)
+			return b.named(err)
+		case at == len(paths)-1:
+			b.settlePath(len(paths))
+			return nil // whatever it answers, it can be reached
+		}
+	}
+}
+
+// healthPaths are the configured paths, in the order in which they are tried.
+func (b *Backend) healthPaths() []string {
+	return append([]string{b.cfg.HealthPath}, b.cfg.HealthFallback...)
+}
+
+func (b *Backend) named(err error) error {
+	if answered, ok := errors.AsType[statusError](err); ok {
+		return fmt.Errorf("backend %s: %w", b.cfg.Name, answered)
+	}
+	return err
+}
+
+// settlePath remembers which path the backend knows, and says once what that
+// means.
+func (b *Backend) settlePath(at int) {
+	f := b.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b.health.path == at {
+		return
+	}
+	b.health.path = at
+	if paths := b.healthPaths(); at < len(paths) {
+		f.log.Info("backend does not know the default health path, another one is asked",
+			"backend", b.cfg.Name, "path", paths[at])
+	} else {
+		f.log.Info("backend knows no health path: the check sees only whether it can be reached, the rest shows in its requests",
+			"backend", b.cfg.Name)
+	}
+}
+
+// askHealth asks one path with GET. Any 2xx is well.
+func (b *Backend) askHealth(ctx context.Context, path string) error {
+	resp, err := b.Do(ctx, http.MethodGet, path, nil, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is kept
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("backend %s: health check answered %d", b.cfg.Name, resp.StatusCode)
+		return statusError{path, resp.StatusCode}
 	}
 	return nil
+}
+
+// sicknessOf is what a failed check says about the backend.
+func sicknessOf(err error) sickness {
+	switch {
+	case errors.Is(err, ErrNotTaken):
+		return unreachable
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrFirstByteTimeout), errors.Is(err, ErrIdleTimeout):
+		return silent
+	}
+	return saysNo
 }
 
 // checked takes in the outcome of an active check.
@@ -79,10 +171,21 @@ func (b *Backend) checked(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := &b.health
-	h.lastErr, h.lastAt = err, time.Now()
+	now := time.Now()
+	h.lastErr, h.lastAt = err, now
 	need := downAfter
 	if err == nil {
 		need = upAfter
+		if h.ejected && h.cause == bySilence { // it can be reached
+			h.fails, h.doubts = ejectAfter-1, doubts{}
+			b.restore()
+			f.dispatch(b)
+		}
+	} else {
+		if h.sickAt.IsZero() {
+			h.sickAt = now
+		}
+		h.sickness = sicknessOf(err)
 	}
 	if !h.checked {
 		need = 1
@@ -90,6 +193,9 @@ func (b *Backend) checked(err error) {
 	h.checked = true
 	if (err == nil) == h.up {
 		h.streak = 0
+		if h.up {
+			h.sickAt = time.Time{}
+		}
 		return
 	}
 	if h.streak++; h.streak < need {
@@ -97,89 +203,14 @@ func (b *Backend) checked(err error) {
 	}
 	h.up, h.streak = err == nil, 0
 	if h.up {
+		h.sickAt = time.Time{}
 		f.log.Info("backend is healthy again", "backend", b.cfg.Name)
 	} else {
-		f.log.Warn("backend fails its health check and gets no requests", "backend", b.cfg.Name, "err", err)
+		f.log.Warn("backend fails its health check and gets no requests while another one passes",
+			"backend", b.cfg.Name, "err", err)
 	}
+	f.calm(b)
 	f.dispatch(b)
-}
-
-// judge takes in how a request went, and says whose fault it was.
-func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
-	h := &b.health
-	v := blame(r)
-	switch v {
-	case neutral:
-	case success:
-		b.served++
-		if l.since.Before(h.failedAt) {
-			break // began before the trouble: no proof that it is over
-		}
-		h.fails, h.backoffs = 0, 0
-		if h.ejected { // tried because all were ejected, and it works
-			b.restore()
-		}
-	case failed:
-		b.failed++
-		h.fails++
-		h.failedAt = now
-		if h.lastErr = r.Err; r.Err == nil {
-			h.lastErr = fmt.Errorf("backend %s: answered %d", b.cfg.Name, r.Status)
-		}
-		if h.fails >= ejectAfter && !h.ejected {
-			b.eject(now)
-		}
-	}
-	return v
-}
-
-type verdict uint8
-
-const (
-	neutral verdict = iota
-	success
-	failed
-)
-
-// blame judges one result: whose fault was it?
-func blame(r Result) verdict {
-	switch {
-	case errors.Is(r.Err, ErrNotTaken), errors.Is(r.Err, ErrFirstByteTimeout), errors.Is(r.Err, ErrIdleTimeout):
-		return failed
-	case errors.Is(r.Err, context.Canceled), errors.Is(r.Err, context.DeadlineExceeded):
-		return neutral // the client, or the gateway, gave up
-	case r.Err != nil, r.Status >= 500:
-		return failed
-	case r.Refused:
-		return neutral
-	default:
-		return success
-	}
-}
-
-func (b *Backend) eject(now time.Time) {
-	h := &b.health
-	d := jitter(min(ejectBase<<min(h.backoffs, 16), ejectMax), 0.2)
-	h.ejected, h.until = true, now.Add(d)
-	h.backoffs++
-	b.fleet.log.Warn("backend is ejected after failed requests", "backend", b.cfg.Name, "for", d, "failures", h.fails, "err", h.lastErr)
-	b.comeback = time.AfterFunc(d, func() {
-		b.fleet.mu.Lock()
-		defer b.fleet.mu.Unlock()
-		// A restore and a new ejection may have come between.
-		if h.ejected && !time.Now().Before(h.until) {
-			h.fails = ejectAfter - 1
-			b.restore()
-			b.fleet.dispatch(b)
-		}
-	})
-}
-
-// restore ends an ejection.
-func (b *Backend) restore() {
-	b.health.ejected = false
-	b.comeback.Stop()
-	b.fleet.log.Info("ejection of backend is over", "backend", b.cfg.Name)
 }
 
 // jitter spreads d by ± the fraction.

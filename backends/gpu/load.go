@@ -14,7 +14,7 @@ import (
 type Load struct {
 	Running  float64 // requests being worked on
 	Waiting  float64 // in the engines' queues and, for a pool, in its own
-	Capacity float64 // slots of the backends that pass their health check
+	Capacity float64 // slots of the backends that may be used
 	InFlight float64 // this gateway's own requests on the backends, other pools' included
 	KV       float64 // use of the fullest KV cache, 0..1; NaN: none known
 	SM       float64 // SM utilization, mean over the GPUs, 0..1; NaN: none known
@@ -161,17 +161,14 @@ func (p *Pool) Load(now time.Time) Load {
 }
 
 func (p *Pool) load(now time.Time) Load {
-	up := false
-	for _, b := range p.backends {
-		up = up || b.health.up
-	}
+	top := p.best(nil, now)
 	t := newTally(p.fleet)
 	for _, b := range p.backends {
-		if b.health.up || !up {
+		if s := b.standing(p, now); top == out || s.usable(top) || top == well && s == spare {
 			t.add(b, now)
 		}
 	}
-	if !up {
+	if top <= trial {
 		t.Capacity = 0
 	}
 	t.Waiting += float64(p.queue.n)

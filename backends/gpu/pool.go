@@ -23,6 +23,8 @@ type PoolConfig struct {
 	// way accounts take turns, and when the queue is full an account with less
 	// in it takes the place of the one with the most.
 	PerAccount int
+	// NeedGPUTime: a backend is used only while the work of its GPUs is known.
+	NeedGPUTime bool
 	// QueueTimeout bounds the wait for a slot. Zero: DefaultQueueTimeout.
 	QueueTimeout time.Duration
 }
@@ -43,6 +45,9 @@ type Pool struct {
 	pace   time.Duration
 	joules float64 // consumed for this pool by GPUs that count them
 	counts bool    // one does
+
+	panic     bool   // every backend fails its health check, and some are used all the same
+	unchecked uint64 // requests that went to such backends
 
 	refused   uint64 // tickets refused by a full queue
 	pushedOut uint64 // of these: had a place, and lost it to an account with less in the queue
@@ -89,6 +94,7 @@ func (f *Fleet) addPool(cfg PoolConfig, byName map[string]*Backend) error {
 		p.priced = p.priced || b.cfg.Ask != nil
 		b.pools = append(b.pools, p)
 		b.byPool = append(b.byPool, 0)
+		b.lacks = append(b.lacks, lack{})
 	}
 	f.pools[cfg.Model] = p
 	f.order = append(f.order, p)
@@ -113,8 +119,8 @@ func (p *Pool) Admit(key Key) (*Ticket, error) { return p.AdmitQuote(key, Quote{
 func (p *Pool) AdmitQuote(key Key, q Quote) (*Ticket, error) {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
-	free, well := p.free(q)
-	if !well || p.fleet.closed {
+	free, usable := p.free(q)
+	if !usable || p.fleet.closed {
 		return nil, p.nowhere(nil)
 	}
 	own := free == 0 && p.ownLimit(key)
@@ -130,25 +136,27 @@ func (p *Pool) AdmitQuote(key Key, q Quote) (*Ticket, error) {
 }
 
 // free counts the slots free now for a request of quote q. False: no backend
-// that may be used passes its health check.
-func (p *Pool) free(q Quote) (slots int, well bool) {
-	ignoreEjections := p.allEjected(nil)
+// may be used.
+func (p *Pool) free(q Quote) (slots int, usable bool) {
+	now := time.Now()
+	top := p.best(nil, now)
 	for _, b := range p.backends {
-		if b.health.up && (ignoreEjections || !b.health.ejected) && (!p.priced || q.pays(b.ask(q))) {
-			well = true
-			slots += max(0, b.cfg.Slots-b.inFlight)
+		if s := b.standing(p, now); s.usable(top) && (!p.priced || q.pays(b.ask(q))) {
+			usable = true
+			slots += max(0, b.room(s)-b.inFlight)
 		}
 	}
-	return slots, well
+	return slots, usable
 }
 
 // retryAfter estimates when the queue has moved on by one place more than wait
 // in it: mean service time × those ahead ÷ slots.
 func (p *Pool) retryAfter(free int) time.Duration {
 	slots := 0
+	now := time.Now()
 	for _, b := range p.backends {
-		if b.health.up {
-			slots += b.cfg.Slots
+		if s := b.standing(p, now); s != out {
+			slots += b.room(s)
 		}
 	}
 	ahead := p.places - free + 1
@@ -168,6 +176,9 @@ func (p *Pool) observe(took time.Duration) {
 // grant gives a waiting or fresh ticket a slot of b.
 func (p *Pool) grant(t *Ticket, b *Backend) {
 	now := time.Now()
+	if !b.health.up {
+		p.panicked()
+	}
 	t.state = granted
 	p.domain.round = max(p.domain.round, t.round)
 	p.places--
@@ -247,13 +258,13 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Lease, error) {
 		f.seq++
 		t.seq = f.seq
 	}
-	b, well := p.choose(t)
+	b, usable := p.choose(t)
 	if b != nil && !f.closed {
 		p.grant(t, b)
 		f.mu.Unlock()
 		return &t.lease, nil
 	}
-	if !well || f.closed {
+	if !usable || f.closed {
 		err := p.nowhere(t.tried)
 		t.state = spent
 		p.places--

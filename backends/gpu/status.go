@@ -8,21 +8,32 @@ import (
 
 // BackendStatus is one backend as readiness, dashboard and metrics see it.
 type BackendStatus struct {
-	Name     string        `json:"name"`
-	Healthy  bool          `json:"healthy"` // passes its health check (true where it has none)
-	Checked  bool          `json:"checked"` // an active check has been made
-	Ejected  bool          `json:"ejected"` // by failed requests
-	Returns  time.Duration `json:"-"`       // until the ejection ends, zero without one
-	InFlight int           `json:"in_flight"`
-	Slots    int           `json:"slots"`
-	Served   uint64        `json:"served"` // requests that ended well, or not by its fault
-	Failed   uint64        `json:"failed"` // requests that it failed
+	Name    string `json:"name"`
+	Healthy bool   `json:"healthy"` // passes its health check (true where it has none)
+	Checked bool   `json:"checked"` // an active check has been made
+	Ejected bool   `json:"ejected"` // by failed requests
+	// Reachable is false while no connection to it can be made, as far as
+	// requests and checks have shown.
+	Reachable bool `json:"reachable"`
+	// KeyRefused: it does not take the gateway's key.
+	KeyRefused bool `json:"key_refused"`
+	// Lacks are models that it did not know when it was asked last, each with
+	// what it said. For the operator only.
+	Lacks    map[string]string `json:"unknown_models,omitempty"`
+	Returns  time.Duration     `json:"-"` // until the ejection ends, zero without one
+	InFlight int               `json:"in_flight"`
+	Slots    int               `json:"slots"`
+	Served   uint64            `json:"served"` // requests that ended well, or not by its fault
+	Failed   uint64            `json:"failed"` // requests that it failed
 	// LastError is of the last failed check or request, empty when the last
 	// check passed. It names addresses: for the operator only.
 	LastError string    `json:"last_error,omitempty"`
 	LastCheck time.Time `json:"last_check,omitzero"`
 	Models    []string  `json:"models"`
-	Load      Load      `json:"load"`
+	// Guessed is how many requests had GPU time that was not measured, so that the
+	// clock stood in for it.
+	Guessed uint64 `json:"gpu_time_fallbacks"`
+	Load    Load   `json:"load"`
 	// Telemetry is the last failure of its engine's feed, empty when it works
 	// or there is none. For the operator only.
 	Telemetry string      `json:"telemetry_error,omitempty"`
@@ -34,6 +45,9 @@ type GPUStatus struct {
 	Name  string `json:"name"` // as the configuration names it
 	Feed  string `json:"feed"`
 	Fresh bool   `json:"fresh"` // in a reading that is not stale
+	// Source of its GPU-seconds: "measured", or "wall" while its work is not known,
+	// with a request's part of the time itself.
+	Source string `json:"source"`
 	// Device is the last reading; nil: the feed has never seen it, or it has
 	// vanished.
 	Device *telemetry.Device `json:"device,omitempty"`
@@ -41,7 +55,9 @@ type GPUStatus struct {
 	// to it, and Shared how many of them were shared out among requests.
 	Busy   float64 `json:"busy_s"`
 	Shared float64 `json:"shared_s"`
-	Error  string  `json:"telemetry_error,omitempty"` // of the feed's last sample
+	// Fallback is how many seconds were shared out while its work was not known.
+	Fallback float64 `json:"fallback_s"`
+	Error    string  `json:"telemetry_error,omitempty"` // of the feed's last sample
 }
 
 // Status describes every backend, in the order of the configuration.
@@ -54,14 +70,23 @@ func (f *Fleet) Status() []BackendStatus {
 		h := &b.health
 		s := BackendStatus{Name: b.cfg.Name, Healthy: h.up, Checked: h.checked, Ejected: h.ejected,
 			InFlight: b.inFlight, Slots: b.cfg.Slots, Served: b.served, Failed: b.failed, LastCheck: h.lastAt}
+		s.Guessed = b.guessed
+		s.KeyRefused = h.ejected && h.cause == byDenial
+		s.Reachable = !(h.ejected && h.cause == bySilence) && (h.up || h.sickness != unreachable)
 		if h.ejected {
 			s.Returns = max(0, h.until.Sub(now))
 		}
 		if h.lastErr != nil {
 			s.LastError = h.lastErr.Error()
 		}
-		for _, p := range b.pools {
+		for i, p := range b.pools {
 			s.Models = append(s.Models, p.cfg.Model)
+			if reason := b.lacks[i].reason; reason != "" {
+				if s.Lacks == nil {
+					s.Lacks = map[string]string{}
+				}
+				s.Lacks[p.cfg.Model] = reason
+			}
 		}
 		s.Load = b.load(now)
 		if b.cfg.Engine != nil {
@@ -78,6 +103,10 @@ func (f *Fleet) Status() []BackendStatus {
 func (g *binding) status(b *Backend, now time.Time) GPUStatus {
 	s := GPUStatus{Name: g.GPU.Device, Feed: g.Feed.Name(), Device: g.device, Error: failure(g.Feed)}
 	s.Fresh = g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter)
+	s.Source, s.Fallback = "wall", g.gaps.seconds
+	if s.Fresh && g.tells() {
+		s.Source = "measured"
+	}
 	if g.meter != nil {
 		s.Busy, s.Shared = g.meter.busy-g.meter.since, g.meter.shared
 	}
@@ -93,8 +122,13 @@ func failure(f *telemetry.Feed) string {
 
 // PoolStatus is one pool as metrics and the dashboard see it.
 type PoolStatus struct {
-	Model      string        `json:"model"`
-	Healthy    bool          `json:"healthy"`
+	Model   string `json:"model"`
+	Healthy bool   `json:"healthy"` // some backend may be used
+	// Panic: every backend fails its health check, and some are used because
+	// their requests go well. Unchecked is how many requests went to such.
+	Panic     bool   `json:"panic"`
+	Unchecked uint64 `json:"unchecked"`
+
 	Waiting    int           `json:"waiting"`  // in the queue
 	Admitted   int           `json:"admitted"` // with a place and no slot: the waiting among them
 	QueueLimit int           `json:"queue_limit"`
@@ -112,16 +146,17 @@ func (f *Fleet) Pools() []PoolStatus {
 	now := time.Now()
 	list := make([]PoolStatus, 0, len(f.order))
 	for _, p := range f.order {
-		free, well := p.free(Quote{})
-		list = append(list, PoolStatus{Model: p.cfg.Model, Healthy: well, Waiting: p.queue.n, Admitted: p.places,
+		free, _ := p.free(Quote{})
+		list = append(list, PoolStatus{Model: p.cfg.Model, Healthy: p.serves(now), Panic: p.panic, Unchecked: p.unchecked, Waiting: p.queue.n, Admitted: p.places,
 			QueueLimit: p.cfg.QueueLimit, FreeSlots: free, Refused: p.refused, PushedOut: p.pushedOut, Pace: p.pace, Load: p.load(now)})
 	}
 	return list
 }
 
-// Healthy says whether the model has a backend known to pass its health check
-// (or one without such a check). It is false before the first check, although
-// requests are let through then.
+// Healthy says whether the model has a backend that serves and is known to: it
+// passes its health check, has none and can be reached, or serves although it
+// fails the check. It is false before the first check, although requests are let
+// through then.
 func (f *Fleet) Healthy(model string) bool {
 	p := f.pools[model]
 	if p == nil {
@@ -129,8 +164,9 @@ func (f *Fleet) Healthy(model string) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	now := time.Now()
 	for _, b := range p.backends {
-		if b.health.up && (b.health.checked || b.cfg.HealthPath == "") {
+		if s := b.standing(p, now); s > trial && (b.health.checked || b.cfg.HealthPath == "") {
 			return true
 		}
 	}

@@ -65,8 +65,8 @@ type Lease struct {
 
 	// All below is guarded by fleet.mu.
 	done     bool
-	gpuSince float64       // the backend's GPU-seconds per request when it began
-	gpuTime  time.Duration // of the whole request, once it is done
+	gpuSince shares // the backend's when it began
+	gpuUse   GPUUse // of the whole request, once it is done
 	gpuKnown bool
 }
 
@@ -82,6 +82,15 @@ type Result struct {
 	// Refused: the backend did not take the request, by failing to connect or
 	// by saying so. It counts neither for the pace nor, with a 4xx, for health.
 	Refused bool
+	// RequestFault: the answer shows that no backend could serve this request,
+	// whatever its status. It counts for nothing.
+	RequestFault bool
+	// Doubtful: a failure that may be the request's own fault. It counts once
+	// several accounts have met one, or many came in a row.
+	Doubtful bool
+	// Lacks is what the backend said when it did not know the model; empty: it
+	// did. It gets no requests for that model for a while.
+	Lacks string
 }
 
 // Backend is where the slot is.
@@ -104,10 +113,13 @@ func (l *Lease) finish(r Result) {
 	if r.Took <= 0 {
 		r.Took = now.Sub(l.since)
 	}
-	if !r.Refused {
+	if !r.Refused && r.Lacks == "" {
 		l.ticket.pool.observe(r.Took)
 	}
-	l.gpuTime, l.gpuKnown = l.measure(now)
+	l.gpuUse, l.gpuKnown = l.measure(now), l.backend.gpuKnown(now)
+	if l.gpuUse.Fallback > 0 {
+		l.backend.guessed++
+	}
 	l.backend.end(l.ticket.pool, now)
 	if l.backend.judge(l, r, now) == success {
 		l.backend.observe(r.Took)

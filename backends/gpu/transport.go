@@ -22,6 +22,9 @@ var (
 	// ErrFirstByteTimeout reports that no answer began within
 	// FirstByteTimeout. The backend may have worked on the request.
 	ErrFirstByteTimeout = errors.New("backend did not answer in time")
+	// ErrFirstEventTimeout reports that a stream began and brought no event within
+	// FirstEventTimeout. Reads of a response's body return it.
+	ErrFirstEventTimeout = errors.New("backend began a stream and sent no event in time")
 	// ErrIdleTimeout reports that an answer stalled for IdleTimeout. Reads of
 	// a response's body return it.
 	ErrIdleTimeout = errors.New("backend stalled in its answer")
@@ -42,9 +45,9 @@ const (
 	maxResponseHeader = 256 << 10
 )
 
-func newTransport(base *url.URL, cfg BackendConfig) (*http.Transport, error) {
+func newTransport(base *url.URL, cfg BackendConfig, k *keeping) (*http.Transport, error) {
 	t := &http.Transport{
-		DialContext:         dial(cfg.ConnectTimeout),
+		DialContext:         dial(cfg.ConnectTimeout, k),
 		TLSHandshakeTimeout: cfg.ConnectTimeout,
 		// Usage is read from the bytes that pass, so they must be plain.
 		DisableCompression:     true,
@@ -88,9 +91,14 @@ var strip = [...]string{"Authorization", "Macaroon", "Grpc-Metadata-Macaroon", "
 // written; ErrFirstByteTimeout; ctx's own; any other means that the backend may have
 // received the request.
 //
-// A request is repeated here only on a connection that was kept from an earlier
-// one and was closed before the first byte of this request was written to it
-// (and by net/http, in HTTP/2, where the server says that it did not process it).
+// A request is repeated here once, on a new connection, and only where the first
+// one was kept from an earlier request and ended before the backend can have read
+// this request to its end: nothing or not all of it was written, or the
+// backend's system refused what was (see conn.ended). net/http repeats one in
+// HTTP/2, where the server says that it did not process it.
+//
+// Kept connections are used only where the backend has shown that it keeps them,
+// see keeping.
 func (b *Backend) Do(ctx context.Context, method, path string, body []byte, h http.Header) (*http.Response, error) {
 	if h == nil {
 		h = make(http.Header, 2)
@@ -104,9 +112,11 @@ func (b *Backend) Do(ctx context.Context, method, path string, body []byte, h ht
 	if len(h["User-Agent"]) == 0 {
 		h.Set("User-Agent", "sluice")
 	}
-	for tries := 0; ; tries++ {
-		resp, stale, err := b.attempt(ctx, method, path, body, h)
-		if stale && tries < b.cfg.Slots+1 { // there are no more kept connections than these
+	kept, scout := b.keeping.use(time.Now())
+	for {
+		resp, stale, err := b.attempt(ctx, method, path, body, h, kept, scout)
+		if stale && kept {
+			kept = false
 			continue
 		}
 		if err != nil {
@@ -118,14 +128,25 @@ func (b *Backend) Do(ctx context.Context, method, path string, body []byte, h ht
 
 // attempt sends the request once. stale: the connection was a kept one and had
 // ended before; nothing was sent.
-func (b *Backend) attempt(ctx context.Context, method, path string, body []byte, h http.Header) (resp *http.Response, stale bool, err error) {
+func (b *Backend) attempt(ctx context.Context, method, path string, body []byte, h http.Header, kept, scout bool) (resp *http.Response, stale bool, err error) {
 	call := newCall(ctx, b.cfg)
-	resp, err = b.transport.RoundTrip(b.request(call, method, path, body, h))
+	call.scout = scout
+	transport := b.transport
+	if !kept && !scout {
+		transport = b.fresh()
+	}
+	resp, err = transport.RoundTrip(b.request(call, method, path, body, h))
 	timely := call.headerArrived()
 	if err == nil && timely {
+		if on := call.on.Load(); on != nil && on.conn != nil {
+			on.conn.promise.Store(int64(promised(resp.Header)))
+		}
 		call.body = resp.Body
 		resp.Body = call
 		return resp, false, nil
+	}
+	if scout {
+		b.keeping.unknown()
 	}
 	if err == nil {
 		_ = resp.Body.Close()
@@ -148,6 +169,15 @@ func (b *Backend) attempt(ctx context.Context, method, path string, body []byte,
 	}
 }
 
+// fresh is the transport that uses each connection once.
+func (b *Backend) fresh() *http.Transport {
+	b.freshOnce.Do(func() {
+		b.freshOnes = b.transport.Clone()
+		b.freshOnes.DisableKeepAlives = true
+	})
+	return b.freshOnes
+}
+
 func (b *Backend) request(call *call, method, path string, body []byte, h http.Header) *http.Request {
 	u := b.base
 	path, u.RawQuery, _ = strings.Cut(path, "?")
@@ -157,9 +187,16 @@ func (b *Backend) request(call *call, method, path string, body []byte, h http.H
 		// wrote nothing, else there would be no second.
 		GetConn: func(string) { call.on.Store(nil) },
 		GotConn: func(info httptrace.GotConnInfo) {
-			call.on.Store(&attached{give(info.Conn, info.Reused, b.transport.Protocols.UnencryptedHTTP2()), info.Reused})
+			own, multiplexed := give(info.Conn, info.Reused, b.transport.Protocols.UnencryptedHTTP2())
+			if multiplexed || own == nil {
+				b.keeping.trust() // nothing to be seen there
+			} else if call.scout {
+				own.scout.Store(true)
+			}
+			call.on.Store(&attached{own, info.Reused})
 			call.timer.Reset(b.cfg.FirstByteTimeout)
 		},
+		PutIdleConn: func(err error) { call.rested(err) },
 	})
 	r := (&http.Request{Method: method, URL: &u, Host: u.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if len(body) > 0 {
@@ -185,12 +222,29 @@ type call struct {
 	timer  *time.Timer
 	on     atomic.Pointer[attached] // nil: the attempt in progress has no connection
 	header atomic.Bool              // the header of the answer has arrived
-	idle   time.Duration
+	scout  bool                     // its connection is to be watched
 	body   io.ReadCloser
+
+	idle       time.Duration // between two parts of the answer
+	firstEvent time.Duration // from AwaitEvent to Began
+	until      time.Time     // when the first event has to have come; zero: it came, or is not awaited
+}
+
+var _ Answer = (*call)(nil)
+
+// Answer is the body of what Do returns. Its methods belong to the goroutine
+// that reads it.
+type Answer interface {
+	io.ReadCloser
+	// AwaitEvent says that the answer is a stream of which nothing has come: until
+	// Began is called, FirstEventTimeout bounds the wait in place of IdleTimeout.
+	AwaitEvent()
+	// Began says that the stream has begun.
+	Began()
 }
 
 func newCall(ctx context.Context, cfg BackendConfig) *call {
-	c := &call{idle: cfg.IdleTimeout}
+	c := &call{idle: cfg.IdleTimeout, firstEvent: cfg.FirstEventTimeout}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	// The dialer and the handshake have their own deadlines: twice their sum
 	// is only reached when neither ended as it should.
@@ -211,14 +265,35 @@ func (c *call) headerArrived() bool {
 	return c.timer.Stop()
 }
 
+// rested takes in that the connection went back to those that are kept.
+func (c *call) rested(err error) {
+	if on := c.on.Load(); on != nil && on.conn != nil && err == nil {
+		on.conn.rest(time.Now())
+	}
+}
+
+// AwaitEvent implements Answer.
+func (c *call) AwaitEvent() { c.until = time.Now().Add(c.firstEvent) }
+
+// Began implements Answer.
+func (c *call) Began() { c.until = time.Time{} }
+
 // Read reads the answer. The clock runs only while the backend is waited for:
-// a slow client is not the backend's fault.
+// a slow client is not the backend's fault. Whatever comes before the first
+// event, such as comments that keep the connection alive, does not turn the
+// clock of the first event back.
 func (c *call) Read(p []byte) (int, error) {
-	c.timer.Reset(c.idle)
+	wait := c.idle
+	if !c.until.IsZero() {
+		wait = max(time.Until(c.until), 0)
+	}
+	c.timer.Reset(wait)
 	n, err := c.body.Read(p)
 	c.timer.Stop()
 	if err != nil && err != io.EOF && context.Cause(c.ctx) == ErrIdleTimeout {
-		err = ErrIdleTimeout
+		if err = ErrIdleTimeout; !c.until.IsZero() {
+			err = ErrFirstEventTimeout
+		}
 	}
 	return n, err
 }

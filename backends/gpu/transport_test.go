@@ -245,6 +245,7 @@ func TestConnectionClosedWhileIdleIsReplaced(t *testing.T) {
 	}
 	addr, n := script(t, once, once)
 	b := oneBackend(t, "http://"+addr, nil)
+	b.keeping.trust()
 	resp, err := post(b, "{}")
 	drain(t, resp, err)
 	<-closed
@@ -271,6 +272,7 @@ func TestTLSConnectionClosedWhileIdleIsReplaced(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(srv.Certificate())
 	b.transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+	b.keeping.trust()
 	for range 20 {
 		resp, err := post(b, "{}")
 		drain(t, resp, err)
@@ -293,6 +295,7 @@ func TestRequestWrittenToReusedConnectionIsNotRepeated(t *testing.T) {
 			}
 		})
 	b := oneBackend(t, "http://"+addr, nil)
+	b.keeping.trust()
 	resp, err := post(b, "{}")
 	drain(t, resp, err)
 	_, err = b.Do(context.Background(), "POST", "/", []byte("{}"), http.Header{"Idempotency-Key": {"k"}, "X-Idempotency-Key": {"k"}})

@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"sluice/backends/gpu/exporter"
 	"sluice/backends/gpu/nvml"
 	"sluice/backends/gpu/telemetry"
+	"sluice/internal/quiet"
 )
 
 // exporterEvery is how often the exporter reads the driver: about as often as
@@ -28,7 +31,8 @@ func runExporter(ctx context.Context, e env, args []string) error {
 	if err := parse(set, args, 0); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(e.stderr, nil))
+	signal.Ignore(syscall.SIGHUP) // there is nothing to reload, and no reason to end
+	log := slog.New(quiet.New(slog.NewTextHandler(e.stderr, nil)))
 	sampler, err := nvml.Open(nvml.Config{Library: *library, Log: log})
 	if err != nil {
 		return err

@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"sluice/backends/gpu"
@@ -17,6 +19,7 @@ import (
 	"sluice/internal/gateway"
 	"sluice/internal/lightning"
 	"sluice/internal/pricer"
+	"sluice/internal/quiet"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/pricing"
@@ -43,10 +46,19 @@ func serve(ctx context.Context, e env, args []string) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	log := newLogger(e, cfg.Log)
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "warning", w)
+	}
+	// From here on a hang-up does not end the process: what it asks for is done
+	// once the gateway serves.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	s, err := newServer(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	s.hangups = hangups
 	return s.run(ctx)
 }
 
@@ -61,12 +73,20 @@ func loadConfig(e env, path string) (*config.Config, error) {
 	return cfg, nil
 }
 
+// newLogger writes to stderr. Warnings that repeat are counted rather than
+// written. Durations are texts such as 1.5s in both formats: in JSON they would
+// be bare nanoseconds.
 func newLogger(e env, cfg config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.Level}
+	options := &slog.HandlerOptions{Level: cfg.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(e.stderr, options))
+		return slog.New(quiet.New(slog.NewJSONHandler(e.stderr, options)))
 	}
-	return slog.New(slog.NewTextHandler(e.stderr, options))
+	return slog.New(quiet.New(slog.NewTextHandler(e.stderr, options)))
 }
 
 // server is everything that one `gateway serve` runs.
@@ -81,6 +101,8 @@ type server struct {
 	pricer  *pricer.Pricer
 	gateway *gateway.Gateway
 	sink    *sink
+	certs   *gateway.Certificates // nil: no TLS
+	hangups <-chan os.Signal      // nil: none come
 }
 
 // newServer opens the store and builds the parts. It connects to nothing but
@@ -191,30 +213,60 @@ func (s *server) run(ctx context.Context) (err error) {
 		return err
 	}
 	s.log.Info("serving", "listen", s.cfg.Listen, "tls", s.cfg.TLS.Enabled(), "admin", s.cfg.Admin.Listen, "ledger", s.ledger.ID().String(), "version", buildVersion())
-	select {
-	case <-ctx.Done():
-		s.log.Info("shutting down: finishing open answers", "at_most", s.cfg.DrainTimeout)
-	case err = <-failed:
-	}
+	err = s.wait(ctx, failed)
 	limit, cancel := context.WithTimeout(working, s.cfg.DrainTimeout)
 	defer cancel()
 	return errors.Join(err, s.gateway.Drain(limit, servers...))
+}
+
+// wait returns when ctx ends or a listener failed.
+func (s *server) wait(ctx context.Context, failed <-chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			s.log.Info("shutting down: finishing open answers", "at_most", s.cfg.DrainTimeout)
+			return nil
+		case err := <-failed:
+			return err
+		case <-s.hangups:
+			s.reload()
+		}
+	}
+}
+
+// reload is what SIGHUP asks for: the TLS certificate is read again. The rest of
+// the configuration needs a restart.
+func (s *server) reload() {
+	if s.certs == nil {
+		s.log.Info("SIGHUP: there is no TLS certificate to read again; changes of the configuration need a restart")
+		return
+	}
+	if err := s.certs.Reload(); err != nil {
+		s.log.Error("SIGHUP: the TLS certificate stays what it was", "error", err)
+		return
+	}
+	s.log.Info("SIGHUP: the TLS certificate was read again; other changes of the configuration need a restart")
 }
 
 // listen opens both listeners and serves them. failed delivers why one of them
 // ended before it was shut down.
 func (s *server) listen() (servers []*http.Server, failed <-chan error, err error) {
 	errs := make(chan error, 2)
+	if s.cfg.TLS.Enabled() {
+		if s.certs, err = gateway.NewCertificates(s.cfg.TLS.Cert, s.cfg.TLS.Key, s.log, nil); err != nil {
+			return nil, nil, err
+		}
+	}
 	for _, l := range []struct {
 		addr    string
 		handler http.Handler
-		tls     config.TLS
+		certs   *gateway.Certificates
 	}{
-		{s.cfg.Listen, s.gateway.Handler(), s.cfg.TLS},
-		{s.cfg.Admin.Listen, s.gateway.AdminHandler(), config.TLS{}},
+		{s.cfg.Listen, s.gateway.Handler(), s.certs},
+		{s.cfg.Admin.Listen, s.gateway.AdminHandler(), nil},
 	} {
 		server, err := gateway.NewServer(gateway.ServerConfig{
-			Handler: l.handler, CertFile: l.tls.Cert, KeyFile: l.tls.Key, Log: s.log,
+			Handler: l.handler, Certificates: l.certs, Log: s.log,
 			ReadHeaderTimeout: s.cfg.Limits.HeaderTimeout, IdleTimeout: s.cfg.Limits.IdleTimeout, MaxHeaderBytes: int(s.cfg.Limits.Headers),
 			MaxConnections: s.cfg.Limits.Connections, MaxPerAddress: s.cfg.Limits.PerAddress, TrustedProxies: s.cfg.TrustedProxies,
 		})
@@ -228,7 +280,7 @@ func (s *server) listen() (servers []*http.Server, failed <-chan error, err erro
 		servers = append(servers, server)
 		go func() {
 			var err error
-			if l.tls.Enabled() {
+			if l.certs != nil {
 				err = server.ServeTLS(listener, "", "")
 			} else {
 				err = server.Serve(listener)

@@ -74,7 +74,7 @@ func (s *sensors) gpus(exporter *url.URL) (*telemetry.Feed, error) {
 		sampler, err := nvml.Open(nvml.Config{Library: s.cfg.Telemetry.NVMLLibrary, Log: s.log})
 		switch {
 		case errors.Is(err, nvml.ErrUnavailable):
-			s.log.Warn("GPUs cannot be read on this host; prices follow engines and requests alone", "error", err)
+			s.log.Warn("GPUs cannot be read on this host; prices follow engines and requests alone, and GPU time that has a price is taken from the clock or refused", "error", err)
 		case err != nil:
 			return nil, err
 		default:
@@ -129,18 +129,23 @@ func (s *sensors) keyed(b *config.Backend) *http.Client {
 	if key == "" || b.EngineURL.Host != b.URL.Host {
 		return s.http
 	}
-	return &http.Client{Transport: bearer{key, s.http.Transport}}
+	return &http.Client{Transport: bearer{key, *b.EngineURL, s.http.Transport}}
 }
 
-// bearer adds a bearer token to each request.
+// bearer adds a bearer token to each request to one server. A redirect to another
+// one is followed without it: the key is that server's alone.
 type bearer struct {
 	key  string
+	of   url.URL
 	next http.RoundTripper
 }
 
 func (t bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer "+t.key)
+	r.Header.Del("Authorization")
+	if r.URL.Host == t.of.Host && r.URL.Scheme == t.of.Scheme {
+		r.Header.Set("Authorization", "Bearer "+t.key)
+	}
 	return t.next.RoundTrip(r)
 }
 

@@ -38,8 +38,12 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 		backend := gpu.BackendConfig{
 			Name: b.Name, URL: b.URL, APIKey: gpu.Secret(b.APIKey.Reveal()), Slots: b.Slots,
 			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
-			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte, IdleTimeout: b.Timeouts.Idle,
+			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte,
+			FirstEventTimeout: b.Timeouts.FirstEvent, IdleTimeout: b.Timeouts.Idle,
 			Models: b.Models,
+		}
+		if b.Health.Default {
+			backend.HealthFallback = []string{"/v1/models"}
 		}
 		if err := s.bind(b, &backend); err != nil {
 			return fleet, err
@@ -53,7 +57,8 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 				continue
 			}
 			seen[m.Name] = true
-			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, PerAccount: m.Queue.PerAccount, QueueTimeout: m.Queue.Timeout})
+			fleet.Pools = append(fleet.Pools, gpu.PoolConfig{Model: m.Name, Backends: m.Backends, QueueLimit: m.Queue.Limit, PerAccount: m.Queue.PerAccount,
+				QueueTimeout: m.Queue.Timeout, NeedGPUTime: m.Prices.GPUSecond != 0 && m.GPUFallback == config.FallbackRefuse})
 		}
 	}
 	return fleet, nil

@@ -28,7 +28,8 @@ var allowed = map[string][]string{
 	"internal/lightning":        {"l402"},
 	"internal/pricer":           {"pricing", "metering"},
 	"internal/store":            {"l402", "pricing", "metering", "migrations"},
-	"internal/gateway":          {"l402", "pricing", "metering", "metering/chat", "backends/gpu"},
+	"internal/quiet":            {},
+	"internal/gateway":          {"l402", "pricing", "metering", "metering/chat", "backends/gpu", "internal/quiet"},
 	"internal/devnet":           {"l402", "internal/lightning"},
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
 	"internal/demo": {"l402", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/devnet",
@@ -41,7 +42,7 @@ var allowed = map[string][]string{
 		"internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},
 	"tools/mutate":      {},
-	"cmd/gateway": {"l402", "pricing", "metering", "metering/chat", "backends/gpu", "internal/config", "internal/gateway",
+	"cmd/gateway": {"l402", "pricing", "metering", "metering/chat", "backends/gpu", "internal/config", "internal/gateway", "internal/quiet",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
 	"cmd/agent-client": {"l402", "l402/client", "l402/client/lndwallet", "internal/lightning"},
 }

@@ -92,6 +92,7 @@ func (c *checker) checkTLS() {
 	if _, err := tls.X509KeyPair(cert, key); err != nil {
 		c.failAt("tls", "%v", err)
 	}
+	c.checkPrivate("tls.key", t.Key)
 }
 
 // address checks host:port and returns the host, "*" for all interfaces; empty

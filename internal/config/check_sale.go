@@ -29,9 +29,11 @@ func (c *checker) checkBackends() map[string]*Backend {
 		if p := b.Health.Path; p != "" && (p[0] != '/' || strings.ContainsAny(p, " #")) {
 			c.failAt(at+".health.path", "want a path such as /health, or \"\" for no check, got %q", clip(p))
 		}
+		b.Health.Default = c.lines[at+".health.path"] == 0
 		c.within(at+".health.every", b.Health.Every, 100*time.Millisecond, time.Hour)
 		c.within(at+".timeouts.connect", b.Timeouts.Connect, time.Millisecond, time.Minute)
 		c.within(at+".timeouts.first_byte", b.Timeouts.FirstByte, time.Millisecond, 24*time.Hour)
+		c.within(at+".timeouts.first_event", b.Timeouts.FirstEvent, time.Millisecond, 24*time.Hour)
 		c.within(at+".timeouts.idle", b.Timeouts.Idle, time.Millisecond, 24*time.Hour)
 		switch b.CapField {
 		case "", "max_tokens", "max_completion_tokens":
@@ -216,6 +218,9 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 		}
 	}
 	c.within(at+".gpu_slice", m.GPUSlice, time.Second, time.Hour)
+	if m.GPUFallback != FallbackWall && m.GPUFallback != FallbackRefuse {
+		c.failAt(at+".gpu_time_fallback", "want wall or refuse, got %q", clip(m.GPUFallback))
+	}
 	if p == (Prices{}) {
 		c.failAt(at+".prices", "every price is zero, so the model would be free")
 		return

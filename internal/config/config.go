@@ -46,6 +46,28 @@ type Config struct {
 	Log          Log           `yaml:"log"`
 
 	Warnings []string `yaml:"-"` // of what works and may disappoint
+
+	inline bool // the file itself holds secrets
+}
+
+// holdsSecrets says whether the file as written holds a secret.
+func (c *Config) holdsSecrets() bool {
+	for _, k := range c.Keys {
+		if k.Secret != "" {
+			return true
+		}
+	}
+	for _, b := range c.Backends {
+		if b.APIKey != "" {
+			return true
+		}
+	}
+	if u, err := url.Parse(c.Store.URL.Reveal()); err == nil && u.User != nil {
+		if _, password := u.User.Password(); password {
+			return true
+		}
+	}
+	return c.Admin.Token != "" || c.Lightning.MacaroonBase64 != ""
 }
 
 // TLS names the files of the buyers' listener; both empty: plain HTTP.
@@ -133,8 +155,19 @@ type Model struct {
 	MediaHosts          []string       `yaml:"media_hosts"`  // beside the service's
 	MediaTokens         int64          `yaml:"media_tokens"` // the most prompt tokens of one picture; 0: not known
 	GPUSlice            time.Duration  `yaml:"gpu_slice"`    // of GPU time held at a time, where that has a price
-	Queue               Queue          `yaml:"queue"`
+	// GPUFallback says what GPU time costs while it cannot be read: FallbackWall or
+	// FallbackRefuse.
+	GPUFallback string `yaml:"gpu_time_fallback"`
+	Queue       Queue  `yaml:"queue"`
 }
+
+// What GPUFallback may be.
+const (
+	// FallbackWall counts the time itself, divided by the requests in flight.
+	FallbackWall = "wall"
+	// FallbackRefuse refuses requests while no backend's GPU time can be read.
+	FallbackRefuse = "refuse"
+)
 
 // TemplateTokens bounds what the chat template adds to a prompt.
 type TemplateTokens struct {
@@ -198,13 +231,18 @@ type Backend struct {
 type Health struct {
 	Path  string        `yaml:"path"`
 	Every time.Duration `yaml:"every"`
+
+	Default bool `yaml:"-"` // the file names no path: another may be asked where the server lacks it
 }
 
 // Timeouts bounds the stages of a request to a backend.
 type Timeouts struct {
 	Connect   time.Duration `yaml:"connect"`
 	FirstByte time.Duration `yaml:"first_byte"`
-	Idle      time.Duration `yaml:"idle"`
+	// FirstEvent bounds the time from the header of a stream to the first event that
+	// the model produced; Idle bounds each wait after it.
+	FirstEvent time.Duration `yaml:"first_event"`
+	Idle       time.Duration `yaml:"idle"`
 }
 
 // Limits bounds what a buyer may take up.
@@ -308,12 +346,12 @@ func (m *Model) setDefaults() {
 	m.TemplateTokens = TemplateTokens{Base: 64, PerMessage: 16}
 	m.Queue = Queue{Limit: 64, Timeout: 30 * time.Second}
 	m.Pricing = defaultPricing()
-	m.GPUSlice = 10 * time.Second
+	m.GPUSlice, m.GPUFallback = 10*time.Second, FallbackWall
 }
 
 func (b *Backend) setDefaults() {
 	b.Health = Health{Path: "/health", Every: 5 * time.Second}
-	b.Timeouts = Timeouts{Connect: 5 * time.Second, FirstByte: 5 * time.Minute, Idle: time.Minute}
+	b.Timeouts = Timeouts{Connect: 5 * time.Second, FirstByte: 5 * time.Minute, FirstEvent: 10 * time.Minute, Idle: time.Minute}
 }
 
 func (k *Key) setDefaults() { k.State = l402.KeyMint }

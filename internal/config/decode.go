@@ -71,6 +71,18 @@ func (d *decoder) document(data []byte, v any) error {
 	return nil
 }
 
+// placeholder says whether a value has something that other programs would fill in
+// from the environment: ${NAME}, $(NAME), {{ … }}, or $NAME alone.
+func placeholder(text string) bool {
+	for _, form := range [][2]string{{"${", "}"}, {"$(", ")"}, {"{{", "}}"}} {
+		if _, rest, ok := strings.Cut(text, form[0]); ok && strings.Contains(rest, form[1]) {
+			return true
+		}
+	}
+	name, ok := strings.CutPrefix(text, "$")
+	return ok && name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") == "" && (name[0] < '0' || name[0] > '9')
+}
+
 func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.StructTag) {
 	if d.nodes++; d.nodes == maxNodes {
 		d.fail(n.Line, key, "the file has more than %d values", maxNodes)
@@ -82,6 +94,12 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 		n = n.Alias
 	}
 	d.lines[key] = n.Line
+	// A hook's command may be a shell's, which fills in its own.
+	if n.Kind == yaml.ScalarNode && placeholder(n.Value) && !strings.Contains(key, ".hook.command[") {
+		// Read as it stands, it would be a key that everybody knows, or a name.
+		d.fail(n.Line, key, "holds a placeholder such as ${NAME}, and nothing fills it in; write the value, or give a secret by its file or its environment variable")
+		return
+	}
 	if e, ok := v.Addr().Interface().(*Engine); ok && n.Kind == yaml.ScalarNode {
 		v = reflect.ValueOf(&e.Name).Elem()
 	}

@@ -28,6 +28,9 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s:\n%w", path, err)
 	}
+	if cfg.inline {
+		(&checker{cfg: cfg}).checkPrivate("the configuration holds secrets", abs)
+	}
 	return cfg, nil
 }
 
@@ -43,6 +46,7 @@ func Parse(data []byte, dir string, getenv func(string) string) (*Config, error)
 	// What follows would only complain about the same mistakes again.
 	if len(d.errs) == 0 {
 		c := &checker{decoder: d, cfg: cfg, dir: dir, getenv: getenv}
+		cfg.inline = cfg.holdsSecrets()
 		c.resolve()
 		c.check()
 	}

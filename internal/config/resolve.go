@@ -100,6 +100,7 @@ func (c *checker) resolveKeys() {
 			if text = c.secretFile(at+".secret_file", k.SecretFile); text == "" {
 				continue
 			}
+			c.checkPrivate(at+".secret_file", k.SecretFile)
 		case text == "":
 			c.failAt(at, "has no secret; give secret or secret_file (64 hex digits, from `openssl rand -hex 32`)")
 			continue
@@ -153,6 +154,7 @@ func (c *checker) resolveMacaroon() {
 			return
 		}
 		raw = data
+		c.checkPrivate(key, l.MacaroonFile)
 	case l.MacaroonBase64 != "":
 		key += ".macaroon_base64"
 		raw = decodeText(string(l.MacaroonBase64))
@@ -165,6 +167,7 @@ func (c *checker) resolveMacaroon() {
 		c.failAt(key, "is not a macaroon of lnd")
 		return
 	}
+	c.checkRights(key, raw)
 	l.Macaroon = Secret(raw)
 }
 
@@ -219,6 +222,7 @@ func (c *checker) resolveBackend(b *Backend, at string) {
 	case b.APIKeyFile != "":
 		b.APIKeyFile = c.path(b.APIKeyFile)
 		b.APIKey = Secret(c.secretFile(at+".api_key_file", b.APIKeyFile))
+		c.checkPrivate(at+".api_key_file", b.APIKeyFile)
 	}
 	if strings.ContainsFunc(string(b.APIKey), func(r rune) bool { return r <= ' ' || r > '~' }) {
 		c.failAt(at, "the API key holds a character that cannot stand in a header")

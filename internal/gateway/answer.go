@@ -115,7 +115,7 @@ func (c *call) noAnswer(err error, status int) error {
 	c.g.metrics.noAnswers.WithLabelValues(b).Inc()
 	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name,
 		"request_id", c.x.requestID, "error", err, "said", failure.Message, "dropped_events", c.meter.Noise())
-	if errors.Is(err, gpu.ErrIdleTimeout) {
+	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
 		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged")
 	}

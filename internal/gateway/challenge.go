@@ -67,8 +67,11 @@ func (o *offer) describe(p *problem) {
 }
 
 // challenge turns an offer into the answer to the request: a 402, or the
-// reason why there is none.
+// reason why there is none. Nobody is asked to pay for what nothing can serve.
 func (g *Gateway) challenge(x *exchange, o offer) error {
+	if !g.sells(&o) {
+		return errNotServed
+	}
 	amount, err := o.amount()
 	if err != nil {
 		return err

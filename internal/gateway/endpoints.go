@@ -45,7 +45,13 @@ func (x *exchange) reply(status int, value any) error {
 	return nil
 }
 
-// modelPrice is the member "l402" of a model in GET /v1/models.
+// modelSale is the member "l402" of a model in GET /v1/models.
+type modelSale struct {
+	Available bool `json:"available"` // a request for it can be served now
+	*modelPrice
+}
+
+// modelPrice is the price in force.
 type modelPrice struct {
 	Rates      pricing.Rates `json:"rates"`
 	Epoch      int64         `json:"price_epoch"`
@@ -55,12 +61,12 @@ type modelPrice struct {
 }
 
 type listedModel struct {
-	ID      string      `json:"id"`
-	Object  string      `json:"object"`
-	Created int64       `json:"created"`
-	OwnedBy string      `json:"owned_by"`
-	Context int64       `json:"context_length,omitempty"`
-	Price   *modelPrice `json:"l402,omitempty"`
+	ID      string    `json:"id"`
+	Object  string    `json:"object"`
+	Created int64     `json:"created"`
+	OwnedBy string    `json:"owned_by"`
+	Context int64     `json:"context_length,omitempty"`
+	Sale    modelSale `json:"l402"`
 }
 
 // listModels is GET /v1/models: OpenAI's list with the prices in force.
@@ -93,11 +99,14 @@ func (g *Gateway) showModel(x *exchange) error {
 // listed is a model as the list shows it.
 func (g *Gateway) listed(m Model) listedModel {
 	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
+	entry.Sale.Available = g.cfg.Fleet.Pool(m.Name).Serves()
 	if !m.CreatedAt.IsZero() {
 		entry.Created = m.CreatedAt.Unix()
 	}
 	if e, ok := g.cfg.Board.Live(m.Name); ok {
-		entry.Price = &modelPrice{e.Rates, e.ID, e.Multiplier, e.Signal, e.BoundBy}
+		entry.Sale.modelPrice = &modelPrice{e.Rates, e.ID, e.Multiplier, e.Signal, e.BoundBy}
+	} else {
+		entry.Sale.Available = false // nothing is sold without a price
 	}
 	return entry
 }
@@ -130,6 +139,9 @@ func (g *Gateway) showQuote(x *exchange) error {
 	epoch, ok := g.cfg.Board.Live(m.Name)
 	if !ok {
 		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
+	}
+	if !g.serves(m) {
+		return errNotServed // a price that nobody can have
 	}
 	quote, err := epoch.Quote(pricing.Usage{InputTokens: input, OutputTokens: output, Calls: 1, GPUMicros: m.gpuSlice(epoch.Rates)}, g.quoteExpiry())
 	if err != nil {

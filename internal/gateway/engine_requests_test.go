@@ -15,9 +15,9 @@ import (
 	"sluice/metering/chat"
 )
 
-// scriptedEngine is an inference server that a test scripts, and that remembers
+// countingEngine is an inference server that a test scripts, and that remembers
 // what it was asked.
-type scriptedEngine struct {
+type countingEngine struct {
 	mu     sync.Mutex
 	bodies map[string][]map[string]any // by path
 	busy   atomic.Int64                // calls being answered
@@ -27,7 +27,7 @@ type scriptedEngine struct {
 	hold   chan struct{} // while not nil, chat requests wait until it is closed
 }
 
-func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (e *countingEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for now := e.busy.Add(1); ; {
 		if most := e.most.Load(); now <= most || e.most.CompareAndSwap(most, now) {
 			break
@@ -75,7 +75,7 @@ func (e *scriptedEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // asked lists the bodies that came to a path.
-func (e *scriptedEngine) asked(path string) []map[string]any {
+func (e *countingEngine) asked(path string) []map[string]any {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.bodies[path]
@@ -102,7 +102,7 @@ func capped(prompt int, names ...string) func(map[string]any) (int, int, int) {
 }
 
 // withEngine is a rig on one scripted engine with a setting.
-func withEngine(t *testing.T, e *scriptedEngine, setting chat.Setting, more ...func(*setup)) *rig {
+func withEngine(t *testing.T, e *countingEngine, setting chat.Setting, more ...func(*setup)) *rig {
 	t.Helper()
 	e.bodies = map[string][]map[string]any{}
 	if e.tokens == nil {
@@ -130,7 +130,7 @@ func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 		{"max_completion_tokens", chat.Setting{Engine: chat.EngineOpenAI}, []string{"max_tokens", "1"}},
 		{"max_completion_tokens", chat.Setting{CapField: "max_completion_tokens"}, []string{"max_tokens", "1.0"}},
 	} {
-		e := &scriptedEngine{tokens: capped(10, c.knows)}
+		e := &countingEngine{tokens: capped(10, c.knows)}
 		r := withEngine(t, e, c.setting)
 		k := r.buy(maxPurchase)
 		for _, stream := range []string{"false", "true"} {
@@ -156,7 +156,7 @@ func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 
 // Completions are counted by all their names, held, sent under one, and charged.
 func TestSequencesByAnotherNameAreHeldAndCharged(t *testing.T) {
-	e := &scriptedEngine{}
+	e := &countingEngine{}
 	r := withEngine(t, e, chat.Setting{})
 	body := request("max_tokens", "100", "n_cmpl", "8")
 	if required := r.do("POST", chatPath, body, nil).msat(t, "required_msat"); required < 8*100*10 {
@@ -186,7 +186,7 @@ func (a *answer) wantParam(t testing.TB, param string) {
 
 // What is not known never reaches a backend, and the client learns its name.
 func TestUnknownMembersAreRefusedByName(t *testing.T) {
-	e := &scriptedEngine{}
+	e := &countingEngine{}
 	r := withEngine(t, e, chat.Setting{}, func(s *setup) {
 		s.service = func(svc *gatewayService) {
 			svc.Models[0].Policy = chat.Policy{AllowFields: []string{"mine"}, MediaHosts: []string{"cdn.example.com"}}
@@ -256,7 +256,7 @@ func TestEchoedAnswersCostTheirText(t *testing.T) {
 // A cap that the client did not give leaves the prompt its place in the context;
 // one that it gave is its own.
 func TestCapThatNobodyGaveFitsTheContext(t *testing.T) {
-	e := &scriptedEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
+	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
 	r := withEngine(t, e, chat.Setting{Engine: chat.EngineVLLM}, func(s *setup) {
 		s.service = func(svc *gatewayService) {
 			svc.Models[0].Limits = chat.Limits{ContextTokens: 4096, MaxCompletion: 4096, MinCompletion: 4, TemplateBase: 20, TemplatePerMessage: 5}
@@ -285,7 +285,7 @@ func TestCapThatNobodyGaveFitsTheContext(t *testing.T) {
 // What an engine's template adds beyond the limits is learnt, for the account that
 // met it first.
 func TestTemplateOverheadIsLearnt(t *testing.T) {
-	e := &scriptedEngine{tokens: capped(245, "max_tokens")}
+	e := &countingEngine{tokens: capped(245, "max_tokens")}
 	r := withEngine(t, e, chat.Setting{Engine: chat.EngineOllama})
 	body := request("messages", `[{"role":"user","content":"Hi"}]`, "max_tokens", "1")
 	bound := func(k token) l402.Msat {

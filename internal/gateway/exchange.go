@@ -27,6 +27,7 @@ type exchange struct {
 	deadline  time.Time // when the client counts as stalled; moved on by writes
 	bodyUntil time.Time // when the body has to have come, as far as that was told to the connection
 	body      bodyUse   // what it takes of the memory for bodies
+	presence  presence  // of the client
 
 	route     string      // of the URL map, for the metrics
 	token     *l402.Token // proven genuine and paid; its caveats are judged by authorize
@@ -37,6 +38,7 @@ type exchange struct {
 	origin    string      // what a browser is told that may read the answer; empty: nothing
 	varies    bool        // the answer depends on the origin
 	model     string      // a configured model, for the metrics; empty: none
+	backend   string      // that the request went to last, for the log; empty: none
 }
 
 // Unwrap lets http.ResponseController find the connection.
@@ -49,6 +51,7 @@ func (x *exchange) WriteHeader(status int) {
 		return
 	}
 	if status >= 200 {
+		x.presence.begin()
 		x.status = status
 		x.share()
 	}
@@ -127,6 +130,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 			// once all of it is there.
 			x.awaitBody(0)
 		}
+		defer x.watch()()
 		g.metrics.inFlight.Inc()
 		defer func() {
 			panicked := recover()
@@ -161,7 +165,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 			x.preflight()
 			return
 		}
-		next.ServeHTTP(x, r)
+		next.ServeHTTP(x, x.r)
 		x.creditAnyway()
 	})
 }
@@ -236,13 +240,19 @@ func (x *exchange) fail(err error) {
 		x.Header()[headerRequestID] = []string{x.requestID}
 	}
 	if p.Status >= http.StatusInternalServerError && !p.expected {
-		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "request_id", p.RequestID, "error", err)
+		cause := p.cause
+		if cause == nil {
+			cause = err
+		}
+		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "model", x.model, "backend", x.backend,
+			"request_id", p.RequestID, "cause", cause)
 	}
 	x.g.metrics.problem(p)
-	p.writeAs(x, dialectOf(x.r))
 	if p.closeClient && x.r.ProtoMajor < 2 {
-		_ = x.control.SetReadDeadline(time.Now().Add(linger))
+		x.dismiss(p)
+		return
 	}
+	p.writeAs(x, dialectOf(x.r))
 }
 
 // id names the answer: the hold where there is one, because that finds it in the
@@ -256,8 +266,3 @@ func (x *exchange) id() string {
 	}
 	return x.failureID
 }
-
-// linger is how long net/http may read on, and throw away, what a refused
-// client is still sending. Closed at once, the connection would be reset and the
-// client never see why.
-const linger = time.Second

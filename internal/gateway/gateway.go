@@ -14,6 +14,7 @@ import (
 
 	"sluice/backends/gpu"
 	"sluice/backends/gpu/telemetry"
+	"sluice/internal/quiet"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/metering/chat"
@@ -117,7 +118,7 @@ type Config struct {
 	AdminToken string       // bearer token of /admin; empty: /admin is off
 	Dashboard  http.Handler // what GET / of the admin listener shows; nil: a small page of our own
 	Version    string
-	Log        *slog.Logger     // nil: nothing is logged
+	Log        *slog.Logger     // nil: nothing is logged. Warnings that repeat are counted rather than written
 	Clock      func() time.Time // nil: time.Now
 }
 
@@ -144,6 +145,7 @@ type Gateway struct {
 	settler   *settler
 	ready     readiness
 	totals    totals
+	failures  failures
 }
 
 // service is a Service made ready for look-ups.
@@ -245,6 +247,7 @@ func (c *Config) setDefaults() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Log = slog.New(quiet.New(c.Log.Handler()))
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}

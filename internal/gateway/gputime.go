@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"sluice/backends/gpu"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/metering/chat"
@@ -34,14 +35,27 @@ func (m *model) gpuSlice(r pricing.Rates) int64 {
 	return defaultGPUSlice.Microseconds()
 }
 
-// gpuMicros is the request's share of the GPUs' busy time so far, in
-// microseconds. What passed while their readings were away is not in it.
-func (c *call) gpuMicros() int64 {
+// gpuUse is the request's share of the GPUs' busy time so far. What passed while
+// nothing was known of it counts by the clock: it is not free.
+func (c *call) gpuUse() gpu.GPUUse {
 	if c.lease == nil || c.hold.Rates().GPUSecondMsat == 0 {
-		return 0
+		return gpu.GPUUse{}
 	}
-	d, _ := c.lease.GPUTime(time.Now())
-	return max(0, d.Microseconds())
+	return c.lease.GPUUse(time.Now())
+}
+
+// gpuMicros is gpuUse in microseconds.
+func (c *call) gpuMicros() int64 { return c.gpuUse().Total().Microseconds() }
+
+// gpuSource says where a charge's GPU time came from.
+func gpuSource(u gpu.GPUUse) string {
+	switch {
+	case u.Fallback == 0:
+		return "measured"
+	case u.Measured == 0:
+		return "wall"
+	}
+	return "measured and wall"
 }
 
 // watchGPU keeps the hold ahead of the request's GPU time until it ends, and

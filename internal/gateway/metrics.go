@@ -86,9 +86,9 @@ func newMetrics(g *Gateway) *metrics {
 	return m
 }
 
-// handler serves the registry.
+// handler serves the registry, as OpenMetrics where that is asked for.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
 // class is a status as "2xx".
@@ -159,11 +159,18 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge("queue_waiting", "Requests that wait for a slot.", float64(p.Waiting), "model", p.Model)
 		gauge("slots_free", "Slots free now.", float64(p.FreeSlots), "model", p.Model)
 		counter("queue_refused_total", "Requests refused by a full queue.", float64(p.Refused), "model", p.Model)
+		gauge("pool_panic", "Whether every backend of the model fails its health check and some are used because their requests go well.", boolean(p.Panic), "model", p.Model)
+		counter("pool_unchecked_total", "Requests that went to a backend which fails its health check, because no other one passes.", float64(p.Unchecked), "model", p.Model)
+		gauge("model_available", "Whether a request for the model can be served.", boolean(p.Healthy), "model", p.Model)
 		counter("queue_pushed_out_total", "Of these: had a place and lost it to an account with less in the queue.", float64(p.PushedOut), "model", p.Model)
 	}
 	for _, b := range s.g.cfg.Fleet.Status() {
 		gauge("backend_up", "Whether the backend passes its health check.", boolean(b.Healthy), "backend", b.Name)
 		gauge("backend_ejected", "Whether failed requests took the backend out for a while.", boolean(b.Ejected), "backend", b.Name)
+		gauge("backend_reachable", "Whether connections to the backend can be made.", boolean(b.Reachable), "backend", b.Name)
+		gauge("backend_key_refused", "Whether the backend refuses the gateway's key.", boolean(b.KeyRefused), "backend", b.Name)
+		gauge("backend_unknown_models", "Models that the backend did not know when it was asked last.", float64(len(b.Lacks)), "backend", b.Name)
+		counter("gpu_time_fallbacks_total", "Requests with GPU time that was not measured but taken from the clock.", float64(b.Guessed), "backend", b.Name)
 		gauge("backend_in_flight", "Requests running on the backend.", float64(b.InFlight), "backend", b.Name)
 		counter("backend_failures_total", "Requests that the backend failed.", float64(b.Failed), "backend", b.Name)
 	}

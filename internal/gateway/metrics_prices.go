@@ -59,7 +59,7 @@ func (g *Gateway) collectLoad(gauge, counter metric) {
 	}
 	for _, b := range g.cfg.Fleet.Status() {
 		for i := range b.GPUs {
-			collectGPU(b.Name, &b.GPUs[i], known)
+			collectGPU(b.Name, &b.GPUs[i], known, counter)
 		}
 	}
 	for _, f := range g.cfg.Feeds {
@@ -75,11 +75,13 @@ func (g *Gateway) collectLoad(gauge, counter metric) {
 	}
 }
 
-func collectGPU(backend string, s *gpu.GPUStatus, known metric) {
+func collectGPU(backend string, s *gpu.GPUStatus, known, counter metric) {
 	labels := []string{"backend", backend, "gpu", s.Name}
 	known("gpu_fresh", "Whether the GPU's reading is fresh.", boolean(s.Fresh), labels...)
-	known("gpu_busy_seconds_total", "Time that the GPU was busy.", s.Busy, labels...)
-	known("gpu_shared_seconds_total", "Part of it that was shared out among requests.", s.Shared, labels...)
+	counter("gpu_busy_seconds_total", "Time that the GPU was busy.", s.Busy, labels...)
+	counter("gpu_time_fallback_seconds_total", "Time in which nothing was known of the GPU's work, and the clock was shared out among requests instead.", s.Fallback, labels...)
+	known("gpu_time_known", "Whether the GPU's work is known now.", boolean(s.Source == "measured"), labels...)
+	counter("gpu_shared_seconds_total", "Part of it that was shared out among requests.", s.Shared, labels...)
 	if d := s.Device; d != nil {
 		known("gpu_utilization", "Share of time in which any kernel ran, 0 to 1.", d.Utilization, labels...)
 		known("gpu_sm_utilization", "Share of SMs at work, 0 to 1.", d.SM, labels...)

@@ -53,6 +53,9 @@ func (g *Gateway) chat(x *exchange) error {
 		return err
 	}
 	who, err := x.authorize(svc.Name)
+	if err != nil && !g.servesAny(svc) {
+		return errNotServed
+	}
 	if err != nil {
 		return err
 	}
@@ -72,6 +75,9 @@ func (g *Gateway) chat(x *exchange) error {
 	}
 	x.model = o.model.Name
 	defer o.releasePart(x)
+	if !g.serves(o.model) && !(who == holder && g.cfg.Fleet.Pool(o.model.Name).Tries()) {
+		return errNotServed
+	}
 	if who == holder {
 		if err := x.allow(o.model.Name, capabilityChat); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 // and what it is found to be decides how it is capped and counted.
 func TestEngineIsFoundByAsking(t *testing.T) {
 	var up atomic.Bool
-	e := &scriptedEngine{tokens: capped(10, "max_tokens", "max_completion_tokens"), other: func(w http.ResponseWriter, r *http.Request) {
+	e := &countingEngine{tokens: capped(10, "max_tokens", "max_completion_tokens"), other: func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !up.Load():
 			panic(http.ErrAbortHandler) // it starts
@@ -69,13 +69,13 @@ func TestEngineIsFoundByAsking(t *testing.T) {
 // What the owner says is not asked, and one that nothing recognises stays the
 // careful one, with one warning.
 func TestEngineThatIsNotRecognisedIsTheCarefulOne(t *testing.T) {
-	named := &scriptedEngine{}
+	named := &countingEngine{}
 	r := withEngine(t, named, chat.Setting{Engine: chat.EngineTGI})
 	r.gw.Probe(t.Context())
 	if got := r.ask("GET", "/admin/backends", adminToken); !strings.Contains(string(got.body), `"engine":"tgi"`) || len(named.bodies) != 0 {
 		t.Errorf("asked %v\n%s", named.bodies, got.body)
 	}
-	unknown := &scriptedEngine{}
+	unknown := &countingEngine{}
 	r = withEngine(t, unknown, chat.Setting{})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})

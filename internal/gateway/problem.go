@@ -66,6 +66,7 @@ type problem struct {
 	noRetry     bool          // tells SDKs that repeating is pointless
 	closeClient bool          // the connection is not worth keeping
 	expected    bool          // by load, not by a defect: not logged, or a flood would fill the log
+	cause       error         // for the log only; nil: the detail says it all
 }
 
 // Error makes a problem an error; the text is what the client reads.
@@ -179,6 +180,12 @@ func retryable(p *problem, after time.Duration) *problem {
 	return p
 }
 
+// because notes what led to the problem, for the log.
+func (p *problem) because(cause error) *problem {
+	p.cause = cause
+	return p
+}
+
 // invalid is a 400 that says what to do.
 func invalid(detail string) *problem {
 	return newProblem(http.StatusBadRequest, typeInvalidRequest, detail)
@@ -208,6 +215,7 @@ func (p *problem) writeAs(w http.ResponseWriter, d dialect) {
 	if err != nil { // no member can fail to encode; an answer is owed all the same
 		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
 	}
+	h.Set("Content-Length", strconv.Itoa(len(body)+1)) // whole at once, however long the connection stays
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(body, '\n'))
 }

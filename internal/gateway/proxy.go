@@ -1,10 +1,8 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
@@ -15,11 +13,7 @@ import (
 	"sluice/backends/gpu"
 	"sluice/metering"
 	"sluice/metering/chat"
-	"sluice/pricing"
 )
-
-// maxRefusal bounds, in bytes, the body of a backend's 4xx that is passed on.
-const maxRefusal = 64 << 10
 
 // call is one open reservation and the answer that it pays for. It belongs to
 // the goroutine that serves the request; only cancel may be called by others.
@@ -36,6 +30,8 @@ type call struct {
 
 	lease       *gpu.Lease // nil until a slot was given
 	engine      *engine    // of the lease's backend, once the request goes there
+	said        *refusal   // what its backend refused with; nil: nothing that was read
+	clock       gpu.Answer // the body of the answer as the backend sends it; nil: none yet
 	meter       *chat.Meter
 	perSequence bool // each completion has a usage of its own
 	gathers     bool // the backend was asked for a stream, the client for a document
@@ -100,6 +96,7 @@ func (c *call) serve() error {
 		return c.unanswered(err)
 	}
 	defer resp.Body.Close()
+	c.clock, _ = resp.Body.(gpu.Answer)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return c.refused(resp)
 	}
@@ -112,7 +109,13 @@ func (c *call) serve() error {
 // answer passes an answer on by what it is, whatever was asked for and whatever
 // it is called.
 func (c *call) answer(resp *http.Response) error {
+	if c.clock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
+		c.clock.AwaitEvent()
+	}
 	f, err := sniff(resp)
+	if c.clock != nil && f == formObject {
+		c.clock.Began()
+	}
 	switch {
 	case err != nil && c.o.req.Stream():
 		return c.unbegun(c.streamBroke(err), err, resp.StatusCode)
@@ -134,8 +137,7 @@ func (c *call) answer(resp *http.Response) error {
 func (c *call) unreadable(resp *http.Response, err error) error {
 	c.slotDone(err, resp.StatusCode)
 	c.release(metering.OutcomeBackendError)
-	c.g.log.Warn("backend answered in an encoding that cannot be metered", "backend", c.lease.Backend().Name(), "error", err)
-	return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged")
+	return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged").because(err)
 }
 
 // slotDone gives the slot back and tells the fleet how the backend did, once.
@@ -144,10 +146,11 @@ func (c *call) slotDone(err error, status int) {
 }
 
 // forward sends the request to the backend of the lease, and on to others for
-// as long as none took it: no connection, or a 429 or 503 which says so.
+// as long as none took it: no connection, or an answer which says so.
 func (c *call) forward() (*http.Response, error) {
 	for {
 		b := c.lease.Backend()
+		c.x.backend, c.said = b.Name(), nil
 		rewrite := c.meet(b)
 		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
@@ -157,13 +160,8 @@ func (c *call) forward() (*http.Response, error) {
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
 			return nil, err
-		case err == nil && !notTaken(resp.StatusCode):
+		case err == nil && !c.notTaken(resp):
 			return resp, nil
-		}
-		if err == nil {
-			// The connection and the slot are of use to others meanwhile.
-			keepRefusal(resp)
-			c.lease.Done(gpu.Result{Status: resp.StatusCode, Refused: true})
 		}
 		next, nextErr := c.lease.Next(c.ctx)
 		if nextErr != nil {
@@ -197,19 +195,6 @@ func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
 
-// notTaken says whether a status means that the backend did nothing: it is
-// overloaded or starting.
-func notTaken(status int) bool {
-	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
-}
-
-// keepRefusal reads a short answer into memory and closes its connection.
-func keepRefusal(resp *http.Response) {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // what could be read is passed on
-	resp.Body.Close()
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-}
-
 // unanswered ends a call to which no backend gave an answer.
 func (c *call) unanswered(err error) error {
 	c.slotDone(err, 0)
@@ -235,8 +220,7 @@ func (c *call) unanswered(err error) error {
 		return err
 	}
 	c.release(metering.OutcomeBackendError)
-	c.g.log.Warn("backend failed", "backend", c.lease.Backend().Name(), "error", err)
-	return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off before it answered; nothing was charged")
+	return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off before it answered; nothing was charged").because(err)
 }
 
 // goneEnd is how the answer ends for a client that hung up.
@@ -245,50 +229,6 @@ func (c *call) goneEnd() chat.End {
 		return chat.ClientGone
 	}
 	return chat.UnaryClientGone
-}
-
-// refused ends a call that the backend answered with anything but a 2xx. The
-// client sees a 4xx as it is, but not one about the gateway's own credentials
-// there; a redirect would lead it past the meter.
-func (c *call) refused(resp *http.Response) error {
-	c.slotDone(nil, resp.StatusCode)
-	backend := c.lease.Backend().Name()
-	c.g.metrics.backendStatus(c.o.model.Name, resp.StatusCode)
-	switch status := resp.StatusCode; {
-	case status == http.StatusServiceUnavailable:
-		c.release(metering.OutcomeNotTaken)
-		return gpu.ErrNotTaken
-	case status < 400, status >= 500, status == http.StatusUnauthorized, status == http.StatusPaymentRequired,
-		status == http.StatusForbidden, status == http.StatusProxyAuthRequired:
-		c.release(metering.OutcomeBackendError)
-		c.g.log.Warn("backend failed", "backend", backend, "status", status)
-		return newProblem(http.StatusBadGateway, typeBackendUnavailable,
-			"the backend failed with status "+strconv.Itoa(status)+"; nothing was charged")
-	}
-	if err := decode(resp); err != nil {
-		resp.Body = http.NoBody
-	}
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // what could be read is passed on
-	return c.passRefusal(resp, body)
-}
-
-// passRefusal sends a backend's 4xx on, charged with the call fee where the
-// service asks for one.
-func (c *call) passRefusal(resp *http.Response, body []byte) error {
-	s := metering.Settlement{Source: metering.SourceNone, Outcome: metering.OutcomeBackendError, Backend: c.lease.Backend().Name()}
-	if c.o.model.service.ChargeCallOn4xx {
-		s.Usage, s.Source = pricing.Usage{Calls: 1}, metering.SourceCounted
-	}
-	entry, settled := c.settle(s)
-	h := c.x.Header()
-	passHeader(h, resp.Header)
-	c.announce(h)
-	c.tell(h, entry, settled)
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	c.x.WriteHeader(resp.StatusCode)
-	_, _ = c.x.Write(body) // the client may be gone; the call has ended either way
-	return nil
 }
 
 // announce sets the headers that name the request and its price.

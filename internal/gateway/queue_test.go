@@ -78,7 +78,7 @@ func TestNoHealthyBackend(t *testing.T) {
 		s.inference[0].Faults = "health-status:500"
 		s.backend = func(b *gpuBackend) { b.HealthPath, b.HealthEvery = "/health", 50*time.Millisecond }
 	})
-	k := r.buy(minPurchase)
+	k := r.mint(testService, newTokenID(), minPurchase, tomorrow())
 	r.until("the check fails", func() bool { return !r.fleet.Healthy(testModel) && r.fleet.Status()[0].Checked })
 	a := r.chat(k, request())
 	a.wantProblem(t, http.StatusServiceUnavailable, "backend-unavailable")

@@ -3,8 +3,12 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"sluice/backends/gpu"
 )
 
 // readiness remembers the last answer of GET /readyz for a moment: the path is
@@ -20,6 +24,11 @@ type readiness struct {
 type ready struct {
 	Status string            `json:"status"` // "ready" or "unready"
 	Parts  map[string]string `json:"parts"`
+	// Models without a backend that serves, each with why. One of them alone does
+	// not make the gateway unready: it goes on selling the others.
+	Models map[string]string `json:"models_unavailable,omitempty"`
+	// Warnings are faults that others make up for.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 const (
@@ -29,7 +38,7 @@ const (
 )
 
 // readyz is GET /readyz: 200 when the store, the Lightning node and a backend of
-// every model work, and the gateway is not shutting down.
+// some model work, and the gateway is not shutting down.
 func (g *Gateway) readyz(x *exchange) error {
 	answer := g.checkReady(x.r.Context())
 	if answer.Status == "ready" {
@@ -48,16 +57,21 @@ func (g *Gateway) checkReady(ctx context.Context) ready {
 	defer cancel()
 	node := make(chan error, 1)
 	go func() { node <- g.cfg.Invoices.Ready(ctx) }()
+	status := g.cfg.Fleet.Status()
+	backends, models := g.backendsPart(status)
 	parts := map[string]string{
 		"store":    g.part("store", g.ledger.Ready(ctx)),
-		"backends": g.backendsPart(),
+		"backends": backends,
 		"gateway":  partOK,
 	}
 	parts["lightning"] = g.part("lightning", <-node)
 	if g.open.draining() {
 		parts["gateway"] = "shutting down"
 	}
-	answer := ready{Status: "ready", Parts: parts}
+	answer := ready{Status: "ready", Parts: parts, Models: models}
+	if anyRefusesKey(status, "") {
+		answer.Warnings = append(answer.Warnings, keyRefused)
+	}
 	for _, state := range parts {
 		if state != partOK {
 			answer.Status = "unready"
@@ -76,12 +90,49 @@ func (g *Gateway) part(name string, err error) string {
 	return "unavailable"
 }
 
-// backendsPart is ok when at least one model can be served.
-func (g *Gateway) backendsPart() string {
-	for _, name := range g.modelNames() {
+// keyRefused is what the public may know of a wrong api_key.
+const keyRefused = "a backend refuses the gateway's key"
+
+// anyRefusesKey says whether a backend of the model, or of any where it is empty,
+// does not take the gateway's key.
+func anyRefusesKey(list []gpu.BackendStatus, model string) bool {
+	return slices.ContainsFunc(list, func(b gpu.BackendStatus) bool {
+		return b.KeyRefused && (model == "" || slices.Contains(b.Models, model))
+	})
+}
+
+// backendsPart is ok when at least one model can be served. It names those that
+// cannot, and why as far as the public may know.
+func (g *Gateway) backendsPart(list []gpu.BackendStatus) (state string, models map[string]string) {
+	names := g.modelNames()
+	for _, name := range names {
 		if g.cfg.Fleet.Healthy(name) {
-			return partOK
+			continue
 		}
+		if models == nil {
+			models = map[string]string{}
+		}
+		models[name] = whyNotServed(list, name)
+	}
+	switch {
+	case len(models) < len(names):
+		return partOK, models
+	case anyRefusesKey(list, ""):
+		return "no healthy backend of " + strings.Join(names, ", ") + ": " + keyRefused, models
+	}
+	return "no healthy backend of " + strings.Join(names, ", "), models
+}
+
+// whyNotServed says what is wrong with the backends of a model.
+func whyNotServed(list []gpu.BackendStatus, model string) string {
+	unchecked := func(b gpu.BackendStatus) bool {
+		return slices.Contains(b.Models, model) && !b.Checked && b.Healthy && b.Reachable && !b.Ejected && b.Lacks[model] == ""
+	}
+	switch {
+	case slices.ContainsFunc(list, unchecked):
+		return "no backend has been checked yet"
+	case anyRefusesKey(list, model):
+		return keyRefused
 	}
 	return "no healthy backend"
 }

@@ -21,9 +21,12 @@ type ServerConfig struct {
 	// /64 that is not a trusted proxy; zero: a quarter.
 	MaxConnections, MaxPerAddress int
 	TrustedProxies                []netip.Prefix
-	// CertFile and KeyFile (PEM) turn TLS on; both or none.
+	// CertFile and KeyFile (PEM) turn TLS on; both or none. They are read again
+	// when they change.
 	CertFile, KeyFile string
-	Log               *slog.Logger // connection errors; nil: none
+	// Certificates stand in place of the two, for who reloads them himself.
+	Certificates *Certificates
+	Log          *slog.Logger // connection errors; nil: none
 }
 
 // NewServer builds an HTTP server for untrusted clients: HTTP/1.1 and HTTP/2,
@@ -66,13 +69,14 @@ func NewServer(cfg ServerConfig) (*http.Server, error) {
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetHTTP2(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
-	if cfg.CertFile == "" && cfg.KeyFile == "" {
-		return s, nil
+	if cfg.Certificates == nil && (cfg.CertFile != "" || cfg.KeyFile != "") {
+		var err error
+		if cfg.Certificates, err = NewCertificates(cfg.CertFile, cfg.KeyFile, cfg.Log, nil); err != nil {
+			return nil, fmt.Errorf("server: %w", err)
+		}
 	}
-	cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("server: load TLS certificate: %w", err)
+	if cfg.Certificates != nil {
+		s.TLSConfig = &tls.Config{GetCertificate: cfg.Certificates.get, MinVersion: tls.VersionTLS12}
 	}
-	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	return s, nil
 }

@@ -90,11 +90,15 @@ func (c *call) settle(s metering.Settlement) (entry metering.Entry, settled bool
 
 // logEnd writes the one line that a paid request leaves at level info.
 func (c *call) logEnd(e metering.Entry, backend string) {
-	c.g.log.LogAttrs(context.Background(), slog.LevelInfo, "request", slog.String("request_id", c.x.requestID),
+	attrs := []slog.Attr{slog.String("request_id", c.x.requestID),
 		slog.String("model", c.o.model.Name), slog.String("outcome", string(e.Outcome)), slog.String("source", string(e.Source)),
 		slog.Int64("charged_msat", int64(e.Charged)), slog.Int64("input_tokens", e.Usage.InputTokens),
 		slog.Int64("output_tokens", e.Usage.OutputTokens), slog.String("backend", backend),
-		slog.Duration("took", time.Since(c.arrived)))
+		slog.Duration("took", time.Since(c.arrived))}
+	if e.Usage.GPUMicros > 0 {
+		attrs = append(attrs, slog.Int64("gpu_us", e.Usage.GPUMicros), slog.String("gpu_source", gpuSource(c.gpuUse())))
+	}
+	c.g.log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
 // release ends the hold without a charge, exactly once.

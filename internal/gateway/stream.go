@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"sluice/backends/gpu"
 	"sluice/l402"
 	"sluice/metering"
 	"sluice/metering/chat"
@@ -90,6 +91,9 @@ var errFailedInside = errors.New("backend failed within its answer")
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
+	if c.clock != nil && usage.OutputTokens > 0 { // an event that only says who speaks comes before the work
+		c.clock.Began()
+	}
 	usage.GPUMicros = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
 	return c.afford(usage, source)
@@ -110,6 +114,8 @@ func (c *call) streamBroke(err error) chat.End {
 		return chat.HoldExhausted
 	case c.clientGone() && c.ctx.Err() != nil:
 		return chat.ClientGone
+	case errors.Is(err, gpu.ErrFirstEventTimeout):
+		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
 	case (errors.Is(err, io.EOF) || err == chat.ErrPartial) && c.meter.Finished():
 		return chat.Complete // whole, but for the marker at its end
 	}

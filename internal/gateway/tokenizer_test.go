@@ -24,7 +24,7 @@ func longPrompt(bytes int) string {
 func TestTokenizerThatCountsNothingIsNotBelieved(t *testing.T) {
 	yes := true
 	for _, lie := range []string{`{"tokens":[]}`, `{"count":0,"tokens":[]}`, `{"tokens":[1]}`, `{"input_tokens":0}`} {
-		e := &scriptedEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, lie) }}
+		e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, lie) }}
 		r := withEngine(t, e, chat.Setting{Engine: chat.EngineGeneric, Tokenize: &yes})
 		body := longPrompt(6000)
 		required := r.do("POST", chatPath, body, nil).msat(t, "required_msat")
@@ -60,7 +60,7 @@ func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 		{chat.EngineVLLM, "/tokenize 1", "/tokenize"},
 		{chat.EngineOllama, "", ""},
 	} {
-		e := &scriptedEngine{other: func(w http.ResponseWriter, r *http.Request) {
+		e := &countingEngine{other: func(w http.ResponseWriter, r *http.Request) {
 			if answer := answers[r.URL.Path]; answer != "" && r.URL.Path != c.lacks {
 				io.WriteString(w, answer)
 				return
@@ -94,7 +94,7 @@ func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 
 // An account that cannot pay an eighth of the bound makes the backend do nothing.
 func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
-	e := &scriptedEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
+	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
 	r := withEngine(t, e, chat.Setting{Engine: chat.EngineVLLM})
 	body := longPrompt(6000)
 	required := r.do("POST", chatPath, body, nil).msat(t, "required_msat")
@@ -133,7 +133,7 @@ func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
 // two things at once.
 func TestCountingTakesASlot(t *testing.T) {
 	counted := make(chan struct{})
-	e := &scriptedEngine{hold: make(chan struct{}), other: func(w http.ResponseWriter, _ *http.Request) {
+	e := &countingEngine{hold: make(chan struct{}), other: func(w http.ResponseWriter, _ *http.Request) {
 		<-counted
 		io.WriteString(w, `{"count":1300}`)
 	}}

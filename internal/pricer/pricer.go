@@ -217,7 +217,7 @@ func (p *Pricer) hear(ctx context.Context) {
 	}
 	for i, m := range p.models {
 		if m.fixed != before[i] {
-			p.decide(ctx, m, m.last)
+			p.decide(ctx, m, m.last, p.now())
 		}
 	}
 }

@@ -307,3 +307,34 @@ func TestWrongParametersAreRefused(t *testing.T) {
 		t.Error("a floor of 0 was taken")
 	}
 }
+
+// A price that is fixed before the first turn has the time at which it was fixed:
+// a recording of prices without times cannot be read.
+func TestPriceFixedBeforeTheFirstTurnHasATime(t *testing.T) {
+	slow := params()
+	slow.Interval = time.Hour
+	began := time.Now()
+	g := start(t, embedded(t), "a", pricer.Model{Params: slow})
+	for i, multiplier := range []float64{2.5, 3} {
+		if err := g.pricer.Override(context.Background(), modelName, multiplier); err != nil {
+			t.Fatal(err)
+		}
+		g.until("a fixed price", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier == multiplier })
+		list := g.epochs()
+		for _, e := range list {
+			if e.At.Before(began.Add(-time.Second)) || e.At.After(time.Now().Add(time.Second)) {
+				t.Errorf("epoch %d at multiplier %g is of %v", e.ID, e.Multiplier, e.At)
+			}
+		}
+		if len(list) < i+2 {
+			t.Errorf("%d epochs", len(list))
+		}
+	}
+	at := map[time.Time]bool{}
+	for _, e := range g.epochs() {
+		if at[e.At] {
+			t.Errorf("two prices are of %v", e.At)
+		}
+		at[e.At] = true
+	}
+}

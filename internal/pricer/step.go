@@ -28,7 +28,7 @@ func (p *Pricer) step(ctx context.Context) {
 			continue
 		}
 		m.next = now.Add(m.cfg.Params.Interval - p.tick/2) // a tick that comes early is not a turn late
-		p.decide(ctx, m, m.observe(now, loads[m.cfg.Name], others))
+		p.decide(ctx, m, m.observe(now, loads[m.cfg.Name], others), now)
 	}
 }
 
@@ -61,21 +61,25 @@ func (p *Pricer) exchange(ctx context.Context, loads map[string]Load) ([]meterin
 	return others, err
 }
 
-// decide moves one model's price, if this process leads; else it watches.
-func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation) {
+// decide moves one model's price, if this process leads; else it watches. A price
+// is of the time at, which is when it is decided: later than the observation where
+// an operator asks between two turns, and known where nothing was observed yet.
+func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation, at time.Time) {
 	m.last = o
 	o.Fixed = m.fixed
 	if m.shadow != nil {
 		m.shadowed = m.shadow.Step(o)
 	}
+	observed := o
+	o.At = at // as it is shown
 	if p.lead == nil {
-		m.control.Observe(o)
+		m.control.Observe(observed)
 		m.show(p.cfg.Board, pricing.Decision{Signal: m.control.State().Smoothed, BoundBy: m.epoch.BoundBy, Multiplier: m.epoch.Multiplier}, o, false)
 		return
 	}
-	d := m.control.Step(o)
+	d := m.control.Step(observed)
 	if m.differs(d) {
-		if err := p.answered(p.publish(ctx, m, d, o.At)); err != nil {
+		if err := p.answered(p.publish(ctx, m, d, at)); err != nil {
 			m.control.Follow(m.epoch.Multiplier, m.epoch.At) // the next step begins where the price stands
 			return
 		}

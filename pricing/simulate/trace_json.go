@@ -140,6 +140,9 @@ func sample(pair [2]json.RawMessage) (at, v float64, err error) {
 func epochRows(epochs []pricing.Epoch) ([]Row, error) {
 	var rows []Row
 	for _, e := range epochs {
+		if e.At.IsZero() {
+			continue // older versions recorded some without a time
+		}
 		if e.Model != epochs[0].Model {
 			return nil, fmt.Errorf("there are epochs of %q and of %q: want those of one model", epochs[0].Model, e.Model)
 		}

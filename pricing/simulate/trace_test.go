@@ -61,6 +61,16 @@ func TestReadEpochs(t *testing.T) {
 	}
 }
 
+// Older versions recorded some prices without a time: those are left out, and the
+// rest is read.
+func TestReadEpochsWithoutATime(t *testing.T) {
+	trace, err := simulate.ReadTrace("x", strings.NewReader(`[{"id":1,"model":"m","multiplier":1,"published_at":"2026-01-01T00:00:00Z"},
+		{"id":2,"model":"m","multiplier":3,"published_at":"0001-01-01T00:00:00Z"},{"id":3,"model":"m","multiplier":2,"published_at":"2026-01-01T00:00:05Z"}]`))
+	if err != nil || len(trace.Rows) != 2 || trace.Rows[1].At != 5 || trace.Rows[1].Multiplier != 2 {
+		t.Errorf("%+v, %v", trace.Rows, err)
+	}
+}
+
 func TestReadTraceNamesWhatIsWrong(t *testing.T) {
 	epoch := `{"model":"m","multiplier":1,"published_at":"2026-01-01T00:00:00Z"}`
 	for text, want := range map[string]string{

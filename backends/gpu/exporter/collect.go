@@ -45,6 +45,9 @@ var deviceMetrics = []metric{
 	{"DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", gauge, func(d *telemetry.Device) float64 { return d.Temperature }},
 	{"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Energy consumed since the driver was loaded (in mJ).", counter, func(d *telemetry.Device) float64 { return math.Round(1000 * d.Energy) }},
 	{"DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "What slows the clocks down, as NVML's bits.", gauge, throttleBits},
+	{"DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", "Memory errors that were corrected, since the driver was loaded.", counter, func(d *telemetry.Device) float64 { return d.CorrectedECC }},
+	{"DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", "Memory errors that were not corrected, since the driver was loaded.", counter, func(d *telemetry.Device) float64 { return d.UncorrectedECC }},
+	{"DCGM_FI_DEV_XID_ERRORS", "Number of the last critical error (Xid), 0 where none was seen since the exporter began.", gauge, func(d *telemetry.Device) float64 { return d.Xid }},
 	{"sluice_gpu_processes", "Processes with a compute context on the device.", gauge, processes},
 }
 

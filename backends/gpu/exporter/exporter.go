@@ -5,7 +5,8 @@
 //	go feed.Run(ctx)
 //	http.ListenAndServe(addr, exporter.New(exporter.Config{Feed: feed, Host: hostname}))
 //
-// GET /metrics has DCGM-exporter's names and units for what DCGM has, and
+// GET /metrics is Prometheus text, or OpenMetrics for who asks for that. It has
+// DCGM-exporter's names and units for what DCGM has, and
 // sluice_gpu_… for the rest. GET /healthz answers 503 while nothing fresh was
 // read.
 //
@@ -51,7 +52,7 @@ func New(cfg Config) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{cfg})
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /healthz", cfg.health)
 	return mux
 }

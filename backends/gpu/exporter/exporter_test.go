@@ -69,6 +69,7 @@ func gpu() telemetry.Device {
 	d.SM, d.Occupancy, d.Tensor, d.DRAM = 0.625, 0.25, 0.3125, 0.5
 	d.MemoryUsed, d.MemoryTotal = 64424509440, 85899345920
 	d.Power, d.PowerLimit, d.Temperature, d.Energy = 512.345, 700, 61, 123456.789
+	d.CorrectedECC, d.UncorrectedECC, d.Xid = 3, 0, 79
 	d.Throttle = []string{"sw_power_cap", "hw_thermal_slowdown"}
 	d.Processes = []telemetry.Process{{PID: 1, Memory: 2}}
 	return d
@@ -121,7 +122,7 @@ func TestAGatewayReadsIt(t *testing.T) {
 		// These do not travel, or not as they are.
 		got.Labels, want.Labels, got.Parent, want.Parent, want.Processes = nil, nil, "", "", nil
 		for _, d := range []*telemetry.Device{&got, &want} {
-			for _, v := range []*float64{&d.Utilization, &d.MemoryUtilization, &d.SM, &d.Occupancy, &d.Tensor, &d.DRAM, &d.Power, &d.PowerLimit, &d.Temperature, &d.Energy} {
+			for _, v := range []*float64{&d.Utilization, &d.MemoryUtilization, &d.SM, &d.Occupancy, &d.Tensor, &d.DRAM, &d.Power, &d.PowerLimit, &d.Temperature, &d.Energy, &d.CorrectedECC, &d.UncorrectedECC, &d.Xid} {
 				if math.IsNaN(*v) {
 					*v = -1 // equal to itself
 				}

@@ -25,6 +25,7 @@ type features struct {
 	temperature, temperatureV     bool
 	eventReasons, throttleReasons bool
 	processes, mig, gpm, gpmMIG   bool
+	ecc, events                   bool
 }
 
 // load opens the library and looks its functions up. It does so before the
@@ -74,6 +75,8 @@ func load(path string) (*library, error) {
 		mig:    has("nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetGpuInstanceId"),
 		gpm:    has("nvmlGpmQueryDeviceSupport", "nvmlGpmSampleAlloc", "nvmlGpmSampleFree", "nvmlGpmSampleGet", "nvmlGpmMetricsGet"),
 		gpmMIG: has("nvmlGpmMigSampleGet"),
+		ecc:    has("nvmlDeviceGetTotalEccErrors"),
+		events: has("nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlEventSetFree") && (has("nvmlEventSetWait_v2") || has("nvmlEventSetWait")),
 	}}, nil
 }
 

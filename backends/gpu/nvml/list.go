@@ -23,6 +23,10 @@ type device struct {
 	index  int
 	gi     int // GPU instance id of a MIG instance
 	lost   bool
+	// divided: MIG is on, so that what the driver says of the whole GPU's work is no
+	// reading; or of an instance, others are in the same GPU instance, which is all
+	// that the driver can measure.
+	divided bool
 
 	gpm    gpm
 	slow   slow
@@ -31,8 +35,9 @@ type device struct {
 
 // slow is what is read at longer intervals, since it changes rarely or takes long.
 type slow struct {
-	powerLimit float64
-	processes  []telemetry.Process
+	powerLimit             float64
+	corrected, uncorrected float64 // memory errors
+	processes              []telemetry.Process
 }
 
 // list finds the devices. Those that were there before keep their GPM samples.
@@ -88,8 +93,9 @@ func (s *Sampler) add(i int, before []*device, now time.Time) error {
 		s.known[uuid] = true
 	}
 	index := strconv.Itoa(i)
-	s.keep(before, &device{handle: handle, gpu: uuid, uuid: uuid, index: i, labels: map[string]string{"gpu": index}})
-	for _, m := range s.instances(handle) {
+	instances, divided := s.instances(handle)
+	s.keep(before, &device{handle: handle, gpu: uuid, uuid: uuid, index: i, labels: map[string]string{"gpu": index}, divided: divided})
+	for _, m := range instances {
 		m.gpu, m.index = uuid, i
 		m.labels = map[string]string{"gpu": index, "GPU_I_ID": strconv.Itoa(m.gi)}
 		s.keep(before, m)
@@ -97,19 +103,18 @@ func (s *Sampler) add(i int, before []*device, now time.Time) error {
 	return nil
 }
 
-// instances are the MIG instances of a GPU.
-func (s *Sampler) instances(gpu nvml.Device) []*device {
+// instances are the MIG instances of a GPU, and whether it is divided at all.
+func (s *Sampler) instances(gpu nvml.Device) (list []*device, divided bool) {
 	if !s.lib.mig {
-		return nil
+		return nil, false
 	}
 	if mode, _, code := gpu.GetMigMode(); code != nvml.SUCCESS || mode != nvml.DEVICE_MIG_ENABLE {
-		return nil
+		return nil, false
 	}
 	most, code := gpu.GetMaxMigDeviceCount()
 	if code != nvml.SUCCESS {
-		return nil
+		return nil, true
 	}
-	var list []*device
 	for i := range most {
 		handle, code := gpu.GetMigDeviceHandleByIndex(i)
 		if code != nvml.SUCCESS { // a place that no instance takes
@@ -120,16 +125,22 @@ func (s *Sampler) instances(gpu nvml.Device) []*device {
 			continue
 		}
 		if gi, code := handle.GetGpuInstanceId(); code == nvml.SUCCESS {
-			list = append(list, &device{handle: handle, parent: gpu, uuid: uuid, gi: gi})
+			m := &device{handle: handle, parent: gpu, uuid: uuid, gi: gi}
+			for _, other := range list {
+				if other.gi == gi { // two compute instances of one GPU instance
+					m.divided, other.divided = true, true
+				}
+			}
+			list = append(list, m)
 		}
 	}
-	return list
+	return list, true
 }
 
 // keep adds the device to the list, or the one it was before.
 func (s *Sampler) keep(before []*device, d *device) {
 	if old := s.find(d.uuid, before); old != nil && old.handle == d.handle && old.parent == d.parent && old.gi == d.gi {
-		old.index, old.labels, old.gpm.off, old.lost = d.index, d.labels, false, false
+		old.index, old.labels, old.gpm.off, old.lost, old.divided = d.index, d.labels, false, false, d.divided
 		s.devices = append(s.devices, old)
 		return
 	}
@@ -139,6 +150,7 @@ func (s *Sampler) keep(before []*device, d *device) {
 		}
 	}
 	d.gpm = s.newGPM(d)
+	s.register(d)
 	s.devices = append(s.devices, d)
 }
 

@@ -55,9 +55,17 @@ func (s *Sampler) read(d *device, now time.Time) (telemetry.Device, nvml.Return)
 		s.readGPU(d, &r, &c)
 	}
 	s.readGPM(d, now, &r, &c)
+	if d.divided {
+		n := math.NaN()
+		r.Utilization, r.MemoryUtilization, r.SM, r.Occupancy, r.Tensor, r.DRAM = n, n, n, n, n, n
+	}
 	if c.verdict() == nvml.SUCCESS {
 		s.readSlow(d, now, &c)
 		r.PowerLimit, r.Processes = d.slow.powerLimit, d.slow.processes
+		r.CorrectedECC, r.UncorrectedECC = d.slow.corrected, d.slow.uncorrected
+	}
+	if last, known := s.xids[d.uuid]; known {
+		r.Xid = last
 	}
 	return r, c.verdict()
 }
@@ -118,10 +126,18 @@ func (s *Sampler) readSlow(d *device, now time.Time, c *calls) {
 	if since := now.Sub(d.slowAt); !d.slowAt.IsZero() && since >= 0 && since < slowEvery {
 		return
 	}
-	d.slow, d.slowAt = slow{powerLimit: math.NaN()}, now
+	d.slow, d.slowAt = slow{powerLimit: math.NaN(), corrected: math.NaN(), uncorrected: math.NaN()}, now
 	if s.lib.powerLimit && d.parent == nil {
 		if milliwatts, code := d.handle.GetEnforcedPowerLimit(); c.done(code) {
 			d.slow.powerLimit = float64(milliwatts) / 1000
+		}
+	}
+	if s.lib.ecc && d.parent == nil {
+		if n, code := d.handle.GetTotalEccErrors(nvml.MEMORY_ERROR_TYPE_CORRECTED, nvml.VOLATILE_ECC); c.done(code) {
+			d.slow.corrected = float64(n)
+		}
+		if n, code := d.handle.GetTotalEccErrors(nvml.MEMORY_ERROR_TYPE_UNCORRECTED, nvml.VOLATILE_ECC); c.done(code) {
+			d.slow.uncorrected = float64(n)
 		}
 	}
 	if s.lib.processes {

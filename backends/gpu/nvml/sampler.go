@@ -37,6 +37,8 @@ type Sampler struct {
 	said     bool  // that it is not open
 	devices  []*device
 	known    map[string]bool // GPUs by UUID; false: lost, and the log says so
+	xids     map[string]float64
+	events   nvml.EventSet // nil: none
 	listedAt time.Time
 	lost     bool // a GPU is lost: open anew at retryAt
 	retryAt  time.Time
@@ -57,7 +59,7 @@ func Open(cfg Config) (*Sampler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	s := &Sampler{log: cfg.Log, clock: cfg.Clock, lib: lib, known: map[string]bool{}, said: true}
+	s := &Sampler{log: cfg.Log, clock: cfg.Clock, lib: lib, known: map[string]bool{}, xids: map[string]float64{}, said: true}
 	if err := s.start(s.clock()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -74,6 +76,7 @@ func (s *Sampler) Sample(ctx context.Context) (telemetry.Reading, error) {
 	if err := s.ready(now); err != nil {
 		return telemetry.Reading{}, err
 	}
+	s.readXids()
 	r := telemetry.Reading{Devices: make([]telemetry.Device, 0, len(s.devices))}
 	for _, d := range s.devices {
 		if d.lost {
@@ -155,6 +158,7 @@ func (s *Sampler) stop() {
 		return
 	}
 	s.forget(s.devices)
+	s.forgetEvents()
 	s.devices, s.open = nil, false
 	s.lib.Shutdown()
 }

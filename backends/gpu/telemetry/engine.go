@@ -89,7 +89,7 @@ func (s *EngineSampler) Sample(ctx context.Context) (Reading, error) {
 	return s.read(page)
 }
 
-func (s *EngineSampler) read(page map[string][]sample) (Reading, error) {
+func (s *EngineSampler) read(page *scraped) (Reading, error) {
 	for _, d := range s.dialects {
 		e := Engine{Kind: d.kind}
 		var r Reading
@@ -102,7 +102,7 @@ func (s *EngineSampler) read(page map[string][]sample) (Reading, error) {
 			return r, nil
 		}
 	}
-	return Reading{}, ErrNoEngine
+	return Reading{}, page.without(ErrNoEngine)
 }
 
 func sum(a, b float64) float64     { return a + b }
@@ -110,9 +110,13 @@ func fullest(a, b float64) float64 { return max(a, b) }
 
 // gather joins the series of the first of the metrics that is there. One series
 // that cannot be true spoils the whole: the others alone would tell too little.
-func (r *Reading) gather(field string, page map[string][]sample, metrics []string, join func(a, b float64) float64) (value float64, there bool) {
+func (r *Reading) gather(field string, page *scraped, metrics []string, join func(a, b float64) float64) (value float64, there bool) {
 	for _, metric := range metrics {
-		for _, s := range seriesOf(page, metric) {
+		if page.brokenIn(metric) {
+			r.Refused = append(r.Refused, field)
+			return math.NaN(), false
+		}
+		for _, s := range seriesOf(page.series, metric) {
 			if !(s.value >= 0) || math.IsInf(s.value, 1) {
 				r.Refused = append(r.Refused, field)
 				return math.NaN(), true
@@ -124,6 +128,11 @@ func (r *Reading) gather(field string, page map[string][]sample, metrics []strin
 		}
 	}
 	return math.NaN(), false
+}
+
+// brokenIn says whether a series of the metric is there and cannot be read.
+func (p *scraped) brokenIn(metric string) bool {
+	return slices.ContainsFunc(spellings(metric), func(name string) bool { return p.broken[name] > 0 })
 }
 
 // seriesOf finds a metric's series that each stand for requests of their own.

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -62,6 +63,9 @@ func dcgmFields() map[string]dcgmField {
 		"DCGM_FI_DEV_ENFORCED_POWER_LIMIT":     plain(func(d *dcgmDevice) *float64 { return &d.enforcedLimit }),
 		"DCGM_FI_DEV_GPU_TEMP":                 plain(func(d *dcgmDevice) *float64 { return &d.Temperature }),
 		"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": func(d *dcgmDevice, v float64) { d.Energy = v / 1000 },
+		"DCGM_FI_DEV_ECC_SBE_VOL_TOTAL":        plain(func(d *dcgmDevice) *float64 { return &d.CorrectedECC }),
+		"DCGM_FI_DEV_ECC_DBE_VOL_TOTAL":        plain(func(d *dcgmDevice) *float64 { return &d.UncorrectedECC }),
+		"DCGM_FI_DEV_XID_ERRORS":               plain(func(d *dcgmDevice) *float64 { return &d.Xid }),
 		"DCGM_FI_DEV_CLOCK_THROTTLE_REASONS":   throttle,
 		"DCGM_FI_DEV_CLOCKS_EVENT_REASONS":     throttle,
 	}
@@ -87,6 +91,9 @@ type dcgmDevice struct {
 	Device
 	engineActive, enforcedLimit float64
 	used, free, reserved, total float64 // MiB
+
+	lines map[string][]sample // by metric
+	ofPod bool                // the labels are those of a pod's series
 }
 
 // ExporterSampler reads GPUs of another host through an exporter.
@@ -117,38 +124,47 @@ func (s *ExporterSampler) Sample(ctx context.Context) (Reading, error) {
 	return s.read(page)
 }
 
-func (s *ExporterSampler) read(page map[string][]sample) (Reading, error) {
-	r := Reading{Age: readingAge(page[exporterAge])}
-	delete(page, exporterAge)
+func (s *ExporterSampler) read(page *scraped) (Reading, error) {
+	r := Reading{Age: readingAge(page.series[exporterAge])}
+	delete(page.series, exporterAge)
+	for name, lines := range page.broken {
+		for range lines {
+			r.Refused = append(r.Refused, fieldName(name))
+		}
+	}
 	devices := map[string]*dcgmDevice{}
-	for name, series := range page {
-		for _, one := range series {
+	for _, name := range slices.Sorted(maps.Keys(page.series)) {
+		for _, one := range page.series[name] {
 			uuid := deviceOf(one.labels)
 			if uuid == "" {
 				r.Refused = append(r.Refused, "uuid")
 				continue
 			}
 			d := devices[uuid]
-			if d == nil {
-				d = newDCGMDevice(uuid, one.labels)
+			if d == nil || d.ofPod && !ofPod(one.labels) {
+				d = newDCGMDevice(uuid, one.labels, d)
 				devices[uuid] = d
 			}
-			switch {
-			case math.IsNaN(one.value) || math.IsInf(one.value, 0):
-				r.Refused = append(r.Refused, strings.ToLower(strings.TrimPrefix(name, "DCGM_FI_")))
-			case !blank(one.value):
-				s.fields[name](d, one.value)
+			if math.IsNaN(one.value) || math.IsInf(one.value, 0) {
+				r.Refused = append(r.Refused, fieldName(name))
+				one.value = math.NaN()
 			}
+			d.lines[name] = append(d.lines[name], one)
 		}
 	}
 	switch {
 	case len(devices) == 0 && r.Age > 0:
 		return Reading{}, ErrNothingFresh
 	case len(devices) == 0:
-		return Reading{}, ErrNoExporter
+		return Reading{}, page.without(ErrNoExporter)
+	}
+	parents := map[string]bool{}
+	for _, d := range devices {
+		d.resolve(s.fields)
+		parents[d.Parent] = parents[d.Parent] || d.MIG
 	}
 	for _, d := range devices {
-		r.Devices = append(r.Devices, d.finish())
+		r.Devices = append(r.Devices, d.finish(parents[d.UUID]))
 	}
 	slices.SortFunc(r.Devices, func(a, b Device) int {
 		if a.Index != b.Index {
@@ -157,6 +173,69 @@ func (s *ExporterSampler) read(page map[string][]sample) (Reading, error) {
 		return strings.Compare(a.UUID, b.UUID)
 	})
 	return r, nil
+}
+
+// fieldName is what a refused metric is counted as.
+func fieldName(metric string) string {
+	return strings.ToLower(strings.TrimPrefix(metric, "DCGM_FI_"))
+}
+
+// ofPod says whether a series is about one pod's use of a device. DCGM-exporter
+// writes one for each pod, behind the device's own, where pods share devices.
+func ofPod(l labels) bool {
+	return l.get("pod") != "" || l.get("pod_name") != "" || l.get("exported_pod") != ""
+}
+
+// resolve makes one value of the series that a device has of each metric. The
+// device's own count; else those of its pods together. Where one of them says
+// nothing, the value is not known: the others alone would tell too little.
+func (d *dcgmDevice) resolve(fields map[string]dcgmField) {
+	for name, lines := range d.lines {
+		own := slices.DeleteFunc(slices.Clone(lines), func(s sample) bool { return ofPod(s.labels) })
+		join := joinOwn(name)
+		if len(own) == 0 {
+			own, join = lines, joinPods(name)
+		}
+		value := own[0].value
+		for _, s := range own[1:] {
+			if blank(s.value) || math.IsNaN(s.value) {
+				value = math.NaN()
+			} else if s.value != value && !blank(value) { // the same once more is a repetition
+				value = join(value, s.value)
+			}
+		}
+		if !math.IsNaN(value) && !blank(value) {
+			fields[name](d, value)
+		}
+	}
+}
+
+// joinOwn joins several series of a device itself, such as those of two compute
+// instances of one GPU instance: of those that work, the busiest shows how long
+// the instance works.
+func joinOwn(metric string) func(a, b float64) float64 {
+	if metric == "DCGM_FI_DEV_FB_FREE" {
+		return func(a, b float64) float64 { return min(a, b) }
+	}
+	return func(a, b float64) float64 { return max(a, b) }
+}
+
+// joinPods joins the parts of pods. Shares of a device's time, and memory, add up;
+// the rest is the device's, said once for each.
+func joinPods(metric string) func(a, b float64) float64 {
+	most := map[string]float64{
+		"DCGM_FI_DEV_GPU_UTIL": 100, "DCGM_FI_DEV_MEM_COPY_UTIL": 100, "DCGM_FI_PROF_GR_ENGINE_ACTIVE": 1, "DCGM_FI_PROF_SM_ACTIVE": 1,
+		"DCGM_FI_PROF_SM_OCCUPANCY": 1, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": 1, "DCGM_FI_PROF_DRAM_ACTIVE": 1, "DCGM_FI_DEV_FB_USED": math.Inf(1),
+	}[metric]
+	if most == 0 {
+		return joinOwn(metric)
+	}
+	return func(a, b float64) float64 {
+		if a > most || b > most {
+			return max(a, b) // what cannot be true stays so
+		}
+		return min(a+b, most)
+	}
 }
 
 // readingAge is what an exporter says of its reading; zero: nothing, or nothing
@@ -182,9 +261,15 @@ func deviceOf(l labels) string {
 	return uuid
 }
 
-func newDCGMDevice(uuid string, l labels) *dcgmDevice {
+// newDCGMDevice is a device by the labels of one of its series. Those that before
+// has, if it is not nil, are kept.
+func newDCGMDevice(uuid string, l labels, before *dcgmDevice) *dcgmDevice {
 	n := math.NaN()
-	d := &dcgmDevice{NewDevice(uuid), n, n, n, n, n, n}
+	d := &dcgmDevice{Device: NewDevice(uuid), engineActive: n, enforcedLimit: n, used: n, free: n, reserved: n, total: n,
+		lines: map[string][]sample{}, ofPod: ofPod(l)}
+	if before != nil {
+		d.lines = before.lines
+	}
 	d.Labels, d.Name = l.all(), l.get("modelName")
 	if i, err := strconv.Atoi(l.get("gpu")); err == nil && i >= 0 {
 		d.Index = i
@@ -197,8 +282,14 @@ func newDCGMDevice(uuid string, l labels) *dcgmDevice {
 	return d
 }
 
-// finish joins what came in several lines.
-func (d *dcgmDevice) finish() Device {
+// finish joins what came in several metrics. split: MIG instances of the device
+// are on the page too.
+func (d *dcgmDevice) finish(split bool) Device {
+	if d.MIG || split {
+		// The driver does not know how busy a divided GPU is. What stands there, as
+		// a rule 0, is no reading.
+		d.Utilization, d.MemoryUtilization = math.NaN(), math.NaN()
+	}
 	if d.MIG {
 		// Energy and power here are the whole GPU's, repeated for each
 		// instance: added up they would be counted several times.
@@ -206,7 +297,7 @@ func (d *dcgmDevice) finish() Device {
 	}
 	// The share of time in which any engine was active is what utilization
 	// is, and the only one that MIG instances have.
-	if math.IsNaN(d.Utilization) || d.MIG && !math.IsNaN(d.engineActive) {
+	if math.IsNaN(d.Utilization) {
 		d.Utilization = d.engineActive
 	}
 	if !math.IsNaN(d.enforcedLimit) {

@@ -12,6 +12,8 @@ const (
 	maxEnergy      = 1e15 // joules: 20 kW for a thousand years
 	maxRequests    = 1e6
 	maxDevices     = 1024  // of one reading
+	maxErrors      = 1e15  // of memory
+	maxXid         = 1e4   // NVIDIA's list ends far below
 	maxAge         = 86400 // seconds, of an exporter's reading; older counts as this
 )
 
@@ -54,6 +56,9 @@ func (f *Feed) checkDevice(d *Device) {
 	f.within(&d.Power, "power", limit)
 	f.within(&d.Temperature, "temperature", maxTemperature)
 	f.within(&d.Energy, "energy", maxEnergy)
+	f.within(&d.CorrectedECC, "corrected_ecc", maxErrors)
+	f.within(&d.UncorrectedECC, "uncorrected_ecc", maxErrors)
+	f.within(&d.Xid, "xid", maxXid)
 	f.bytes(&d.MemoryTotal, "memory_total", maxMemory)
 	most := int64(maxMemory)
 	if d.MemoryTotal >= 0 {

@@ -42,6 +42,12 @@ type Device struct {
 	// Energy is joules since the driver was loaded: a counter that may begin
 	// again. MIG instances have none of their own.
 	Energy float64
+	// CorrectedECC and UncorrectedECC are memory errors since the driver was
+	// loaded. NaN where the device has no ECC, or has it off.
+	CorrectedECC, UncorrectedECC float64
+	// Xid is the number of the last critical error that the driver reported, 0
+	// where none was seen since the reader began. NaN: not known.
+	Xid float64
 	// Processes that work there; nil: not known.
 	Processes []Process
 }
@@ -56,7 +62,8 @@ type Process struct {
 func NewDevice(uuid string) Device {
 	n := math.NaN()
 	return Device{UUID: uuid, Index: -1, Utilization: n, MemoryUtilization: n, SM: n, Occupancy: n, Tensor: n, DRAM: n,
-		MemoryUsed: -1, MemoryTotal: -1, Power: n, PowerLimit: n, Temperature: n, Energy: n}
+		MemoryUsed: -1, MemoryTotal: -1, Power: n, PowerLimit: n, Temperature: n, Energy: n,
+		CorrectedECC: n, UncorrectedECC: n, Xid: n}
 }
 
 // Engine is one reading of an inference engine's own metrics. NaN: not
@@ -108,11 +115,14 @@ func (d Device) MarshalJSON() ([]byte, error) {
 		PowerLimit  *float64  `json:"power_limit_watts,omitempty"`
 		Temperature *float64  `json:"temperature_celsius,omitempty"`
 		Energy      *float64  `json:"energy_joules,omitempty"`
+		Corrected   *float64  `json:"corrected_ecc_errors,omitempty"`
+		Uncorrected *float64  `json:"uncorrected_ecc_errors,omitempty"`
+		Xid         *float64  `json:"xid,omitempty"`
 		Throttle    []string  `json:"throttle,omitempty"`
 		Processes   []Process `json:"processes,omitempty"`
 	}{d.UUID, d.Name, d.Index, d.MIG, d.Parent, Known(d.Utilization), Known(d.MemoryUtilization), Known(d.SM), Known(d.Occupancy),
 		Known(d.Tensor), Known(d.DRAM), knownInt(d.MemoryUsed), knownInt(d.MemoryTotal), Known(d.Power), Known(d.PowerLimit),
-		Known(d.Temperature), Known(d.Energy), d.Throttle, d.Processes})
+		Known(d.Temperature), Known(d.Energy), Known(d.CorrectedECC), Known(d.UncorrectedECC), Known(d.Xid), d.Throttle, d.Processes})
 }
 
 // Known returns nil for NaN and infinities, which JSON cannot express.

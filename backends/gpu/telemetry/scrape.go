@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	dto "github.com/prometheus/client_model/go"
@@ -27,14 +30,14 @@ type scraper struct {
 }
 
 func newScraper(u *url.URL, client *http.Client, wanted map[string]bool) scraper {
-	page := *u
-	if strings.Trim(page.Path, "/") == "" {
-		page.Path = "/metrics"
+	at := *u
+	if strings.Trim(at.Path, "/") == "" {
+		at.Path = "/metrics"
 	}
 	if client == nil {
 		client = &http.Client{}
 	}
-	return scraper{page.String(), client, wanted}
+	return scraper{at.String(), client, wanted}
 }
 
 // sample is one series of a metric.
@@ -63,7 +66,7 @@ func (l labels) all() map[string]string {
 	return m
 }
 
-func (s *scraper) scrape(ctx context.Context) (map[string][]sample, error) {
+func (s *scraper) scrape(ctx context.Context) (*scraped, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
 	if err != nil {
 		return nil, err
@@ -77,11 +80,11 @@ func (s *scraper) scrape(ctx context.Context) (map[string][]sample, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the metrics page answered %d", resp.StatusCode)
 	}
-	page, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the metrics page: %w", err)
 	}
-	return parsePage(page, s.wanted)
+	return parsePage(text, s.wanted)
 }
 
 // withoutURL is the error of a request without its URL, whose query may hold a
@@ -93,37 +96,115 @@ func withoutURL(err error) error {
 	return err
 }
 
-// parsePage reads the wanted metrics of a page. The others are not looked at:
-// an engine's page is mostly histograms, and a fault in one of those is no
-// reason to know nothing. A page that does not end with a line's end was cut
-// off, and the value there with it.
-func parsePage(page []byte, wanted map[string]bool) (map[string][]sample, error) {
-	if len(page) > maxPage {
+// scraped is what was found on a metrics page.
+type scraped struct {
+	series map[string][]sample // by the metric's name, as it was asked for
+	broken map[string]int      // wanted lines whose value is no number, by name
+	others []string            // names of metrics that nobody asked for, a few of them
+}
+
+// fewOthers bounds scraped.others.
+const fewOthers = 5
+
+// without is an error about metrics that the page lacks; it names some that the
+// page has.
+func (p *scraped) without(err error) error {
+	switch {
+	case len(p.broken) > 0:
+		return fmt.Errorf("no value of %s can be read", strings.Join(slices.Sorted(maps.Keys(p.broken)), ", "))
+	case len(p.others) > 0:
+		return fmt.Errorf("%w (the page has %s)", err, strings.Join(p.others, ", "))
+	}
+	return fmt.Errorf("%w (the page has no metric at all)", err)
+}
+
+// parsePage reads the wanted metrics of a page of Prometheus text or OpenMetrics.
+// The others are not looked at: an engine's page is mostly histograms, and a fault
+// in one of those is no reason to know nothing. A wanted line that cannot be read
+// costs its own value and no other. A page that does not end with a line's end, or
+// with OpenMetrics' # EOF, was cut off, and the value there with it.
+func parsePage(text []byte, wanted map[string]bool) (*scraped, error) {
+	if len(text) > maxPage {
 		return nil, fmt.Errorf("the metrics page is larger than %d bytes", maxPage)
 	}
-	if len(page) > 0 && page[len(page)-1] != '\n' {
+	if len(text) > 0 && text[len(text)-1] != '\n' && string(lastLine(text)) != "# EOF" {
 		return nil, errors.New("the metrics page is cut off")
 	}
-	var kept bytes.Buffer
-	for line := range bytes.Lines(page) {
-		line = bytes.TrimLeft(line, " \t")
-		if wanted[string(metricName(line))] {
-			kept.Write(bytes.TrimRight(line, " \t\r\n"))
-			kept.WriteByte('\n')
+	p := &scraped{series: map[string][]sample{}, broken: map[string]int{}}
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		name := string(metricName(line))
+		counter := strings.TrimSuffix(name, "_total") // as OpenMetrics has every counter
+		switch {
+		case len(line) == 0 || line[0] == '#':
+		case wanted[name]:
+			p.add(name, name, line)
+		case wanted[counter]:
+			p.add(counter, name, line)
+		case len(p.others) < fewOthers && !slices.Contains(p.others, name):
+			p.others = append(p.others, strings.ToValidUTF8(name[:min(len(name), 80)], "?"))
 		}
 	}
+	return p, nil
+}
+
+func lastLine(text []byte) []byte { return text[bytes.LastIndexByte(text, '\n')+1:] }
+
+// add reads one line.
+func (p *scraped) add(as, name string, line []byte) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(&kept)
-	if err != nil {
-		return nil, fmt.Errorf("parse the metrics page: %w", err)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(append(plainLine(line), '\n')))
+	if err != nil || families[name] == nil || len(families[name].GetMetric()) != 1 {
+		p.broken[as]++
+		return
 	}
-	found := make(map[string][]sample, len(families))
-	for name, family := range families {
-		for _, m := range family.GetMetric() {
-			found[name] = append(found[name], sample{m.GetLabel(), m.GetUntyped().GetValue()})
+	m := families[name].GetMetric()[0]
+	p.series[as] = append(p.series[as], sample{m.GetLabel(), m.GetUntyped().GetValue()})
+}
+
+// plainLine is a line without what may follow its value: a time, which OpenMetrics
+// writes in another form, and an exemplar.
+func plainLine(line []byte) []byte {
+	end := labelsEnd(line)
+	fields := bytes.Fields(line[end:])
+	if len(fields) == 0 {
+		return bytes.Clone(line)
+	}
+	if len(fields) > 1 && !isNumber(fields[1]) && fields[1][0] != '#' {
+		return bytes.Clone(line) // more than one word where the value should be
+	}
+	return append(append(bytes.Clone(line[:end]), ' '), fields[0]...)
+}
+
+func isNumber(text []byte) bool {
+	_, err := strconv.ParseFloat(string(text), 64)
+	return err == nil
+}
+
+// labelsEnd is where a line's name and labels end. A quoted label may hold a brace.
+func labelsEnd(line []byte) int {
+	name := len(metricName(line))
+	start := name
+	for start < len(line) && (line[start] == ' ' || line[start] == '\t') {
+		start++
+	}
+	if start == len(line) || line[start] != '{' {
+		return name
+	}
+	quoted := false
+	for i := start; i < len(line); i++ {
+		switch line[i] {
+		case '\\':
+			i++
+		case '"':
+			quoted = !quoted
+		case '}':
+			if !quoted {
+				return i + 1
+			}
 		}
 	}
-	return found, nil
+	return len(line)
 }
 
 // metricName is what a line begins with, up to its labels or value.

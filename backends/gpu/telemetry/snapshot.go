@@ -55,11 +55,28 @@ func (d *Device) labelled(ref string) bool {
 		var pair string
 		pair, ref, _ = strings.Cut(ref, ",")
 		name, value, ok := strings.Cut(pair, "=")
-		if have, known := d.Labels[strings.TrimSpace(name)]; !ok || !known || have != strings.TrimSpace(value) {
+		if have, known := d.label(strings.TrimSpace(name)); !ok || !known || have != strings.TrimSpace(value) {
 			return false
 		}
 	}
 	return true
+}
+
+// label is a label's value. Its name may be spelled in another case: exporters
+// have written Hostname and hostname.
+func (d *Device) label(name string) (value string, ok bool) {
+	if value, ok = d.Labels[name]; ok {
+		return value, true
+	}
+	for have, v := range d.Labels {
+		if strings.EqualFold(have, name) {
+			if ok && v != value {
+				return "", false // two that differ tell nothing
+			}
+			value, ok = v, true
+		}
+	}
+	return value, ok
 }
 
 // Totals returns what was added up over the device with this UUID, whether it

@@ -29,6 +29,8 @@
 //	  power 350000           mW; power_limit too
 //	  temperature 61         °C
 //	  energy 123456789       mJ
+//	  ecc_corrected 2        memory errors; ecc_uncorrected too
+//	  xid 0                  reports critical errors; another number is one that happens now
 //	  throttle 0x4           the bits of NVML's clocks event reasons
 //	  sm 35.5                %, from GPM; occupancy, tensor and dram too
 //	  gpm 0                  has no GPM

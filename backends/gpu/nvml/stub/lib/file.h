@@ -8,17 +8,17 @@ enum { MAX_GPUS = 16, MAX_MIGS = 8, MAX_PROCESSES = 64, TEXT = 96 };
 
 enum {
 	OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-	INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25
+	INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, TIMED_OUT = 10, GPU_IS_LOST = 15, VERSION_MISMATCH = 25
 };
 
 /* The numbers of a device; names are the keys of the file. */
 enum {
 	UTILIZATION, MEMORY_UTILIZATION, MEMORY_TOTAL, MEMORY_USED, POWER, POWER_LIMIT, TEMPERATURE,
-	THROTTLE, ENERGY, SM, OCCUPANCY, TENSOR, DRAM, VALUES
+	THROTTLE, ENERGY, SM, OCCUPANCY, TENSOR, DRAM, ECC_CORRECTED, ECC_UNCORRECTED, XID, VALUES
 };
 static const char *const value_names[VALUES] = {
 	"utilization", "memory_utilization", "memory_total", "memory_used", "power", "power_limit", "temperature",
-	"throttle", "energy", "sm", "occupancy", "tensor", "dram"
+	"throttle", "energy", "sm", "occupancy", "tensor", "dram", "ecc_corrected", "ecc_uncorrected", "xid"
 };
 
 typedef struct { int rc; unsigned long long u; double f; } value;

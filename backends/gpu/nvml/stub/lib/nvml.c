@@ -246,6 +246,70 @@ int nvmlDeviceGetComputeRunningProcesses_v3(handle *h, unsigned *count, process 
 	return leave(rc);
 }
 
+int nvmlDeviceGetTotalEccErrors(handle *h, int type, int since, unsigned long long *out)
+{
+	if (since != 0 || type < 0 || type > 1)
+		return INVALID_ARGUMENT;
+	return number(__func__, h, type == 0 ? ECC_CORRECTED : ECC_UNCORRECTED, out);
+}
+
+/* --- events -------------------------------------------------------------- */
+
+/* One set, of one kind of event: a critical error (Xid) of a GPU, which comes
+ * when the file names another number than before. */
+typedef struct { handle *device; unsigned long long type, data; unsigned instance, compute_instance; } event;
+static struct { unsigned generation; int registered[MAX_GPUS]; unsigned long long told[MAX_GPUS]; } events;
+
+int nvmlEventSetCreate(void **out)
+{
+	enter(__func__);
+	int rc = ready();
+	if (rc == OK) {
+		memset(&events, 0, sizeof events);
+		events.generation = generation;
+		*out = &events;
+	}
+	return leave(rc);
+}
+
+int nvmlEventSetFree(void *set) { return set == &events ? OK : INVALID_ARGUMENT; }
+
+int nvmlDeviceRegisterEvents(handle *h, unsigned long long types, void *set)
+{
+	device *d;
+	enter(__func__);
+	int rc = find(h, &d);
+	if (rc == OK && (set != &events || events.generation != generation || types != 8))
+		rc = INVALID_ARGUMENT;
+	if (rc == OK)
+		rc = d->v[XID].rc;
+	if (rc == OK) {
+		events.registered[h->gpu] = 1;
+		events.told[h->gpu] = d->v[XID].u;
+	}
+	return leave(rc);
+}
+
+int nvmlEventSetWait_v2(void *set, event *out, unsigned milliseconds)
+{
+	enter(__func__);
+	int rc = ready();
+	if (rc == OK && (set != &events || events.generation != generation))
+		rc = INVALID_ARGUMENT;
+	if (rc != OK)
+		return leave(rc);
+	(void)milliseconds;
+	for (unsigned i = 0; i < file.gpu_count; i++) {
+		value v = file.gpus[i].self.v[XID];
+		if (!events.registered[i] || v.rc != OK || v.u == events.told[i])
+			continue;
+		events.told[i] = v.u;
+		*out = (event){ handle_of(i, -1), 8, v.u, 0xffffffffu, 0xffffffffu };
+		return leave(OK);
+	}
+	return leave(TIMED_OUT);
+}
+
 /* --- MIG ----------------------------------------------------------------- */
 
 int nvmlDeviceGetMigMode(handle *h, unsigned *current, unsigned *pending)

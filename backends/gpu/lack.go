@@ -1,0 +1,112 @@
+package gpu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+)
+
+const (
+	// A backend that does not know a model gets no requests for it for lackBase,
+	// then twice as long each time, up to lackMost; sooner where it lists the model.
+	lackBase, lackMost = 10 * time.Second, 5 * time.Minute
+	// lookEvery is how often its list is looked at meanwhile.
+	lookEvery = 5 * time.Second
+)
+
+// lack is a model that a backend did not know when it was asked last.
+type lack struct {
+	reason string // what it said; empty: it knows the model, or was not asked
+	until  time.Time
+	times  int // in a row
+}
+
+// lacking says whether b does not know the pool's model, as far as is known.
+func (b *Backend) lacking(p *Pool, now time.Time) bool {
+	l := &b.lacks[slices.Index(b.pools, p)]
+	return l.reason != "" && now.Before(l.until)
+}
+
+// lack takes in that the backend does not know the model of a pool.
+func (b *Backend) lack(p *Pool, reason string, now time.Time) {
+	l := &b.lacks[slices.Index(b.pools, p)]
+	if l.reason == "" {
+		b.fleet.log.Warn("backend does not know the model and gets no requests for it: compare its name under models with its list",
+			"backend", b.cfg.Name, "model", p.cfg.Model, "upstream_model", b.Upstream(p.cfg.Model), "reason", reason)
+	}
+	d := min(lackBase<<min(l.times, 16), lackMost)
+	l.reason, l.until, l.times = reason, now.Add(d), l.times+1
+	time.AfterFunc(lookEvery, func() { b.lookFor(p) })
+	b.fleet.dispatch(b)
+}
+
+// lookFor looks whether the backend lists the model now. Where its list cannot be
+// read, the next request after the time of the lack finds out.
+func (b *Backend) lookFor(p *Pool) {
+	f := b.fleet
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	f.probes.Add(1)
+	f.mu.Unlock()
+	defer f.probes.Done()
+	ids, err := b.listed()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := &b.lacks[slices.Index(b.pools, p)]
+	now := time.Now()
+	if f.closed || l.reason == "" {
+		return
+	}
+	name := b.Upstream(p.cfg.Model)
+	switch {
+	case err != nil && now.Before(l.until):
+		time.AfterFunc(lookEvery, func() { b.lookFor(p) })
+		return
+	case err == nil && !slices.Contains(ids, name) && !slices.Contains(ids, name+":latest"): // as Ollama lists it
+		l.until = now.Add(lackBase + b.cfg.ConnectTimeout)
+		time.AfterFunc(lookEvery, func() { b.lookFor(p) })
+		return
+	}
+	l.until = time.Time{}
+	f.dispatch(b)
+}
+
+// maxModelList bounds a list of models, in bytes.
+const maxModelList = 4 << 20
+
+// listed are the names of the models that the backend lists.
+func (b *Backend) listed() (ids []string, err error) {
+	ctx, cancel := context.WithTimeout(b.fleet.ctx, max(b.cfg.ConnectTimeout, reachMost))
+	defer cancel()
+	resp, err := b.Do(ctx, http.MethodGet, keyPath, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %d", keyPath, resp.StatusCode)
+	}
+	var list struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxModelList)).Decode(&list); err != nil {
+		return nil, err
+	}
+	if list.Data == nil {
+		return nil, errors.New(keyPath + " is no list of models")
+	}
+	for _, m := range list.Data {
+		ids = append(ids, m.ID)
+	}
+	return ids, nil
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/internal/config"
+)
+
+// A duration is read by people and by tools: in no format a number without its
+// unit.
+func TestLogWritesDurationsWithTheirUnit(t *testing.T) {
+	for _, format := range []string{"json", "text"} {
+		var out bytes.Buffer
+		log := newLogger(env{stderr: &out}, config.Log{Format: format})
+		log.Info("request", "took", 1500*time.Millisecond, "group", map[string]int{})
+		log.WithGroup("g").With("at_most", 2*time.Minute).Info("x")
+		if s := out.String(); !strings.Contains(s, "1.5s") || !strings.Contains(s, "2m0s") || strings.Contains(s, "1500000000") || strings.Contains(s, "120000000000") {
+			t.Errorf("%s: %s", format, s)
+		}
+	}
+}
+
+// What fails thousands of times a second does not fill the disk.
+func TestLogLimitsRepetitions(t *testing.T) {
+	var out bytes.Buffer
+	log := newLogger(env{stderr: &out}, config.Log{Format: "json"})
+	for range 10_000 {
+		log.Warn("request failed", "backend", "gpu-1")
+	}
+	if n := strings.Count(out.String(), "\n"); n > 10 {
+		t.Errorf("%d lines of 10,000", n)
+	}
+}

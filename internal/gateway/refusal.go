@@ -1,0 +1,185 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+
+	"sluice/backends/gpu"
+)
+
+// maxRefusal bounds, in bytes, how much of a backend's refusal is read.
+const maxRefusal = 64 << 10
+
+// maxEngineText bounds, in bytes, what a client is told of it.
+const maxEngineText = 400
+
+// refusal is what an engine says when it does not answer with a 2xx.
+type refusal struct {
+	status  int
+	message string // empty: it gave none that can be read
+	kind    string // type and code, in lower case
+	param   string // the field that it names
+}
+
+// readRefusal reads the body of a refusal into memory, so that its connection is
+// of use to others, and finds the engine's message.
+func readRefusal(resp *http.Response) refusal {
+	r := refusal{status: resp.StatusCode}
+	if decode(resp) != nil {
+		resp.Body.Close()
+		return r
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // what could be read counts
+	resp.Body.Close()
+	r.parse(body)
+	return r
+}
+
+// parse knows the forms of errors in use: OpenAI's (vLLM, llama.cpp, Ollama, most
+// services), the flat ones of SGLang and TensorRT-LLM, a bare text (TGI), and
+// FastAPI's detail, which is a text or a list.
+func (r *refusal) parse(body []byte) {
+	type plain struct {
+		Message string `json:"message"`
+		Type    any    `json:"type"`
+		Code    any    `json:"code"`
+		Param   any    `json:"param"`
+	}
+	var form struct {
+		plain
+		Error     json.RawMessage `json:"error"`
+		ErrorType any             `json:"error_type"`
+		Detail    json.RawMessage `json:"detail"`
+	}
+	if json.Unmarshal(body, &form) != nil {
+		return
+	}
+	said := form.plain
+	if len(form.Error) > 0 {
+		var inner plain
+		if json.Unmarshal(form.Error, &inner) == nil {
+			said = inner
+		} else {
+			_ = json.Unmarshal(form.Error, &said.Message) // no text: there is none
+		}
+	}
+	if said.Message == "" && len(form.Detail) > 0 {
+		var list []struct {
+			Msg string `json:"msg"`
+		}
+		if json.Unmarshal(form.Detail, &said.Message) != nil && json.Unmarshal(form.Detail, &list) == nil && len(list) > 0 {
+			said.Message = list[0].Msg
+		}
+	}
+	text := func(v any) string { s, _ := v.(string); return s }
+	r.message = strings.TrimSpace(said.Message)
+	r.kind = strings.ToLower(text(said.Type) + " " + text(said.Code) + " " + text(form.ErrorType))
+	r.param = text(said.Param)
+}
+
+// unknownModel says whether the engine does not know the model that it was asked
+// for: vLLM, SGLang, OpenAI and Ollama answer 404 and name it.
+func (r *refusal) unknownModel() bool {
+	text := strings.ToLower(r.message)
+	return r.status == http.StatusNotFound && (strings.Contains(r.kind, "model_not_found") ||
+		strings.Contains(text, "model") && (strings.Contains(text, "not found") || strings.Contains(text, "not exist") || strings.Contains(text, "unknown")))
+}
+
+// hopeless are parts of the texts with which engines refuse, by a 5xx, what they
+// can never serve: llama.cpp ("image input is not supported", "the request
+// exceeds the available context size"), Ollama ("does not support tools", "missing
+// data required for image input"), vLLM ("is not a multimodal model"), and types of
+// error that say so.
+var hopeless = []string{
+	"not supported", "unsupported", "does not support", "doesn't support", "not a multimodal", "data required for image",
+	"invalid_request", "badrequest", "bad_request", "exceeds the available context", "maximum context length",
+	"context length exceeded",
+	"failed to parse", "invalid grammar", "invalid json schema",
+}
+
+// blamesRequest says whether the engine's own words lay a 5xx on the request.
+func (r *refusal) blamesRequest() bool {
+	text := r.kind + " " + strings.ToLower(r.message)
+	for _, part := range hopeless {
+		if r.status >= 500 && strings.Contains(text, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// public is the engine's message for the client: short, with the model's public
+// name, and without addresses and paths of the owner's network.
+func (r *refusal) public(b *gpu.Backend, model string) string {
+	text := strings.ReplaceAll(r.message, b.Upstream(model), model)
+	words := strings.FieldsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || !unicode.IsPrint(c) })
+	for i, w := range words {
+		if bare := strings.Trim(w, `"'()[]{}<>,;:.!?`+"`"); bare != model && internalName(bare, b.Host()) {
+			words[i] = "…"
+		}
+	}
+	text = strings.Join(words, " ")
+	if len(text) > maxEngineText {
+		text = strings.ToValidUTF8(text[:maxEngineText], "") + "…"
+	}
+	return text
+}
+
+// internalName says whether a word names a host or a file.
+func internalName(word, host string) bool {
+	if strings.Contains(word, "://") || strings.Contains(word, `:\`) || host != "" && strings.Contains(word, host) {
+		return true
+	}
+	if hasPrefix(word, "/", "~/", "./", "../") && len(word) > 1 || strings.Count(word, "/") > 1 {
+		return true
+	}
+	name, port, ok := strings.Cut(word, ":")
+	_, err := strconv.ParseUint(port, 10, 16)
+	if ok && err == nil && strings.Trim(name, "0123456789") != "" { // 12:30 is a time
+		return true
+	}
+	if _, err := netip.ParseAddr(strings.Trim(word, "[]")); err == nil {
+		return true
+	}
+	for _, zone := range []string{".local", ".internal", ".lan", ".svc", ".intra"} {
+		if strings.HasSuffix(name, zone) || strings.Contains(name, zone+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// failures remembers the bodies of the last requests that an engine failed with a
+// message: one that fails again is not worth a further try. It is safe for
+// concurrent use.
+type failures struct {
+	mu   sync.Mutex
+	seen map[[sha256.Size]byte]bool
+	ring [1024][sha256.Size]byte
+	next int
+}
+
+// again notes a failure and says whether the same body has failed before.
+func (f *failures) again(body []byte) bool {
+	key := sha256.Sum256(bytes.TrimSpace(body))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seen[key] {
+		return true
+	}
+	if f.seen == nil {
+		f.seen = make(map[[sha256.Size]byte]bool, len(f.ring))
+	}
+	delete(f.seen, f.ring[f.next])
+	f.seen[key], f.ring[f.next] = true, key
+	f.next = (f.next + 1) % len(f.ring)
+	return false
+}

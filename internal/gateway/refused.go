@@ -1,0 +1,123 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	"sluice/backends/gpu"
+	"sluice/metering"
+	"sluice/pricing"
+)
+
+// notTaken says whether an answer means that the backend did nothing: it is
+// overloaded or starting, does not take the gateway's key, or does not know the
+// model. Then it gives the slot back and keeps what was said.
+func (c *call) notTaken(resp *http.Response) bool {
+	result := gpu.Result{Status: resp.StatusCode, Refused: true}
+	switch resp.StatusCode {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusUnauthorized:
+		c.readRefusal(resp)
+	case http.StatusNotFound:
+		if c.readRefusal(resp); !c.said.unknownModel() {
+			return false
+		}
+		result.Lacks = c.said.public(c.lease.Backend(), c.o.model.Name)
+	default:
+		return false
+	}
+	c.lease.Done(result)
+	return true
+}
+
+// readRefusal reads what the backend says, once.
+func (c *call) readRefusal(resp *http.Response) *refusal {
+	if c.said == nil {
+		said := readRefusal(resp)
+		c.said = &said
+	}
+	return c.said
+}
+
+// refused ends a call that the backend answered with anything but a 2xx. The
+// client is told what the engine said where the request is to blame, or may be;
+// but nothing about the gateway's own credentials there, and a redirect would lead
+// it past the meter.
+func (c *call) refused(resp *http.Response) error {
+	said := c.readRefusal(resp)
+	c.g.metrics.backendStatus(c.o.model.Name, said.status)
+	result := gpu.Result{Status: said.status}
+	switch {
+	case said.unknownModel(), said.status == http.StatusServiceUnavailable:
+		c.lease.Done(result)
+		c.release(metering.OutcomeNotTaken)
+		return gpu.ErrNotTaken
+	case said.blamesRequest():
+		result.RequestFault = true
+		c.lease.Done(result)
+		return c.hopeless(said)
+	case said.status < 400, said.status >= 500, said.status == http.StatusUnauthorized,
+		said.status == http.StatusPaymentRequired, said.status == http.StatusForbidden, said.status == http.StatusProxyAuthRequired:
+		result.Doubtful = said.status >= 500 && said.message != ""
+		c.lease.Done(result)
+		return c.failed(said)
+	}
+	c.lease.Done(result)
+	return c.passRefusal(resp, said)
+}
+
+// hopeless ends a call that the engine failed because no try can succeed.
+func (c *call) hopeless(said *refusal) error {
+	c.release(metering.OutcomeBackendError)
+	text := said.public(c.lease.Backend(), c.o.model.Name)
+	c.g.log.Info("backend cannot serve a request", "backend", c.x.backend, "model", c.x.model,
+		"request_id", c.x.requestID, "status", said.status, "reason", text)
+	p := invalidParam(said.param, "the model cannot serve this request: "+text+"; nothing was charged")
+	p.noRetry = true
+	return p
+}
+
+// failed ends a call that the backend failed. Its message may still say what is
+// wrong with the request; one that failed before, with the same body, is not worth
+// a further try.
+func (c *call) failed(said *refusal) error {
+	c.release(metering.OutcomeBackendError)
+	cause := errors.New("the backend answered " + strconv.Itoa(said.status))
+	if said.status < 500 || said.message == "" {
+		return newProblem(http.StatusBadGateway, typeBackendUnavailable,
+			"the backend failed with status "+strconv.Itoa(said.status)+"; nothing was charged").because(cause)
+	}
+	text := said.public(c.lease.Backend(), c.o.model.Name)
+	p := newProblem(http.StatusBadGateway, typeBackendUnavailable,
+		"the backend failed with status "+strconv.Itoa(said.status)+": "+text+"; nothing was charged")
+	p.cause = errors.New(cause.Error() + ": " + text)
+	p.noRetry = c.g.failures.again(c.o.body)
+	return p
+}
+
+// passRefusal passes a backend's 4xx on in the form of the route, charged with
+// the call fee where the service asks for one.
+func (c *call) passRefusal(resp *http.Response, said *refusal) error {
+	s := metering.Settlement{Source: metering.SourceNone, Outcome: metering.OutcomeBackendError, Backend: c.x.backend}
+	if c.o.model.service.ChargeCallOn4xx {
+		s.Usage, s.Source = pricing.Usage{Calls: 1}, metering.SourceCounted
+	}
+	entry, settled := c.settle(s)
+	text := said.public(c.lease.Backend(), c.o.model.Name)
+	if text == "" {
+		text = "the backend refused the request with status " + strconv.Itoa(said.status)
+	}
+	kind := typeInvalidRequest
+	if said.status == http.StatusTooManyRequests {
+		kind = typeRateLimited
+	}
+	p := newProblem(said.status, kind, text)
+	p.Param = said.param
+	h := c.x.Header()
+	if after := resp.Header["Retry-After"]; after != nil {
+		h["Retry-After"] = after
+	}
+	c.announce(h)
+	c.tell(h, entry, settled)
+	return p
+}
