@@ -208,7 +208,8 @@ func TestEngineThatDoesNotStopIsAwaited(t *testing.T) {
 	if r.fleet.Status()[0].InFlight != 1 {
 		t.Error("the slot was given back while the engine works")
 	}
-	close(finish)
+	// The engine works on, longer than the gateway takes to see that the client left.
+	time.AfterFunc(time.Second, func() { close(finish) })
 	r.wantCharged(k, "awaited", cost10(40, 100))
 	if e := r.lastCharge(k); e.Outcome != metering.OutcomeClientGone || e.Source != metering.SourceReported {
 		t.Errorf("%+v", e)

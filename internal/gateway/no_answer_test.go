@@ -82,7 +82,7 @@ func TestErrorWithStatus200CostsNothing(t *testing.T) {
 // Text that is no JSON, then silence: the buyer pays nothing, whoever ends it.
 func TestTextThatIsNoAnswerThenSilence(t *testing.T) {
 	r := playing(t, chat.EngineGeneric, saysAndWaits(sse, "data: model is overloaded\n\n"), func(s *setup) {
-		s.backend = func(b *gpuBackend) { b.IdleTimeout = 200 * time.Millisecond }
+		s.backend = func(b *gpuBackend) { b.FirstEventTimeout = 200 * time.Millisecond }
 	})
 	k := r.buy(minPurchase)
 	r.chat(k, asStream(100)).wantProblem(t, http.StatusGatewayTimeout, "backend-unavailable")
