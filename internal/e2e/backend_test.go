@@ -137,17 +137,17 @@ func TestBackendDiesInAStream(t *testing.T) {
 	}
 }
 
-// TestBackendDiesBeforeTheFirstEvent charges nothing: the header of a stream is
-// no delivery, and neither is an error.
+// TestBackendDiesBeforeTheFirstEvent charges nothing: as long as no event came
+// there is no stream, and an error is no delivery.
 func TestBackendDiesBeforeTheFirstEvent(t *testing.T) {
 	t.Parallel()
 	k := lab.buy(t, 20_000)
-	for _, fault := range []string{"cut:0", "reset:0", "cut-mid:0", "error-event:0", "error-event:1"} {
-		s := lab.stream(t, k, chat("model", `"plain"`), "X-Fault", fault)
-		e := s.rest()
-		if n, _ := e.content(t); n != 0 || e.cost != 0 {
-			t.Errorf("%s: %d events, a cost of %d msat:\n%s", fault, n, e.cost, tail(e.raw))
-		}
+	for _, fault := range []string{"cut:0", "reset:0", "cut-mid:0", "error-event:0"} {
+		lab.post(t, chat("model", `"plain"`, "stream", "true"), k.header("X-Fault", fault)).wantProblem(t, http.StatusBadGateway, "backend-unavailable")
+	}
+	e := lab.stream(t, k, chat("model", `"plain"`), "X-Fault", "error-event:1").rest()
+	if n, _ := e.content(t); n != 0 || e.cost != 0 {
+		t.Errorf("an error after the role: %d events, a cost of %d msat:\n%s", n, e.cost, tail(e.raw))
 	}
 	lab.wantFree(t, k)
 }

@@ -126,7 +126,7 @@ func TestCapReachesTheBackend(t *testing.T) {
 	}{
 		{[]string{"max_tokens", ""}, 256},
 		{[]string{"max_tokens", "100000"}, 256},
-		{[]string{"max_tokens", "1", "max_completion_tokens", "30"}, 30},
+		{[]string{"max_tokens", "1", "max_completion_tokens", "30"}, 1}, // the smallest
 		{[]string{"max_tokens", "", "max_new_tokens", "12"}, 12},
 	} {
 		o, _ := lab.run(t, ask{model: "running", members: row.members}, false)
