@@ -41,7 +41,6 @@ type listener struct {
 	meter  *chat.Meter
 	bound  chat.Bound
 	got    []piece
-	text   strings.Builder
 	gather *chat.Gathering
 	failed bool
 	last   pricing.Usage
