@@ -14,7 +14,7 @@ func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error 
 	if err != nil {
 		return err
 	}
-	defer conn.Release()
+	defer conn.Release() // closes it when a transaction is still open
 	c := conn.Conn()
 	if err := load(ctx, c, b); err != nil {
 		return classify(err)

@@ -9,6 +9,7 @@ import (
 	"sluice/internal/store/pgtest"
 	"sluice/l402"
 	"sluice/metering"
+	"sluice/pricing"
 )
 
 // TestLeftOutWhole: of an account that somebody else has locked, a batch writes
@@ -93,6 +94,64 @@ func TestLeftOutWhole(t *testing.T) {
 		t.Errorf("cursor %+v, %v", cursor, err)
 	}
 	if r := audit(t, l); r.Charged != 50 || r.Held != 0 || r.Deposited != 2050 {
+		t.Errorf("report: %+v", r)
+	}
+}
+
+// TestRefusalsAreOfOneMoment: two gateways are shown the same payment for a new
+// account. One of them reads the account before the other one has made it, and the
+// deposit afterwards; it must not refuse who has paid.
+func TestRefusalsAreOfOneMoment(t *testing.T) {
+	ctx := context.Background()
+	url := pgtest.Start(t)
+	l := ledger(t, open(t, url+"&lock_timeout=10s"), metering.Config{})
+	c := admin(t, url)
+	buy := func(paid metering.Deposit) error {
+		_, err := l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: paid.Account, Amount: 10,
+			Rates: pricing.Rates{CallMsat: 1}, Deposit: &paid})
+		return err
+	}
+	for i := range 10 { // so that all statements are prepared, which takes locks of its own
+		if err := buy(metering.Deposit{Hash: l402.PaymentHash{2, byte(i)}, Account: l402.NewTokenID(), Amount: 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	paid := metering.Deposit{Hash: l402.PaymentHash{1}, Account: l402.NewTokenID(), Amount: 1000}
+	other, err := c.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []struct {
+		sql  string
+		args []any
+	}{
+		{"LOCK TABLE deposits IN ACCESS EXCLUSIVE MODE", nil},
+		{`INSERT INTO accounts (id, status, available, held, deposited, charged, adjusted) VALUES ($1, 0, 1000, 0, 1000, 0, 0)`,
+			[]any{paid.Account[:]}},
+		{`INSERT INTO deposits (hash, account, credited, presented) VALUES ($1, $2, 1000, 1)`, []any{paid.Hash[:], paid.Account[:]}},
+		{`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, 'lightning', $1, 1000, $2, 1)`,
+			[]any{paid.Account[:], paid.Hash[:]}},
+	} {
+		if _, err := other.Exec(ctx, s.sql, s.args...); err != nil {
+			t.Fatal(s.sql, err)
+		}
+	}
+	refused := make(chan error, 1)
+	go func() { refused <- buy(paid) }()
+	watch := admin(t, url)
+	for waits, until := 0, time.Now().Add(10*time.Second); waits == 0; {
+		err := watch.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE NOT granted").Scan(&waits)
+		if err != nil || time.Now().After(until) {
+			t.Fatalf("the reservation does not wait for the deposits: %v", err)
+		}
+	}
+	if err := other.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-refused; err != nil {
+		t.Errorf("who has paid is refused: %v", err)
+	}
+	if r := audit(t, l); r.Deposited != 1100 || r.Held != 110 {
 		t.Errorf("report: %+v", r)
 	}
 }

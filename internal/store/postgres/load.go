@@ -52,11 +52,14 @@ func (r raw) bytes(i int) []byte { return append([]byte{}, r[i]...) }
 
 func (r raw) text(i int) string { return string(r[i]) }
 
-// load reads the rows that the batch names and the clock, in one round trip and
-// without a lock. The account is read first: what belongs to it may be newer, but
-// then the account's version has changed, and the batch is not written.
+// load reads the rows that the batch names and the clock, in one round trip, of one
+// moment, and without a lock. Rows of two moments would be noticed where something is
+// written, by the account's version. A refusal writes nothing: one gateway would not
+// see the account that another one makes just then, but the payment behind it, and
+// refuse who has paid.
 func load(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
 	var p pipeline
+	p.add(nil, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 	if b.Accounts.Len() > 0 {
 		p.add(func(r raw) { a := readAccount(r); b.Accounts.Loaded(a.ID, a) },
 			`SELECT `+accountColumns+` FROM accounts WHERE id = ANY($1)`, keys(&b.Accounts, token))
@@ -75,6 +78,7 @@ func load(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
 	}
 	loadRest(&p, b)
 	p.add(func(r raw) { b.Now = r.int(0) }, "SELECT "+clock)
+	p.add(nil, "COMMIT")
 	return p.run(ctx, c)
 }
 
