@@ -3,6 +3,7 @@ package lightning_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,7 +59,11 @@ func (w world) pay(t *testing.T) {
 	if _, err := w.buyer.Pay(ctx, own, 0, 5*time.Second); !errors.Is(err, lightning.ErrPaymentFailed) {
 		t.Errorf("got %v", err)
 	}
-	for _, bad := range []string{"", "lnbc1", "lnxy10n1p", bolt11[:len(bolt11)-1] + "q", "http://example.com"} {
+	end := "q" // of an invoice whose checksum is wrong
+	if strings.HasSuffix(bolt11, end) {
+		end = "p"
+	}
+	for _, bad := range []string{"", "lnbc1", "lnxy10n1p", bolt11[:len(bolt11)-1] + end, "http://example.com"} {
 		if _, err := w.buyer.Pay(ctx, bad, 0, time.Second); !errors.Is(err, lightning.ErrInvoice) {
 			t.Errorf("%q: %v", bad, err)
 		}
