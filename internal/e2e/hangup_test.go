@@ -158,6 +158,9 @@ func TestHangUpOfUnaryCall(t *testing.T) {
 	t.Parallel()
 	k := lab.buy(t, 20_000)
 	lab.post(t, chat("model", `"liar"`, "max_tokens", "60"), k.header()).want(t, http.StatusOK) // teaches the pace
+	// Somebody else's stream shows that the backend works meanwhile.
+	other := lab.stream(t, lab.buy(t, 20_000), chat("model", `"liar"`, "max_tokens", "250"))
+	defer other.rest()
 	name := lab.newCase()
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
