@@ -329,3 +329,60 @@ func BenchmarkQueue(b *testing.B) {
 		p.leave(p.queue.head)
 	}
 }
+
+// Now gives a slot that is free and that nobody waits for, of this model or of
+// another one of the same backend, and takes no place in the queue.
+func TestNowWaitsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleetOf(t, map[string]int{"a": 1},
+			PoolConfig{Model: "m", Backends: []string{"a"}, QueueLimit: 4}, PoolConfig{Model: "n", Backends: []string{"a"}, QueueLimit: 4})
+		now := func() (bool, *Lease, error) {
+			t.Helper()
+			ticket, err := f.Pool("m").Admit(Key{9})
+			if err != nil {
+				t.Fatal(err)
+			}
+			free := ticket.Free()
+			lease, err := ticket.Now()
+			if _, again := ticket.Now(); !errors.Is(again, ErrSpent) {
+				t.Errorf("a second time: %v", again)
+			}
+			return free, lease, err
+		}
+		free, lease, err := now()
+		if !free || err != nil {
+			t.Fatalf("an idle backend: free %v, %v", free, err)
+		}
+		if free, _, err := now(); free || !errors.Is(err, ErrBusy) {
+			t.Errorf("a busy backend: free %v, %v", free, err)
+		}
+		waiter, err := f.Pool("n").Admit(Key{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan *Lease)
+		go func() {
+			lease, err := waiter.Wait(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			served <- lease
+		}()
+		synctest.Wait()
+		f.backends[0].cfg.Slots = 2 // one is free, and another model's request waits for it
+		if free, _, err := now(); free || !errors.Is(err, ErrBusy) {
+			t.Errorf("a slot that another waits for: free %v, %v", free, err)
+		}
+		f.backends[0].cfg.Slots = 1
+		lease.Done(Result{})
+		(<-served).Done(Result{})
+		if n := f.Pool("m").places; n != 0 {
+			t.Errorf("%d places are still taken", n)
+		}
+		if free, lease, err := now(); !free || err != nil {
+			t.Errorf("idle again: free %v, %v", free, err)
+		} else {
+			lease.Done(Result{})
+		}
+	})
+}

@@ -80,6 +80,8 @@ var (
 	// ErrQueueTimeout reports that no slot came free within the pool's
 	// QueueTimeout.
 	ErrQueueTimeout = errors.New("no slot came free in time")
+	// ErrBusy reports that no slot is free, or that others wait for it.
+	ErrBusy = errors.New("every slot is taken")
 	// ErrSpent reports a ticket used twice.
 	ErrSpent = errors.New("ticket was already used")
 )

@@ -46,7 +46,52 @@ func (t *Ticket) Wait(ctx context.Context) (*Lease, error) {
 	return t.pool.wait(ctx, t)
 }
 
-// Cancel gives the place back. It does nothing after Wait or a first Cancel.
+// Free says whether Now would find a slot at this moment.
+func (t *Ticket) Free() bool {
+	t.pool.fleet.mu.Lock()
+	defer t.pool.fleet.mu.Unlock()
+	b, _ := t.now()
+	return b != nil
+}
+
+// Now is Wait for whoever must not wait: it returns a slot if one is free and
+// nobody waits for it, else ErrBusy. The ticket is used up either way.
+func (t *Ticket) Now() (*Lease, error) {
+	t.pool.fleet.mu.Lock()
+	defer t.pool.fleet.mu.Unlock()
+	b, err := t.now()
+	if t.state == admitted && b == nil {
+		t.state = spent
+		t.pool.places--
+	}
+	if b == nil {
+		return nil, err
+	}
+	t.pool.grant(t, b)
+	return &t.lease, nil
+}
+
+// now finds the backend of a free slot that nobody waits for.
+func (t *Ticket) now() (*Backend, error) {
+	switch p := t.pool; {
+	case t.state != admitted:
+		return nil, ErrSpent
+	case p.fleet.closed:
+		return nil, p.nowhere(t.tried)
+	case p.queue.n > 0 || len(p.domain.shares) > 0:
+		return nil, ErrBusy
+	}
+	b, wait := t.pool.choose(t)
+	if b == nil && wait {
+		return nil, ErrBusy
+	}
+	if b == nil {
+		return nil, t.pool.nowhere(t.tried)
+	}
+	return b, nil
+}
+
+// Cancel gives the place back. It does nothing after Wait, Now or a first Cancel.
 func (t *Ticket) Cancel() {
 	t.pool.fleet.mu.Lock()
 	defer t.pool.fleet.mu.Unlock()

@@ -158,7 +158,7 @@ func (g *Gateway) withinMaxCost(x *exchange, o *order, prefs preferences, who st
 	if prefs.maxCost < 0 || o.least() <= prefs.maxCost {
 		return nil
 	}
-	if who == holder && g.tighten(x, o, prefs) && o.least() <= prefs.maxCost {
+	if who == holder && g.tighten(x, o, prefs, x.solvent(o)) && o.least() <= prefs.maxCost {
 		return nil
 	}
 	return g.aboveMaxCost(o, prefs, o.least())
@@ -206,20 +206,26 @@ func (g *Gateway) offerTo(x *exchange, svc *service, o *order, prefs preferences
 // sameAccount makes the offer top up the token's own account, unless the token
 // is attenuated: who holds only a part must not pay for the whole.
 func (x *exchange) sameAccount(of *offer) error {
-	if err := x.credit(); err != nil {
-		return err
-	}
-	ctx, cancel := x.detached(x.g.cfg.SettleWait)
-	defer cancel()
-	balance, err := x.g.ledger.Balance(ctx, x.token.ID, x.token.Budgets)
+	available, err := x.available()
 	if err != nil {
 		return err
 	}
-	of.balance = &balance.Available
+	of.balance = &available
 	if !x.token.Attenuated {
 		of.account = &x.token.ID
 	}
 	return nil
+}
+
+// available is what the token may spend, its payment included.
+func (x *exchange) available() (l402.Msat, error) {
+	if err := x.credit(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := x.detached(x.g.cfg.SettleWait)
+	defer cancel()
+	balance, err := x.g.ledger.Balance(ctx, x.token.ID, x.token.Budgets)
+	return balance.Available, err
 }
 
 // insufficient turns a refused hold into an offer.

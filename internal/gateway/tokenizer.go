@@ -33,24 +33,16 @@ var errNotCounted = errors.New("the backend cannot count this")
 // tighten asks a backend's tokenizer for the prompt's real length, once per
 // request, and reports whether the bound became lower. Counting is work for the
 // backend, so it is done like any other: with money held, an eighth of the bound by
-// bytes, and in a slot. The hold stays with the order; see hold.
-func (g *Gateway) tighten(x *exchange, o *order, prefs preferences) bool {
+// bytes, and in a slot. Who cannot pay the whole gets a slot that is free and that
+// nobody waits for, or none: a place in the queue is for those who pay. The hold
+// stays with the order; see hold.
+func (g *Gateway) tighten(x *exchange, o *order, prefs preferences, solvent bool) bool {
 	if o.tokenized || !g.countable(o) {
 		return false
 	}
 	o.tokenized = true
-	r := g.reservation(x, o, prefs)
-	r.Amount = (o.required + countShare - 1) / countShare
-	if r.Lock = nil; o.lock != nil { // the hold under the lock is made anew, and counts then
-		r.RateLimits, r.Idempotency = nil, nil
-	}
-	part, err := g.take(x, r)
-	if err != nil {
-		return false // the hold of the whole fails for the same reason, and says so
-	}
-	o.part = part
-	q, n, err := g.countInSlot(x, o)
-	if err != nil {
+	q, n, err := g.countPaid(x, o, prefs, solvent)
+	if err != nil { // the hold of the whole fails for the same reason, and says so
 		g.log.Debug("tokenizer", "model", o.model.Name, "error", err)
 		return false
 	}
@@ -58,6 +50,42 @@ func (g *Gateway) tighten(x *exchange, o *order, prefs preferences) bool {
 	o.whole = o.whole.WithCount(q, n)
 	o.bound = o.req.Fit(o.whole, o.limits)
 	return o.price() == nil && o.required < before
+}
+
+// countPaid holds the part that counting is worth and counts.
+func (g *Gateway) countPaid(x *exchange, o *order, prefs preferences, solvent bool) (q chat.Question, n int64, err error) {
+	ticket, err := g.place(x, o, o.least())
+	if err != nil {
+		return q, 0, err
+	}
+	defer ticket.Cancel()
+	if !solvent && !ticket.Free() {
+		return q, 0, gpu.ErrBusy
+	}
+	r := g.reservation(x, o, prefs)
+	r.Amount = (o.required + countShare - 1) / countShare
+	if r.Lock = nil; o.lock != nil { // the hold under the lock is made anew, and counts then
+		r.RateLimits, r.Idempotency = nil, nil
+	}
+	if o.part, err = g.take(x, r); err != nil {
+		return q, 0, err
+	}
+	var lease *gpu.Lease
+	if solvent {
+		lease, err = ticket.Wait(x.r.Context())
+	} else {
+		lease, err = ticket.Now()
+	}
+	if err != nil {
+		return q, 0, err
+	}
+	return g.countInSlot(x, o, lease)
+}
+
+// solvent says whether the account could pay the whole bound.
+func (x *exchange) solvent(o *order) bool {
+	available, err := x.available()
+	return err == nil && available >= o.required
 }
 
 // countable says whether some backend of the model can count this prompt.
@@ -75,16 +103,8 @@ func (g *Gateway) questions(b *gpu.Backend, o *order) []chat.Question {
 	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.limits)
 }
 
-// countInSlot counts the prompt in a slot of a backend.
-func (g *Gateway) countInSlot(x *exchange, o *order) (chat.Question, int64, error) {
-	ticket, err := g.place(x, o, o.least())
-	if err != nil {
-		return chat.Question{}, 0, err
-	}
-	lease, err := ticket.Wait(x.r.Context())
-	if err != nil {
-		return chat.Question{}, 0, err
-	}
+// countInSlot counts the prompt in a slot of a backend, and gives the slot back.
+func (g *Gateway) countInSlot(x *exchange, o *order, lease *gpu.Lease) (chat.Question, int64, error) {
 	ctx, cancel := context.WithTimeout(x.r.Context(), tokenizeTimeout)
 	defer cancel()
 	q, n, err := g.count(ctx, lease.Backend(), g.questions(lease.Backend(), o))

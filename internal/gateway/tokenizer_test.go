@@ -130,7 +130,7 @@ func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
 }
 
 // Counting takes a slot like any other work: a backend with one slot is never asked
-// two things at once.
+// two things at once. Who cannot pay the whole takes no place in the queue for it.
 func TestCountingTakesASlot(t *testing.T) {
 	counted := make(chan struct{})
 	e := &countingEngine{hold: make(chan struct{}), other: func(w http.ResponseWriter, _ *http.Request) {
@@ -146,8 +146,8 @@ func TestCountingTakesASlot(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var all sync.WaitGroup
-	post := func(k token, body string) {
-		resp, err := r.client.Do(r.newRequest("POST", chatPath, body, k.with()).WithContext(ctx))
+	post := func(k token, body string, headers ...string) {
+		resp, err := r.client.Do(r.newRequest("POST", chatPath, body, k.with(headers...)).WithContext(ctx))
 		if err != nil {
 			t.Error(err)
 			return
@@ -159,7 +159,11 @@ func TestCountingTakesASlot(t *testing.T) {
 	waiting := func(n int) func() bool { return func() bool { return r.fleet.Pool(testModel).Queued() == n } }
 	all.Go(func() { post(rich, request()) })
 	r.until("the backend generates", func() bool { return e.busy.Load() == 1 })
-	all.Go(func() { post(short, body) })
+	r.chat(short, body).wantProblem(t, http.StatusPaymentRequired, "insufficient-balance")
+	if n := len(e.asked("/tokenize")); n != 0 || r.fleet.Pool(testModel).Queued() != 0 {
+		t.Errorf("the prompt of an account that is short was counted %d times, %d requests wait", n, r.fleet.Pool(testModel).Queued())
+	}
+	all.Go(func() { post(rich, body, "L402-Max-Cost-Msat", amountText(required/2)) })
 	r.until("counting waits for a slot", waiting(1))
 	all.Go(func() { post(rich, request("max_tokens", "9")) })
 	r.until("so does the next request", waiting(2))
