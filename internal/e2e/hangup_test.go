@@ -121,9 +121,9 @@ func TestHangUpOfOddStreams(t *testing.T) {
 				if model == "running" && (u.Input != int64(h.truth.PromptTokens) || u.Output < delivered || u.Output > delivered+1) {
 					t.Errorf("charged for %d + %d tokens, delivered were %d + %d", u.Input, u.Output, h.truth.PromptTokens, delivered)
 				}
-				// An estimate knows the events and the bytes. Other answers of the backend taught
-				// it one token for each event.
-				if u.Output < max(int64(h.pieces), delivered/3) || u.Output > max(delivered, int64(h.bytes)) {
+				// An estimate knows the events and the bytes. Other answers of the backend may
+				// have taught it one token for each event, so that more in one are not seen.
+				if u.Output < int64(h.pieces) || u.Output > max(delivered, int64(h.bytes)) {
 					t.Errorf("charged for %d tokens, delivered were %d of %d bytes", u.Output, delivered, h.bytes)
 				}
 			})
