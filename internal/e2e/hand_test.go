@@ -146,7 +146,7 @@ func TestExhaustedBalance(t *testing.T) {
 	}
 	// Nothing above has cost anything but the two answers; the token id stays.
 	more := agent.pay(t, lab.post(t, body, k.header()).challenge(t))
-	lab.post(t, body, k.header()).want(t, http.StatusOK)
+	lab.post(t, body, more.header()).want(t, http.StatusOK)
 	if b := lab.idle(t, more); b.Deposited != k.paid+more.paid || len(lab.charges(t, k)) != 3 {
 		t.Errorf("after the top-up: %+v, %d charges", b, len(lab.charges(t, k)))
 	}

@@ -131,7 +131,8 @@ func (m *Meter) reported(f usage, end End, now time.Time) (pricing.Usage, meteri
 	clamped := f.prompt < 0 || f.completion < 0 || f.cached < 0 || f.prompt > m.bound.Input || f.cached > max(f.prompt, 0)
 	prompt := tally{min(max(f.prompt, 0), m.bound.Input), metering.SourceReported}
 	completion := m.trusted(f)
-	clamped = clamped || completion.tokens > m.bound.Output
+	// An estimate beyond the bound says nothing against the backend.
+	clamped = clamped || completion.tokens > m.bound.Output && (completion.source != metering.SourceCounted || f.tokens() > m.bound.Output)
 	if end == Complete && !clamped && completion.source == metering.SourceReported {
 		m.learn(f, now)
 	}

@@ -53,6 +53,7 @@ func TestFinal(t *testing.T) {
 		"beyond any number":                  {[]string{content("a", ""), usage("1e300", "99999999999999999999"), done}, chat.Complete, tokens(prompt, 256), "reported", true},
 		"running above the bound":            {[]string{content("a", use("5000", "9000"))}, chat.BackendCut, tokens(prompt, 256), "running", true},
 		"more delivered than the bound":      {[]string{content(strings.Repeat("a", 4000), "")}, chat.BackendCut, tokens(estimated, 256), "counted", false},
+		"final usage 0, an estimate above":   {[]string{content(strings.Repeat("a", 4000), ""), usage("0", "0"), done}, chat.Complete, tokens(estimated, 256), "counted", false},
 		"backend cut":                        {[]string{role, content("a", use("12", "1")), content("b", use("12", "2"))}, chat.BackendCut, tokens(12, 2), "running", false},
 		"backend cut, no usage":              {[]string{role, content("a", ""), content("b", "")}, chat.BackendCut, tokens(estimated, 2), "counted", false},
 		"backend cut after the role":         {[]string{role}, chat.BackendCut, tokens(estimated, 0), "counted", false},
