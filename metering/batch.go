@@ -35,6 +35,8 @@ type Batch struct {
 	Transfers   []TransferRow // to append
 	BudgetLines []BudgetLine  // to append
 
+	repeated bool // an attempt at some of its operations may have been committed: set before Apply
+
 	create []l402.TokenID        // accounts to make when missing; may repeat
 	missed map[l402.TokenID]bool // accounts that were left out; true: somebody else has locked them
 	rules  rules
@@ -67,6 +69,7 @@ func (b *Batch) Miss(id l402.TokenID, locked bool) {
 // reset empties the batch and keeps its memory.
 func (b *Batch) reset() {
 	b.Now, b.Likely, b.Durable = 0, false, false
+	b.repeated = false
 	b.create = b.create[:0]
 	clear(b.missed)
 	b.Accounts.reset()

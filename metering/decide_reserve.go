@@ -32,6 +32,7 @@ type reserveOp struct {
 	r      *Reservation
 	own    terms
 	locked terms // under r.Lock; empty without one
+	fresh  bool  // the id was made for this operation
 	again  bool
 
 	made      terms     // result: what the hold was made with, perhaps by an earlier attempt
@@ -54,9 +55,14 @@ func (o *reserveOp) need(b *Batch, again bool) {
 	if o.r.Lock != nil {
 		b.Deposits.need(o.r.Lock.Hash)
 	}
-	b.Holds.need(o.r.ID)
-	if again {
+	switch {
+	case again:
+		b.Holds.need(o.r.ID)
 		b.Charges.need(o.r.ID)
+	case o.fresh:
+		b.Holds.needFresh(o.r.ID)
+	default:
+		b.Holds.need(o.r.ID)
 	}
 	for i := range o.r.RateLimits {
 		b.Rates.need(o.r.RateLimits[i].ID)

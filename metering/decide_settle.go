@@ -40,7 +40,11 @@ func (o *settleOp) need(b *Batch, again bool) {
 	if o.maybe != (l402.PaymentHash{}) {
 		b.Deposits.need(o.maybe)
 	}
-	b.Holds.need(o.id)
+	if o.sweep { // its heartbeats, which leave the account alone, say what it costs
+		b.Holds.needLatest(o.id)
+	} else {
+		b.Holds.need(o.id)
+	}
 	b.Charges.need(o.id)
 	if o.ctx.idempotency != nil {
 		b.Keys.need(KeyID{o.who, o.ctx.idempotency.Key})

@@ -5,8 +5,8 @@
 //
 //	ledger, err := metering.Open(ctx, metering.Config{Store: db})
 //	hold, err := ledger.Reserve(ctx, metering.Reservation{
-//		ID: metering.NewHoldID(), Account: token.ID, Budgets: token.Budgets, Chain: token.Chain,
-//		Amount: bound, Service: "inference", Model: model, Epoch: epoch.ID, Rates: epoch.Rates,
+//		Account: token.ID, Budgets: token.Budgets, Chain: token.Chain, Amount: bound,
+//		Service: "inference", Model: model, Epoch: epoch.ID, Rates: epoch.Rates,
 //		Deposit: &metering.Deposit{Hash: token.PaymentHash, Account: token.ID, Amount: token.Deposit},
 //	})
 //	hold.Progress(usage, metering.SourceRunning) // as often as you like, no I/O

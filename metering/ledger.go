@@ -226,7 +226,11 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("reserve: %w", err)
 	}
-	op, err := l.reserve(ctx, r)
+	fresh := r.ID == HoldID{}
+	if fresh {
+		r.ID = NewHoldID()
+	}
+	op, err := l.reserve(ctx, r, fresh)
 	if err != nil {
 		var dup *DuplicateError
 		if errors.As(err, &dup) && dup.State == DuplicateCharged {
@@ -244,23 +248,23 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 // reserve leaves a deposit out that this process knows as credited. Should the
 // money be missing all the same, because the database has forgotten the payment,
 // macaroon and preimage still prove it: the deposit is presented then.
-func (l *Ledger) reserve(ctx context.Context, r Reservation) (*reserveOp, error) {
+func (l *Ledger) reserve(ctx context.Context, r Reservation, fresh bool) (*reserveOp, error) {
 	known := r.Deposit != nil && l.knows(*r.Deposit)
-	op := newReserveOp(r, !known)
+	op := newReserveOp(r, fresh, !known)
 	err := l.do(ctx, "reserve", op, false)
 	var short *InsufficientError
 	if known && errors.As(err, &short) {
-		op = newReserveOp(r, true)
+		op = newReserveOp(r, fresh, true)
 		err = l.do(ctx, "reserve", op, false)
 	}
 	return op, err
 }
 
-func newReserveOp(r Reservation, present bool) *reserveOp {
+func newReserveOp(r Reservation, fresh, present bool) *reserveOp {
 	if !present {
 		r.Deposit = nil
 	}
-	op := &reserveOp{r: &r, own: termsOf(contextOf(&r), r.Amount)}
+	op := &reserveOp{r: &r, fresh: fresh, own: termsOf(contextOf(&r), r.Amount)}
 	if r.Lock != nil {
 		op.locked = termsOf(lockedContextOf(&r), r.Lock.Amount)
 	}
@@ -291,8 +295,6 @@ func storable(s string, most int) bool {
 
 func (r *Reservation) validate() error {
 	switch {
-	case r.ID == (HoldID{}):
-		return fmt.Errorf("%w: no hold id", ErrArgument)
 	case r.Account == (l402.TokenID{}):
 		return fmt.Errorf("%w: no account", ErrArgument)
 	case !r.Amount.Valid():

@@ -15,6 +15,8 @@ type entry[K comparable, R any] struct {
 	stored  bool // the store has a row
 	present bool // there is a row, as far as decisions have gone
 	changed bool
+	known   bool // it need not be loaded: it came from memory, or is known not to exist
+	latest  bool // it must be loaded: it changes without its account
 }
 
 // need names a row that the batch may touch.
@@ -33,6 +35,38 @@ func (t *Table[K, R]) need(k K) {
 	t.n++
 }
 
+// needFresh names a row that does not exist yet, because its key was made just now.
+func (t *Table[K, R]) needFresh(k K) {
+	if _, ok := t.index[k]; !ok {
+		t.need(k)
+		t.entries[t.index[k]].known = true
+	}
+}
+
+// needLatest names a row of which no earlier state will do.
+func (t *Table[K, R]) needLatest(k K) {
+	t.need(k)
+	t.entries[t.index[k]].latest = true
+}
+
+// recall gives the row that the store has without a load.
+func (e *entry[K, R]) recall(row R) {
+	e.row, e.stored, e.present, e.known = row, true, true, true
+}
+
+// recalled says whether the row under a key came from memory.
+func (t *Table[K, R]) recalled(k K) bool {
+	i, ok := t.index[k]
+	return ok && t.entries[i].known && t.entries[i].stored
+}
+
+// rewind takes back all but the names.
+func (t *Table[K, R]) rewind() {
+	for _, e := range t.entries[:t.n] {
+		*e = entry[K, R]{key: e.key, latest: e.latest}
+	}
+}
+
 // reset forgets everything and keeps the memory.
 func (t *Table[K, R]) reset() {
 	clear(t.index)
@@ -42,10 +76,19 @@ func (t *Table[K, R]) reset() {
 // Len is the number of rows named.
 func (t *Table[K, R]) Len() int { return t.n }
 
-// Keys yields the rows to load, each once.
+// Keys yields the rows named, each once.
 func (t *Table[K, R]) Keys(yield func(K) bool) {
 	for _, e := range t.entries[:t.n] {
 		if !yield(e.key) {
+			return
+		}
+	}
+}
+
+// Missing yields the rows to load: those named of which nothing is known.
+func (t *Table[K, R]) Missing(yield func(K) bool) {
+	for _, e := range t.entries[:t.n] {
+		if !e.known && !yield(e.key) {
 			return
 		}
 	}

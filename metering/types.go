@@ -11,7 +11,7 @@ import (
 
 // Reservation asks to hold an upper bound of what a request may cost.
 type Reservation struct {
-	ID          HoldID           // made by the caller: repeating it is safe
+	ID          HoldID           // made by the caller, so that repeating it is safe; zero: a new one, which spares a lookup
 	Account     l402.TokenID     // who pays
 	Budgets     []l402.Budget    // the token's delegated budgets, outermost first; all must have room
 	Chain       l402.ChainID     // the token's innermost budget; zero without one

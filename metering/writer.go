@@ -235,6 +235,7 @@ func (w *writer) attempt(ctx context.Context, tasks []*task) error {
 	b.reset()
 	for _, t := range tasks {
 		t.need(b, t.uncertain)
+		b.repeated = b.repeated || t.uncertain
 	}
 	b.rules = w.ledger.rules()
 	return w.ledger.store.Apply(ctx, b, func() {

@@ -92,7 +92,7 @@ func (g *Gateway) hold(x *exchange, o *order, prefs preferences) (*metering.Hold
 // reservation is what the ledger is asked for.
 func (g *Gateway) reservation(x *exchange, o *order, prefs preferences) metering.Reservation {
 	r := metering.Reservation{
-		ID: metering.NewHoldID(), Account: x.token.ID, Budgets: x.token.Budgets, Chain: x.token.Chain, RateLimits: x.token.RateLimits,
+		Account: x.token.ID, Budgets: x.token.Budgets, Chain: x.token.Chain, RateLimits: x.token.RateLimits,
 		Amount: o.required, Service: o.model.service.Name, Model: o.model.Name, Epoch: o.epoch.ID, Rates: o.epoch.Rates, Prompt: o.bound.Input,
 		Idempotency: idempotency(x, o, prefs.idempotency), Lock: o.lock,
 	}

@@ -8,26 +8,45 @@ import (
 	"sluice/metering"
 )
 
-// Apply runs one batch in two round trips: one reads, one writes.
+// Apply runs one batch: a round trip that reads what is not known, and one that
+// writes.
 func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
+	err := d.apply(ctx, b, decide)
+	if err != nil {
+		d.recent.forget()
+	}
+	return classify(err)
+}
+
+func (d *DB) apply(ctx context.Context, b *metering.Batch, decide func()) error {
 	conn, err := d.writers.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release() // closes it when a transaction is still open
 	c := conn.Conn()
-	if err := load(ctx, c, b); err != nil {
-		return classify(err)
+	d.recent.fill(c, b)
+	if err := d.load(ctx, c, b); err != nil {
+		return err
 	}
 	decide()
+	if !d.recent.rows.Stands(b) {
+		b.Rewind()
+		if err := d.load(ctx, c, b); err != nil {
+			return err
+		}
+		decide()
+	}
 	if !b.Changed() {
 		return nil
 	}
-	err = save(ctx, c, b)
-	if err == nil {
-		d.ended(b)
+	w, err := save(ctx, c, b)
+	if err != nil {
+		return err
 	}
-	return classify(err)
+	d.recent.wrote(c, b, w)
+	d.ended(b)
+	return nil
 }
 
 // pipeline sends statements in one round trip and reads their results in order.

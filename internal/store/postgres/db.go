@@ -4,8 +4,9 @@
 //	db, err := postgres.Open(ctx, "postgres://sluice@db/sluice")
 //	ledger, err := metering.Open(ctx, metering.Config{Store: db})
 //
-// A batch takes two round trips: one that reads its rows without a lock, one that
-// writes the changes with a single statement, sluice_apply_3. That statement takes
+// A batch takes two round trips at most: one that reads its rows without a lock, which
+// falls away where this process wrote all of them last, and one that writes the changes
+// with a single statement, sluice_apply_3. That statement takes
 // the accounts whose rows are as they were read and that nobody else has locked, and
 // writes everything that belongs to them; the others are tried again. So a gateway
 // that stands still keeps no lock, and a locked account keeps only its own requests
@@ -59,6 +60,7 @@ type DB struct {
 
 	reader    bool // nothing is written
 	lineage   lineage
+	recent    recent
 	dead      atomic.Int64 // holds ended since the last vacuum
 	vacuuming atomic.Bool
 }

@@ -26,7 +26,7 @@ func TestSynchronousCommit(t *testing.T) {
 		if _, err := conn.Exec(ctx, "begin"); err != nil {
 			t.Fatal(err)
 		}
-		if err := save(ctx, conn.Conn(), &metering.Batch{Durable: durable}); err != nil {
+		if _, err := save(ctx, conn.Conn(), &metering.Batch{Durable: durable}); err != nil {
 			t.Fatal(err)
 		}
 		if err := conn.QueryRow(ctx, "SHOW synchronous_commit").Scan(&got); err != nil || got != want {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -52,50 +53,58 @@ func (r raw) bytes(i int) []byte { return append([]byte{}, r[i]...) }
 
 func (r raw) text(i int) string { return string(r[i]) }
 
-// load reads the rows that the batch names and the clock, in one round trip, of one
+// load reads the rows that the batch lacks and the clock, in one round trip, of one
 // moment, and without a lock. Rows of two moments would be noticed where something is
 // written, by the account's version. A refusal writes nothing: one gateway would not
 // see the account that another one makes just then, but the payment behind it, and
 // refuse who has paid.
-func load(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
+func (d *DB) load(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
 	var p pipeline
 	p.add(nil, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-	if b.Accounts.Len() > 0 {
-		p.add(func(r raw) { a := readAccount(r); b.Accounts.Loaded(a.ID, a) },
-			`SELECT `+accountColumns+` FROM accounts WHERE id = ANY($1)`, keys(&b.Accounts, token))
+	loadRows(&p, b)
+	if b.Now = d.recent.now(); b.Now != 0 && p.Len() == 1 {
+		return nil // nothing is lacking
 	}
-	if b.Budgets.Len() > 0 {
-		p.add(func(r raw) { x := readBudget(r); b.Budgets.Loaded(x.ID, x) },
-			`SELECT `+budgetColumns+` FROM budgets WHERE id = ANY($1)`, keys(&b.Budgets, hash))
-	}
-	if b.Holds.Len() > 0 {
-		p.add(func(r raw) { h := readHold(r); b.Holds.Loaded(h.ID, h) },
-			`SELECT `+holdColumns+` FROM holds WHERE id = ANY($1)`, uuids(&b.Holds))
-	}
-	if b.Charges.Len() > 0 {
-		p.add(func(r raw) { x := readCharge(r); b.Charges.Loaded(x.Hold, x) },
-			`SELECT `+chargeColumns+` FROM charges WHERE hold = ANY($1)`, uuids(&b.Charges))
-	}
-	loadRest(&p, b)
 	p.add(func(r raw) { b.Now = r.int(0) }, "SELECT "+clock)
 	p.add(nil, "COMMIT")
 	return p.run(ctx, c)
 }
 
-// loadRest reads what few batches touch.
-func loadRest(p *pipeline, b *metering.Batch) {
-	if b.Deposits.Len() > 0 {
-		p.add(func(r raw) { x := readDeposit(r); b.Deposits.Loaded(x.Hash, x) },
-			`SELECT `+depositColumns+` FROM deposits WHERE hash = ANY($1)`, keys(&b.Deposits, payment))
+// loadRows asks for what the batch lacks.
+func loadRows(p *pipeline, b *metering.Batch) {
+	if list := keys(&b.Accounts, token); len(list) > 0 {
+		p.add(func(r raw) { a := readAccount(r); b.Accounts.Loaded(a.ID, a) },
+			`SELECT `+accountColumns+` FROM accounts WHERE id = ANY($1)`, list)
 	}
-	if b.Rates.Len() > 0 {
+	if list := keys(&b.Budgets, hash); len(list) > 0 {
+		p.add(func(r raw) { x := readBudget(r); b.Budgets.Loaded(x.ID, x) },
+			`SELECT `+budgetColumns+` FROM budgets WHERE id = ANY($1)`, list)
+	}
+	if list := uuids(&b.Holds); len(list) > 0 {
+		p.add(func(r raw) { h := readHold(r); b.Holds.Loaded(h.ID, h) },
+			`SELECT `+holdColumns+` FROM holds WHERE id = ANY($1)`, list)
+	}
+	if list := uuids(&b.Charges); len(list) > 0 {
+		p.add(func(r raw) { x := readCharge(r); b.Charges.Loaded(x.Hold, x) },
+			`SELECT `+chargeColumns+` FROM charges WHERE hold = ANY($1)`, list)
+	}
+	loadRest(p, b)
+}
+
+// loadRest asks for what few batches touch.
+func loadRest(p *pipeline, b *metering.Batch) {
+	if list := keys(&b.Deposits, payment); len(list) > 0 {
+		p.add(func(r raw) { x := readDeposit(r); b.Deposits.Loaded(x.Hash, x) },
+			`SELECT `+depositColumns+` FROM deposits WHERE hash = ANY($1)`, list)
+	}
+	if list := keys(&b.Rates, hash); len(list) > 0 {
 		p.add(func(r raw) {
 			x := metering.RateRow{Window: r.int(1), Count: r.int(2), Previous: r.int(3)}
 			r.id(0, x.ID[:])
 			b.Rates.Loaded(x.ID, x)
-		}, `SELECT id, minute, count, previous FROM rate_windows WHERE id = ANY($1)`, keys(&b.Rates, hash))
+		}, `SELECT id, minute, count, previous FROM rate_windows WHERE id = ANY($1)`, list)
 	}
-	if b.Keys.Len() > 0 {
+	if list := keys(&b.Keys, func(k metering.KeyID) []byte { return k.Account[:] }); len(list) > 0 {
 		p.add(func(r raw) {
 			x := metering.KeyRow{Charged: r.bool(4), Expires: r.int(5)}
 			r.id(0, x.Account[:])
@@ -105,29 +114,25 @@ func loadRest(p *pipeline, b *metering.Batch) {
 			b.Keys.Loaded(x.KeyID, x)
 		}, `SELECT account, key, body, hold, charged, expires FROM idempotency_keys
 			WHERE (account, key) IN (SELECT * FROM unnest($1::bytea[], $2::bytea[]))`,
-			keys(&b.Keys, func(k metering.KeyID) []byte { return k.Account[:] }),
-			keys(&b.Keys, func(k metering.KeyID) []byte { return k.Key[:] }))
+			list, keys(&b.Keys, func(k metering.KeyID) []byte { return k.Key[:] }))
 	}
-	if b.Adjustments.Len() > 0 {
+	if list := uuids(&b.Adjustments); len(list) > 0 {
 		p.add(func(r raw) {
 			x := metering.AdjustmentRow{Delta: r.msat(2), Reason: r.text(3), At: r.int(4)}
 			r.id(0, x.ID[:])
 			r.id(1, x.Account[:])
 			b.Adjustments.Loaded(x.ID, x)
-		}, `SELECT id, account, delta, reason, at FROM adjustments WHERE id = ANY($1)`, uuids(&b.Adjustments))
+		}, `SELECT id, account, delta, reason, at FROM adjustments WHERE id = ANY($1)`, list)
 	}
-	if b.Cursors.Len() > 0 {
-		nodes := make([]string, 0, b.Cursors.Len())
-		b.Cursors.Keys(func(k string) bool { nodes = append(nodes, k); return true })
+	if list := slices.Collect(b.Cursors.Missing); len(list) > 0 {
 		p.add(func(r raw) { x := readCursor(r); b.Cursors.Loaded(x.Node, x) },
-			`SELECT node, settle_index, hash, since FROM settle_cursors WHERE node = ANY($1)`, nodes)
+			`SELECT node, settle_index, hash, since FROM settle_cursors WHERE node = ANY($1)`, list)
 	}
 }
 
-// keys lists a table's keys as bytes.
-func keys[K comparable, R any](t *metering.Table[K, R], bytes func(K) []byte) [][]byte {
-	list := make([][]byte, 0, t.Len())
-	t.Keys(func(k K) bool { list = append(list, bytes(k)); return true })
+// keys lists the keys that a table lacks as bytes.
+func keys[K comparable, R any](t *metering.Table[K, R], bytes func(K) []byte) (list [][]byte) {
+	t.Missing(func(k K) bool { list = append(list, bytes(k)); return true })
 	return list
 }
 
@@ -141,9 +146,8 @@ func optionalUUID(id metering.HoldID) pgtype.UUID {
 	return pgtype.UUID{Bytes: id, Valid: id != metering.HoldID{}}
 }
 
-func uuids[R any](t *metering.Table[metering.HoldID, R]) []pgtype.UUID {
-	list := make([]pgtype.UUID, 0, t.Len())
-	t.Keys(func(k metering.HoldID) bool { list = append(list, uuid(k)); return true })
+func uuids[R any](t *metering.Table[metering.HoldID, R]) (list []pgtype.UUID) {
+	t.Missing(func(k metering.HoldID) bool { list = append(list, uuid(k)); return true })
 	return list
 }
 

@@ -18,10 +18,16 @@ const (
 	locked = 2
 )
 
+// written is what the server says of a batch that it wrote.
+type written struct {
+	version int64 // that its accounts have now
+	now     int64 // the server's clock, µs since 1970
+}
+
 // save writes what the batch changed with one statement. The server has the whole
 // batch before it takes the first lock, so a gateway that stands still in the middle
 // of it keeps nobody waiting.
-func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
+func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) (w written, err error) {
 	accounts := collect(b.Accounts.Upserted)
 	call := applyCall{at: make(map[l402.TokenID]int32, len(accounts))}
 	for i, a := range accounts {
@@ -36,20 +42,22 @@ func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
 	call.limits(b)
 	call.rest(b)
 	var state []int16
-	if err := c.QueryRow(ctx, applySQL, append([]any{b.Durable}, call.args...)...).Scan(&state); err != nil {
-		return err
+	var version pgtype.Uint32
+	if err := c.QueryRow(ctx, applySQL, append([]any{b.Durable}, call.args...)...).Scan(&state, &version, &w.now); err != nil {
+		return w, err
 	}
+	w.version = int64(version.Uint32)
 	for i, a := range accounts {
 		if state[i] != taken {
 			b.Miss(a.ID, state[i] == locked)
 		}
 	}
-	return nil
+	return w, nil
 }
 
-// applySQL calls sluice_apply_3; its parameters are those that applyCall adds, in
+// applySQL calls sluice_apply_3, and asks for the version of what it writes; its parameters are those that applyCall adds, in
 // the order of the calls in save.
-var applySQL = "SELECT sluice_apply_3(" + placeholders(applyParameters) + ")"
+var applySQL = "SELECT sluice_apply_3(" + placeholders(applyParameters) + "), pg_current_xact_id()::xid, " + clock
 
 const applyParameters = 99
 

@@ -19,7 +19,7 @@ func (w *writer) load(b *metering.Batch) error {
 // loadEach looks up each key of a table by itself: in a B-tree within the same
 // process that is cheaper than any list.
 func loadEach[K comparable, R any](t *metering.Table[K, R], s *stmt, bind func(K), row func(K) R) (err error) {
-	t.Keys(func(k K) bool {
+	t.Missing(func(k K) bool {
 		bind(k)
 		var found bool
 		if found, err = s.step(); found {

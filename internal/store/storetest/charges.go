@@ -53,10 +53,6 @@ func testRefusals(e *env) {
 	_, err = e.ledger.Reserve(ctx(e.T), bad)
 	e.refused(err, metering.ErrAmount)
 	bad = reservation(id, 1)
-	bad.ID = metering.HoldID{}
-	_, err = e.ledger.Reserve(ctx(e.T), bad)
-	e.refused(err, metering.ErrArgument)
-	bad = reservation(id, 1)
 	bad.Rates.CallMsat = -1
 	_, err = e.ledger.Reserve(ctx(e.T), bad)
 	e.refused(err, metering.ErrArgument)

@@ -1,0 +1,195 @@
+package metering
+
+import (
+	"sync"
+
+	"sluice/l402"
+)
+
+const (
+	// maxRemembered bounds a Memory, in rows: some 20 MiB.
+	maxRemembered = 1 << 16
+	// distrustFor is how many batches an account is loaded for after somebody else
+	// has changed it: gateways that serve the same account would else spend most of
+	// their batches on rows that are no more.
+	distrustFor = 8
+)
+
+// Memory is the rows that one process wrote last, with the version of their
+// account. A Store that compares versions when it writes may decide a batch on
+// them instead of loading it: where somebody else has changed the account since,
+// the write leaves it out, as it does after a load. A decision that writes nothing
+// is compared with nothing, so it counts only on loaded rows: see Stands.
+//
+// Whoever loses the server's answer, or its connection, forgets everything. Safe
+// for concurrent use. The zero value is ready.
+type Memory struct {
+	mu       sync.Mutex
+	accounts map[l402.TokenID]*knownAccount
+	budgets  map[[32]byte]known[BudgetRow]
+	holds    map[HoldID]known[HoldRow]
+}
+
+type knownAccount struct {
+	row      AccountRow
+	distrust int // batches for which it is loaded all the same
+}
+
+// known is a row that stands as long as what is known of its account does.
+type known[R any] struct {
+	row R
+	of  *knownAccount
+}
+
+// Forget drops everything.
+func (m *Memory) Forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forget()
+}
+
+func (m *Memory) forget() {
+	m.accounts = make(map[l402.TokenID]*knownAccount)
+	m.budgets = make(map[[32]byte]known[BudgetRow])
+	m.holds = make(map[HoldID]known[HoldRow])
+}
+
+// Len is how many rows are known.
+func (m *Memory) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.accounts) + len(m.budgets) + len(m.holds)
+}
+
+// Fill gives a batch the rows that are known, which are loaded no more. A batch
+// of which an earlier attempt may have been committed gets none.
+func (m *Memory) Fill(b *Batch) {
+	if b.repeated {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range b.Accounts.entries[:b.Accounts.n] {
+		if a := m.accounts[e.key]; a != nil && a.distrust == 0 {
+			e.recall(a.row)
+		}
+	}
+	for _, e := range b.Budgets.entries[:b.Budgets.n] {
+		if k, ok := m.budgets[e.key]; ok && m.stands(b, k.row.Account, k.of) {
+			e.recall(k.row)
+		}
+	}
+	for _, e := range b.Holds.entries[:b.Holds.n] {
+		if k, ok := m.holds[e.key]; ok && !e.latest && m.stands(b, k.row.Account, k.of) {
+			e.recall(k.row)
+		}
+	}
+	for _, e := range b.Charges.entries[:b.Charges.n] { // a hold is open or charged, never both
+		e.known = b.Holds.recalled(e.key)
+	}
+}
+
+// stands says whether the batch decides on the account of which a row is known.
+func (m *Memory) stands(b *Batch, id l402.TokenID, of *knownAccount) bool {
+	return m.accounts[id] == of && b.Accounts.recalled(id)
+}
+
+// Stands says, after decide, whether each account that came from memory will be
+// compared when the batch is written. Where not, the store calls Rewind, loads
+// everything and decides anew.
+func (m *Memory) Stands(b *Batch) bool {
+	for _, e := range b.Accounts.entries[:b.Accounts.n] {
+		if e.known && !e.changed {
+			return false
+		}
+	}
+	return true
+}
+
+// Wrote notes what a batch has written, under the version that its accounts have
+// now. The store has called Miss for those that it left out.
+func (m *Memory) Wrote(b *Batch, version int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.accounts == nil || len(m.accounts)+len(m.budgets)+len(m.holds) > maxRemembered {
+		m.forget()
+	}
+	for _, e := range b.Accounts.entries[:b.Accounts.n] {
+		if !e.changed || !e.present {
+			continue
+		}
+		if _, missed := b.missed[e.key]; missed {
+			m.accounts[e.key] = &knownAccount{distrust: distrustFor}
+			continue
+		}
+		m.wroteAccount(&e.row, version)
+	}
+	for _, e := range b.Budgets.entries[:b.Budgets.n] {
+		a := b.written(e.row.Account)
+		switch {
+		case !a:
+		case e.present:
+			m.budgets[e.key] = known[BudgetRow]{e.row, m.accounts[e.row.Account]}
+		default:
+			delete(m.budgets, e.key)
+		}
+	}
+	for _, e := range b.Holds.entries[:b.Holds.n] {
+		switch {
+		case !e.changed || !b.written(e.row.Account):
+		case e.present:
+			m.holds[e.key] = known[HoldRow]{e.row, m.accounts[e.row.Account]}
+		default:
+			delete(m.holds, e.key)
+		}
+	}
+}
+
+// wroteAccount keeps what is known of the account's other rows if nobody else has
+// written it since.
+func (m *Memory) wroteAccount(row *AccountRow, version int64) {
+	a, alone := m.accounts[row.ID], false
+	if a != nil {
+		alone = a.row.Version == row.Version
+	}
+	switch {
+	case a == nil:
+		a = &knownAccount{}
+	case !alone && a.distrust > 0:
+		a = &knownAccount{distrust: distrustFor}
+	case !alone:
+		a = &knownAccount{}
+	case a.distrust > 0:
+		a.distrust--
+	}
+	a.row = *row
+	a.row.Version = version
+	m.accounts[row.ID] = a
+}
+
+// written says whether the batch has changed an account that the store did not
+// leave out.
+func (b *Batch) written(id l402.TokenID) bool {
+	i, ok := b.Accounts.index[id]
+	if !ok || !b.Accounts.entries[i].changed {
+		return false
+	}
+	_, missed := b.missed[id]
+	return !missed
+}
+
+// Rewind takes back what was decided and what was loaded: the next load is of
+// every row.
+func (b *Batch) Rewind() {
+	b.Durable = false
+	b.Transfers, b.BudgetLines = b.Transfers[:0], b.BudgetLines[:0]
+	b.Accounts.rewind()
+	b.Budgets.rewind()
+	b.Holds.rewind()
+	b.Charges.rewind()
+	b.Deposits.rewind()
+	b.Rates.rewind()
+	b.Keys.rewind()
+	b.Adjustments.rewind()
+	b.Cursors.rewind()
+}
