@@ -240,7 +240,7 @@ var settlement = metering.Settlement{Usage: pricing.Usage{InputTokens: 52, Outpu
 // pair is what the ledger does for one request. With present the reservation
 // carries the account's deposit, as the gateway's do.
 func pair(ctx context.Context, l *metering.Ledger, account l402.TokenID, present bool) error {
-	r := metering.Reservation{ID: metering.NewHoldID(), Account: account, Amount: reserved,
+	r := metering.Reservation{Account: account, Amount: reserved,
 		Service: serviceName, Model: modelName, Epoch: 1, Rates: rates, Prompt: 500}
 	if present {
 		r.Deposit = depositOf(account)

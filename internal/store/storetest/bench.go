@@ -68,7 +68,9 @@ func benchPairs(b *testing.B, s metering.Store, accounts, callers int) {
 }
 
 func pair(l *metering.Ledger, id l402.TokenID) error {
-	h, err := l.Reserve(context.Background(), reservation(id, 400))
+	r := reservation(id, 400)
+	r.ID = metering.HoldID{} // as the gateway asks
+	h, err := l.Reserve(context.Background(), r)
 	if err != nil {
 		return err
 	}
