@@ -46,14 +46,17 @@
 // Two judges. The active one asks HealthPath every HealthEvery; a backend that
 // fails there gets no requests while another one passes. The passive one watches
 // the requests: a backend with several failures in a row (no connection, 5xx, a
-// timeout, a cut answer) is ejected for a back-off that doubles. A 4xx is never
-// the backend's fault, except that a 401 means that it does not take the
-// gateway's key. An answered 5xx that may be the request's fault counts once
-// several accounts have met it.
+// timeout, a cut answer) is ejected for a back-off that doubles. Answers of the
+// owner's making are failures too: a redirect, no such path, no credit at a hosted
+// service, and a 401, which means that it does not take the gateway's key. Any other
+// 4xx says nothing about the backend. An answer that may be the request's fault
+// counts once several accounts have met it.
 //
 // When every backend of a pool that is actively well has been ejected, the
 // ejections are ignored and the one soonest to return is tried: a burst of
-// errors must not turn a pool off that still answers its health checks. When
+// errors must not turn a pool off that still answers its health checks. Such a
+// pool is not sold (see Pool.Serves): callers with money may try it, and a request
+// of the gateway's own, see ProveWith, shows when it serves again. When
 // every backend fails its check, those that serve all the same are used: a
 // health endpoint that hangs must not turn a pool off whose requests go well. A
 // backend that refuses connections, that refuses the key, or that does not know
@@ -103,6 +106,7 @@ type Fleet struct {
 	backends []*Backend
 	pools    map[string]*Pool
 	order    []*Pool // as configured, for Status
+	prover   Prover  // nil: none
 	stop     context.CancelFunc
 	watchers sync.WaitGroup
 	ctx      context.Context // of probes; ends with Close
@@ -151,6 +155,18 @@ func NewFleet(cfg Config) (*Fleet, error) {
 	}
 	f.joinDomains()
 	return f, nil
+}
+
+// Prover sends a backend a request for the model of a pool that costs as little as
+// can be, and says how it went. Err of the Result also reports an answer that is none.
+type Prover func(ctx context.Context, b *Backend, model string) Result
+
+// ProveWith has p show whether a backend whose requests failed serves again. Without
+// it the next request of a client finds out. It is called before the first request.
+func (f *Fleet) ProveWith(p Prover) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prover = p
 }
 
 // Start begins the health checks of every backend that has a HealthPath. They

@@ -30,12 +30,14 @@ type health struct {
 
 	ejected  bool
 	cause    ejection
+	unproven bool      // ejected byFailures, and the gateway's own request has not shown yet that others may go well
 	until    time.Time // end of the ejection
 	fails    int       // requests failed in a row
 	denials  int       // requests in a row that were refused by a 401 or 403
 	doubts   doubts    // requests failed in a row that may have been at fault themselves
 	backoffs int       // ejections in a row
 	failedAt time.Time // when the last failed
+	failedIn *Pool     // of the last that failed
 	servedAt time.Time // when the last one went well
 }
 
@@ -79,10 +81,10 @@ func (e statusError) Error() string {
 }
 
 // absent says whether the answer means that there is no such path to be asked:
-// nothing there, or only for others.
+// nothing there, elsewhere, or only for others. A server that is not well says so
+// with a 5xx, or with a 429 where it is busy.
 func (e statusError) absent() bool {
-	return e.status == http.StatusNotFound || e.status == http.StatusMethodNotAllowed ||
-		e.status == http.StatusForbidden || e.status == http.StatusNotImplemented
+	return e.status < 500 && e.status != http.StatusTooManyRequests || e.status == http.StatusNotImplemented
 }
 
 // check asks for the backend's health once. It takes at most a HealthEvery,
@@ -98,11 +100,12 @@ func (b *Backend) check(ctx context.Context) error {
 	for ; ; at++ {
 		err := b.askHealth(ctx, paths[at])
 		var answered statusError
+		last := at == len(paths)-1
 		switch {
-		case !errors.As(err, &answered) || !answered.absent() || len(paths) == 1:
+		case !errors.As(err, &answered) || !answered.absent() || len(paths) == 1, last && answered.status == http.StatusUnauthorized:
 			b.settlePath(at)
 			return b.named(err)
-		case at == len(paths)-1:
+		case last:
 			b.settlePath(len(paths))
 			return nil // whatever it answers, it can be reached
 		}

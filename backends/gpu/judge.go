@@ -83,7 +83,7 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 	h := &b.health
 	b.failed++
-	h.failedAt = now
+	h.failedAt, h.failedIn = now, l.ticket.pool
 	if h.lastErr = r.Err; r.Err == nil {
 		h.lastErr = fmt.Errorf("backend %s: answered %d", b.cfg.Name, r.Status)
 	}
@@ -123,7 +123,7 @@ func (b *Backend) confirmDenial(refusal error) {
 	f.probes.Add(1)
 	f.mu.Unlock()
 	defer f.probes.Done()
-	err := b.probe(byDenial)
+	err := b.probe(byDenial, nil)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var denied deniedError
@@ -135,11 +135,12 @@ func (b *Backend) confirmDenial(refusal error) {
 // deniedError is the answer to the gateway's key.
 type deniedError struct {
 	backend string
+	asked   string
 	status  int
 }
 
 func (e deniedError) Error() string {
-	return fmt.Sprintf("backend %s: %s answered %d to the gateway's key", e.backend, keyPath, e.status)
+	return fmt.Sprintf("backend %s: %s answered %d to the gateway's key", e.backend, e.asked, e.status)
 }
 
 type verdict uint8
@@ -158,10 +159,10 @@ func blame(r Result) verdict {
 		return failed
 	case errors.Is(r.Err, context.Canceled), errors.Is(r.Err, context.DeadlineExceeded), r.RequestFault:
 		return neutral // the client, or the gateway, gave up; or the request could not be served anywhere
-	case r.Err != nil, r.Status >= 500, r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
+	case r.Err != nil, r.Doubtful, r.Status >= 500, r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
 		return failed
-	case r.Refused, r.Lacks != "":
-		return neutral
+	case r.Refused, r.Lacks != "", r.Status >= 400:
+		return neutral // a refusal shows neither that the model works nor that it does not
 	default:
 		return success
 	}
@@ -193,6 +194,29 @@ func (b *Backend) eject(cause ejection, now time.Time) {
 		b.comeback.Stop()
 	}
 	b.comeback = time.AfterFunc(d, b.comeBack)
+	if h.unproven = cause == byFailures && b.fleet.prover != nil; h.unproven && !again {
+		go b.exonerate(h.failedIn)
+	}
+}
+
+// exonerate finds out whether a backend that was ejected serves a request at all. If
+// it does, the failures were about what clients asked: it is still used last, and sold.
+func (b *Backend) exonerate(p *Pool) {
+	f := b.fleet
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	f.probes.Add(1)
+	f.mu.Unlock()
+	defer f.probes.Done()
+	err := b.prove(p)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := &b.health; err == nil && h.ejected && h.cause == byFailures {
+		h.unproven = false
+	}
 }
 
 // deny ejects a backend that does not take the gateway's key.
@@ -209,7 +233,7 @@ func (b *Backend) comeBack() {
 	f := b.fleet
 	f.mu.Lock()
 	h := &b.health
-	cause := h.cause
+	cause, pool, proven := h.cause, h.failedIn, !h.unproven
 	// A restore and a new ejection may have come between.
 	if f.closed || !h.ejected || time.Now().Before(h.until) {
 		f.mu.Unlock()
@@ -218,7 +242,10 @@ func (b *Backend) comeBack() {
 	f.probes.Add(1)
 	f.mu.Unlock()
 	defer f.probes.Done()
-	err := b.probe(cause)
+	var err error
+	if cause != byFailures || !proven {
+		err = b.probe(cause, pool)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || !h.ejected || h.cause != cause || time.Now().Before(h.until) {
@@ -234,11 +261,39 @@ func (b *Backend) comeBack() {
 	f.dispatch(b)
 }
 
+// proveFor bounds a request of the gateway's own: a model may have to be loaded.
+const proveFor = time.Minute
+
+// prove sends the backend a request for the pool's model, where somebody has shown
+// how. A public list of models proves nothing.
+func (b *Backend) prove(p *Pool) error {
+	b.fleet.mu.Lock()
+	prover := b.fleet.prover
+	b.fleet.mu.Unlock()
+	if prover == nil || p == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(b.fleet.ctx, proveFor)
+	defer cancel()
+	r := prover(ctx, b, p.cfg.Model)
+	switch {
+	case r.Err != nil:
+		return r.Err
+	case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
+		return deniedError{b.cfg.Name, "a request", r.Status}
+	case r.Lacks != "":
+		return fmt.Errorf("backend %s: %s", b.cfg.Name, r.Lacks)
+	case blame(r) == failed:
+		return fmt.Errorf("backend %s: answered %d", b.cfg.Name, r.Status)
+	}
+	return nil
+}
+
 // probe looks whether what ejected the backend is over. Nothing but a request
 // shows that where requests failed.
-func (b *Backend) probe(cause ejection) error {
+func (b *Backend) probe(cause ejection, p *Pool) error {
 	if cause == byFailures {
-		return nil
+		return b.prove(p)
 	}
 	ctx, cancel := context.WithTimeout(b.fleet.ctx, max(b.cfg.ConnectTimeout, reachMost))
 	defer cancel()
@@ -247,17 +302,20 @@ func (b *Backend) probe(cause ejection) error {
 	if errors.As(err, &answered) {
 		err = nil // it can be reached
 		if cause == byDenial && (answered.status == http.StatusUnauthorized || answered.status == http.StatusForbidden) {
-			err = deniedError{b.cfg.Name, answered.status}
+			err = deniedError{b.cfg.Name, keyPath, answered.status}
 		}
 	} else if cause == bySilence && !errors.Is(err, ErrNotTaken) {
 		err = nil // a connection was made
+	}
+	if err == nil && cause == byDenial {
+		err = b.prove(p)
 	}
 	return err
 }
 
 // restore ends an ejection.
 func (b *Backend) restore() {
-	b.health.ejected = false
+	b.health.ejected, b.health.unproven = false, false
 	b.comeback.Stop()
 	b.fleet.log.Info("ejection of backend is over", "backend", b.cfg.Name)
 }

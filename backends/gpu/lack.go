@@ -58,6 +58,9 @@ func (b *Backend) lookFor(p *Pool) {
 	f.mu.Unlock()
 	defer f.probes.Done()
 	ids, err := b.listed()
+	name := b.Upstream(p.cfg.Model)
+	listed := err == nil && (slices.Contains(ids, name) || slices.Contains(ids, name+":latest")) // as Ollama lists it
+	listed = listed && b.prove(p) == nil
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l := &b.lacks[slices.Index(b.pools, p)]
@@ -65,12 +68,11 @@ func (b *Backend) lookFor(p *Pool) {
 	if f.closed || l.reason == "" {
 		return
 	}
-	name := b.Upstream(p.cfg.Model)
 	switch {
 	case err != nil && now.Before(l.until):
 		time.AfterFunc(lookEvery, func() { b.lookFor(p) })
 		return
-	case err == nil && !slices.Contains(ids, name) && !slices.Contains(ids, name+":latest"): // as Ollama lists it
+	case err == nil && !listed:
 		l.until = now.Add(lackBase + b.cfg.ConnectTimeout)
 		time.AfterFunc(lookEvery, func() { b.lookFor(p) })
 		return

@@ -75,8 +75,9 @@ func (s standing) usable(top standing) bool {
 	return s != out && (s == top || s == trial && top == unchecked)
 }
 
-// serves says whether the pool can be sold: a backend of it may be used, and has
-// not merely to be tried.
+// serves says whether the pool can be sold: a backend of it may be used, has not
+// merely to be tried, and serves the gateway's own request where those of clients
+// failed.
 func (p *Pool) serves(now time.Time) bool {
 	if p.fleet.closed {
 		return false
@@ -84,6 +85,10 @@ func (p *Pool) serves(now time.Time) bool {
 	for _, b := range p.backends {
 		switch b.standing(p, now) {
 		case out:
+		case spare:
+			if !b.health.unproven {
+				return true
+			}
 		case trial:
 			if !b.health.servedAt.IsZero() && now.Sub(b.health.servedAt) <= servesFor {
 				return true
@@ -97,8 +102,9 @@ func (p *Pool) serves(now time.Time) bool {
 
 // Serves says whether a request of the pool's model can be served: some backend
 // may be used. It is true before the first health check, and false where each
-// backend fails its check without serving all the same, cannot be reached,
-// refuses the gateway's key, or does not know the model.
+// backend fails its check without serving all the same, fails clients'
+// requests and the gateway's own, cannot be reached, refuses the gateway's key, or does not know the
+// model.
 func (p *Pool) Serves() bool {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
@@ -107,11 +113,12 @@ func (p *Pool) Serves() bool {
 
 // Tries says whether a request of a caller with money may be tried, although it
 // is not known whether it can be served: a backend's health check hangs, which
-// leaves that open.
+// leaves that open, or requests failed while the check goes well.
 func (p *Pool) Tries() bool {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
-	return p.best(nil, time.Now()) == trial && !p.fleet.closed
+	best := p.best(nil, time.Now())
+	return (best == trial || best == spare) && !p.fleet.closed
 }
 
 // panicked counts a request that goes to a backend which fails its check.

@@ -155,7 +155,7 @@ func (f *Fleet) Pools() []PoolStatus {
 
 // Healthy says whether the model has a backend that serves and is known to: it
 // passes its health check, has none and can be reached, or serves although it
-// fails the check. It is false before the first check, although requests are let
+// fails the check, and does not fail all requests. It is false before the first check, although requests are let
 // through then.
 func (f *Fleet) Healthy(model string) bool {
 	p := f.pools[model]
@@ -166,7 +166,7 @@ func (f *Fleet) Healthy(model string) bool {
 	defer f.mu.Unlock()
 	now := time.Now()
 	for _, b := range p.backends {
-		if s := b.standing(p, now); s > trial && (b.health.checked || b.cfg.HealthPath == "") {
+		if s := b.standing(p, now); s > trial && (s != spare || !b.health.unproven) && (b.health.checked || b.cfg.HealthPath == "") {
 			return true
 		}
 	}

@@ -130,8 +130,8 @@ type Result struct {
 	// RequestFault: the answer shows that no backend could serve this request,
 	// whatever its status. It counts for nothing.
 	RequestFault bool
-	// Doubtful: a failure that may be the request's own fault. It counts once
-	// several accounts have met one, or many came in a row.
+	// Doubtful: a failure, whatever the status, that may be the request's own fault.
+	// It counts once several accounts have met one, or many came in a row.
 	Doubtful bool
 	// Lacks is what the backend said when it did not know the model; empty: it
 	// did. It gets no requests for that model for a while.

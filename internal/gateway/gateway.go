@@ -202,6 +202,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g.metrics = newMetrics(g)
 	g.settler = newSettler(g)
+	cfg.Fleet.ProveWith(g.prove)
 	return g, nil
 }
 

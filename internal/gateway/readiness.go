@@ -133,6 +133,8 @@ func whyNotServed(list []gpu.BackendStatus, model string) string {
 		return "no backend has been checked yet"
 	case anyRefusesKey(list, model):
 		return keyRefused
+	case slices.ContainsFunc(list, func(b gpu.BackendStatus) bool { return slices.Contains(b.Models, model) && b.Ejected }):
+		return "no healthy backend: its requests failed"
 	}
 	return "no healthy backend"
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,12 +86,73 @@ func (r *refusal) parse(body []byte) {
 	r.param = text(said.Param)
 }
 
+// result is what the fleet is told of the refusal of a request for the model that the
+// backend calls upstream.
+func (r *refusal) result(upstream string) gpu.Result {
+	result := gpu.Result{Status: r.status}
+	switch {
+	case r.unknownModel(upstream):
+		result.Lacks = r.message
+	case r.blamesRequest():
+		result.RequestFault = true
+	default:
+		result.Doubtful = r.ownersFault() || r.noSuchPath() || r.status >= 500 && r.message != "" && r.status != http.StatusServiceUnavailable
+	}
+	return result
+}
+
+// ownersFault says whether the refusal, which is no 5xx, cannot be about what a client
+// asks: the address of the backend is wrong or moved, the owner's credit there is used
+// up, or a proxy on the way wants to know the gateway.
+func (r *refusal) ownersFault() bool {
+	switch r.status {
+	case http.StatusPaymentRequired, http.StatusProxyAuthRequired, http.StatusMisdirectedRequest:
+		return true
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone: // of a router, not in an engine's words
+		return r.message == "" || strings.EqualFold(r.message, http.StatusText(r.status))
+	case http.StatusTooManyRequests:
+		return strings.Contains(r.kind, "insufficient_quota") || strings.Contains(r.kind, "billing")
+	}
+	return r.status < 400
+}
+
+// noSuchPath says whether the status speaks of the path, which the owner has chosen.
+func (r *refusal) noSuchPath() bool {
+	return r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed || r.status == http.StatusGone
+}
+
+// Words by which services say that they do not know a model: anywhere in a 404,
+// which is about the path or the model, and at the beginning of a 400, whose later
+// words may be the client's.
+var (
+	unknownAnywhere = []string{"not found", "not exist", "unknown", "unable to access", "no such", "not available", "not a valid"}
+	unknownFirst    = []string{"model not exist", "model not found", "model does not exist", "invalid model:", "invalid model ", "unknown model", "no such model"}
+	unknownCodes    = []string{"model_not_found", "model_not_available", "model_not_exist", "invalid_model", "unknown_model"}
+)
+
 // unknownModel says whether the engine does not know the model that it was asked
-// for: vLLM, SGLang, OpenAI and Ollama answer 404 and name it.
-func (r *refusal) unknownModel() bool {
+// for as upstream: vLLM, SGLang, OpenAI and Ollama answer 404 and name it, other
+// services answer 400.
+func (r *refusal) unknownModel(upstream string) bool {
+	if r.status != http.StatusNotFound && r.status != http.StatusBadRequest && r.status != http.StatusUnprocessableEntity {
+		return false
+	}
+	if containsAny(r.kind, unknownCodes) {
+		return true
+	}
 	text := strings.ToLower(r.message)
-	return r.status == http.StatusNotFound && (strings.Contains(r.kind, "model_not_found") ||
-		strings.Contains(text, "model") && (strings.Contains(text, "not found") || strings.Contains(text, "not exist") || strings.Contains(text, "unknown")))
+	if r.status == http.StatusNotFound {
+		return strings.Contains(text, "model") && containsAny(text, unknownAnywhere)
+	}
+	text = strings.TrimLeft(text, `"'`+"`")
+	if rest, named := strings.CutPrefix(text, strings.ToLower(upstream)); named {
+		return strings.Contains(rest, "model") && containsAny(rest, unknownAnywhere)
+	}
+	return hasPrefix(strings.TrimPrefix(text, "the "), unknownFirst...)
+}
+
+func containsAny(text string, parts []string) bool {
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 }
 
 // hopeless are parts of the texts with which engines refuse, by a 5xx, what they
@@ -105,15 +167,15 @@ var hopeless = []string{
 	"failed to parse", "invalid grammar", "invalid json schema",
 }
 
+// machinery are parts of the texts of an engine whose machine is at fault, whatever
+// else they say: "CUDA error: the provided PTX was compiled with an unsupported
+// toolchain" is a driver that is too old.
+var machinery = []string{"cuda", "cublas", "cudnn", "nccl", "hip error", "rocm", "ptx", "driver", "out of memory", "device-side", "gpu "}
+
 // blamesRequest says whether the engine's own words lay a 5xx on the request.
 func (r *refusal) blamesRequest() bool {
 	text := r.kind + " " + strings.ToLower(r.message)
-	for _, part := range hopeless {
-		if r.status >= 500 && strings.Contains(text, part) {
-			return true
-		}
-	}
-	return false
+	return r.status >= 500 && containsAny(text, hopeless) && !containsAny(text, machinery)
 }
 
 // public is the engine's message for the client: short, with the model's public

@@ -14,21 +14,26 @@ import (
 // overloaded or starting, does not take the gateway's key, or does not know the
 // model. Then it gives the slot back and keeps what was said.
 func (c *call) notTaken(resp *http.Response) bool {
-	result := gpu.Result{Status: resp.StatusCode, Refused: true}
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusUnauthorized:
-		c.readRefusal(resp)
-	case http.StatusNotFound:
-		if c.readRefusal(resp); !c.said.unknownModel() {
+	case http.StatusNotFound, http.StatusBadRequest, http.StatusUnprocessableEntity:
+		if !c.readRefusal(resp).unknownModel(c.upstream()) {
 			return false
 		}
-		result.Lacks = c.said.public(c.lease.Backend(), c.o.model.Name)
 	default:
 		return false
+	}
+	result := c.readRefusal(resp).result(c.upstream())
+	result.Refused = true
+	if result.Lacks != "" {
+		result.Lacks = c.said.public(c.lease.Backend(), c.o.model.Name)
 	}
 	c.lease.Done(result)
 	return true
 }
+
+// upstream is what the backend of the call calls the model.
+func (c *call) upstream() string { return c.lease.Backend().Upstream(c.o.model.Name) }
 
 // readRefusal reads what the backend says, once.
 func (c *call) readRefusal(resp *http.Response) *refusal {
@@ -46,23 +51,17 @@ func (c *call) readRefusal(resp *http.Response) *refusal {
 func (c *call) refused(resp *http.Response) error {
 	said := c.readRefusal(resp)
 	c.g.metrics.backendStatus(c.o.model.Name, said.status)
-	result := gpu.Result{Status: said.status}
+	result := said.result(c.upstream())
+	c.lease.Done(result)
 	switch {
-	case said.unknownModel(), said.status == http.StatusServiceUnavailable:
-		c.lease.Done(result)
+	case result.Lacks != "", said.status == http.StatusServiceUnavailable:
 		c.release(metering.OutcomeNotTaken)
 		return gpu.ErrNotTaken
-	case said.blamesRequest():
-		result.RequestFault = true
-		c.lease.Done(result)
+	case result.RequestFault:
 		return c.hopeless(said)
-	case said.status < 400, said.status >= 500, said.status == http.StatusUnauthorized,
-		said.status == http.StatusPaymentRequired, said.status == http.StatusForbidden, said.status == http.StatusProxyAuthRequired:
-		result.Doubtful = said.status >= 500 && said.message != ""
-		c.lease.Done(result)
+	case said.ownersFault(), said.status >= 500, said.status == http.StatusUnauthorized, said.status == http.StatusForbidden:
 		return c.failed(said)
 	}
-	c.lease.Done(result)
 	return c.passRefusal(resp, said)
 }
 

@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+
+	"sluice/backends/gpu"
+	"sluice/metering/chat"
+)
+
+// smallest is the request by which a backend proves that it serves: one word of
+// prompt, and one token of an answer.
+const smallest = `{"model":"-","messages":[{"role":"user","content":"Hi"}],"max_tokens":1}`
+
+// maxProof bounds the answer in bytes.
+const maxProof = 1 << 20
+
+// prove sends a backend whose requests failed the smallest request that there is.
+// Strangers are sold nothing until it, or a request of a caller with money, goes well:
+// a list of models or a health check shows less than that. It costs the owner one
+// token, when a backend is ejected and at most once in each back-off. It is a
+// gpu.Prover.
+func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.Result {
+	profile := g.profile(b)
+	req, err := chat.Parse([]byte(smallest))
+	if err != nil {
+		return gpu.Result{Err: err}
+	}
+	body := req.Rewrite(chat.Rewrite{Model: b.Upstream(model), Cap: 1, Profile: profile})
+	resp, err := b.Do(ctx, http.MethodPost, pathChat, body, http.Header{"Content-Type": {"application/json"}})
+	if err != nil {
+		return gpu.Result{Err: err}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		said := readRefusal(resp)
+		return said.result(b.Upstream(model))
+	}
+	if err := decode(resp); err != nil {
+		return gpu.Result{Err: err}
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxProof))
+	if err != nil {
+		return gpu.Result{Err: err}
+	}
+	bound, err := req.Bound(chat.Limits{})
+	if err == nil {
+		_, err = chat.NewMeter(req, bound, nil, chat.MeterOptions{}).Unary(answer)
+	}
+	if f, _ := formOf(answer, isEventStream(resp.Header)); err != nil && f != formEvents { // it streams whatever it is asked for
+		return gpu.Result{Err: errors.Join(errNoAnswer, err)}
+	}
+	return gpu.Result{Status: resp.StatusCode}
+}
