@@ -246,16 +246,23 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 }
 
 // reserve leaves a deposit out that this process knows as credited. Should the
-// money be missing all the same, because the database has forgotten the payment,
-// macaroon and preimage still prove it: the deposit is presented then.
+// database have forgotten the payment, macaroon and preimage still prove it: the
+// deposit is presented where the money is missing, or where the database failed over
+// meanwhile.
 func (l *Ledger) reserve(ctx context.Context, r Reservation, fresh bool) (*reserveOp, error) {
-	known := r.Deposit != nil && l.knows(*r.Deposit)
+	known, generation := r.Deposit != nil && l.knows(*r.Deposit), l.store.Generation()
 	op := newReserveOp(r, fresh, !known)
 	err := l.do(ctx, "reserve", op, false)
 	var short *InsufficientError
-	if known && errors.As(err, &short) {
+	switch {
+	case known && errors.As(err, &short):
 		op = newReserveOp(r, fresh, true)
 		err = l.do(ctx, "reserve", op, false)
+	case known && l.store.Generation() != generation:
+		if lost := l.do(ctx, "deposit", &depositOp{d: *r.Deposit}, false); lost != nil && err == nil {
+			l.releaseUnowned(op)
+			err = lost
+		}
 	}
 	return op, err
 }

@@ -228,4 +228,26 @@ func testDepositKnownAndForgotten(e *env) {
 	if e.ledger.Known(paid) {
 		e.Error("a payment seen settled before a failover is known after it")
 	}
+
+	// The failover comes while a reservation waits, which left the known deposit out.
+	second := metering.Deposit{Hash: newHash(), Account: d.Account, Amount: 500}
+	e.store.onWrite(func(*metering.Batch) fault { return forgotten })
+	if _, err := e.ledger.Deposit(ctx(e.T), second); err != nil {
+		e.Fatal(err)
+	}
+	e.store.heal()
+	failed := false
+	e.store.onWrite(func(*metering.Batch) fault {
+		if !failed {
+			failed = true
+			e.store.failOver()
+		}
+		return none
+	})
+	r := reservation(d.Account, 100)
+	r.Deposit = &second
+	if _, err := e.ledger.Reserve(ctx(e.T), r); err != nil {
+		e.Fatal(err)
+	}
+	e.balance(d.Account, 1410, 100, 0)
 }
