@@ -108,7 +108,7 @@ func (c *call) noAnswer(err error, status int) error {
 	if c.meter.Failed() && failure.Client() {
 		c.slotDone(nil, status)
 		c.release(metering.OutcomeBackendError)
-		return newProblem(http.StatusBadRequest, typeInvalidRequest, "the backend refused the request: "+failure.Message)
+		return newProblem(http.StatusBadRequest, typeInvalidRequest, "the backend refused the request: "+c.failureWords())
 	}
 	c.slotDone(c.blame(chat.BackendCut, err), status)
 	c.release(metering.OutcomeBackendError)
@@ -120,8 +120,14 @@ func (c *call) noAnswer(err error, status int) error {
 			"the backend did not go on with its answer in time; nothing was charged")
 	}
 	detail := "the backend's answer is no chat completion; nothing was charged"
-	if failure.Message != "" {
-		detail = "the backend failed and said: " + failure.Message + " (nothing was charged)"
+	if words := c.failureWords(); words != "" {
+		detail = "the backend failed and said: " + words + " (nothing was charged)"
 	}
 	return newProblem(http.StatusBadGateway, typeBackendUnavailable, detail)
+}
+
+// failureWords is what the backend said went wrong within its answer, as the
+// client may see it. The log has the backend's own words.
+func (c *call) failureWords() string {
+	return publicWords(c.meter.Failure().Message, c.lease.Backend(), c.o.model.Name)
 }
