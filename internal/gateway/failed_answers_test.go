@@ -163,3 +163,16 @@ func TestNoiseAddsNothing(t *testing.T) {
 		}
 	}
 }
+
+// A finish_reason that is an object ends an answer like its word, which is what a
+// document has.
+func TestReasonThatIsAnObjectIsItsWord(t *testing.T) {
+	r := playing(t, chat.EngineVLLM, says(sse, roleEvent+word("one ", "")+ending(`{"type":"stop","matched":2}`, "")))
+	k := r.buy(minPurchase)
+	if a := r.chat(k, request()); a.status != http.StatusOK || !strings.Contains(string(a.body), `"finish_reason":"stop"`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if e := r.lastCharge(k); e.Outcome != metering.OutcomeComplete || e.Usage.OutputTokens != 1 {
+		t.Errorf("%+v", e)
+	}
+}
