@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 
 	"sluice/backends/gpu"
 	"sluice/metering"
@@ -46,23 +47,32 @@ func (s *sniffed) Read(p []byte) (int, error) {
 	return s.ReadCloser.Read(p)
 }
 
-// sniffLength is how many bytes are looked at, at most.
-const sniffLength = 512
+// sniffLength is how many bytes are looked at, at most, and maxLead how many of
+// white space are skipped before them: servers send blank lines as signs of life
+// while they make an answer.
+const (
+	sniffLength = 512
+	maxLead     = 64 << 10
+)
 
 // sniff says what an answer is by its first bytes: labels are wrong as often as
-// not. A body without any is none, with the error of reading it.
+// not. White space and a byte order mark before them are no part of the answer, and
+// are skipped. A body without anything else is none, with the error of reading it.
 func sniff(resp *http.Response) (form, error) {
 	s := &sniffed{ReadCloser: resp.Body}
 	buf := make([]byte, 0, sniffLength)
 	labelled := isEventStream(resp.Header)
-	for {
+	for skipped, marked := 0, false; ; {
 		n, err := s.ReadCloser.Read(buf[len(buf):sniffLength])
 		buf = buf[:len(buf)+max(0, n)]
+		head := skipLead(buf, &marked)
+		skipped += len(buf) - len(head)
+		buf = buf[:copy(buf, head)]
 		f, sure := formOf(buf, labelled)
-		if sure || err != nil || len(buf) == sniffLength {
+		if sure || err != nil || len(buf) == sniffLength || skipped > maxLead {
 			s.head, s.err = buf, err
 			resp.Body = s
-			if len(buf) > 0 || err == nil || errors.Is(err, io.EOF) {
+			if len(buf) > 0 || errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return f, err
@@ -70,12 +80,25 @@ func sniff(resp *http.Response) (form, error) {
 	}
 }
 
+// byteOrderMark may stand before a document or a stream, once.
+const byteOrderMark = "\ufeff"
+
+// skipLead is what follows the white space and the byte order mark at the beginning
+// of an answer. marked says whether the mark was seen.
+func skipLead(b []byte, marked *bool) []byte {
+	b = bytes.TrimLeft(b, " \t\r\n")
+	if !*marked && bytes.HasPrefix(b, []byte(byteOrderMark)) {
+		*marked = true
+		b = bytes.TrimLeft(b[len(byteOrderMark):], " \t\r\n")
+	}
+	return b
+}
+
 // formOf is the form of a body that begins so, and whether more bytes could
 // change that. Words before the first event are left to the reader of events where
 // the body is labelled so.
 func formOf(head []byte, labelled bool) (f form, sure bool) {
-	head = bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\ufeff")), " \t\r\n")
-	if len(head) == 0 {
+	if len(head) < len(byteOrderMark) && strings.HasPrefix(byteOrderMark, string(head)) { // nothing, or a part of the mark
 		return formOther, false
 	}
 	switch head[0] {
@@ -108,7 +131,7 @@ func (c *call) noAnswer(err error, status int) error {
 	if c.meter.Failed() && failure.Client() {
 		c.slotDone(nil, status)
 		c.release(metering.OutcomeBackendError)
-		return newProblem(http.StatusBadRequest, typeInvalidRequest, "the backend refused the request: "+failure.Message)
+		return newProblem(http.StatusBadRequest, typeInvalidRequest, "the backend refused the request: "+c.failureWords())
 	}
 	c.slotDone(c.blame(chat.BackendCut, err), status)
 	c.release(metering.OutcomeBackendError)
@@ -120,8 +143,14 @@ func (c *call) noAnswer(err error, status int) error {
 			"the backend did not go on with its answer in time; nothing was charged")
 	}
 	detail := "the backend's answer is no chat completion; nothing was charged"
-	if failure.Message != "" {
-		detail = "the backend failed and said: " + failure.Message + " (nothing was charged)"
+	if words := c.failureWords(); words != "" {
+		detail = "the backend failed and said: " + words + " (nothing was charged)"
 	}
 	return newProblem(http.StatusBadGateway, typeBackendUnavailable, detail)
+}
+
+// failureWords is what the backend said went wrong within its answer, as the
+// client may see it. The log has the backend's own words.
+func (c *call) failureWords() string {
+	return publicWords(c.meter.Failure().Message, c.lease.Backend(), c.o.model.Name)
 }

@@ -29,8 +29,8 @@ func TestAnswerThatIsNoneCostsNothing(t *testing.T) {
 		"a list":                   {json, `["SECRET"]`},
 		"text":                     {"text/plain", "SECRET words"},
 		"half an object":           {json, `{"choices":[{"message":{"content":"SECRET`},
-		"text in a stream":         {sse, "data: SECRET is overloaded\n\n"},
-		"text and the marker":      {sse, "data: SECRET is overloaded\n\n" + doneEvent},
+		"text in a stream":         {sse, "data: SECRET is loading\n\n"},
+		"text and the marker":      {sse, "data: SECRET is loading\n\n" + doneEvent},
 		"the marker alone":         {sse, doneEvent},
 		"events of another format": {sse, "event: message_start\ndata: {\"type\":\"message_start\",\"x\":\"SECRET\"}\n\n"},
 		"a usage alone":            {sse, usageEvent(50, 500) + doneEvent},
@@ -63,6 +63,8 @@ func TestErrorWithStatus200CostsNothing(t *testing.T) {
 	}{
 		"an object":              {`{"error":{"message":"no memory","code":500}}`, "no memory", http.StatusBadGateway},
 		"the first event":        {`data: {"error":{"message":"no memory"}}` + "\n\n" + doneEvent, "no memory", http.StatusBadGateway},
+		"text":                   {"data: the model is overloaded\n\n", "the model is overloaded", http.StatusBadGateway},
+		"a detail":               {`data: {"detail":"no memory"}` + "\n\n" + doneEvent, "no memory", http.StatusBadGateway},
 		"the request's fault":    {`data: {"error":{"message":"prompt is too long","code":400}}` + "\n\n" + doneEvent, "prompt is too long", http.StatusBadRequest},
 		"the same, as an object": {`{"object":"error","message":"prompt is too long","code":400}`, "prompt is too long", http.StatusBadRequest},
 	} {
@@ -81,7 +83,7 @@ func TestErrorWithStatus200CostsNothing(t *testing.T) {
 
 // Text that is no JSON, then silence: the buyer pays nothing, whoever ends it.
 func TestTextThatIsNoAnswerThenSilence(t *testing.T) {
-	r := playing(t, chat.EngineGeneric, saysAndWaits(sse, "data: model is overloaded\n\n"), func(s *setup) {
+	r := playing(t, chat.EngineGeneric, saysAndWaits(sse, "data: model is loading\n\n"), func(s *setup) {
 		s.backend = func(b *gpuBackend) { b.FirstEventTimeout = 200 * time.Millisecond }
 	})
 	k := r.buy(minPurchase)

@@ -178,10 +178,15 @@ func (r *refusal) blamesRequest() bool {
 	return r.status >= 500 && containsAny(text, hopeless) && !containsAny(text, machinery)
 }
 
-// public is the engine's message for the client: short, with the model's public
-// name, and without addresses and paths of the owner's network.
+// public is the engine's message for the client.
 func (r *refusal) public(b *gpu.Backend, model string) string {
-	text := strings.ReplaceAll(r.message, b.Upstream(model), model)
+	return publicWords(r.message, b, model)
+}
+
+// publicWords is what an engine said as a client may see it: short, with the
+// model's public name, and without addresses and paths of the owner's network.
+func publicWords(text string, b *gpu.Backend, model string) string {
+	text = strings.ReplaceAll(text, b.Upstream(model), model)
 	words := strings.FieldsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || !unicode.IsPrint(c) })
 	for i, w := range words {
 		if bare := strings.Trim(w, `"'()[]{}<>,;:.!?`+"`"); bare != model && internalName(bare, b.Host()) {

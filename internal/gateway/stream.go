@@ -247,7 +247,7 @@ func (c *call) cutFrame(end chat.End, cause error, comment string) []byte {
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
 	case c.meter.Failed():
 		code, message = "backend_failed", "the backend failed within its answer"
-		if words := c.meter.Failure().Message; words != "" {
+		if words := c.failureWords(); words != "" {
 			message += ": " + words
 		}
 	}

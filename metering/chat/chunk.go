@@ -24,6 +24,8 @@ type chunk struct {
 	usage   []byte // the value of the member usage, null included; nil: none
 	timings []byte // the value of llama.cpp's timings; nil: none
 	failed  bool   // it is, or has, an error
+	fault   []byte // the value that says so; nil: the object as a whole
+	reason  string // the finish_reason that says so; empty: none does
 	strange bool   // it has a member that this package does not know, with text in it
 }
 
@@ -31,6 +33,7 @@ type chunk struct {
 // memory of c.
 func (c *chunk) read(v []byte, keepText bool) {
 	*c = chunk{deltas: c.deltas[:0]}
+	sign := false // it speaks of an error, if it is no chunk
 	for w := members(v); w.more(); {
 		key, value := w.member()
 		switch string(key) {
@@ -43,17 +46,38 @@ func (c *chunk) read(v []byte, keepText bool) {
 			c.usage = value
 		case "timings":
 			c.timings = value
-		case "error":
-			c.failed = c.failed || !saysNothing(value)
 		case "object":
-			c.failed = c.failed || string(value) == `"error"` // vLLM, SGLang and TensorRT-LLM, some versions
+			switch string(value) {
+			case `"chat.completion.chunk"`, `"chat.completion"`:
+			case `"error"`: // vLLM, SGLang and TensorRT-LLM, some versions
+				c.failed = true
+			default:
+				sign = sign || isSign(key, value)
+			}
 		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
 			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "x_groq", "__verbose":
 		default:
+			if isFault(key, value) {
+				c.failed = true
+				continue
+			}
+			sign = sign || isSign(key, value)
 			c.strange = c.strange || hasText(value)
 		}
 	}
+	c.failed = c.failed || sign && len(c.deltas) == 0
 	c.countStrange()
+}
+
+// failure is what went wrong in the object v, which failed.
+func (c *chunk) failure(v []byte) (f Failure) {
+	if f = failureOf(v); c.fault != nil && f.Message == "" {
+		f = failureOf(c.fault)
+	}
+	if f.Message == "" && c.reason != "" {
+		f.Message = clean("finish_reason " + c.reason)
+	}
+	return f
 }
 
 // countStrange counts a token where only members that are not known carry text.
@@ -113,11 +137,18 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		case "index":
 			d.index, _ = number(value)
 		case "delta", "message":
-			d.readMessage(value, keepText)
+			if fault := d.readMessage(value, keepText); fault != nil {
+				c.failed, c.fault = true, fault
+			}
 		case "text":
 			d.add(value, keepText)
 		case "finish_reason":
-			d.finished = d.finished || isReason(value)
+			if why := reason(value); why != "" {
+				d.finished = true
+				if isFailure(why) {
+					c.failed, c.reason = true, why
+				}
+			}
 		case "logprobs":
 			d.exact = max(d.exact, listed(value))
 		case "token_ids":
@@ -125,14 +156,14 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
 			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
 		default:
+			if isFault(key, value) { // OpenRouter
+				c.failed, c.fault = true, value
+				continue
+			}
 			d.addAny(value, keepText)
 		}
 	}
 }
-
-// isReason reports whether a finish_reason names one. Some servers send "" or
-// "null" with each chunk.
-func isReason(v []byte) bool { return isString(v) && len(v) > 2 && string(v) != `"null"` }
 
 // listed is how many tokens logprobs lists: one entry for each, in content and
 // refusal, or in tokens (completions).

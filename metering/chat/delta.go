@@ -7,8 +7,8 @@ import (
 
 // readMessage adds what the model wrote: the content, a refusal, tool calls,
 // reasoning, which some servers send under several names at once, sound, and
-// whatever else carries text.
-func (d *delta) readMessage(v []byte, keepText bool) {
+// whatever else carries text. fault is an error that stands there instead.
+func (d *delta) readMessage(v []byte, keepText bool) (fault []byte) {
 	var reasoning, details []byte
 	for w := members(v); w.more(); {
 		key, value := w.member()
@@ -37,6 +37,10 @@ func (d *delta) readMessage(v []byte, keepText bool) {
 			d.exact = max(d.exact, count(value))
 		case "role", "name", "id", "annotations", "citations", "tool_call_id":
 		default:
+			if isFault(key, value) {
+				fault = value
+				continue
+			}
 			d.addAny(value, keepText)
 		}
 	}
@@ -47,6 +51,7 @@ func (d *delta) readMessage(v []byte, keepText bool) {
 		d.addAny(details, keepText)
 	}
 	d.reasoning = d.reasoning || d.bytes > before
+	return fault
 }
 
 // addContent adds text, or the texts of a list of parts.

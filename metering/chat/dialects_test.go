@@ -219,7 +219,7 @@ var dialects = []struct {
 		return s.done()
 	}},
 	{"heartbeats", func(s *script) *play {
-		beats := []string{"data: ping\n\n", ": ping\n", ": ping\n\n", "event: ping\ndata: {\"type\":\"ping\"}\n\n", "\n\n", "event: ping\n\n", ":\n"}
+		beats := []string{"data: ping\n\n", "data:\ndata:\n\n", "data: {\"message\":\"busy\",\"code\":0}\n\n", ": ping\n", ": ping\n\n", "event: ping\ndata: {\"type\":\"ping\"}\n\n", "\n\n", "event: ping\n\n", ":\n"}
 		return rewritten(s.plain(), func(raw string) string { return beats[s.rng.IntN(len(beats))] + raw })
 	}},
 	{"CR", func(s *script) *play { return rewritten(s.plain(), lineEnds("\r")) }},
@@ -262,7 +262,7 @@ var dialects = []struct {
 		s.run(contentForm, nothing)
 		s.unfinished = true
 		return rewritten(s.play, func(raw string) string {
-			return strings.Replace(raw, `"finish_reason":null`, `"finish_reason":`+[...]string{`""`, `"null"`}[s.rng.IntN(2)], 1)
+			return strings.Replace(raw, `"finish_reason":null`, `"finish_reason":`+[...]string{`""`, `"null"`, `"None"`, `" "`, `"undefined"`, `{}`}[s.rng.IntN(6)], 1)
 		})
 	}},
 	{"several tokens in an event, learned", func(s *script) *play {
@@ -315,7 +315,12 @@ func failing(s *script) *play {
 	s.failed = true
 	s.role()
 	s.run(contentForm, nothing)
-	s.add("data: " + [...]string{`{"error":{"message":"out of memory","code":500}}`, `{"object":"error","message":"lost","code":500}`}[s.rng.IntN(2)] + "\n\n")
+	s.add([...]string{
+		`data: {"error":{"message":"out of memory","code":500}}`, `data: {"object":"error","message":"lost","code":500}`,
+		`data: {"detail":"lost"}`, `data: {"choices":[],"errors":["lost"]}`, "data: Internal Server Error", "event: exception\ndata: {}",
+		"data: " + `{"choices":[{"index":0,"delta":{"content":"lost"},"finish_reason":"error","error":{"code":502,"message":"lost"}}]}`,
+		"data: " + `{"choices":[{"index":0,"delta":{},"finish_reason":{"type":"abort"}}]}`,
+	}[s.rng.IntN(8)] + "\n\n")
 	return s.done()
 }
 

@@ -3,8 +3,6 @@ package chat
 import (
 	"bytes"
 	"encoding/json"
-	"strings"
-	"unicode/utf8"
 )
 
 // block is what the lines of one event say.
@@ -43,22 +41,37 @@ func (m *Meter) readBlock(event []byte) (b block) {
 			m.joined = append(append(m.joined, '\n'), value...)
 			b.data = m.joined
 		case "event":
-			b.failure = b.failure || string(value) == "error"
+			b.failure = b.failure || string(value) != "message" && speaksOfError(value)
 		case "": // a comment
 			b.odd = b.odd || isOurs(event[i:end])
 		case "error": // llama.cpp before it spoke of events
 			b.failure, b.odd, b.data, b.at = true, true, value, end-len(value)
 		default:
 			b.odd = true
-			if lines == 0 && event[i] == '{' && isObject(event[i:end]) { // no event, such as an error
+			if lines == 0 && isOutcry(name, event[i:end]) {
 				b.failure, b.data, b.at = true, event[i:end], i
 			}
 		}
 		i = next
 	}
 	b.odd = b.odd || !blank
-	b.data = bytes.TrimRight(b.data, " \t")
+	if b.data = bytes.TrimRight(b.data, " \t\n"); len(b.data) > 0 && b.data[0] == '\n' { // of empty lines
+		b.data = bytes.TrimLeft(b.data, " \t\n")
+	}
 	return b
+}
+
+// isOutcry reports whether a line that is no field of an event says that the
+// backend failed: an object, or words. Servers write both into a stream that has
+// begun, because they cannot change its status any more.
+func isOutcry(name, line []byte) bool {
+	switch {
+	case string(name) == "id", string(name) == "retry":
+		return false
+	case line[0] == '{' && isObject(line):
+		return true
+	}
+	return speaksOfError(line)
 }
 
 // isOurs reports whether a comment looks like the gateway's own: no backend may
@@ -151,59 +164,6 @@ func isObject(v []byte) bool {
 	}
 	v = repairNumbers(v)
 	return v != nil && checkObject(v) == nil
-}
-
-// Failure is what a backend said went wrong within its answer.
-type Failure struct {
-	Message string // as the backend worded it, at most maxMessage bytes; empty: it said nothing
-	Code    int    // an HTTP status, where the backend named one; else 0
-}
-
-// maxMessage bounds the words of a backend that are passed on, in bytes.
-const maxMessage = 300
-
-// Client reports whether the failure is the fault of the request.
-func (f Failure) Client() bool {
-	return f.Code >= 400 && f.Code < 500 && f.Code != 401 && f.Code != 402 && f.Code != 403 && f.Code != 408 && f.Code != 429
-}
-
-// readFailure finds the words in what a backend sent: an object with an error, a
-// message or a detail (OpenAI, vLLM, SGLang, FastAPI), or text.
-func readFailure(data []byte) (f Failure) {
-	if checkObject(data) != nil {
-		f.Message = clean(string(data))
-		return f
-	}
-	for w := members(data[skipSpace(data, 0):]); w.more(); {
-		key, value := w.member()
-		switch string(key) {
-		case "error":
-			if inner := readFailure(value); len(value) > 0 && value[0] == '{' {
-				return inner
-			}
-			f.Message = clean(string(unquoteAny(value)))
-		case "message", "detail":
-			f.Message = clean(string(unquoteAny(value)))
-		case "code", "status", "status_code":
-			if n, ok := number(value); ok && n >= 400 && n <= 599 {
-				f.Code = int(n)
-			}
-		}
-	}
-	return f
-}
-
-// clean makes a backend's words fit for one line of an error.
-func clean(text string) string {
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
-	if len(text) <= maxMessage {
-		return text
-	}
-	end := maxMessage
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + "…"
 }
 
 // ErrorFrame appends to dst the block that ends a stream which is not whole.

@@ -131,7 +131,7 @@ func (r *stepReader) Read(p []byte) (int, error) {
 func FuzzEvent(f *testing.F) {
 	for _, event := range []string{
 		role, finish, total, done, content("a", `,"usage":{"prompt_tokens":12,"completion_tokens":1}`), content("a", `,"usage":null`),
-		"data: {\"choices\":[{}],\ndata: \"usage\":null}\n\n", ": ping\n\n", "data:\n\n", "event: error\ndata: {\"error\":1}\n\n",
+		"data: {\"choices\":[{}],\ndata: \"usage\":null}\n\n", ": ping\n\n", "data:\n\n", "data:\ndata:\n\n", "data: Internal Server Error\n\n", "event: error\ndata: {\"error\":1}\n\n",
 		`data: {"usage":1,"choices":[{"index":9,"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{\"\u00e9"}}]}}],"usage":{"prompt_tokens":-1e99}}`,
 	} {
 		f.Add([]byte(event), []byte(event), true, false)

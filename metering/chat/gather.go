@@ -122,8 +122,12 @@ func (g *Gathering) addChoice(v []byte) {
 		case "delta", "message":
 			c.addMessage(value)
 		case "finish_reason":
-			if isReason(value) {
+			switch why := reason(value); {
+			case why == "":
+			case isString(value):
 				c.choice.field(key).replace(value)
+			default: // an object: clients know words only
+				c.choice.field(key).replace(quote(why))
 			}
 		case "stop_reason", "matched_stop":
 			c.choice.field(key).replace(value)

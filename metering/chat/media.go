@@ -14,8 +14,11 @@ func checkMedia(param string, v []byte, p *Policy) error {
 		return refuseParam(param, "%s must be a data: URL", param)
 	}
 	url := string(unquote(v))
-	if strings.HasPrefix(url, "data:") {
-		return nil
+	if rest, ok := strings.CutPrefix(url, "data:"); ok {
+		if isDataURL(rest) {
+			return nil
+		}
+		return refuseParam(param, "%s is no data: URL; its form is data:image/png;base64, and the bytes", param)
 	}
 	host, ok := webHost(url)
 	switch {
@@ -26,6 +29,38 @@ func checkMedia(param string, v []byte, p *Policy) error {
 	}
 	return refuseParam(param,
 		"%s is an address that the backend would have to fetch; send the bytes as a data: URL", param)
+}
+
+// maxDataHead bounds what stands before the comma of a data: URL, in bytes.
+const maxDataHead = 256
+
+// isDataURL reports whether rest can follow "data:" (RFC 2397): a media type,
+// parameters and ";base64", none of which must be there, and a comma before the
+// bytes. Engines would look elsewhere for what only begins like one.
+func isDataURL(rest string) bool {
+	head, _, ok := strings.Cut(rest[:min(len(rest), maxDataHead)], ",")
+	if !ok {
+		return false
+	}
+	kind, parameters, more := strings.Cut(head, ";")
+	if name, sub, ok := strings.Cut(kind, "/"); kind != "" && !(ok && isToken(name) && isToken(sub)) {
+		return false
+	}
+	for more {
+		var p string
+		p, parameters, more = strings.Cut(parameters, ";")
+		name, value, valued := strings.Cut(p, "=")
+		if !isToken(name) || valued && !isToken(value) {
+			return false
+		}
+	}
+	return true
+}
+
+// isToken reports whether s can be a part of a media type, escaped or not. No
+// address can: it has a slash or a colon.
+func isToken(s string) bool {
+	return s != "" && strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789!#$&^_.+-%") == ""
 }
 
 // webHost is the host of an http or https URL in lower case. It accepts only

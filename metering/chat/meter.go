@@ -93,9 +93,9 @@ func NewMeter(r *Request, b Bound, cal *Calibration, o MeterOptions) *Meter {
 // then send EndFrame instead of it. Once Failed reports true nothing more may be
 // passed on.
 //
-// Data that is no JSON object is noise, such as a heartbeat: it is dropped and
-// costs nothing. Half an object is a failure of the backend, because something of
-// the answer was in it.
+// Data that is no chunk is noise, such as a heartbeat: it is dropped and costs
+// nothing. What speaks of an error is a failure of the backend, in whatever form,
+// and so is half an object, because something of the answer was in it.
 func (m *Meter) Event(event []byte) (out []byte, last bool) {
 	m.drop()
 	m.data = nil
@@ -130,21 +130,25 @@ func (m *Meter) readData(event []byte, b block) []byte {
 		case b.data[skipSpace(b.data, 0)] == '{':
 			m.fail(Failure{Message: "an event is not valid JSON"})
 			return nil
+		case speaksOfError(b.data):
+			m.fail(readFailure(b.data))
+			return nil
 		default:
 			m.noise++
 			return nil
 		}
 	}
-	m.data = b.data[skipSpace(b.data, 0):]
-	m.chunk.read(m.data, m.keepsText())
+	object := b.data[skipSpace(b.data, 0):]
+	m.chunk.read(object, m.keepsText())
 	switch {
 	case m.chunk.failed:
-		m.fail(readFailure(b.data))
+		m.fail(m.chunk.failure(object))
 		return nil
-	case !m.chunk.choices && m.chunk.usage == nil:
+	case !m.chunk.choices && (m.chunk.usage == nil || isNull(m.chunk.usage)):
 		m.noise++ // an event of another kind, on which clients would stumble
 		return nil
 	}
+	m.data = object
 	if m.first.IsZero() && m.carries() {
 		m.first = m.opts.Now()
 	}
@@ -155,8 +159,8 @@ func (m *Meter) readData(event []byte, b block) []byte {
 	return m.shown(event, b, h)
 }
 
-// Data is the object in the event seen last, which Event has passed on or kept
-// back: what a Gathering takes.
+// Data is the chunk in the event seen last, which Event has passed on or kept
+// back: what a Gathering takes. It is nil where there is none, as of noise.
 func (m *Meter) Data() []byte { return m.data }
 
 // fail notes that the answer is not whole.

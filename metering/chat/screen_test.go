@@ -125,3 +125,31 @@ func TestLongPathsAreNoSound(t *testing.T) {
 	_, err := chat.Parse([]byte(body))
 	refusedParam(t, "a path", err)
 }
+
+// What only begins like a data: URL is none: engines read it in ways of their own.
+func TestDataURLsHaveTheirForm(t *testing.T) {
+	const picture, sound = `{"type":"image_url","image_url":%s}`, `{"type":"file","file":{"file_data":%s}}`
+	for url, ok := range map[string]bool{
+		"data:,": true, "data:,text": true, "data:;base64,AAAA": true, "data:image/png,AAAA": true, "data:image/png;base64,AAAA": true,
+		"data:image/svg+xml;utf8,<svg/>": true, "data:text/plain;charset=utf-8;base64,AAAA": true,
+		"data:application/pdf;name=my%20file.pdf;base64,AAAA": true, "data:video/jpeg;base64,AAAA,AAAA": true,
+		"data:application/vnd.openxmlformats-officedocument.wordprocessingml.document;base64,AAAA": true,
+		"data:": false, "data:AAAA": false, "data:image/png;base64": false, "data:http://169.254.169.254/latest": false,
+		"data:http://169.254.169.254/latest,": false, "data://169.254.169.254/latest,x": false, "data:/etc/passwd,": false,
+		"data:image/png/x,": false, "data:image,": false, "data:/png,": false, "data:image/,": false, "data:image/png;,x": false,
+		"data:image/png;a=http://10.0.0.1,x": false, "data: image/png;base64,AAAA": false, "data:image/png; base64,AAAA": false,
+		"data:file:///etc/passwd,x": false, "data:image/png;base64\\\\,x": false, "data:@10.0.0.1/x,": false, " data:,": false, "DATA:,": false,
+		"data:" + strings.Repeat("a", 1000) + "/b,": false,
+	} {
+		for form, param := range map[string]string{picture: "image_url", sound: "file.file_data", `{"type":"image_url","image_url":{"url":%s}}`: "image_url.url"} {
+			part := strings.Replace(form, "%s", `"`+url+`"`, 1)
+			_, err := chat.Parse([]byte(`{"model":"m","messages":[{"role":"user","content":[` + part + `]}]}`))
+			if (err == nil) != ok {
+				t.Errorf("%.80s: %v", part, err)
+			}
+			if err != nil && refusedParam(t, url, err) != "messages[0].content[0]."+param {
+				t.Errorf("%.80s: param %q", part, refusedParam(t, url, err))
+			}
+		}
+	}
+}

@@ -23,11 +23,12 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		}
 		body = repaired
 	}
-	m.chunk.read(body[skipSpace(body, 0):], m.keepsText())
+	object := body[skipSpace(body, 0):]
+	m.chunk.read(object, m.keepsText())
 	if m.chunk.failed || len(m.chunk.deltas) == 0 {
 		var f Failure
 		if m.chunk.failed {
-			f = readFailure(body)
+			f = m.chunk.failure(object)
 		}
 		m.fail(f)
 		return nil, ErrNoAnswer
