@@ -16,6 +16,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"sluice/internal/placeholder"
 	"sluice/l402"
 	"sluice/l402/client"
 )
@@ -89,6 +90,9 @@ func (a *app) config() (*config, error) {
 	for key, set := range here {
 		name := envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 		if s := a.env(name); s != "" {
+			if placeholder.In(s) { // systemd, for one, passes it on as it stands
+				return nil, fmt.Errorf("$%s: %s in the file", name, placeholder.Refusal)
+			}
 			if err := set(s); err != nil {
 				return nil, fmt.Errorf("$%s: %w", name, err)
 			}
@@ -132,6 +136,9 @@ func apply(n *yaml.Node, prefix string, keys map[string]func(string) error) erro
 		set, scalar := keys[path]
 		switch {
 		case scalar && value.Kind == yaml.ScalarNode && value.Tag != "!!null":
+			if value.Tag != placeholder.Literal && placeholder.In(value.Value) {
+				return fmt.Errorf("line %d: %s: %s", value.Line, path, placeholder.Refusal)
+			}
 			if err := set(value.Value); err != nil {
 				return fmt.Errorf("line %d: %s: %w", value.Line, path, err)
 			}

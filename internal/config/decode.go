@@ -17,6 +17,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"sluice/internal/placeholder"
 	"sluice/l402"
 )
 
@@ -71,18 +72,6 @@ func (d *decoder) document(data []byte, v any) error {
 	return nil
 }
 
-// placeholder says whether a value has something that other programs would fill in
-// from the environment: ${NAME}, $(NAME), {{ … }}, or $NAME alone.
-func placeholder(text string) bool {
-	for _, form := range [][2]string{{"${", "}"}, {"$(", ")"}, {"{{", "}}"}} {
-		if _, rest, ok := strings.Cut(text, form[0]); ok && strings.Contains(rest, form[1]) {
-			return true
-		}
-	}
-	name, ok := strings.CutPrefix(text, "$")
-	return ok && name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") == "" && (name[0] < '0' || name[0] > '9')
-}
-
 func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.StructTag) {
 	if d.nodes++; d.nodes == maxNodes {
 		d.fail(n.Line, key, "the file has more than %d values", maxNodes)
@@ -95,9 +84,7 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 	}
 	d.lines[key] = n.Line
 	// A hook's command may be a shell's, which fills in its own.
-	if n.Kind == yaml.ScalarNode && placeholder(n.Value) && !strings.Contains(key, ".hook.command[") {
-		// Read as it stands, it would be a key that everybody knows, or a name.
-		d.fail(n.Line, key, "holds a placeholder such as ${NAME}, and nothing fills it in; write the value, or give a secret by its file or its environment variable")
+	if n.Kind == yaml.ScalarNode && !strings.Contains(key, ".hook.command[") && d.holdsPlaceholder(n, key) {
 		return
 	}
 	if e, ok := v.Addr().Interface().(*Engine); ok && n.Kind == yaml.ScalarNode {
@@ -124,6 +111,15 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 	default:
 		d.fail(n.Line, key, "is %s, %s", kind(n), expected(v, tag))
 	}
+}
+
+// holdsPlaceholder refuses a scalar that other programs would fill in.
+func (d *decoder) holdsPlaceholder(n *yaml.Node, key string) bool {
+	if n.Tag == placeholder.Literal || !placeholder.In(n.Value) {
+		return false
+	}
+	d.fail(n.Line, key, "%s; a secret can be given by its file or its environment variable as well", placeholder.Refusal)
+	return true
 }
 
 // optional decodes what may be left out: a pointer to a struct.
@@ -181,6 +177,9 @@ func keysOf(t reflect.Type) (keys []string) {
 func (d *decoder) dictionary(n *yaml.Node, key string, v reflect.Value) {
 	v.Set(reflect.MakeMap(v.Type()))
 	d.keys(n, key, func(name, value *yaml.Node, path string) {
+		if d.holdsPlaceholder(name, path) {
+			return
+		}
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.value(value, path, element, "")
 		v.SetMapIndex(reflect.ValueOf(name.Value), element)

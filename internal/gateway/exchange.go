@@ -167,6 +167,11 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(x, x.r)
 		x.creditAnyway()
+		if x.status == statusClientGone {
+			// Returning would make net/http send an empty 200, which a client that only
+			// stopped sending would take for its answer.
+			panic(http.ErrAbortHandler)
+		}
 	})
 }
 
@@ -222,6 +227,7 @@ func (x *exchange) detached(limit time.Duration) (context.Context, context.Cance
 }
 
 // statusClientGone stands in the metrics for an answer that nobody waited for.
+// Nothing of it is written: the connection, or the stream of HTTP/2, is aborted.
 const statusClientGone = 499
 
 // fail answers with the problem of err, unless the answer has begun.

@@ -11,10 +11,16 @@ import (
 
 // A client may close its sending side once its request is out, and read on: to
 // the connection that looks like a client that hung up. net/http takes both for
-// the latter. The difference shows when something is sent: who hung up answers
-// with a reset. So where nothing of the answer was sent yet, an interim answer
-// (100 Continue, which every client of HTTP/1.1 has to skip) is; and the request
-// ends when its reset comes.
+// the latter. Two things show the difference.
+//
+// Under TLS the sending side ends with a close_notify. A client that hung up closes
+// its socket too, and the TCP connection says so; until it does, the client is there.
+//
+// A closed socket answers with a reset when something is sent to it. So where
+// nothing of the answer was sent yet, an interim answer (100 Continue, which every
+// client of HTTP/1.1 has to skip) is; and the request ends when its reset comes.
+// HTTP/1.0 knows no interim answer. There a client that closed its sending side
+// counts as gone: its connection is closed without an answer.
 
 var interim = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -29,6 +35,8 @@ const (
 type presence struct {
 	mu    sync.Mutex
 	begun bool // the header of the answer is being sent, or was
+	waits bool // the client sends no more and was not gone when that was noticed
+	asked bool // an interim answer was sent
 	over  bool // the request has been served
 }
 
@@ -42,41 +50,52 @@ func (p *presence) begin() {
 // watch gives the request a context that does not end with the client's sending
 // side alone. The returned function ends the watch.
 func (x *exchange) watch() (end func()) {
-	conn := connectionOf(x.r)
-	if conn == nil || x.r.TLS != nil || !x.r.ProtoAtLeast(1, 1) || x.r.ProtoMajor > 1 {
-		return func() {} // there is no way to ask
+	conn, _ := x.r.Context().Value(connectionKey{}).(net.Conn)
+	if tcpOf(conn) == nil || x.r.ProtoMajor > 1 {
+		return func() {} // of HTTP/2, a stream tells by itself that its client reset it
 	}
 	base := x.r.Context()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(base))
 	x.r = x.r.WithContext(ctx)
+	p, asks := &x.presence, x.r.ProtoAtLeast(1, 1)
 	stop := context.AfterFunc(base, func() {
 		defer cancel()
-		x.presence.outlast(conn)
+		for wait := resetFirst; p.stays(conn, asks, x.g.cfg.WriteStall); wait = min(2*wait, resetLast) {
+			time.Sleep(wait)
+		}
 	})
 	return func() {
 		stop()
-		x.presence.mu.Lock()
-		x.presence.over = true
-		x.presence.mu.Unlock()
+		p.mu.Lock()
+		p.over = true
+		p.mu.Unlock()
 		cancel()
 	}
 }
 
-// outlast returns when the client is gone or the request was served.
-func (p *presence) outlast(conn *net.TCPConn) {
+// stays says whether a client that sends no more still waits for its answer. It
+// asks the client once, if asks allows it; stall is how long that may take.
+func (p *presence) stays(conn net.Conn, asks bool, stall time.Duration) bool {
 	p.mu.Lock()
-	gone := p.begun || p.over || !halfClosed(conn)
-	if !gone {
-		_, err := conn.Write(interim)
-		gone = err != nil
+	defer p.mu.Unlock()
+	tcp := tcpOf(conn)
+	switch side := sendingSide(tcp); {
+	case p.over || side == sideUnknown, p.begun && !p.waits:
+		return false // within an answer, a client that hangs up is far likelier
+	case side == sideOpen:
+		p.waits = net.Conn(tcp) != conn // TLS: a close_notify came, and nothing else
+		return p.waits
+	case p.asked:
+		return true // no reset came
+	case p.begun || !asks:
+		return false
 	}
-	p.mu.Unlock()
-	for wait := resetFirst; !gone; wait = min(2*wait, resetLast) {
-		time.Sleep(wait)
-		p.mu.Lock()
-		gone = p.over || !halfClosed(conn)
-		p.mu.Unlock()
-	}
+	// The deadline of the last write may have passed. Nothing else writes now: the
+	// answer has not begun, and cannot before mu is free.
+	_ = conn.SetWriteDeadline(time.Now().Add(stall))
+	_, err := conn.Write(interim)
+	p.asked, p.waits = err == nil, err == nil
+	return p.asked
 }
 
 // Bounds on reading, and throwing away, what a refused client is still sending.
@@ -109,3 +128,12 @@ func (x *exchange) dismiss(p *problem) {
 		_ = x.control.SetReadDeadline(time.Now().Add(min(linger, time.Until(until))))
 	}
 }
+
+// side is what a peer has done with the direction in which it sends, by TCP.
+type side int
+
+const (
+	sideUnknown side = iota // reset, closed in both directions, or not to be known
+	sideOpen
+	sideClosed // and the connection was not reset
+)

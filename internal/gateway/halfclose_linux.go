@@ -6,15 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpCloseWait is TCP_CLOSE_WAIT of Linux's tcp_states.h.
-const tcpCloseWait = 8
+// The states of Linux's tcp_states.h that a connection in use can be in.
+const (
+	tcpEstablished = 1
+	tcpCloseWait   = 8
+)
 
-// halfClosed says whether the peer has closed its sending side and has not reset
-// the connection.
-func halfClosed(conn *net.TCPConn) bool {
+// sendingSide asks the kernel for the side on which the peer sends.
+func sendingSide(conn *net.TCPConn) side {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return false
+		return sideUnknown
 	}
 	state := uint8(0)
 	err = raw.Control(func(fd uintptr) {
@@ -22,5 +24,11 @@ func halfClosed(conn *net.TCPConn) bool {
 			state = info.State
 		}
 	})
-	return err == nil && state == tcpCloseWait
+	switch {
+	case err == nil && state == tcpEstablished:
+		return sideOpen
+	case err == nil && state == tcpCloseWait:
+		return sideClosed
+	}
+	return sideUnknown
 }

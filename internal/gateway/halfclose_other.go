@@ -4,5 +4,5 @@ package gateway
 
 import "net"
 
-// halfClosed cannot be asked here: a client that sends no more counts as gone.
-func halfClosed(*net.TCPConn) bool { return false }
+// sendingSide cannot be asked here: a client that sends no more counts as gone.
+func sendingSide(*net.TCPConn) side { return sideUnknown }

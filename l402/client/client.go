@@ -111,7 +111,9 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.keepBody(); err != nil {
 		return nil, err
 	}
-	return t.run()
+	resp, err := t.run()
+	t.noteEnd(resp, err)
+	return resp, err
 }
 
 // trip is one RoundTrip. It is used by one goroutine.
@@ -126,6 +128,7 @@ type trip struct {
 
 	fingerprint fingerprint // of the call; zero: not taken, or the body is too large
 	key         string      // Idempotency-Key of the call; empty: none was chosen yet
+	attempt     *attempt    // under that key; nil: the call is not followed
 }
 
 // retryGrace is how long the others that wait for a purchase let the payer go
@@ -202,9 +205,7 @@ func (t *trip) send(token Token, have bool) (*http.Response, error) {
 		r.Header.Set("L402-Client-Nonce", t.c.nonce)
 	}
 	t.nameCall(r.Header, token, have)
-	resp, err := t.c.cfg.Base.RoundTrip(r)
-	t.noteEnd(resp, err)
-	return resp, err
+	return t.c.cfg.Base.RoundTrip(r)
 }
 
 // maxProblem bounds how much of a 402's body is read to compare it.

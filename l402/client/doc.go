@@ -29,8 +29,10 @@
 //
 // SDKs and loops above the client send a request again when its answer is lost.
 // Such a request carries the Idempotency-Key of the first one, so that the gateway
-// charges the call once at most. The client recognises a repetition by itself in
-// the usual cases; [WithIdempotencyKey] marks a call beyond doubt.
+// charges the call once at most. The client takes an equal request for a repetition
+// if the last one did not end well, which includes an answer that was not read to
+// its end; so read answers to their end. [WithIdempotencyKey] marks a call beyond
+// doubt. A gateway answers 409 while the first attempt runs, and once it was charged.
 //
 // # Delegation
 //

@@ -15,19 +15,18 @@ import (
 
 const headerIdempotency = "Idempotency-Key"
 
-// stainlessRetry is the header in which SDKs that Stainless generates (those of
-// OpenAI and Anthropic) number the attempts of a call, from 0.
-const stainlessRetry = "X-Stainless-Retry-Count"
-
 // WithIdempotencyKey returns a context for one logical call: whatever sends it
 // again, an SDK or a loop of the caller's own, sends the same Idempotency-Key, so
 // that the gateway charges it once at most. An empty key stands for a random one.
 // Requests under the context that differ in method, URL or body are different
 // calls and get different keys.
 //
-// Without it the client recognises a repetition where it can: a request like one
-// that ended without a clear answer (no connection, a time-out, 408, 409, 429 or
-// 5xx) within the last ten minutes, or one that an SDK numbers as an attempt.
+// Without it the client takes a request for a repetition if an equal one, by method,
+// URL and body, did not end well within the last ten minutes: without a connection,
+// with 408, 409, 429 or 5xx, at the end of its context, or with an answer that was
+// not read to its end. What an SDK says of its own attempts is no sign, because a
+// loop around the SDK begins to count anew. A caller that left an answer and wants
+// another one for the same request says so with a key of its own.
 func WithIdempotencyKey(ctx context.Context, key string) context.Context {
 	if key == "" {
 		key = rand.Text()
@@ -56,7 +55,7 @@ func (t *trip) nameCall(h http.Header, token Token, have bool) {
 	}
 	if t.key == "" {
 		t.takeFingerprint()
-		t.key = t.c.calls.key(t.fingerprint, chosen, h.Get(stainlessRetry), t.c.cfg.Now())
+		t.key = t.chooseKey(chosen)
 	}
 	h.Set(headerIdempotency, t.key)
 }
@@ -82,74 +81,104 @@ func (t *trip) takeFingerprint() {
 	sum.Sum(t.fingerprint[:0])
 }
 
-const (
-	// doubtFor is how long a call without a clear answer is remembered: longer than
-	// any SDK goes on trying.
-	doubtFor = 10 * time.Minute
-	// maxDoubts bounds the calls remembered. Beyond it the oldest is forgotten.
-	maxDoubts = 1024
-)
-
-// calls remembers the keys of calls that ended without a clear answer, so that
-// their repetitions carry the same. Calls that are still running are not in it:
-// equal requests made at the same time are different calls.
-type calls struct {
-	mu   sync.Mutex
-	open []openCall // oldest first
-}
-
-type openCall struct {
-	of  fingerprint
-	key string
-	at  time.Time
-}
-
-// key chooses the key of a call. attempt is its number if an SDK told one.
-func (c *calls) key(f fingerprint, chosen, attempt string, now time.Time) string {
-	if chosen != "" {
-		sum := sha256.Sum256(append([]byte(chosen+"\x00"), f[:]...))
+// chooseKey chooses the key of a call. A chosen word of the caller's decides it.
+func (t *trip) chooseKey(chosen string) string {
+	switch {
+	case chosen != "":
+		sum := sha256.Sum256(append([]byte(chosen+"\x00"), t.fingerprint[:]...))
 		return "call-" + hex.EncodeToString(sum[:16])
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open = slices.DeleteFunc(c.open, func(o openCall) bool { return now.Sub(o.at) >= doubtFor })
-	i := slices.IndexFunc(c.open, func(o openCall) bool { return o.of == f })
-	if i < 0 || attempt == "0" {
+	case t.fingerprint == (fingerprint{}):
 		return "auto-" + rand.Text()
 	}
-	key := c.open[i].key
-	c.open = slices.Delete(c.open, i, i+1) // another repetition belongs to another call
-	return key
+	t.attempt = t.c.calls.begin(t.req.Context(), t.fingerprint, t.c.cfg.Now())
+	return t.attempt.key
 }
 
-// doubt notes a call that ended without a clear answer.
-func (c *calls) doubt(f fingerprint, key string, now time.Time) {
+const (
+	// doubtFor is how long a call that did not end well is remembered: longer than
+	// any SDK goes on trying.
+	doubtFor = 10 * time.Minute
+	// maxCalls bounds the calls remembered. Beyond it the oldest is forgotten.
+	maxCalls = 4096
+)
+
+// calls remembers the keys of calls that did not end well, so that their
+// repetitions carry the same. Equal requests that run at the same time are
+// different calls, unless the caller has ended the context of one: it does not wait
+// for that one any more, and the next may come before the first is noted as ended.
+type calls struct {
+	mu   sync.Mutex
+	open []*attempt // oldest first
+}
+
+// attempt is one request of a call. calls guards it.
+type attempt struct {
+	of       fingerprint
+	key      string
+	at       time.Time       // when it began, or ended in doubt
+	ctx      context.Context // of the request; nil: it ended in doubt
+	repeated bool            // another attempt goes on with its key
+}
+
+// begin notes an attempt, of a call that is open or of a new one.
+func (c *calls) begin(ctx context.Context, f fingerprint, now time.Time) *attempt {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.open) == maxDoubts {
-		c.open = slices.Delete(c.open, 0, 1)
+	c.open = slices.DeleteFunc(c.open, func(a *attempt) bool { return now.Sub(a.at) >= doubtFor })
+	next := &attempt{of: f, at: now, ctx: ctx}
+	i := slices.IndexFunc(c.open, func(a *attempt) bool { return a.of == f && (a.ctx == nil || a.ctx.Err() != nil) })
+	if i >= 0 {
+		next.key = c.open[i].key
+		c.open[i].repeated = true // another repetition belongs to another call
+		c.open = slices.Delete(c.open, i, i+1)
+	} else {
+		next.key = "auto-" + rand.Text()
 	}
-	c.open = append(c.open, openCall{f, key, now})
+	c.add(next)
+	return next
 }
 
-// noteEnd remembers the call if it may have been charged, or is charged yet,
-// without an answer that says so. A caller that gives up on its own account is not
-// expected to repeat.
+// add adds the newest attempt. The caller holds mu.
+func (c *calls) add(a *attempt) {
+	if len(c.open) >= maxCalls {
+		c.open = slices.Delete(c.open, 0, 1)
+	}
+	c.open = append(c.open, a)
+}
+
+// end notes how an attempt ended. One that did not end well stays, for a
+// repetition.
+func (c *calls) end(a *attempt, well bool, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.open, a); i >= 0 {
+		c.open = slices.Delete(c.open, i, i+1)
+	}
+	if !well && !a.repeated {
+		a.ctx, a.at = nil, now
+		c.add(a)
+	}
+}
+
+// noteEnd notes how the call ended, as far as it is known before the body of its
+// answer was read. It may have been charged unless an answer says that it was not.
 func (t *trip) noteEnd(resp *http.Response, err error) {
-	if t.key == "" || t.fingerprint == (fingerprint{}) {
+	if t.attempt == nil {
 		return
 	}
+	well := false
 	switch {
 	case err != nil:
-		if errors.Is(t.req.Context().Err(), context.Canceled) {
-			return
-		}
-	case resp.StatusCode == http.StatusConflict:
-		if resp.Header.Get("X-Should-Retry") == "false" {
-			return // it was charged, and the answer says so
-		}
-	case resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusRequestTimeout && resp.StatusCode != http.StatusTooManyRequests:
+	case resp.StatusCode < http.StatusMultipleChoices:
+		t.followBody(resp)
 		return
+	case resp.StatusCode == http.StatusConflict:
+		// The key is in use, by an attempt that runs still; or the call was charged,
+		// and the answer says so.
+		well = resp.Header.Get("X-Should-Retry") == "false"
+	default:
+		well = resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusRequestTimeout &&
+			resp.StatusCode != http.StatusTooManyRequests
 	}
-	t.c.calls.doubt(t.fingerprint, t.key, t.c.cfg.Now())
+	t.c.calls.end(t.attempt, well, t.c.cfg.Now())
 }

@@ -84,6 +84,52 @@ func TestBoundOfMessages(t *testing.T) {
 	}
 }
 
+// SDKs write absent members so. What says nothing is not sent, so that no template
+// can write it into the prompt, and nothing is held for it.
+func TestEmptyMembersBoundNothing(t *testing.T) {
+	bound := func(body string) (*chat.Request, chat.Bound) {
+		r := parse(t, []byte(body))
+		b, err := r.Bound(limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, b
+	}
+	conversation := func(member string) string {
+		return `{"model":"m","messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"four"` + member + `}]}`
+	}
+	_, want := bound(conversation(""))
+	for _, empty := range []string{"null", "[]", "[ ]", "{}", "{\n}", `""`} {
+		for _, key := range []string{"tool_calls", "function_call", "tools", "audio", "images", "zzz", "annotations"} {
+			r, got := bound(conversation(`,"` + key + `":` + empty))
+			if got != want {
+				t.Errorf("%s in a message, %s: %+v, want %+v", key, empty, got, want)
+			}
+			if sent := string(r.Rewrite(chat.Rewrite{Cap: 1})); strings.Contains(sent, key) {
+				t.Errorf("%s in a message, %s: sent as %s", key, empty, sent)
+			}
+		}
+		for _, key := range []string{"tools", "functions", "tool_choice", "response_format", "documents", "guided_json", "thinking"} {
+			schema := strings.HasPrefix(empty, "{") && key != "tools" && key != "thinking" // which any JSON fits
+			_, want := bound(string(ask("")))
+			r, got := bound(string(ask(`"` + key + `":` + empty)))
+			if !schema && got != want {
+				t.Errorf("%s, %s: %+v, want %+v", key, empty, got, want)
+			}
+			if sent := string(r.Rewrite(chat.Rewrite{Cap: 1})); empty != "null" && strings.Contains(sent, key) != schema {
+				t.Errorf("%s, %s: sent as %s", key, empty, sent)
+			}
+		}
+	}
+	for _, key := range []string{"refusal", "reasoning", "reasoning_content", "thinking", "name"} {
+		for _, empty := range []string{"null", `""`} {
+			if _, got := bound(conversation(`,"` + key + `":` + empty)); got != want {
+				t.Errorf("%s, %s: %+v, want %+v", key, empty, got, want)
+			}
+		}
+	}
+}
+
 func TestBoundIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		fields string

@@ -45,6 +45,18 @@ type member struct {
 	value   []byte
 }
 
+// saysNothing reports whether a member that templates write is empty. An empty
+// object in place of a schema says something: any JSON fits it.
+func (m *member) saysNothing() bool {
+	switch m.kind {
+	case kindTools, kindScalars:
+		return isEmpty(m.value)
+	case kindRendered:
+		return isEmpty(m.value) && m.value[0] != '{'
+	}
+	return false
+}
+
 // Request is one chat completion request. It never changes after Parse and
 // may be read from several goroutines.
 type Request struct {
@@ -158,6 +170,10 @@ func (r *Request) read(m *member, p *Policy) (err error) {
 	}
 	if isNull(m.value) {
 		return nil // as if it were absent
+	}
+	if m.saysNothing() {
+		m.dropped = true // a template could write it
+		return nil
 	}
 	switch m.kind {
 	case kindStream:

@@ -105,12 +105,13 @@ func screenMember(key string, value []byte, i int, p *Policy) ([]byte, verdict, 
 	case "content":
 		clean, err := screenContent(value, i, p)
 		return clean, keep, err
-	case "tools":
-		if isNull(value) {
-			return value, drop, nil
+	case "tools", "tool_calls", "function_call":
+		if isEmpty(value) {
+			return value, drop, nil // a template could write it
 		}
-		return value, keep, screenTools(at("messages", i)+".tools", value)
-	case "tool_calls", "function_call":
+		if key == "tools" {
+			return value, keep, screenTools(at("messages", i)+".tools", value)
+		}
 		return value, keep, nil
 	case "prefix", "partial":
 		if isScalar(value) && !isString(value) {

@@ -60,7 +60,7 @@ func TestEchoedAnswersAreCleaned(t *testing.T) {
 	body := `{"model":"m","messages":[ {"role":"user", "content":"x"} , {"role":"assistant","content":"y","refusal":null,"annotations":[],"audio":null,` +
 		`"function_call":null,"reasoning_details":[{"type":"reasoning.text","text":"long"}],"provider_specific_fields":{"a":1},"images":[],"zzz":{}},` +
 		`{"role":"user","content":[{"type":"text","text":"z","cache_control":{"type":"ephemeral"}},{"type":"text","text":"w"}]}],"max_tokens":3}`
-	want := `[ {"role":"user", "content":"x"} , {"role":"assistant","content":"y","refusal":null,"function_call":null},` +
+	want := `[ {"role":"user", "content":"x"} , {"role":"assistant","content":"y","refusal":null},` +
 		`{"role":"user","content":[{"type":"text","text":"z"},{"type":"text","text":"w"}]}]`
 	r := parse(t, []byte(body))
 	if got := string(sent(t, r, chat.EngineVLLM)["messages"]); got != want {

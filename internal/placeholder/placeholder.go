@@ -1,0 +1,64 @@
+// Package placeholder knows what other programs (shells, systemd, Compose, Helm)
+// would fill in. Sluice fills in nothing: read as it stands, such a text would be a
+// key that everybody knows, or the name of a directory with money in it.
+//
+//	if node.Tag != placeholder.Literal && placeholder.In(node.Value) {
+//		return errors.New(placeholder.Refusal)
+//	}
+package placeholder
+
+import "strings"
+
+// Literal is the YAML tag of a value that is meant as it stands.
+const Literal = "!literal"
+
+// Refusal says what is wrong with a value and what to do. It does not quote the
+// value, which may be a secret.
+const Refusal = "holds a placeholder such as ${NAME}, $NAME or %NAME%, and nothing fills it in; write the value, or put !literal before one that is meant as it stands"
+
+// In says whether a text holds a placeholder: ${…}, $(…) or {{…}}; $NAME at the end
+// of a word; or %NAME%. A NAME has two characters or more, capital letters, digits
+// and underscores, and begins with no digit. So pa$$word, $2a$10$N9qo and 100% are
+// none, because keys and passwords look like that.
+func In(text string) bool {
+	for _, form := range [][2]string{{"${", "}"}, {"$(", ")"}, {"{{", "}}"}} {
+		if _, rest, ok := strings.Cut(text, form[0]); ok && strings.Contains(rest, form[1]) {
+			return true
+		}
+	}
+	if n := name(text, 1); len(text) == 2 && text[0] == '$' && n == 1 {
+		return true // one letter, and nothing else
+	}
+	for i := range len(text) {
+		n := name(text, i+1)
+		end := i + 1 + n
+		switch {
+		case n < 2:
+		case text[i] == '$' && (end == len(text) || !isWord(text[end])):
+			return true
+		case text[i] == '%' && end < len(text) && text[end] == '%' && !(isByte(text[i:]) && isByte(text[end:])):
+			return true
+		}
+	}
+	return false
+}
+
+// name is the length of the NAME that begins at i; 0: none does.
+func name(text string, i int) int {
+	start := i
+	for i < len(text) && (text[i] == '_' || 'A' <= text[i] && text[i] <= 'Z' || i > start && isDigit(text[i])) {
+		i++
+	}
+	return i - start
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func isWord(c byte) bool {
+	return c == '_' || isDigit(c) || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c >= 0x80
+}
+
+// isByte says whether a text begins with a percent-encoded byte, as in a URL.
+func isByte(text string) bool {
+	return len(text) > 2 && strings.Trim(text[1:3], "0123456789abcdefABCDEF") == ""
+}
