@@ -41,6 +41,7 @@ type call struct {
 	arrived   time.Time   // at this gateway
 	began     time.Time   // when the request went to the backend that took it
 	delivered int64       // bytes of the answer's body written to the client
+	tokenized bool        // what no usage told was counted, or could not be
 	ended     bool        // settled or released
 	unwatch   func() bool // stops left from being called
 
@@ -138,6 +139,14 @@ func (c *call) unreadable(resp *http.Response, err error) error {
 	c.slotDone(err, resp.StatusCode)
 	c.release(metering.OutcomeBackendError)
 	return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged").because(err)
+}
+
+// answered is slotDone for an answer that is charged. What its backend's tokenizer has
+// to count is counted first, in the slot: it is work of the backend like any other.
+func (c *call) answered(err error, status int) {
+	took := time.Since(c.began)
+	c.askTokenizer()
+	c.lease.Done(gpu.Result{Err: err, Status: status, Took: took})
 }
 
 // slotDone gives the slot back and tells the fleet how the backend did, once.

@@ -42,9 +42,10 @@ func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.
 func (c *call) askTokenizer() {
 	b := c.lease.Backend()
 	profile := c.g.profile(b)
-	if profile.Counting == chat.CountNone {
+	if c.tokenized || profile.Counting == chat.CountNone {
 		return
 	}
+	c.tokenized = true
 	prompt, text, ok := c.meter.NeedsTokenizer()
 	if !ok {
 		return

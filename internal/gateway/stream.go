@@ -184,7 +184,7 @@ func (c *call) blame(end chat.End, err error) error {
 func (c *call) unbegun(end chat.End, err error, status int) error {
 	switch end {
 	case chat.ClientGone:
-		c.slotDone(context.Canceled, 0)
+		c.answered(context.Canceled, 0)
 		_, _ = c.charge(end) // nobody is left to be told
 		return context.Canceled
 	case chat.Drained:
@@ -205,7 +205,7 @@ func (c *call) unbegun(end chat.End, err error, status int) error {
 // the end marker, or of the error frame where the answer is not whole; then the
 // trailer.
 func (c *call) endStream(end chat.End, cause error, status int) {
-	c.slotDone(c.blame(end, cause), status)
+	c.answered(c.blame(end, cause), status)
 	entry, settled := c.charge(end)
 	if end == chat.ClientGone || end == chat.UnaryClientGone {
 		return
