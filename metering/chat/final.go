@@ -258,7 +258,7 @@ func (m *Meter) learn(f usage, now time.Time) {
 	if f.reasoning == 0 || reasoning {
 		m.cal.learnCompletion(voter, m.text(), f.completion)
 		if !m.unary && !called && loose == m.least() {
-			m.cal.learnDeltas(voter, f.completion, loose)
+			m.cal.learnDeltas(voter, f.completion, loose, m.text())
 		}
 	}
 	var begin time.Duration

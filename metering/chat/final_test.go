@@ -69,7 +69,7 @@ func TestFinal(t *testing.T) {
 		"client gone after the answer":       {[]string{content("a", ""), finish, total}, chat.ClientGone, tokens(12, 3), "reported", false},
 		"hold exhausted":                     {[]string{content("a", use("12", "1"))}, chat.HoldExhausted, tokens(12, 1), "running", false},
 		"drained":                            {[]string{content("a", use("12", "1"))}, chat.Drained, tokens(12, 1), "running", false},
-		"unary client gone":                  {nil, chat.UnaryClientGone, tokens(estimated, 200), "pace", false},
+		"unary client gone":                  {nil, chat.UnaryClientGone, tokens(estimated, 195), "pace", false},
 	} {
 		m := meter(t, `"stream":true`, chat.MeterOptions{ContinuousUsage: true})
 		pass(m, c.events...)
@@ -109,7 +109,7 @@ func TestFourCompletions(t *testing.T) {
 		t.Errorf("%+v %s; want 6 tokens", u, s)
 	}
 	m = meter(t, `"n":4,"max_tokens":10`, chat.MeterOptions{})
-	if u, s, _ := m.Final(chat.UnaryClientGone, start.Add(100*time.Millisecond)); u.OutputTokens != 20 || s != metering.SourcePace {
+	if u, s, _ := m.Final(chat.UnaryClientGone, start.Add(200*time.Millisecond)); u.OutputTokens != 20 || s != metering.SourcePace {
 		t.Errorf("%+v %s; want 5 tokens of each", u, s)
 	}
 	if u, _, _ := m.Final(chat.UnaryClientGone, start.Add(time.Hour)); u.OutputTokens != 40 {

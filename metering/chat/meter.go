@@ -307,13 +307,14 @@ func (m *Meter) note(u usage) {
 // Only what was delivered counts.
 func (m *Meter) Delivered() {
 	m.sent += m.pending
+	e := m.estimator()
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
 		if m.finals > 0 && d.carries() {
-			m.after.add(d)
+			m.after.add(d, e)
 		}
-		m.choice(d.index).add(d)
+		m.choice(d.index).add(d, e)
 	}
 	m.chunk.deltas, m.pending = m.chunk.deltas[:0], 0
 }
@@ -338,10 +339,10 @@ func (m *Meter) choice(index int64) *choice {
 // add adds what was delivered. A running usage is credible when it is not far
 // below the deltas: a token may arrive in two of them, not in more. A zero in
 // between means nothing.
-func (c *choice) add(d *delta) {
+func (c *choice) add(d *delta, e *estimator) {
 	if d.carries() {
-		c.all.add(d)
-		c.since.add(d)
+		c.all.add(d, e)
+		c.since.add(d, e)
 		c.reasoning = c.reasoning || d.reasoning
 		c.called = c.called || d.called
 	}
