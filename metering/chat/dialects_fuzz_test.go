@@ -266,7 +266,7 @@ func FuzzDocuments(f *testing.F) {
 		}
 		body := []byte(`{"choices":[` + strings.Join(choices, ",") + `],"usage":` + s.usageOf(s.n*s.tokens) + `}`)
 		a := asking()[s.n]
-		m := chat.NewMeter(a.request, a.bound, nil, chat.MeterOptions{Start: start})
+		m := chat.NewMeter(a.request, a.bound, nil, chat.MeterOptions{Start: start, UsageOfAll: ofAll})
 		now := start.Add(time.Duration(millis) * time.Millisecond)
 		if silent {
 			m.Silent()

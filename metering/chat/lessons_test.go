@@ -73,6 +73,7 @@ func TestHiddenReasoningTeachesNoTokensPerEvent(t *testing.T) {
 	for _, usage := range []string{
 		`"completion_tokens":180`,
 		`"completion_tokens":40,"completion_tokens_details":{"reasoning_tokens":20}`,
+		`"completion_tokens":20,"total_tokens":52`,
 	} {
 		c := class{t, chat.NewCalibration()}
 		for account := range uint64(20) {
@@ -109,6 +110,30 @@ func TestEventsAreJudgedOneByOne(t *testing.T) {
 	} {
 		if got := c.left(append(times(20, "abcdabcdabcd"), events)...); got != 60+want {
 			t.Errorf("an event of %d bytes is %d tokens, want %d", len(events), got-60, want)
+		}
+	}
+}
+
+// A tokenizer that is a quarter off the events is not believed once several accounts
+// have shown what those hold.
+func TestATokenizerIsHeldToKnownEvents(t *testing.T) {
+	for account, counts := range map[uint64]map[int64]int64{0: {350: 350, 100: 100, 1000: 100}, 20: {350: 100, 110: 110, 100: 100, 60: 100}} {
+		cal := chat.NewCalibration()
+		for voter := range account {
+			class{t, cal}.stream(voter, time.Second, `"completion_tokens":20`, times(20, "abcd")...)
+		}
+		for said, want := range counts {
+			a := asking()[1]
+			b := a.bound
+			b.Output, b.Cap = 5000, 5000
+			m := chat.NewMeter(a.request, b, cal, chat.MeterOptions{Start: start, KeepText: true})
+			for range 100 {
+				pass(m, content("12 abcdefg", ""))
+			}
+			m.Tokenized(12, said)
+			if u, _, _ := m.Final(chat.ClientGone, start); u.OutputTokens != want {
+				t.Errorf("after %d lessons a tokenizer says %d for 100 events: %d, want %d", account, said, u.OutputTokens, want)
+			}
 		}
 	}
 }
