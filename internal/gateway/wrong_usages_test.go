@@ -47,6 +47,8 @@ func TestAUsageThatTheTextRefutes(t *testing.T) {
 		"within x_groq":           {says(sse, strings.Repeat(ten, 30), strings.Replace(finishEvent, "]}", `],"x_groq":{"id":"r"`+reports(20, 300)+`}}`, 1), doneEvent), 300},
 		"a run of signs":          {document(reports(20, 2), strings.Repeat("-", 256)), 2},
 		"a run of signs, in text": {document(reports(20, 80), strings.Repeat("-", 512)+strings.Repeat("word ", 76)), 80},
+		"documents it was shown":  {says("application/json", `{"choices":[{"index":0,"message":{"content":"`+strings.Repeat("abcd", 20)+`","context":{"citations":[{"content":"`+text+`"}]}},"finish_reason":"stop"}]`+reports(20, 20)+`}`), 20},
+		"a name in each event":    {says(sse, strings.Repeat(delta(`"delta":{"content":"abcd","message":"`+strings.Repeat("0123456789abcdef", 9)+`"}`, ""), 20), finishEvent, usageEvent(20, 20), doneEvent), 20},
 		"no model says so much":   {says(sse, word("abcd", ""), finishEvent, usageEvent(20, 4_000_000), doneEvent), 1},
 	} {
 		r := playing(t, chat.EngineGeneric, c.play)

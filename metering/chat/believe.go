@@ -4,8 +4,9 @@ import "math"
 
 // What makes a usage unbelievable. No text of more than fewBytes has more than
 // maxBytesPerToken bytes per token on average, though a run of white space or of one
-// sign may be a token of 128 bytes. Each event may hold strangeBytes that are no
-// words of the model, such as an identifier in a member that is not known.
+// sign may be a token of 128 bytes. Text in members that are not known is left out,
+// because it need not be the model's, such as documents that it was shown. Each event
+// may also hold strangeBytes of other text, such as the name of a tool.
 const (
 	fewBytes     = 256
 	strangeBytes = 48
@@ -22,14 +23,21 @@ const otherRatio = 1.4
 
 // tooFew reports whether what was delivered cannot be so few tokens.
 func tooFew(tokens int64, a *amount) bool {
-	return a.bytes > fewBytes && float64(a.bytes) > maxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
+	return a.words > fewBytes && float64(a.words) > maxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
 }
 
-// all is what was delivered of all choices.
+// addForeign adds every text within a member that is not known.
+func (d *delta) addForeign(v []byte, keepText bool) {
+	before := d.bytes
+	d.addAny(v, keepText)
+	d.foreign += d.bytes - before
+}
+
+// all is how many events and words were delivered of all choices.
 func (m *Meter) all() (sum amount) {
 	for i := range m.choices {
 		a := &m.choices[i].all
-		sum.deltas, sum.bytes = addSat(sum.deltas, a.deltas), addSat(sum.bytes, a.bytes)
+		sum.deltas, sum.words = addSat(sum.deltas, a.deltas), addSat(sum.words, a.words)
 	}
 	return sum
 }
@@ -111,10 +119,11 @@ func (m *Meter) speaksOfAll(n int64) bool {
 // Languages differ in that, so that engines which are known are not asked, and
 // what is learned from one of few bytes per token does not count against others.
 func (m *Meter) fitsBetter(many, few int64) bool {
-	if m.opts.UsageOfAll || few <= 0 || many <= few || m.text() <= fewBytes {
+	all := m.all()
+	if m.opts.UsageOfAll || few <= 0 || many <= few || all.words <= fewBytes {
 		return false
 	}
-	text, usual := float64(m.text()), max(m.estimator().bytes, DefaultBytesPerToken)
+	text, usual := float64(all.words), max(m.estimator().bytes, DefaultBytesPerToken)
 	off := math.Log(text / float64(few) / usual)
 	return off > math.Log(otherRatio) && off > math.Abs(math.Log(text/float64(many)/usual))
 }

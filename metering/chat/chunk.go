@@ -4,6 +4,7 @@ package chat
 type delta struct {
 	index     int64
 	bytes     int64 // of text, tool calls and reasoning included
+	foreign   int64 // those of bytes that are in members which are not known
 	exact     int64 // tokens, where the backend lists them one by one; 0: it does not
 	opaque    bool  // it carries something whose tokens nothing tells, such as sound
 	called    bool  // some of it is a tool call
@@ -125,7 +126,7 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
 			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
 		default:
-			d.addAny(value, keepText)
+			d.addForeign(value, keepText)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func (d *delta) readMessage(v []byte, keepText bool) {
 			d.exact = max(d.exact, count(value))
 		case "role", "name", "id", "annotations", "citations", "tool_call_id":
 		default:
-			d.addAny(value, keepText)
+			d.addForeign(value, keepText)
 		}
 	}
 	before := d.bytes

@@ -32,6 +32,7 @@ func (e *estimator) long() float64 {
 type amount struct {
 	deltas     int64 // events in which the model wrote something
 	bytes      int64 // of text in all of them
+	words      int64 // of these, what is in members that are known to hold words of the model
 	exact      int64 // tokens that the backend listed one by one
 	loose      int64 // events whose tokens it did not list
 	looseBytes int64
@@ -44,6 +45,7 @@ type amount struct {
 func (a *amount) add(d *delta, e *estimator) {
 	a.deltas++
 	a.bytes += d.bytes
+	a.words += d.bytes - d.foreign
 	if d.bytes == 0 {
 		a.silent += max(1, d.exact)
 	}
