@@ -128,35 +128,38 @@ func TestReasoningThatOnlyTheTotalHas(t *testing.T) {
 }
 
 // teaching is a backend whose documents say what the test wants, and whose streams
-// have events of two tokens each and no usage.
+// have events of two tokens each; a usage ends them where they are whole.
 type teaching struct {
 	bytes, tokens int // of the next document
+	whole         bool
 }
 
 func (b *teaching) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	var asked struct{ Stream bool }
 	_ = json.NewDecoder(req.Body).Decode(&asked)
-	if asked.Stream {
-		saysAndWaits(sse, strings.Repeat(word("two tokens, so.", ""), 100))(w, req)
-		return
+	words := strings.Repeat(word("two tokens, so.", ""), 100)
+	switch {
+	case asked.Stream && b.whole:
+		says(sse, words, finishEvent, usageEvent(12, 200), doneEvent)(w, req)
+	case asked.Stream:
+		saysAndWaits(sse, words)(w, req)
+	default:
+		document(reports(12, b.tokens), strings.Repeat("a", b.bytes))(w, req)
 	}
-	says("application/json", fmt.Sprintf(`{"choices":[{"index":0,"message":{"content":"%s"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":%d}}`,
-		strings.Repeat("a", b.bytes), b.tokens))(w, req)
 }
 
 // One buyer's answers, of many bytes per token or of few, do not move what the next
 // one pays for a stream that he leaves.
 func TestOtherBuyersDoNotTeachThePrice(t *testing.T) {
-	for name, odd := range map[string]teaching{"15 bytes per token": {1500, 100}, "one byte per token": {100, 100}} {
-		b := &teaching{}
+	for name, odd := range map[string]teaching{"15 bytes per token": {1500, 100, false}, "one byte per token": {100, 100, false}} {
+		b := &teaching{whole: true}
 		r := playing(t, chat.EngineGeneric, b.ServeHTTP)
 		for range 20 { // buyers who want words: 7.5 bytes per token
-			b.bytes, b.tokens = 750, 100
-			r.chat(r.buy(minPurchase), request("max_tokens", "200"))
+			r.chat(r.buy(minPurchase), asStream(400))
 		}
 		other := r.buy(maxPurchase)
+		b.bytes, b.tokens, b.whole = odd.bytes, odd.tokens, false
 		for range 60 {
-			b.bytes, b.tokens = odd.bytes, odd.tokens
 			r.chat(other, request("max_tokens", "200"))
 		}
 		k := r.buy(minPurchase)

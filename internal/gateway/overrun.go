@@ -4,7 +4,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/l402"
 	"sluice/metering"
+	"sluice/metering/chat"
 	"sluice/pricing"
 )
 
@@ -26,17 +28,19 @@ func (o *overrunLog) due(now time.Time) (leftOut int64, due bool) {
 }
 
 // noteExcess counts what a backend did beyond the bound of the request, and warns
-// of it: it is work that the owner is not paid for.
+// of it: it is work that the owner is not paid for. A usage that cannot be is warned
+// of as well, because nobody knows what of it was work.
 func (c *call) noteExcess(clamped bool) {
 	b := c.lease.Backend().Name()
 	excess := c.meter.Excess()
 	if clamped {
 		c.g.metrics.clamped.WithLabelValues(c.o.model.Name).Inc()
-		if excess.Prompt == 0 && excess.Completion == 0 {
-			c.g.metrics.overruns.WithLabelValues(b, "usage").Inc()
-		}
 	}
-	if excess.Prompt == 0 && excess.Completion == 0 {
+	if excess == (chat.Overrun{}) {
+		if clamped {
+			c.g.metrics.overruns.WithLabelValues(b, "usage").Inc()
+			c.warnOverrun("a backend reported a usage that its request cannot have; check its engine and what it reports", excess, 0)
+		}
 		return
 	}
 	if excess.Prompt > 0 {
@@ -53,9 +57,13 @@ func (c *call) noteExcess(clamped bool) {
 		c.g.metrics.overrunFee.WithLabelValues(b).Add(float64(worth))
 		c.g.metrics.unbilled.WithLabelValues(c.o.model.Name).Add(float64(worth))
 	}
+	c.warnOverrun("a backend delivered more than its request could cost; check its engine and cap_field, and the model's limits", excess, worth)
+}
+
+// warnOverrun logs an overrun of the backend, unless one was logged a moment ago.
+func (c *call) warnOverrun(message string, excess chat.Overrun, worth l402.Msat) {
 	if leftOut, due := c.engine.overruns.due(time.Now()); due {
-		c.g.log.Warn("a backend delivered more than its request could cost; check its engine and cap_field, and the model's limits",
-			"backend", b, "model", c.o.model.Name, "request_id", c.x.requestID,
+		c.g.log.Warn(message, "backend", c.lease.Backend().Name(), "model", c.o.model.Name, "request_id", c.x.requestID,
 			"prompt_tokens", excess.Prompt, "completion_tokens", excess.Completion, "unbilled_msat", int64(worth), "left_out", leftOut)
 	}
 }

@@ -199,7 +199,8 @@ func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 	c.began = time.Now()
 	c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], chat.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
-		Gathered: c.gathers, KeepText: p.Counting != chat.CountNone, Voter: c.x.voter()})
+		UsageOfAll: !p.UsagePerSequence && p.Engine != chat.EngineGeneric,
+		Gathered:   c.gathers, KeepText: p.Counting != chat.CountNone, Voter: c.x.voter()})
 	return chat.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }

@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"math"
 	"sync"
 	"time"
 )
@@ -9,10 +8,14 @@ import (
 // What a Calibration says before it has learned anything. 4 bytes per token
 // is what English text takes with vocabularies of 32,000 to 200,000 tokens;
 // 50 tokens per second is a mid-size model on one data-centre GPU; a picture is
-// 256 to 3,000 tokens for most models that see; 256 tokens are a short answer.
+// 256 to 3,000 tokens for most models that see; 256 tokens are a short answer. Most
+// servers send an event for each token, and begin within a tenth of a second where
+// the prompt is short and nobody else waits.
 const (
 	DefaultBytesPerToken = 4.0
+	DefaultPerDelta      = 1.0
 	DefaultPace          = 50.0
+	DefaultBegin         = 0.1
 	DefaultPartTokens    = 1024.0
 	DefaultAnswer        = 256.0
 )
@@ -24,6 +27,10 @@ const (
 	maxBytesPerToken = 16.0
 )
 
+// unsteady is the spread above which events tell little of tokens: a server that
+// sends what it has at fixed times puts now few tokens into one and now many.
+const unsteady = 0.25
+
 // maxTokensPerDelta bounds what servers put into one event, in tokens.
 const maxTokensPerDelta = 64.0
 
@@ -31,9 +38,9 @@ const maxTokensPerDelta = 64.0
 // it. It estimates where the backend reports no usage. It is safe for concurrent
 // use and is not stored.
 //
-// Everything in it is a median over the last answers, in which no account has
-// more than eight votes and the default has nine, so that no single account moves
-// what others pay; and each answer moves an estimate by at most a fifth.
+// Everything in it is a median over accounts, in which each account has one vote and
+// the default has four, so that no single account moves what others pay; and each
+// vote moves an estimate by at most a fifth.
 type Calibration struct {
 	mu         sync.Mutex
 	prompt     votes // bytes per token of prompts
@@ -50,7 +57,9 @@ func NewCalibration() *Calibration {
 	return &Calibration{
 		prompt:     newVotes(DefaultBytesPerToken),
 		completion: newVotes(DefaultBytesPerToken),
+		perDelta:   newVotes(DefaultPerDelta),
 		pace:       newVotes(DefaultPace),
+		begin:      newVotes(DefaultBegin),
 		answer:     newVotes(DefaultAnswer),
 		part:       newVotes(DefaultPartTokens),
 	}
@@ -78,11 +87,8 @@ func (c *Calibration) estimator() estimator {
 	}
 	e := estimator{prompt: c.prompt.estimate, bytes: c.completion.estimate, perDelta: c.perDelta.estimate,
 		pace: c.pace.estimate, begin: c.begin.estimate, answer: c.answer.estimate, part: c.part.estimate}
-	bytesKnown, deltasKnown := c.completion.known(), c.perDelta.known()
-	switch {
-	case deltasKnown && (!bytesKnown || c.perDelta.spread < c.completion.spread):
-		e.by = byDeltas
-	case bytesKnown:
+	e.steady = c.perDelta.known() && c.perDelta.spread <= unsteady
+	if c.perDelta.known() && c.completion.known() && c.perDelta.spread > unsteady && 2*c.completion.spread < c.perDelta.spread {
 		e.by = byBytes
 	}
 	return e
@@ -107,9 +113,10 @@ func teaches(bytes, tokens int64) bool {
 	return tokens >= 4 && bytes >= tokens && float64(bytes) <= maxBytesPerToken*float64(tokens)
 }
 
-// learnDeltas learns how many tokens come in one event.
-func (c *Calibration) learnDeltas(voter uint64, tokens, deltas int64) {
-	if r := float64(tokens) / float64(deltas); deltas >= 4 && r >= 0.5 && r <= maxTokensPerDelta {
+// learnDeltas learns how many tokens come in one event. Tokens for which there is no
+// text in the events, such as hidden reasoning, are no tokens of the events.
+func (c *Calibration) learnDeltas(voter uint64, tokens, deltas, bytes int64) {
+	if r := float64(tokens) / float64(deltas); deltas >= 4 && r <= maxTokensPerDelta && teaches(bytes, tokens) {
 		c.learn(&c.perDelta, voter, r)
 	}
 }
@@ -138,67 +145,4 @@ func (c *Calibration) learn(v *votes, voter uint64, value float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v.add(voter, value)
-}
-
-// basis is what a count of text without a usage rests on.
-type basis uint8
-
-const (
-	byGuess  basis = iota // nothing was learned: an event is a token, unless it is longer than tokens are
-	byDeltas              // events, and how many tokens come in one
-	byBytes               // bytes, and how many a token takes
-)
-
-// estimator turns what was delivered into tokens.
-type estimator struct {
-	by                        basis
-	prompt, bytes, perDelta   float64
-	pace, begin, answer, part float64
-}
-
-// longToken is the length in bytes up to which a piece of text is taken for one
-// token. Longer tokens are rare in the vocabularies of 2026.
-const longToken = 16
-
-// amount is what was delivered of one choice.
-type amount struct {
-	deltas     int64 // events in which the model wrote something
-	bytes      int64 // of text in all of them
-	exact      int64 // tokens that the backend listed one by one
-	loose      int64 // events whose tokens it did not list
-	looseBytes int64
-	guess      int64 // tokens of the loose events, one by one, before anything was learned
-}
-
-func (a *amount) add(d *delta) {
-	a.deltas++
-	a.bytes += d.bytes
-	if d.exact > 0 {
-		a.exact += d.exact
-		return
-	}
-	a.loose++
-	a.looseBytes += d.bytes
-	a.guess++
-	if d.bytes > longToken {
-		a.guess += tokensFor(d.bytes, DefaultBytesPerToken) - 1
-	}
-}
-
-// tokens is the best count of an amount: never less than one for each event, and
-// never more than its bytes where it is only bytes.
-func (e *estimator) tokens(a *amount) int64 {
-	n := a.guess
-	switch e.by {
-	case byDeltas:
-		n = max(int64(math.Round(float64(a.loose)*e.perDelta)), tokensFor(a.looseBytes, maxBytesPerToken))
-	case byBytes:
-		n = tokensFor(a.looseBytes, e.bytes)
-	}
-	return a.exact + max(min(n, a.looseBytes), a.loose)
-}
-
-// tokensFor is how many tokens so many bytes are at a ratio, rounded up.
-func tokensFor(bytes int64, bytesPerToken float64) int64 {
-	return int64(math.Ceil(float64(bytes) / bytesPerToken))
 }

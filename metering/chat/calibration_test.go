@@ -163,12 +163,12 @@ func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
 		}
 		return m
 	}
-	for i := range 5 { // three tokens per event of 45 bytes
+	for i := range 20 { // three tokens per event of 45 bytes
 		m := stream(uint64(i), 8, strings.Repeat("a", 45))
 		pass(m, finish, `data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":24}}`+"\n\n", done)
 		m.Final(chat.Complete, start)
 	}
-	m := stream(9, 20, "a few words")
+	m := stream(99, 20, "a few words")
 	if u, _, _ := m.Final(chat.ClientGone, start); u.OutputTokens != 60 {
 		t.Errorf("%+v; want 60 tokens", u)
 	}
@@ -190,7 +190,7 @@ func TestAnAbandonedDocumentIsBounded(t *testing.T) {
 	if got := left(time.Hour); got != 2*chat.DefaultAnswer {
 		t.Errorf("%d tokens in an hour, want twice the usual answer", got)
 	}
-	if got := left(2 * time.Second); got != 2*chat.DefaultPace {
+	if got := left(2 * time.Second); got != (2-chat.DefaultBegin)*chat.DefaultPace {
 		t.Errorf("%d tokens in two seconds", got)
 	}
 	for voter := range uint64(20) { // streams begin after a second and a half

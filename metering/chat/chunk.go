@@ -4,6 +4,7 @@ package chat
 type delta struct {
 	index     int64
 	bytes     int64 // of text, tool calls and reasoning included
+	foreign   int64 // those of bytes that are in members which are not known
 	exact     int64 // tokens, where the backend lists them one by one; 0: it does not
 	opaque    bool  // it carries something whose tokens nothing tells, such as sound
 	called    bool  // some of it is a tool call
@@ -160,7 +161,7 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 				c.failed, c.fault = true, value
 				continue
 			}
-			d.addAny(value, keepText)
+			d.addForeign(value, keepText)
 		}
 	}
 }

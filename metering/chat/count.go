@@ -53,11 +53,11 @@ func (m *Meter) prompt() tally {
 // completion is the best count of what was delivered.
 func (m *Meter) completion() tally {
 	t := m.byChoice()
-	if m.finals > 0 && m.opts.UsagePerSequence && m.bound.Sequences > 1 {
+	if m.finals > 0 && m.perSequence() {
 		return t
 	}
 	if m.hasFinal && !m.lost && (t.source != metering.SourceRunning || m.after.deltas == 0) {
-		t.tokens = max(t.tokens, addSat(max(0, m.final.tokens()), m.estimator().tokens(&m.after)))
+		t.tokens = max(t.tokens, addSat(m.claimed(m.final), m.estimator().tokens(&m.after)))
 	}
 	return t
 }
@@ -73,7 +73,7 @@ func (m *Meter) byChoice() tally {
 		tokens := m.tokens(c)
 		sum = addSat(sum, tokens)
 		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 &&
-			(c.all.deltas <= c.base || c.totalled)
+			(c.all.deltas <= c.base || c.totalled) && !tooFew(c.base, &c.all)
 		if c.hasUsage && !c.totalled {
 			with++
 			most = tokens
@@ -83,9 +83,10 @@ func (m *Meter) byChoice() tally {
 	if credible {
 		source = metering.SourceRunning
 	}
+	if n, ok := m.tokenized(); ok && with == 0 && !m.hasFinal {
+		return tally{n, metering.SourceTokenizer}
+	}
 	switch wrote := m.wrote(); {
-	case with == 0 && m.tokenText >= 0 && !m.hasFinal:
-		return tally{max(m.tokenText, (m.least()+1)/2), metering.SourceTokenizer}
 	case with == 0 && !wrote && m.running.prompt == 0:
 		return tally{0, metering.SourceCounted}
 	case with == 1 && len(m.choices) > 1 && m.finals == 0:
@@ -95,18 +96,20 @@ func (m *Meter) byChoice() tally {
 }
 
 // tokens is the best count of one choice: its running usage and what came
-// after it, or what was counted where that is more.
+// after it, or what was counted where that is more, or where its text cannot be so
+// few tokens.
 func (m *Meter) tokens(c *choice) int64 {
-	if c.base > 0 {
-		if c.totalled && c.since.deltas == 0 { // a token may have come in two events
-			return max(c.base, (c.all.deltas+1)/2)
-		}
-		return max(addSat(c.base, m.estimator().tokens(&c.since)), c.all.deltas)
-	}
 	if c.all.deltas == 0 {
-		return max(0, c.reported)
+		return max(0, c.base, c.reported)
 	}
-	return max(c.reported, m.estimator().tokens(&c.all))
+	if c.base <= 0 {
+		return max(c.reported, m.estimator().tokens(&c.all))
+	}
+	n := max(addSat(c.base, m.estimator().tokens(&c.since)), c.all.least())
+	if tooFew(n, &c.all) {
+		n = max(n, c.reported, m.estimator().tokens(&c.all))
+	}
+	return n
 }
 
 // counted is the count of all choices without any usage.
@@ -121,7 +124,7 @@ func (m *Meter) counted() (n int64) {
 // that the backend listed.
 func (m *Meter) least() (n int64) {
 	for i := range m.choices {
-		n = addSat(n, addSat(m.choices[i].all.exact, m.choices[i].all.loose))
+		n = addSat(n, m.choices[i].all.least())
 	}
 	return n
 }

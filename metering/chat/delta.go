@@ -41,7 +41,7 @@ func (d *delta) readMessage(v []byte, keepText bool) (fault []byte) {
 				fault = value
 				continue
 			}
-			d.addAny(value, keepText)
+			d.addForeign(value, keepText)
 		}
 	}
 	before := d.bytes

@@ -27,7 +27,9 @@ type play struct {
 	sequences  bool // each completion has a usage of its own
 	timings    bool // the profile asks for them
 	failed     bool // an error is in it
-	learned    bool // counts rest on what earlier answers taught
+	learned    bool // counts rest on how many tokens earlier streams had in an event
+	taught     int  // bytes of each token in the earlier answers, which need not be those of this one
+	documents  bool // the earlier answers were documents
 	opaque     bool // the text cannot be told from the events
 	unfinished bool // nothing in it says that the answer has ended
 	extra      int  // tokens that only the usage knows, such as hidden reasoning
@@ -45,6 +47,7 @@ type script struct {
 func newScript(seed uint64) *script {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	s := &script{play: &play{n: 1, prompt: 1 + rng.IntN(29), length: 1 + rng.IntN(12), perDelta: 1}, rng: rng, tokens: rng.IntN(24)}
+	s.taught, s.documents = rng.IntN(13), rng.IntN(2) == 0 // 0: there was none
 	s.usageOf = func(c int) string {
 		return fmt.Sprintf(`{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`, s.prompt, c, s.prompt+c)
 	}
@@ -266,7 +269,7 @@ var dialects = []struct {
 		})
 	}},
 	{"several tokens in an event, learned", func(s *script) *play {
-		s.perDelta, s.learned = 2+s.rng.IntN(6), true
+		s.perDelta, s.learned, s.taught, s.documents = 2+s.rng.IntN(6), true, 1+s.rng.IntN(12), false
 		s.run(contentForm, nothing)
 		s.finish("stop", "")
 		return s.done()

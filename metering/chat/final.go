@@ -87,12 +87,13 @@ func (m *Meter) Final(end End, now time.Time) (u pricing.Usage, s metering.Sourc
 }
 
 // within is a completion within the bound. What is certain to be beyond it is
-// noted as excess: what a backend reports, as far as text was there for it, and
-// the events, as far as each is a token.
+// noted as excess: what a backend reports, as far as there was text for it or it
+// says that it was reasoning, and the events, as far as each is a token.
 func (m *Meter) within(t tally) int64 {
 	certain := m.least()
 	if t.source != metering.SourceCounted {
-		certain = max(certain, min(t.tokens, m.text()))
+		hidden := max(0, m.final.reasoning, m.running.reasoning)
+		certain = max(certain, min(t.tokens, addSat(m.text(), hidden)))
 	}
 	m.excess.Completion = max(m.excess.Completion, certain-m.bound.Output, 0)
 	return min(t.tokens, m.bound.Output)
@@ -122,7 +123,7 @@ func (m *Meter) finalInChunk() bool {
 // reported charges the final usage, within bounds.
 func (m *Meter) reported(f usage, end End, now time.Time) (pricing.Usage, metering.Source, bool) {
 	wrote := m.wrote()
-	if f.prompt == 0 && f.completion == 0 && f.reasoning == 0 && !wrote {
+	if f.prompt == 0 && f.completion == 0 && f.reasoning == 0 && f.beside == 0 && !wrote {
 		return pricing.Usage{}, metering.SourceReported, false
 	}
 	if f.prompt > m.bound.Input {
@@ -132,8 +133,9 @@ func (m *Meter) reported(f usage, end End, now time.Time) (pricing.Usage, meteri
 	prompt := tally{min(max(f.prompt, 0), m.bound.Input), metering.SourceReported}
 	completion := m.trusted(f)
 	// An estimate beyond the bound says nothing against the backend.
-	clamped = clamped || completion.tokens > m.bound.Output && (completion.source != metering.SourceCounted || f.tokens() > m.bound.Output)
+	clamped = clamped || f.tokens() > m.bound.Output || completion.tokens > m.bound.Output && completion.source != metering.SourceCounted
 	if end == Complete && !clamped && completion.source == metering.SourceReported {
+		f.completion = completion.tokens
 		m.learn(f, now)
 	}
 	completion.tokens = m.within(completion)
@@ -146,11 +148,12 @@ func (m *Meter) reported(f usage, end End, now time.Time) (pricing.Usage, meteri
 
 // trusted is what a final usage says of the completion, as far as what was
 // delivered bears it out. A usage that came before some of the text speaks of what
-// was before it. One far below the events is not believed: a token may arrive in
-// two events, not in more. One of several usages that is below the events speaks of
-// one completion of several.
+// was before it. One below the events is not believed, because no server sends a
+// token in two events; nor is one of which the text cannot be so few tokens. One of
+// several usages that is below the events, or below the text, speaks of one
+// completion of several.
 func (m *Meter) trusted(f usage) tally {
-	t := tally{max(f.tokens(), 0), metering.SourceReported}
+	t := tally{m.claimed(f), metering.SourceReported}
 	least := m.least()
 	switch {
 	case m.after.deltas > 0:
@@ -158,46 +161,21 @@ func (m *Meter) trusted(f usage) tally {
 		if by := m.byChoice(); by.source == metering.SourceRunning && by.tokens > 0 {
 			return by
 		}
-		return tally{n, metering.SourceCounted}
-	case m.finals > 1 && m.bound.Sequences > 1 && t.tokens < least:
+		t = tally{n, metering.SourceCounted}
+	case m.finals > 1 && m.bound.Sequences > 1 && (t.tokens < least || m.fitsBetter(m.sum, t.tokens)):
 		t.tokens = max(t.tokens, m.sum)
-	case m.unary && m.speaksOfOne(t.tokens):
-		return tally{m.others(t.tokens), metering.SourceCounted}
+	case m.unary && m.speaksOfOne(t.tokens, m.others(t.tokens)):
+		t = tally{m.others(t.tokens), metering.SourceCounted}
 	}
-	if mulSat(2, t.tokens) < least || t.tokens == 0 && m.wrote() {
+	all := m.all()
+	switch {
+	case t.tokens == 0 && m.wrote(), mulSat(2, t.tokens) < least, tooFew(t.tokens, &all):
 		by := m.completion()
 		return tally{max(by.tokens, t.tokens, least), by.source}
+	case t.tokens < least:
+		return tally{least, metering.SourceCounted}
 	}
 	return t
-}
-
-// speaksOfOne reports whether the usage of a unary answer with several
-// completions is that of one of them: the profile says so, or it cannot be that
-// of all, since no text takes so many bytes per token.
-func (m *Meter) speaksOfOne(tokens int64) bool {
-	if len(m.choices) < 2 || tokens == 0 {
-		return false
-	}
-	return m.opts.UsagePerSequence || float64(m.text()) > maxBytesPerToken*float64(tokens)
-}
-
-// others is the count of all completions of a unary answer whose usage speaks of
-// the first one. The others have as many bytes per token, or as many tokens as the
-// backend lists.
-func (m *Meter) others(tokens int64) int64 {
-	sum := tokens
-	first := &m.choices[0].all
-	for i := range m.choices[1:] {
-		switch a := &m.choices[1+i].all; {
-		case a.loose == 0:
-			sum = addSat(sum, a.exact)
-		case first.bytes > 0:
-			sum = addSat(sum, max(1, int64(math.Round(float64(a.bytes)*float64(tokens)/float64(first.bytes)))))
-		default:
-			sum = addSat(sum, m.estimator().tokens(a))
-		}
-	}
-	return sum
 }
 
 // Silent says that the backend showed nobody a sign of life since this request
@@ -255,10 +233,10 @@ func (m *Meter) learn(f usage, now time.Time) {
 		reasoning, called = reasoning || c.reasoning, called || c.called
 		loose += c.all.loose
 	}
-	if f.reasoning == 0 || reasoning {
+	if f.reasoning == 0 && f.beside == 0 || reasoning {
 		m.cal.learnCompletion(voter, m.text(), f.completion)
 		if !m.unary && !called && loose == m.least() {
-			m.cal.learnDeltas(voter, f.completion, loose)
+			m.cal.learnDeltas(voter, f.completion, loose, m.text())
 		}
 	}
 	var begin time.Duration
@@ -296,14 +274,17 @@ func (m *Meter) NeedsTokenizer() (prompt bool, text string, ok bool) {
 }
 
 // Tokenized takes what the backend's tokenizer counted, in tokens; a negative
-// number is a count that could not be had. No text is none, and no token is
-// shorter than a byte: a count of 0, or one beyond the bytes, is not believed.
+// number is a count that could not be had. No text is none: a count of 0 is not
+// believed, nor one that the text cannot be.
 func (m *Meter) Tokenized(prompt, completion int64) {
-	m.tokenPrompt, m.tokenText = -1, -1
+	m.tokenPrompt, m.tokenText, m.tokenMost = -1, -1, 0
 	if prompt > 0 {
 		m.tokenPrompt = prompt
 	}
 	if completion > 0 && completion <= m.text() {
 		m.tokenText = completion
+		for i := range m.choices {
+			m.tokenMost += mostTokens(m.choices[i].text)
+		}
 	}
 }

@@ -11,6 +11,7 @@ type MeterOptions struct {
 	ContinuousUsage  bool             // Rewrite forced a usage into every chunk
 	Timings          bool             // Rewrite forced timings into every chunk
 	UsagePerSequence bool             // see Profile
+	UsageOfAll       bool             // a usage is known to speak of all completions; neither: nothing is known
 	Gathered         bool             // the stream is read for a client that waits for one document
 	KeepText         bool             // keep the text, for NeedsTokenizer, as long as no usage was reported
 	Voter            uint64           // who asked, for the Calibration: one number for each account
@@ -39,8 +40,9 @@ type Meter struct {
 	hasFinal bool   // final speaks of everything that came before it
 	finals   int64  // usage chunks seen
 	sum      int64  // of their completions
-	after    amount // what was delivered after the last of them
-	running  usage  // prompt and cached tokens are the largest seen
+	ofAll    bool   // final speaks of all completions, though the profile says that each has its own
+	after    amount // what was delivered after final
+	running  usage  // the largest prompt, cached and reasoning tokens seen
 	absurd   bool   // a running usage was negative
 	failed   bool   // the backend reported an error in the answer, or sent half a chunk
 	failure  Failure
@@ -52,6 +54,7 @@ type Meter struct {
 
 	tokenPrompt int64 // counts of the backend's tokenizer; -1: none
 	tokenText   int64
+	tokenMost   int64 // the most tokens that the text which the tokenizer was shown can be
 
 	data                    []byte // of the event seen last
 	joined, framed, spliced []byte // reused memory
@@ -229,6 +232,9 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 	alone := len(m.chunk.deltas) == 0
 	h.timings = m.readTimings()
 	raw := m.chunk.usage
+	if raw == nil && !alone && m.chunk.deltas[0].finished {
+		raw = groqUsage(m.data)
+	}
 	if raw == nil {
 		return h, false
 	}
@@ -270,27 +276,6 @@ func (m *Meter) readTimings() bool {
 	return m.opts.Timings
 }
 
-// noteFinal keeps a usage that came in a chunk of its own: of everything before
-// it, or, where each completion has its own, of the one that ended last.
-func (m *Meter) noteFinal(u usage) {
-	m.finals++
-	m.sum = addSat(m.sum, max(0, u.tokens()))
-	m.after = amount{}
-	if !m.opts.UsagePerSequence || m.bound.Sequences == 1 {
-		m.final, m.hasFinal = u, true
-		return
-	}
-	m.final = usage{prompt: max(m.final.prompt, u.prompt), cached: max(m.final.cached, u.cached), completion: m.sum}
-	m.hasFinal = m.finals >= m.bound.Sequences
-	for i := range m.choices {
-		if c := &m.choices[i]; c.finished && !c.totalled {
-			c.totalled, c.hasUsage, c.since = true, true, amount{}
-			c.base, c.reported = max(c.base, u.tokens()), max(c.reported, u.tokens())
-			return
-		}
-	}
-}
-
 // showsRunning reports whether the client gets the usage, raw, of a chunk
 // that has choices.
 func (m *Meter) showsRunning(raw []byte) bool {
@@ -304,6 +289,7 @@ func (m *Meter) showsRunning(raw []byte) bool {
 func (m *Meter) note(u usage) {
 	m.running.prompt = max(m.running.prompt, u.prompt)
 	m.running.cached = max(m.running.cached, u.cached)
+	m.running.reasoning = max(m.running.reasoning, u.reasoning)
 	m.absurd = m.absurd || u.prompt < 0 || u.completion < 0 || u.cached < 0
 }
 
@@ -311,13 +297,14 @@ func (m *Meter) note(u usage) {
 // Only what was delivered counts.
 func (m *Meter) Delivered() {
 	m.sent += m.pending
+	e := m.estimator()
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
 		if m.finals > 0 && d.carries() {
-			m.after.add(d)
+			m.after.add(d, e)
 		}
-		m.choice(d.index).add(d)
+		m.choice(d.index).add(d, e)
 	}
 	m.chunk.deltas, m.pending = m.chunk.deltas[:0], 0
 }
@@ -342,10 +329,10 @@ func (m *Meter) choice(index int64) *choice {
 // add adds what was delivered. A running usage is credible when it is not far
 // below the deltas: a token may arrive in two of them, not in more. A zero in
 // between means nothing.
-func (c *choice) add(d *delta) {
+func (c *choice) add(d *delta, e *estimator) {
 	if d.carries() {
-		c.all.add(d)
-		c.since.add(d)
+		c.all.add(d, e)
+		c.since.add(d, e)
 		c.reasoning = c.reasoning || d.reasoning
 		c.called = c.called || d.called
 	}

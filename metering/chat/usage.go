@@ -10,6 +10,7 @@ type usage struct {
 	prompt, completion int64
 	cached             int64 // the part of prompt that a cache served
 	reasoning          int64 // the part of completion that is reasoning
+	beside             int64 // tokens that only the total has: reasoning that completion leaves out
 }
 
 // readUsage reads a usage object. It reports false when that has neither a
@@ -39,21 +40,40 @@ func readUsage(v []byte) (u usage, ok bool) {
 			u.reasoning = max(u.reasoning, n)
 		}
 	}
-	// Some servers leave the reasoning out of the completion and not out of the
-	// total, others do not name the completion at all.
-	if hasPrompt && hasTotal && u.prompt >= 0 && total > u.prompt && u.completion >= 0 {
-		u.completion = max(u.completion, total-u.prompt)
+	if hasPrompt && hasTotal && u.prompt >= 0 && u.completion >= 0 && total > u.prompt {
+		u.readTotal(total-u.prompt, hasCompletion)
 	}
 	return u, hasPrompt || hasCompletion
 }
 
-// tokens is what was generated: the completion, and the reasoning beside it
-// where that is larger and so cannot be a part of it.
+// readTotal takes from a total, of which the prompt was taken off, what the other
+// members leave out. Some servers do not name the completion at all. Others leave
+// the reasoning out of it. Where they say how much reasoning there was, the rest of
+// the total is not believed; and a total that counts cached tokens beside a prompt
+// without them says nothing of the completion.
+func (u *usage) readTotal(rest int64, hasCompletion bool) {
+	more := rest - u.completion
+	switch {
+	case more <= 0:
+	case !hasCompletion:
+		u.completion = rest
+	case more == u.cached:
+		u.cached = 0 // no part of this prompt
+	case u.reasoning <= 0:
+		u.beside = more
+	case more >= u.reasoning:
+		u.beside = u.reasoning
+	}
+}
+
+// tokens is what was generated: the completion, and the reasoning beside it: what
+// only the total has, or what is larger than the completion and so cannot be a part
+// of it.
 func (u usage) tokens() int64 {
 	if u.reasoning > u.completion {
 		return addSat(max(0, u.completion), u.reasoning)
 	}
-	return u.completion
+	return addSat(u.completion, u.beside)
 }
 
 // readTimings reads the running counts of llama.cpp: the prompt is what was read
@@ -73,6 +93,23 @@ func readTimings(v []byte) (u usage, ok bool) {
 	}
 	u.prompt = addSat(max(0, fresh), max(0, u.cached))
 	return u, ok && u.completion >= 0
+}
+
+// groqUsage is the usage that Groq puts into the last chunk of a stream, within a
+// member of its own; nil: there is none.
+func groqUsage(v []byte) []byte {
+	for c := members(v); c.more(); {
+		key, value := c.member()
+		if string(key) != "x_groq" || value[0] != '{' {
+			continue
+		}
+		for w := members(value); w.more(); {
+			if key, value := w.member(); string(key) == "usage" && value[0] == '{' {
+				return value
+			}
+		}
+	}
+	return nil
 }
 
 // detail is one count within an object; 0 when it is not there.
