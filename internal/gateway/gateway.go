@@ -285,6 +285,7 @@ func (g *Gateway) addService(cfg Service) error {
 		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*chat.Calibration{}, overheads: map[*gpu.Backend]*chat.Overhead{}}
 		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
 			sold.calibrations[b], sold.overheads[b] = chat.NewCalibration(), new(chat.Overhead)
+			sold.calibrations[b].ExpectMedia(m.Limits.MediaTokens)
 		}
 		s.models[m.Name] = sold
 	}

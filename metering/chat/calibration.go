@@ -65,6 +65,15 @@ func NewCalibration() *Calibration {
 	}
 }
 
+// ExpectMedia says how many tokens a part of a prompt that is no text takes until
+// answers have shown it: the owner's limit, because unknown is not free. It is called
+// before the first answer; 0 is not known.
+func (c *Calibration) ExpectMedia(tokens int64) {
+	if tokens > 0 {
+		c.part = newVotes(float64(tokens))
+	}
+}
+
 // BytesPerToken are the ratios of prompts and of completions, each within
 // 1..16.
 func (c *Calibration) BytesPerToken() (prompt, completion float64) {

@@ -1,0 +1,23 @@
+package gateway_test
+
+import (
+	"strings"
+	"testing"
+
+	"sluice/metering/chat"
+)
+
+// Until answers have shown what a picture takes, it takes what the owner says that
+// one takes at most: unknown is not free.
+func TestPictureThatNobodyTaught(t *testing.T) {
+	image := `[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`
+	for _, engine := range []chat.Engine{chat.EngineGeneric, chat.EngineOllama, chat.EngineTGI} {
+		r := playing(t, engine, saysAndWaits(sse, strings.Repeat(word("abcd", ""), 20)), func(s *setup) {
+			old := s.service
+			s.service = func(svc *gatewayService) { old(svc); svc.Models[0].Limits.MediaTokens = 6500 }
+		})
+		k := r.buy(maxPurchase)
+		r.hangUp(k, asStream(100, "messages", image), "abcd", 20)
+		r.wantAbout(k, string(engine)+": a picture of 6000 tokens", 6000, 20)
+	}
+}
