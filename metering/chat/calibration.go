@@ -165,16 +165,32 @@ type amount struct {
 	deltas     int64 // events in which the model wrote something
 	bytes      int64 // of text in all of them
 	exact      int64 // tokens that the backend listed one by one
+	listed     int64 // bytes of the text of those tokens
+	told       int64 // bytes of the text that came with them
 	loose      int64 // events whose tokens it did not list
 	looseBytes int64
 	guess      int64 // tokens of the loose events, one by one, before anything was learned
 }
 
+// add adds what one event delivered. Where tokens are listed, text beyond them
+// counts by its bytes: a list may lack reasoning or calls, or have been cut off. A
+// third more text than the list has is the way in which some servers write tokens.
 func (a *amount) add(d *delta) {
 	a.deltas++
 	a.bytes += d.bytes
 	if d.exact > 0 {
 		a.exact += d.exact
+		switch {
+		case d.listed > 0:
+			a.listed, a.told = a.listed+d.listed, a.told+d.bytes
+		case d.partial:
+			a.listed, a.told = a.listed+d.exact*DefaultBytesPerToken, a.told+d.bytes
+		}
+		if rest := a.told - a.listed; rest > longToken && (d.partial || rest > a.listed/3) {
+			a.told -= rest
+			a.looseBytes += rest
+			a.guess += tokensFor(rest, DefaultBytesPerToken)
+		}
 		return
 	}
 	a.loose++

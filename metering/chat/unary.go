@@ -24,7 +24,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		body = repaired
 	}
 	m.chunk.read(body[skipSpace(body, 0):], m.keepsText())
-	if m.chunk.failed || len(m.chunk.deltas) == 0 {
+	if m.chunk.failed || !m.chunk.objects {
 		var f Failure
 		if m.chunk.failed {
 			f = readFailure(body)
@@ -48,6 +48,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 // came. What was read before is forgotten.
 func (m *Meter) UnaryPart(body []byte) {
 	m.choices = m.choices[:0]
+	m.chunk.partial, m.chunk.reader.past = true, nil
 	if whole := closeJSON(body); whole != nil {
 		_, _ = m.Unary(whole) // a beginning without a choice counts nothing
 		m.failed = false
