@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"sluice/internal/gateway"
+	"sluice/l402"
 	"sluice/metering/chat"
 )
 
@@ -122,41 +124,24 @@ func TestRepeatedTextCountsOnce(t *testing.T) {
 
 // A document that its reader leaves within the log probabilities has all of its text.
 func TestLeavingWithinLogprobsPaysForTheText(t *testing.T) {
-	entry := func(i int) string { return fmt.Sprintf(`{"token":"abcd","logprob":-0.%d,"bytes":[97],"top_logprobs":[]},`, i) }
+	entry := func(i int) string {
+		return fmt.Sprintf(`{"token":"abcd","logprob":-0.%d,"bytes":[97],"top_logprobs":[]},`, i)
+	}
 	var list, ids strings.Builder
 	for i := range 300 {
 		list.WriteString(entry(i))
-		ids.WriteString(fmt.Sprint(1000+i, ","))
+		fmt.Fprintf(&ids, "%60d,", 1000+i)
 	}
 	text := strings.Repeat("abcd", 1000)
 	for name, head := range map[string]string{
 		"a third of the list": `{"choices":[{"index":0,"message":{"role":"assistant","content":"` + text + `"},"logprobs":{"content":[` + list.String(),
 		"a third of the ids":  `{"choices":[{"index":0,"message":{"role":"assistant","content":"` + text + `"},"token_ids":[` + ids.String(),
 	} {
-		for where, hold := range map[string]int{"beyond the hold-back": 3 << 10, "within it": 8 << 20} {
-			r := playing(t, chat.EngineGeneric, saysAndWaits("application/json", head), func(s *setup) {
-				s.gateway = func(c *gateway.Config) { c.UnaryHoldBack = hold }
+		for where, hold := range map[string]int{"beyond the hold-back": len(head) / 2, "within it": 8 << 20} {
+			t.Run(name+", "+where, func(t *testing.T) {
+				t.Parallel() // each waits for the rest of the document
+				leaveWithin(t, head, hold)
 			})
-			k := r.buy(maxPurchase)
-			ctx, hangUp := context.WithCancel(t.Context())
-			gone := make(chan struct{})
-			go func() {
-				defer close(gone)
-				resp, err := r.client.Do(r.newRequest("POST", chatPath, request("max_tokens", "2000"), k.with()).WithContext(ctx))
-				if err != nil {
-					return
-				}
-				_, _ = io.ReadFull(resp.Body, make([]byte, len(head)))
-				hangUp()
-				resp.Body.Close()
-			}()
-			if hold > 1<<20 {
-				r.until("the gateway has read it", func() bool { return r.fleet.Status()[0].InFlight == 1 })
-				time.AfterFunc(300*time.Millisecond, hangUp)
-			}
-			<-gone
-			hangUp()
-			r.wantAbout(k, name+", "+where, 20, 1000)
 		}
 	}
 	// Reasoning that the list of a whole document leaves out.
@@ -166,4 +151,65 @@ func TestLeavingWithinLogprobsPaysForTheText(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	r.wantAbout(k, "reasoning that is not listed", 20, 1001)
+}
+
+// leaveWithin reads the beginning of a document of 1,000 tokens and leaves.
+func leaveWithin(t *testing.T, head string, hold int) {
+	r := playing(t, chat.EngineGeneric, saysAndWaits("application/json", head), func(s *setup) {
+		s.gateway = func(c *gateway.Config) { c.UnaryHoldBack = hold }
+	})
+	k := r.buy(maxPurchase)
+	ctx, hangUp := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		resp, err := r.client.Do(r.newRequest("POST", chatPath, request("max_tokens", "2000"), k.with()).WithContext(ctx))
+		if err != nil {
+			return
+		}
+		_, _ = io.ReadFull(resp.Body, make([]byte, 1000))
+		hangUp()
+		resp.Body.Close()
+	}()
+	if hold > len(head) {
+		time.AfterFunc(500*time.Millisecond, hangUp)
+	}
+	<-gone
+	hangUp()
+	r.wantAbout(k, "left", 20, 1000)
+}
+
+// A prompt that is written in escapes is the same prompt: it costs and holds the same.
+func TestEscapedPromptCostsTheSame(t *testing.T) {
+	text := strings.Repeat("Где течёт река? ", 100) + strings.Repeat("川はどこ", 50) + "😀"
+	var escaped strings.Builder
+	for _, c := range utf16.Encode([]rune(text)) {
+		if c < 128 {
+			escaped.WriteRune(rune(c))
+		} else {
+			fmt.Fprintf(&escaped, `\u%04x`, c)
+		}
+	}
+	for role, messages := range map[string]string{
+		"user":  `[{"role":"user","content":"TEXT"}]`,
+		"parts": `[{"role":"user","content":[{"type":"text","text":"TEXT"}]}]`,
+		"call":  `[{"role":"user","content":"go"},{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\":\"TEXT\"}"}}]},{"role":"tool","tool_call_id":"a","content":"done"}]`,
+	} {
+		var charged []l402.Msat
+		var most []float64
+		for _, written := range []string{text, escaped.String()} {
+			r := playing(t, chat.EngineGeneric, saysAndWaits(sse, word("abcd", "")))
+			body := asStream(100, "messages", strings.ReplaceAll(messages, "TEXT", written))
+			most = append(most, r.do("POST", chatPath, body, nil).json(t)["required_msat"].(float64))
+			k := r.buy(maxPurchase)
+			r.hangUp(k, body, "abcd", 1)
+			charged = append(charged, r.lastCharge(k).Charged)
+		}
+		if charged[0] != charged[1] {
+			t.Errorf("%s: the same prompt costs %v, written in escapes %v", role, charged[0], charged[1])
+		}
+		if role != "call" && most[0] != most[1] { // templates write arguments anew
+			t.Errorf("%s: the same prompt holds %v, written in escapes %v", role, most[0], most[1])
+		}
+	}
 }

@@ -36,8 +36,8 @@ func hasText(v []byte) bool {
 	return false
 }
 
-// textBytes is the number of UTF-8 bytes that the inside of a JSON string
-// stands for.
+// textBytes is the number of UTF-8 bytes that the inside of a JSON string stands
+// for; of any other JSON, its length with the strings written in UTF-8.
 func textBytes(raw []byte) int64 {
 	n := int64(len(raw))
 	for {
