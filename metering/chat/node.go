@@ -242,4 +242,3 @@ func next(out []byte) []byte {
 	}
 	return append(out, ',')
 }
-
