@@ -41,6 +41,7 @@ type call struct {
 	arrived   time.Time   // at this gateway
 	began     time.Time   // when the request went to the backend that took it
 	delivered int64       // bytes of the answer's body written to the client
+	room      int         // bytes of the memory for bodies that the answer may fill; see roomFor
 	ended     bool        // settled or released
 	unwatch   func() bool // stops left from being called
 

@@ -174,7 +174,8 @@ type amount struct {
 
 // add adds what one event delivered. Where tokens are listed, text beyond them
 // counts by its bytes: a list may lack reasoning or calls, or have been cut off. A
-// third more text than the list has is the way in which some servers write tokens.
+// third more text than the list has is the way in which some servers write tokens,
+// and so is, in a stream, more that is no longer than these tokens can be.
 func (a *amount) add(d *delta) {
 	a.deltas++
 	a.bytes += d.bytes
@@ -186,7 +187,15 @@ func (a *amount) add(d *delta) {
 		case d.partial:
 			a.listed, a.told = a.listed+d.exact*DefaultBytesPerToken, a.told+d.bytes
 		}
-		if rest := a.told - a.listed; rest > longToken && (d.partial || rest > a.listed/3) {
+		slack := int64(longToken)
+		switch {
+		case d.partial:
+		case d.document:
+			slack = max(slack, a.listed/3)
+		default:
+			slack = max(slack, a.listed/3, a.exact*longToken-a.listed)
+		}
+		if rest := a.told - a.listed; rest > slack {
 			a.told -= rest
 			a.looseBytes += rest
 			a.guess += tokensFor(rest, DefaultBytesPerToken)

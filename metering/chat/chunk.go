@@ -6,7 +6,8 @@ type delta struct {
 	bytes     int64 // of text, tool calls and reasoning included
 	exact     int64 // tokens, where the backend lists them one by one; 0: it does not
 	listed    int64 // bytes of the text that these tokens are; 0: not known
-	partial   bool  // the answer was cut: what it lists may lack tokens of its text
+	partial   bool  // it is of the beginning of a document: what it lists may lack tokens of its text
+	document  bool  // it is of a document
 	opaque    bool  // it carries something whose tokens nothing tells, such as sound
 	called    bool  // some of it is a tool call
 	reasoning bool  // some of it is reasoning
@@ -30,13 +31,14 @@ type chunk struct {
 	strange bool   // it has a member that this package does not know, with text in it
 	ids     int64  // tokens that are listed beside the choices
 	partial bool   // it is the beginning of a document
+	unary   bool   // it is a document
 	reader  reader
 }
 
 // read takes the JSON object v apart; checkValue accepted it. It reuses the
 // memory of c.
 func (c *chunk) read(v []byte, keepText bool) {
-	*c = chunk{deltas: c.deltas[:0], partial: c.partial, reader: c.reader}
+	*c = chunk{deltas: c.deltas[:0], partial: c.partial, unary: c.unary, reader: c.reader}
 	for w := members(v); w.more(); {
 		key, value := w.member()
 		switch string(key) {
@@ -135,7 +137,7 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		r.addOutput(v)
 		return
 	}
-	d.partial = c.partial
+	d.partial, d.document = c.partial, c.unary
 	var delta, message, text, logprobs []byte
 	for w := members(v); w.more(); {
 		key, value := w.member()

@@ -14,7 +14,7 @@ var ErrNoAnswer = errors.New("it is no chat completion")
 // an error (see Failure); nothing is counted then. clean is the answer as it can be
 // sent on: body, or a copy without the numbers that are no JSON.
 func (m *Meter) Unary(body []byte) (clean []byte, err error) {
-	m.unary = true
+	m.unary, m.chunk.unary = true, true
 	if err := checkObject(body); err != nil {
 		repaired := repairNumbers(body)
 		if repaired == nil || checkObject(repaired) != nil {
