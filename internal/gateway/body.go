@@ -13,7 +13,8 @@ import (
 // large bodies are refused. The number of requests bounds the sum.
 const freeBody = 16 << 10
 
-// bodyMemory bounds the bytes of all bodies that are in memory at once. Callers
+// bodyMemory bounds the bytes of all bodies that are in memory at once, and of
+// answers that are kept beyond what each may take. Callers
 // without a token share a part of their own, so that strangers with large
 // bodies take nothing from those who pay.
 type bodyMemory struct {
@@ -47,13 +48,15 @@ type bodyUse struct {
 // grow makes the use cover a buffer of size bytes.
 func (u *bodyUse) grow(size int) bool {
 	more := int64(size) - freeBody - u.bytes
-	if more <= 0 {
-		return true
-	}
-	if !u.pool.take(more) {
+	return more <= 0 || u.take(more)
+}
+
+// take takes n bytes more, or none.
+func (u *bodyUse) take(n int64) bool {
+	if !u.pool.take(n) {
 		return false
 	}
-	u.bytes += more
+	u.bytes += n
 	return true
 }
 

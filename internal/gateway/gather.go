@@ -23,6 +23,8 @@ func (c *call) gather(resp *http.Response) error {
 	}
 	switch {
 	case end == chat.Complete && c.meter.Started(), capped:
+	case errors.Is(err, errAnswerTooLong):
+		return c.tooLong(resp)
 	case end == chat.ClientGone:
 		c.slotDone(context.Canceled, 0)
 		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
@@ -68,7 +70,7 @@ func (c *call) collect(events *chat.Events, g *chat.Gathering) (chat.End, error)
 			c.g.metrics.firstByte(c)
 			first = false
 		}
-		if g.Add(c.meter.Data()) > maxUnaryTimes*c.g.cfg.UnaryHoldBack {
+		if !c.roomFor(g.Add(c.meter.Data())) {
 			return chat.BackendCut, errAnswerTooLong
 		}
 		if out == nil {

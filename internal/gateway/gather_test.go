@@ -60,7 +60,7 @@ func TestGatheredAnswerIsTheEnginesOwn(t *testing.T) {
 		chunk(`{"index":1,"delta":{},"finish_reason":"stop"}`, "") +
 		chunk("", `,"usage":{"prompt_tokens":40,"completion_tokens":17,"total_tokens":57,"prompt_tokens_details":{"cached_tokens":8}}`) + doneEvent
 	const document = `{"id":"chatcmpl-1","object":"chat.completion","created":1735787045,"model":"up/m","system_fingerprint":"fp_1","choices":[
-		{"index":0,"message":{"role":"assistant","content":"Hello","reasoning_content":"Let me think.","tomorrow":"new things","list":[1,2,3],
+		{"index":0,"message":{"role":"assistant","content":"Hello","reasoning_content":"Let me think.","tomorrow":"things","list":[2,3],
 			"tool_calls":[{"id":"call_1","type":"function","function":{"name":"get","arguments":"{\"a\":1}"}},{"id":"call_2","type":"function","function":{"name":"put","arguments":"{}"}}]},
 			"logprobs":{"content":[{"token":"Hel","logprob":-0.5,"bytes":[72,101,108],"top_logprobs":[]},{"token":"lo","logprob":-0.25,"bytes":null,"top_logprobs":[]}],"refusal":null},
 			"finish_reason":"tool_calls","stop_reason":128008},

@@ -42,6 +42,7 @@ type call struct {
 	began     time.Time   // when the request went to the backend that took it
 	delivered int64       // bytes of the answer's body written to the client
 	tokenized bool        // what no usage told was counted, or could not be
+	room      int         // bytes of the memory for bodies that the answer may fill; see roomFor
 	ended     bool        // settled or released
 	unwatch   func() bool // stops left from being called
 

@@ -12,8 +12,27 @@ import (
 	"sluice/metering/chat"
 )
 
-// maxUnaryTimes is how many times UnaryHoldBack a unary answer may be long.
+// maxUnaryTimes is how many times UnaryHoldBack an answer that is kept may be long
+// without taking of the memory for bodies.
 const maxUnaryTimes = 4
+
+// roomStep is what such an answer takes of that memory at once, in bytes.
+const roomStep = 256 << 10
+
+// roomFor reports whether so many bytes of an answer may be kept: maxUnaryTimes
+// UnaryHoldBack in any case, and up to an eighth of MaxBodies while the memory for
+// bodies has room. What was taken is given back with the request.
+func (c *call) roomFor(size int) bool {
+	free := maxUnaryTimes * c.g.cfg.UnaryHoldBack
+	if size <= free+c.room {
+		return true
+	}
+	if int64(size) > c.g.cfg.MaxBodies/8 || !c.x.body.take(int64(size-free-c.room+roomStep)) {
+		return false
+	}
+	c.room = size - free + roomStep
+	return true
+}
 
 // unaryGrace is how long the rest of a document is read for a client that hung
 // up within it: the backend has generated it by then, and its usage comes last.
@@ -21,7 +40,8 @@ const unaryGrace = 2 * time.Second
 
 // unary passes on an answer that is one document. It is held until it is
 // charged, so that its headers tell the truth; beyond UnaryHoldBack it is
-// passed on as it comes, with its cost as a trailer.
+// passed on as it comes, with its cost as a trailer, to a client that asked for a
+// document; for one that asked for a stream it is kept until it is whole.
 func (c *call) unary(resp *http.Response) error {
 	c.finishBody()
 	limit := int64(c.g.cfg.UnaryHoldBack)
@@ -32,10 +52,16 @@ func (c *call) unary(resp *http.Response) error {
 	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
 	c.engine.hear()
 	c.g.metrics.firstByte(c)
+	long := int64(buf.Len()) > limit
+	if err == nil && long && c.o.req.Stream() {
+		err, long = c.readOn(resp.Body, &buf), false
+	}
 	switch {
+	case errors.Is(err, errAnswerTooLong):
+		return c.tooLong(resp)
 	case err != nil:
 		return c.unaryBroke(err, resp.StatusCode, buf.Bytes())
-	case int64(buf.Len()) > limit:
+	case long:
 		return c.unaryLong(resp, &buf)
 	}
 	body, err := c.meter.Unary(buf.Bytes())
@@ -47,6 +73,45 @@ func (c *call) unary(resp *http.Response) error {
 		return c.scatter(resp, body)
 	}
 	return c.document(resp, body, chat.Complete)
+}
+
+// readOn reads the rest of a document that must be whole before anything of it can be
+// sent.
+func (c *call) readOn(body io.Reader, buf *bytes.Buffer) error {
+	for {
+		_, err := io.CopyN(buf, body, 64<<10)
+		c.engine.hear()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case !c.roomFor(buf.Len()):
+			return errAnswerTooLong
+		}
+	}
+}
+
+// tooLong ends a call whose answer has to be whole before it can be sent, and is
+// longer than what can be kept. The backend did what it was asked for, so that it is
+// stopped and not blamed. A repetition would end in the same way, so that SDKs are
+// told not to try.
+//
+//go:noinline
+func (c *call) tooLong(resp *http.Response) error {
+	c.cancel(context.Canceled)
+	resp.Body.Close()
+	c.slotDone(context.Canceled, 0)
+	c.release(metering.OutcomeBackendCut)
+	c.g.log.Warn("an answer is too long to be put together", "backend", c.lease.Backend().Name(), "model", c.o.model.Name,
+		"request_id", c.x.requestID)
+	detail := "the answer is longer than this gateway can put together; ask for a stream, or for fewer log probabilities; nothing was charged"
+	if c.o.req.Stream() {
+		detail = "the backend sent one document in place of a stream, and it is longer than this gateway can keep; nothing was charged"
+	}
+	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, detail)
+	p.noRetry = true
+	return p
 }
 
 // scatter sends a document to a client that asked for a stream, as the events of
@@ -88,7 +153,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) error {
 }
 
 // unaryLong passes on an answer that is too long to be held back. A copy is
-// kept for the meter; an answer beyond maxUnaryTimes the limit is cut. A client
+// kept for the meter; an answer that there is no room for is cut. A client
 // that hangs up within it pays for all of it, because the backend has made all of
 // it by then: the rest is read for its usage, or, where it does not come in time,
 // what came is counted.
@@ -128,7 +193,6 @@ var errAnswerTooLong = errors.New("unary answer is too long")
 // passLong writes what was read already and the rest, and says how it ended. What
 // comes after the client hung up is only read.
 func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (chat.End, error) {
-	most := maxUnaryTimes * c.g.cfg.UnaryHoldBack
 	var err error
 	for sent, gone := 0, false; ; {
 		if !gone {
@@ -138,7 +202,7 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (chat.End, error) {
 				c.left() // an HTTP/1 server notices only after its handler has read
 			}
 		}
-		if err == nil && buf.Len() > most {
+		if err == nil && !c.roomFor(buf.Len()) {
 			err = errAnswerTooLong
 		}
 		switch {
@@ -147,6 +211,8 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (chat.End, error) {
 			return chat.UnaryClientGone, context.Canceled
 		case errors.Is(err, io.EOF):
 			return chat.Complete, nil
+		case errors.Is(err, errAnswerTooLong):
+			return chat.BackendCut, context.Canceled // not the backend's fault
 		case c.drained():
 			return chat.Drained, context.Canceled
 		case c.exhausted():

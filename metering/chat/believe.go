@@ -26,13 +26,6 @@ func tooFew(tokens int64, a *amount) bool {
 	return a.words > fewBytes && float64(a.words) > maxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
 }
 
-// addForeign adds every text within a member that is not known.
-func (d *delta) addForeign(v []byte, keepText bool) {
-	before := d.bytes
-	d.addAny(v, keepText)
-	d.foreign += d.bytes - before
-}
-
 // all is how many events and words were delivered of all choices.
 func (m *Meter) all() (sum amount) {
 	for i := range m.choices {

@@ -6,6 +6,9 @@ type delta struct {
 	bytes     int64 // of text, tool calls and reasoning included
 	foreign   int64 // those of bytes that are in members which are not known
 	exact     int64 // tokens, where the backend lists them one by one; 0: it does not
+	listed    int64 // bytes of the text that these tokens are; 0: not known
+	partial   bool  // it is of the beginning of a document: what it lists may lack tokens of its text
+	document  bool  // it is of a document
 	opaque    bool  // it carries something whose tokens nothing tells, such as sound
 	called    bool  // some of it is a tool call
 	reasoning bool  // some of it is reasoning
@@ -22,27 +25,29 @@ func (d *delta) carries() bool { return d.bytes > 0 || d.exact > 0 || d.opaque }
 type chunk struct {
 	deltas  []delta
 	choices bool   // it has the member choices, be it empty
+	objects bool   // one of its choices is an object
 	usage   []byte // the value of the member usage, null included; nil: none
 	timings []byte // the value of llama.cpp's timings; nil: none
 	failed  bool   // it is, or has, an error
 	fault   []byte // the value that says so; nil: the object as a whole
 	reason  string // the finish_reason that says so; empty: none does
 	strange bool   // it has a member that this package does not know, with text in it
+	ids     int64  // tokens that are listed beside the choices
+	partial bool   // it is the beginning of a document
+	unary   bool   // it is a document
+	reader  reader
 }
 
 // read takes the JSON object v apart; checkValue accepted it. It reuses the
 // memory of c.
 func (c *chunk) read(v []byte, keepText bool) {
-	*c = chunk{deltas: c.deltas[:0]}
+	*c = chunk{deltas: c.deltas[:0], partial: c.partial, unary: c.unary, reader: c.reader}
 	sign := false // it speaks of an error, if it is no chunk
 	for w := members(v); w.more(); {
 		key, value := w.member()
 		switch string(key) {
 		case "choices":
-			c.choices = true
-			for e := elements(value); e.more(); {
-				c.readChoice(e.value(), keepText)
-			}
+			c.readChoices(value, keepText)
 		case "usage":
 			c.usage = value
 		case "timings":
@@ -55,6 +60,8 @@ func (c *chunk) read(v []byte, keepText bool) {
 			default:
 				sign = sign || isSign(key, value)
 			}
+		case "token_ids", "output_ids", "output_token_ids":
+			c.ids = max(c.ids, count(value))
 		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
 			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "x_groq", "__verbose":
 		default:
@@ -81,9 +88,24 @@ func (c *chunk) failure(v []byte) (f Failure) {
 	return f
 }
 
-// countStrange counts a token where only members that are not known carry text.
+// readChoices reads the choices: a list of them, or one.
+func (c *chunk) readChoices(v []byte, keepText bool) {
+	c.choices = true
+	if v[0] == '{' {
+		c.readChoice(v, keepText)
+		return
+	}
+	for e := elements(v); e.more(); {
+		value := e.value()
+		c.objects = c.objects || value[0] == '{'
+		c.readChoice(value, keepText)
+	}
+}
+
+// countStrange counts what stands beside the choices, where nothing in them carries
+// text: the tokens that are listed there, or one token for members that are not known.
 func (c *chunk) countStrange() {
-	if !c.strange || len(c.deltas) == 0 {
+	if !c.strange && c.ids == 0 || len(c.deltas) == 0 {
 		return
 	}
 	for i := range c.deltas {
@@ -91,7 +113,7 @@ func (c *chunk) countStrange() {
 			return
 		}
 	}
-	c.deltas[0].opaque = true
+	c.deltas[0].exact, c.deltas[0].opaque = c.ids, true
 }
 
 // saysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
@@ -127,22 +149,32 @@ func (c *chunk) next() *delta {
 	return d
 }
 
+// readChoice reads one choice. What is no object but has text in it is the output
+// itself.
 func (c *chunk) readChoice(v []byte, keepText bool) {
-	if v[0] != '{' {
+	if v[0] != '{' && !hasText(v) {
 		return
 	}
 	d := c.next()
+	r := &c.reader
+	r.begin(d, keepText)
+	if v[0] != '{' {
+		r.addOutput(v)
+		return
+	}
+	d.partial, d.document = c.partial, c.unary
+	var delta, message, text, logprobs []byte
 	for w := members(v); w.more(); {
 		key, value := w.member()
 		switch string(key) {
 		case "index":
 			d.index, _ = number(value)
-		case "delta", "message":
-			if fault := d.readMessage(value, keepText); fault != nil {
-				c.failed, c.fault = true, fault
-			}
+		case "delta":
+			delta = unlessNothing(value)
+		case "message":
+			message = unlessNothing(value)
 		case "text":
-			d.add(value, keepText)
+			text = unlessNothing(value)
 		case "finish_reason":
 			if why := reason(value); why != "" {
 				d.finished = true
@@ -150,10 +182,10 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 					c.failed, c.reason = true, why
 				}
 			}
-		case "logprobs":
-			d.exact = max(d.exact, listed(value))
-		case "token_ids":
-			d.exact = max(d.exact, count(value))
+		case "logprobs", "completion_probabilities":
+			logprobs = unlessNothing(value)
+		case "token_ids", "output_ids", "output_token_ids":
+			r.addIDs(value)
 		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
 			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
 		default:
@@ -161,21 +193,28 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 				c.failed, c.fault = true, value
 				continue
 			}
-			d.addForeign(value, keepText)
+			r.later(key, value)
 		}
+	}
+	if logprobs != nil {
+		r.addLogprobs(logprobs)
+	}
+	r.readOutputs(delta, message, text)
+	r.readUnknown()
+	if r.fault != nil {
+		c.failed, c.fault = true, r.fault
+	}
+	if logprobs != nil && !d.carries() {
+		r.addOutput(logprobs) // of a form that is not known
 	}
 }
 
-// listed is how many tokens logprobs lists: one entry for each, in content and
-// refusal, or in tokens (completions).
-func listed(v []byte) (n int64) {
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
-		case "content", "refusal", "tokens":
-			n += count(value)
-		}
+// unlessNothing is v, or nil where it says nothing.
+func unlessNothing(v []byte) []byte {
+	if saysNothing(v) {
+		return nil
 	}
-	return n
+	return v
 }
 
 // count is the number of elements of an array; 0 for anything else.

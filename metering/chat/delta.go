@@ -1,230 +1,397 @@
 package chat
 
-import (
-	"bytes"
-	"unicode/utf8"
-)
+import "bytes"
 
-// readMessage adds what the model wrote: the content, a refusal, tool calls,
-// reasoning, which some servers send under several names at once, sound, and
-// whatever else carries text. fault is an error that stands there instead.
-func (d *delta) readMessage(v []byte, keepText bool) (fault []byte) {
-	var reasoning, details []byte
-	for w := members(v); w.more(); {
-		key, value := w.member()
-		switch string(key) {
-		case "content":
-			d.addContent(value, keepText)
-		case "refusal":
-			d.add(value, keepText)
-		case "reasoning", "reasoning_content", "thinking", "reasoning_text":
-			if len(value) > len(reasoning) && isString(value) {
-				reasoning = value
-			} else if !isString(value) {
-				details = value
-			}
-		case "reasoning_details", "thinking_blocks":
-			details = value
-		case "tool_calls":
-			for calls := elements(value); calls.more(); {
-				d.addCall(calls.value(), keepText)
-			}
-		case "function_call":
-			d.addFunction(value, keepText)
-		case "audio":
-			d.addAudio(value, keepText)
-		case "token_ids":
-			d.exact = max(d.exact, count(value))
-		case "role", "name", "id", "annotations", "citations", "tool_call_id":
-		default:
-			if isFault(key, value) {
-				fault = value
-				continue
-			}
-			d.addForeign(value, keepText)
-		}
-	}
-	before := d.bytes
-	if len(reasoning) > 2 {
-		d.add(reasoning, keepText)
-	} else if details != nil {
-		d.addAny(details, keepText)
-	}
-	d.reasoning = d.reasoning || d.bytes > before
-	return fault
+// reader takes the output of one choice apart and fills a delta with it. Whatever
+// stands where output stands counts by its strings, whatever its shape is. The same
+// text in several members of one choice counts once.
+type reader struct {
+	d        *delta
+	keepText bool
+	said     []phrase // what counted of this choice
+	place    int      // the member of the choice that is being read
+	unknown  []unknown
+	past     *past // what the answer said before in members that are not known; nil: nothing yet
+	path     uint64
+	novel    bool   // only what the same member did not say before counts
+	mute     bool   // nothing counts: it is only remembered
+	fault    []byte // an error that stands in a message; nil: none
 }
 
-// addContent adds text, or the texts of a list of parts.
-func (d *delta) addContent(v []byte, keepText bool) {
-	if len(v) > 0 && v[0] == '[' {
-		for parts := elements(v); parts.more(); {
-			d.addAny(parts.value(), keepText)
-		}
+// phrase is the inside of a string in one member of a choice.
+type phrase struct {
+	place int
+	raw   []byte
+}
+
+// unknown is a member that no rule is known for. Such members are read last,
+// because they may repeat the others.
+type unknown struct{ key, value []byte }
+
+// maxPhrases bounds the strings that repetitions are looked for among.
+const maxPhrases = 32
+
+// begin prepares for another choice.
+func (r *reader) begin(d *delta, keepText bool) {
+	*r = reader{d: d, keepText: keepText, said: r.said[:0], unknown: r.unknown[:0], past: r.past}
+}
+
+// readOutputs reads the members of a choice that hold output. A message beside a
+// delta repeats the deltas until now, so only what no message said before counts,
+// and only where the delta says nothing. A text beside either is the same text, so
+// that the larger one counts.
+func (r *reader) readOutputs(delta, message, text []byte) {
+	start := r.d.mark()
+	r.path = mixNumber(0, r.d.index)
+	if delta != nil {
+		r.readMessage(delta)
+	}
+	if message != nil {
+		r.novel, r.mute = delta != nil, delta != nil && r.d.carries()
+		r.readMessage(message)
+		r.novel, r.mute = false, false
+	}
+	if text != nil {
+		middle := r.d.mark()
+		r.place++
+		r.addOutput(text)
+		r.d.keepLarger(start, middle)
+	}
+}
+
+// readMessage adds what the model wrote: the content, a refusal, tool calls,
+// reasoning, which some servers send under several names at once, and sound.
+func (r *reader) readMessage(v []byte) {
+	r.place++
+	if v[0] != '{' {
+		r.addOutput(v)
 		return
 	}
-	d.add(v, keepText)
+	var reasoning, details []byte
+	path := r.path
+	for w := members(v); w.more(); r.path = path {
+		key, value := w.member()
+		r.place++
+		r.path = mix(path, key)
+		switch string(key) {
+		case "content", "refusal":
+			r.addOutput(value)
+		case "reasoning", "reasoning_content", "thinking", "reasoning_text":
+			if !isString(value) {
+				details = longer(details, value)
+			} else if len(value) > 2 {
+				reasoning = longer(reasoning, value)
+			}
+		case "reasoning_details", "thinking_blocks":
+			details = longer(details, value)
+		case "tool_calls":
+			r.addCalls(value)
+		case "function_call":
+			r.addFunction(value)
+		case "audio":
+			r.addAudio(value)
+		case "token_ids", "token_id", "output_ids", "output_token_ids":
+			r.addIDs(value)
+		case "name", "annotations", "citations":
+		default:
+			if isFault(key, value) {
+				r.fault = value
+				continue
+			}
+			r.later(key, value)
+		}
+	}
+	r.readReasoning(reasoning, details)
+}
+
+func longer(a, b []byte) []byte {
+	if len(b) > len(a) {
+		return b
+	}
+	return a
+}
+
+// readReasoning adds reasoning. Its details are the same text in parts, so that the
+// larger one counts.
+func (r *reader) readReasoning(reasoning, details []byte) {
+	start := r.d.mark()
+	path := r.path
+	if reasoning != nil {
+		r.place++
+		r.path = mix(path, []byte("reasoning"))
+		r.addOutput(reasoning)
+	}
+	if details != nil {
+		middle := r.d.mark()
+		r.place++
+		r.path = mix(path, []byte("reasoning_details"))
+		r.addOutput(details)
+		r.d.keepLarger(start, middle)
+	}
+	r.path = path
+	r.d.reasoning = r.d.reasoning || r.d.bytes > start.bytes
+}
+
+// later keeps a member that no rule is known for until the others are read.
+// Labels say nothing that the model wrote.
+func (r *reader) later(key, value []byte) {
+	if !saysNothing(value) && !isLabel(key) && !r.novel {
+		r.unknown = append(r.unknown, unknown{key, value})
+	}
+}
+
+// readUnknown adds the members that no rule is known for: what is new in them.
+func (r *reader) readUnknown() {
+	r.novel = true
+	start := mixNumber(1, r.d.index)
+	for _, u := range r.unknown {
+		r.place++
+		r.path = mix(start, u.key)
+		before := r.d.bytes
+		r.addAny(u.value)
+		r.d.foreign += r.d.bytes - before
+	}
+	r.novel = false
+}
+
+// addOutput adds a value that stands where output stands. Of a number nothing tells
+// how many tokens it is, so that it counts as one.
+func (r *reader) addOutput(v []byte) {
+	switch v[0] {
+	case '"':
+		r.say(v)
+	case '{', '[':
+		r.addAny(v)
+	default:
+		r.d.opaque = r.d.opaque || !saysNothing(v) && !r.mute
+	}
 }
 
 // addAudio adds sound: its transcript is text, and nothing tells how many tokens
 // its samples are, so that they count as one.
-func (d *delta) addAudio(v []byte, keepText bool) {
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
-		case "transcript":
-			d.add(value, keepText)
+func (r *reader) addAudio(v []byte) {
+	if v[0] != '{' {
+		r.seal(v)
+		return
+	}
+	path := r.path
+	for w := members(v); w.more(); r.path = path {
+		key, value := w.member()
+		r.path = mix(path, key)
+		switch string(key) {
+		case "transcript", "text":
+			r.addOutput(value)
 		case "data":
-			d.opaque = d.opaque || !saysNothing(value)
+			r.seal(value)
+		default:
+			if !isLabel(key) {
+				r.addNew(value)
+			}
 		}
 	}
+}
+
+// seal adds what has no words: it counts as one token.
+func (r *reader) seal(v []byte) {
+	r.d.opaque = r.d.opaque || hasText(v) && !r.mute
+}
+
+// addNew adds what of a value was not said before.
+func (r *reader) addNew(v []byte) {
+	before := r.novel
+	r.novel = true
+	r.addAny(v)
+	r.novel = before
 }
 
 // addAny adds every text within a value, whatever its members are called, but
 // for those that only name things. An address, or data in one, is no text: it
 // counts as one token.
-func (d *delta) addAny(v []byte, keepText bool) {
-	switch {
-	case isString(v):
-		if isAddress(v) {
-			d.opaque = true
-			return
-		}
-		d.add(v, keepText)
-	case v[0] == '[':
-		for e := elements(v); e.more(); {
-			d.addAny(e.value(), keepText)
-		}
-	case v[0] == '{':
-		for w := members(v); w.more(); {
-			switch key, value := w.member(); string(key) {
-			case "type", "id", "index", "role", "format", "status", "object":
-			case "signature", "encrypted", "encrypted_content": // seals, not words
-				d.opaque = d.opaque || hasText(value)
-			default:
-				d.addAny(value, keepText)
-			}
-		}
-	}
-}
-
-// isAddress reports whether a string is an address rather than words.
-func isAddress(v []byte) bool {
-	for _, scheme := range [...]string{`"data:`, `"http://`, `"https://`} {
-		if len(v) >= len(scheme) && string(v[:len(scheme)]) == scheme {
-			return bytes.IndexByte(v, ' ') < 0
-		}
-	}
-	return false
-}
-
-// hasText reports whether there is a string within a value that is not empty.
-func hasText(v []byte) bool {
+func (r *reader) addAny(v []byte) {
+	path := r.path
 	switch v[0] {
 	case '"':
-		return len(v) > 2
+		if isAddress(v) {
+			r.seal(v)
+			return
+		}
+		r.say(v)
 	case '[':
-		for e := elements(v); e.more(); {
-			if hasText(e.value()) {
-				return true
-			}
+		n := int64(0)
+		for e := elements(v); e.more(); n++ {
+			r.path = mixNumber(path, n)
+			r.addAny(e.value())
 		}
 	case '{':
 		for w := members(v); w.more(); {
-			if _, value := w.member(); hasText(value) {
-				return true
+			key, value := w.member()
+			r.path = mix(path, key)
+			switch string(key) {
+			case "signature", "encrypted", "encrypted_content": // seals, not words
+				r.seal(value)
+			default:
+				if !isLabel(key) {
+					r.addAny(value)
+				}
 			}
 		}
 	}
-	return false
+	r.path = path
+}
+
+// isLabel reports whether a member with this name says what something is, or which
+// one, and nothing that the model wrote.
+func isLabel(key []byte) bool {
+	switch string(key) {
+	case "id", "type", "index", "role", "format", "status", "object", "model", "provider":
+		return true
+	}
+	return bytes.HasSuffix(key, []byte("_id")) || bytes.HasSuffix(key, []byte("Id")) || bytes.HasSuffix(key, []byte("_type"))
+}
+
+// addCalls adds tool calls: a list of them, or one.
+func (r *reader) addCalls(v []byte) {
+	if v[0] != '[' {
+		r.addCall(v)
+		return
+	}
+	for calls := elements(v); calls.more(); {
+		r.addCall(calls.value())
+	}
 }
 
 // addCall adds one tool call.
-func (d *delta) addCall(v []byte, keepText bool) {
-	d.called = true
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
+func (r *reader) addCall(v []byte) {
+	r.d.called = r.d.called || !saysNothing(v)
+	if v[0] != '{' {
+		r.addOutput(v)
+		return
+	}
+	path, call := r.path, r.path
+	for w := members(v); w.more(); r.path = path {
+		key, value := w.member()
+		r.path = mix(call, key)
+		switch string(key) {
+		case "index":
+			n, _ := number(value)
+			call = mixNumber(path, n)
 		case "function", "custom":
-			d.addFunction(value, keepText)
-		case "id", "type", "index":
+			r.addFunction(value)
 		default:
-			d.addAny(value, keepText)
+			if !isLabel(key) {
+				r.addOutput(value)
+			}
 		}
 	}
 }
 
-// addFunction adds what the model wrote of a call: its name and arguments.
-func (d *delta) addFunction(v []byte, keepText bool) {
-	if len(v) == 0 || v[0] != '{' {
+// addFunction adds what the model wrote of a call: its arguments, and its name, which
+// some servers repeat in each event.
+func (r *reader) addFunction(v []byte) {
+	r.d.called = r.d.called || !saysNothing(v)
+	if v[0] != '{' {
+		r.addOutput(v)
 		return
 	}
-	d.called = true
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
-		case "arguments":
-			if !isScalar(value) { // some servers send them parsed
+	path := r.path
+	for w := members(v); w.more(); r.path = path {
+		key, value := w.member()
+		r.path = mix(path, key)
+		switch string(key) {
+		case "arguments", "input":
+			if !isScalar(value) && !saysNothing(value) { // some servers send them parsed
 				value = quote(string(value))
 			}
-			d.add(value, keepText)
+			r.addOutput(value)
 		default:
-			d.addAny(value, keepText)
-		}
-	}
-}
-
-// add adds a string; anything else adds nothing.
-func (d *delta) add(v []byte, keepText bool) {
-	if !isString(v) {
-		return
-	}
-	if keepText {
-		text := unquote(v)
-		d.bytes += int64(len(text))
-		d.text = append(d.text, text...)
-		return
-	}
-	d.bytes += textBytes(v[1 : len(v)-1])
-}
-
-// textBytes is the number of UTF-8 bytes that the inside of a JSON string
-// stands for.
-func textBytes(raw []byte) int64 {
-	n := int64(len(raw))
-	for {
-		i := bytes.IndexByte(raw, '\\')
-		if i < 0 {
-			return n
-		}
-		if raw[i+1] != 'u' {
-			n--
-			raw = raw[i+2:]
-			continue
-		}
-		r := hexRune(raw[i+2 : i+6])
-		raw = raw[i+6:]
-		if r >= 0xd800 && r < 0xdc00 && len(raw) >= 6 && raw[0] == '\\' && raw[1] == 'u' {
-			if low := hexRune(raw[2:6]); low >= 0xdc00 && low < 0xe000 {
-				raw = raw[6:]
-				n -= 12 - 4
-				continue
+			if !isLabel(key) {
+				r.addNew(value)
 			}
 		}
-		size := utf8.RuneLen(r)
-		if size < 0 {
-			size = 3 // a lone surrogate becomes U+FFFD
-		}
-		n -= int64(6 - size)
 	}
 }
 
-// hexRune is the number that four hexadecimal digits stand for.
-func hexRune(b []byte) rune {
-	var r rune
-	for _, c := range b {
-		switch {
-		case c <= '9':
-			r = r<<4 | rune(c-'0')
-		default:
-			r = r<<4 | rune(c|0x20-'a'+10)
+// addIDs adds tokens that are listed by their numbers: one number may stand for
+// several.
+func (r *reader) addIDs(v []byte) {
+	if n := count(v); n > r.d.exact {
+		r.d.exact, r.d.listed = n, 0
+	} else if v[0] != '[' {
+		r.d.opaque = r.d.opaque || !saysNothing(v)
+	}
+}
+
+// addLogprobs adds the tokens that log probabilities list: one entry for each, in
+// content and refusal, or in tokens (completions), or in a list alone.
+func (r *reader) addLogprobs(v []byte) {
+	n, bytes := entries(v)
+	for w := members(v); w.more(); {
+		switch key, value := w.member(); string(key) {
+		case "content", "refusal", "tokens":
+			more, length := entries(value)
+			n, bytes = n+more, bytes+length
 		}
 	}
-	return r
+	if n > r.d.exact {
+		r.d.exact, r.d.listed = n, bytes
+	}
+}
+
+// entries are the number of elements of an array, and the bytes of the tokens that
+// they name.
+func entries(v []byte) (n, bytes int64) {
+	for e := elements(v); e.more(); n++ {
+		value := e.value()
+		for w := members(value); w.more(); {
+			if key, token := w.member(); string(key) == "token" && isString(token) {
+				value = token
+				break
+			}
+		}
+		if isString(value) {
+			bytes += textBytes(value[1 : len(value)-1])
+		}
+	}
+	return n, bytes
+}
+
+// say adds a string that the model wrote, unless another member of the choice said
+// the same, or this member did before where only what is new counts. Such a
+// repetition counts one token where nothing else does.
+func (r *reader) say(v []byte) {
+	if len(v) == 2 {
+		return
+	}
+	raw := v[1 : len(v)-1]
+	if r.novel {
+		raw = r.fresh(raw)
+		if r.mute {
+			return
+		}
+		if len(raw) == 0 {
+			r.d.opaque = r.d.opaque || !r.d.finished
+			return
+		}
+	}
+	for _, p := range r.said {
+		if p.place != r.place && bytes.Equal(p.raw, raw) {
+			return
+		}
+	}
+	if len(r.said) < maxPhrases {
+		r.said = append(r.said, phrase{r.place, raw})
+	}
+	r.d.add(raw, r.keepText)
+}
+
+// add adds the inside of a JSON string.
+func (d *delta) add(raw []byte, keepText bool) {
+	n := textBytes(raw)
+	d.bytes += n
+	if keepText {
+		if int64(len(raw)) != n {
+			raw = unquote(append(append([]byte{'"'}, raw...), '"'))
+		}
+		d.text = append(d.text, raw...)
+	}
 }

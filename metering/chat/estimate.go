@@ -34,6 +34,8 @@ type amount struct {
 	bytes      int64 // of text in all of them
 	words      int64 // of these, what is in members that are known to hold words of the model
 	exact      int64 // tokens that the backend listed one by one
+	listed     int64 // bytes of the text of those tokens
+	told       int64 // bytes of the text that came with them
 	loose      int64 // events whose tokens it did not list
 	looseBytes int64
 	long       int64 // of the loose ones, those that are long
@@ -42,6 +44,7 @@ type amount struct {
 	silent     int64 // tokens of events without text, which a tokenizer is not shown
 }
 
+// add adds what one event delivered.
 func (a *amount) add(d *delta, e *estimator) {
 	a.deltas++
 	a.bytes += d.bytes
@@ -51,6 +54,7 @@ func (a *amount) add(d *delta, e *estimator) {
 	}
 	if d.exact > 0 {
 		a.exact += d.exact
+		a.addRest(d, e)
 		return
 	}
 	a.loose++
@@ -59,6 +63,33 @@ func (a *amount) add(d *delta, e *estimator) {
 		a.long++
 		a.longBytes += d.bytes
 		a.longTokens += max(tokensFor(d.bytes, e.bytes), int64(math.Round(e.perDelta)))
+	}
+}
+
+// addRest counts text beyond the tokens that are listed by its bytes: a list may lack
+// reasoning or calls, or have been cut off. A third more text than the list has is the
+// way in which some servers write tokens, and so is, in a stream, more that is no
+// longer than these tokens can be.
+func (a *amount) addRest(d *delta, e *estimator) {
+	switch {
+	case d.listed > 0:
+		a.listed, a.told = a.listed+d.listed, a.told+d.bytes
+	case d.partial:
+		a.listed, a.told = a.listed+d.exact*DefaultBytesPerToken, a.told+d.bytes
+	}
+	slack := int64(longToken)
+	switch {
+	case d.partial:
+	case d.document:
+		slack = max(slack, a.listed/3)
+	default:
+		slack = max(slack, a.listed/3, a.exact*longToken-a.listed)
+	}
+	if rest := a.told - a.listed; rest > slack {
+		a.told -= rest
+		a.looseBytes += rest
+		a.longBytes += rest
+		a.longTokens += tokensFor(rest, e.bytes)
 	}
 }
 

@@ -35,9 +35,9 @@ func (r *Request) Gathered(p Profile) bool {
 }
 
 // Gathering puts the chunks of a stream together to the document that the backend
-// would have sent. Texts and lists within a choice are joined in their order,
-// members that are not known among them; of everything else the last value that is
-// not null counts.
+// would have sent. What is known to come in pieces is joined in its order: texts,
+// arguments, sound, lists of parts and of tokens. Of everything else, members that
+// are not known among them, the last value that says something counts.
 type Gathering struct {
 	top     node
 	choices []gathered
@@ -59,19 +59,8 @@ type gathered struct {
 // call is one tool call.
 type call struct {
 	index int64
+	id    []byte // of its last piece that has one; nil: none
 	node  node
-}
-
-// node is a JSON value that grows.
-type node struct {
-	kind   byte   // the first byte of the value; 0: none yet
-	raw    []byte // of strings and arrays what is between their ends, else the value
-	fields []field
-}
-
-type field struct {
-	name string
-	node node
 }
 
 // Add takes the data of one event: an object that Meter.Event has read. It
@@ -83,6 +72,10 @@ func (g *Gathering) Add(data []byte) int {
 		key, value := w.member()
 		switch string(key) {
 		case "choices":
+			if value[0] == '{' {
+				g.addChoice(value)
+				alone = false
+			}
 			for e := elements(value); e.more(); alone = false {
 				g.addChoice(e.value())
 			}
@@ -106,21 +99,34 @@ func (g *Gathering) Add(data []byte) int {
 
 func (g *Gathering) addChoice(v []byte) {
 	if v[0] != '{' {
+		if hasText(v) {
+			g.choice(0).addMessage(v)
+		}
 		return
 	}
 	var index int64
+	var delta, message []byte
 	for w := members(v); w.more(); {
-		if key, value := w.member(); string(key) == "index" {
+		switch key, value := w.member(); string(key) {
+		case "index":
 			index, _ = number(value)
+		case "delta":
+			delta = unlessNothing(value)
+		case "message":
+			message = unlessNothing(value)
 		}
 	}
 	c := g.choice(index)
+	if delta == nil { // else the message has all deltas until now
+		delta = message
+	}
+	if delta != nil {
+		c.addMessage(delta)
+	}
 	for w := members(v); w.more(); {
 		key, value := w.member()
 		switch string(key) {
-		case "index":
-		case "delta", "message":
-			c.addMessage(value)
+		case "index", "delta", "message":
 		case "finish_reason":
 			switch why := reason(value); {
 			case why == "":
@@ -129,10 +135,8 @@ func (g *Gathering) addChoice(v []byte) {
 			default: // an object: clients know words only
 				c.choice.field(key).replace(quote(why))
 			}
-		case "stop_reason", "matched_stop":
-			c.choice.field(key).replace(value)
 		default:
-			c.choice.field(key).merge(value)
+			c.choice.field(key).join(key, value)
 		}
 	}
 }
@@ -158,140 +162,101 @@ func (g *Gathering) choice(index int64) *gathered {
 }
 
 func (c *gathered) addMessage(v []byte) {
+	if v[0] != '{' { // the content without a name
+		c.message.field([]byte("content")).lengthen(v)
+		return
+	}
 	for w := members(v); w.more(); {
 		key, value := w.member()
-		switch string(key) {
-		case "role":
-			c.message.field(key).replace(value)
-		case "tool_calls":
-			for e := elements(value); e.more(); {
-				c.addCall(e.value())
-			}
-		default:
-			c.message.field(key).merge(value)
+		if string(key) != "tool_calls" || isScalar(value) {
+			c.message.field(key).join(key, value)
+			continue
+		}
+		if value[0] == '{' {
+			c.addCall(value)
+		}
+		for e := elements(value); e.more(); {
+			c.addCall(e.value())
 		}
 	}
 }
 
-// addCall adds a piece of a tool call: to the one with its index, or to the last
-// one. A piece without an index that has an id begins another call.
+// addCall adds a piece of a tool call: to the one that it goes on with, else as
+// another one.
 func (c *gathered) addCall(v []byte) {
-	index, indexed, named := int64(0), false, false
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
-		case "index":
-			index, indexed = number(value)
-		case "id":
-			named = !saysNothing(value)
-		}
-	}
-	at := len(c.calls) - 1
-	if indexed {
-		for at >= 0 && c.calls[at].index != index {
-			at--
-		}
-	} else if named {
-		at, index = -1, int64(len(c.calls))
-	}
+	p := readPiece(v)
+	at := c.callOf(&p)
 	if at < 0 {
-		c.calls = append(c.calls, call{index: index})
+		if !p.indexed {
+			p.index = int64(len(c.calls))
+		}
+		c.calls = append(c.calls, call{index: p.index})
 		at = len(c.calls) - 1
+	}
+	if p.id != nil {
+		c.calls[at].id = append(c.calls[at].id[:0], p.id...)
 	}
 	for w := members(v); w.more(); {
 		if key, value := w.member(); string(key) != "index" {
-			c.calls[at].node.field(key).merge(value)
+			c.calls[at].node.field(key).join(key, value)
 		}
 	}
 }
 
-// field is the member of a node with a name, made when it is new.
-func (n *node) field(name []byte) *node {
-	n.kind = '{'
-	for i := range n.fields {
-		if n.fields[i].name == string(name) {
-			return &n.fields[i].node
-		}
-	}
-	n.fields = append(n.fields, field{name: string(name)})
-	return &n.fields[len(n.fields)-1].node
+// callPiece is what tells to which call a piece belongs.
+type callPiece struct {
+	index   int64
+	indexed bool
+	id      []byte // nil: none
+	whole   bool   // it has a name, and arguments from their beginning
 }
 
-// replace sets a value; null replaces nothing.
-func (n *node) replace(v []byte) {
-	if isNull(v) && n.kind != 0 {
-		return
-	}
-	n.kind, n.fields, n.raw = v[0], n.fields[:0], append(n.raw[:0], v...)
-	if v[0] == '"' || v[0] == '[' {
-		n.raw = append(n.raw[:0], v[1:len(v)-1]...)
-	} else if v[0] == '{' {
-		n.kind, n.raw = 0, n.raw[:0]
-		n.merge(v)
-	}
-}
-
-// merge joins a value to what is there: texts and lists are longer then, objects
-// have the members of both.
-func (n *node) merge(v []byte) {
-	switch {
-	case isNull(v) && n.kind != 0:
-	case v[0] == '{':
-		if n.kind != '{' {
-			*n = node{kind: '{'}
-		}
-		for w := members(v); w.more(); {
-			key, value := w.member()
-			switch string(key) {
-			case "id", "type", "role", "name", "index":
-				n.field(key).replace(value)
-			default:
-				n.field(key).merge(value)
+func readPiece(v []byte) (p callPiece) {
+	for w := members(v); w.more(); {
+		switch key, value := w.member(); string(key) {
+		case "index":
+			p.index, p.indexed = number(value)
+		case "id":
+			p.id = unlessNothing(value)
+		case "function":
+			named, begins := false, false
+			for f := members(value); f.more(); {
+				switch key, value := f.member(); string(key) {
+				case "name":
+					named = !saysNothing(value)
+				case "arguments":
+					begins = bytes.HasPrefix(bytes.TrimSpace(unquoteAny(value)), []byte("{"))
+				}
 			}
+			p.whole = named && begins
 		}
-	case v[0] == '[' && n.kind == '[':
-		if inner := bytes.TrimSpace(v[1 : len(v)-1]); len(inner) > 0 {
-			if len(bytes.TrimSpace(n.raw)) > 0 {
-				n.raw = append(n.raw, ',')
-			}
-			n.raw = append(n.raw, inner...)
+	}
+	return p
+}
+
+// callOf is the call that a piece goes on with: the one with its index, or its id;
+// without either, the last one; -1 where it is another call. Some engines give each
+// call the index 0: there another id, or a name with arguments, begins another call,
+// unless the arguments until now are half an object. Others give each piece another id.
+func (c *gathered) callOf(p *callPiece) int {
+	at := len(c.calls) - 1
+	if !p.indexed && p.id == nil {
+		return at
+	}
+	for ; at >= 0; at-- {
+		if p.indexed && c.calls[at].index == p.index || !p.indexed && bytes.Equal(c.calls[at].id, p.id) {
+			break
 		}
-	case v[0] == '"' && n.kind == '"':
-		n.raw = append(n.raw, v[1:len(v)-1]...)
-	default:
-		n.replace(v)
 	}
-}
-
-// append writes the value.
-func (n *node) append(out []byte) []byte {
-	switch n.kind {
-	case 0:
-		return append(out, "null"...)
-	case '"':
-		return append(append(append(out, '"'), n.raw...), '"')
-	case '[':
-		return append(append(append(out, '['), n.raw...), ']')
-	case '{':
-		return append(n.appendFields(append(out, '{')), '}')
+	if at < 0 || !p.indexed {
+		return at
 	}
-	return append(out, n.raw...)
-}
-
-// appendFields writes the members of an object, into an object that is open.
-func (n *node) appendFields(out []byte) []byte {
-	for i := range n.fields {
-		out = append(next(out), quote(n.fields[i].name)...)
-		out = n.fields[i].node.append(append(out, ':'))
+	arguments := c.calls[at].node.find("function").find("arguments")
+	other := p.id != nil && c.calls[at].id != nil && !bytes.Equal(c.calls[at].id, p.id)
+	if (other || p.whole && p.id == nil && !arguments.empty()) && !arguments.open() {
+		return -1
 	}
-	return out
-}
-
-// next adds the comma before the next member of an object or element of a list.
-func next(out []byte) []byte {
-	if c := out[len(out)-1]; c == '{' || c == '[' {
-		return out
-	}
-	return append(out, ',')
+	return at
 }
 
 // Document is the answer. perSequence says that each completion had a usage of its

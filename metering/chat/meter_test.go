@@ -178,7 +178,7 @@ func TestRunning(t *testing.T) {
 		"known members above":        {{`data: {"id":"hm","obfuscation":"xyz","choices":[{"index":0,"delta":{"role":"assistant"}}]}` + "\n\n", 0, "counted"}},
 		"a picture":                  {{`data: {"choices":[{"index":0,"delta":{"images":[{"image_url":{"url":"data:image/png;base64,` + strings.Repeat("AAAA", 100) + `"}}]}}]}` + "\n\n", 1, "counted"}},
 		"timings":                    {{content("a", `,"timings":{"cache_n":4,"prompt_n":8,"predicted_n":3}`), 3, "running"}},
-		"what makes no sense":        {{`data: {"choices":[[1],"x",null,{"index":"a","delta":[{"content":"x"}]}],"usage":[]}` + "\n\n", 0, "counted"}},
+		"what makes no sense":        {{`data: {"choices":[[1],"x",null,{"index":"a","delta":[{"content":"x"}]}],"usage":[]}` + "\n\n", 2, "counted"}},
 	} {
 		m := meter(t, `"stream":true,"n":2`, chat.MeterOptions{ContinuousUsage: true})
 		var last int64

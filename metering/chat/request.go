@@ -314,9 +314,9 @@ func (r *Request) WantsUsage() bool { return r.wantsUsage }
 // chunk (stream_options.continuous_usage_stats).
 func (r *Request) WantsContinuousUsage() bool { return r.wantsContinuous }
 
-// PromptBytes is the number of bytes of text that the prompt is made of, as
-// received, a template's overhead included: what a bytes-per-token ratio
-// applies to.
+// PromptBytes is the number of bytes of text that the prompt is made of, in UTF-8
+// however the client wrote it, a template's overhead included: what a
+// bytes-per-token ratio applies to.
 func (r *Request) PromptBytes() int64 { return r.size.text }
 
 // Messages is the number of messages; at least 1.

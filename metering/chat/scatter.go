@@ -52,6 +52,9 @@ func appendDelta(out, choice []byte) []byte {
 			continue
 		}
 		out = append(next(out), `"delta":{`...)
+		if isString(value) { // the content without a name
+			out = appendRaw(out, []byte("content"), value)
+		}
 		for m := members(value); m.more(); {
 			name, part := m.member()
 			if string(name) != "tool_calls" || part[0] != '[' {

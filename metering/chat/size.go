@@ -11,7 +11,7 @@ import (
 type size struct {
 	messages int64
 	media    int64   // pictures, sounds, films and files
-	text     int64   // bytes of text as received: for estimates
+	text     int64   // UTF-8 bytes of text, however it is written: for estimates
 	worst    int64   // bytes that the text can have when it reaches the tokenizer: for bounds
 	open     string  // the first thing whose length the bytes do not bound; empty: none
 	repeated bool    // it is read once per sequence
@@ -51,7 +51,7 @@ func (s *size) addField(m *member) {
 	case kindRendered:
 		s.addRendered(m.value)
 	case kindTools:
-		s.add(int64(len(m.value)), rendered(m.value))
+		s.add(textBytes(m.value), rendered(m.value))
 		s.tools += rendered(m.value)
 	case kindScalars:
 		s.addScalars(m.value)
@@ -61,7 +61,7 @@ func (s *size) addField(m *member) {
 // addRendered adds JSON that a template may write into the prompt, and that a
 // tokenizer is not shown.
 func (s *size) addRendered(v []byte) {
-	s.add(int64(len(v)), rendered(v))
+	s.add(textBytes(v), rendered(v))
 	s.unseen += rendered(v)
 }
 
@@ -123,7 +123,7 @@ func (s *size) addMessage(v []byte) {
 		case "role", "name", "tool_call_id", "refusal", "reasoning", "reasoning_content", "thinking":
 			s.addText(value, quoted)
 		case "tool_calls", "function_call", "tools":
-			s.add(int64(len(value)), rendered(value)+nested(value))
+			s.add(textBytes(value), rendered(value)+nested(value))
 		}
 	}
 }
@@ -193,10 +193,13 @@ func (s *size) addText(v []byte, quoted bool) {
 		return
 	}
 	text := v[1 : len(v)-1]
-	s.text += int64(len(text))
+	s.text += textBytes(text)
 	if quoted {
 		s.worst += quotedBytes(text) + 2
 		return
+	}
+	if bytes.Contains(text, []byte(`\u`)) { // the tokenizer reads what the escapes stand for
+		text = unquote(v)
 	}
 	s.worst += proseBytes(text)
 	s.prose += proseBytes(text)
@@ -205,9 +208,9 @@ func (s *size) addText(v []byte, quoted bool) {
 	}
 }
 
-// proseBytes bounds the UTF-8 bytes of the text of a JSON string after a
-// tokenizer has normalised it. An escape is never shorter than what it stands
-// for. Normalisation form C, which many tokenizers apply, at most triples
+// proseBytes bounds the UTF-8 bytes of text after a tokenizer has normalised it. Of
+// the escapes of JSON, only those of one character may be in it: none is shorter
+// than what it stands for. Normalisation form C, which many tokenizers apply, at most triples
 // text that is not in that form already (Unicode FAQ on normalisation).
 func proseBytes(raw []byte) int64 {
 	n := int64(len(raw))

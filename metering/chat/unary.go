@@ -14,7 +14,7 @@ var ErrNoAnswer = errors.New("it is no chat completion")
 // an error (see Failure); nothing is counted then. clean is the answer as it can be
 // sent on: body, or a copy without the numbers that are no JSON.
 func (m *Meter) Unary(body []byte) (clean []byte, err error) {
-	m.unary = true
+	m.unary, m.chunk.unary = true, true
 	if err := checkObject(body); err != nil {
 		repaired := repairNumbers(body)
 		if repaired == nil || checkObject(repaired) != nil {
@@ -25,7 +25,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	}
 	object := body[skipSpace(body, 0):]
 	m.chunk.read(object, m.keepsText())
-	if m.chunk.failed || len(m.chunk.deltas) == 0 {
+	if m.chunk.failed || !m.chunk.objects {
 		var f Failure
 		if m.chunk.failed {
 			f = m.chunk.failure(object)
@@ -49,6 +49,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 // came. What was read before is forgotten.
 func (m *Meter) UnaryPart(body []byte) {
 	m.choices = m.choices[:0]
+	m.chunk.partial, m.chunk.reader.past = true, nil
 	if whole := closeJSON(body); whole != nil {
 		_, _ = m.Unary(whole) // a beginning without a choice counts nothing
 		m.failed = false
