@@ -26,7 +26,7 @@ func (c *call) gather(resp *http.Response) error {
 	case errors.Is(err, errAnswerTooLong):
 		return c.tooLong(resp)
 	case end == chat.ClientGone:
-		c.slotDone(context.Canceled, 0)
+		c.answered(context.Canceled, 0)
 		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
 	case end == chat.Drained, end == chat.HoldExhausted:
@@ -37,7 +37,7 @@ func (c *call) gather(resp *http.Response) error {
 		}
 		return c.unbegun(chat.BackendCut, err, resp.StatusCode)
 	}
-	c.slotDone(c.blame(end, err), resp.StatusCode)
+	c.answered(c.blame(end, err), resp.StatusCode)
 	resp.Header = gatheredHeader(resp.Header)
 	return c.document(resp, g.Document(c.perSequence, capped), end)
 }

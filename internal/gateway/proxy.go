@@ -208,7 +208,11 @@ func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 
 // unanswered ends a call to which no backend gave an answer.
 func (c *call) unanswered(err error) error {
-	c.slotDone(err, 0)
+	if c.clientGone() && !errors.Is(err, gpu.ErrNotTaken) && !c.drained() && !c.exhausted() {
+		c.answered(err, 0)
+	} else {
+		c.slotDone(err, 0)
+	}
 	switch {
 	case c.drained():
 		c.release(metering.OutcomeDrained)

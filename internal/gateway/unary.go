@@ -68,7 +68,7 @@ func (c *call) unary(resp *http.Response) error {
 	if err != nil {
 		return c.noAnswer(err, resp.StatusCode)
 	}
-	c.slotDone(nil, resp.StatusCode)
+	c.answered(nil, resp.StatusCode)
 	if c.o.req.Stream() {
 		return c.scatter(resp, body)
 	}
@@ -141,8 +141,8 @@ func (c *call) unaryBroke(err error, status int, came []byte) error {
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
 	case c.clientGone() && c.ctx.Err() != nil:
-		c.slotDone(context.Canceled, 0)
 		c.meter.UnaryPart(came)
+		c.answered(context.Canceled, 0)
 		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
 	}
@@ -176,7 +176,7 @@ func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
 		}
 		c.meter.UnaryPart(buf.Bytes())
 	}
-	c.slotDone(blame, resp.StatusCode)
+	c.answered(blame, resp.StatusCode)
 	entry, settled := c.charge(end)
 	if end != chat.Complete {
 		panic(http.ErrAbortHandler) // half a document must not look like a whole one
