@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -30,9 +29,8 @@ func Open(flags ...string) (*Site, error) {
 		return nil, err
 	}
 	s := &Site{dir: dir, launcher: proc.NewLauncher()}
-	args := append([]string{"build", "-o", s.program()}, flags...)
-	if out, err := exec.Command("go", append(args, "sluice/cmd/gateway")...).CombinedOutput(); err != nil {
-		return nil, errors.Join(fmt.Errorf("build the gateway: %w\n%s", err, out), s.Close())
+	if err := proc.Build(s.program(), flags, "sluice/cmd/gateway"); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }

@@ -66,10 +66,8 @@ func report(err error) int {
 func setUp(dir string) (err error) {
 	began := time.Now()
 	binaries = filepath.Join(dir, "bin")
-	args := append([]string{"build", "-o", binaries + string(filepath.Separator)}, raceFlags...)
-	build := exec.Command("go", append(args, "sluice/cmd/gateway", "sluice/cmd/agent-client")...)
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", build, err, out)
+	if err := proc.Build(binaries+string(filepath.Separator), raceFlags, "sluice/cmd/gateway", "sluice/cmd/agent-client"); err != nil {
+		return err
 	}
 	if demo, err = startDemo(filepath.Join(dir, "demo")); err != nil {
 		return err
