@@ -43,6 +43,7 @@ type call struct {
 	delivered int64       // bytes of the answer's body written to the client
 	tokenized bool        // what no usage told was counted, or could not be
 	room      int         // bytes of the memory for bodies that the answer may fill; see roomFor
+	refitted  bool        // the cap was lowered after the engine had refused it
 	ended     bool        // settled or released
 	unwatch   func() bool // stops left from being called
 
@@ -94,6 +95,9 @@ func (c *call) serve() error {
 	defer func() { c.slotDone(context.Canceled, 0) }() // does nothing where the outcome is known
 	defer c.watchGPU()()
 	resp, err := c.forward()
+	if err == nil && c.refit(resp) {
+		resp, err = c.forward()
+	}
 	if err != nil {
 		return c.unanswered(err)
 	}

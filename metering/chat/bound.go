@@ -68,24 +68,36 @@ func (r *Request) Bound(l Limits) (Bound, error) {
 	return b, nil
 }
 
-// fitBytes is how many bytes of text have a token at least, for a cap that fits:
-// code and languages of few examples have about 3, English 4 and more.
-const fitBytes = 3
+// For a cap that fits: bytes of text in a token. English has 4 and more, code and
+// languages of few examples about 3, and hardly any text less than DenseBytes. Where
+// 4 would leave no room for an answer of shortAnswer tokens, more are tried.
+var usualBytes = [...]int64{4, 5, 6, 8}
+
+// DenseBytes is how many bytes of text a token has at least, as a rule.
+const DenseBytes = 2
+
+const shortAnswer = 64
 
 // Fit is b with a cap that leaves the prompt its place in the context, where the
 // client gave no cap: engines refuse a request whose prompt and cap together are
 // longer than the context. The length of the prompt is what a tokenizer counted,
-// else what its text has at most as a rule; a cap that the client gave stays.
+// else what its text has as a rule: an engine that finds it longer refuses the cap,
+// and says what fits. A cap that the client gave stays.
 func (r *Request) Fit(b Bound, l Limits) Bound {
 	if r.cap > 0 || l.ContextTokens <= 0 || addSat(b.Input, b.Cap) <= l.ContextTokens {
 		return b
 	}
-	prompt := b.Input
-	if b.Counted == 0 {
-		likely := addSat(r.size.text/fitBytes, addSat(max(0, l.TemplateBase), mulSat(max(0, l.MediaTokens), r.size.media)))
-		prompt = min(prompt, likely)
+	if b.Counted > 0 {
+		return b.WithCap(max(l.ContextTokens-b.Input, l.MinCompletion))
 	}
-	return b.WithCap(max(l.ContextTokens-prompt, l.MinCompletion))
+	others := addSat(max(0, l.TemplateBase), mulSat(max(0, l.MediaTokens), r.size.media))
+	for _, bytes := range usualBytes {
+		prompt := min(b.Input, addSat(r.size.text/bytes, others))
+		if left := l.ContextTokens - prompt; left >= max(shortAnswer, l.MinCompletion) {
+			return b.WithCap(left)
+		}
+	}
+	return b.WithCap(l.MinCompletion)
 }
 
 // WithInput is b with a prompt of so many tokens, counted by the backend's own

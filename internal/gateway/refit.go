@@ -1,0 +1,60 @@
+package gateway
+
+import (
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"sluice/metering/chat"
+)
+
+// contextLength finds the length of the model's context in an engine's words: vLLM,
+// SGLang and TensorRT-LLM call it so, TGI writes "must be <= 8192".
+var contextLength = regexp.MustCompile(`(?:context (?:length|window|size)|<=)\D{0,24}(\d{1,12})`)
+
+var numbers = regexp.MustCompile(`\d{1,12}`)
+
+// refit lowers a cap that the gateway has chosen itself, after an engine has refused it
+// because prompt and cap are longer than its context. It is done once in a request.
+// The engine's words tell how long the prompt is; where they do not, the prompt is
+// taken for as many tokens as a text of its length rarely has.
+func (c *call) refit(resp *http.Response) bool {
+	if c.refitted || c.o.req.HasCap() || resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusUnprocessableEntity {
+		return false
+	}
+	said := c.readRefusal(resp)
+	limit, prompt := said.tooLong(c.o.bound.Cap, c.o.bound.Input)
+	if limit == 0 {
+		return false
+	}
+	if prompt == 0 {
+		prompt = c.o.req.PromptBytes() / chat.DenseBytes
+	}
+	left := limit - prompt
+	if left < 1 || left >= c.o.bound.Cap {
+		return false
+	}
+	c.refitted, c.o.bound = true, c.o.bound.WithCap(left)
+	return true
+}
+
+// tooLong finds, in the words of an engine that refuses a request with a cap, the
+// length of its context and that of the prompt, which has at most so many tokens. 0:
+// it speaks of something else, or does not say it.
+func (r *refusal) tooLong(cap, most int64) (limit, prompt int64) {
+	text := strings.ToLower(r.message)
+	found := contextLength.FindStringSubmatch(text)
+	if found == nil || !strings.Contains(text, "token") && !strings.Contains(text, "context") {
+		return 0, 0
+	}
+	if limit, _ = strconv.ParseInt(found[1], 10, 64); limit <= 0 {
+		return 0, 0
+	}
+	for _, digits := range numbers.FindAllString(text, -1) {
+		if n, _ := strconv.ParseInt(digits, 10, 64); n < limit && n != cap && n <= most && n > limit-cap {
+			prompt = max(prompt, n)
+		}
+	}
+	return limit, prompt
+}
