@@ -55,8 +55,15 @@ func TestFloodFromOneAddressIsLimited(t *testing.T) {
 	if made.Load() > int64(most) || made.Load() < int64(limits.Address.Burst)-1 || refused.Load() == 0 {
 		t.Errorf("%d invoices and %d refusals, want at most %d invoices", made.Load(), refused.Load(), most)
 	}
-	r.do("POST", chatPath, request(), nil).wantProblem(t, http.StatusTooManyRequests, "rate-limited")
-	r.do("GET", "/l402/balance", "", nil).wantProblem(t, http.StatusTooManyRequests, "rate-limited")
+	for _, ask := range [][3]string{{"POST", chatPath, request()}, {"GET", "/l402/balance", ""}} {
+		a := r.do(ask[0], ask[1], ask[2], nil)
+		for range 200 { // the limit lets one in each 20 ms
+			if a.status != http.StatusTooManyRequests {
+				a = r.do(ask[0], ask[1], ask[2], nil)
+			}
+		}
+		a.wantProblem(t, http.StatusTooManyRequests, "rate-limited")
+	}
 	r.wantServed(k)
 	if r.metric(`sluice_challenges_limited_total{level="address"}`) == 0 {
 		t.Error("the refusals are not in the metrics")
