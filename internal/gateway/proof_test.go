@@ -69,6 +69,27 @@ func TestNothingIsSoldThatFails(t *testing.T) {
 	}
 }
 
+// A backend whose answers break off is ejected, and still sold: they begin, and no
+// client pays for more than it got.
+func TestAnswersThatBreakOffTakeNoModelOffSale(t *testing.T) {
+	e := newScriptedEngine(t)
+	r, _ := engineRig(t, 0, e)
+	breaks := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		w.Header().Set("Content-Length", "1000")
+		io.WriteString(w, `{"choices":[{"index":0,"message":{"content":"one tw`)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	e.chat.Store(&breaks)
+	for range 6 {
+		k := r.mint(testService, newTokenID(), maxPurchase, tomorrow())
+		r.chat(k, request()).wantProblem(t, http.StatusBadGateway, "backend-unavailable")
+	}
+	r.until("it is sold", r.available)
+	r.stranger().wantProblem(t, http.StatusPaymentRequired, "payment-required")
+}
+
 // What a client sends cannot make a model look unknown: engines repeat it in a 400.
 func TestWordsOfClientsTakeNoModelOffSale(t *testing.T) {
 	e := newScriptedEngine(t)

@@ -19,7 +19,8 @@ const maxProof = 1 << 20
 
 // prove sends a backend whose requests failed the smallest request that there is.
 // Strangers are sold nothing until it, or a request of a caller with money, goes well:
-// a list of models or a health check shows less than that. It costs the owner one
+// a list of models or a health check shows less than that. An answer that begins is
+// enough, for clients pay no more than what was delivered. It costs the owner one
 // token, when a backend is ejected and at most once in each back-off. It is a
 // gpu.Prover.
 func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.Result {
@@ -42,14 +43,19 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 		return gpu.Result{Err: err}
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxProof))
-	if err != nil {
+	f, _ := formOf(answer, isEventStream(resp.Header))
+	switch {
+	case f == formEvents, f == formObject && err != nil:
+		// It streams whatever it is asked for, or cannot end what it begins: both serve.
+		return gpu.Result{Status: resp.StatusCode}
+	case err != nil:
 		return gpu.Result{Err: err}
 	}
 	bound, err := req.Bound(chat.Limits{})
 	if err == nil {
 		_, err = chat.NewMeter(req, bound, nil, chat.MeterOptions{}).Unary(answer)
 	}
-	if f, _ := formOf(answer, isEventStream(resp.Header)); err != nil && f != formEvents { // it streams whatever it is asked for
+	if err != nil {
 		return gpu.Result{Err: errors.Join(errNoAnswer, err)}
 	}
 	return gpu.Result{Status: resp.StatusCode}
