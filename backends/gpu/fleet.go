@@ -38,8 +38,9 @@
 // moment in equal parts among the requests in flight on it, over all backends
 // that work on it. Lease.GPUUse is a request's sum of that over the GPUs of its
 // backend. Time in which a GPU's work is not known is shared out in the same way,
-// as if the GPU had worked, and counted apart: unknown is not free. The sums of all requests add up to the busy time. A GPU's energy is
-// shared out among pools in the same way.
+// as if the GPU had worked, and counted apart: unknown is not free. The sums of
+// all requests add up to the busy time. A GPU's energy is shared out among pools in
+// the same way.
 //
 // # Health
 //

@@ -115,13 +115,9 @@ func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 // One refusal may have been about the request; of several in a row, all are not.
 func (b *Backend) confirmDenial(refusal error) {
 	f := b.fleet
-	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
+	if !f.beginProbe() {
 		return
 	}
-	f.probes.Add(1)
-	f.mu.Unlock()
 	defer f.probes.Done()
 	err := b.probe(byDenial, nil)
 	f.mu.Lock()
@@ -199,17 +195,24 @@ func (b *Backend) eject(cause ejection, now time.Time) {
 	}
 }
 
+// beginProbe says whether the fleet is open, and has Close wait for a probe until its
+// caller says that it is done.
+func (f *Fleet) beginProbe() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.probes.Add(1)
+	}
+	return !f.closed
+}
+
 // exonerate finds out whether a backend that was ejected serves a request at all. If
 // it does, the failures were about what clients asked: it is still used last, and sold.
 func (b *Backend) exonerate(p *Pool) {
 	f := b.fleet
-	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
+	if !f.beginProbe() {
 		return
 	}
-	f.probes.Add(1)
-	f.mu.Unlock()
 	defer f.probes.Done()
 	err := b.prove(p)
 	f.mu.Lock()

@@ -49,13 +49,9 @@ func (b *Backend) lack(p *Pool, reason string, now time.Time) {
 // read, the next request after the time of the lack finds out.
 func (b *Backend) lookFor(p *Pool) {
 	f := b.fleet
-	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
+	if !f.beginProbe() {
 		return
 	}
-	f.probes.Add(1)
-	f.mu.Unlock()
 	defer f.probes.Done()
 	ids, err := b.listed()
 	name := b.Upstream(p.cfg.Model)

@@ -43,6 +43,7 @@ func TestNothingIsSoldThatFails(t *testing.T) {
 		"a model that a hosted service denies": answers(400, `{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}`),
 		"another name of a model":              answers(400, `{"error":{"message":"upstream/demo is not a valid model ID","code":400}}`),
 		"a model by its code":                  answers(404, `{"error":{"message":"Unable to access it","code":"model_not_available"}}`),
+		"an error in events":                   answers(200, "data: {\"error\":{\"message\":\"CUDA error\",\"code\":500}}\n\ndata: [DONE]\n\n"),
 		"it hangs":                             hangs(),
 	} {
 		t.Run(name, func(t *testing.T) {

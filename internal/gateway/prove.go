@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -45,15 +46,26 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxProof))
 	f, _ := formOf(answer, isEventStream(resp.Header))
 	switch {
-	case f == formEvents, f == formObject && err != nil:
-		// It streams whatever it is asked for, or cannot end what it begins: both serve.
+	case f == formObject && err != nil: // it cannot end what it begins
 		return gpu.Result{Status: resp.StatusCode}
-	case err != nil:
+	case f != formEvents && err != nil:
 		return gpu.Result{Err: err}
 	}
 	bound, err := req.Bound(chat.Limits{})
-	if err == nil {
-		_, err = chat.NewMeter(req, bound, nil, chat.MeterOptions{}).Unary(answer)
+	if err != nil {
+		return gpu.Result{Err: err}
+	}
+	m := chat.NewMeter(req, bound, nil, chat.MeterOptions{})
+	if f == formEvents { // it streams whatever it is asked for
+		events := chat.NewEvents(bytes.NewReader(answer), maxProof)
+		for event, err := events.Next(); err == nil && !m.Failed(); event, err = events.Next() {
+			m.Event(event)
+		}
+		if m.Failed() {
+			err = errFailedInside
+		}
+	} else {
+		_, err = m.Unary(answer)
 	}
 	if err != nil {
 		return gpu.Result{Err: errors.Join(errNoAnswer, err)}
