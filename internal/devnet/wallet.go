@@ -22,14 +22,22 @@ type minerWallet struct {
 	birthday time.Time
 }
 
-// newMinerWallet draws a root key and derives m/84'/0'/0'/0/0 from it: lnd's
-// first address, with coin type 0 on every chain.
+// newMinerWallet draws a root key and finds the first address of its wallet.
 func newMinerWallet(now time.Time) (minerWallet, error) {
-	w := minerWallet{birthday: now.Add(-3 * time.Hour)}
 	seed, err := hdkeychain.GenerateSeed(hdkeychain.RecommendedSeedLen)
 	if err != nil {
-		return w, fmt.Errorf("make the mining wallet: %w", err)
+		return minerWallet{}, fmt.Errorf("make the mining wallet: %w", err)
 	}
+	return minerWalletOf(seed, now)
+}
+
+// minerWalletOf derives m/84'/0'/0'/0/0 from the seed: lnd's first address, with
+// coin type 0 on every chain. btcwallet, which lnd is built on, drops the zero
+// bytes that a private key begins with before it derives a hardened child from
+// it (`hdkeychain.DeriveNonStandard`). By BIP 32 (`Derive`) one wallet in a
+// hundred would get another address than lnd gives it.
+func minerWalletOf(seed []byte, now time.Time) (minerWallet, error) {
+	w := minerWallet{birthday: now.Add(-3 * time.Hour)}
 	key, err := hdkeychain.NewMaster(seed, chainParams)
 	if err != nil {
 		return w, fmt.Errorf("make the mining wallet: %w", err)
@@ -37,7 +45,8 @@ func newMinerWallet(now time.Time) (minerWallet, error) {
 	w.rootKey = key.String()
 	const hardened = hdkeychain.HardenedKeyStart
 	for _, step := range []uint32{hardened + 84, hardened, hardened, 0, 0} {
-		if key, err = key.Derive(step); err != nil {
+		//lint:ignore SA1019 what lnd's wallet does counts, not the standard
+		if key, err = key.DeriveNonStandard(step); err != nil {
 			return w, fmt.Errorf("derive the mining address: %w", err)
 		}
 	}
