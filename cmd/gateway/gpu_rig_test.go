@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +23,7 @@ import (
 
 	"sluice/backends/gpu/nvml/stub"
 	"sluice/internal/config"
+	"sluice/internal/devnet/loopback"
 )
 
 // chain is everything between a GPU and the price that an operator sees: the
@@ -163,12 +163,11 @@ func get(client *http.Client, url string) (string, error) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := loopback.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // change alters what the stub says from now on.

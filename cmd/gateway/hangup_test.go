@@ -60,7 +60,7 @@ func certificate(t *testing.T, dir string, serial int64) {
 
 // SIGHUP reads the certificate again and ends nothing.
 func TestHangupReloadsTheCertificateAndEndsNothing(t *testing.T) {
-	dir, public, admin := t.TempDir(), freePort(t), freePort(t)
+	dir, public, admin := t.TempDir(), freeAddress(t), freeAddress(t)
 	certificate(t, dir, 1)
 	path := filepath.Join(dir, "gateway.yaml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, hangupConfig, public, admin), 0o600); err != nil {
@@ -117,14 +117,4 @@ func TestHangupReloadsTheCertificateAndEndsNothing(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("it ended with %v:\n%s", err, &log)
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/internal/devnet/loopback"
 	"sluice/internal/devnet/proc"
 )
 
@@ -89,7 +90,7 @@ func (s *site) nginx(ctx context.Context, backend string) (*server, error) {
 	if err != nil {
 		return nil, nil
 	}
-	addr, err := freeAddr()
+	addr, err := loopback.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -119,13 +120,4 @@ func (s *site) nginx(ctx context.Context, backend string) (*server, error) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-}
-
-// freeAddr finds a port that is free just now.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

@@ -17,6 +17,7 @@ import (
 	"text/template"
 	"time"
 
+	"sluice/internal/devnet/loopback"
 	"sluice/internal/devnet/proc"
 	"sluice/l402"
 )
@@ -136,10 +137,10 @@ func (s *Site) Gateway(t testing.TB, settings Settings) *Gateway {
 func (s *Site) Prepare(t testing.TB, settings Settings) *Gateway {
 	t.Helper()
 	var err error
-	if settings.listen, err = freeAddress(); err != nil {
+	if settings.listen, err = loopback.FreeAddress(); err != nil {
 		t.Fatal(err)
 	}
-	if settings.admin, err = freeAddress(); err != nil {
+	if settings.admin, err = loopback.FreeAddress(); err != nil {
 		t.Fatal(err)
 	}
 	g := &Gateway{

@@ -3,8 +3,6 @@ package chaos
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -71,21 +69,6 @@ func NewBackend(t testing.TB, cfg inference.Config) *Backend {
 		<-ended
 	})
 	return &Backend{server, "http://" + l.Addr().String()}
-}
-
-// freeAddress is a loopback address that nobody listens on now. It lies below the
-// ports that systems give to outgoing connections: a gateway that is killed must
-// find its address free when it is started again.
-func freeAddress() (string, error) {
-	var last error
-	for range 50 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 18_000+rand.IntN(14_000)))
-		if err == nil {
-			return l.Addr().String(), l.Close()
-		}
-		last = err
-	}
-	return "", last
 }
 
 // Eventually polls until check returns nil, for at most limit.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/internal/devnet/inference"
+	"sluice/internal/devnet/loopback"
 	"sluice/internal/devnet/proc"
 )
 
@@ -42,10 +43,10 @@ func (d *demo) config(r *replica) string { return d.place.path(r.name + ".yaml")
 
 // choosePorts finds free addresses for all children.
 func (d *demo) choosePorts() (err error) {
-	if d.backendAt, err = freeAddress(); err != nil {
+	if d.backendAt, err = loopback.FreeAddress(); err != nil {
 		return err
 	}
-	if d.exporterAt, err = freeAddress(); err != nil {
+	if d.exporterAt, err = loopback.FreeAddress(); err != nil {
 		return err
 	}
 	for i := range max(d.cfg.Replicas, 1) {
@@ -53,10 +54,10 @@ func (d *demo) choosePorts() (err error) {
 		if i > 0 {
 			r.name = fmt.Sprintf("gateway_%d", i+1)
 		}
-		if r.listen, err = freeAddress(); err != nil {
+		if r.listen, err = loopback.FreeAddress(); err != nil {
 			return err
 		}
-		if r.admin, err = freeAddress(); err != nil {
+		if r.admin, err = loopback.FreeAddress(); err != nil {
 			return err
 		}
 		d.replicas = append(d.replicas, r)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,16 +75,6 @@ func (p place) secret(name string, random func() string) (string, error) {
 	}
 	value := random()
 	return value, p.write(name, []byte(value+"\n"))
-}
-
-// freeAddress returns a loopback address that nobody listens on now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // summary is demo.json: all that a script needs to use the demo.

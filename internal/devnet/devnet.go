@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/internal/devnet/loopback"
 	"sluice/internal/devnet/proc"
 )
 
@@ -127,7 +128,7 @@ func (n *Network) start(ctx context.Context, cfg Config, btcd, lnd string) error
 	if err := prepare(root); err != nil {
 		return err
 	}
-	ports, err := freePorts(6)
+	ports, err := loopback.FreeAddresses(6)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"sluice/internal/devnet/proc"
@@ -51,19 +50,4 @@ func until(ctx context.Context, what string, p *proc.Process, check func(context
 				what, stepTimeout, last, p.Name(), p.Tail(15))
 		}
 	}
-}
-
-// freePorts returns n different addresses on the loopback that were free a
-// moment ago.
-func freePorts(n int) ([]string, error) {
-	addresses := make([]string, 0, n)
-	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close() // all stay open until the last is found, so they differ
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses, nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sluice/internal/devnet/inference"
+	"sluice/internal/devnet/loopback"
 	"sluice/internal/devnet/proc"
 )
 
@@ -123,10 +124,10 @@ func startGateway(t testing.TB, edits ...func(*setup)) *own {
 func serve(s setup) (*own, error) {
 	var err error
 	for range 3 { // a port that was free may be taken a moment later
-		if s.Listen, err = freeAddress(); err != nil {
+		if s.Listen, err = loopback.FreeAddress(); err != nil {
 			return nil, err
 		}
-		if s.Admin, err = freeAddress(); err != nil {
+		if s.Admin, err = loopback.FreeAddress(); err != nil {
 			return nil, err
 		}
 		var g *own
@@ -264,16 +265,6 @@ func (g *own) verify(t testing.TB) {
 	if err := verifyLedger(g.config); err != nil {
 		t.Error(err)
 	}
-}
-
-// freeAddress is a loopback address that nobody listens on now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // startInference runs an inference server in this process and returns its URL.

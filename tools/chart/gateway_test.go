@@ -3,6 +3,7 @@ package chart
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -194,11 +195,19 @@ func answer(ctx context.Context, url string) int {
 	return 0
 }
 
+// freeAddress is below the ports that systems give to outgoing connections, one of
+// which could take it before the gateway listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	defer l.Close()
-	return l.Addr().String()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 18_000+rand.IntN(14_000)))
+		if err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 func must[T any](v T, err error) func(*testing.T) T {
