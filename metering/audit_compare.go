@@ -156,11 +156,27 @@ func (v *view) checkPayments(rows []DepositRow, ids []l402.PaymentHash) error {
 		if d.Credited != sums[0] || overflow {
 			v.mismatch(about, "account %s: deposit %s: credited %d, recomputed %d", d.Account, d.Hash, d.Credited, sums[0])
 		}
+		if d.wronglyOwed() {
+			v.mismatch(about, "account %s: deposit %s: %d of %d msat credited are owed", d.Account, d.Hash, d.Owed, d.Credited)
+		}
 		if held := v.heldLock[lockKey{d.Hash, d.Account}]; d.Covered != held+sums[1] {
 			v.mismatch(about, "account %s: deposit %s: its lock covers %d, open holds %d and charges %d", d.Account, d.Hash, d.Covered, held, sums[1])
 		}
 	}
 	return nil
+}
+
+// wronglyOwed reports whether d.Owed is impossible. What a payment that was seen
+// settled owes depends on what arrived, which only the Lightning node knows.
+func (d *DepositRow) wronglyOwed() bool {
+	switch {
+	case d.Settled != 0:
+		return d.Owed < 0 || d.Owed > d.Credited
+	case d.Doubted != 0:
+		return d.Owed != d.Credited
+	default:
+		return d.Owed != 0
+	}
 }
 
 // checkLocks finds holds at rates that another account's payment locked.

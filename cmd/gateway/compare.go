@@ -140,7 +140,7 @@ func (c *comparison) readNode(ctx context.Context) error {
 			c.foreign++
 			return nil
 		}
-		if known && d.Credited == inv.Paid {
+		if known && same(&d, &inv) {
 			c.agree(d.Credited, inv.Paid)
 			delete(c.deposits, inv.Hash)
 			return nil
@@ -153,6 +153,12 @@ func (c *comparison) readNode(ctx context.Context) error {
 func (c *comparison) ours(inv lightning.SettledInvoice) bool {
 	_, err := c.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
 	return err == nil
+}
+
+// same reports whether a payment is booked as it arrived. Of one that did not arrive
+// nothing may be booked.
+func same(d *metering.DepositRow, inv *lightning.SettledInvoice) bool {
+	return d.Credited == inv.Paid && d.Owed == 0
 }
 
 func (c *comparison) agree(credited, received l402.Msat) {
@@ -199,7 +205,7 @@ func (c *comparison) ask(ctx context.Context, hash l402.PaymentHash, patient boo
 	if paid {
 		youngest = max(youngest, inv.At.UnixMicro())
 	}
-	differs := d.Credited != inv.Paid // nothing is known of a payment of 0
+	differs := !same(&d, &inv)
 	if differs && patient && time.Since(time.UnixMicro(youngest)) < settling {
 		return true, nil
 	}
@@ -216,7 +222,7 @@ func (c *comparison) ask(ctx context.Context, hash l402.PaymentHash, patient boo
 	case !known:
 		c.differ("payment %s: lnd received %d msat that the ledger has not credited", hash, inv.Paid)
 	default:
-		c.differ("payment %s: lnd received %d msat, the ledger credited %d", hash, inv.Paid, d.Credited)
+		c.differ("payment %s: lnd received %d msat, the ledger credited %d, and says that %d of them are owed", hash, inv.Paid, d.Credited, d.Owed)
 	}
 	return false, nil
 }

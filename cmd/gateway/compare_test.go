@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ func (f *fakeNode) Settled(_ context.Context, h l402.PaymentHash) (lightning.Set
 // booth sells credit: a node, a ledger and what is between them.
 type booth struct {
 	t      *testing.T
+	path   string // of the database
 	node   *fakeNode
 	ledger *metering.Ledger
 	keys   *l402.Keyring
@@ -64,11 +66,12 @@ type booth struct {
 
 func newBooth(t *testing.T) *booth {
 	t.Helper()
-	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "ledger.db"))
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	db, err := sqlite.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &booth{t: t, node: &fakeNode{made: make(map[l402.PaymentHash]time.Time)}}
+	b := &booth{t: t, path: path, node: &fakeNode{made: make(map[l402.PaymentHash]time.Time)}}
 	if b.ledger, err = metering.Open(t.Context(), metering.Config{Store: db, AuditEvery: -1}); err != nil {
 		t.Fatal(err)
 	}
@@ -180,6 +183,30 @@ func TestCompareFindsDifferences(t *testing.T) {
 	}
 	if took := time.Since(began); took < time.Second {
 		t.Errorf("what was just presented was not waited for: %s", took)
+	}
+}
+
+// TestCompareFindsOwed: a debt that nobody has is found. What arrived is known to lnd
+// alone, so no audit can find it.
+func TestCompareFindsOwed(t *testing.T) {
+	b := newBooth(t)
+	right, wrong := b.pay(l402.NewTokenID(), 700, time.Now()), b.pay(l402.NewTokenID(), 900, time.Now().Add(-time.Hour))
+	b.credit(right)
+	b.credit(wrong)
+	if n, text := b.compareAll(); n != 0 {
+		t.Fatalf("%d differences:\n%s", n, text)
+	}
+	db, err := sql.Open("sqlite", b.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "UPDATE deposits SET owed = 1 WHERE hash = ?", wrong.Hash[:]); err != nil {
+		t.Fatal(err)
+	}
+	n, text := b.compareAll()
+	if want := wrong.Hash.String() + ": lnd received 900 msat, the ledger credited 900, and says that 1 of them are owed"; n != 1 || !strings.Contains(text, want) {
+		t.Errorf("%d differences, and not %q:\n%s", n, want, text)
 	}
 }
 

@@ -47,6 +47,8 @@ var damages = []damage{
 		rows: "charges WHERE charged > 0 ORDER BY hold DESC", key: "hold", only: "no line names it"},
 	{name: "deposits: more", sql: "UPDATE deposits SET credited = credited + 1 WHERE hash = $row", rows: "deposits ORDER BY presented DESC", key: "hash"},
 	{name: "deposits: covered", sql: "UPDATE deposits SET covered = covered + 1 WHERE hash = $row", rows: "deposits WHERE covered > 0 ORDER BY presented DESC", key: "hash"},
+	{name: "deposits: owed", sql: "UPDATE deposits SET owed = owed + 1 WHERE hash = $row",
+		rows: "deposits WHERE settled IS NULL ORDER BY presented DESC", key: "hash"},
 	{name: "deposits: gone", sql: "DELETE FROM deposits WHERE hash = $row", rows: "deposits ORDER BY presented DESC", key: "hash"},
 	{name: "deposits: made up", sql: `INSERT INTO deposits (hash, account, credited, presented)
 		SELECT account, account, 1, presented FROM deposits WHERE hash = $row`, rows: "deposits ORDER BY presented DESC", key: "hash", only: "no line names it"},
