@@ -8,7 +8,7 @@ PKGS    := ./...
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build daemons test conformance race nemesis bench fuzz mutate lint chart fmt vet clean
+.PHONY: help demo build daemons test conformance race nemesis bench fuzz mutate lint chart fmt vet module clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ chart: ## render the Helm chart, decode it strictly, and start the gateway as it
 
 vet: ## go vet
 	$(GO) vet $(PKGS)
+	cd examples/agent && $(GO) vet ./...
+
+module: ## give the module another path everywhere (MODULE=example.org/sluice)
+	@tools/module.sh $(MODULE)
 
 fmt: ## gofmt everything
 	gofmt -w $$(git ls-files '*.go')

@@ -12,14 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/backends/gpu/telemetry"
-	"sluice/internal/gateway"
-	"sluice/internal/store/sqlite"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 const service = "inference"

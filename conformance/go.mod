@@ -1,14 +1,14 @@
 // Module conformance runs the official SDKs against a gateway. It is a module of
 // its own so that they stay out of the product's dependencies. The lists old.mod and
 // old.sum build gosdk with an older release of OpenAI's SDK.
-module sluice/conformance
+module sluice.example/sluice/conformance
 
 go 1.26.0
 
 require (
 	github.com/openai/openai-go/v3 v3.98.0
 	github.com/sashabaranov/go-openai v1.41.2
-	sluice v0.0.0
+	sluice.example/sluice v0.0.0
 )
 
 require (
@@ -65,6 +65,6 @@ require (
 	modernc.org/sqlite v1.55.0 // indirect
 )
 
-replace sluice => ../
+replace sluice.example/sluice => ../
 
 ignore ./node_modules

@@ -1,6 +1,6 @@
 // Builds gosdk with the last release of OpenAI's SDK that fails on a block of
 // comments alone: go build -modfile=old.mod ./gosdk.
-module sluice/conformance
+module sluice.example/sluice/conformance
 
 go 1.26.0
 

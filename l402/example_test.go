@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // A service mints a challenge, a client pays it and comes back, and the

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Report is the result of an audit.

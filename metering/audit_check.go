@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // manyDoubts is when doubts are looked at again while a scan goes on, so that

@@ -1,6 +1,6 @@
 package metering
 
-import "sluice/l402"
+import "sluice.example/sluice/l402"
 
 // checkAccounts compares accounts with their sums, and with what the budgets and
 // holds of the same snapshot say.

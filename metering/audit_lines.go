@@ -3,7 +3,7 @@ package metering
 import (
 	"math"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // numbered is an append-only line with its number.

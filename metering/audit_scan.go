@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Sizes of an audit's looks. Each look is one snapshot of some milliseconds, and

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // increment moves an id to the next; done when there is none.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Sizes of background work, small enough not to delay a paying request.

@@ -3,7 +3,7 @@ package metering
 import (
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Batch is what the ledger and a Store hand each other for one transaction: the

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math/big"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // BookReader is the part of a store that audits read. An audit takes many short

@@ -3,7 +3,7 @@ package metering
 import (
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Delegated budgets. Each is counted where it was delegated from: a budget of the

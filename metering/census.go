@@ -5,7 +5,7 @@ import (
 	"context"
 	"hash/maphash"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // census finds rows of charges and adjustments that no line stands behind, and

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // Rates, usage and the context of a hold are stored as a version byte and a

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 func contexts() []*holdContext {

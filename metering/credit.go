@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Deposit credits a payment that was proven by macaroon and preimage. It returns

@@ -3,7 +3,7 @@ package metering
 import (
 	"fmt"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // depositOp credits a payment as presented.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // operation is one queued request to the ledger. need and apply may run several

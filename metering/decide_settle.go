@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // settleOp ends a hold: by its owner, or by a sweep when the owner's lease ran

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // decide runs one operation over rows in memory.

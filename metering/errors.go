@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // What the ledger refuses with. None of them has changed anything, except that

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"sync"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // Hold is one open reservation. It is owned by one request's goroutine, and

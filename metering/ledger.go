@@ -12,7 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Config configures a ledger. Zero durations and sizes take the defaults named.

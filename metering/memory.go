@@ -3,7 +3,7 @@ package metering
 import (
 	"sync"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 const (

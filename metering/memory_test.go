@@ -3,7 +3,7 @@ package metering
 import (
 	"testing"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // remembered is a store of one account that decides from memory.

@@ -7,7 +7,7 @@ import (
 	"math"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // ErrNotLeader says that another process leads the prices, or that this one does

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Reader reads a ledger without taking part in it: also from a process that

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // chainOf seals periods that each add a hundred to the balance.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Store keeps the ledger's rows. It loads, locks and writes; it decides

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // Reservation asks to hold an upper bound of what a request may cost.

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 func TestQuoteHoldsTheBoundAtThePriceInForce(t *testing.T) {

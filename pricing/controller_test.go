@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // drive steps a controller at its own interval.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // The rules that can decide a price: the values of Epoch.BoundBy.

@@ -4,7 +4,7 @@ import (
 	"math"
 	"testing"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 func TestPressure(t *testing.T) {

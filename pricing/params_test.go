@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 func TestDefaultsAreValidAndStable(t *testing.T) {

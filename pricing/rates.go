@@ -6,7 +6,7 @@ import (
 	"math"
 	"math/bits"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Rates is what one model costs at one moment, all integers. A zero rate does

@@ -8,8 +8,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // exact is the cost by definition, in rationals: nil when it is out of range.

@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 func TestScale(t *testing.T) {

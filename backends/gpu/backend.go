@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // Defaults of a BackendConfig, and the bounds that hold everywhere.

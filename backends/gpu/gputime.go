@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // meter shares out the busy time and energy of one GPU among the requests in

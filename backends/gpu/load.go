@@ -5,7 +5,7 @@ import (
 	"math"
 	"time"
 
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // Load is how busy a pool, or a backend, is at a moment. Requests count where

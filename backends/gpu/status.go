@@ -3,7 +3,7 @@ package gpu
 import (
 	"time"
 
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // BackendStatus is one backend as readiness, dashboard and metrics see it.

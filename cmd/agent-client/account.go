@@ -8,8 +8,8 @@ import (
 	"net/url"
 	"strconv"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 func (a *app) balance(ctx context.Context, c command, args []string) error {

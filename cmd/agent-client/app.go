@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // Exit codes. Scripts and agents rely on them.

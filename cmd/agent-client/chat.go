@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // chatRequest is the body of POST /v1/chat/completions.

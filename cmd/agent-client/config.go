@@ -16,9 +16,9 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"sluice/internal/placeholder"
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/internal/placeholder"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // envPrefix begins every environment variable: AGENT_CLIENT_CONFIG names the

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 const delegateHelp = `

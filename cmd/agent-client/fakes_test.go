@@ -34,7 +34,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // world is one seller and one buyer's lnd. Its invoices are real; amounts of

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402/client"
+	"sluice.example/sluice/l402/client"
 )
 
 const newAccountUsage = "buy a new account even if the gateway does not see the stored token"

@@ -7,50 +7,58 @@ import (
 	"os"
 	"sync"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/l402/client"
-	"sluice/l402/client/lndwallet"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
+	"sluice.example/sluice/l402/client/lndwallet"
 )
 
-// node is the buyer's lnd, opened at the first use: a command that pays
-// nothing needs neither its files nor itself.
+// lndConfig reads the files that open the buyer's lnd.
+func lndConfig(cfg *config, log *slog.Logger) (c lightning.Config, err error) {
+	c = lightning.Config{Address: cfg.LND.GRPC, Log: log}
+	if cfg.LND.TLSCert != "" {
+		if c.TLSCert, err = os.ReadFile(cfg.LND.TLSCert); err != nil {
+			return c, fmt.Errorf("lnd.tls_cert: %w", err)
+		}
+	}
+	if c.Macaroon, err = os.ReadFile(cfg.LND.Macaroon); err != nil {
+		return c, fmt.Errorf("lnd.macaroon: %w", err)
+	}
+	return c, nil
+}
+
+// node is the buyer's wallet, opened at the first use: a command that pays
+// nothing needs neither its files nor lnd.
 type node struct {
-	open func() (*lightning.Client, error)
+	open func() (*lndwallet.Wallet, error)
 }
 
 var _ client.Wallet = (*node)(nil)
 
 func newNode(cfg *config, log *slog.Logger) *node {
-	return &node{open: sync.OnceValues(func() (*lightning.Client, error) {
-		c := lightning.Config{Address: cfg.LND.GRPC, Log: log}
-		var err error
-		if cfg.LND.TLSCert != "" {
-			if c.TLSCert, err = os.ReadFile(cfg.LND.TLSCert); err != nil {
-				return nil, fmt.Errorf("lnd.tls_cert: %w", err)
-			}
+	return &node{open: sync.OnceValues(func() (*lndwallet.Wallet, error) {
+		c, err := lndConfig(cfg, log)
+		if err != nil {
+			return nil, err
 		}
-		if c.Macaroon, err = os.ReadFile(cfg.LND.Macaroon); err != nil {
-			return nil, fmt.Errorf("lnd.macaroon: %w", err)
-		}
-		return lightning.Dial(c)
+		return lndwallet.Dial(lndwallet.Config{Address: c.Address, TLSCert: c.TLSCert, Macaroon: c.Macaroon, Log: c.Log})
 	})}
 }
 
 // Pay implements client.Wallet.
 func (n *node) Pay(ctx context.Context, r client.PayRequest) (client.Paid, error) {
-	c, err := n.open()
+	w, err := n.open()
 	if err != nil { // the order was never given
 		return client.Paid{}, fmt.Errorf("%w: %w", client.ErrPaymentFailed, err)
 	}
-	return lndwallet.New(c).Pay(ctx, r)
+	return w.Pay(ctx, r)
 }
 
 // Track implements client.Wallet.
 func (n *node) Track(ctx context.Context, hash l402.PaymentHash) (client.State, client.Paid, error) {
-	c, err := n.open()
+	w, err := n.open()
 	if err != nil {
 		return client.Unknown, client.Paid{}, err
 	}
-	return lndwallet.New(c).Track(ctx, hash)
+	return w.Track(ctx, hash)
 }

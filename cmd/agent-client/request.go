@@ -10,8 +10,8 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // maxJSONBody bounds the body that --json puts into its object, in bytes.

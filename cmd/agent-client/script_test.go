@@ -18,7 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"gopkg.in/macaroon.v2"
 
-	"sluice/l402/client"
+	"sluice.example/sluice/l402/client"
 )
 
 func TestMain(m *testing.M) {

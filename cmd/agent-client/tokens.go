@@ -9,7 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"sluice/l402/client"
+	"sluice.example/sluice/l402/client"
 )
 
 func (a *app) store() (*client.Dir, error) {

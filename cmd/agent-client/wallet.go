@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // lnd opens the buyer's node.
@@ -17,7 +17,11 @@ func (a *app) lnd() (*config, *lightning.Client, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	node, err := newNode(cfg, a.log()).open()
+	c, err := lndConfig(cfg, a.log())
+	if err != nil {
+		return nil, nil, err
+	}
+	node, err := lightning.Dial(c)
 	return cfg, node, err
 }
 

@@ -7,10 +7,10 @@ import (
 	"io"
 	"time"
 
-	"sluice/internal/gateway"
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // settledAtNode is what an lnd says about payments.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"sluice/internal/demo"
-	"sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/demo"
+	"sluice.example/sluice/internal/devnet/inference"
 )
 
 func runDemo(ctx context.Context, e env, args []string) error {

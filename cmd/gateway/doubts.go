@@ -5,9 +5,9 @@ import (
 	"log/slog"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // How payments are doubted that were presented and that the Lightning node did

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/internal/store/sqlite"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // told is a Lightning node that answers as it was told.

@@ -12,10 +12,10 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/backends/gpu/exporter"
-	"sluice/backends/gpu/nvml"
-	"sluice/backends/gpu/telemetry"
-	"sluice/internal/quiet"
+	"sluice.example/sluice/backends/gpu/exporter"
+	"sluice.example/sluice/backends/gpu/nvml"
+	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/quiet"
 )
 
 // exporterEvery is how often the exporter reads the driver: about as often as

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // gatewayEnv makes this test's program a gateway.

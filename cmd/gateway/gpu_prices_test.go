@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
 // Of the price's way, as chainConfig has it.

@@ -21,9 +21,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
-	"sluice/internal/config"
-	"sluice/internal/devnet/loopback"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/internal/devnet/loopback"
 )
 
 // chain is everything between a GPU and the price that an operator sees: the

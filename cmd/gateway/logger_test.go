@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/config"
+	"sluice.example/sluice/internal/config"
 )
 
 // A duration is read by people and by tools: in no format a number without its

@@ -6,11 +6,11 @@ import (
 	"os"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/internal/config"
-	"sluice/internal/pricer"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/internal/pricer"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // pricerConfig maps the models to the pricer's. work is asked once the pricer

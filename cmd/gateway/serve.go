@@ -14,15 +14,15 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/internal/config"
-	"sluice/internal/gateway"
-	"sluice/internal/lightning"
-	"sluice/internal/pricer"
-	"sluice/internal/quiet"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/internal/pricer"
+	"sluice.example/sluice/internal/quiet"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // closeGrace bounds what is left to do after the drain: the ledger's queue.

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"sluice/pricing/simulate"
+	"sluice.example/sluice/pricing/simulate"
 )
 
 // simulation is what the command line asks for.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/pricing/simulate"
+	"sluice.example/sluice/pricing/simulate"
 )
 
 // simulateWith runs the subcommand.

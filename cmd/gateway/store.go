@@ -4,10 +4,10 @@ import (
 	"context"
 	"log/slog"
 
-	"sluice/internal/config"
-	"sluice/internal/store/postgres"
-	"sluice/internal/store/sqlite"
-	"sluice/metering"
+	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/metering"
 )
 
 // store is what both databases offer.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/config"
-	"sluice/metering"
+	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/metering"
 )
 
 // promising is a store that says what it is told to.

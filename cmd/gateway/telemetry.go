@@ -10,10 +10,10 @@ import (
 	"slices"
 	"sync"
 
-	"sluice/backends/gpu"
-	"sluice/backends/gpu/nvml"
-	"sluice/backends/gpu/telemetry"
-	"sluice/internal/config"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu/nvml"
+	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/config"
 )
 
 // telemetryNVML names the one feed of this host's GPUs.

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"testing"
 
-	"sluice/backends/gpu/telemetry"
-	"sluice/internal/config"
+	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/config"
 )
 
 // A backend's metrics page that redirects elsewhere must not take the backend's

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 
-	"sluice/internal/config"
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 func verifyLedger(ctx context.Context, e env, args []string) error {

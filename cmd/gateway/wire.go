@@ -8,13 +8,13 @@ import (
 	"slices"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/internal/config"
-	"sluice/internal/gateway"
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 func lightningConfig(cfg config.Lightning, log *slog.Logger) lightning.Config {

@@ -59,14 +59,14 @@ var forbidden = []struct {
 	{"l402/client", "github.com/jackc/pgx", "an agent's developer embeds the SDK"},
 	{"l402/client", "github.com/lightningnetwork/lnd/lnrpc", "an agent's developer embeds the SDK without lnd's protobuf replace"},
 	{"pricing", "database/sql", "prices are pure: no I/O"},
-	{"pricing", "sluice/metering", "prices know no money"},
+	{"pricing", "sluice.example/sluice/metering", "prices know no money"},
 	{"metering", "modernc.org/sqlite", "the ledger decides, the stores write"},
 	{"metering", "github.com/jackc/pgx", "the ledger decides, the stores write"},
-	{"internal/gateway", "sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
-	{"internal/gateway", "sluice/internal/lightning", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
+	{"internal/gateway", "sluice.example/sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
+	{"internal/gateway", "sluice.example/sluice/internal/lightning", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "github.com/lightningnetwork/lnd", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"cmd/agent-client", "github.com/gin-gonic/gin", "the buyer's binary serves nothing"},
-	{"cmd/agent-client", "sluice/metering", "the buyer's binary keeps no ledger"},
+	{"cmd/agent-client", "sluice.example/sluice/metering", "the buyer's binary keeps no ledger"},
 }
 
 type listed struct {
@@ -78,7 +78,7 @@ type listed struct {
 
 func packages(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,GoFiles,Imports,Deps", "sluice/...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,GoFiles,Imports,Deps", "sluice.example/sluice/...")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
@@ -112,14 +112,14 @@ func within(path, room string) bool {
 
 func TestImportsRunOneWay(t *testing.T) {
 	for _, p := range packages(t) {
-		path := strings.TrimPrefix(p.ImportPath, "sluice/")
+		path := strings.TrimPrefix(p.ImportPath, "sluice.example/sluice/")
 		here := room(path)
 		if here == "" {
 			t.Errorf("%s is in no room: add it to the table and to ARCHITECTURE.md", path)
 			continue
 		}
 		for _, imp := range p.Imports {
-			imp, ours := strings.CutPrefix(imp, "sluice/")
+			imp, ours := strings.CutPrefix(imp, "sluice.example/sluice/")
 			if !ours || within(imp, here) {
 				continue
 			}
@@ -132,7 +132,7 @@ func TestImportsRunOneWay(t *testing.T) {
 
 func TestForbiddenDependencies(t *testing.T) {
 	for _, p := range packages(t) {
-		path := strings.TrimPrefix(p.ImportPath, "sluice/")
+		path := strings.TrimPrefix(p.ImportPath, "sluice.example/sluice/")
 		for _, rule := range forbidden {
 			if room(path) != rule.room {
 				continue

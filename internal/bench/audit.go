@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // An audit runs beside load, over the ledger with charges on record.

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/devnet"
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // challengesRow is one number of callers: medians over rounds.

@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/internal/devnet/proc"
-	"sluice/metering"
+	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/metering"
 )
 
 // clientsPlan is one replica: a process with a ledger of the gateway's settings,

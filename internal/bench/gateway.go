@@ -16,15 +16,15 @@ import (
 	"strings"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/internal/gateway"
-	"sluice/internal/lightning"
-	"sluice/internal/store/postgres"
-	"sluice/internal/store/sqlite"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // gatewayPlan describes a gateway. It is wired as `gateway serve` wires it, with

@@ -12,9 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // ledgerCallers settle and reserve at the same time, as many as the most

@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Another session holds the rows of some accounts while clients of all accounts

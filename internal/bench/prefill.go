@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	_ "modernc.org/sqlite" // the driver "sqlite" of database/sql
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // ledgerSize is a ledger that is made before it is measured.

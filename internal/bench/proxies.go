@@ -15,8 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/devnet/loopback"
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/loopback"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // proxyPlan names the server behind.

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"sluice/internal/devnet/proc"
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // childCommand is the first argument of this program as a child; role, the file

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // ChatPath is the metered route.

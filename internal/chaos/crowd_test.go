@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // TestCrowd has 200 callers at once on an account that is good for 50, ten times

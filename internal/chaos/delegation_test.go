@@ -11,7 +11,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // replicas starts two gateways on one PostgreSQL.

@@ -18,8 +18,8 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"sluice/internal/devnet/inference"
-	"sluice/l402"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/l402"
 )
 
 // every runs do with 1, 2, … at most so many times a second, from so many

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/inference"
 )
 
 // flood is a gateway at its default limits with what its attackers own.

@@ -17,9 +17,9 @@ import (
 	"text/template"
 	"time"
 
-	"sluice/internal/devnet/loopback"
-	"sluice/internal/devnet/proc"
-	"sluice/l402"
+	"sluice.example/sluice/internal/devnet/loopback"
+	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/l402"
 )
 
 // Settings is how a gateway is configured. Durations are in the configuration's

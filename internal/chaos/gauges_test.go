@@ -13,7 +13,7 @@ import (
 	"github.com/lightningnetwork/lnd/lnrpc"
 	_ "modernc.org/sqlite" // the driver, to count rows
 
-	"sluice/internal/lightning"
+	"sluice.example/sluice/internal/lightning"
 )
 
 // gauges read what a gateway takes up: of its machine, in its ledger and at its

@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/internal/store/pgtest"
-	"sluice/l402"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/l402"
 )
 
 // TestRotation changes the minting key of two gateways one after the other while

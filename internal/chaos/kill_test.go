@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // One stream of a test that kills its gateway.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet"
-	"sluice/l402"
+	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/l402"
 )
 
 // another is a second network, of one test alone: another node with nothing in

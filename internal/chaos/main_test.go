@@ -8,8 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"sluice/internal/devnet/devnettest"
-	"sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/devnettest"
+	"sluice.example/sluice/internal/devnet/inference"
 )
 
 // What all tests share: the binaries and one Lightning network. A test that

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/chaos/wire"
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/chaos/wire"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // siege is two gateways on a PostgreSQL of their own, the second by way of a

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/inference"
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // Site is where systems are started: the built gateway and the launcher of all
@@ -27,7 +27,7 @@ func Open(flags ...string) (*Site, error) {
 		return nil, err
 	}
 	s := &Site{dir: dir, launcher: proc.NewLauncher()}
-	if err := proc.Build(s.program(), flags, "sluice/cmd/gateway"); err != nil {
+	if err := proc.Build(s.program(), flags, "sluice.example/sluice/cmd/gateway"); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

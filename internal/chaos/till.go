@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet"
-	"sluice/internal/devnet/devnettest"
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/internal/devnet/devnettest"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // Till is a Lightning network as seller and buyer use it.

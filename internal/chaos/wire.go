@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"sluice/internal/chaos/wire"
+	"sluice.example/sluice/internal/chaos/wire"
 )
 
 // PostgresWire forwards to a server that listens on a unix socket until the

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // checker completes a decoded configuration and looks for what cannot work.

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // checkRequests checks what an owner allows in requests beyond what is known.

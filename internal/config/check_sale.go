@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // checkBackends checks each backend and returns them by name.

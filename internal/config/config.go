@@ -18,8 +18,8 @@ import (
 	"net/url"
 	"time"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // Config is a checked configuration. Its secrets redact themselves.

@@ -17,8 +17,8 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"sluice/internal/placeholder"
-	"sluice/l402"
+	"sluice.example/sluice/internal/placeholder"
+	"sluice.example/sluice/l402"
 )
 
 // Error is one thing wrong with a configuration.

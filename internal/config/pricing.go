@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"time"
 
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // Pricing says how a model's price follows its load. The keys of pricing.Params

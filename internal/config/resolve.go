@@ -11,7 +11,7 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Environment variables that stand above the file, so that a secret need not

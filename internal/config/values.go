@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // Size is a number of bytes.

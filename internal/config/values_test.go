@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 func TestDurations(t *testing.T) {

@@ -13,10 +13,9 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/l402/client"
-	"sluice/l402/client/lndwallet"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
+	"sluice.example/sluice/l402/client/lndwallet"
 )
 
 // agent is one of the demo's buyers: a wallet, which all of them share, and the
@@ -40,7 +39,7 @@ func (d *demo) openWallet() error {
 	if err != nil {
 		return err
 	}
-	d.wallet, err = lightning.Dial(cfg)
+	d.wallet, err = lndwallet.Dial(lndwallet.Config{Address: cfg.Address, TLSCert: cfg.TLSCert, Macaroon: cfg.Macaroon})
 	return err
 }
 
@@ -56,7 +55,7 @@ func (d *demo) newAgent() (*agent, error) {
 		return nil, err
 	}
 	a.sdk, err = client.New(client.Config{
-		Wallet: lndwallet.New(d.wallet), Store: store, Network: client.Regtest,
+		Wallet: d.wallet, Store: store, Network: client.Regtest,
 		MaxPerRequest: 10_000_000, MaxFee: client.Fee{Base: 1000, PPM: 5000},
 	})
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"sluice/internal/devnet/inference"
-	"sluice/internal/devnet/loopback"
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/loopback"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // What the demo sells.

@@ -16,9 +16,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"sluice/internal/devnet"
-	"sluice/internal/devnet/proc"
-	"sluice/internal/lightning"
+	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/l402/client/lndwallet"
 )
 
 // Config says how to run the demo.
@@ -59,7 +59,7 @@ type demo struct {
 	exporterAt string        // host:port
 	exporter   *proc.Process // nil: no GPU can be simulated here
 	replicas   []*replica    // at least one
-	wallet     *lightning.Client
+	wallet     *lndwallet.Wallet
 	agents     []*agent // in the order in which they come
 }
 

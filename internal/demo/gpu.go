@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"sluice/backends/gpu/nvml/stub"
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // gpuFile is where the inference server says what its GPU, which is not there,

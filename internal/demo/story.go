@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // story prints what happens, for people to read.

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"sluice/l402"
-	"sluice/l402/client"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
+	"sluice.example/sluice/pricing"
 )
 
 // The surge: so many agents, each with so many streams, come one after another.

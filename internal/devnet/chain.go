@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // chain is the btcd that mines the network's regtest chain.

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"sluice/internal/devnet"
+	"sluice.example/sluice/internal/devnet"
 )
 
 // goCommand puts a script in the place of the go command, and an empty cache in

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet"
-	"sluice/internal/devnet/devnettest"
-	"sluice/internal/lightning"
+	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/internal/devnet/devnettest"
+	"sluice.example/sluice/internal/lightning"
 )
 
 // TestNetwork takes one network through its whole life, as each costs ten

@@ -13,8 +13,8 @@ import (
 	"github.com/lightningnetwork/lnd/lnrpc/routerrpc"
 	"google.golang.org/grpc"
 
-	"sluice/internal/devnet/proc"
-	"sluice/internal/lightning"
+	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lightning"
 )
 
 // stopGrace is how long a daemon may take to stop before it is killed. They

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // errPortTaken reports a daemon that lost its port between the moment it was

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // chatPath is the metered route.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/inference"
 )
 
 // slowServer is an inference server of a test's own, at a pace at which the

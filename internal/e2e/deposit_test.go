@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // deposited is what the operator sees of an account, without anybody

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // TestWrongPreimage is told apart from garbage: 401, and no challenge that a

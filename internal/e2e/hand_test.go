@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // TestUnaryByHand does what the README's tour does: a 402, a payment with the

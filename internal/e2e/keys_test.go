@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // TestKeyRotation goes through the life of a master key: mint, verify, revoked.

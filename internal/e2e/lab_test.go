@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/inference"
 )
 
 // laboratory is a gateway before an inference server that misbehaves as the

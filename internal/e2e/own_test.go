@@ -15,9 +15,9 @@ import (
 	"text/template"
 	"time"
 
-	"sluice/internal/devnet/inference"
-	"sluice/internal/devnet/loopback"
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/loopback"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // masterKey is one key of a configuration.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // demoInterval is how often the demo's prices move.

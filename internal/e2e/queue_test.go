@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/devnet/inference"
 )
 
 // saleOfOneSlot has one slot, and one place to wait for it.

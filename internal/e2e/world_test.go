@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // facts is demo.json as wire.md names its members.

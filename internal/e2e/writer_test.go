@@ -13,7 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // saleThatRises has an engine that says how full it is. While it is overfull, each

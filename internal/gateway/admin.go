@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // admin guards a JSON endpoint of the operator: the bearer token of the

@@ -6,8 +6,8 @@ import (
 	"io"
 	"net/http"
 
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // livePrice is one model's price and why it is what it is.

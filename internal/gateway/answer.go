@@ -7,9 +7,9 @@ import (
 	"net/http"
 	"strings"
 
-	"sluice/backends/gpu"
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // eventStream is the content type of server-sent events.

@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"sluice/internal/gateway"
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // scripted is one answer of a backend as a stream, and what is true of it.

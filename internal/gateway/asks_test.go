@@ -15,9 +15,9 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/devnet/inference"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // answer is a whole answer.

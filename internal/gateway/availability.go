@@ -3,7 +3,7 @@ package gateway
 import (
 	"fmt"
 
-	"sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu"
 )
 
 // errNotServed refuses what nothing could be done for: a payment, or a hold,

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/inference"
-	"sluice/metering"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/metering"
 )
 
 func TestBackendThatDiesMidStream(t *testing.T) {

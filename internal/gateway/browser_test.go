@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway"
 )
 
 const page = "https://app.example"

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway"
 )
 
 // A certificate that was renewed is served without a restart: when it is asked

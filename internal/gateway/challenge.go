@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // offer is what a 402 asks for and why.

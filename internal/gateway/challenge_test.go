@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
-	"sluice/l402"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/l402"
 )
 
 func TestChallengeHasTheExactShape(t *testing.T) {

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/inference"
-	"sluice/internal/gateway"
-	"sluice/metering"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering"
 )
 
 // slow makes streams that can be hung up on between two events.

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/devnet/inference"
-	"sluice/internal/gateway"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 func TestUnaryAnswerIsChargedBeforeItIsSent(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // What a hung-up stream delivered is counted in the slot that it had: a backend with

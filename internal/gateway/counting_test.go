@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // llama.cpp ends each completion of a stream with a usage of its own, and a

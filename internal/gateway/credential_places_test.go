@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // places are all the ways to present a credential.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // mint makes a paid token as the gateway would have, with any terms.

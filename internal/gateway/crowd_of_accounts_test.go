@@ -13,9 +13,9 @@ import (
 	"gopkg.in/macaroon.v2"
 	_ "modernc.org/sqlite" // the driver, to count rows
 
-	"sluice/internal/gateway"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // rows counts what the ledger's database has in each table.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // lastBlock is the last block of a stream, without its blank line.

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // dialectRates are 1 msat per prompt token and 10 per completion token.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 func TestDrainLetsStreamsFinish(t *testing.T) {

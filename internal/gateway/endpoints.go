@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 func unknownRoute() error {

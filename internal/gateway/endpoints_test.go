@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
-	"sluice/metering"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering"
 )
 
 func TestModelsShowLivePrices(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"sluice/l402"
-	"sluice/metering/chat"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering/chat"
 )
 
 // countingEngine is an inference server that a test scripts, and that remembers

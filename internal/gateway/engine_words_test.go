@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // What an engine says within a 200 goes through the same filter as what it says

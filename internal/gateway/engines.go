@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/metering/chat"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering/chat"
 )
 
 // engines is what is known of each backend: what its owner said, and what it

@@ -8,8 +8,8 @@ import (
 	"runtime/debug"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // exchange is one request of the public listener and the way its answer takes.

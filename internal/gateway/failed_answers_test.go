@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // ending is an event whose choice has this finish_reason, and members behind it.

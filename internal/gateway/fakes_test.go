@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway"
 )
 
 // clock is the gateway's; it runs, and can be moved.

@@ -12,13 +12,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/backends/gpu/telemetry"
-	"sluice/internal/quiet"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/quiet"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // Invoicer makes invoices on a Lightning node.

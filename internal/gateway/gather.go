@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // gather reads a stream for a client that waits for one document, and answers

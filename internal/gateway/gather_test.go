@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // askedFor notes what a backend is asked.

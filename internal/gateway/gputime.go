@@ -5,11 +5,11 @@ import (
 	"errors"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // GPU time has no bound beforehand. A request holds a slice of it and asks for

@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/backends/gpu/telemetry"
-	"sluice/internal/devnet/inference"
-	"sluice/internal/gateway"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // busy is a GPU at half of its power, whatever happens.

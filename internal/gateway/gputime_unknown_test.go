@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/backends/gpu/telemetry"
-	"sluice/internal/devnet/inference"
-	"sluice/internal/gateway"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/gateway"
 )
 
 // gauge is a GPU that says what the test has it say.

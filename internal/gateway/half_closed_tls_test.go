@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
-	"sluice/metering/chat"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering/chat"
 )
 
 // takesItsTime answers after half a second, unless its caller hangs up.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway"
 )
 
 const mib = 1 << 20

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"testing"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 func TestIdempotencyKeyIsGoodForOneCharge(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // document is an answer of one or more texts, with members beside the choices.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Rate is a token bucket: Burst at once, PerSecond in the long run. A

@@ -8,7 +8,7 @@ import (
 	"time"
 	"unsafe"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // flood asks once for each address at one moment and counts what is let

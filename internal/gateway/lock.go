@@ -4,9 +4,9 @@ import (
 	"context"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // lockLookup bounds the search for an epoch that this process does not

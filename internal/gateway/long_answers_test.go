@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/gateway"
-	"sluice/metering/chat"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering/chat"
 )
 
 // keeping bounds what a gateway keeps of an answer, in bytes.

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // metrics is the gateway's own registry. Every label comes from the

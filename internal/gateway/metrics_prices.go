@@ -3,7 +3,7 @@ package gateway
 import (
 	"math"
 
-	"sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu"
 )
 
 // metric sends one value with its labels, names and values in turn.

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // A 200 whose body is no answer is the backend's fault: nothing is charged, and

@@ -4,10 +4,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // overrunEvery is how often one backend's overruns are logged at most. The metrics

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // Hidden reasoning beyond the cap is work that nobody pays: it is counted, and the

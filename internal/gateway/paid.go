@@ -4,8 +4,8 @@ import (
 	"errors"
 	"net/http"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // standing is what a caller's credential is worth on a route.

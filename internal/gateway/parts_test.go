@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 func TestHeadersThatStayHere(t *testing.T) {

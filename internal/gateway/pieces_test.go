@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // What a gathered document says is what the engine's own would: words that each event

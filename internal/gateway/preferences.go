@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"strings"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // The request headers of the wire contract, in the form in which http.Header

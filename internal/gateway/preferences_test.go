@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"testing"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 func TestMaxCostRefusesBeforeAnythingIsCharged(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/metering/chat"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering/chat"
 )
 
 const (

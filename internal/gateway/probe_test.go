@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // A backend whose engine nobody named is asked, again and again while it is away,

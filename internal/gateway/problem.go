@@ -8,11 +8,11 @@ import (
 	"strconv"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // problemBase precedes every problem type. Clients match the part after it.

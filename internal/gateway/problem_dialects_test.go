@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"sluice/internal/gateway"
-	"sluice/l402"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/l402"
 )
 
 // SDKs show the detail of every refusal: 402, 401, 403, 404, 405, 412, 413, 429

@@ -7,8 +7,8 @@ import (
 	"io"
 	"net/http"
 
-	"sluice/backends/gpu"
-	"sluice/metering/chat"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering/chat"
 )
 
 // smallest is the request by which a backend proves that it serves: one word of

@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // call is one open reservation and the answer that it pays for. It belongs to

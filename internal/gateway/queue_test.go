@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 func TestFullPoolRefusesBeforeMoneyMoves(t *testing.T) {

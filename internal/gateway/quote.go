@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // order is what one request asks for and what it costs at most.

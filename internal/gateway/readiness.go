@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu"
 )
 
 // readiness remembers the last answer of GET /readyz for a moment: the path is

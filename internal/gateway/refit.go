@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // contextLength finds the length of the model's context in an engine's words: vLLM,

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // An engine that refuses prompt and cap together says what fits. Where the client gave

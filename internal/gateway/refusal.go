@@ -13,7 +13,7 @@ import (
 	"sync"
 	"unicode"
 
-	"sluice/backends/gpu"
+	"sluice.example/sluice/backends/gpu"
 )
 
 // maxRefusal bounds, in bytes, how much of a backend's refusal is read.

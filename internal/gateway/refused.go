@@ -5,9 +5,9 @@ import (
 	"net/http"
 	"strconv"
 
-	"sluice/backends/gpu"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // notTaken says whether an answer means that the backend did nothing: it is

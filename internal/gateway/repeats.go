@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // A challenge is repeated for repeatFor after it was made, to at most

@@ -7,9 +7,9 @@ import (
 	"net/http"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // sell looks for room, holds the money, takes a place, waits for a slot and

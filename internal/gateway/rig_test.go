@@ -13,14 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/internal/devnet/inference"
-	"sluice/internal/gateway"
-	"sluice/internal/store/sqlite"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // The prices of every test: one msat per prompt token, two per completion

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // charge measures how the answer ended and settles it. settled is false when

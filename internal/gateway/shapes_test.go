@@ -10,9 +10,9 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"sluice/internal/gateway"
-	"sluice/l402"
-	"sluice/metering/chat"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering/chat"
 )
 
 // Text in a shape that nobody knows is not free: an event in which the model wrote

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway"
 )
 
 // wordy is a backend whose streams are as long as their request says in

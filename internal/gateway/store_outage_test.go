@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
-	"sluice/metering"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering"
 )
 
 // brittleStore fails while it is told to.

@@ -7,11 +7,11 @@ import (
 	"net/http"
 	"strconv"
 
-	"sluice/backends/gpu"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // stream passes a stream of events on, each one flushed as it comes, and

@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"time"
 
-	"sluice/backends/gpu"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 const (

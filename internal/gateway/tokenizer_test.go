@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering/chat"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering/chat"
 )
 
 // longPrompt is a request whose bytes bound it far above its tokens.

@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"time"
 
-	"sluice/metering"
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
 )
 
 // maxUnaryTimes is how many times UnaryHoldBack an answer that is kept may be long

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // Until answers have shown what a picture takes, it takes what the owner says that

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/gateway"
-	"sluice/metering/chat"
+	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/metering/chat"
 )
 
 // Servers send blank lines while they make an answer, as signs of life, and some a

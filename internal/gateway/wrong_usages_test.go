@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // Never less is charged than what was counted from the events, or what the backend

@@ -8,7 +8,7 @@ import (
 	"github.com/btcsuite/btcd/chaincfg"
 	"github.com/lightningnetwork/lnd/zpay32"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // networks are the chains whose invoices are understood, by BOLT11 prefix.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/lightning"
+	"sluice.example/sluice/internal/lightning"
 )
 
 func TestDialRefusesWhatCannotWork(t *testing.T) {

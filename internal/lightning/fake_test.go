@@ -28,8 +28,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"gopkg.in/macaroon.v2"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 const fakeNode = "02fake"

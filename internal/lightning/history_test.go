@@ -11,8 +11,8 @@ import (
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // settleAll settles the indexes of [from, to] and returns their hashes.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // maxMemo is the longest memo that lnd stores, in bytes (its MaxMemoSize).

@@ -14,10 +14,10 @@ import (
 	"github.com/lightningnetwork/lnd/lnrpc/routerrpc"
 	"github.com/lightningnetwork/lnd/zpay32"
 
-	"sluice/internal/devnet"
-	"sluice/internal/devnet/devnettest"
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/internal/devnet/devnettest"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 var network devnettest.Shared

@@ -7,7 +7,7 @@ import (
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // NodeKey returns the key of the node, in hex. With a macaroon that may not

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // State is how far a payment is.

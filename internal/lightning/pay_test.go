@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/lightning"
+	"sluice.example/sluice/internal/lightning"
 )
 
 func (w world) pay(t *testing.T) {

@@ -4,9 +4,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/devnettest"
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/devnet/devnettest"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // cursorAt is where a ledger stands that took in all up to index.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // noAdds as the add index of a subscription keeps lnd from sending an event

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // SettledInvoice is an invoice of lnd that was paid. It need not be one of

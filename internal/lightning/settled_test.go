@@ -7,8 +7,8 @@ import (
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // since lists and returns the hashes in the order in which they came.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // ledger is a Sink in memory that keeps the contract: credit and cursor change

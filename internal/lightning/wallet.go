@@ -5,7 +5,7 @@ import (
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // ChannelBalance is the money in a node's open channels, in msat. Amounts in

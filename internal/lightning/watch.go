@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Cursor is how far the settled invoices of one node were taken in.

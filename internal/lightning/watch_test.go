@@ -11,8 +11,8 @@ import (
 
 	"github.com/lightningnetwork/lnd/lnrpc"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
 )
 
 // TestReplayOutOfOrder has lnd replay in another order than that of settlement,

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // watermark turns settlements that arrive in any order into a cursor that is

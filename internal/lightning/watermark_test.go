@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // hashOf is the hash of the invoice settled at an index; every seventh is an

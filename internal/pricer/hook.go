@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // Hook is the operator's own program for a price: a command or a URL. It gets

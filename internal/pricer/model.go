@@ -4,8 +4,8 @@ import (
 	"math"
 	"time"
 
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // model is one priced model. Guarded by Pricer.mu.

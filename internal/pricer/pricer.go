@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // Ledger is where prices are published and load is exchanged: a

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/pricer"
-	"sluice/internal/store/sqlite"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/pricer"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 const (

@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/pricer"
-	"sluice/internal/store/pgtest"
-	"sluice/internal/store/postgres"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/pricer"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/pricing"
 )
 
 // Three processes on one database publish one sequence of prices; when the

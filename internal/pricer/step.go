@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // step is one turn: lead if nobody does, exchange loads, move the prices.

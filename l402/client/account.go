@@ -11,7 +11,7 @@ import (
 	"net/url"
 	"strings"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // ErrNoToken reports that the store holds no token for a gateway. A paid

@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Config says what a Client may do. Wallet, Store and Network are required.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/btcsuite/btcd/chaincfg"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 func TestPaysOnceAndReuses(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Charge is what a response said about its price, in msat. Nil: it did not.

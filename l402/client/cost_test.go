@@ -8,8 +8,8 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 func show(c client.Charge) string {

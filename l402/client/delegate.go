@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Delegation says what a delegated copy of a token may do at most. A zero

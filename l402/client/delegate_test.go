@@ -9,8 +9,8 @@ import (
 
 	"gopkg.in/macaroon.v2"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 var until = time.Now().Add(24 * time.Hour).Truncate(time.Second)

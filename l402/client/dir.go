@@ -16,7 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/lockedfile"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Dir is a Store in a directory: one JSON file per token and per open intent,

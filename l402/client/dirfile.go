@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // tokenFile is a Token on disk, secrets included. The account, the payment

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // ErrBodyTooLarge reports a request body that cannot be sent a second time

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // A paid API, used like a free one. The gateway and the wallet stand in for

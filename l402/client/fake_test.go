@@ -22,8 +22,8 @@ import (
 	"github.com/lightningnetwork/lnd/zpay32"
 	"gopkg.in/macaroon.v2"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // fakeGateway sells calls at a fixed price. The first segment of a path is the

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"strings"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // handover is a credential as it is handed to another agent.

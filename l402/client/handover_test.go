@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 const gatewayURL = "http://gateway.test"

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402/client"
+	"sluice.example/sluice/l402/client"
 )
 
 // keyed records the Idempotency-Key of each request that carries a credential, and

@@ -10,7 +10,7 @@ import (
 	"github.com/btcsuite/btcd/chaincfg"
 	"github.com/lightningnetwork/lnd/zpay32"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Network is a Bitcoin network. A wallet lives on exactly one.

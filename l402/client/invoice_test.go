@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // vectors.json holds examples of the BOLT11 specification ("Examples" and

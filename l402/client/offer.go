@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // offer is one challenge, taken apart. It is checked, by accept, only when it

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"sync"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // originState is what this process knows about one origin.

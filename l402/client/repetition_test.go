@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402/client"
+	"sluice.example/sluice/l402/client"
 )
 
 // answering is a paid server whose answers a test writes; n counts them from 0. It

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Store keeps tokens and intents to pay. Everything it accepts must be durable

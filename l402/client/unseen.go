@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // UnseenTokenError reports that a gateway offered a new account although a stored

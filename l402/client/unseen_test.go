@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/l402"
-	"sluice/l402/client"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
 // stripping is a proxy on the way that drops headers.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"sluice/l402"
+	"sluice.example/sluice/l402"
 )
 
 // Wallet is the Lightning node that pays. Implementations must be safe for

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // kilobyte is a request of about 1 KB: three messages and the usual fields.

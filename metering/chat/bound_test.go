@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 var limits = chat.Limits{ContextTokens: 8192, MaxCompletion: 256, TemplateBase: 10, TemplatePerMessage: 5}

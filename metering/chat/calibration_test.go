@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // answer meters one unary answer of a text with a usage, which took a while, for

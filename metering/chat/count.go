@@ -1,6 +1,6 @@
 package chat
 
-import "sluice/metering"
+import "sluice.example/sluice/metering"
 
 // tally is a count of tokens and where it came from.
 type tally struct {

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // FuzzDialects plays a stream in one of the dialects to a meter, up to any point,

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // split is all events of r, what was left of an unfinished one, and the error

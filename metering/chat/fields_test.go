@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // refusedParam is the field that a refusal names; it fails unless err is one.

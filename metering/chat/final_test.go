@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // estimated is the prompt of ask by the default ratio: its text, a template's

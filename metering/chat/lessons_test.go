@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // class is a backend that teaches one calibration.

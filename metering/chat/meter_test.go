@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
-	"sluice/metering/chat"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 var start = time.Date(2025, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // One account learns for itself; the others follow once a second one met the same.

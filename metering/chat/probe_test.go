@@ -3,7 +3,7 @@ package chat_test
 import (
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // Each engine is told by an answer that it alone gives, and nothing else is taken

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // documented is the row of an engine in docs/protocol.md.

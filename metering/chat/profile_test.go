@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // An engine that nobody knows is taken for the careful one, and what the owner

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 // Each engine is asked on its own path, with its own body, and its answer is read

@@ -3,7 +3,7 @@ package chat_test
 import (
 	"testing"
 
-	"sluice/metering/chat"
+	"sluice.example/sluice/metering/chat"
 )
 
 func TestRewrite(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // model is one run: a discrete-event simulation. Time is in seconds.

@@ -7,7 +7,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // Policy is a named set of parameters.

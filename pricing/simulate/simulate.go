@@ -23,7 +23,7 @@ import (
 	"math"
 	"time"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // Pool is the pool of inference servers that is modelled, and its buyers.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/pricing"
-	"sluice/pricing/simulate"
+	"sluice.example/sluice/pricing"
+	"sluice.example/sluice/pricing/simulate"
 )
 
 func surge(change func(*simulate.Pool)) simulate.Scenario {

@@ -8,7 +8,7 @@ import (
 	"math"
 	"slices"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // Trace is recorded load.

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strconv"
 
-	"sluice/pricing"
+	"sluice.example/sluice/pricing"
 )
 
 // answer is what a JSON recording may hold: a Prometheus answer or epochs.

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/pricing"
-	"sluice/pricing/simulate"
+	"sluice.example/sluice/pricing"
+	"sluice.example/sluice/pricing/simulate"
 )
 
 func read(t *testing.T, name string) simulate.Trace {

@@ -243,7 +243,7 @@ func TestDockerfile(t *testing.T) {
 	}
 	let := "\n" + read(t, ".dockerignore")
 	for _, p := range strings.Fields(string(packages)) {
-		if ours, ok := strings.CutPrefix(p, "sluice/"); ok {
+		if ours, ok := strings.CutPrefix(p, "sluice.example/sluice/"); ok {
 			if top, _, _ := strings.Cut(ours, "/"); !strings.Contains(let, "\n!"+top+"\n") {
 				t.Errorf(".dockerignore keeps out %s, which has %s", top, p)
 			}

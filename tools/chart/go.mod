@@ -1,6 +1,6 @@
 // Module chart renders and checks deploy/helm/gateway. It is a module of its
 // own so that Helm and Kubernetes stay out of the product's dependencies.
-module sluice/tools/chart
+module sluice.example/sluice/tools/chart
 
 go 1.26
 

@@ -1,5 +1,5 @@
 // Module lint pins the linter, apart from the product's dependencies.
-module sluice/tools/lint
+module sluice.example/sluice/tools/lint
 
 go 1.26
 

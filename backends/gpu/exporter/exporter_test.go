@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // samples is a sampler that says what it is told to.

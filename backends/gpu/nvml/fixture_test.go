@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // childEnv names the library that a child of the test reads: a process can load

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // asJSON leaves out what is not reported.

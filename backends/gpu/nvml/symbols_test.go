@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
 // Each library runs in a child: a call of a function that it lacks would end

@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 
-	"sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
 // Sampler reads nothing: this program was built without what it takes.

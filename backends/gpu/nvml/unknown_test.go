@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
 // Of a GPU that is divided the driver says nothing about its work, or something

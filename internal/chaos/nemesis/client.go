@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
 )
 
 // client sends requests to the tellers, as a gateway does for an agent: reserve,

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
 )
 
 // disk is a file system of its own in a file, so that it can be full, and slow,

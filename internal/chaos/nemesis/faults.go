@@ -6,8 +6,8 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/internal/chaos/wire"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/chaos/wire"
 )
 
 // wreck does the faults of one lane, one after the other, each at its time or

@@ -8,8 +8,8 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/metering"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/metering"
 )
 
 // healLimit bounds how long the system may take to answer once everything is

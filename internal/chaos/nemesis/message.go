@@ -3,10 +3,10 @@ package main
 import (
 	"crypto/sha256"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // What the player asks of a teller beyond the operations of a history.

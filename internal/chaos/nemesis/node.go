@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
 )
 
 // node is the Lightning node: the settled invoices of its history, which each

@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/internal/devnet/proc"
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // play is one schedule while it runs.

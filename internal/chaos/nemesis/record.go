@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/metering"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/metering"
 )
 
 // recorder writes down what happens, in memory for the checker and as lines of

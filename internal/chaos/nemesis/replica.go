@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/internal/chaos/wire"
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/chaos/wire"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // replica is one teller as the player sees it: a process that ends and is

@@ -4,7 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
 )
 
 // TestRecorder: an operation without an answer is unknown, and a span without

@@ -7,10 +7,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"sluice/internal/chaos/wire"
-	"sluice/internal/store/postgres"
-	"sluice/internal/store/sqlite"
-	"sluice/metering"
+	"sluice.example/sluice/internal/chaos/wire"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/metering"
 )
 
 // The stores.

@@ -11,10 +11,10 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/internal/chaos/wire"
-	"sluice/internal/devnet/proc"
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/chaos/wire"
+	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // postgresSite is a primary and a standby on one small disk, and a wire from

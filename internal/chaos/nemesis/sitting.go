@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // sitting is a number of schedules, played a few at a time.

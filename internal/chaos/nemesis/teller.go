@@ -16,11 +16,11 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/internal/store/postgres"
-	"sluice/internal/store/sqlite"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // tellerConfig is what a teller's command line says.

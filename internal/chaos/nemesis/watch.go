@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/internal/chaos/nemesis/history"
-	"sluice/metering"
+	"sluice.example/sluice/internal/chaos/nemesis/history"
+	"sluice.example/sluice/metering"
 )
 
 // How often the ledger is looked at while the schedule runs.

@@ -22,8 +22,8 @@ import (
 	"sync"
 	"testing"
 
-	"sluice/internal/devnet"
-	"sluice/internal/lightning"
+	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/internal/lightning"
 )
 
 // Shared is one network for all tests of a process. The zero value is ready.

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
 // SimulatedGPU is the UUID of the GPU that Config.SimulateGPU makes up.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/backends/gpu/nvml/stub"
+	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
 // values are the simulated GPU's with so many sequences running.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/devnet/proc"
 )
 
 // parentEnv makes this test binary play a parent that starts a child, prints

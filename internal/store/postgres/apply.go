@@ -5,7 +5,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // Apply runs one batch: a round trip that reads what is not known, and one that

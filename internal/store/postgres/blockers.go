@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/migrations"
+	"sluice.example/sluice/migrations"
 )
 
 // lookEvery is how often another session looks at one that may wait.

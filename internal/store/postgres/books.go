@@ -7,8 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // AuditState reads how far audits have come.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
-	"sluice/internal/store/postgres"
-	"sluice/metering"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/metering"
 )
 
 // simple makes a client that any pooling mode understands.

@@ -33,8 +33,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"sluice/metering"
-	"sluice/migrations"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/migrations"
 )
 
 var _ metering.Store = (*DB)(nil)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
-	"sluice/internal/store/pgtest"
-	"sluice/metering"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/metering"
 )
 
 // TestSynchronousCommit: what each kind of batch asks of the server, also of one

@@ -6,9 +6,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // TestKnownOnOneConnection: what was learned on a connection is gone with it, and

@@ -12,9 +12,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // How a leader of prices is told from a dead one. The server ends a session that

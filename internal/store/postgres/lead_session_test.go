@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/store/pgtest"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // TestLeadIsALock: a session that stands but holds the lock no more does not

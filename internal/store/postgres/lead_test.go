@@ -11,9 +11,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // admin is a session beside the gateways'.

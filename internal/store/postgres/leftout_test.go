@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/store/pgtest"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // TestLeftOutWhole: of an account that somebody else has locked, a batch writes

@@ -11,8 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
-	"sluice/migrations"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/migrations"
 )
 
 // strength orders the modes of table locks.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // durably runs fn in a transaction whose commit is durable.

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"sluice/migrations"
+	"sluice.example/sluice/migrations"
 )
 
 const (

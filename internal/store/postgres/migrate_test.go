@@ -13,11 +13,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/migrations"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/migrations"
+	"sluice.example/sluice/pricing"
 )
 
 // page is a log that tests read while it is written.

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // beatSQL raises an owner's counter and writes the usage that has changed of its

@@ -4,10 +4,10 @@ import (
 	"context"
 	"testing"
 
-	"sluice/internal/store/pgtest"
-	"sluice/internal/store/postgres"
-	"sluice/internal/store/storetest"
-	"sluice/metering"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/internal/store/storetest"
+	"sluice.example/sluice/metering"
 )
 
 func open(t testing.TB, url string) *postgres.DB {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // facts are the settings that decide what can be lost.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
-	"sluice/metering"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/metering"
 )
 
 // promised finds what is said about a setting.

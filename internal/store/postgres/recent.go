@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // clockLimit is for how long the server's clock is reckoned on from its last

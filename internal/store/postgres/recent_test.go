@@ -5,10 +5,10 @@ import (
 	"errors"
 	"testing"
 
-	"sluice/internal/store/pgtest"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // afresh reserves with an id that the ledger makes, so that nothing need be read.

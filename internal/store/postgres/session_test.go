@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/pgtest"
 )
 
 // TestSessionSettings: each session has the ledger's settings, or the URL's, and

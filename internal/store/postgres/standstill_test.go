@@ -10,10 +10,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice/internal/store/pgtest"
-	"sluice/internal/store/postgres"
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // freezing is a store whose gateway stands still between reading a batch and

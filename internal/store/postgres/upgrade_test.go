@@ -6,11 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/store/pgtest"
-	"sluice/internal/store/postgres"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/migrations"
+	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/internal/store/postgres"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/migrations"
 )
 
 // TestUpgrade: a ledger of the first schema, with a hold open and a deposit,

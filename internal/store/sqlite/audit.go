@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // Looks follow one another closely, and SQLite begins its log anew only at a moment

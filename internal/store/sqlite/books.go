@@ -3,7 +3,7 @@ package sqlite
 import (
 	"context"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // AuditState reads how far audits have come.

@@ -30,8 +30,8 @@ import (
 
 	lib "modernc.org/sqlite/lib"
 
-	"sluice/metering"
-	"sluice/migrations"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/migrations"
 )
 
 var _ metering.Store = (*DB)(nil)

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/store/sqlite"
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // envChild makes this test binary serve a ledger until it is killed.

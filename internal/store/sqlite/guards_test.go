@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // TestGuards: the schema refuses what must never be, whoever asks.

@@ -1,8 +1,8 @@
 package sqlite
 
 import (
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // load reads all rows that the batch names.

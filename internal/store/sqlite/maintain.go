@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // Fingerprints runs update over the key fingerprints on record.

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"time"
 
-	"sluice/metering"
-	"sluice/migrations"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/migrations"
 )
 
 // A step that finds the file locked by another program (SQLite waits for

@@ -12,7 +12,7 @@ import (
 
 	lib "modernc.org/sqlite/lib"
 
-	"sluice/migrations"
+	"sluice.example/sluice/migrations"
 )
 
 func newConn(t *testing.T, path string) *conn {

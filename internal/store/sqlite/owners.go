@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // Generation never grows: nobody else writes this file.

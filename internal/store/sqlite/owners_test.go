@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // TestFencedOwnersAreForgotten: an owner that was taken for dead stays on record for

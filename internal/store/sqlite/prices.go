@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // prices is what one process needs to remember about prices, since it serves

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // Promises says what the file's journal and the file system below it mean for

@@ -8,7 +8,7 @@ import (
 	"modernc.org/libc"
 	lib "modernc.org/sqlite/lib"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // This file speaks to SQLite's own interface (the C library, translated to Go)

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // reader is one connection that only reads. It keeps the statements it has

@@ -1,8 +1,8 @@
 package sqlite
 
 import (
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // save writes what the batch changed.

@@ -9,9 +9,9 @@ import (
 
 	_ "modernc.org/sqlite"
 
-	"sluice/internal/store/sqlite"
-	"sluice/internal/store/storetest"
-	"sluice/metering"
+	"sluice.example/sluice/internal/store/sqlite"
+	"sluice.example/sluice/internal/store/storetest"
+	"sluice.example/sluice/metering"
 )
 
 func open(t testing.TB, path string) *sqlite.DB {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // TestWhatIsSynced: what each kind of commit asks of the disk. The setting cannot

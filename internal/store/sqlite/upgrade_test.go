@@ -9,9 +9,9 @@ import (
 
 	lib "modernc.org/sqlite/lib"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/migrations"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/migrations"
 )
 
 // TestUpgrade: a ledger of the first schema, with a hold open and a deposit,

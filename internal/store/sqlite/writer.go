@@ -7,7 +7,7 @@ import (
 
 	lib "modernc.org/sqlite/lib"
 
-	"sluice/metering"
+	"sluice.example/sluice/metering"
 )
 
 // writer is the one connection that changes anything, with its statements.

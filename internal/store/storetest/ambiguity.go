@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // testAmbiguity is the table of every kind of write × every way to fail: the

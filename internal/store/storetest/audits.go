@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 func (e *env) auditNew() metering.Report {

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // Bench measures one reservation and one durable settlement, by concurrent

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // envHistory is how many charges there are before BenchAudits measures; 100,000

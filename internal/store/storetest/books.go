@@ -4,8 +4,8 @@ import (
 	"crypto/rand"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 func testKeys(e *env) {

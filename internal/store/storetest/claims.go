@@ -4,8 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // testDepositForgotten: a failover that loses a deposit, which this process

@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // contest has 200 callers ask for 10 msat each on an account that has 500, and

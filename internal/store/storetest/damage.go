@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // damage is one change behind the ledger's back: one msat, or one row, of the table

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 func (e *env) settled(h l402.PaymentHash, id l402.TokenID, amount l402.Msat, index uint64) (l402.Msat, error) {

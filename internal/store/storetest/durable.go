@@ -3,8 +3,8 @@ package storetest
 import (
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // testAnswersAreDurable is the table of every kind of write whose answer depends on

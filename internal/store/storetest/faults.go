@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // errCut is what a cut connection looks like: nobody knows what was committed.

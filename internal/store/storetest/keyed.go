@@ -4,8 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // repeated is a keyed request and the same one again, with other hold ids.

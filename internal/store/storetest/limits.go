@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 func testBudgets(e *env) {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // testLockLostHold: a hold under a lock that the store lost is charged or made

@@ -1,9 +1,9 @@
 package storetest
 
 import (
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // dear is the price in force where perCall was locked.

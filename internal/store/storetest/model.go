@@ -7,8 +7,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // testModel compares the ledger with a model of it in plain integers, over

@@ -3,8 +3,8 @@ package storetest
 import (
 	"time"
 
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // look has a ledger look once, a fifth of a lease after the last time.

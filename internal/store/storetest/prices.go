@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 func newEpoch(model string, rate int64) pricing.Epoch {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"sync"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // rogue shows audits other rows than the store has.

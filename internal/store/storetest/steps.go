@@ -7,8 +7,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"sluice/l402"
-	"sluice/metering"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 )
 
 // The random operations of testModel, each beside what the model makes of it.

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // Run runs the suite. open returns a fresh, empty store for the test it is

@@ -3,9 +3,9 @@ package storetest
 import (
 	"time"
 
-	"sluice/l402"
-	"sluice/metering"
-	"sluice/pricing"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // sweep has a ledger charge what is abandoned.

@@ -1,4 +1,4 @@
-package lndwallet_test
+package lndwallet
 
 import (
 	"context"
@@ -6,36 +6,37 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/lightning"
-	"sluice/l402"
-	"sluice/l402/client"
-	"sluice/l402/client/lndwallet"
+	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 )
 
-// node answers every call the same way.
-type node struct {
+// fake answers every call the same way.
+type fake struct {
 	p   lightning.Payment
 	err error
 }
 
-func (n node) Pay(context.Context, string, l402.Msat, time.Duration) (lightning.Payment, error) {
+func (n fake) Pay(context.Context, string, l402.Msat, time.Duration) (lightning.Payment, error) {
 	return n.p, n.err
 }
 
-func (n node) Track(context.Context, l402.PaymentHash) (lightning.Payment, error) { return n.p, n.err }
+func (n fake) Track(context.Context, l402.PaymentHash) (lightning.Payment, error) { return n.p, n.err }
+
+func onNode(n node) *Wallet { return &Wallet{node: n} }
 
 func TestPay(t *testing.T) {
 	preimage := l402.NewPreimage()
-	paid, err := lndwallet.New(node{p: lightning.Payment{Preimage: preimage, Fee: 3}}).Pay(t.Context(), client.PayRequest{})
+	paid, err := onNode(fake{p: lightning.Payment{Preimage: preimage, Fee: 3}}).Pay(t.Context(), client.PayRequest{})
 	if err != nil || paid.Preimage != preimage || paid.Fee != 3 {
 		t.Errorf("%v %v", paid, err)
 	}
-	_, err = lndwallet.New(node{err: &lightning.PaymentError{Reason: "no route"}}).Pay(t.Context(), client.PayRequest{})
+	_, err = onNode(fake{err: &lightning.PaymentError{Reason: "no route"}}).Pay(t.Context(), client.PayRequest{})
 	if !errors.Is(err, client.ErrPaymentFailed) {
 		t.Errorf("a definite failure became %v", err)
 	}
 	for _, doubt := range []error{lightning.ErrPaymentUnknown, lightning.ErrUnavailable, context.DeadlineExceeded} {
-		if _, err = lndwallet.New(node{err: doubt}).Pay(t.Context(), client.PayRequest{}); errors.Is(err, client.ErrPaymentFailed) || err == nil {
+		if _, err = onNode(fake{err: doubt}).Pay(t.Context(), client.PayRequest{}); errors.Is(err, client.ErrPaymentFailed) || err == nil {
 			t.Errorf("%v became %v: a payment in doubt must not be dropped", doubt, err)
 		}
 	}
@@ -43,18 +44,18 @@ func TestPay(t *testing.T) {
 
 func TestTrack(t *testing.T) {
 	for _, tc := range []struct {
-		n    node
+		n    fake
 		want client.State
 		err  bool
 	}{
-		{node{p: lightning.Payment{State: lightning.StateSucceeded}}, client.Succeeded, false},
-		{node{p: lightning.Payment{State: lightning.StateInFlight}}, client.InFlight, false},
-		{node{p: lightning.Payment{State: "of a later version"}}, client.InFlight, false},
-		{node{p: lightning.Payment{State: lightning.StateFailed}}, client.Failed, false},
-		{node{err: lightning.ErrPaymentNotFound}, client.Unknown, false},
-		{node{err: lightning.ErrUnavailable}, client.Unknown, true},
+		{fake{p: lightning.Payment{State: lightning.StateSucceeded}}, client.Succeeded, false},
+		{fake{p: lightning.Payment{State: lightning.StateInFlight}}, client.InFlight, false},
+		{fake{p: lightning.Payment{State: "of a later version"}}, client.InFlight, false},
+		{fake{p: lightning.Payment{State: lightning.StateFailed}}, client.Failed, false},
+		{fake{err: lightning.ErrPaymentNotFound}, client.Unknown, false},
+		{fake{err: lightning.ErrUnavailable}, client.Unknown, true},
 	} {
-		got, _, err := lndwallet.New(tc.n).Track(t.Context(), l402.PaymentHash{})
+		got, _, err := onNode(tc.n).Track(t.Context(), l402.PaymentHash{})
 		if got != tc.want || (err != nil) != tc.err {
 			t.Errorf("%+v: %v %v", tc.n, got, err)
 		}

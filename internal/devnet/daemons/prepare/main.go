@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/signal"
 
-	"sluice/internal/devnet"
+	"sluice.example/sluice/internal/devnet"
 )
 
 func main() {
