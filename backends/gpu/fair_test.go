@@ -336,25 +336,24 @@ func TestNowWaitsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"a": 1},
 			PoolConfig{Model: "m", Backends: []string{"a"}, QueueLimit: 4}, PoolConfig{Model: "n", Backends: []string{"a"}, QueueLimit: 4})
-		now := func() (bool, *Lease, error) {
+		now := func() (*Lease, error) {
 			t.Helper()
 			ticket, err := f.Pool("m").Admit(Key{9})
 			if err != nil {
 				t.Fatal(err)
 			}
-			free := ticket.Free()
 			lease, err := ticket.Now()
 			if _, again := ticket.Now(); !errors.Is(again, ErrSpent) {
 				t.Errorf("a second time: %v", again)
 			}
-			return free, lease, err
+			return lease, err
 		}
-		free, lease, err := now()
-		if !free || err != nil {
-			t.Fatalf("an idle backend: free %v, %v", free, err)
+		lease, err := now()
+		if err != nil {
+			t.Fatalf("an idle backend: %v", err)
 		}
-		if free, _, err := now(); free || !errors.Is(err, ErrBusy) {
-			t.Errorf("a busy backend: free %v, %v", free, err)
+		if _, err := now(); !errors.Is(err, ErrBusy) {
+			t.Errorf("a busy backend: %v", err)
 		}
 		waiter, err := f.Pool("n").Admit(Key{1})
 		if err != nil {
@@ -370,8 +369,8 @@ func TestNowWaitsForNothing(t *testing.T) {
 		}()
 		synctest.Wait()
 		f.backends[0].cfg.Slots = 2 // one is free, and another model's request waits for it
-		if free, _, err := now(); free || !errors.Is(err, ErrBusy) {
-			t.Errorf("a slot that another waits for: free %v, %v", free, err)
+		if _, err := now(); !errors.Is(err, ErrBusy) {
+			t.Errorf("a slot that another waits for: %v", err)
 		}
 		f.backends[0].cfg.Slots = 1
 		lease.Done(Result{})
@@ -379,8 +378,8 @@ func TestNowWaitsForNothing(t *testing.T) {
 		if n := f.Pool("m").places; n != 0 {
 			t.Errorf("%d places are still taken", n)
 		}
-		if free, lease, err := now(); !free || err != nil {
-			t.Errorf("idle again: free %v, %v", free, err)
+		if lease, err := now(); err != nil {
+			t.Errorf("idle again: %v", err)
 		} else {
 			lease.Done(Result{})
 		}

@@ -46,14 +46,6 @@ func (t *Ticket) Wait(ctx context.Context) (*Lease, error) {
 	return t.pool.wait(ctx, t)
 }
 
-// Free says whether Now would find a slot at this moment.
-func (t *Ticket) Free() bool {
-	t.pool.fleet.mu.Lock()
-	defer t.pool.fleet.mu.Unlock()
-	b, _ := t.now()
-	return b != nil
-}
-
 // Now is Wait for whoever must not wait: it returns a slot if one is free and
 // nobody waits for it, else ErrBusy. The ticket is used up either way.
 func (t *Ticket) Now() (*Lease, error) {

@@ -1,14 +1,18 @@
 package gateway_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/chat"
 )
 
@@ -53,6 +57,65 @@ func TestCountingAfterAHangUpKeepsTheSlot(t *testing.T) {
 		t.Errorf("a backend with one slot was asked for something else %d times while it counted", n)
 	}
 	if counted.Load() == 0 {
+		t.Error("nothing was counted")
+	}
+}
+
+// slowStore takes a while for each batch.
+type slowStore struct{ metering.Store }
+
+func (s slowStore) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
+	time.Sleep(20 * time.Millisecond)
+	return s.Store.Apply(ctx, b, decide)
+}
+
+// However many accounts cannot pay the whole, and however slow the ledger is, few of
+// them have something held for counting at once: those in the slots, and those for
+// which the ledger is asked for the rest or for the release. Both take as long as the
+// hold did, for which the slot was kept.
+func TestCountingForThePoorHoldsNoMoreThanTheSlots(t *testing.T) {
+	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":5900}`) }}
+	r := withEngine(t, e, chat.Setting{Engine: chat.EngineVLLM}, func(x *setup) {
+		x.backend = func(b *gpuBackend) { b.Slots = 2 }
+		x.ledger = func(c *metering.Config) { c.Store = slowStore{c.Store} }
+	})
+	body := longPrompt(6000)
+	required := r.do("POST", chatPath, body, nil).msat(t, "required_msat")
+	var poor [16]token
+	for i := range poor {
+		poor[i] = r.mint(testService, l402.NewTokenID(), required/2, tomorrow())
+		r.balance(poor[i])
+	}
+	var callers sync.WaitGroup
+	for _, k := range poor {
+		callers.Go(func() {
+			for range 5 {
+				r.chat(k, body).wantProblem(t, http.StatusPaymentRequired, "insufficient-balance")
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		callers.Wait()
+	}()
+	var most int64
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-time.After(2 * time.Millisecond):
+		}
+		report, err := r.ledger.Audit(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, report.OpenHolds)
+	}
+	if most == 0 || most > 3*2 {
+		t.Errorf("%d were held for at once, with 2 slots", most)
+	}
+	if len(e.asked("/tokenize")) == 0 {
 		t.Error("nothing was counted")
 	}
 }

@@ -158,8 +158,11 @@ func (g *Gateway) withinMaxCost(x *exchange, o *order, prefs preferences, who st
 	if prefs.maxCost < 0 || o.least() <= prefs.maxCost {
 		return nil
 	}
-	if who == holder && g.tighten(x, o, prefs, x.solvent(o)) && o.least() <= prefs.maxCost {
-		return nil
+	if who == holder {
+		available, err := x.available()
+		if err == nil && g.tighten(x, o, prefs, available) && o.least() <= prefs.maxCost {
+			return nil
+		}
 	}
 	return g.aboveMaxCost(o, prefs, o.least())
 }

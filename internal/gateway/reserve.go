@@ -69,7 +69,7 @@ func (g *Gateway) reserve(x *exchange, o *order, prefs preferences) (*metering.H
 	room.Cancel()
 	hold, err := g.hold(x, o, prefs)
 	var short *metering.InsufficientError
-	if errors.As(err, &short) && g.tighten(x, o, prefs, false) {
+	if errors.As(err, &short) && g.tighten(x, o, prefs, short.Available) {
 		hold, err = g.hold(x, o, prefs)
 	}
 	if errors.As(err, &short) && prefs.truncate && o.truncate(short.Available) {

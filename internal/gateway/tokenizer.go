@@ -33,15 +33,20 @@ var errNotCounted = errors.New("the backend cannot count this")
 // tighten asks a backend's tokenizer for the prompt's real length, once per
 // request, and reports whether the bound became lower. Counting is work for the
 // backend, so it is done like any other: with money held, an eighth of the bound by
-// bytes, and in a slot. Who cannot pay the whole gets a slot that is free and that
-// nobody waits for, or none: a place in the queue is for those who pay. The hold
-// stays with the order; see hold.
-func (g *Gateway) tighten(x *exchange, o *order, prefs preferences, solvent bool) bool {
-	if o.tokenized || !g.countable(o) {
+// bytes, and in a slot. An account whose available balance does not cover the whole
+// gets a slot that is free and that nobody waits for, or none: a place in the queue is
+// for those who pay. It gets the slot before the hold, so that the number of slots
+// bounds the holds of such accounts. The hold stays with the order; see hold.
+func (g *Gateway) tighten(x *exchange, o *order, prefs preferences, available l402.Msat) bool {
+	if o.tokenized || available < o.countingPart() || !g.countable(o) {
 		return false
 	}
 	o.tokenized = true
-	q, n, err := g.countPaid(x, o, prefs, solvent)
+	count := g.countQueued
+	if available < o.required {
+		count = g.countNow
+	}
+	q, n, err := count(x, o, prefs)
 	if err != nil { // the hold of the whole fails for the same reason, and says so
 		g.log.Debug("tokenizer", "model", o.model.Name, "error", err)
 		return false
@@ -52,40 +57,53 @@ func (g *Gateway) tighten(x *exchange, o *order, prefs preferences, solvent bool
 	return o.price() == nil && o.required < before
 }
 
-// countPaid holds the part that counting is worth and counts.
-func (g *Gateway) countPaid(x *exchange, o *order, prefs preferences, solvent bool) (q chat.Question, n int64, err error) {
+// countingPart is what is held before a backend is asked to count.
+func (o *order) countingPart() l402.Msat { return (o.required + countShare - 1) / countShare }
+
+// countQueued holds the part and counts in a slot, for which it may wait.
+func (g *Gateway) countQueued(x *exchange, o *order, prefs preferences) (q chat.Question, n int64, err error) {
 	ticket, err := g.place(x, o, o.least())
 	if err != nil {
 		return q, 0, err
 	}
 	defer ticket.Cancel()
-	if !solvent && !ticket.Free() {
-		return q, 0, gpu.ErrBusy
-	}
-	r := g.reservation(x, o, prefs)
-	r.Amount = (o.required + countShare - 1) / countShare
-	if r.Lock = nil; o.lock != nil { // the hold under the lock is made anew, and counts then
-		r.RateLimits, r.Idempotency = nil, nil
-	}
-	if o.part, err = g.take(x, r); err != nil {
+	if err := g.holdPart(x, o, prefs); err != nil {
 		return q, 0, err
 	}
-	var lease *gpu.Lease
-	if solvent {
-		lease, err = ticket.Wait(x.r.Context())
-	} else {
-		lease, err = ticket.Now()
-	}
+	lease, err := ticket.Wait(x.r.Context())
 	if err != nil {
 		return q, 0, err
 	}
 	return g.countInSlot(x, o, lease)
 }
 
-// solvent says whether the account could pay the whole bound.
-func (x *exchange) solvent(o *order) bool {
-	available, err := x.available()
-	return err == nil && available >= o.required
+// countNow takes a slot that is free, holds the part and counts.
+func (g *Gateway) countNow(x *exchange, o *order, prefs preferences) (q chat.Question, n int64, err error) {
+	ticket, err := g.place(x, o, o.least())
+	if err != nil {
+		return q, 0, err
+	}
+	defer ticket.Cancel()
+	lease, err := ticket.Now()
+	if err != nil {
+		return q, 0, err
+	}
+	if err := g.holdPart(x, o, prefs); err != nil {
+		lease.Done(gpu.Result{Err: context.Canceled, Refused: true})
+		return q, 0, err
+	}
+	return g.countInSlot(x, o, lease)
+}
+
+// holdPart holds what counting is worth. It stays with the order.
+func (g *Gateway) holdPart(x *exchange, o *order, prefs preferences) (err error) {
+	r := g.reservation(x, o, prefs)
+	r.Amount = o.countingPart()
+	if r.Lock = nil; o.lock != nil { // the hold under the lock is made anew, and counts then
+		r.RateLimits, r.Idempotency = nil, nil
+	}
+	o.part, err = g.take(x, r)
+	return err
 }
 
 // countable says whether some backend of the model can count this prompt.
