@@ -1,5 +1,7 @@
 package chat
 
+import "sluice.example/sluice/metering/format/rawjson"
+
 // delta is what one chunk, or a whole answer, adds to one choice.
 type delta struct {
 	index     int64
@@ -43,8 +45,8 @@ type chunk struct {
 func (c *chunk) read(v []byte, keepText bool) {
 	*c = chunk{deltas: c.deltas[:0], partial: c.partial, unary: c.unary, reader: c.reader}
 	sign := false // it speaks of an error, if it is no chunk
-	for w := members(v); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
 		switch string(key) {
 		case "choices":
 			c.readChoices(value, keepText)
@@ -95,8 +97,8 @@ func (c *chunk) readChoices(v []byte, keepText bool) {
 		c.readChoice(v, keepText)
 		return
 	}
-	for e := elements(v); e.more(); {
-		value := e.value()
+	for e := rawjson.Elements(v); e.More(); {
+		value := e.Value()
 		c.objects = c.objects || value[0] == '{'
 		c.readChoice(value, keepText)
 	}
@@ -124,7 +126,7 @@ func saysNothing(v []byte) bool {
 	case '"':
 		return len(v) == 2
 	case '{', '[':
-		return skipSpace(v, 1) == len(v)-1
+		return rawjson.SkipSpace(v, 1) == len(v)-1
 	}
 	return string(v) == "0"
 }
@@ -164,8 +166,8 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 	}
 	d.partial, d.document = c.partial, c.unary
 	var delta, message, text, logprobs []byte
-	for w := members(v); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
 		switch string(key) {
 		case "index":
 			d.index, _ = number(value)
@@ -219,8 +221,8 @@ func unlessNothing(v []byte) []byte {
 
 // count is the number of elements of an array; 0 for anything else.
 func count(v []byte) (n int64) {
-	for e := elements(v); e.more(); n++ {
-		e.value()
+	for e := rawjson.Elements(v); e.More(); n++ {
+		e.Value()
 	}
 	return n
 }
@@ -234,25 +236,25 @@ type hidden struct{ usage, timings bool }
 func removeHidden(dst, v []byte, h hidden) []byte {
 	kept := 0 // v[:kept] is in dst
 	first := true
-	for c := members(v); ; {
-		before := c.i // behind the member before, or the opening brace
-		if !c.more() {
+	for c := rawjson.Members(v); ; {
+		before := c.At() // behind the member before, or the opening brace
+		if !c.More() {
 			return append(dst, v[kept:]...)
 		}
-		start := c.i
-		key, _ := c.member()
+		start := c.At()
+		key, _ := c.Member()
 		if !(h.usage && string(key) == "usage" || h.timings && string(key) == "timings") {
 			first = false
 			continue
 		}
 		if first { // drop it up to and with the comma behind it
 			dst = append(dst, v[kept:start]...)
-			if kept = c.i; c.more() {
-				kept = c.i
+			if kept = c.At(); c.More() {
+				kept = c.At()
 			}
 			continue
 		}
 		dst = append(dst, v[kept:before]...) // drop it from the comma before it
-		kept = c.i
+		kept = c.At()
 	}
 }

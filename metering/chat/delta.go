@@ -1,6 +1,10 @@
 package chat
 
-import "bytes"
+import (
+	"bytes"
+
+	"sluice.example/sluice/metering/format/rawjson"
+)
 
 // reader takes the output of one choice apart and fills a delta with it. Whatever
 // stands where output stands counts by its strings, whatever its shape is. The same
@@ -69,15 +73,15 @@ func (r *reader) readMessage(v []byte) {
 	}
 	var reasoning, details []byte
 	path := r.path
-	for w := members(v); w.more(); r.path = path {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); r.path = path {
+		key, value := w.Member()
 		r.place++
 		r.path = mix(path, key)
 		switch string(key) {
 		case "content", "refusal":
 			r.addOutput(value)
 		case "reasoning", "reasoning_content", "thinking", "reasoning_text":
-			if !isString(value) {
+			if !rawjson.IsString(value) {
 				details = longer(details, value)
 			} else if len(value) > 2 {
 				reasoning = longer(reasoning, value)
@@ -175,8 +179,8 @@ func (r *reader) addAudio(v []byte) {
 		return
 	}
 	path := r.path
-	for w := members(v); w.more(); r.path = path {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); r.path = path {
+		key, value := w.Member()
 		r.path = mix(path, key)
 		switch string(key) {
 		case "transcript", "text":
@@ -218,13 +222,13 @@ func (r *reader) addAny(v []byte) {
 		r.say(v)
 	case '[':
 		n := int64(0)
-		for e := elements(v); e.more(); n++ {
+		for e := rawjson.Elements(v); e.More(); n++ {
 			r.path = mixNumber(path, n)
-			r.addAny(e.value())
+			r.addAny(e.Value())
 		}
 	case '{':
-		for w := members(v); w.more(); {
-			key, value := w.member()
+		for w := rawjson.Members(v); w.More(); {
+			key, value := w.Member()
 			r.path = mix(path, key)
 			switch string(key) {
 			case "signature", "encrypted", "encrypted_content": // seals, not words
@@ -255,8 +259,8 @@ func (r *reader) addCalls(v []byte) {
 		r.addCall(v)
 		return
 	}
-	for calls := elements(v); calls.more(); {
-		r.addCall(calls.value())
+	for calls := rawjson.Elements(v); calls.More(); {
+		r.addCall(calls.Value())
 	}
 }
 
@@ -268,8 +272,8 @@ func (r *reader) addCall(v []byte) {
 		return
 	}
 	path, call := r.path, r.path
-	for w := members(v); w.more(); r.path = path {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); r.path = path {
+		key, value := w.Member()
 		r.path = mix(call, key)
 		switch string(key) {
 		case "index":
@@ -294,13 +298,13 @@ func (r *reader) addFunction(v []byte) {
 		return
 	}
 	path := r.path
-	for w := members(v); w.more(); r.path = path {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); r.path = path {
+		key, value := w.Member()
 		r.path = mix(path, key)
 		switch string(key) {
 		case "arguments", "input":
-			if !isScalar(value) && !saysNothing(value) { // some servers send them parsed
-				value = quote(string(value))
+			if !rawjson.IsScalar(value) && !saysNothing(value) { // some servers send them parsed
+				value = rawjson.Quote(string(value))
 			}
 			r.addOutput(value)
 		default:
@@ -325,8 +329,8 @@ func (r *reader) addIDs(v []byte) {
 // content and refusal, or in tokens (completions), or in a list alone.
 func (r *reader) addLogprobs(v []byte) {
 	n, bytes := entries(v)
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
+	for w := rawjson.Members(v); w.More(); {
+		switch key, value := w.Member(); string(key) {
 		case "content", "refusal", "tokens":
 			more, length := entries(value)
 			n, bytes = n+more, bytes+length
@@ -340,16 +344,16 @@ func (r *reader) addLogprobs(v []byte) {
 // entries are the number of elements of an array, and the bytes of the tokens that
 // they name.
 func entries(v []byte) (n, bytes int64) {
-	for e := elements(v); e.more(); n++ {
-		value := e.value()
-		for w := members(value); w.more(); {
-			if key, token := w.member(); string(key) == "token" && isString(token) {
+	for e := rawjson.Elements(v); e.More(); n++ {
+		value := e.Value()
+		for w := rawjson.Members(value); w.More(); {
+			if key, token := w.Member(); string(key) == "token" && rawjson.IsString(token) {
 				value = token
 				break
 			}
 		}
-		if isString(value) {
-			bytes += textBytes(value[1 : len(value)-1])
+		if rawjson.IsString(value) {
+			bytes += rawjson.TextBytes(value[1 : len(value)-1])
 		}
 	}
 	return n, bytes
@@ -386,11 +390,11 @@ func (r *reader) say(v []byte) {
 
 // add adds the inside of a JSON string.
 func (d *delta) add(raw []byte, keepText bool) {
-	n := textBytes(raw)
+	n := rawjson.TextBytes(raw)
 	d.bytes += n
 	if keepText {
 		if int64(len(raw)) != n {
-			raw = unquote(append(append([]byte{'"'}, raw...), '"'))
+			raw = rawjson.Unquote(append(append([]byte{'"'}, raw...), '"'))
 		}
 		d.text = append(d.text, raw...)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"unicode/utf8"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // Failure is what a backend said went wrong within its answer.
@@ -54,11 +56,11 @@ func isErrorName(key []byte) bool {
 // isFault reports whether a member of an answer says that the answer has failed.
 func isFault(key, value []byte) bool {
 	return len(key) > 0 && key[0]|0x20 == 'e' && isErrorName(key) && !saysNothing(value) &&
-		!(isString(value) && namesNothing(word(value)))
+		!(rawjson.IsString(value) && namesNothing(word(value)))
 }
 
 // word is the text of a string in lower case, without the white space around it.
-func word(v []byte) string { return strings.ToLower(strings.TrimSpace(string(unquote(v)))) }
+func word(v []byte) string { return strings.ToLower(strings.TrimSpace(string(rawjson.Unquote(v)))) }
 
 // namesNothing reports whether a word stands for none: Python and JavaScript
 // servers write null so where they take it for text.
@@ -81,9 +83,9 @@ func isSign(key, value []byte) bool {
 		if n, ok := number(value); ok {
 			return n >= 400 || n < 0
 		}
-		return isString(value) && speaksOfError(unquote(value))
+		return rawjson.IsString(value) && speaksOfError(rawjson.Unquote(value))
 	case "type", "object", "message", "msg", "error_type", "error_code":
-		return isString(value) && speaksOfError(unquote(value))
+		return rawjson.IsString(value) && speaksOfError(rawjson.Unquote(value))
 	}
 	return false
 }
@@ -92,13 +94,13 @@ func isSign(key, value []byte) bool {
 // it names none: some servers send "" or "None" with each chunk. Some send an
 // object with the word as its type.
 func reason(v []byte) string {
-	for w := members(v); w.more(); {
-		if key, value := w.member(); string(key) == "type" && isString(value) {
+	for w := rawjson.Members(v); w.More(); {
+		if key, value := w.Member(); string(key) == "type" && rawjson.IsString(value) {
 			v = value
 			break
 		}
 	}
-	if !isString(v) || len(v) == 2 {
+	if !rawjson.IsString(v) || len(v) == 2 {
 		return ""
 	}
 	if w := word(v); !namesNothing(w) && w != "not_finished" {
@@ -126,7 +128,7 @@ func readFailure(data []byte) Failure {
 	if len(data) == 0 || data[0] == '<' || string(data) == endMarker {
 		return Failure{} // a page has no words for one line
 	}
-	if end, err := checkValue(data, 0, maxDepth); err != nil || end != len(data) {
+	if end, err := rawjson.CheckValue(data, 0, rawjson.MaxDepth); err != nil || end != len(data) {
 		return Failure{Message: clean(string(data))}
 	}
 	return failureOf(data)
@@ -138,10 +140,10 @@ func readFailure(data []byte) Failure {
 func failureOf(v []byte) (f Failure) {
 	switch v[0] {
 	case '"':
-		return Failure{Message: clean(string(unquote(v)))}
+		return Failure{Message: clean(string(rawjson.Unquote(v)))}
 	case '[':
-		if e := elements(v); e.more() {
-			return failureOf(e.value())
+		if e := rawjson.Elements(v); e.More() {
+			return failureOf(e.Value())
 		}
 		return f
 	case '{':
@@ -150,8 +152,8 @@ func failureOf(v []byte) (f Failure) {
 	}
 	var inner Failure
 	rank := 0 // of the member that the message is from
-	for w := members(v); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
 		if code := string(key); code == "code" || code == "status" || code == "status_code" || code == "statusCode" {
 			f.Code = max(f.Code, statusOf(value))
 			continue

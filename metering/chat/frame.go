@@ -3,6 +3,8 @@ package chat
 import (
 	"bytes"
 	"encoding/json"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // block is what the lines of one event say.
@@ -130,7 +132,7 @@ func repairNumbers(v []byte) []byte {
 	for i := 0; i < len(v); {
 		switch c := v[i]; {
 		case c == '"':
-			end, err := checkString(v, i)
+			end, err := rawjson.CheckString(v, i)
 			if err != nil {
 				return nil
 			}
@@ -138,7 +140,7 @@ func repairNumbers(v []byte) []byte {
 			continue
 		case c == '-' || c == 'N' || c == 'I':
 			end := i
-			for end < len(v) && !isDelimiter(v[end]) {
+			for end < len(v) && !rawjson.IsDelimiter(v[end]) {
 				end++
 			}
 			switch string(v[i:end]) {

@@ -3,6 +3,8 @@ package chat
 import (
 	"bytes"
 	"strconv"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // Gathered reports whether a request for one document may be asked of a backend
@@ -68,16 +70,16 @@ type call struct {
 func (g *Gathering) Add(data []byte) int {
 	alone := true
 	var raw []byte
-	for w := members(data[skipSpace(data, 0):]); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(data[rawjson.SkipSpace(data, 0):]); w.More(); {
+		key, value := w.Member()
 		switch string(key) {
 		case "choices":
 			if value[0] == '{' {
 				g.addChoice(value)
 				alone = false
 			}
-			for e := elements(value); e.more(); alone = false {
-				g.addChoice(e.value())
+			for e := rawjson.Elements(value); e.More(); alone = false {
+				g.addChoice(e.Value())
 			}
 		case "usage":
 			raw = value
@@ -86,7 +88,7 @@ func (g *Gathering) Add(data []byte) int {
 			g.top.field(key).replace(value)
 		}
 	}
-	if raw != nil && !isNull(raw) && (alone || !g.alone) {
+	if raw != nil && !rawjson.IsNull(raw) && (alone || !g.alone) {
 		g.usage, g.alone = append(g.usage[:0], raw...), alone
 		if u, ok := readUsage(raw); alone && ok {
 			g.finals++
@@ -106,8 +108,8 @@ func (g *Gathering) addChoice(v []byte) {
 	}
 	var index int64
 	var delta, message []byte
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
+	for w := rawjson.Members(v); w.More(); {
+		switch key, value := w.Member(); string(key) {
 		case "index":
 			index, _ = number(value)
 		case "delta":
@@ -123,17 +125,17 @@ func (g *Gathering) addChoice(v []byte) {
 	if delta != nil {
 		c.addMessage(delta)
 	}
-	for w := members(v); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
 		switch string(key) {
 		case "index", "delta", "message":
 		case "finish_reason":
 			switch why := reason(value); {
 			case why == "":
-			case isString(value):
+			case rawjson.IsString(value):
 				c.choice.field(key).replace(value)
 			default: // an object: clients know words only
-				c.choice.field(key).replace(quote(why))
+				c.choice.field(key).replace(rawjson.Quote(why))
 			}
 		default:
 			c.choice.field(key).join(key, value)
@@ -166,17 +168,17 @@ func (c *gathered) addMessage(v []byte) {
 		c.message.field([]byte("content")).lengthen(v)
 		return
 	}
-	for w := members(v); w.more(); {
-		key, value := w.member()
-		if string(key) != "tool_calls" || isScalar(value) {
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
+		if string(key) != "tool_calls" || rawjson.IsScalar(value) {
 			c.message.field(key).join(key, value)
 			continue
 		}
 		if value[0] == '{' {
 			c.addCall(value)
 		}
-		for e := elements(value); e.more(); {
-			c.addCall(e.value())
+		for e := rawjson.Elements(value); e.More(); {
+			c.addCall(e.Value())
 		}
 	}
 }
@@ -196,8 +198,8 @@ func (c *gathered) addCall(v []byte) {
 	if p.id != nil {
 		c.calls[at].id = append(c.calls[at].id[:0], p.id...)
 	}
-	for w := members(v); w.more(); {
-		if key, value := w.member(); string(key) != "index" {
+	for w := rawjson.Members(v); w.More(); {
+		if key, value := w.Member(); string(key) != "index" {
 			c.calls[at].node.field(key).join(key, value)
 		}
 	}
@@ -212,20 +214,20 @@ type callPiece struct {
 }
 
 func readPiece(v []byte) (p callPiece) {
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
+	for w := rawjson.Members(v); w.More(); {
+		switch key, value := w.Member(); string(key) {
 		case "index":
 			p.index, p.indexed = number(value)
 		case "id":
 			p.id = unlessNothing(value)
 		case "function":
 			named, begins := false, false
-			for f := members(value); f.more(); {
-				switch key, value := f.member(); string(key) {
+			for f := rawjson.Members(value); f.More(); {
+				switch key, value := f.Member(); string(key) {
 				case "name":
 					named = !saysNothing(value)
 				case "arguments":
-					begins = bytes.HasPrefix(bytes.TrimSpace(unquoteAny(value)), []byte("{"))
+					begins = bytes.HasPrefix(bytes.TrimSpace(rawjson.UnquoteAny(value)), []byte("{"))
 				}
 			}
 			p.whole = named && begins
@@ -270,7 +272,7 @@ func (g *Gathering) Document(perSequence, capped bool) []byte {
 	}
 	out = append(out, `"object":"chat.completion","choices":[`...)
 	for i := range g.choices {
-		out = g.choices[i].append(next(out), capped)
+		out = g.choices[i].append(rawjson.Next(out), capped)
 	}
 	out = append(out, ']')
 	switch {
@@ -300,7 +302,7 @@ func (c *gathered) append(out []byte, capped bool) []byte {
 	if len(c.calls) > 0 {
 		out = append(out, `,"tool_calls":[`...)
 		for i := range c.calls {
-			out = c.calls[i].node.append(next(out))
+			out = c.calls[i].node.append(rawjson.Next(out))
 		}
 		out = append(out, ']')
 	}

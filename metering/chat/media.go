@@ -3,6 +3,8 @@ package chat
 import (
 	"slices"
 	"strings"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // checkMedia checks where a picture, a sound or a film comes from. The bytes
@@ -10,10 +12,10 @@ import (
 // fetch must be of a host that the owner allows: otherwise a client could make
 // the backend read files and talk to hosts that only the backend can reach.
 func checkMedia(param string, v []byte, p *Policy) error {
-	if !isString(v) {
+	if !rawjson.IsString(v) {
 		return refuseParam(param, "%s must be a data: URL", param)
 	}
-	url := string(unquote(v))
+	url := string(rawjson.Unquote(v))
 	if rest, ok := strings.CutPrefix(url, "data:"); ok {
 		if isDataURL(rest) {
 			return nil
@@ -111,10 +113,10 @@ func ValidMediaHost(s string) bool {
 // isBase64 reports whether the text of a JSON string is base64. Paths that look
 // like it are short, or begin with a slash.
 func isBase64(v []byte) bool {
-	if !isString(v) {
+	if !rawjson.IsString(v) {
 		return false
 	}
-	text := unquote(v)
+	text := rawjson.Unquote(v)
 	if len(text) < 64 || text[0] == '/' {
 		return false
 	}

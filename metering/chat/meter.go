@@ -2,6 +2,8 @@ package chat
 
 import (
 	"time"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // MeterOptions says how an answer is metered.
@@ -130,7 +132,7 @@ func (m *Meter) readData(event []byte, b block) []byte {
 		switch {
 		case repaired != nil && checkObject(repaired) == nil:
 			b.data, b.at, b.odd = repaired, -1, true
-		case b.data[skipSpace(b.data, 0)] == '{':
+		case b.data[rawjson.SkipSpace(b.data, 0)] == '{':
 			m.fail(Failure{Message: "an event is not valid JSON"})
 			return nil
 		case speaksOfError(b.data):
@@ -141,13 +143,13 @@ func (m *Meter) readData(event []byte, b block) []byte {
 			return nil
 		}
 	}
-	object := b.data[skipSpace(b.data, 0):]
+	object := b.data[rawjson.SkipSpace(b.data, 0):]
 	m.chunk.read(object, m.keepsText())
 	switch {
 	case m.chunk.failed:
 		m.fail(m.chunk.failure(object))
 		return nil
-	case !m.chunk.choices && (m.chunk.usage == nil || isNull(m.chunk.usage)):
+	case !m.chunk.choices && (m.chunk.usage == nil || rawjson.IsNull(m.chunk.usage)):
 		m.noise++ // an event of another kind, on which clients would stumble
 		return nil
 	}
@@ -195,16 +197,16 @@ func (m *Meter) shown(event []byte, b block, h hidden) []byte {
 
 // checkObject checks that data is one JSON object.
 func checkObject(data []byte) error {
-	start := skipSpace(data, 0)
+	start := rawjson.SkipSpace(data, 0)
 	if start == len(data) || data[start] != '{' {
-		return invalid(start)
+		return rawjson.Invalid(start)
 	}
-	end, err := checkValue(data, start, maxDepth)
+	end, err := rawjson.CheckValue(data, start, rawjson.MaxDepth)
 	if err != nil {
 		return err
 	}
-	if end = skipSpace(data, end); end != len(data) {
-		return invalid(end)
+	if end = rawjson.SkipSpace(data, end); end != len(data) {
+		return rawjson.Invalid(end)
 	}
 	return nil
 }
@@ -257,7 +259,7 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 		return h, false
 	}
 	h.usage = true
-	return h, !isNull(raw)
+	return h, !rawjson.IsNull(raw)
 }
 
 // readTimings takes llama.cpp's running counts, which are exact, and reports
@@ -282,7 +284,7 @@ func (m *Meter) showsRunning(raw []byte) bool {
 	if m.request.wantsContinuous {
 		return true
 	}
-	return m.request.wantsUsage && (isNull(raw) || !m.opts.ContinuousUsage)
+	return m.request.wantsUsage && (rawjson.IsNull(raw) || !m.opts.ContinuousUsage)
 }
 
 // note keeps what a usage says about the prompt, which does not change.

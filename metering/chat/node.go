@@ -1,6 +1,10 @@
 package chat
 
-import "bytes"
+import (
+	"bytes"
+
+	"sluice.example/sluice/metering/format/rawjson"
+)
 
 // node is a JSON value that grows.
 type node struct {
@@ -42,7 +46,7 @@ func (n *node) field(name []byte) *node {
 
 // replace sets a value. What says nothing replaces nothing.
 func (n *node) replace(v []byte) {
-	if n.kind != 0 && (isNull(v) || n.kind != 'n' && isString(v) && len(v) == 2) {
+	if n.kind != 0 && (rawjson.IsNull(v) || n.kind != 'n' && rawjson.IsString(v) && len(v) == 2) {
 		return
 	}
 	*n = node{kind: v[0], raw: n.raw[:0]}
@@ -61,8 +65,8 @@ func (n *node) replace(v []byte) {
 // merge gives an object the members of another one.
 func (n *node) merge(v []byte) {
 	n.kind = '{'
-	for w := members(v); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
 		n.field(key).join(key, value)
 	}
 }
@@ -71,7 +75,7 @@ func (n *node) merge(v []byte) {
 // becomes longer, objects have the members of both, and anything else is replaced.
 func (n *node) join(key, v []byte) {
 	switch {
-	case n.kind == 0, n.kind == 'n', isNull(v):
+	case n.kind == 0, n.kind == 'n', rawjson.IsNull(v):
 		n.replace(v)
 	case v[0] == '{' && n.kind == '{':
 		n.merge(v)
@@ -90,7 +94,7 @@ func (n *node) lengthen(v []byte) {
 		n.raw = append(n.raw, v[1:len(v)-1]...)
 	case n.kind == '[' && v[0] == '[':
 		n.extend(v)
-	case isScalar(v) && v[0] != '"', n.kind == '"' && len(n.raw) == 0, n.kind != '"' && n.kind != '[' && n.kind != '{':
+	case rawjson.IsScalar(v) && v[0] != '"', n.kind == '"' && len(n.raw) == 0, n.kind != '"' && n.kind != '[' && n.kind != '{':
 		n.replace(v)
 	case v[0] == '"' && len(v) == 2, v[0] == '[' && saysNothing(v):
 	default:
@@ -118,8 +122,8 @@ func asParts(v []byte) []byte {
 // that is there.
 func (n *node) extend(v []byte) {
 	first := true
-	for e := elements(v); e.more(); first = false {
-		value := e.value()
+	for e := rawjson.Elements(v); e.More(); first = false {
+		value := e.Value()
 		grows := canGrow(value)
 		if first && grows && n.tail != nil && n.tail.goesOn(value) {
 			n.tail.merge(value)
@@ -148,9 +152,9 @@ func separateElement(raw []byte) []byte {
 // comes in pieces.
 func canGrow(v []byte) bool {
 	typed, pieces := false, false
-	for w := members(v); w.more(); {
-		key, value := w.member()
-		typed = typed || string(key) == "type" && isString(value)
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
+		typed = typed || string(key) == "type" && rawjson.IsString(value)
 		pieces = pieces || comesInPieces(key)
 	}
 	return typed && pieces
@@ -160,8 +164,8 @@ func canGrow(v []byte) bool {
 // the same, and it has no other id.
 func (n *node) goesOn(v []byte) bool {
 	var kind, index, id []byte
-	for w := members(v); w.more(); {
-		switch key, value := w.member(); string(key) {
+	for w := rawjson.Members(v); w.More(); {
+		switch key, value := w.Member(); string(key) {
 		case "type":
 			kind = value
 		case "index":
@@ -203,7 +207,7 @@ func (n *node) open() bool {
 	if n.empty() || n.kind != '"' {
 		return false
 	}
-	text := bytes.TrimSpace(unquote(n.append(nil)))
+	text := bytes.TrimSpace(rawjson.Unquote(n.append(nil)))
 	return len(text) > 0 && text[0] == '{' && checkObject(text) != nil
 }
 
@@ -217,7 +221,7 @@ func (n *node) append(out []byte) []byte {
 	case '[':
 		out = append(append(out, '['), n.raw...)
 		if n.tail != nil {
-			out = n.tail.append(next(out))
+			out = n.tail.append(rawjson.Next(out))
 		}
 		return append(out, ']')
 	case '{':
@@ -229,16 +233,8 @@ func (n *node) append(out []byte) []byte {
 // appendFields writes the members of an object, into an object that is open.
 func (n *node) appendFields(out []byte) []byte {
 	for i := range n.fields {
-		out = append(next(out), quote(n.fields[i].name)...)
+		out = append(rawjson.Next(out), rawjson.Quote(n.fields[i].name)...)
 		out = n.fields[i].node.append(append(out, ':'))
 	}
 	return out
-}
-
-// next adds the comma before the next member of an object or element of a list.
-func next(out []byte) []byte {
-	if c := out[len(out)-1]; c == '{' || c == '[' {
-		return out
-	}
-	return append(out, ',')
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // Question is one call that makes a backend count tokens without generating any.
@@ -95,12 +97,12 @@ const messageTokens = 4
 // conversation is the body of a call that counts a conversation as a backend
 // renders it: model, messages, what steers a template, and the fields named.
 func (r *Request) conversation(model string, also ...string) []byte {
-	out := appendMember(make([]byte, 0, len(r.messages)+256), "model", quote(model))
+	out := rawjson.AppendMember(make([]byte, 0, len(r.messages)+256), "model", rawjson.Quote(model))
 	for i := range r.members {
 		m := &r.members[i]
 		switch m.key {
 		case "messages":
-			out = appendMember(out, m.key, r.messages)
+			out = rawjson.AppendMember(out, m.key, r.messages)
 			continue
 		case "add_generation_prompt", "continue_final_message", "add_special_tokens", "chat_template_kwargs":
 		default:
@@ -108,8 +110,8 @@ func (r *Request) conversation(model string, also ...string) []byte {
 				continue
 			}
 		}
-		if !isNull(m.value) {
-			out = append(separate(out), m.raw...)
+		if !rawjson.IsNull(m.value) {
+			out = append(rawjson.Separate(out), m.raw...)
 		}
 	}
 	return append(out, '}')
@@ -129,24 +131,24 @@ func (r *Request) text(model string) []byte {
 	var text []byte
 	s := size{sink: &text}
 	s.addMessages(r.messages)
-	out := appendMember(nil, "model", quote(model))
-	return append(appendMember(out, "prompt", quote(string(text))), '}')
+	out := rawjson.AppendMember(nil, "model", rawjson.Quote(model))
+	return append(rawjson.AppendMember(out, "prompt", rawjson.Quote(string(text))), '}')
 }
 
 // CountText is the call that counts a text without special tokens around it; ok
 // is false where the backend cannot count.
 func CountText(p Profile, model, text string) (q Question, ok bool) {
 	q = Question{Path: "/tokenize", read: readCount, least: leastTokens(int64(len(text)))}
-	body := appendMember(nil, "model", quote(model))
+	body := rawjson.AppendMember(nil, "model", rawjson.Quote(model))
 	switch p.Counting {
 	case CountVLLM, CountSGLang:
-		body = appendMember(appendMember(body, "prompt", quote(text)), "add_special_tokens", []byte("false"))
+		body = rawjson.AppendMember(rawjson.AppendMember(body, "prompt", rawjson.Quote(text)), "add_special_tokens", []byte("false"))
 	case CountTRTLLM:
-		q.Path, body = "/_internal/tokenize", appendMember(body, "prompt", quote(text))
+		q.Path, body = "/_internal/tokenize", rawjson.AppendMember(body, "prompt", rawjson.Quote(text))
 	case CountLlamaCpp:
-		body = appendMember(appendMember(nil, "content", quote(text)), "add_special", []byte("false"))
+		body = rawjson.AppendMember(rawjson.AppendMember(nil, "content", rawjson.Quote(text)), "add_special", []byte("false"))
 	case CountTGI:
-		body, q.read = appendMember(appendMember(nil, "inputs", quote(text)), "add_special_tokens", []byte("false")), readList
+		body, q.read = rawjson.AppendMember(rawjson.AppendMember(nil, "inputs", rawjson.Quote(text)), "add_special_tokens", []byte("false")), readList
 	default:
 		return q, false
 	}
@@ -163,8 +165,8 @@ func countTemplated(model string, answer []byte) (Question, error) {
 	if err := json.Unmarshal(answer, &templated); err != nil || templated.Prompt == "" {
 		return Question{}, ErrTokenCount
 	}
-	body := appendMember(appendMember(nil, "content", quote(templated.Prompt)), "add_special", []byte("true"))
-	body = appendMember(appendMember(body, "parse_special", []byte("true")), "model", quote(model))
+	body := rawjson.AppendMember(rawjson.AppendMember(nil, "content", rawjson.Quote(templated.Prompt)), "add_special", []byte("true"))
+	body = rawjson.AppendMember(rawjson.AppendMember(body, "parse_special", []byte("true")), "model", rawjson.Quote(model))
 	return Question{Path: "/tokenize", Body: append(body, '}'), read: readCount}, nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // RequestError says why a request is refused and what to do about it. It is
@@ -95,11 +97,11 @@ func Parse(body []byte) (*Request, error) {
 // that decides the cost when it is not of its documented type.
 func ParseFor(body []byte, policy func(model string) *Policy) (*Request, error) {
 	text := TrimBOM(body)
-	if err := checkDocument(text); err != nil {
+	if err := rawjson.CheckDocument(text); err != nil {
 		return nil, refuse("the body cannot be read: %v; send one JSON object", err)
 	}
 	r := &Request{body: body, sequences: 1, members: make([]member, 0, 16)}
-	if err := r.collect(text[skipSpace(text, 0):]); err != nil {
+	if err := r.collect(text[rawjson.SkipSpace(text, 0):]); err != nil {
 		return nil, err
 	}
 	if r.model == "" {
@@ -119,10 +121,10 @@ func ParseFor(body []byte, policy func(model string) *Policy) (*Request, error) 
 
 // collect takes the object apart into its members and finds the model.
 func (r *Request) collect(object []byte) error {
-	for c := members(object); c.more(); {
-		start := c.i
-		key, value := c.member()
-		m := member{key: string(key), raw: c.b[start:c.i], value: value}
+	for c := rawjson.Members(object); c.More(); {
+		start := c.At()
+		key, value := c.Member()
+		m := member{key: string(key), raw: c.Since(start), value: value}
 		if m.kind = kindOf(m.key); m.kind == kindUnknown && foldsToKnown(m.key) {
 			return refuseParam(clip(m.key), "the field %q is not spelt as documented; use lower case", clip(m.key))
 		}
@@ -135,10 +137,10 @@ func (r *Request) collect(object []byte) error {
 			}
 		}
 		if m.kind == kindModel {
-			if !isString(value) || len(value) == 2 {
+			if !rawjson.IsString(value) || len(value) == 2 {
 				return refuseParam("model", "model must be a non-empty string")
 			}
-			r.model = string(unquote(value))
+			r.model = string(rawjson.Unquote(value))
 		}
 		r.members = append(r.members, m)
 	}
@@ -168,7 +170,7 @@ func (r *Request) read(m *member, p *Policy) (err error) {
 		m.dropped = true // what is read here is written anew
 		return r.readNumber(m)
 	}
-	if isNull(m.value) {
+	if rawjson.IsNull(m.value) {
 		return nil // as if it were absent
 	}
 	if m.saysNothing() {
@@ -187,7 +189,7 @@ func (r *Request) read(m *member, p *Policy) (err error) {
 	case kindModalities:
 		err = screenModalities(m.value)
 	case kindSwitch:
-		if !isScalar(m.value) || len(m.value) > maxSwitch {
+		if !rawjson.IsScalar(m.value) || len(m.value) > maxSwitch {
 			return refuse("%s must be a plain value of at most %d bytes", m.key, maxSwitch)
 		}
 	}
@@ -224,8 +226,8 @@ func (r *Request) readNumber(m *member) error {
 		}
 		return err
 	case kindFloor:
-		n, ok := whole(m.value)
-		if !isNull(m.value) && (!ok || n < 0) {
+		n, ok := rawjson.Whole(m.value)
+		if !rawjson.IsNull(m.value) && (!ok || n < 0) {
 			return refuse("%s must be a whole number; leave it out for none", m.key)
 		}
 		r.floor = max(r.floor, n)
@@ -260,12 +262,12 @@ func (r *Request) readOptions(v []byte) (err error) {
 	if v[0] != '{' {
 		return refuse("stream_options must be an object")
 	}
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		switch name := string(key); {
 		case foldsToOption(name):
 			return refuse("the field %q in stream_options is not spelt as documented; use lower case", clip(name))
-		case isNull(value), name == "include_obfuscation":
+		case rawjson.IsNull(value), name == "include_obfuscation":
 		case name == "include_usage":
 			r.wantsUsage, err = boolean("stream_options.include_usage", value)
 		case name == "continuous_usage_stats":

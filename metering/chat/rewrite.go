@@ -1,9 +1,6 @@
 package chat
 
-import (
-	"encoding/json"
-	"strconv"
-)
+import "sluice.example/sluice/metering/format/rawjson"
 
 // Rewrite is what a request becomes before a backend sees it.
 type Rewrite struct {
@@ -31,16 +28,16 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 		switch {
 		case m.dropped, !w.Profile.knows(m.kind, m.key), m.kind == kindOptions, m.kind == kindStream && w.Stream:
 		case m.kind == kindModel && w.Model != "":
-			out = appendMember(out, m.key, quote(w.Model))
+			out = rawjson.AppendMember(out, m.key, rawjson.Quote(w.Model))
 		case m.kind == kindMessages && len(r.messages) != len(m.value):
-			out = appendMember(out, m.key, r.messages)
+			out = rawjson.AppendMember(out, m.key, r.messages)
 		default:
-			out = append(separate(out), m.raw...)
+			out = append(rawjson.Separate(out), m.raw...)
 		}
 	}
 	out = r.appendBounds(out, w)
 	if w.Stream {
-		out = appendMember(out, "stream", []byte("true"))
+		out = rawjson.AppendMember(out, "stream", []byte("true"))
 	}
 	if r.stream || w.Stream {
 		out = r.appendOptions(out, w)
@@ -52,18 +49,18 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 // itself.
 func (r *Request) appendBounds(out []byte, w Rewrite) []byte {
 	if r.floor > 0 && w.Profile.knows(kindFloor, "min_tokens") {
-		out = appendNumber(out, "min_tokens", min(r.floor, w.Cap))
+		out = rawjson.AppendNumber(out, "min_tokens", min(r.floor, w.Cap))
 	}
-	out = appendNumber(out, "n", r.sequences)
+	out = rawjson.AppendNumber(out, "n", r.sequences)
 	caps := w.Profile.Caps
 	if len(caps) == 0 {
-		out = appendNumber(out, capTokens, w.Cap)
+		out = rawjson.AppendNumber(out, capTokens, w.Cap)
 	}
 	for _, name := range caps {
-		out = appendNumber(out, name, w.Cap)
+		out = rawjson.AppendNumber(out, name, w.Cap)
 	}
 	if w.Profile.Engine == EngineOpenAI {
-		out = appendMember(out, "store", []byte("false"))
+		out = rawjson.AppendMember(out, "store", []byte("false"))
 	}
 	return out
 }
@@ -72,51 +69,19 @@ func (r *Request) appendBounds(out []byte, w Rewrite) []byte {
 func (r *Request) appendOptions(out []byte, w Rewrite) []byte {
 	options := make([]byte, 0, 64)
 	if w.ForceUsage || r.wantsUsage {
-		options = appendMember(options, "include_usage", []byte("true"))
+		options = rawjson.AppendMember(options, "include_usage", []byte("true"))
 	}
 	if unknown := w.Profile.Engine == EngineGeneric || w.Profile.Engine == ""; w.ContinuousUsage || (r.wantsContinuous && unknown) {
-		options = appendMember(options, "continuous_usage_stats", []byte("true"))
+		options = rawjson.AppendMember(options, "continuous_usage_stats", []byte("true"))
 	}
 	if w.Profile.Engine == EngineOpenAI {
-		options = appendMember(options, "include_obfuscation", []byte("false")) // padding is no text
+		options = rawjson.AppendMember(options, "include_obfuscation", []byte("false")) // padding is no text
 	}
 	if len(options) > 0 {
-		out = appendMember(out, "stream_options", append(options, '}'))
+		out = rawjson.AppendMember(out, "stream_options", append(options, '}'))
 	}
 	if w.Profile.RunningTimings {
-		out = appendMember(out, "timings_per_token", []byte("true"))
+		out = rawjson.AppendMember(out, "timings_per_token", []byte("true"))
 	}
 	return out
-}
-
-// appendNumber adds a member that is a whole number.
-func appendNumber(out []byte, key string, n int64) []byte {
-	out = append(separate(out), '"')
-	out = append(append(out, key...), '"', ':')
-	return strconv.AppendInt(out, n, 10)
-}
-
-// separate opens the object out, or adds the comma before its next member.
-func separate(out []byte) []byte {
-	if len(out) == 0 {
-		return append(out, '{')
-	}
-	return append(out, ',')
-}
-
-// appendMember adds a member whose key needs no escapes.
-func appendMember(out []byte, key string, value []byte) []byte {
-	out = append(separate(out), '"')
-	out = append(out, key...)
-	out = append(out, '"', ':')
-	return append(out, value...)
-}
-
-// quote is s as a JSON string.
-func quote(s string) []byte {
-	b, err := json.Marshal(s)
-	if err != nil { // no string fails to encode
-		return []byte(`""`)
-	}
-	return b
 }

@@ -3,6 +3,8 @@ package chat
 import (
 	"bytes"
 	"strconv"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // StreamOf is the document of a client that asked for a stream, which checkObject
@@ -17,26 +19,26 @@ func StreamOf(document []byte, withUsage bool) []byte {
 	}, document)
 	head := append(make([]byte, 0, len(document)+128), "data: {"...)
 	var choices, usage []byte
-	for w := members(document[skipSpace(document, 0):]); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(document[rawjson.SkipSpace(document, 0):]); w.More(); {
+		key, value := w.Member()
 		switch string(key) {
 		case "choices":
 			choices = value
 		case "usage":
 			usage = value
 		case "object":
-			head = append(next(head), `"object":"chat.completion.chunk"`...)
+			head = append(rawjson.Next(head), `"object":"chat.completion.chunk"`...)
 		default:
 			head = appendRaw(head, key, value)
 		}
 	}
-	out := append(append([]byte(nil), next(head)...), `"choices":[`...)
-	for e := elements(choices); e.more(); {
-		out = appendDelta(next(out), e.value())
+	out := append(append([]byte(nil), rawjson.Next(head)...), `"choices":[`...)
+	for e := rawjson.Elements(choices); e.More(); {
+		out = appendDelta(rawjson.Next(out), e.Value())
 	}
 	out = append(out, "]}\n\n"...)
-	if withUsage && usage != nil && !isNull(usage) {
-		out = append(append(append(out, next(head)...), `"choices":[],"usage":`...), usage...)
+	if withUsage && usage != nil && !rawjson.IsNull(usage) {
+		out = append(append(append(out, rawjson.Next(head)...), `"choices":[],"usage":`...), usage...)
 		out = append(out, "}\n\n"...)
 	}
 	return out
@@ -45,28 +47,28 @@ func StreamOf(document []byte, withUsage bool) []byte {
 // appendDelta adds one choice of a document as that of a chunk.
 func appendDelta(out, choice []byte) []byte {
 	out = append(out, '{')
-	for w := members(choice); w.more(); {
-		key, value := w.member()
+	for w := rawjson.Members(choice); w.More(); {
+		key, value := w.Member()
 		if string(key) != "message" {
 			out = appendRaw(out, key, value)
 			continue
 		}
-		out = append(next(out), `"delta":{`...)
-		if isString(value) { // the content without a name
+		out = append(rawjson.Next(out), `"delta":{`...)
+		if rawjson.IsString(value) { // the content without a name
 			out = appendRaw(out, []byte("content"), value)
 		}
-		for m := members(value); m.more(); {
-			name, part := m.member()
+		for m := rawjson.Members(value); m.More(); {
+			name, part := m.Member()
 			if string(name) != "tool_calls" || part[0] != '[' {
 				out = appendRaw(out, name, part)
 				continue
 			}
-			out = append(next(out), `"tool_calls":[`...)
+			out = append(rawjson.Next(out), `"tool_calls":[`...)
 			var n int64
-			for e := elements(part); e.more(); n++ {
-				out = strconv.AppendInt(append(next(out), `{"index":`...), n, 10)
-				for c := members(e.value()); c.more(); {
-					if name, part := c.member(); string(name) != "index" {
+			for e := rawjson.Elements(part); e.More(); n++ {
+				out = strconv.AppendInt(append(rawjson.Next(out), `{"index":`...), n, 10)
+				for c := rawjson.Members(e.Value()); c.More(); {
+					if name, part := c.Member(); string(name) != "index" {
 						out = appendRaw(out, name, part)
 					}
 				}
@@ -81,6 +83,6 @@ func appendDelta(out, choice []byte) []byte {
 
 // appendRaw adds a member to an object that is open.
 func appendRaw(out, key, value []byte) []byte {
-	out = append(append(next(out), quote(string(key))...), ':')
+	out = append(append(rawjson.Next(out), rawjson.Quote(string(key))...), ':')
 	return append(out, value...)
 }

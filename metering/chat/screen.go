@@ -1,6 +1,10 @@
 package chat
 
-import "strconv"
+import (
+	"strconv"
+
+	"sluice.example/sluice/metering/format/rawjson"
+)
 
 // verdict says what becomes of a member within the conversation.
 type verdict uint8
@@ -17,7 +21,7 @@ func isEmpty(v []byte) bool {
 	case "null", "[]", "{}", `""`:
 		return true
 	}
-	return len(v) > 2 && (v[0] == '[' || v[0] == '{') && skipSpace(v, 1) == len(v)-1
+	return len(v) > 2 && (v[0] == '[' || v[0] == '{') && rawjson.SkipSpace(v, 1) == len(v)-1
 }
 
 // isNeutral reports whether a switch or list says "no" or nothing.
@@ -29,9 +33,9 @@ func isNeutral(v []byte) bool { return isEmpty(v) || string(v) == "false" }
 func screenMessages(v []byte, p *Policy) ([]byte, error) {
 	var out []byte
 	done := 0
-	for c, i := elements(v), 0; c.more(); i++ {
-		start := c.i
-		message := c.value()
+	for c, i := rawjson.Elements(v), 0; c.More(); i++ {
+		start := c.At()
+		message := c.Value()
 		if message[0] != '{' {
 			return nil, refuseParam(at("messages", i), "messages[%d] must be an object with a role and a content", i)
 		}
@@ -41,7 +45,7 @@ func screenMessages(v []byte, p *Policy) ([]byte, error) {
 		}
 		if len(clean) != len(message) {
 			out = append(append(out, v[done:start]...), clean...)
-			done = c.i
+			done = c.At()
 		}
 	}
 	if out == nil {
@@ -57,8 +61,8 @@ func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 // anything was dropped.
 func screenMessage(m []byte, i int, p *Policy) ([]byte, error) {
 	changed := false
-	for c := members(m); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(m); c.More(); {
+		key, value := c.Member()
 		clean, v, err := screenMember(string(key), value, i, p)
 		if err != nil {
 			return nil, err
@@ -69,16 +73,16 @@ func screenMessage(m []byte, i int, p *Policy) ([]byte, error) {
 		return m, nil
 	}
 	out := make([]byte, 0, len(m))
-	for c := members(m); c.more(); {
-		start := c.i
-		key, value := c.member()
+	for c := rawjson.Members(m); c.More(); {
+		start := c.At()
+		key, value := c.Member()
 		clean, v, _ := screenMember(string(key), value, i, p) // it had no error above
 		switch {
 		case v == drop:
 		case len(clean) != len(value):
-			out = appendMember(out, string(key), clean)
+			out = rawjson.AppendMember(out, string(key), clean)
 		default:
-			out = append(separate(out), c.b[start:c.i]...)
+			out = append(rawjson.Separate(out), c.Since(start)...)
 		}
 	}
 	return closed(out), nil
@@ -97,7 +101,7 @@ func closed(out []byte) []byte {
 func screenMember(key string, value []byte, i int, p *Policy) ([]byte, verdict, error) {
 	switch key {
 	case "role", "name", "tool_call_id", "refusal", "reasoning", "reasoning_content", "thinking":
-		if !isString(value) && !isNull(value) {
+		if !rawjson.IsString(value) && !rawjson.IsNull(value) {
 			param := at("messages", i) + "." + key
 			return nil, keep, refuseParam(param, "%s must be a string", param)
 		}
@@ -114,7 +118,7 @@ func screenMember(key string, value []byte, i int, p *Policy) ([]byte, verdict, 
 		}
 		return value, keep, nil
 	case "prefix", "partial":
-		if isScalar(value) && !isString(value) {
+		if rawjson.IsScalar(value) && !rawjson.IsString(value) {
 			return value, keep, nil
 		}
 	case "annotations", "provider_specific_fields", "thinking_blocks", "reasoning_details", "cache_control", "citations",
@@ -133,23 +137,23 @@ func screenMember(key string, value []byte, i int, p *Policy) ([]byte, verdict, 
 func screenContent(v []byte, i int, p *Policy) ([]byte, error) {
 	path := at("messages", i) + ".content"
 	switch {
-	case isString(v), isNull(v):
+	case rawjson.IsString(v), rawjson.IsNull(v):
 		return v, nil
 	case v[0] != '[':
 		return nil, refuseParam(path, "%s must be text or a list of parts", path)
 	}
 	var out []byte
 	done := 0
-	for c, j := elements(v), 0; c.more(); j++ {
-		start := c.i
-		part := c.value()
+	for c, j := rawjson.Elements(v), 0; c.More(); j++ {
+		start := c.At()
+		part := c.Value()
 		clean, err := screenPart(part, path, j, p)
 		if err != nil {
 			return nil, err
 		}
 		if len(clean) != len(part) {
 			out = append(append(out, v[done:start]...), clean...)
-			done = c.i
+			done = c.At()
 		}
 	}
 	if out == nil {
@@ -160,7 +164,7 @@ func screenContent(v []byte, i int, p *Policy) ([]byte, error) {
 
 // screenPart checks the part j of a content.
 func screenPart(part []byte, content string, j int, p *Policy) ([]byte, error) {
-	if isString(part) {
+	if rawjson.IsString(part) {
 		return part, nil
 	}
 	path := at(content, j)
@@ -168,8 +172,8 @@ func screenPart(part []byte, content string, j int, p *Policy) ([]byte, error) {
 		return nil, refuseParam(path, "%s must be an object with a type", path)
 	}
 	changed := false
-	for c := members(part); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(part); c.More(); {
+		key, value := c.Member()
 		v, err := screenPartMember(path, string(key), value, p)
 		if err != nil {
 			return nil, err
@@ -180,11 +184,11 @@ func screenPart(part []byte, content string, j int, p *Policy) ([]byte, error) {
 		return part, nil
 	}
 	out := make([]byte, 0, len(part))
-	for c := members(part); c.more(); {
-		start := c.i
-		key, value := c.member()
+	for c := rawjson.Members(part); c.More(); {
+		start := c.At()
+		key, value := c.Member()
 		if v, _ := screenPartMember(path, string(key), value, p); v != drop { // it had no error above
-			out = append(separate(out), c.b[start:c.i]...)
+			out = append(rawjson.Separate(out), c.Since(start)...)
 		}
 	}
 	return closed(out), nil
@@ -201,7 +205,7 @@ func screenPartMember(path, key string, value []byte, p *Policy) (verdict, error
 		return keep, refuseParam(param,
 			"%s is of a kind that is not known here; send text, or media as a data: URL", param)
 	case "text", "refusal", "thinking", "reasoning":
-		if isString(value) || isNull(value) {
+		if rawjson.IsString(value) || rawjson.IsNull(value) {
 			return keep, nil
 		}
 		return keep, refuseParam(param, "%s must be a string", param)
@@ -227,8 +231,8 @@ func screenURL(param string, v []byte, p *Policy) error {
 	if v[0] != '{' {
 		return checkMedia(param, v, p)
 	}
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		switch name := string(key); {
 		case name == "url":
 			if err := checkMedia(param+".url", value, p); err != nil {
@@ -248,15 +252,15 @@ func screenBytes(param string, v []byte, p *Policy, data, about string) error {
 	if v[0] != '{' {
 		return refuseParam(param, "%s must be an object", param)
 	}
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		switch name := string(key); {
 		case name == data && isBase64(value):
 		case name == data:
 			if err := checkMedia(param+"."+name, value, p); err != nil {
 				return err
 			}
-		case name == about && (isString(value) || isNull(value)):
+		case name == about && (rawjson.IsString(value) || rawjson.IsNull(value)):
 		case !isEmpty(value):
 			return refuseParam(param+"."+clip(name),
 				"%s.%s is not known here; send the bytes in %s", param, clip(name), data)
@@ -281,19 +285,19 @@ func screenTools(list string, v []byte) error {
 	if v[0] != '[' {
 		return refuseParam(list, "%s must be a list of functions", list)
 	}
-	for c, i := elements(v), 0; c.more(); i++ {
-		tool, path := c.value(), at(list, i)
+	for c, i := rawjson.Elements(v), 0; c.More(); i++ {
+		tool, path := c.Value(), at(list, i)
 		if tool[0] != '{' {
 			return refuseParam(path, "%s must be an object with a type and a function", path)
 		}
-		for t := members(tool); t.more(); {
-			key, value := t.member()
+		for t := rawjson.Members(tool); t.More(); {
+			key, value := t.Member()
 			switch name := string(key); name {
 			case "function", "custom", "cache_control", "strict", "defer_loading", "eager_input_streaming", "allowed_callers", "input_examples":
 			case "type":
 				if kind := string(value); kind != `"function"` && kind != `"custom"` {
 					return refuseParam(path+".type",
-						"%s is a tool of the type %s, which would run at the backend; send functions", path, clip(string(unquoteAny(value))))
+						"%s is a tool of the type %s, which would run at the backend; send functions", path, clip(string(rawjson.UnquoteAny(value))))
 				}
 			case "name", "description", "parameters":
 				return refuseParam(path+"."+name,
@@ -311,7 +315,7 @@ func screenTools(list string, v []byte) error {
 // screenArguments checks the arguments of a template. Only plain values are
 // bounded, and some names would replace the template or the conversation.
 func screenArguments(name string, v []byte) error {
-	if isScalar(v) {
+	if rawjson.IsScalar(v) {
 		if len(v) > maxSwitch {
 			return refuseParam(name, "%s is too long", name)
 		}
@@ -320,8 +324,8 @@ func screenArguments(name string, v []byte) error {
 	if v[0] != '{' {
 		return refuseParam(name, "%s must be an object", name)
 	}
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		param := name + "." + clip(string(key))
 		switch string(key) {
 		case "chat_template", "tokenize", "messages", "conversation", "tools", "documents", "tokenizer_kwargs", "processor_kwargs",
@@ -330,7 +334,7 @@ func screenArguments(name string, v []byte) error {
 				return refuseParam(param, "%s would replace the template's own; leave it out", param)
 			}
 		}
-		if !isScalar(value) && !isEmpty(value) {
+		if !rawjson.IsScalar(value) && !isEmpty(value) {
 			return refuseParam(param, "%s must be a plain value", param)
 		}
 	}
@@ -343,8 +347,8 @@ func screenModalities(v []byte) error {
 	if v[0] != '[' {
 		return refuse("modalities must be a list")
 	}
-	for c := elements(v); c.more(); {
-		if string(c.value()) != `"text"` {
+	for c := rawjson.Elements(v); c.More(); {
+		if string(c.Value()) != `"text"` {
 			return refuse("only text is sold here; leave modalities out")
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 
 	"golang.org/x/text/unicode/norm"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // size is how long a prompt can become, gathered from the parts of a request.
@@ -51,7 +53,7 @@ func (s *size) addField(m *member) {
 	case kindRendered:
 		s.addRendered(m.value)
 	case kindTools:
-		s.add(textBytes(m.value), rendered(m.value))
+		s.add(rawjson.TextBytes(m.value), rendered(m.value))
 		s.tools += rendered(m.value)
 	case kindScalars:
 		s.addScalars(m.value)
@@ -61,7 +63,7 @@ func (s *size) addField(m *member) {
 // addRendered adds JSON that a template may write into the prompt, and that a
 // tokenizer is not shown.
 func (s *size) addRendered(v []byte) {
-	s.add(textBytes(v), rendered(v))
+	s.add(rawjson.TextBytes(v), rendered(v))
 	s.unseen += rendered(v)
 }
 
@@ -86,22 +88,19 @@ func (s *size) add(text, worst int64) {
 // addScalars adds arguments of a template. A template may write each of them
 // into every message.
 func (s *size) addScalars(v []byte) {
-	if isScalar(v) {
+	if rawjson.IsScalar(v) {
 		s.plain = append(s.plain, rendered(v))
 	}
-	for c := members(v); c.more(); {
-		_, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		_, value := c.Member()
 		s.plain = append(s.plain, rendered(value))
 	}
 }
 
-// isScalar reports whether v is neither an object nor an array.
-func isScalar(v []byte) bool { return v[0] != '{' && v[0] != '[' }
-
 // addMessages adds a conversation that was screened.
 func (s *size) addMessages(v []byte) {
-	for c := elements(v); c.more(); {
-		s.addMessage(c.value())
+	for c := rawjson.Elements(v); c.More(); {
+		s.addMessage(c.Value())
 		s.messages++
 		s.text += messageOverhead
 	}
@@ -110,20 +109,20 @@ func (s *size) addMessages(v []byte) {
 // addMessage adds one message, an object.
 func (s *size) addMessage(v []byte) {
 	quoted := false // templates write the results of tools as JSON strings
-	for c := members(v); c.more(); {
-		if key, value := c.member(); string(key) == "role" {
+	for c := rawjson.Members(v); c.More(); {
+		if key, value := c.Member(); string(key) == "role" {
 			quoted = quoted || !isProse(value)
 		}
 	}
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		switch string(key) {
 		case "content":
 			s.addContent(value, quoted)
 		case "role", "name", "tool_call_id", "refusal", "reasoning", "reasoning_content", "thinking":
 			s.addText(value, quoted)
 		case "tool_calls", "function_call", "tools":
-			s.add(textBytes(value), rendered(value)+nested(value))
+			s.add(rawjson.TextBytes(value), rendered(value)+nested(value))
 		}
 	}
 }
@@ -140,13 +139,13 @@ func isProse(role []byte) bool {
 
 // addContent adds the content of a message: text, or a list of parts.
 func (s *size) addContent(v []byte, quoted bool) {
-	if isString(v) {
+	if rawjson.IsString(v) {
 		s.addText(v, quoted)
 		return
 	}
 	media := s.media
-	for c := elements(v); c.more(); {
-		s.addPart(c.value(), quoted)
+	for c := rawjson.Elements(v); c.More(); {
+		s.addPart(c.Value(), quoted)
 	}
 	if quoted && media == s.media {
 		s.worst += rendered(v)
@@ -156,13 +155,13 @@ func (s *size) addContent(v []byte, quoted bool) {
 // addPart adds one part of a content: text, or media whose length is not that of
 // its bytes.
 func (s *size) addPart(v []byte, quoted bool) {
-	if isString(v) {
+	if rawjson.IsString(v) {
 		s.addText(v, quoted)
 		return
 	}
 	media := false
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		switch string(key) {
 		case "type":
 			media = media || isMediaType(value)
@@ -189,22 +188,22 @@ func isTextType(v []byte) bool {
 
 // addText adds a string, or nothing for null.
 func (s *size) addText(v []byte, quoted bool) {
-	if !isString(v) {
+	if !rawjson.IsString(v) {
 		return
 	}
 	text := v[1 : len(v)-1]
-	s.text += textBytes(text)
+	s.text += rawjson.TextBytes(text)
 	if quoted {
 		s.worst += quotedBytes(text) + 2
 		return
 	}
 	if bytes.Contains(text, []byte(`\u`)) { // the tokenizer reads what the escapes stand for
-		text = unquote(v)
+		text = rawjson.Unquote(v)
 	}
 	s.worst += proseBytes(text)
 	s.prose += proseBytes(text)
 	if s.sink != nil {
-		*s.sink = append(append(*s.sink, unquote(v)...), '\n')
+		*s.sink = append(append(*s.sink, rawjson.Unquote(v)...), '\n')
 	}
 }
 
@@ -255,7 +254,7 @@ func rendered(v []byte) int64 {
 		case ' ', '\n', '\r', '\t':
 		default:
 			start := i
-			for i < len(v) && !isDelimiter(v[i]) {
+			for i < len(v) && !rawjson.IsDelimiter(v[i]) {
 				i++
 			}
 			n += scalarBytes(v[start:i])
@@ -314,8 +313,8 @@ func nested(v []byte) int64 {
 		if v[i] != '"' {
 			continue
 		}
-		end := skipString(v, i)
-		if text := unquote(v[i:end]); bytes.ContainsAny(text, "{[") {
+		end := rawjson.SkipString(v, i)
+		if text := rawjson.Unquote(v[i:end]); bytes.ContainsAny(text, "{[") {
 			n += rendered(text)
 		}
 		i = end - 1

@@ -2,7 +2,8 @@ package chat
 
 import (
 	"bytes"
-	"unicode/utf8"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // isAddress reports whether a string is an address rather than words.
@@ -21,62 +22,17 @@ func hasText(v []byte) bool {
 	case '"':
 		return len(v) > 2
 	case '[':
-		for e := elements(v); e.more(); {
-			if hasText(e.value()) {
+		for e := rawjson.Elements(v); e.More(); {
+			if hasText(e.Value()) {
 				return true
 			}
 		}
 	case '{':
-		for w := members(v); w.more(); {
-			if _, value := w.member(); hasText(value) {
+		for w := rawjson.Members(v); w.More(); {
+			if _, value := w.Member(); hasText(value) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-// textBytes is the number of UTF-8 bytes that the inside of a JSON string stands
-// for; of any other JSON, its length with the strings written in UTF-8.
-func textBytes(raw []byte) int64 {
-	n := int64(len(raw))
-	for {
-		i := bytes.IndexByte(raw, '\\')
-		if i < 0 {
-			return n
-		}
-		if raw[i+1] != 'u' {
-			n--
-			raw = raw[i+2:]
-			continue
-		}
-		r := hexRune(raw[i+2 : i+6])
-		raw = raw[i+6:]
-		if r >= 0xd800 && r < 0xdc00 && len(raw) >= 6 && raw[0] == '\\' && raw[1] == 'u' {
-			if low := hexRune(raw[2:6]); low >= 0xdc00 && low < 0xe000 {
-				raw = raw[6:]
-				n -= 12 - 4
-				continue
-			}
-		}
-		size := utf8.RuneLen(r)
-		if size < 0 {
-			size = 3 // a lone surrogate becomes U+FFFD
-		}
-		n -= int64(6 - size)
-	}
-}
-
-// hexRune is the number that four hexadecimal digits stand for.
-func hexRune(b []byte) rune {
-	var r rune
-	for _, c := range b {
-		switch {
-		case c <= '9':
-			r = r<<4 | rune(c-'0')
-		default:
-			r = r<<4 | rune(c|0x20-'a'+10)
-		}
-	}
-	return r
 }

@@ -3,6 +3,8 @@ package chat
 import (
 	"errors"
 	"fmt"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // ErrNoAnswer reports a document that is no answer of the chat format.
@@ -23,7 +25,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		}
 		body = repaired
 	}
-	object := body[skipSpace(body, 0):]
+	object := body[rawjson.SkipSpace(body, 0):]
 	m.chunk.read(object, m.keepsText())
 	if m.chunk.failed || !m.chunk.objects {
 		var f Failure
@@ -50,7 +52,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 func (m *Meter) UnaryPart(body []byte) {
 	m.choices = m.choices[:0]
 	m.chunk.partial, m.chunk.reader.past = true, nil
-	if whole := closeJSON(body); whole != nil {
+	if whole := rawjson.Complete(body); whole != nil {
 		_, _ = m.Unary(whole) // a beginning without a choice counts nothing
 		m.failed = false
 	}

@@ -3,6 +3,8 @@ package chat
 import (
 	"math"
 	"strconv"
+
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // usage is what a backend reported, as it did: counts may be negative.
@@ -18,8 +20,8 @@ type usage struct {
 func readUsage(v []byte) (u usage, ok bool) {
 	var total int64
 	var hasPrompt, hasCompletion, hasTotal bool
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		switch string(key) {
 		case "prompt_tokens":
 			u.prompt, hasPrompt = number(value)
@@ -80,8 +82,8 @@ func (u usage) tokens() int64 {
 // now and what its cache had.
 func readTimings(v []byte) (u usage, ok bool) {
 	var fresh int64
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		switch string(key) {
 		case "predicted_n":
 			u.completion, ok = number(value)
@@ -98,13 +100,13 @@ func readTimings(v []byte) (u usage, ok bool) {
 // groqUsage is the usage that Groq puts into the last chunk of a stream, within a
 // member of its own; nil: there is none.
 func groqUsage(v []byte) []byte {
-	for c := members(v); c.more(); {
-		key, value := c.member()
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
 		if string(key) != "x_groq" || value[0] != '{' {
 			continue
 		}
-		for w := members(value); w.more(); {
-			if key, value := w.member(); string(key) == "usage" && value[0] == '{' {
+		for w := rawjson.Members(value); w.More(); {
+			if key, value := w.Member(); string(key) == "usage" && value[0] == '{' {
 				return value
 			}
 		}
@@ -117,8 +119,8 @@ func detail(v []byte, name string) int64 {
 	if v[0] != '{' {
 		return 0
 	}
-	for c := members(v); c.more(); {
-		if key, value := c.member(); string(key) == name {
+	for c := rawjson.Members(v); c.More(); {
+		if key, value := c.Member(); string(key) == name {
 			n, _ := number(value)
 			return n
 		}

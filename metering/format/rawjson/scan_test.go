@@ -1,4 +1,4 @@
-package chat
+package rawjson
 
 import (
 	"encoding/json"
@@ -19,12 +19,12 @@ func TestCheckDocumentAgreesWithTheStandardLibrary(t *testing.T) {
 	for _, doc := range documents {
 		checkAgainstStandard(t, doc)
 	}
-	deep := strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth)
-	if err := checkDocument([]byte(deep)); err != nil {
-		t.Errorf("%d levels: %v", maxDepth, err)
+	deep := strings.Repeat(`{"a":`, MaxDepth) + "1" + strings.Repeat("}", MaxDepth)
+	if err := CheckDocument([]byte(deep)); err != nil {
+		t.Errorf("%d levels: %v", MaxDepth, err)
 	}
-	if checkDocument([]byte(`{"a":`+deep+`}`)) == nil {
-		t.Errorf("%d levels were taken", maxDepth+1)
+	if CheckDocument([]byte(`{"a":`+deep+`}`)) == nil {
+		t.Errorf("%d levels were taken", MaxDepth+1)
 	}
 }
 
@@ -34,19 +34,19 @@ func checkAgainstStandard(t *testing.T, doc string) {
 	t.Helper()
 	var object map[string]json.RawMessage
 	want := json.Unmarshal([]byte(doc), &object) == nil && object != nil && strings.ToValidUTF8(doc, "") == doc
-	err := checkDocument([]byte(doc))
+	err := CheckDocument([]byte(doc))
 	if err != nil && strings.Contains(err.Error(), "nested deeper") {
 		return
 	}
 	if (err == nil) != want {
-		t.Errorf("%q: error %v, valid by encoding/json: %v", clip(doc), err, want)
+		t.Errorf("%q: error %v, valid by encoding/json: %v", doc, err, want)
 	}
 	if err != nil {
 		return
 	}
 	last := map[string]string{}
-	for c := members([]byte(doc)[skipSpace([]byte(doc), 0):]); c.more(); {
-		key, value := c.member()
+	for c := Members([]byte(doc)[SkipSpace([]byte(doc), 0):]); c.More(); {
+		key, value := c.Member()
 		last[string(key)] = string(value)
 		checkText(t, value)
 	}
@@ -63,13 +63,13 @@ func checkAgainstStandard(t *testing.T, doc string) {
 // checkText compares the length of a string without decoding it.
 func checkText(t *testing.T, value []byte) {
 	t.Helper()
-	if !isString(value) {
-		for c := members(value); c.more(); {
-			_, v := c.member()
+	if !IsString(value) {
+		for c := Members(value); c.More(); {
+			_, v := c.Member()
 			checkText(t, v)
 		}
-		for c := elements(value); c.more(); {
-			checkText(t, c.value())
+		for c := Elements(value); c.More(); {
+			checkText(t, c.Value())
 		}
 		return
 	}
@@ -77,27 +77,7 @@ func checkText(t *testing.T, value []byte) {
 	if err := json.Unmarshal(value, &text); err != nil {
 		t.Fatal(err)
 	}
-	if got := textBytes(value[1 : len(value)-1]); got != int64(len(text)) {
+	if got := TextBytes(value[1 : len(value)-1]); got != int64(len(text)) {
 		t.Errorf("%s stands for %d bytes, counted %d", value, len(text), got)
-	}
-}
-
-func TestRemoveUsage(t *testing.T) {
-	for in, want := range map[string]string{
-		`{"usage":1}`:                             `{}`,
-		`{ "usage" : {"a":[1,2]} }`:               `{  }`,
-		`{"usage":null,"a":1}`:                    `{"a":1}`,
-		`{"usage":null, "a":1}`:                   `{"a":1}`,
-		`{"a":1,"usage":{"x":1}}`:                 `{"a":1}`,
-		`{"a": 1, "usage": {"x": 1}, "b": 2}`:     `{"a": 1, "b": 2}`,
-		`{"usage":1,"usage":2}`:                   `{}`,
-		`{"usage":1,"a":1,"usage":2,"b":"x}"}`:    `{"a":1,"b":"x}"}`,
-		`{"a":{"usage":1}}`:                       `{"a":{"usage":1}}`,
-		`{"a":1,"usage":1,"usage":2,"\u0075b":3}`: `{"a":1,"\u0075b":3}`,
-		`{"us\u0061ge":7,"a":1}`:                  `{"a":1}`,
-	} {
-		if got := removeHidden(nil, []byte(in), hidden{usage: true}); string(got) != want {
-			t.Errorf("%s: %s, want %s", in, got, want)
-		}
 	}
 }

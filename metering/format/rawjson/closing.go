@@ -1,13 +1,13 @@
-package chat
+package rawjson
 
-// closeJSON is the beginning of a JSON object made whole: what is open is closed,
+// Complete is the beginning of a JSON object made whole: what is open is closed,
 // and a member or an element that has no end is left out, unless it is a string.
 // It is nil where nothing can be made of it.
-func closeJSON(v []byte) []byte {
+func Complete(v []byte) []byte {
 	var open []byte // what closes what is open at i
 	safe, safeOpen := -1, 0
 	value := true // whether a string at i would be a value, not a key
-	i := skipSpace(v, 0)
+	i := SkipSpace(v, 0)
 	for i < len(v) {
 		switch c := v[i]; c {
 		case '{', '[':
@@ -38,7 +38,7 @@ func closeJSON(v []byte) []byte {
 			i++
 			continue
 		case '"':
-			end, err := checkString(v, i)
+			end, err := CheckString(v, i)
 			if err != nil {
 				if !value || len(open) == 0 {
 					return closeAt(v, safe, open, safeOpen)
@@ -51,7 +51,7 @@ func closeJSON(v []byte) []byte {
 			continue
 		}
 		end := i
-		for end < len(v) && !isDelimiter(v[end]) {
+		for end < len(v) && !IsDelimiter(v[end]) {
 			end++
 		}
 		if end == len(v) {
@@ -78,7 +78,7 @@ func closeString(v []byte, i int, open []byte) []byte {
 	end := len(v)
 	for back := 0; back < 8 && end > i; back, end = back+1, end-1 {
 		out := append(append(make([]byte, 0, end+1+len(open)), v[:end]...), '"')
-		if n, err := checkString(out, i); err == nil && n == len(out) {
+		if n, err := CheckString(out, i); err == nil && n == len(out) {
 			return appendClosers(out, open)
 		}
 	}
