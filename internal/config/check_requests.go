@@ -5,14 +5,14 @@ import (
 	"strconv"
 	"strings"
 
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 )
 
 // checkRequests checks what an owner allows in requests beyond what is known.
 func (c *checker) checkRequests(fields, hosts []string, at string) {
 	for i, name := range fields {
 		key := at + ".allow_fields[" + strconv.Itoa(i) + "]"
-		if err := chat.CheckAllowField(name); err != nil {
+		if err := openai.CheckAllowField(name); err != nil {
 			c.failAt(key, "%v", err)
 		}
 		if slices.Contains(fields[:i], name) {
@@ -21,7 +21,7 @@ func (c *checker) checkRequests(fields, hosts []string, at string) {
 	}
 	for i, host := range hosts {
 		key := at + ".media_hosts[" + strconv.Itoa(i) + "]"
-		if !chat.ValidMediaHost(host) {
+		if !openai.ValidMediaHost(host) {
 			c.failAt(key, "want a host name in lower case without scheme and port, such as cdn.example.com or *.example.com, got %q", clip(host))
 		}
 	}
@@ -39,8 +39,8 @@ func (c *checker) checkHeaders(names []string, at string) {
 
 // Policy is what a model's owner allows in requests: what the service allows, and
 // the model.
-func (m *Model) Policy(s *Service) chat.Policy {
-	return chat.Policy{
+func (m *Model) Policy(s *Service) openai.Policy {
+	return openai.Policy{
 		AllowFields: append(slices.Clone(s.AllowFields), m.AllowFields...),
 		MediaHosts:  append(slices.Clone(s.MediaHosts), m.MediaHosts...),
 	}

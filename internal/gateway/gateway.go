@@ -17,7 +17,7 @@ import (
 	"sluice.example/sluice/internal/quiet"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
@@ -65,10 +65,10 @@ type Service struct {
 // backends in the fleet, both under the same name.
 type Model struct {
 	Name      string
-	Limits    chat.Limits
-	Policy    chat.Policy // what requests may hold beyond what is known
-	CreatedAt time.Time   // shown by /v1/models
-	OwnedBy   string      // shown by /v1/models
+	Limits    openai.Limits
+	Policy    openai.Policy // what requests may hold beyond what is known
+	CreatedAt time.Time     // shown by /v1/models
+	OwnedBy   string        // shown by /v1/models
 	// Base is the rate card that prices are multiples of; it values work for
 	// Work and for nothing else.
 	Base     pricing.Rates
@@ -84,8 +84,8 @@ type Config struct {
 	Fleet    *gpu.Fleet
 	Invoices Invoicer
 
-	Profiles map[string]chat.Setting // what the owner says of a backend, by its name; a missing one says nothing
-	Feeds    []*telemetry.Feed       // of load, for the metrics
+	Profiles map[string]openai.Setting // what the owner says of a backend, by its name; a missing one says nothing
+	Feeds    []*telemetry.Feed         // of load, for the metrics
 
 	ProductText    string        // begins the memo of every invoice, at most 200 bytes
 	InvoiceExpiry  time.Duration // zero: 10 minutes
@@ -159,9 +159,9 @@ type model struct {
 	Model
 	service *service
 	// calibrations is what was learned of each backend that serves the model.
-	calibrations map[*gpu.Backend]*chat.Calibration
-	overheads    map[*gpu.Backend]*chat.Overhead // of their templates
-	work         atomic.Int64                    // msat at base rates
+	calibrations map[*gpu.Backend]*openai.Calibration
+	overheads    map[*gpu.Backend]*openai.Overhead // of their templates
+	work         atomic.Int64                      // msat at base rates
 }
 
 // New checks the configuration and builds a gateway. It starts nothing and
@@ -282,9 +282,9 @@ func (g *Gateway) addService(cfg Service) error {
 		if g.cfg.Fleet.Pool(m.Name) == nil {
 			return fmt.Errorf("model %q has no pool of backends", m.Name)
 		}
-		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*chat.Calibration{}, overheads: map[*gpu.Backend]*chat.Overhead{}}
+		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*openai.Calibration{}, overheads: map[*gpu.Backend]*openai.Overhead{}}
 		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
-			sold.calibrations[b], sold.overheads[b] = chat.NewCalibration(), new(chat.Overhead)
+			sold.calibrations[b], sold.overheads[b] = openai.NewCalibration(), new(openai.Overhead)
 			sold.calibrations[b].ExpectMedia(m.Limits.MediaTokens)
 		}
 		s.models[m.Name] = sold

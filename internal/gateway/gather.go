@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 )
 
 // gather reads a stream for a client that waits for one document, and answers
@@ -14,28 +14,28 @@ import (
 // what was generated: a client that hangs up pays for that and for no more, and a
 // backend that goes beyond the cap is cut there.
 func (c *call) gather(resp *http.Response) error {
-	var g chat.Gathering
-	end, err := c.collect(chat.NewEvents(resp.Body, c.g.cfg.MaxEvent), &g)
+	var g openai.Gathering
+	end, err := c.collect(openai.NewEvents(resp.Body, c.g.cfg.MaxEvent), &g)
 	capped := errors.Is(err, errBeyondCap)
-	if end != chat.Complete {
+	if end != openai.Complete {
 		c.cancel(context.Canceled)
 		resp.Body.Close()
 	}
 	switch {
-	case end == chat.Complete && c.meter.Started(), capped:
+	case end == openai.Complete && c.meter.Started(), capped:
 	case errors.Is(err, errAnswerTooLong):
 		return c.tooLong(resp)
-	case end == chat.ClientGone:
+	case end == openai.ClientGone:
 		c.answered(context.Canceled, 0)
-		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
+		_, _ = c.charge(openai.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
-	case end == chat.Drained, end == chat.HoldExhausted:
+	case end == openai.Drained, end == openai.HoldExhausted:
 		return c.unbegun(end, err, resp.StatusCode)
 	default:
 		if err == nil {
 			err = errNoAnswer
 		}
-		return c.unbegun(chat.BackendCut, err, resp.StatusCode)
+		return c.unbegun(openai.BackendCut, err, resp.StatusCode)
 	}
 	c.answered(c.blame(end, err), resp.StatusCode)
 	resp.Header = gatheredHeader(resp.Header)
@@ -50,7 +50,7 @@ func gatheredHeader(h http.Header) http.Header {
 }
 
 // collect reads events until the answer ends and says how it did, and why.
-func (c *call) collect(events *chat.Events, g *chat.Gathering) (chat.End, error) {
+func (c *call) collect(events *openai.Events, g *openai.Gathering) (openai.End, error) {
 	for first := true; ; {
 		event, err := events.Next()
 		if err != nil && !lastWithoutBlankLine(event, err) {
@@ -60,9 +60,9 @@ func (c *call) collect(events *chat.Events, g *chat.Gathering) (chat.End, error)
 		out, last := c.meter.Event(event)
 		switch {
 		case last:
-			return chat.Complete, nil
+			return openai.Complete, nil
 		case c.meter.Failed():
-			return chat.BackendCut, errFailedInside
+			return openai.BackendCut, errFailedInside
 		case c.meter.Data() == nil:
 			continue
 		}
@@ -71,21 +71,21 @@ func (c *call) collect(events *chat.Events, g *chat.Gathering) (chat.End, error)
 			first = false
 		}
 		if !c.roomFor(g.Add(c.meter.Data())) {
-			return chat.BackendCut, errAnswerTooLong
+			return openai.BackendCut, errAnswerTooLong
 		}
 		if out == nil {
 			continue
 		}
 		if err = c.count(); err != nil {
-			return chat.HoldExhausted, err
+			return openai.HoldExhausted, err
 		}
 	}
 }
 
 // document charges an answer that is one document and sends it.
-func (c *call) document(resp *http.Response, body []byte, end chat.End) error {
+func (c *call) document(resp *http.Response, body []byte, end openai.End) error {
 	if c.clientGone() {
-		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
+		_, _ = c.charge(openai.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
 	}
 	c.delivered = int64(len(body))

@@ -8,7 +8,7 @@ import (
 	"net/http"
 
 	"sluice.example/sluice/backends/gpu"
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 )
 
 // smallest is the request by which a backend proves that it serves: one word of
@@ -26,11 +26,11 @@ const maxProof = 1 << 20
 // gpu.Prover.
 func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.Result {
 	profile := g.profile(b)
-	req, err := chat.Parse([]byte(smallest))
+	req, err := openai.Parse([]byte(smallest))
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
-	body := req.Rewrite(chat.Rewrite{Model: b.Upstream(model), Cap: 1, Profile: profile})
+	body := req.Rewrite(openai.Rewrite{Model: b.Upstream(model), Cap: 1, Profile: profile})
 	resp, err := b.Do(ctx, http.MethodPost, pathChat, body, http.Header{"Content-Type": {"application/json"}})
 	if err != nil {
 		return gpu.Result{Err: err}
@@ -51,13 +51,13 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	case f != formEvents && err != nil:
 		return gpu.Result{Err: err}
 	}
-	bound, err := req.Bound(chat.Limits{})
+	bound, err := req.Bound(openai.Limits{})
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
-	m := chat.NewMeter(req, bound, nil, chat.MeterOptions{})
+	m := openai.NewMeter(req, bound, nil, openai.MeterOptions{})
 	if f == formEvents { // it streams whatever it is asked for
-		events := chat.NewEvents(bytes.NewReader(answer), maxProof)
+		events := openai.NewEvents(bytes.NewReader(answer), maxProof)
 		for event, err := events.Next(); err == nil && !m.Failed(); event, err = events.Next() {
 			m.Event(event)
 		}

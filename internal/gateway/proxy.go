@@ -12,7 +12,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 )
 
 // call is one open reservation and the answer that it pays for. It belongs to
@@ -32,7 +32,7 @@ type call struct {
 	engine      *engine    // of the lease's backend, once the request goes there
 	said        *refusal   // what its backend refused with; nil: nothing that was read
 	clock       gpu.Answer // the body of the answer as the backend sends it; nil: none yet
-	meter       *chat.Meter
+	meter       *openai.Meter
 	perSequence bool // each completion has a usage of its own
 	gathers     bool // the backend was asked for a stream, the client for a document
 	// patience says what becomes of the backend's work when the client hangs up.
@@ -190,7 +190,7 @@ func (c *call) forward() (*http.Response, error) {
 
 // meet prepares the call for a backend: how the request is written for it, and
 // how its answer is metered.
-func (c *call) meet(b *gpu.Backend) chat.Rewrite {
+func (c *call) meet(b *gpu.Backend) openai.Rewrite {
 	c.engine = c.g.engine(b)
 	p := c.engine.known.Load().profile
 	c.gathers, c.perSequence = c.o.req.Gathered(p), p.UsagePerSequence
@@ -202,11 +202,11 @@ func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 		c.patience.Store(stopsAtOnce)
 	}
 	c.began = time.Now()
-	c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], chat.MeterOptions{
+	c.meter = openai.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], openai.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
-		UsageOfAll: !p.UsagePerSequence && p.Engine != chat.EngineGeneric,
-		Gathered:   c.gathers, KeepText: p.Counting != chat.CountNone, Voter: c.x.voter()})
-	return chat.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
+		UsageOfAll: !p.UsagePerSequence && p.Engine != openai.EngineGeneric,
+		Gathered:   c.gathers, KeepText: p.Counting != openai.CountNone, Voter: c.x.voter()})
+	return openai.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
 
@@ -243,11 +243,11 @@ func (c *call) unanswered(err error) error {
 }
 
 // goneEnd is how the answer ends for a client that hung up.
-func (c *call) goneEnd() chat.End {
+func (c *call) goneEnd() openai.End {
 	if c.o.req.Stream() {
-		return chat.ClientGone
+		return openai.ClientGone
 	}
-	return chat.UnaryClientGone
+	return openai.UnaryClientGone
 }
 
 // announce sets the headers that name the request and its price.

@@ -9,7 +9,7 @@ import (
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
@@ -18,10 +18,10 @@ type order struct {
 	model       *model
 	path        string // at the backend
 	body        []byte // as the client sent it
-	req         *chat.Request
-	limits      chat.Limits // of the model, with what was learnt of its templates
-	whole       chat.Bound  // before the cap was made to fit
-	bound       chat.Bound
+	req         *openai.Request
+	limits      openai.Limits // of the model, with what was learnt of its templates
+	whole       openai.Bound  // before the cap was made to fit
+	bound       openai.Bound
 	epoch       pricing.Epoch
 	quoteExpiry time.Time
 	required    l402.Msat          // the cost of bound at the epoch's rates
@@ -33,7 +33,7 @@ type order struct {
 // order parses a chat request, finds its model and bounds its cost from above
 // at the price in force.
 func (g *Gateway) order(x *exchange, svc *service, path string, body []byte) (*order, error) {
-	req, err := chat.ParseFor(body, svc.policy)
+	req, err := openai.ParseFor(body, svc.policy)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +74,11 @@ func (x *exchange) voter() uint64 {
 
 // policy is what the owner of a model allows in requests; nothing of one that is
 // not sold here.
-func (s *service) policy(model string) *chat.Policy {
+func (s *service) policy(model string) *openai.Policy {
 	if m := s.models[model]; m != nil {
 		return &m.Policy
 	}
-	return new(chat.Policy)
+	return new(openai.Policy)
 }
 
 // quoteExpiry is until when a price named now is good for who pays for it.
@@ -105,7 +105,7 @@ func (o *order) price() (err error) {
 
 // cost is the most that a request within b costs, or of GPU time, which has no
 // bound beforehand, the first slice.
-func (o *order) cost(r pricing.Rates, b chat.Bound) (l402.Msat, error) {
+func (o *order) cost(r pricing.Rates, b openai.Bound) (l402.Msat, error) {
 	return r.Bound(pricing.Usage{InputTokens: b.Input, OutputTokens: b.Output, Calls: 1, GPUMicros: o.model.gpuSlice(r)})
 }
 
@@ -146,7 +146,7 @@ func (o *order) truncate(available l402.Msat) bool {
 // blank says whether a body asks for nothing, as that of a directory's probe:
 // no JSON, or an empty value.
 func blank(body []byte) bool {
-	body = bytes.TrimSpace(chat.TrimBOM(body))
+	body = bytes.TrimSpace(openai.TrimBOM(body))
 	switch string(body) {
 	case "", "{}", "null", "[]", `""`:
 		return true

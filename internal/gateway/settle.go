@@ -8,20 +8,20 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
 // charge measures how the answer ended and settles it. settled is false when
 // the store could not confirm it in time; the charge is on its way then.
-func (c *call) charge(end chat.End) (entry metering.Entry, settled bool) {
+func (c *call) charge(end openai.End) (entry metering.Entry, settled bool) {
 	return c.chargeAs(end, end.Outcome())
 }
 
 // chargeAs is charge for an answer whose end has another name in the ledger.
-func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
+func (c *call) chargeAs(end openai.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	c.askTokenizer()
-	if end == chat.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
+	if end == openai.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
 		c.meter.Silent()
 	}
 	usage, source, clamped := c.meter.Final(end, time.Now())
@@ -29,7 +29,7 @@ func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.
 	if usage != (pricing.Usage{}) { // what is free for its tokens is free
 		usage.GPUMicros = c.gpuMicros()
 	}
-	if end == chat.Complete && c.meter.Failed() {
+	if end == openai.Complete && c.meter.Failed() {
 		outcome = metering.OutcomeBackendCut // it said so itself
 	}
 	return c.settle(metering.Settlement{
@@ -42,7 +42,7 @@ func (c *call) chargeAs(end chat.End, outcome metering.Outcome) (entry metering.
 func (c *call) askTokenizer() {
 	b := c.lease.Backend()
 	profile := c.g.profile(b)
-	if c.tokenized || profile.Counting == chat.CountNone {
+	if c.tokenized || profile.Counting == openai.CountNone {
 		return
 	}
 	c.tokenized = true
@@ -58,8 +58,8 @@ func (c *call) askTokenizer() {
 			promptTokens = q.Likely(n)
 		}
 	}
-	if q, ok := chat.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
-		if _, n, err := c.g.count(ctx, b, []chat.Question{q}); err == nil {
+	if q, ok := openai.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
+		if _, n, err := c.g.count(ctx, b, []openai.Question{q}); err == nil {
 			completionTokens = n
 		}
 	}
@@ -122,7 +122,7 @@ func (c *call) abandon() {
 		c.release(metering.OutcomeBackendError)
 		return
 	}
-	_, _ = c.charge(chat.BackendCut) // the panic answers the client
+	_, _ = c.charge(openai.BackendCut) // the panic answers the client
 }
 
 // tell puts the charge into the headers of an answer.

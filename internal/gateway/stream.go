@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
@@ -23,8 +23,8 @@ import (
 // long as the functions above keep what they rarely need in functions of its own;
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
-	end, err := c.pump(chat.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
-	if end != chat.Complete {
+	end, err := c.pump(openai.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
+	if end != openai.Complete {
 		// The backend stops generating before anything else happens.
 		c.cancel(context.Canceled)
 		resp.Body.Close()
@@ -51,7 +51,7 @@ func (c *call) begin(resp *http.Response) {
 
 // pump passes events on until the answer ends and says how it did, and why. The
 // event that ends a complete answer is not sent.
-func (c *call) pump(events *chat.Events, resp *http.Response) (chat.End, error) {
+func (c *call) pump(events *openai.Events, resp *http.Response) (openai.End, error) {
 	for {
 		event, err := events.Next()
 		if err != nil && !lastWithoutBlankLine(event, err) {
@@ -61,9 +61,9 @@ func (c *call) pump(events *chat.Events, resp *http.Response) (chat.End, error) 
 		out, last := c.meter.Event(event)
 		switch {
 		case last:
-			return chat.Complete, nil
+			return openai.Complete, nil
 		case c.meter.Failed():
-			return chat.BackendCut, errFailedInside
+			return openai.BackendCut, errFailedInside
 		case out == nil:
 			continue
 		case c.x.status == 0:
@@ -76,10 +76,10 @@ func (c *call) pump(events *chat.Events, resp *http.Response) (chat.End, error) 
 			err = c.x.FlushError()
 		}
 		if err != nil {
-			return chat.ClientGone, err
+			return openai.ClientGone, err
 		}
 		if err = c.count(); err != nil {
-			return chat.HoldExhausted, err
+			return openai.HoldExhausted, err
 		}
 	}
 }
@@ -102,24 +102,24 @@ func (c *call) count() error {
 // lastWithoutBlankLine says whether a stream ended in an order that only lacks
 // the line ends after its last event. Any other part of an event is not sent.
 func lastWithoutBlankLine(event []byte, err error) bool {
-	return errors.Is(err, chat.ErrPartial) && chat.Whole(event)
+	return errors.Is(err, openai.ErrPartial) && openai.Whole(event)
 }
 
 // streamBroke says why no further event could be read.
-func (c *call) streamBroke(err error) chat.End {
+func (c *call) streamBroke(err error) openai.End {
 	switch {
 	case c.drained():
-		return chat.Drained
+		return openai.Drained
 	case c.exhausted():
-		return chat.HoldExhausted
+		return openai.HoldExhausted
 	case c.clientGone() && c.ctx.Err() != nil:
-		return chat.ClientGone
+		return openai.ClientGone
 	case errors.Is(err, gpu.ErrFirstEventTimeout):
 		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
-	case (errors.Is(err, io.EOF) || err == chat.ErrPartial) && c.meter.Finished():
-		return chat.Complete // whole, but for the marker at its end
+	case (errors.Is(err, io.EOF) || err == openai.ErrPartial) && c.meter.Finished():
+		return openai.Complete // whole, but for the marker at its end
 	}
-	return chat.BackendCut
+	return openai.BackendCut
 }
 
 // errBeyondCap reports a backend that generates more than it was asked for;
@@ -164,15 +164,15 @@ func (c *call) afford(usage pricing.Usage, source metering.Source) error {
 
 // blame is what the fleet is told of an answer that ended so: its error, or
 // context.Canceled where it is not the backend's fault.
-func (c *call) blame(end chat.End, err error) error {
+func (c *call) blame(end openai.End, err error) error {
 	switch {
-	case end == chat.Complete:
+	case end == openai.Complete:
 		return nil
 	case errors.Is(err, errBeyondCap):
 		return err
-	case end != chat.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
+	case end != openai.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
 		return context.Canceled
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, chat.ErrPartial):
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, openai.ErrPartial):
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -181,17 +181,17 @@ func (c *call) blame(end chat.End, err error) error {
 // unbegun ends a stream of which nothing was passed on.
 //
 //go:noinline
-func (c *call) unbegun(end chat.End, err error, status int) error {
+func (c *call) unbegun(end openai.End, err error, status int) error {
 	switch end {
-	case chat.ClientGone:
+	case openai.ClientGone:
 		c.answered(context.Canceled, 0)
 		_, _ = c.charge(end) // nobody is left to be told
 		return context.Canceled
-	case chat.Drained:
+	case openai.Drained:
 		c.slotDone(context.Canceled, 0)
 		c.release(metering.OutcomeDrained)
 		return draining()
-	case chat.HoldExhausted:
+	case openai.HoldExhausted:
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
 	}
@@ -204,10 +204,10 @@ func (c *call) unbegun(end chat.End, err error, status int) error {
 // endStream settles and sends the end of the stream: what it cost, in the block of
 // the end marker, or of the error frame where the answer is not whole; then the
 // trailer.
-func (c *call) endStream(end chat.End, cause error, status int) {
+func (c *call) endStream(end openai.End, cause error, status int) {
 	c.answered(c.blame(end, cause), status)
 	entry, settled := c.charge(end)
-	if end == chat.ClientGone || end == chat.UnaryClientGone {
+	if end == openai.ClientGone || end == openai.UnaryClientGone {
 		return
 	}
 	comment := make([]byte, 0, 96)
@@ -221,8 +221,8 @@ func (c *call) endStream(end chat.End, cause error, status int) {
 		comment = append(comment, ": l402 settlement=pending"...)
 	}
 	var tail []byte
-	if end == chat.Complete {
-		tail = chat.EndFrame(nil, string(comment))
+	if end == openai.Complete {
+		tail = openai.EndFrame(nil, string(comment))
 	} else {
 		comment = append(append(comment, " outcome="...), end.Outcome()...)
 		tail = c.cutFrame(end, cause, string(comment))
@@ -235,15 +235,15 @@ func (c *call) endStream(end chat.End, cause error, status int) {
 // cutFrame is the end of a stream that is not whole.
 //
 //go:noinline
-func (c *call) cutFrame(end chat.End, cause error, comment string) []byte {
+func (c *call) cutFrame(end openai.End, cause error, comment string) []byte {
 	kind, code, message := typeBackendUnavailable, "backend_cut", "the backend broke off its answer"
 	switch {
 	case errors.Is(cause, errBeyondCap):
 		code, message = "cap_exceeded", "the backend went on beyond the cap of the request, where the answer was cut"
-	case end == chat.HoldExhausted:
+	case end == openai.HoldExhausted:
 		kind, code = typeInsufficientBalance, "balance_exhausted"
 		message = "the balance does not cover more of the answer; top up and repeat the request"
-	case end == chat.Drained:
+	case end == openai.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
 	case c.meter.Failed():
 		code, message = "backend_failed", "the backend failed within its answer"
@@ -251,7 +251,7 @@ func (c *call) cutFrame(end chat.End, cause error, comment string) []byte {
 			message += ": " + words
 		}
 	}
-	return chat.ErrorFrame(nil, message+" (what was delivered is charged)", kind, code, comment)
+	return openai.ErrorFrame(nil, message+" (what was delivered is charged)", kind, code, comment)
 }
 
 func amountText(m l402.Msat) string { return strconv.FormatInt(int64(m), 10) }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/metering/format/openai"
 )
 
 // maxUnaryTimes is how many times UnaryHoldBack an answer that is kept may be long
@@ -72,7 +72,7 @@ func (c *call) unary(resp *http.Response) error {
 	if c.o.req.Stream() {
 		return c.scatter(resp, body)
 	}
-	return c.document(resp, body, chat.Complete)
+	return c.document(resp, body, openai.Complete)
 }
 
 // readOn reads the rest of a document that must be whole before anything of it can be
@@ -118,11 +118,11 @@ func (c *call) tooLong(resp *http.Response) error {
 // one: readers of streams would take the document for an answer without a word.
 func (c *call) scatter(resp *http.Response, body []byte) error {
 	c.begin(resp)
-	n, err := c.x.Write(chat.StreamOf(body, c.o.req.WantsUsage()))
+	n, err := c.x.Write(openai.StreamOf(body, c.o.req.WantsUsage()))
 	c.delivered = int64(n)
-	end := chat.Complete
+	end := openai.Complete
 	if err != nil {
-		end = chat.UnaryClientGone
+		end = openai.UnaryClientGone
 	}
 	c.endStream(end, err, resp.StatusCode)
 	return nil
@@ -143,7 +143,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) error {
 	case c.clientGone() && c.ctx.Err() != nil:
 		c.meter.UnaryPart(came)
 		c.answered(context.Canceled, 0)
-		_, _ = c.charge(chat.UnaryClientGone) // nobody is left to be told
+		_, _ = c.charge(openai.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
 	}
 	c.slotDone(err, status)
@@ -167,18 +167,18 @@ func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
 	c.x.WriteHeader(resp.StatusCode)
 
 	end, blame := c.passLong(resp.Body, buf)
-	if end != chat.Complete {
+	if end != openai.Complete {
 		c.cancel(context.Canceled)
 	}
 	if _, err := c.meter.Unary(buf.Bytes()); err != nil {
-		if end == chat.Complete {
-			end, blame = chat.BackendCut, err
+		if end == openai.Complete {
+			end, blame = openai.BackendCut, err
 		}
 		c.meter.UnaryPart(buf.Bytes())
 	}
 	c.answered(blame, resp.StatusCode)
 	entry, settled := c.charge(end)
-	if end != chat.Complete {
+	if end != openai.Complete {
 		panic(http.ErrAbortHandler) // half a document must not look like a whole one
 	}
 	if settled {
@@ -192,7 +192,7 @@ var errAnswerTooLong = errors.New("unary answer is too long")
 
 // passLong writes what was read already and the rest, and says how it ended. What
 // comes after the client hung up is only read.
-func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (chat.End, error) {
+func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (openai.End, error) {
 	var err error
 	for sent, gone := 0, false; ; {
 		if !gone {
@@ -208,17 +208,17 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (chat.End, error) {
 		switch {
 		case err == nil:
 		case gone || c.clientGone() && c.ctx.Err() != nil:
-			return chat.UnaryClientGone, context.Canceled
+			return openai.UnaryClientGone, context.Canceled
 		case errors.Is(err, io.EOF):
-			return chat.Complete, nil
+			return openai.Complete, nil
 		case errors.Is(err, errAnswerTooLong):
-			return chat.BackendCut, context.Canceled // not the backend's fault
+			return openai.BackendCut, context.Canceled // not the backend's fault
 		case c.drained():
-			return chat.Drained, context.Canceled
+			return openai.Drained, context.Canceled
 		case c.exhausted():
-			return chat.HoldExhausted, context.Canceled
+			return openai.HoldExhausted, context.Canceled
 		default:
-			return chat.BackendCut, err
+			return openai.BackendCut, err
 		}
 		sent = buf.Len()
 		_, err = io.CopyN(buf, body, 64<<10)

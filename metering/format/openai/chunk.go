@@ -1,0 +1,260 @@
+package openai
+
+import "sluice.example/sluice/metering/format/rawjson"
+
+// delta is what one chunk, or a whole answer, adds to one choice.
+type delta struct {
+	index     int64
+	bytes     int64 // of text, tool calls and reasoning included
+	foreign   int64 // those of bytes that are in members which are not known
+	exact     int64 // tokens, where the backend lists them one by one; 0: it does not
+	listed    int64 // bytes of the text that these tokens are; 0: not known
+	partial   bool  // it is of the beginning of a document: what it lists may lack tokens of its text
+	document  bool  // it is of a document
+	opaque    bool  // it carries something whose tokens nothing tells, such as sound
+	called    bool  // some of it is a tool call
+	reasoning bool  // some of it is reasoning
+	finished  bool  // it carries a finish_reason
+	reported  bool  // tokens holds the running usage that came with it
+	tokens    int64
+	text      []byte // the text itself, where it is kept
+}
+
+// carries reports whether the model wrote something.
+func (d *delta) carries() bool { return d.bytes > 0 || d.exact > 0 || d.opaque }
+
+// chunk is what the meter reads from one JSON object of an answer.
+type chunk struct {
+	deltas  []delta
+	choices bool   // it has the member choices, be it empty
+	objects bool   // one of its choices is an object
+	usage   []byte // the value of the member usage, null included; nil: none
+	timings []byte // the value of llama.cpp's timings; nil: none
+	failed  bool   // it is, or has, an error
+	fault   []byte // the value that says so; nil: the object as a whole
+	reason  string // the finish_reason that says so; empty: none does
+	strange bool   // it has a member that this package does not know, with text in it
+	ids     int64  // tokens that are listed beside the choices
+	partial bool   // it is the beginning of a document
+	unary   bool   // it is a document
+	reader  reader
+}
+
+// read takes the JSON object v apart; checkValue accepted it. It reuses the
+// memory of c.
+func (c *chunk) read(v []byte, keepText bool) {
+	*c = chunk{deltas: c.deltas[:0], partial: c.partial, unary: c.unary, reader: c.reader}
+	sign := false // it speaks of an error, if it is no chunk
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
+		switch string(key) {
+		case "choices":
+			c.readChoices(value, keepText)
+		case "usage":
+			c.usage = value
+		case "timings":
+			c.timings = value
+		case "object":
+			switch string(value) {
+			case `"chat.completion.chunk"`, `"chat.completion"`:
+			case `"error"`: // vLLM, SGLang and TensorRT-LLM, some versions
+				c.failed = true
+			default:
+				sign = sign || isSign(key, value)
+			}
+		case "token_ids", "output_ids", "output_token_ids":
+			c.ids = max(c.ids, count(value))
+		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
+			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "x_groq", "__verbose":
+		default:
+			if isFault(key, value) {
+				c.failed = true
+				continue
+			}
+			sign = sign || isSign(key, value)
+			c.strange = c.strange || hasText(value)
+		}
+	}
+	c.failed = c.failed || sign && len(c.deltas) == 0
+	c.countStrange()
+}
+
+// failure is what went wrong in the object v, which failed.
+func (c *chunk) failure(v []byte) (f Failure) {
+	if f = failureOf(v); c.fault != nil && f.Message == "" {
+		f = failureOf(c.fault)
+	}
+	if f.Message == "" && c.reason != "" {
+		f.Message = clean("finish_reason " + c.reason)
+	}
+	return f
+}
+
+// readChoices reads the choices: a list of them, or one.
+func (c *chunk) readChoices(v []byte, keepText bool) {
+	c.choices = true
+	if v[0] == '{' {
+		c.readChoice(v, keepText)
+		return
+	}
+	for e := rawjson.Elements(v); e.More(); {
+		value := e.Value()
+		c.objects = c.objects || value[0] == '{'
+		c.readChoice(value, keepText)
+	}
+}
+
+// countStrange counts what stands beside the choices, where nothing in them carries
+// text: the tokens that are listed there, or one token for members that are not known.
+func (c *chunk) countStrange() {
+	if !c.strange && c.ids == 0 || len(c.deltas) == 0 {
+		return
+	}
+	for i := range c.deltas {
+		if c.deltas[i].carries() || c.deltas[i].finished {
+			return
+		}
+	}
+	c.deltas[0].exact, c.deltas[0].opaque = c.ids, true
+}
+
+// saysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
+func saysNothing(v []byte) bool {
+	switch v[0] {
+	case 'n', 'f':
+		return true
+	case '"':
+		return len(v) == 2
+	case '{', '[':
+		return rawjson.SkipSpace(v, 1) == len(v)-1
+	}
+	return string(v) == "0"
+}
+
+// maxDeltas bounds the deltas of one chunk that are told apart; servers send
+// one, or one for each choice.
+const maxDeltas = 2 * maxChoices
+
+// next is the next delta to fill, with the memory that it had. Beyond
+// maxDeltas the last one takes all others.
+func (c *chunk) next() *delta {
+	if len(c.deltas) == maxDeltas {
+		return &c.deltas[maxDeltas-1]
+	}
+	if len(c.deltas) < cap(c.deltas) {
+		c.deltas = c.deltas[:len(c.deltas)+1]
+	} else {
+		c.deltas = append(c.deltas, delta{})
+	}
+	d := &c.deltas[len(c.deltas)-1]
+	*d = delta{text: d.text[:0]}
+	return d
+}
+
+// readChoice reads one choice. What is no object but has text in it is the output
+// itself.
+func (c *chunk) readChoice(v []byte, keepText bool) {
+	if v[0] != '{' && !hasText(v) {
+		return
+	}
+	d := c.next()
+	r := &c.reader
+	r.begin(d, keepText)
+	if v[0] != '{' {
+		r.addOutput(v)
+		return
+	}
+	d.partial, d.document = c.partial, c.unary
+	var delta, message, text, logprobs []byte
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
+		switch string(key) {
+		case "index":
+			d.index, _ = number(value)
+		case "delta":
+			delta = unlessNothing(value)
+		case "message":
+			message = unlessNothing(value)
+		case "text":
+			text = unlessNothing(value)
+		case "finish_reason":
+			if why := reason(value); why != "" {
+				d.finished = true
+				if isFailure(why) {
+					c.failed, c.reason = true, why
+				}
+			}
+		case "logprobs", "completion_probabilities":
+			logprobs = unlessNothing(value)
+		case "token_ids", "output_ids", "output_token_ids":
+			r.addIDs(value)
+		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
+			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
+		default:
+			if isFault(key, value) { // OpenRouter
+				c.failed, c.fault = true, value
+				continue
+			}
+			r.later(key, value)
+		}
+	}
+	if logprobs != nil {
+		r.addLogprobs(logprobs)
+	}
+	r.readOutputs(delta, message, text)
+	r.readUnknown()
+	if r.fault != nil {
+		c.failed, c.fault = true, r.fault
+	}
+	if logprobs != nil && !d.carries() {
+		r.addOutput(logprobs) // of a form that is not known
+	}
+}
+
+// unlessNothing is v, or nil where it says nothing.
+func unlessNothing(v []byte) []byte {
+	if saysNothing(v) {
+		return nil
+	}
+	return v
+}
+
+// count is the number of elements of an array; 0 for anything else.
+func count(v []byte) (n int64) {
+	for e := rawjson.Elements(v); e.More(); n++ {
+		e.Value()
+	}
+	return n
+}
+
+// hidden names the members of a chunk that the gateway asked for and the client
+// did not: its usage, or llama.cpp's timings.
+type hidden struct{ usage, timings bool }
+
+// removeHidden appends to dst the object v, which checkValue accepted, without
+// the members that h names.
+func removeHidden(dst, v []byte, h hidden) []byte {
+	kept := 0 // v[:kept] is in dst
+	first := true
+	for c := rawjson.Members(v); ; {
+		before := c.At() // behind the member before, or the opening brace
+		if !c.More() {
+			return append(dst, v[kept:]...)
+		}
+		start := c.At()
+		key, _ := c.Member()
+		if !(h.usage && string(key) == "usage" || h.timings && string(key) == "timings") {
+			first = false
+			continue
+		}
+		if first { // drop it up to and with the comma behind it
+			dst = append(dst, v[kept:start]...)
+			if kept = c.At(); c.More() {
+				kept = c.At()
+			}
+			continue
+		}
+		dst = append(dst, v[kept:before]...) // drop it from the comma before it
+		kept = c.At()
+	}
+}

@@ -1,0 +1,211 @@
+package openai
+
+import (
+	"bytes"
+	"strings"
+	"unicode/utf8"
+
+	"sluice.example/sluice/metering/format/rawjson"
+)
+
+// Failure is what a backend said went wrong within its answer.
+type Failure struct {
+	Message string // as the backend worded it, at most maxMessage bytes; empty: it said nothing
+	Code    int    // an HTTP status, where the backend named one; else 0
+}
+
+// maxMessage bounds the words of a backend that are passed on, in bytes.
+const maxMessage = 300
+
+// Client reports whether the failure is the fault of the request.
+func (f Failure) Client() bool {
+	return f.Code >= 400 && f.Code < 500 && f.Code != 401 && f.Code != 402 && f.Code != 403 && f.Code != 408 && f.Code != 429
+}
+
+// errorWords are parts of the words with which servers say that they failed. No
+// heartbeat has one of them.
+var errorWords = [...]string{
+	"error", "exception", "fail", "abort", "overload", "unavailable", "traceback", "crash", "panic",
+	"timed out", "gateway timeout", "bad gateway", "out of memory", "too many requests",
+}
+
+// maxErrorText bounds, in bytes, how much of a text is searched for errorWords.
+const maxErrorText = 4096
+
+// speaksOfError reports whether a text says that something failed.
+func speaksOfError(text []byte) bool {
+	text = bytes.ToLower(text[:min(len(text), maxErrorText)])
+	for _, w := range errorWords {
+		if bytes.Contains(text, []byte(w)) {
+			return true
+		}
+	}
+	return false
+}
+
+// isErrorName reports whether a member with this name holds an error, wherever it
+// stands in an answer.
+func isErrorName(key []byte) bool {
+	switch strings.ToLower(string(key)) {
+	case "error", "errors", "error_message", "error_msg", "errormessage", "exception":
+		return true
+	}
+	return false
+}
+
+// isFault reports whether a member of an answer says that the answer has failed.
+func isFault(key, value []byte) bool {
+	return len(key) > 0 && key[0]|0x20 == 'e' && isErrorName(key) && !saysNothing(value) &&
+		!(rawjson.IsString(value) && namesNothing(word(value)))
+}
+
+// word is the text of a string in lower case, without the white space around it.
+func word(v []byte) string { return strings.ToLower(strings.TrimSpace(string(rawjson.Unquote(v)))) }
+
+// namesNothing reports whether a word stands for none: Python and JavaScript
+// servers write null so where they take it for text.
+func namesNothing(word string) bool {
+	switch word {
+	case "", "null", "none", "nil", "undefined":
+		return true
+	}
+	return false
+}
+
+// isSign reports whether a member of an object speaks of an error. It counts only
+// where the object holds nothing of an answer, because there the same names may
+// mean something else.
+func isSign(key, value []byte) bool {
+	switch string(key) {
+	case "detail", "traceback":
+		return !saysNothing(value)
+	case "code", "status", "status_code", "statusCode":
+		if n, ok := number(value); ok {
+			return n >= 400 || n < 0
+		}
+		return rawjson.IsString(value) && speaksOfError(rawjson.Unquote(value))
+	case "type", "object", "message", "msg", "error_type", "error_code":
+		return rawjson.IsString(value) && speaksOfError(rawjson.Unquote(value))
+	}
+	return false
+}
+
+// reason is the word that a finish_reason names, in lower case. It is empty where
+// it names none: some servers send "" or "None" with each chunk. Some send an
+// object with the word as its type.
+func reason(v []byte) string {
+	for w := rawjson.Members(v); w.More(); {
+		if key, value := w.Member(); string(key) == "type" && rawjson.IsString(value) {
+			v = value
+			break
+		}
+	}
+	if !rawjson.IsString(v) || len(v) == 2 {
+		return ""
+	}
+	if w := word(v); !namesNothing(w) && w != "not_finished" {
+		return w
+	}
+	return ""
+}
+
+// isFailure reports whether a word that reason found means that the answer is not
+// whole, because the backend did not come to its end.
+func isFailure(reason string) bool {
+	switch reason {
+	case "stop", "length", "tool_calls": // nearly all
+		return false
+	case "cancelled", "canceled", "timeout", "timed_out", "insufficient_system_resource":
+		return true
+	}
+	return speaksOfError([]byte(reason))
+}
+
+// readFailure finds the words in what a backend sent: an object with an error, a
+// message or a detail (OpenAI, vLLM, SGLang, FastAPI), or text.
+func readFailure(data []byte) Failure {
+	data = bytes.TrimSpace(data)
+	if len(data) == 0 || data[0] == '<' || string(data) == endMarker {
+		return Failure{} // a page has no words for one line
+	}
+	if end, err := rawjson.CheckValue(data, 0, rawjson.MaxDepth); err != nil || end != len(data) {
+		return Failure{Message: clean(string(data))}
+	}
+	return failureOf(data)
+}
+
+// failureOf finds the words in a value that checkValue accepted. Those of an error
+// stand above those of a message, and these above a detail; of a list the first
+// element counts.
+func failureOf(v []byte) (f Failure) {
+	switch v[0] {
+	case '"':
+		return Failure{Message: clean(string(rawjson.Unquote(v)))}
+	case '[':
+		if e := rawjson.Elements(v); e.More() {
+			return failureOf(e.Value())
+		}
+		return f
+	case '{':
+	default:
+		return Failure{Code: statusOf(v)}
+	}
+	var inner Failure
+	rank := 0 // of the member that the message is from
+	for w := rawjson.Members(v); w.More(); {
+		key, value := w.Member()
+		if code := string(key); code == "code" || code == "status" || code == "status_code" || code == "statusCode" {
+			f.Code = max(f.Code, statusOf(value))
+			continue
+		}
+		if r := rankOf(key); r > rank && !saysNothing(value) {
+			if said := failureOf(value); said.Message != "" || said.Code != 0 {
+				inner, rank = said, r
+			}
+		}
+	}
+	f.Message = inner.Message
+	if inner.Code != 0 {
+		f.Code = inner.Code
+	}
+	return f
+}
+
+// rankOf orders the members that may hold the words of a failure; 0: it holds none.
+func rankOf(key []byte) int {
+	switch string(key) {
+	case "detail":
+		return 1
+	case "message", "msg":
+		return 2
+	}
+	if isErrorName(key) {
+		return 3
+	}
+	return 0
+}
+
+// statusOf is the status of an HTTP error that a value is; 0: it is none.
+func statusOf(v []byte) int {
+	if n, ok := number(v); ok && n >= 400 && n <= 599 {
+		return int(n)
+	}
+	return 0
+}
+
+// clean makes a backend's words fit for one line of an error. It cuts between
+// words, because half of a host's name would not be recognised as one.
+func clean(text string) string {
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
+	if len(text) <= maxMessage {
+		return text
+	}
+	if end := strings.LastIndexByte(text[:maxMessage+1], ' '); end > 0 {
+		return text[:end] + " …"
+	}
+	end := maxMessage
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
+}

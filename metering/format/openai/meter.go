@@ -1,0 +1,386 @@
+package openai
+
+import (
+	"time"
+
+	"sluice.example/sluice/metering/format/rawjson"
+)
+
+// MeterOptions says how an answer is metered.
+type MeterOptions struct {
+	Start            time.Time        // when the request was sent to the backend
+	Now              func() time.Time // the clock; nil: time.Now
+	ContinuousUsage  bool             // Rewrite forced a usage into every chunk
+	Timings          bool             // Rewrite forced timings into every chunk
+	UsagePerSequence bool             // see Profile
+	UsageOfAll       bool             // a usage is known to speak of all completions; neither: nothing is known
+	Gathered         bool             // the stream is read for a client that waits for one document
+	KeepText         bool             // keep the text, for NeedsTokenizer, as long as no usage was reported
+	Voter            uint64           // who asked, for the Calibration: one number for each account
+}
+
+// Meter reads one answer as it passes and knows at every moment what has been
+// delivered. It is owned by one goroutine.
+type Meter struct {
+	request *Request
+	bound   Bound
+	cal     *Calibration
+	opts    MeterOptions
+	// The estimates as they were when they were first needed, so that a count
+	// never shrinks.
+	est     estimator
+	hasEst  bool
+	choices []choice // what was delivered, by choice
+	chunk   chunk    // the event seen last; its deltas are pending until Delivered
+	pending int64    // bytes of the event seen last; 0: nothing to deliver
+	lost    bool     // an event with text was never delivered
+	started bool     // a part of the answer was delivered
+	sent    int64    // bytes delivered
+	first   time.Time
+
+	final    usage  // of the usage chunks, or of a unary answer
+	hasFinal bool   // final speaks of everything that came before it
+	finals   int64  // usage chunks seen
+	sum      int64  // of their completions
+	ofAll    bool   // final speaks of all completions, though the profile says that each has its own
+	after    amount // what was delivered after final
+	running  usage  // the largest prompt, cached and reasoning tokens seen
+	absurd   bool   // a running usage was negative
+	failed   bool   // the backend reported an error in the answer, or sent half a chunk
+	failure  Failure
+	done     bool // [DONE] was seen
+	unary    bool
+	silent   bool  // the backend showed nobody a sign of life
+	noise    int64 // events that are none of the format
+	excess   Overrun
+
+	tokenPrompt int64 // counts of the backend's tokenizer; -1: none
+	tokenText   int64
+	tokenMost   int64 // the most tokens that the text which the tokenizer was shown can be
+
+	data                    []byte // of the event seen last
+	joined, framed, spliced []byte // reused memory
+}
+
+// choice is what was delivered of one completion.
+type choice struct {
+	index      int64
+	all        amount
+	base       int64  // the largest credible running usage
+	reported   int64  // the largest running usage of any kind
+	since      amount // what came after base
+	hasUsage   bool   // a running usage came, if only 0
+	finished   bool
+	totalled   bool // a usage chunk of its own came
+	finalUsage bool // the usage came with the finish_reason
+	reasoning  bool
+	called     bool
+	text       []byte
+}
+
+// NewMeter meters the answer to r, which was bounded by b. cal may be nil:
+// then the defaults apply and nothing is learned.
+func NewMeter(r *Request, b Bound, cal *Calibration, o MeterOptions) *Meter {
+	if cal == nil {
+		cal = NewCalibration()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Meter{request: r, bound: b, cal: cal, opts: o, tokenPrompt: -1, tokenText: -1}
+}
+
+// Event reads one event of the stream, as Events returns it. out is what the
+// client gets, as every client can read it: one data line, without the id and
+// retry lines and the usage that the client did not ask for; comments alone where
+// there is no data; nil when the client gets nothing. out is valid until the next
+// call or as long as event is. last reports the end of the answer, [DONE]: settle,
+// then send EndFrame instead of it. Once Failed reports true nothing more may be
+// passed on.
+//
+// Data that is no chunk is noise, such as a heartbeat: it is dropped and costs
+// nothing. What speaks of an error is a failure of the backend, in whatever form,
+// and so is half an object, because something of the answer was in it.
+func (m *Meter) Event(event []byte) (out []byte, last bool) {
+	m.drop()
+	m.data = nil
+	b := m.readBlock(event)
+	switch {
+	case b.failure:
+		m.fail(readFailure(b.data))
+		return nil, false
+	case len(b.data) == 0:
+		out = m.comments(event)
+		m.pending = int64(len(out))
+		return out, false
+	case string(b.data) == endMarker:
+		m.done = true
+		return event, true
+	}
+	out = m.readData(event, b)
+	if out == nil {
+		m.chunk.deltas = m.chunk.deltas[:0]
+	}
+	m.pending = int64(len(out))
+	return out, false
+}
+
+// readData reads an event that has data and returns what the client gets of it.
+func (m *Meter) readData(event []byte, b block) []byte {
+	if checkObject(b.data) != nil {
+		repaired := repairNumbers(b.data)
+		switch {
+		case repaired != nil && checkObject(repaired) == nil:
+			b.data, b.at, b.odd = repaired, -1, true
+		case b.data[rawjson.SkipSpace(b.data, 0)] == '{':
+			m.fail(Failure{Message: "an event is not valid JSON"})
+			return nil
+		case speaksOfError(b.data):
+			m.fail(readFailure(b.data))
+			return nil
+		default:
+			m.noise++
+			return nil
+		}
+	}
+	object := b.data[rawjson.SkipSpace(b.data, 0):]
+	m.chunk.read(object, m.keepsText())
+	switch {
+	case m.chunk.failed:
+		m.fail(m.chunk.failure(object))
+		return nil
+	case !m.chunk.choices && (m.chunk.usage == nil || rawjson.IsNull(m.chunk.usage)):
+		m.noise++ // an event of another kind, on which clients would stumble
+		return nil
+	}
+	m.data = object
+	if m.first.IsZero() && m.carries() {
+		m.first = m.opts.Now()
+	}
+	h, drop := m.readUsage()
+	if drop {
+		return nil
+	}
+	return m.shown(event, b, h)
+}
+
+// Data is the chunk in the event seen last, which Event has passed on or kept
+// back: what a Gathering takes. It is nil where there is none, as of noise.
+func (m *Meter) Data() []byte { return m.data }
+
+// fail notes that the answer is not whole.
+func (m *Meter) fail(f Failure) {
+	m.chunk.deltas = m.chunk.deltas[:0]
+	if !m.failed {
+		m.failed, m.failure = true, f
+	}
+}
+
+// shown is the event as the client gets it, without what it must not see.
+func (m *Meter) shown(event []byte, b block, h hidden) []byte {
+	switch {
+	case h == (hidden{}) && !b.odd:
+		return event
+	case b.odd:
+		data := b.data
+		if h != (hidden{}) {
+			m.spliced = removeHidden(m.spliced[:0], data, h)
+			data = m.spliced
+		}
+		return m.reframe(event, data)
+	}
+	m.spliced = append(m.spliced[:0], event[:b.at]...)
+	m.spliced = removeHidden(m.spliced, b.data, h)
+	m.spliced = append(m.spliced, event[b.at+len(b.data):]...)
+	return m.spliced
+}
+
+// checkObject checks that data is one JSON object.
+func checkObject(data []byte) error {
+	start := rawjson.SkipSpace(data, 0)
+	if start == len(data) || data[start] != '{' {
+		return rawjson.Invalid(start)
+	}
+	end, err := rawjson.CheckValue(data, start, rawjson.MaxDepth)
+	if err != nil {
+		return err
+	}
+	if end = rawjson.SkipSpace(data, end); end != len(data) {
+		return rawjson.Invalid(end)
+	}
+	return nil
+}
+
+// drop forgets the event seen last; what it held and was not delivered is
+// lost.
+func (m *Meter) drop() {
+	m.lost = m.lost || (m.pending > 0 && m.carries())
+	m.chunk.deltas, m.pending = m.chunk.deltas[:0], 0
+}
+
+// carries reports whether the model wrote something in the event seen last.
+func (m *Meter) carries() bool {
+	for i := range m.chunk.deltas {
+		if m.chunk.deltas[i].carries() {
+			return true
+		}
+	}
+	return false
+}
+
+// readUsage notes the usage of the chunk just read, and says what of it the
+// client does not get: some members, or the whole event.
+func (m *Meter) readUsage() (h hidden, drop bool) {
+	alone := len(m.chunk.deltas) == 0
+	h.timings = m.readTimings()
+	raw := m.chunk.usage
+	if raw == nil && !alone && m.chunk.deltas[0].finished {
+		raw = groqUsage(m.data)
+	}
+	if raw == nil {
+		return h, false
+	}
+	u, ok := readUsage(raw)
+	if ok {
+		m.note(u)
+	}
+	if !alone {
+		if ok {
+			d := &m.chunk.deltas[0]
+			d.reported, d.tokens = true, u.tokens()
+		}
+		h.usage = !m.showsRunning(raw)
+		return h, false
+	}
+	if ok {
+		m.noteFinal(u)
+	}
+	if m.request.wantsUsage {
+		return h, false
+	}
+	h.usage = true
+	return h, !rawjson.IsNull(raw)
+}
+
+// readTimings takes llama.cpp's running counts, which are exact, and reports
+// whether they were asked for by the gateway alone.
+func (m *Meter) readTimings() bool {
+	if m.chunk.timings == nil {
+		return false
+	}
+	if len(m.chunk.deltas) > 0 {
+		if u, ok := readTimings(m.chunk.timings); ok {
+			m.note(u)
+			d := &m.chunk.deltas[0]
+			d.reported, d.tokens = true, u.completion
+		}
+	}
+	return m.opts.Timings
+}
+
+// showsRunning reports whether the client gets the usage, raw, of a chunk
+// that has choices.
+func (m *Meter) showsRunning(raw []byte) bool {
+	if m.request.wantsContinuous {
+		return true
+	}
+	return m.request.wantsUsage && (rawjson.IsNull(raw) || !m.opts.ContinuousUsage)
+}
+
+// note keeps what a usage says about the prompt, which does not change.
+func (m *Meter) note(u usage) {
+	m.running.prompt = max(m.running.prompt, u.prompt)
+	m.running.cached = max(m.running.cached, u.cached)
+	m.running.reasoning = max(m.running.reasoning, u.reasoning)
+	m.absurd = m.absurd || u.prompt < 0 || u.completion < 0 || u.cached < 0
+}
+
+// Delivered says that the event returned last was written to the client.
+// Only what was delivered counts.
+func (m *Meter) Delivered() {
+	m.sent += m.pending
+	e := m.estimator()
+	for i := range m.chunk.deltas {
+		m.started = true
+		d := &m.chunk.deltas[i]
+		if m.finals > 0 && d.carries() {
+			m.after.add(d, e)
+		}
+		m.choice(d.index).add(d, e)
+	}
+	m.chunk.deltas, m.pending = m.chunk.deltas[:0], 0
+}
+
+// maxChoices bounds the choices that are told apart; the API allows 128.
+const maxChoices = 128
+
+// choice is the choice with an index, made when it is new. Beyond maxChoices
+// the last one stands for all others.
+func (m *Meter) choice(index int64) *choice {
+	for i := range m.choices {
+		if m.choices[i].index == index {
+			return &m.choices[i]
+		}
+	}
+	if len(m.choices) < maxChoices {
+		m.choices = append(m.choices, choice{index: index})
+	}
+	return &m.choices[len(m.choices)-1]
+}
+
+// add adds what was delivered. A running usage is credible when it is not far
+// below the deltas: a token may arrive in two of them, not in more. A zero in
+// between means nothing.
+func (c *choice) add(d *delta, e *estimator) {
+	if d.carries() {
+		c.all.add(d, e)
+		c.since.add(d, e)
+		c.reasoning = c.reasoning || d.reasoning
+		c.called = c.called || d.called
+	}
+	c.text = append(c.text, d.text...)
+	c.finished = c.finished || d.finished
+	if !d.reported {
+		return
+	}
+	c.hasUsage = true
+	c.finalUsage = c.finalUsage || d.finished
+	c.reported = max(c.reported, d.tokens)
+	if d.tokens > 0 && 2*min(d.tokens, c.all.deltas) >= c.all.deltas {
+		c.base = max(c.base, d.tokens)
+		c.since = amount{}
+	}
+}
+
+// keepsText reports whether text must be kept: until a usage was reported.
+func (m *Meter) keepsText() bool {
+	return m.opts.KeepText && m.running.prompt == 0 && !m.hasFinal
+}
+
+// Failed reports whether the backend reported an error within its answer, or
+// sent a part of it that cannot be read.
+func (m *Meter) Failed() bool { return m.failed }
+
+// Started reports whether a part of the answer was delivered.
+func (m *Meter) Started() bool { return m.started }
+
+// Failure is what the backend said, where Failed.
+func (m *Meter) Failure() Failure { return m.failure }
+
+// Noise is how many events were dropped because they are none of the format.
+func (m *Meter) Noise() int64 { return m.noise }
+
+// Finished reports whether the answer came to its end: [DONE], or a
+// finish_reason for every completion. A stream that ends before that was cut by
+// the backend. A usage alone is no end: some servers send it first.
+func (m *Meter) Finished() bool {
+	if m.done {
+		return true
+	}
+	for i := range m.choices {
+		if !m.choices[i].finished {
+			return false
+		}
+	}
+	return int64(len(m.choices)) >= min(m.bound.Sequences, maxChoices)
+}

@@ -1,0 +1,59 @@
+package openai
+
+import (
+	"errors"
+	"fmt"
+
+	"sluice.example/sluice/metering/format/rawjson"
+)
+
+// ErrNoAnswer reports a document that is no answer of the chat format.
+var ErrNoAnswer = errors.New("it is no chat completion")
+
+// Unary reads a whole answer that is not a stream. It counts as delivered: a
+// unary answer is charged before it is sent. It fails with ErrNoAnswer for
+// anything but an object with at least one choice, such as a page of a proxy or
+// an error (see Failure); nothing is counted then. clean is the answer as it can be
+// sent on: body, or a copy without the numbers that are no JSON.
+func (m *Meter) Unary(body []byte) (clean []byte, err error) {
+	m.unary, m.chunk.unary = true, true
+	if err := checkObject(body); err != nil {
+		repaired := repairNumbers(body)
+		if repaired == nil || checkObject(repaired) != nil {
+			m.fail(Failure{})
+			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+		}
+		body = repaired
+	}
+	object := body[rawjson.SkipSpace(body, 0):]
+	m.chunk.read(object, m.keepsText())
+	if m.chunk.failed || !m.chunk.objects {
+		var f Failure
+		if m.chunk.failed {
+			f = m.chunk.failure(object)
+		}
+		m.fail(f)
+		return nil, ErrNoAnswer
+	}
+	m.pending = int64(len(body))
+	if m.chunk.usage != nil {
+		if u, ok := readUsage(m.chunk.usage); ok {
+			m.note(u)
+			m.final, m.hasFinal, m.finals = u, true, 1
+		}
+	}
+	m.Delivered()
+	m.after = amount{}
+	return body, nil
+}
+
+// UnaryPart reads the beginning of an answer that is not a stream, as far as it
+// came. What was read before is forgotten.
+func (m *Meter) UnaryPart(body []byte) {
+	m.choices = m.choices[:0]
+	m.chunk.partial, m.chunk.reader.past = true, nil
+	if whole := rawjson.Complete(body); whole != nil {
+		_, _ = m.Unary(whole) // a beginning without a choice counts nothing
+		m.failed = false
+	}
+}
