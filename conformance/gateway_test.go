@@ -18,7 +18,7 @@ import (
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -71,7 +71,7 @@ func newPlace(t testing.TB) *place {
 		epoch.ID = int64(len(sold.Models) + 1)
 		board.Set(epoch)
 		sold.Models = append(sold.Models, gateway.Model{Name: model, Base: rates, GPUSlice: 20 * time.Millisecond,
-			Limits: openai.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4}})
+			Limits: format.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4}})
 	}
 	p.gw, err = gateway.New(gateway.Config{Services: []gateway.Service{sold}, Ledger: ledger, Keys: p.keys, Board: board, Fleet: fleet, Invoices: cashier{}})
 	must(t, err)

@@ -14,7 +14,7 @@ import (
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 func lightningConfig(cfg config.Lightning, log *slog.Logger) lightning.Config {
@@ -76,7 +76,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 			m := &s.Models[j]
 			service.Models = append(service.Models, gateway.Model{
 				Name: m.Name, OwnedBy: m.OwnedBy, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
-				Limits: openai.Limits{
+				Limits: format.Limits{
 					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
 					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage, MediaTokens: m.MediaTokens,
 				},
@@ -102,14 +102,14 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 }
 
 // profiles is what the file says of the backends that serve a model.
-func profiles(cfg *config.Config) map[string]openai.Setting {
-	settings := map[string]openai.Setting{}
+func profiles(cfg *config.Config) map[string]format.Setting {
+	settings := map[string]format.Setting{}
 	for i := range cfg.Backends {
 		b := &cfg.Backends[i]
 		serves := func(m config.Model) bool { return slices.Contains(m.Backends, b.Name) }
 		if slices.ContainsFunc(cfg.Services, func(s config.Service) bool { return slices.ContainsFunc(s.Models, serves) }) {
-			settings[b.Name] = openai.Setting{
-				Engine: openai.Engine(b.Engine.Name), Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField,
+			settings[b.Name] = format.Setting{
+				Engine: format.Engine(b.Engine.Name), Tokenize: b.Tokenize, ContinuousUsage: b.ContinuousUsage, CapField: b.CapField,
 			}
 		}
 	}

@@ -21,16 +21,16 @@ var allowed = map[string][]string{
 	"l402/client/lndwallet":     {"l402", "l402/client", "internal/lightning"},
 	"pricing":                   {"l402"},
 	"metering":                  {"l402", "pricing"},
-	"metering/format/openai":    {"l402", "pricing", "metering"},
+	"metering/format":           {"l402", "pricing", "metering"},
 	"backends/gpu":              {},
 	"migrations":                {},
-	"internal/config":           {"l402", "pricing", "metering/format/openai", "internal/placeholder"}, // the names of engines and fields
+	"internal/config":           {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines and fields
 	"internal/lightning":        {"l402"},
 	"internal/pricer":           {"pricing", "metering"},
 	"internal/store":            {"l402", "pricing", "metering", "migrations"},
 	"internal/placeholder":      {},
 	"internal/quiet":            {},
-	"internal/gateway":          {"l402", "pricing", "metering", "metering/format/openai", "backends/gpu", "internal/quiet"},
+	"internal/gateway":          {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/quiet"},
 	"internal/devnet":           {"l402", "internal/lightning"},
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
 	"internal/demo": {"l402", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/devnet",
@@ -39,11 +39,11 @@ var allowed = map[string][]string{
 	"internal/chaos":                 {"l402", "internal/lightning", "internal/devnet", "internal/devnet/inference"},
 	"internal/chaos/nemesis":         {"l402", "pricing", "metering", "internal/store", "internal/devnet", "internal/chaos"},
 	"internal/chaos/nemesis/history": {},
-	"internal/bench": {"l402", "pricing", "metering", "metering/format/openai", "backends/gpu", "internal/gateway", "internal/store", "internal/lightning",
+	"internal/bench": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/gateway", "internal/store", "internal/lightning",
 		"internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},
 	"tools/mutate":      {},
-	"cmd/gateway": {"l402", "pricing", "metering", "metering/format/openai", "backends/gpu", "internal/config", "internal/gateway", "internal/quiet",
+	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/gateway", "internal/quiet",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
 	"cmd/agent-client": {"l402", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/placeholder"},
 }

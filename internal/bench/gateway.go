@@ -23,7 +23,7 @@ import (
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -142,7 +142,7 @@ func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, log
 	}
 	return gateway.Config{
 		Services: []gateway.Service{{Name: serviceName, MinPurchase: 100 * l402.MsatPerSat, MaxPurchase: 100_000 * l402.MsatPerSat,
-			Models: []gateway.Model{{Name: modelName, OwnedBy: "bench", Limits: openai.Limits{
+			Models: []gateway.Model{{Name: modelName, OwnedBy: "bench", Limits: format.Limits{
 				ContextTokens: 8192, MaxCompletion: 1024, MinCompletion: 16, TemplateBase: 64, TemplatePerMessage: 16}}}}},
 		Ledger: ledger, Keys: keys, Board: board, Fleet: fleet, Invoices: invoices,
 		// All load comes from one address: the limits on challenges are off.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -39,8 +40,8 @@ func (c *checker) checkHeaders(names []string, at string) {
 
 // Policy is what a model's owner allows in requests: what the service allows, and
 // the model.
-func (m *Model) Policy(s *Service) openai.Policy {
-	return openai.Policy{
+func (m *Model) Policy(s *Service) format.Policy {
+	return format.Policy{
 		AllowFields: append(slices.Clone(s.AllowFields), m.AllowFields...),
 		MediaHosts:  append(slices.Clone(s.MediaHosts), m.MediaHosts...),
 	}

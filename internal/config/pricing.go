@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -46,7 +46,7 @@ type Telemetry struct {
 // Engine is the kind of an inference server, and where it shows its own load. A
 // single value is its name.
 type Engine struct {
-	Name    string `yaml:"name"`    // one of openai.Engines; empty: the server is asked
+	Name    string `yaml:"name"`    // one of format.Engines; empty: the server is asked
 	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty: it does not
 }
 
@@ -138,9 +138,9 @@ func (c *checker) checkTelemetry() {
 
 // checkEngine checks the engine's name and resolves the metrics' place to a URL.
 func (c *checker) checkEngine(b *Backend, at string) {
-	if name := b.Engine.Name; name != "" && !slices.Contains(openai.Engines(), openai.Engine(name)) {
+	if name := b.Engine.Name; name != "" && !slices.Contains(format.Engines(), format.Engine(name)) {
 		var names []string
-		for _, e := range openai.Engines() {
+		for _, e := range format.Engines() {
 			names = append(names, string(e))
 		}
 		c.failAt(at+".engine", "unknown engine %q; %s", clip(name), suggest(name, names))

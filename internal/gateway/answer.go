@@ -9,7 +9,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // eventStream is the content type of server-sent events.
@@ -133,7 +133,7 @@ func (c *call) noAnswer(err error, status int) error {
 		c.release(metering.OutcomeBackendError)
 		return newProblem(http.StatusBadRequest, typeInvalidRequest, "the backend refused the request: "+c.failureWords())
 	}
-	c.slotDone(c.blame(openai.BackendCut, err), status)
+	c.slotDone(c.blame(format.BackendCut, err), status)
 	c.release(metering.OutcomeBackendError)
 	c.g.metrics.noAnswers.WithLabelValues(b).Inc()
 	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name,

@@ -10,7 +10,7 @@ import (
 
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // scripted is one answer of a backend as a stream, and what is true of it.
@@ -79,7 +79,7 @@ func FuzzAnswers(f *testing.F) {
 		f.Add(seed, uint8(seed))
 	}
 	var answer atomic.Pointer[http.HandlerFunc]
-	r := playing(f, openai.EngineGeneric, func(w http.ResponseWriter, req *http.Request) { (*answer.Load())(w, req) },
+	r := playing(f, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) { (*answer.Load())(w, req) },
 		limitChallenges(unlimited))
 	f.Fuzz(func(t *testing.T, seed uint64, how uint8) {
 		end := how % 4 // whole, cut, failing, hung up

@@ -13,7 +13,7 @@ import (
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // What a hung-up stream delivered is counted in the slot that it had: a backend with
@@ -45,7 +45,7 @@ func TestCountingAfterAHangUpKeepsTheSlot(t *testing.T) {
 	t.Cleanup(s.Close)
 	r := newRig(t, func(x *setup) {
 		x.backendURLs, x.rates = []string{s.URL}, &dialectRates
-		x.profile = openai.Setting{Engine: openai.EngineVLLM, Tokenize: &yes, ContinuousUsage: &no}
+		x.profile = format.Setting{Engine: format.EngineVLLM, Tokenize: &yes, ContinuousUsage: &no}
 		x.backend = func(b *gpuBackend) { b.Slots = 1 }
 	})
 	k := r.buy(maxPurchase)
@@ -75,7 +75,7 @@ func (s slowStore) Apply(ctx context.Context, b *metering.Batch, decide func()) 
 // hold did, for which the slot was kept.
 func TestCountingForThePoorHoldsNoMoreThanTheSlots(t *testing.T) {
 	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":5900}`) }}
-	r := withEngine(t, e, openai.Setting{Engine: openai.EngineVLLM}, func(x *setup) {
+	r := withEngine(t, e, format.Setting{Engine: format.EngineVLLM}, func(x *setup) {
 		x.backend = func(b *gpuBackend) { b.Slots = 2 }
 		x.ledger = func(c *metering.Config) { c.Store = slowStore{c.Store} }
 	})

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // llama.cpp ends each completion of a stream with a usage of its own, and a
@@ -28,7 +28,7 @@ func TestUsagePerSequenceIsSummed(t *testing.T) {
 		fmt.Fprintf(&choices, `{"index":%d,"message":{"role":"assistant","content":"%s"},"finish_reason":"length"},`, i, strings.Repeat("abcd", each))
 	}
 	document := `{"choices":[` + strings.TrimSuffix(choices.String(), ",") + `],"usage":{"prompt_tokens":50,"completion_tokens":100,"total_tokens":150}}`
-	for _, engine := range []openai.Engine{openai.EngineLlamaCpp, openai.EngineGeneric} {
+	for _, engine := range []format.Engine{format.EngineLlamaCpp, format.EngineGeneric} {
 		r := playing(t, engine, says(sse, stream.String()+doneEvent))
 		k := r.buy(minPurchase)
 		r.chat(k, asStream(each, "n", "8"))
@@ -39,7 +39,7 @@ func TestUsagePerSequenceIsSummed(t *testing.T) {
 		r.chat(k, request("n", "8", "max_tokens", "100"))
 		r.wantCharged(k, string(engine)+", a document", cost10(50, n*each))
 	}
-	r := playing(t, openai.EngineLlamaCpp, says(sse, stream.String()+doneEvent)) // asked for a document, it is read as a stream
+	r := playing(t, format.EngineLlamaCpp, says(sse, stream.String()+doneEvent)) // asked for a document, it is read as a stream
 	k := r.buy(minPurchase)
 	a := r.chat(k, request("n", "8", "max_tokens", "100"))
 	r.wantCharged(k, "gathered", cost10(50, n*each))
@@ -60,7 +60,7 @@ func TestZeroFromATokenizerIsNotBelieved(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	yes := true
-	r := playing(t, openai.EngineGeneric, nil, func(c *setup) {
+	r := playing(t, format.EngineGeneric, nil, func(c *setup) {
 		c.backendURLs, c.profile.Tokenize = []string{s.URL}, &yes
 	})
 	k := r.buy(minPurchase)
@@ -87,7 +87,7 @@ func TestTextCountsWhereverItStands(t *testing.T) {
 		"a call":               delta(`"delta":{"tool_calls":[{"index":0,"function":{"arguments":"mark"}}]}`, ""),
 		"a call of tomorrow":   delta(`"delta":{"tool_calls":[{"index":0,"spell":{"words":"mark"}}]}`, ""),
 	} {
-		r := playing(t, openai.EngineGeneric, saysAndWaits(sse, roleEvent, strings.Repeat(event, 150)))
+		r := playing(t, format.EngineGeneric, saysAndWaits(sse, roleEvent, strings.Repeat(event, 150)))
 		k := r.buy(minPurchase)
 		r.hangUp(k, asStream(1000), "mark", 150)
 		r.wantAbout(k, name, 20, 150)
@@ -96,7 +96,7 @@ func TestTextCountsWhereverItStands(t *testing.T) {
 
 // A usage that comes before the text speaks of what was before it.
 func TestEarlyUsageIsNotFinal(t *testing.T) {
-	for name, engine := range map[string]openai.Engine{"generic": openai.EngineGeneric, "vllm": openai.EngineVLLM} {
+	for name, engine := range map[string]format.Engine{"generic": format.EngineGeneric, "vllm": format.EngineVLLM} {
 		r := playing(t, engine, saysAndWaits(sse, roleEvent, usageEvent(50, 1), strings.Repeat(word("abcde", ""), 300)))
 		k := r.buy(minPurchase)
 		r.hangUp(k, asStream(1000), "abcde", 300)
@@ -117,11 +117,11 @@ func TestEarlyUsageIsNotFinal(t *testing.T) {
 // Reasoning that the completion leaves out is in the total.
 func TestReasoningThatOnlyTheTotalHas(t *testing.T) {
 	usage := `"usage":{"prompt_tokens":50,"completion_tokens":100,"total_tokens":170}`
-	r := playing(t, openai.EngineGeneric, says(sse, strings.Repeat(word("ab", ""), 100)+finishEvent+`data: {"choices":[],`+usage+"}\n\n"+doneEvent))
+	r := playing(t, format.EngineGeneric, says(sse, strings.Repeat(word("ab", ""), 100)+finishEvent+`data: {"choices":[],`+usage+"}\n\n"+doneEvent))
 	k := r.buy(minPurchase)
 	r.chat(k, asStream(500))
 	r.wantCharged(k, "streamed", cost10(50, 120))
-	r = playing(t, openai.EngineGeneric, says("application/json", `{"choices":[{"index":0,"message":{"content":"ab"},"finish_reason":"stop"}],`+usage+`}`))
+	r = playing(t, format.EngineGeneric, says("application/json", `{"choices":[{"index":0,"message":{"content":"ab"},"finish_reason":"stop"}],`+usage+`}`))
 	k = r.buy(minPurchase)
 	r.chat(k, request("max_tokens", "500"))
 	r.wantCharged(k, "a document", cost10(50, 120))
@@ -153,7 +153,7 @@ func (b *teaching) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 func TestOtherBuyersDoNotTeachThePrice(t *testing.T) {
 	for name, odd := range map[string]teaching{"15 bytes per token": {1500, 100, false}, "one byte per token": {100, 100, false}} {
 		b := &teaching{whole: true}
-		r := playing(t, openai.EngineGeneric, b.ServeHTTP)
+		r := playing(t, format.EngineGeneric, b.ServeHTTP)
 		for range 20 { // buyers who want words: 7.5 bytes per token
 			r.chat(r.buy(minPurchase), asStream(400))
 		}
@@ -171,12 +171,12 @@ func TestOtherBuyersDoNotTeachThePrice(t *testing.T) {
 // Before anything was learned, an event is about a token, and no guess cuts.
 func TestUncalibratedStreamIsCountedByItsEvents(t *testing.T) {
 	const lorem = " extraordinarily"
-	r := playing(t, openai.EngineGeneric, says(sse, strings.Repeat(word(lorem, ""), 300)+finishEvent+doneEvent))
+	r := playing(t, format.EngineGeneric, says(sse, strings.Repeat(word(lorem, ""), 300)+finishEvent+doneEvent))
 	k := r.buy(minPurchase)
 	r.chat(k, asStream(1000))
 	r.wantAbout(k, "300 events", 20, 300)
 
-	r = playing(t, openai.EngineGeneric, says(sse, strings.Repeat(word(strings.Repeat("long", 20), ""), 10)+finishEvent+doneEvent))
+	r = playing(t, format.EngineGeneric, says(sse, strings.Repeat(word(strings.Repeat("long", 20), ""), 10)+finishEvent+doneEvent))
 	k = r.buy(minPurchase)
 	if a := r.chat(k, asStream(12)); !strings.HasSuffix(string(a.body), doneEvent) { // 200 tokens by their bytes
 		t.Errorf("a guess cut the answer:\n%s", tail(a.body))
@@ -188,7 +188,7 @@ func TestUncalibratedStreamIsCountedByItsEvents(t *testing.T) {
 
 // What is certainly beyond the cap is cut also where no usage says so.
 func TestEventsFarBeyondTheCapAreCut(t *testing.T) {
-	r := playing(t, openai.EngineGeneric, says(sse, strings.Repeat(word(" word", ""), 2000)+finishEvent+doneEvent))
+	r := playing(t, format.EngineGeneric, says(sse, strings.Repeat(word(" word", ""), 2000)+finishEvent+doneEvent))
 	k := r.buy(minPurchase)
 	a := r.chat(k, asStream(20))
 	wantErrorFrame(t, "no cap", string(a.body), "backend-unavailable", "cap_exceeded", "beyond the cap")
@@ -207,7 +207,7 @@ func TestTimingsAreExact(t *testing.T) {
 	for i := range 40 { // three tokens in each event
 		events.WriteString(word("three tokens ", fmt.Sprintf(`,"timings":{"cache_n":30,"prompt_n":20,"predicted_n":%d}`, 3*(i+1))))
 	}
-	r := playing(t, openai.EngineLlamaCpp, func(w http.ResponseWriter, req *http.Request) {
+	r := playing(t, format.EngineLlamaCpp, func(w http.ResponseWriter, req *http.Request) {
 		_ = json.NewDecoder(req.Body).Decode(&asked)
 		saysAndWaits(sse, events.String())(w, req)
 	})
@@ -223,7 +223,7 @@ func TestTimingsAreExact(t *testing.T) {
 // tells what one takes.
 func TestImageIsCountedWhenTheClientLeaves(t *testing.T) {
 	image := `[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`
-	r := playing(t, openai.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
+	r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
 		var asked struct{ Stream bool }
 		_ = json.NewDecoder(req.Body).Decode(&asked)
 		if asked.Stream {

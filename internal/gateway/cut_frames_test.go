@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // lastBlock is the last block of a stream, without its blank line.
@@ -85,7 +85,7 @@ func TestStreamCutByTheBackendNeverLooksWhole(t *testing.T) {
 		"an error outside of events": {words + `{"error":{"message":"gone"}}` + "\n", "backend_failed", "gone"},
 		"half a chunk":               {words + `data: {"choices":[{"index":0,"del` + "\n\n" + doneEvent, "backend_failed", "not valid JSON"},
 	} {
-		r := playing(t, openai.EngineGeneric, says(sse, c.body))
+		r := playing(t, format.EngineGeneric, says(sse, c.body))
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(24))
 		wantErrorFrame(t, name, string(a.body), "backend-unavailable", c.code, c.words)
@@ -100,7 +100,7 @@ func TestStreamCutByTheBackendNeverLooksWhole(t *testing.T) {
 }
 
 func TestStreamCutByTheBalanceNeverLooksWhole(t *testing.T) {
-	r := playing(t, openai.EngineVLLM, says(sse, strings.Repeat(word("a ", ""), 40)+finishEvent+doneEvent), func(s *setup) {
+	r := playing(t, format.EngineVLLM, says(sse, strings.Repeat(word("a ", ""), 40)+finishEvent+doneEvent), func(s *setup) {
 		rates := dialectRates
 		rates.MiBMsat = 50_000_000 // bytes have no bound beforehand
 		s.rates = &rates
@@ -118,7 +118,7 @@ func TestStreamCutAtTheCapNeverLooksWhole(t *testing.T) {
 	for i := range 40 {
 		events.WriteString(word("a ", `,"usage":{"prompt_tokens":12,"completion_tokens":`+amountText(l402Msat(i+1))+`}`))
 	}
-	r := playing(t, openai.EngineVLLM, says(sse, events.String()+finishEvent+doneEvent))
+	r := playing(t, format.EngineVLLM, says(sse, events.String()+finishEvent+doneEvent))
 	k := r.buy(minPurchase)
 	a := r.chat(k, asStream(10))
 	wantErrorFrame(t, "cap", string(a.body), "backend-unavailable", "cap_exceeded", "beyond the cap")
@@ -133,7 +133,7 @@ func TestStreamCutAtTheCapNeverLooksWhole(t *testing.T) {
 }
 
 func TestStreamCutByADrainNeverLooksWhole(t *testing.T) {
-	r := playing(t, openai.EngineGeneric, saysAndWaits(sse, roleEvent, word("one ", "")))
+	r := playing(t, format.EngineGeneric, saysAndWaits(sse, roleEvent, word("one ", "")))
 	k := r.buy(minPurchase)
 	resp := r.open(t.Context(), "POST", chatPath, asStream(24), k.with())
 	begun := readEvents(t, resp.Body, 2)
@@ -171,7 +171,7 @@ func TestEventsArriveAsEverySDKReadsThem(t *testing.T) {
 		"a byte order mark":       "\ufeff" + whole,
 		"a cost of its own":       ": l402 cost_msat=1 balance_msat=1\n\n" + whole,
 	} {
-		r := playing(t, openai.EngineGeneric, says(sse, body))
+		r := playing(t, format.EngineGeneric, says(sse, body))
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(24))
 		stream := string(a.body)
@@ -192,7 +192,7 @@ func TestEventsArriveAsEverySDKReadsThem(t *testing.T) {
 // anything else comes.
 func TestHeartbeatsPassAtOnce(t *testing.T) {
 	more := make(chan struct{})
-	r := playing(t, openai.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
+	r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
 		says(sse, ": ping\n")(w, req)
 		select {
 		case <-more:

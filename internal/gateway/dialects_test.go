@@ -13,7 +13,7 @@ import (
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -22,11 +22,11 @@ var dialectRates = pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok:
 
 // playing is a rig whose backend, an engine of that kind, answers chat requests
 // with play, and whose model has room for long answers.
-func playing(t testing.TB, engine openai.Engine, play http.HandlerFunc, more ...func(*setup)) *rig {
+func playing(t testing.TB, engine format.Engine, play http.HandlerFunc, more ...func(*setup)) *rig {
 	t.Helper()
 	return newRig(t, append([]func(*setup){func(s *setup) {
 		s.backendURLs = []string{serving(t, play)}
-		s.profile = openai.Setting{Engine: engine}
+		s.profile = format.Setting{Engine: engine}
 		s.rates = &dialectRates
 		s.service = func(svc *gatewayService) {
 			limits := &svc.Models[0].Limits

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/l402"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // countingEngine is an inference server that a test scripts, and that remembers
@@ -102,7 +102,7 @@ func capped(prompt int, names ...string) func(map[string]any) (int, int, int) {
 }
 
 // withEngine is a rig on one scripted engine with a setting.
-func withEngine(t *testing.T, e *countingEngine, setting openai.Setting, more ...func(*setup)) *rig {
+func withEngine(t *testing.T, e *countingEngine, setting format.Setting, more ...func(*setup)) *rig {
 	t.Helper()
 	e.bodies = map[string][]map[string]any{}
 	if e.tokens == nil {
@@ -120,15 +120,15 @@ func withEngine(t *testing.T, e *countingEngine, setting openai.Setting, more ..
 func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 	for _, c := range []struct {
 		knows   string
-		setting openai.Setting
+		setting format.Setting
 		members []string
 	}{
-		{"max_tokens", openai.Setting{}, []string{"max_tokens", "", "max_completion_tokens", "1"}},
-		{"max_completion_tokens", openai.Setting{}, []string{"max_tokens", "1"}},
-		{"max_tokens", openai.Setting{Engine: openai.EngineOllama}, []string{"max_tokens", "", "max_completion_tokens", "1"}},
-		{"max_tokens", openai.Setting{Engine: openai.EngineLlamaCpp}, []string{"max_tokens", "", "n_predict", "1"}},
-		{"max_completion_tokens", openai.Setting{Engine: openai.EngineOpenAI}, []string{"max_tokens", "1"}},
-		{"max_completion_tokens", openai.Setting{CapField: "max_completion_tokens"}, []string{"max_tokens", "1.0"}},
+		{"max_tokens", format.Setting{}, []string{"max_tokens", "", "max_completion_tokens", "1"}},
+		{"max_completion_tokens", format.Setting{}, []string{"max_tokens", "1"}},
+		{"max_tokens", format.Setting{Engine: format.EngineOllama}, []string{"max_tokens", "", "max_completion_tokens", "1"}},
+		{"max_tokens", format.Setting{Engine: format.EngineLlamaCpp}, []string{"max_tokens", "", "n_predict", "1"}},
+		{"max_completion_tokens", format.Setting{Engine: format.EngineOpenAI}, []string{"max_tokens", "1"}},
+		{"max_completion_tokens", format.Setting{CapField: "max_completion_tokens"}, []string{"max_tokens", "1.0"}},
 	} {
 		e := &countingEngine{tokens: capped(10, c.knows)}
 		r := withEngine(t, e, c.setting)
@@ -157,7 +157,7 @@ func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 // Completions are counted by all their names, held, sent under one, and charged.
 func TestSequencesByAnotherNameAreHeldAndCharged(t *testing.T) {
 	e := &countingEngine{}
-	r := withEngine(t, e, openai.Setting{})
+	r := withEngine(t, e, format.Setting{})
 	body := request("max_tokens", "100", "n_cmpl", "8")
 	if required := r.do("POST", chatPath, body, nil).msat(t, "required_msat"); required < 8*100*10 {
 		t.Errorf("%d msat are held for 8 completions of 100 tokens", required)
@@ -187,9 +187,9 @@ func (a *answer) wantParam(t testing.TB, param string) {
 // What is not known never reaches a backend, and the client learns its name.
 func TestUnknownMembersAreRefusedByName(t *testing.T) {
 	e := &countingEngine{}
-	r := withEngine(t, e, openai.Setting{}, func(s *setup) {
+	r := withEngine(t, e, format.Setting{}, func(s *setup) {
 		s.service = func(svc *gatewayService) {
-			svc.Models[0].Policy = openai.Policy{AllowFields: []string{"mine"}, MediaHosts: []string{"cdn.example.com"}}
+			svc.Models[0].Policy = format.Policy{AllowFields: []string{"mine"}, MediaHosts: []string{"cdn.example.com"}}
 		}
 	})
 	k := r.buy(maxPurchase)
@@ -257,9 +257,9 @@ func TestEchoedAnswersCostTheirText(t *testing.T) {
 // one that it gave is its own.
 func TestCapThatNobodyGaveFitsTheContext(t *testing.T) {
 	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
-	r := withEngine(t, e, openai.Setting{Engine: openai.EngineVLLM}, func(s *setup) {
+	r := withEngine(t, e, format.Setting{Engine: format.EngineVLLM}, func(s *setup) {
 		s.service = func(svc *gatewayService) {
-			svc.Models[0].Limits = openai.Limits{ContextTokens: 4096, MaxCompletion: 4096, MinCompletion: 4, TemplateBase: 20, TemplatePerMessage: 5}
+			svc.Models[0].Limits = format.Limits{ContextTokens: 4096, MaxCompletion: 4096, MinCompletion: 4, TemplateBase: 20, TemplatePerMessage: 5}
 		}
 	})
 	text := `[{"role":"user","content":"` + repeat("the river runs ", 400) + `"}]`
@@ -286,7 +286,7 @@ func TestCapThatNobodyGaveFitsTheContext(t *testing.T) {
 // met it first.
 func TestTemplateOverheadIsLearnt(t *testing.T) {
 	e := &countingEngine{tokens: capped(245, "max_tokens")}
-	r := withEngine(t, e, openai.Setting{Engine: openai.EngineOllama})
+	r := withEngine(t, e, format.Setting{Engine: format.EngineOllama})
 	body := request("messages", `[{"role":"user","content":"Hi"}]`, "max_tokens", "1")
 	bound := func(k token) l402.Msat {
 		a := r.chat(k, body, "L402-Max-Cost-Msat", "1")

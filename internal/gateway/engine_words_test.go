@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // What an engine says within a 200 goes through the same filter as what it says
@@ -28,7 +28,7 @@ func TestEnginesWordsWithinAnAnswerAreFiltered(t *testing.T) {
 		"in a choice":            {roleEvent + word("one ", "") + ending(`"error"`, `,"error":{"message":"`+said+`"}`), "shape mismatch", http.StatusOK},
 		"in a reason of its own": {roleEvent + word("one ", "") + ending(`"error at http://10.1.2.3:8000/v1"`, ""), "finish_reason", http.StatusOK},
 	} {
-		r := playing(t, openai.EngineGeneric, says("", c.body))
+		r := playing(t, format.EngineGeneric, says("", c.body))
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(24))
 		if a.status != c.status || !strings.Contains(string(a.body), c.words) {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // engines is what is known of each backend: what its owner said, and what it
@@ -18,7 +18,7 @@ type engines struct {
 
 // engine is what is known of one backend.
 type engine struct {
-	setting  openai.Setting
+	setting  format.Setting
 	known    atomic.Pointer[known]
 	overruns overrunLog
 	heard    atomic.Int64 // when the backend last sent anything of an answer, in Unix nanoseconds
@@ -27,7 +27,7 @@ type engine struct {
 
 // known is a profile and where it comes from.
 type known struct {
-	profile openai.Profile
+	profile format.Profile
 	source  string
 }
 
@@ -39,7 +39,7 @@ func (e *engine) silentSince(t time.Time) bool { return e.heard.Load() < t.UnixN
 
 // newEngines knows what the owner said of the backends that serve the models,
 // by the backends' names. It fails on a setting for no backend.
-func newEngines(fleet *gpu.Fleet, models []string, settings map[string]openai.Setting) (*engines, error) {
+func newEngines(fleet *gpu.Fleet, models []string, settings map[string]format.Setting) (*engines, error) {
 	all, found := &engines{byBackend: map[*gpu.Backend]*engine{}}, map[string]bool{}
 	for _, model := range models {
 		for _, b := range fleet.Pool(model).Backends() {
@@ -51,7 +51,7 @@ func newEngines(fleet *gpu.Fleet, models []string, settings map[string]openai.Se
 			if e.setting.Engine == "" {
 				source = "nothing yet"
 			}
-			e.set(openai.EngineGeneric, source)
+			e.set(format.EngineGeneric, source)
 			all.byBackend[b], found[b.Name()] = e, true
 		}
 	}
@@ -64,12 +64,12 @@ func newEngines(fleet *gpu.Fleet, models []string, settings map[string]openai.Se
 }
 
 // set notes that the backend was found to be an engine, and by what.
-func (e *engine) set(found openai.Engine, source string) {
+func (e *engine) set(found format.Engine, source string) {
 	e.known.Store(&known{e.setting.Profile(found), source})
 }
 
 // profile is what is known of a backend now.
-func (g *Gateway) profile(b *gpu.Backend) openai.Profile { return g.engine(b).known.Load().profile }
+func (g *Gateway) profile(b *gpu.Backend) format.Profile { return g.engine(b).known.Load().profile }
 
 // engine is what is known of a backend that serves a model.
 func (g *Gateway) engine(b *gpu.Backend) *engine { return g.engines.byBackend[b] }

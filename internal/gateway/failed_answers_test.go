@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // ending is an event whose choice has this finish_reason, and members behind it.
@@ -55,7 +55,7 @@ var saysItFailed = map[string]struct{ event, words string }{
 func TestAnswerThatSaysItFailedNeverLooksWhole(t *testing.T) {
 	words := word("one ", "") + word("two ", "")
 	for name, c := range saysItFailed {
-		r := playing(t, openai.EngineVLLM, says(sse, roleEvent+words+c.event+doneEvent))
+		r := playing(t, format.EngineVLLM, says(sse, roleEvent+words+c.event+doneEvent))
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(24))
 		wantErrorFrame(t, name, string(a.body), "backend-unavailable", "backend_failed", c.words)
@@ -71,7 +71,7 @@ func TestAnswerThatSaysItFailedNeverLooksWhole(t *testing.T) {
 // A document that would be made of such a stream is none, and costs nothing.
 func TestGatheredAnswerThatSaysItFailedCostsNothing(t *testing.T) {
 	for name, c := range saysItFailed {
-		r := playing(t, openai.EngineVLLM, says(sse, roleEvent+word("one ", "")+c.event+doneEvent))
+		r := playing(t, format.EngineVLLM, says(sse, roleEvent+word("one ", "")+c.event+doneEvent))
 		k := r.buy(minPurchase)
 		a := r.chat(k, request())
 		if a.status != http.StatusBadGateway || !strings.Contains(string(a.body), c.words) {
@@ -98,7 +98,7 @@ func TestDocumentThatSaysItFailedCostsNothing(t *testing.T) {
 		"a detail alone":       `{"detail":"boom"}`,
 	} {
 		for _, stream := range []string{"true", "false"} {
-			r := playing(t, openai.EngineGeneric, says("", body))
+			r := playing(t, format.EngineGeneric, says("", body))
 			k := r.buy(minPurchase)
 			a := r.chat(k, request("stream", stream))
 			p := a.wantProblem(t, http.StatusBadGateway, "backend-unavailable")
@@ -117,7 +117,7 @@ func TestDocumentThatSaysItFailedCostsNothing(t *testing.T) {
 func TestReasonThatNamesNothingIsNoEnd(t *testing.T) {
 	for _, reason := range []string{`"None"`, `"none"`, `"NULL"`, `" "`, `"undefined"`, `" null "`, `"not_finished"`, `{}`, `{"type":null}`, `"\u0020"`} {
 		body := roleEvent + word("one ", "") + word("two ", "") + ending(reason, "")
-		r := playing(t, openai.EngineVLLM, says(sse, body))
+		r := playing(t, format.EngineVLLM, says(sse, body))
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(24))
 		wantErrorFrame(t, reason, string(a.body), "backend-unavailable", "backend_cut", "broke off")
@@ -141,7 +141,7 @@ func TestNoiseAddsNothing(t *testing.T) {
 	for _, n := range noise {
 		body := n + roleEvent + word("one ", "") + n + word("two ", "") + finishEvent + n + usageEvent(50, 2) + n + doneEvent
 		for _, stream := range []string{"true", "false"} {
-			r := playing(t, openai.EngineVLLM, says(sse, body))
+			r := playing(t, format.EngineVLLM, says(sse, body))
 			k := r.buy(minPurchase)
 			a := r.chat(k, request("stream", stream))
 			if a.status != http.StatusOK || strings.Contains(string(a.body), "SECRET") || strings.Contains(string(a.body), "ping") {
@@ -167,7 +167,7 @@ func TestNoiseAddsNothing(t *testing.T) {
 // A finish_reason that is an object ends an answer like its word, which is what a
 // document has.
 func TestReasonThatIsAnObjectIsItsWord(t *testing.T) {
-	r := playing(t, openai.EngineVLLM, says(sse, roleEvent+word("one ", "")+ending(`{"type":"stop","matched":2}`, "")))
+	r := playing(t, format.EngineVLLM, says(sse, roleEvent+word("one ", "")+ending(`{"type":"stop","matched":2}`, "")))
 	k := r.buy(minPurchase)
 	if a := r.chat(k, request()); a.status != http.StatusOK || !strings.Contains(string(a.body), `"finish_reason":"stop"`) {
 		t.Errorf("%d %s", a.status, a.body)

@@ -17,7 +17,7 @@ import (
 	"sluice.example/sluice/internal/quiet"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -65,8 +65,8 @@ type Service struct {
 // backends in the fleet, both under the same name.
 type Model struct {
 	Name      string
-	Limits    openai.Limits
-	Policy    openai.Policy // what requests may hold beyond what is known
+	Limits    format.Limits
+	Policy    format.Policy // what requests may hold beyond what is known
 	CreatedAt time.Time     // shown by /v1/models
 	OwnedBy   string        // shown by /v1/models
 	// Base is the rate card that prices are multiples of; it values work for
@@ -84,7 +84,7 @@ type Config struct {
 	Fleet    *gpu.Fleet
 	Invoices Invoicer
 
-	Profiles map[string]openai.Setting // what the owner says of a backend, by its name; a missing one says nothing
+	Profiles map[string]format.Setting // what the owner says of a backend, by its name; a missing one says nothing
 	Feeds    []*telemetry.Feed         // of load, for the metrics
 
 	ProductText    string        // begins the memo of every invoice, at most 200 bytes
@@ -159,8 +159,8 @@ type model struct {
 	Model
 	service *service
 	// calibrations is what was learned of each backend that serves the model.
-	calibrations map[*gpu.Backend]*openai.Calibration
-	overheads    map[*gpu.Backend]*openai.Overhead // of their templates
+	calibrations map[*gpu.Backend]*format.Calibration
+	overheads    map[*gpu.Backend]*format.Overhead // of their templates
 	work         atomic.Int64                      // msat at base rates
 }
 
@@ -282,9 +282,9 @@ func (g *Gateway) addService(cfg Service) error {
 		if g.cfg.Fleet.Pool(m.Name) == nil {
 			return fmt.Errorf("model %q has no pool of backends", m.Name)
 		}
-		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*openai.Calibration{}, overheads: map[*gpu.Backend]*openai.Overhead{}}
+		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*format.Calibration{}, overheads: map[*gpu.Backend]*format.Overhead{}}
 		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
-			sold.calibrations[b], sold.overheads[b] = openai.NewCalibration(), new(openai.Overhead)
+			sold.calibrations[b], sold.overheads[b] = format.NewCalibration(), new(format.Overhead)
 			sold.calibrations[b].ExpectMedia(m.Limits.MediaTokens)
 		}
 		s.models[m.Name] = sold

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -15,27 +16,27 @@ import (
 // backend that goes beyond the cap is cut there.
 func (c *call) gather(resp *http.Response) error {
 	var g openai.Gathering
-	end, err := c.collect(openai.NewEvents(resp.Body, c.g.cfg.MaxEvent), &g)
+	end, err := c.collect(format.NewEvents(resp.Body, c.g.cfg.MaxEvent), &g)
 	capped := errors.Is(err, errBeyondCap)
-	if end != openai.Complete {
+	if end != format.Complete {
 		c.cancel(context.Canceled)
 		resp.Body.Close()
 	}
 	switch {
-	case end == openai.Complete && c.meter.Started(), capped:
+	case end == format.Complete && c.meter.Started(), capped:
 	case errors.Is(err, errAnswerTooLong):
 		return c.tooLong(resp)
-	case end == openai.ClientGone:
+	case end == format.ClientGone:
 		c.answered(context.Canceled, 0)
-		_, _ = c.charge(openai.UnaryClientGone) // nobody is left to be told
+		_, _ = c.charge(format.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
-	case end == openai.Drained, end == openai.HoldExhausted:
+	case end == format.Drained, end == format.HoldExhausted:
 		return c.unbegun(end, err, resp.StatusCode)
 	default:
 		if err == nil {
 			err = errNoAnswer
 		}
-		return c.unbegun(openai.BackendCut, err, resp.StatusCode)
+		return c.unbegun(format.BackendCut, err, resp.StatusCode)
 	}
 	c.answered(c.blame(end, err), resp.StatusCode)
 	resp.Header = gatheredHeader(resp.Header)
@@ -50,7 +51,7 @@ func gatheredHeader(h http.Header) http.Header {
 }
 
 // collect reads events until the answer ends and says how it did, and why.
-func (c *call) collect(events *openai.Events, g *openai.Gathering) (openai.End, error) {
+func (c *call) collect(events *format.Events, g *openai.Gathering) (format.End, error) {
 	for first := true; ; {
 		event, err := events.Next()
 		if err != nil && !lastWithoutBlankLine(event, err) {
@@ -60,9 +61,9 @@ func (c *call) collect(events *openai.Events, g *openai.Gathering) (openai.End, 
 		out, last := c.meter.Event(event)
 		switch {
 		case last:
-			return openai.Complete, nil
+			return format.Complete, nil
 		case c.meter.Failed():
-			return openai.BackendCut, errFailedInside
+			return format.BackendCut, errFailedInside
 		case c.meter.Data() == nil:
 			continue
 		}
@@ -71,21 +72,21 @@ func (c *call) collect(events *openai.Events, g *openai.Gathering) (openai.End, 
 			first = false
 		}
 		if !c.roomFor(g.Add(c.meter.Data())) {
-			return openai.BackendCut, errAnswerTooLong
+			return format.BackendCut, errAnswerTooLong
 		}
 		if out == nil {
 			continue
 		}
 		if err = c.count(); err != nil {
-			return openai.HoldExhausted, err
+			return format.HoldExhausted, err
 		}
 	}
 }
 
 // document charges an answer that is one document and sends it.
-func (c *call) document(resp *http.Response, body []byte, end openai.End) error {
+func (c *call) document(resp *http.Response, body []byte, end format.End) error {
 	if c.clientGone() {
-		_, _ = c.charge(openai.UnaryClientGone) // nobody is left to be told
+		_, _ = c.charge(format.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
 	}
 	c.delivered = int64(len(body))

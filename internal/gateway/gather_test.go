@@ -14,7 +14,7 @@ import (
 
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // askedFor notes what a backend is asked.
@@ -67,7 +67,7 @@ func TestGatheredAnswerIsTheEnginesOwn(t *testing.T) {
 		{"index":1,"message":{"role":"assistant","content":"été 😀 \"so\"\n"},"finish_reason":"stop"}],
 		"usage":{"prompt_tokens":40,"completion_tokens":17,"total_tokens":57,"prompt_tokens_details":{"cached_tokens":8}}}`
 	var asked askedFor
-	r := playing(t, openai.EngineLlamaCpp, inTurn(says(sse, stream), says("", document), &asked))
+	r := playing(t, format.EngineLlamaCpp, inTurn(says(sse, stream), says("", document), &asked))
 	k := r.buy(minPurchase)
 	a := r.chat(k, request("max_tokens", "100"))
 	if !asked.Stream || !asked.StreamOptions.IncludeUsage {
@@ -95,18 +95,18 @@ func TestWhatIsNotGathered(t *testing.T) {
 	document := says("", `{"choices":[{"index":0,"message":{"content":"four"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`)
 	tools := []string{"tools", `[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]`}
 	for name, c := range map[string]struct {
-		engine openai.Engine
+		engine format.Engine
 		more   []string
 		stream bool
 	}{
-		"vllm":                 {openai.EngineVLLM, nil, true},
-		"vllm, tools":          {openai.EngineVLLM, tools, false},
-		"llama.cpp, tools":     {openai.EngineLlamaCpp, tools, true},
-		"vllm, no tools":       {openai.EngineVLLM, []string{"tools", "[]"}, true},
-		"generic":              {openai.EngineGeneric, nil, false},
-		"tgi":                  {openai.EngineTGI, nil, false},
-		"vllm, one beam":       {openai.EngineVLLM, []string{"best_of", "1"}, true},
-		"sglang, text answers": {openai.EngineSGLang, []string{"n", "2"}, true},
+		"vllm":                 {format.EngineVLLM, nil, true},
+		"vllm, tools":          {format.EngineVLLM, tools, false},
+		"llama.cpp, tools":     {format.EngineLlamaCpp, tools, true},
+		"vllm, no tools":       {format.EngineVLLM, []string{"tools", "[]"}, true},
+		"generic":              {format.EngineGeneric, nil, false},
+		"tgi":                  {format.EngineTGI, nil, false},
+		"vllm, one beam":       {format.EngineVLLM, []string{"best_of", "1"}, true},
+		"sglang, text answers": {format.EngineSGLang, []string{"n", "2"}, true},
 	} {
 		var asked askedFor
 		stream := says(sse, word("four", "")+finishEvent+usageEvent(7, 3)+doneEvent)
@@ -122,7 +122,7 @@ func TestWhatIsNotGathered(t *testing.T) {
 
 // The client that gives up pays for what was generated until then, to the token.
 func TestHangingUpOnAGatheredAnswerIsExact(t *testing.T) {
-	for _, engine := range []openai.Engine{openai.EngineVLLM, openai.EngineSGLang, openai.EngineLlamaCpp, openai.EngineOllama} {
+	for _, engine := range []format.Engine{format.EngineVLLM, format.EngineSGLang, format.EngineLlamaCpp, format.EngineOllama} {
 		stopped := make(chan struct{})
 		var events strings.Builder // no more than the gateway reads at once
 		for i := range 10 {
@@ -159,7 +159,7 @@ func TestGatheredAnswerIsCutAtTheCap(t *testing.T) {
 	for i := range 40 {
 		events.WriteString(word("a ", fmt.Sprintf(`,"usage":{"prompt_tokens":12,"completion_tokens":%d}`, i+1)))
 	}
-	r := playing(t, openai.EngineVLLM, saysAndWaits(sse, events.String()))
+	r := playing(t, format.EngineVLLM, saysAndWaits(sse, events.String()))
 	k := r.buy(minPurchase)
 	a := r.chat(k, request("max_tokens", "10"))
 	if a.status != http.StatusOK || !strings.Contains(string(a.body), `"finish_reason":"length"`) {
@@ -174,7 +174,7 @@ func TestGatheredAnswerThatBreaksOffCostsNothing(t *testing.T) {
 		"an error": word("one", "") + `data: {"error":{"message":"lost a worker"}}` + "\n\n" + doneEvent,
 		"nothing":  doneEvent,
 	} {
-		r := playing(t, openai.EngineVLLM, says(sse, body))
+		r := playing(t, format.EngineVLLM, says(sse, body))
 		k := r.buy(minPurchase)
 		if a := r.chat(k, request()); a.status != http.StatusBadGateway {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
@@ -187,7 +187,7 @@ func TestGatheredAnswerThatBreaksOffCostsNothing(t *testing.T) {
 // reports; its slot is taken until then.
 func TestEngineThatDoesNotStopIsAwaited(t *testing.T) {
 	taken, finish := make(chan struct{}, 1), make(chan struct{})
-	r := playing(t, openai.EngineTGI, func(w http.ResponseWriter, req *http.Request) {
+	r := playing(t, format.EngineTGI, func(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)
 		taken <- struct{}{}
 		<-finish
@@ -221,7 +221,7 @@ func TestEngineThatDoesNotStopIsAwaited(t *testing.T) {
 func TestPaceIsBounded(t *testing.T) {
 	var asked askedFor
 	taken := make(chan struct{}, 1)
-	r := playing(t, openai.EngineGeneric, inTurn(saysAndWaits(sse, word("alive", "")), func(w http.ResponseWriter, req *http.Request) {
+	r := playing(t, format.EngineGeneric, inTurn(saysAndWaits(sse, word("alive", "")), func(w http.ResponseWriter, req *http.Request) {
 		taken <- struct{}{}
 		<-req.Context().Done()
 	}, &asked))
@@ -236,7 +236,7 @@ func TestPaceIsBounded(t *testing.T) {
 	}()
 	r.leave(k, request("max_tokens", "8000"), 600*time.Millisecond)
 	e := r.lastCharge(k)
-	if most := int64(openai.DefaultPace * 2); e.Source != metering.SourcePace || e.Usage.OutputTokens < 5 || e.Usage.OutputTokens > most {
+	if most := int64(format.DefaultPace * 2); e.Source != metering.SourcePace || e.Usage.OutputTokens < 5 || e.Usage.OutputTokens > most {
 		t.Errorf("%+v from %s, want at most %d tokens", e.Usage, e.Source, most)
 	}
 }
@@ -253,7 +253,7 @@ func TestLeavingALongDocumentPaysForIt(t *testing.T) {
 		"with its usage":    {`,"usage":{"prompt_tokens":50,"completion_tokens":1000}}`, false},
 		"without its usage": {`,"id":"x`, true},
 	} {
-		r := playing(t, openai.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
+		r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
 			says("application/json", document, c.rest)(w, req)
 			if c.stay {
 				<-req.Context().Done()

@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -114,7 +114,7 @@ func (c *call) exhausted() bool { return context.Cause(c.ctx) == errHoldExhauste
 // cutShort ends a call before anything of its answer was sent: what the backend
 // did costs as much as if the client had hung up.
 func (c *call) cutShort() error {
-	entry, settled := c.chargeAs(openai.UnaryClientGone, metering.OutcomeHoldExhausted)
+	entry, settled := c.chargeAs(format.UnaryClientGone, metering.OutcomeHoldExhausted)
 	of := offer{service: c.o.model.service, kind: typeInsufficientBalance, order: c.o, required: c.o.required,
 		detail: "the balance did not last for the GPU time of the answer, which was cut and charged; pay the invoice, then repeat the request with the new credential"}
 	if settled {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // takesItsTime answers after half a second, unless its caller hangs up.
@@ -31,7 +31,7 @@ func takesItsTime(w http.ResponseWriter, req *http.Request) {
 func overTLS(t *testing.T, play http.HandlerFunc, more ...func(*setup)) (r *rig, address string) {
 	t.Helper()
 	cert, key := selfSigned(t)
-	r = playing(t, openai.EngineGeneric, play, append([]func(*setup){func(s *setup) {
+	r = playing(t, format.EngineGeneric, play, append([]func(*setup){func(s *setup) {
 		s.server = func(c *gateway.ServerConfig) {
 			certs, err := gateway.NewCertificates(cert, key, c.Log, nil)
 			if err != nil {
@@ -173,7 +173,7 @@ func TestClientThatHangsUpUnderTLSIsGone(t *testing.T) {
 
 // What is sent to a client that is gone is nothing, and it counts as its fault.
 func TestClientThatIsGoneGetsNoByte(t *testing.T) {
-	r := playing(t, openai.EngineGeneric, takesItsTime)
+	r := playing(t, format.EngineGeneric, takesItsTime)
 	k := r.mint(testService, newTokenID(), maxPurchase, tomorrow())
 	conn := r.dial("")
 	conn.send(strings.Replace(post(chatPath, k.with(), request()), "HTTP/1.1", "HTTP/1.0", 1))

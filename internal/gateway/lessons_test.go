@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // document is an answer of one or more texts, with members beside the choices.
@@ -24,7 +24,7 @@ func reports(prompt, completion int) string {
 }
 
 // pupil is a backend that gives some lessons, then an answer that the client leaves.
-func pupil(t *testing.T, engine openai.Engine, lessons int, lesson func(n int) http.HandlerFunc, then ...string) *rig {
+func pupil(t *testing.T, engine format.Engine, lessons int, lesson func(n int) http.HandlerFunc, then ...string) *rig {
 	t.Helper()
 	n := 0
 	return playing(t, engine, func(w http.ResponseWriter, req *http.Request) {
@@ -49,7 +49,7 @@ func TestOneAccountDoesNotTeachTokensPerEvent(t *testing.T) {
 		"five before":                     {5, 60, 300, strings.Repeat("abcd ", 30)},
 		"seven before":                    {7, 60, 300, "abcd"},
 	} {
-		r := pupil(t, openai.EngineGeneric, c.honest+c.odd, func(n int) http.HandlerFunc {
+		r := pupil(t, format.EngineGeneric, c.honest+c.odd, func(n int) http.HandlerFunc {
 			if n <= c.honest {
 				return says(sse, strings.Repeat(word("abcd", ""), 50), finishEvent, usageEvent(12, 50), doneEvent)
 			}
@@ -79,7 +79,7 @@ func TestLessonsDoNotSpoilOneTokenPerEvent(t *testing.T) {
 		"streams alike":   {says(sse, strings.Repeat(word("abcd", ""), 100), finishEvent, usageEvent(12, 100), doneEvent), "true", "Donaudampf "},
 		"long, then tiny": {says(sse, strings.Repeat(word("Donaudampf ", ""), 100), finishEvent, usageEvent(12, 100), doneEvent), "true", "ab"},
 	} {
-		r := pupil(t, openai.EngineGeneric, 20, func(int) http.HandlerFunc { return c.lesson }, strings.Repeat(word(c.token, ""), 200))
+		r := pupil(t, format.EngineGeneric, 20, func(int) http.HandlerFunc { return c.lesson }, strings.Repeat(word(c.token, ""), 200))
 		for range 20 {
 			r.chat(r.buy(minPurchase), request("stream", c.stream, "max_tokens", "200"))
 		}
@@ -103,7 +103,7 @@ func TestABurstAfterLessonsIsCountedByItsBytes(t *testing.T) {
 		"words, then a call": {strings.Repeat(word("a", ""), 100) + call(300), 401},
 	} {
 		for _, lessons := range []int{0, 20} {
-			r := pupil(t, openai.EngineOllama, lessons, func(n int) http.HandlerFunc {
+			r := pupil(t, format.EngineOllama, lessons, func(n int) http.HandlerFunc {
 				words := strings.Repeat(word("abcd", ""), 20+n) + strings.Repeat(word("ab", ""), n)
 				return says(sse, words, finishEvent, usageEvent(12, 20+2*n), doneEvent)
 			}, c.events)

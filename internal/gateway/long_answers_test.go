@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/internal/gateway"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // keeping bounds what a gateway keeps of an answer, in bytes.
@@ -28,7 +28,7 @@ func listedStream(tokens int) string {
 // An answer far beyond the hold-back that was read as a stream reaches its client,
 // who pays for it.
 func TestLongGatheredAnswerIsServed(t *testing.T) {
-	r := playing(t, openai.EngineVLLM, says(sse, listedStream(300)), keeping(64<<10, 64<<20))
+	r := playing(t, format.EngineVLLM, says(sse, listedStream(300)), keeping(64<<10, 64<<20))
 	k := r.buy(maxPurchase)
 	for range 5 {
 		a := r.chat(k, request("max_tokens", "1000", "logprobs", "true", "top_logprobs", "20"))
@@ -56,13 +56,13 @@ func TestAnswerTooLongDoesNotBlameTheBackend(t *testing.T) {
 	text := strings.Repeat("abcd", 30_000)
 	document := `{"choices":[{"index":0,"message":{"role":"assistant","content":"` + text + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":50,"completion_tokens":8000}}`
 	for name, c := range map[string]struct {
-		engine openai.Engine
+		engine format.Engine
 		play   http.HandlerFunc
 		body   string
 		says   string
 	}{
-		"gathered":                    {openai.EngineVLLM, says(sse, listedStream(100)), request("max_tokens", "1000"), "ask for a stream"},
-		"a document, asked as stream": {openai.EngineGeneric, says("application/json", document), asStream(8000), "in place of a stream"},
+		"gathered":                    {format.EngineVLLM, says(sse, listedStream(100)), request("max_tokens", "1000"), "ask for a stream"},
+		"a document, asked as stream": {format.EngineGeneric, says("application/json", document), asStream(8000), "in place of a stream"},
 	} {
 		r := playing(t, c.engine, c.play, keeping(16<<10, 256<<10))
 		k := r.buy(maxPurchase)
@@ -77,7 +77,7 @@ func TestAnswerTooLongDoesNotBlameTheBackend(t *testing.T) {
 			t.Errorf("%s: %+v", name, s)
 		}
 	}
-	r := playing(t, openai.EngineGeneric, says("application/json", document), keeping(16<<10, 256<<10))
+	r := playing(t, format.EngineGeneric, says("application/json", document), keeping(16<<10, 256<<10))
 	k := r.buy(maxPurchase)
 	for range 5 { // what was passed on is paid for
 		resp, err := r.client.Do(r.newRequest("POST", chatPath, request("max_tokens", "8000"), k.with()))
@@ -97,7 +97,7 @@ func TestAnswerTooLongDoesNotBlameTheBackend(t *testing.T) {
 // A long document for a client that asked for a stream comes as events.
 func TestLongDocumentForAStreamComesAsEvents(t *testing.T) {
 	text := strings.Repeat("abcd", 100_000)
-	r := playing(t, openai.EngineGeneric, says("application/json",
+	r := playing(t, format.EngineGeneric, says("application/json",
 		`{"choices":[{"index":0,"message":{"role":"assistant","content":"`+text+`"},"finish_reason":"stop"}],"usage":{"prompt_tokens":50,"completion_tokens":8000}}`),
 		keeping(64<<10, 64<<20))
 	k := r.buy(maxPurchase)

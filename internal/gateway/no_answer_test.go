@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // A 200 whose body is no answer is the backend's fault: nothing is charged, and
@@ -36,7 +36,7 @@ func TestAnswerThatIsNoneCostsNothing(t *testing.T) {
 		"a usage alone":            {sse, usageEvent(50, 500) + doneEvent},
 	} {
 		for _, stream := range []string{"true", "false"} {
-			r := playing(t, openai.EngineGeneric, says(c.kind, c.body))
+			r := playing(t, format.EngineGeneric, says(c.kind, c.body))
 			k := r.buy(minPurchase)
 			a := r.chat(k, request("stream", stream))
 			if a.status != http.StatusBadGateway {
@@ -68,7 +68,7 @@ func TestErrorWithStatus200CostsNothing(t *testing.T) {
 		"the request's fault":    {`data: {"error":{"message":"prompt is too long","code":400}}` + "\n\n" + doneEvent, "prompt is too long", http.StatusBadRequest},
 		"the same, as an object": {`{"object":"error","message":"prompt is too long","code":400}`, "prompt is too long", http.StatusBadRequest},
 	} {
-		r := playing(t, openai.EngineGeneric, says("", c.body))
+		r := playing(t, format.EngineGeneric, says("", c.body))
 		k := r.buy(minPurchase)
 		a := r.chat(k, request("stream", "true"))
 		if a.status != c.status || !strings.Contains(string(a.body), c.words) {
@@ -83,7 +83,7 @@ func TestErrorWithStatus200CostsNothing(t *testing.T) {
 
 // Text that is no JSON, then silence: the buyer pays nothing, whoever ends it.
 func TestTextThatIsNoAnswerThenSilence(t *testing.T) {
-	r := playing(t, openai.EngineGeneric, saysAndWaits(sse, "data: model is loading\n\n"), func(s *setup) {
+	r := playing(t, format.EngineGeneric, saysAndWaits(sse, "data: model is loading\n\n"), func(s *setup) {
 		s.backend = func(b *gpuBackend) { b.FirstEventTimeout = 200 * time.Millisecond }
 	})
 	k := r.buy(minPurchase)
@@ -98,7 +98,7 @@ func TestStreamIsKnownByItsContent(t *testing.T) {
 	body := roleEvent + strings.Repeat(word("a ", ""), 20) + finishEvent + usageEvent(50, 20) + doneEvent
 	for _, kind := range []string{"text/plain", "application/json", "application/octet-stream", "", "TEXT/Event-Stream; charset=x"} {
 		for _, first := range []string{"", ": ping\n\n", "\ufeff", "\n\n", "event: message\n"} {
-			r := playing(t, openai.EngineGeneric, says(kind, first+body))
+			r := playing(t, format.EngineGeneric, says(kind, first+body))
 			k := r.buy(minPurchase)
 			a := r.chat(k, asStream(100))
 			if a.status != http.StatusOK || !strings.HasPrefix(strings.ToLower(a.header.Get("Content-Type")), sse) || contentEvents(a.body) != 20 {
@@ -108,7 +108,7 @@ func TestStreamIsKnownByItsContent(t *testing.T) {
 		}
 	}
 	// The events may come byte by byte.
-	r := playing(t, openai.EngineGeneric, says("text/plain", append(strings.Split(body[:40], ""), body[40:])...))
+	r := playing(t, format.EngineGeneric, says("text/plain", append(strings.Split(body[:40], ""), body[40:])...))
 	k := r.buy(minPurchase)
 	if a := r.chat(k, asStream(100)); contentEvents(a.body) != 20 {
 		t.Errorf("byte by byte: %d %s", a.status, tail(a.body))
@@ -117,7 +117,7 @@ func TestStreamIsKnownByItsContent(t *testing.T) {
 
 func TestDocumentIsKnownByItsContent(t *testing.T) {
 	for _, kind := range []string{"text/plain", sse, ""} {
-		r := playing(t, openai.EngineGeneric, says(kind, ` {"choices":[{"index":0,"message":{"role":"assistant","content":"four"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`))
+		r := playing(t, format.EngineGeneric, says(kind, ` {"choices":[{"index":0,"message":{"role":"assistant","content":"four"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`))
 		k := r.buy(minPurchase)
 		if a := r.chat(k, request()); a.status != http.StatusOK || a.header.Get("L402-Cost-Msat") != amountText(cost10(7, 3)) {
 			t.Errorf("%q: %d %s", kind, a.status, a.body)
@@ -127,7 +127,7 @@ func TestDocumentIsKnownByItsContent(t *testing.T) {
 }
 
 func TestHeartbeatsAreNotCounted(t *testing.T) {
-	r := playing(t, openai.EngineGeneric, says(sse, strings.Repeat("data: ping\n\n", 50)+word("word", "")+strings.Repeat("data: \"ping\"\n\n", 50)+finishEvent+doneEvent))
+	r := playing(t, format.EngineGeneric, says(sse, strings.Repeat("data: ping\n\n", 50)+word("word", "")+strings.Repeat("data: \"ping\"\n\n", 50)+finishEvent+doneEvent))
 	k := r.buy(minPurchase)
 	a := r.chat(k, asStream(1000))
 	if n := len(dataLines(a.body)); n != 3 {
@@ -141,7 +141,7 @@ func TestHeartbeatsAreNotCounted(t *testing.T) {
 func TestNumbersThatAreNoneCountOneToken(t *testing.T) {
 	for _, number := range []string{"NaN", "-Infinity", "Infinity", "-NaN"} {
 		event := delta(`"delta":{"content":" NaN"},"logprobs":{"content":[{"token":"`+strings.Repeat("x", 200)+`","logprob":`+number+`,"top_logprobs":[]}]}`, "")
-		r := playing(t, openai.EngineGeneric, says(sse, event+finishEvent+doneEvent))
+		r := playing(t, format.EngineGeneric, says(sse, event+finishEvent+doneEvent))
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(1000))
 		if e := r.lastCharge(k); e.Usage.OutputTokens != 1 {
@@ -182,7 +182,7 @@ func TestBackendNeverConnectedIsFreeForWhoLeaves(t *testing.T) {
 // A backend that took the request and stalls is not the client's fault, however
 // often its SDK repeats the request.
 func TestUnaryStallIsFreeForWhoLeaves(t *testing.T) {
-	for _, engine := range []openai.Engine{openai.EngineGeneric, openai.EngineVLLM, openai.EngineTGI} {
+	for _, engine := range []format.Engine{format.EngineGeneric, format.EngineVLLM, format.EngineTGI} {
 		r := playing(t, engine, func(w http.ResponseWriter, req *http.Request) { saysAndWaits(sse)(w, req) }, func(s *setup) {
 			s.backend = func(b *gpuBackend) { b.FirstByteTimeout = 700 * time.Millisecond }
 		})

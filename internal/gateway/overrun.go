@@ -6,7 +6,7 @@ import (
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -36,7 +36,7 @@ func (c *call) noteExcess(clamped bool) {
 	if clamped {
 		c.g.metrics.clamped.WithLabelValues(c.o.model.Name).Inc()
 	}
-	if excess == (openai.Overrun{}) {
+	if excess == (format.Overrun{}) {
 		if clamped {
 			c.g.metrics.overruns.WithLabelValues(b, "usage").Inc()
 			c.warnOverrun("a backend reported a usage that its request cannot have; check its engine and what it reports", excess, 0)
@@ -61,7 +61,7 @@ func (c *call) noteExcess(clamped bool) {
 }
 
 // warnOverrun logs an overrun of the backend, unless one was logged a moment ago.
-func (c *call) warnOverrun(message string, excess openai.Overrun, worth l402.Msat) {
+func (c *call) warnOverrun(message string, excess format.Overrun, worth l402.Msat) {
 	if leftOut, due := c.engine.overruns.due(time.Now()); due {
 		c.g.log.Warn(message, "backend", c.lease.Backend().Name(), "model", c.o.model.Name, "request_id", c.x.requestID,
 			"prompt_tokens", excess.Prompt, "completion_tokens", excess.Completion, "unbilled_msat", int64(worth), "left_out", leftOut)

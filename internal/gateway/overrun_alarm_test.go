@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // Hidden reasoning beyond the cap is work that nobody pays: it is counted, and the
@@ -17,7 +17,7 @@ func TestHiddenReasoningBeyondTheCapIsAlarmed(t *testing.T) {
 		"listed": {`{"prompt_tokens":50,"completion_tokens":2000,"completion_tokens_details":{"reasoning_tokens":1980}}`, "delivered more than its request could cost", 1900},
 		"not":    {`{"prompt_tokens":50,"completion_tokens":2000}`, "a usage that its request cannot have", 0},
 	} {
-		r := playing(t, openai.EngineGeneric, document(`,"usage":`+c.usage, strings.Repeat("abcd", 5)))
+		r := playing(t, format.EngineGeneric, document(`,"usage":`+c.usage, strings.Repeat("abcd", 5)))
 		k := r.buy(maxPurchase)
 		r.chat(k, request("max_tokens", "100"))
 		r.wantCharged(k, name, cost10(50, 100))

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // What a gathered document says is what the engine's own would: words that each event
@@ -40,7 +40,7 @@ func TestGatheredDocumentRepeatsNothing(t *testing.T) {
 		"null, then an empty text":  {piece(`"content":null`) + piece(`"content":""`), "content", `""`},
 		"an old call, named always": {piece(`"function_call":{"name":"f","arguments":"{"}`) + piece(`"function_call":{"name":"f","arguments":"}"}`), "function_call", `{"name":"f","arguments":"{}"}`},
 	} {
-		for _, engine := range []openai.Engine{openai.EngineLlamaCpp, openai.EngineOllama, openai.EngineOpenAI} {
+		for _, engine := range []format.Engine{format.EngineLlamaCpp, format.EngineOllama, format.EngineOpenAI} {
 			r := playing(t, engine, says(sse, roleEvent+c.stream+finishEvent+usageEvent(50, 3)+doneEvent))
 			a := r.chat(r.buy(minPurchase), request("max_tokens", "100"))
 			var got struct {
@@ -59,7 +59,7 @@ func TestGatheredDocumentRepeatsNothing(t *testing.T) {
 		}
 	}
 	filtered := delta(`"delta":{"content":"abcd"},"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}`, "")
-	r := playing(t, openai.EngineOpenAI, says(sse, strings.Repeat(filtered, 3)+finishEvent+usageEvent(50, 3)+doneEvent))
+	r := playing(t, format.EngineOpenAI, says(sse, strings.Repeat(filtered, 3)+finishEvent+usageEvent(50, 3)+doneEvent))
 	if a := r.chat(r.buy(minPurchase), request()); !strings.Contains(string(a.body), `"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}`) {
 		t.Errorf("the filter says\n%s", a.body)
 	}

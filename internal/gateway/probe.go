@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 const (
@@ -22,7 +22,7 @@ const (
 
 // Probe finds out which engines serve, for each backend of which the owner did not
 // say it, and returns when ctx ends or all are known. Until then, and for ever where
-// nothing is recognised, a backend is taken for openai.EngineGeneric.
+// nothing is recognised, a backend is taken for format.EngineGeneric.
 func (g *Gateway) Probe(ctx context.Context) {
 	var asking sync.WaitGroup
 	for b, e := range g.engines.byBackend {
@@ -35,7 +35,7 @@ func (g *Gateway) probe(ctx context.Context, b *gpu.Backend, e *engine) {
 	source := "configuration"
 	found := e.setting.Engine
 	if found == "" {
-		source, found = "host", openai.EngineOfHost(b.Host())
+		source, found = "host", format.EngineOfHost(b.Host())
 	}
 	if found == "" {
 		source = "probe"
@@ -62,12 +62,12 @@ func (g *Gateway) probe(ctx context.Context, b *gpu.Backend, e *engine) {
 	e.set(found, source)
 	p := g.profile(b)
 	g.log.Info("engine of a backend", "backend", b.Name(), "engine", string(p.Engine), "known_by", source,
-		"caps", strings.Join(p.Caps, ","), "counts_tokens", p.Counting != openai.CountNone, "running_usage", p.ContinuousUsage || p.RunningTimings)
+		"caps", strings.Join(p.Caps, ","), "counts_tokens", p.Counting != format.CountNone, "running_usage", p.ContinuousUsage || p.RunningTimings)
 }
 
 // recognise asks a backend once. answered: it answered at least one question.
-func (g *Gateway) recognise(ctx context.Context, b *gpu.Backend) (found openai.Engine, answered bool) {
-	for _, p := range openai.Probes() {
+func (g *Gateway) recognise(ctx context.Context, b *gpu.Backend) (found format.Engine, answered bool) {
+	for _, p := range format.Probes() {
 		answer, status, err := g.get(ctx, b, p.Path)
 		if err != nil {
 			return "", answered // it is away: the other questions would wait as long
@@ -98,7 +98,7 @@ func (g *Gateway) get(ctx context.Context, b *gpu.Backend, path string) (body []
 type engineView struct {
 	Backend string         `json:"backend"`
 	KnownBy string         `json:"known_by"` // configuration, host, probe, or nothing yet
-	Profile openai.Profile `json:"profile"`
+	Profile format.Profile `json:"profile"`
 }
 
 // engineViews lists what is known of the engines, in the order of the fleet.

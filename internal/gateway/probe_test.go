@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // A backend whose engine nobody named is asked, again and again while it is away,
@@ -26,7 +26,7 @@ func TestEngineIsFoundByAsking(t *testing.T) {
 			http.NotFound(w, r)
 		}
 	}}
-	r := withEngine(t, e, openai.Setting{})
+	r := withEngine(t, e, format.Setting{})
 	engine := func() string {
 		view := r.ask("GET", "/admin/backends", adminToken).json(t)
 		first := view["engines"].([]any)[0].(map[string]any)
@@ -70,13 +70,13 @@ func TestEngineIsFoundByAsking(t *testing.T) {
 // careful one, with one warning.
 func TestEngineThatIsNotRecognisedIsTheCarefulOne(t *testing.T) {
 	named := &countingEngine{}
-	r := withEngine(t, named, openai.Setting{Engine: openai.EngineTGI})
+	r := withEngine(t, named, format.Setting{Engine: format.EngineTGI})
 	r.gw.Probe(t.Context())
 	if got := r.ask("GET", "/admin/backends", adminToken); !strings.Contains(string(got.body), `"engine":"tgi"`) || len(named.bodies) != 0 {
 		t.Errorf("asked %v\n%s", named.bodies, got.body)
 	}
 	unknown := &countingEngine{}
-	r = withEngine(t, unknown, openai.Setting{})
+	r = withEngine(t, unknown, format.Setting{})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -110,7 +110,7 @@ func problemFor(err error) *problem {
 		caveat    *l402.CaveatError
 		limited   *metering.RateLimitedError
 		duplicate *metering.DuplicateError
-		request   *openai.RequestError
+		request   *format.RequestError
 		full      *gpu.FullError
 		tooLarge  *http.MaxBytesError
 	)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -30,7 +31,7 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
-	body := req.Rewrite(openai.Rewrite{Model: b.Upstream(model), Cap: 1, Profile: profile})
+	body := req.Rewrite(format.Rewrite{Model: b.Upstream(model), Cap: 1, Profile: profile})
 	resp, err := b.Do(ctx, http.MethodPost, pathChat, body, http.Header{"Content-Type": {"application/json"}})
 	if err != nil {
 		return gpu.Result{Err: err}
@@ -51,13 +52,13 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	case f != formEvents && err != nil:
 		return gpu.Result{Err: err}
 	}
-	bound, err := req.Bound(openai.Limits{})
+	bound, err := req.Bound(format.Limits{})
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
-	m := openai.NewMeter(req, bound, nil, openai.MeterOptions{})
+	m := openai.NewMeter(req, bound, nil, format.MeterOptions{})
 	if f == formEvents { // it streams whatever it is asked for
-		events := openai.NewEvents(bytes.NewReader(answer), maxProof)
+		events := format.NewEvents(bytes.NewReader(answer), maxProof)
 		for event, err := events.Next(); err == nil && !m.Failed(); event, err = events.Next() {
 			m.Event(event)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -190,7 +191,7 @@ func (c *call) forward() (*http.Response, error) {
 
 // meet prepares the call for a backend: how the request is written for it, and
 // how its answer is metered.
-func (c *call) meet(b *gpu.Backend) openai.Rewrite {
+func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.engine = c.g.engine(b)
 	p := c.engine.known.Load().profile
 	c.gathers, c.perSequence = c.o.req.Gathered(p), p.UsagePerSequence
@@ -202,11 +203,11 @@ func (c *call) meet(b *gpu.Backend) openai.Rewrite {
 		c.patience.Store(stopsAtOnce)
 	}
 	c.began = time.Now()
-	c.meter = openai.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], openai.MeterOptions{
+	c.meter = openai.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
-		UsageOfAll: !p.UsagePerSequence && p.Engine != openai.EngineGeneric,
-		Gathered:   c.gathers, KeepText: p.Counting != openai.CountNone, Voter: c.x.voter()})
-	return openai.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
+		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric,
+		Gathered:   c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
+	return format.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
 
@@ -243,11 +244,11 @@ func (c *call) unanswered(err error) error {
 }
 
 // goneEnd is how the answer ends for a client that hung up.
-func (c *call) goneEnd() openai.End {
+func (c *call) goneEnd() format.End {
 	if c.o.req.Stream() {
-		return openai.ClientGone
+		return format.ClientGone
 	}
-	return openai.UnaryClientGone
+	return format.UnaryClientGone
 }
 
 // announce sets the headers that name the request and its price.

@@ -9,6 +9,7 @@ import (
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
@@ -19,9 +20,9 @@ type order struct {
 	path        string // at the backend
 	body        []byte // as the client sent it
 	req         *openai.Request
-	limits      openai.Limits // of the model, with what was learnt of its templates
-	whole       openai.Bound  // before the cap was made to fit
-	bound       openai.Bound
+	limits      format.Limits // of the model, with what was learnt of its templates
+	whole       format.Bound  // before the cap was made to fit
+	bound       format.Bound
 	epoch       pricing.Epoch
 	quoteExpiry time.Time
 	required    l402.Msat          // the cost of bound at the epoch's rates
@@ -74,11 +75,11 @@ func (x *exchange) voter() uint64 {
 
 // policy is what the owner of a model allows in requests; nothing of one that is
 // not sold here.
-func (s *service) policy(model string) *openai.Policy {
+func (s *service) policy(model string) *format.Policy {
 	if m := s.models[model]; m != nil {
 		return &m.Policy
 	}
-	return new(openai.Policy)
+	return new(format.Policy)
 }
 
 // quoteExpiry is until when a price named now is good for who pays for it.
@@ -105,7 +106,7 @@ func (o *order) price() (err error) {
 
 // cost is the most that a request within b costs, or of GPU time, which has no
 // bound beforehand, the first slice.
-func (o *order) cost(r pricing.Rates, b openai.Bound) (l402.Msat, error) {
+func (o *order) cost(r pricing.Rates, b format.Bound) (l402.Msat, error) {
 	return r.Bound(pricing.Usage{InputTokens: b.Input, OutputTokens: b.Output, Calls: 1, GPUMicros: o.model.gpuSlice(r)})
 }
 

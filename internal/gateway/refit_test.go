@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // An engine that refuses prompt and cap together says what fits. Where the client gave
@@ -50,9 +50,9 @@ func TestCapIsFittedByTheEnginesWords(t *testing.T) {
 			})
 			engine.chat.Store(&refuses)
 			r := newRig(t, func(s *setup) {
-				s.backendURLs, s.profile, s.rates = []string{engine.URL}, openai.Setting{Engine: openai.EngineGeneric, CapField: "max_tokens"}, &dialectRates
+				s.backendURLs, s.profile, s.rates = []string{engine.URL}, format.Setting{Engine: format.EngineGeneric, CapField: "max_tokens"}, &dialectRates
 				s.service = func(svc *gatewayService) {
-					svc.Models[0].Limits = openai.Limits{ContextTokens: context, MaxCompletion: 4096, MinCompletion: 4, TemplateBase: 20, TemplatePerMessage: 5}
+					svc.Models[0].Limits = format.Limits{ContextTokens: context, MaxCompletion: 4096, MinCompletion: 4, TemplateBase: 20, TemplatePerMessage: 5}
 				}
 			})
 			k := r.buy(maxPurchase)
@@ -85,7 +85,7 @@ func TestOtherRefusalsAreNotFitted(t *testing.T) {
 		r := newRig(t, func(s *setup) {
 			s.backendURLs, s.rates = []string{e.URL}, &dialectRates
 			s.service = func(svc *gatewayService) {
-				svc.Models[0].Limits = openai.Limits{ContextTokens: 8192, MaxCompletion: 4096, MinCompletion: 4, TemplateBase: 20, TemplatePerMessage: 5}
+				svc.Models[0].Limits = format.Limits{ContextTokens: 8192, MaxCompletion: 4096, MinCompletion: 4, TemplateBase: 20, TemplatePerMessage: 5}
 			}
 		})
 		k := r.buy(maxPurchase)

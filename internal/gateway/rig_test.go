@@ -19,7 +19,7 @@ import (
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
@@ -63,7 +63,7 @@ type setup struct {
 	backendURLs []string           // in place of inference servers
 	backend     func(*gpu.BackendConfig)
 	pool        func(*gpu.PoolConfig)
-	profile     openai.Setting // of each backend
+	profile     format.Setting // of each backend
 	service     func(*gateway.Service)
 	gateway     func(*gateway.Config)
 	ledger      func(*metering.Config)
@@ -167,7 +167,7 @@ func (r *rig) startFleet(s setup, log *slog.Logger) {
 func (r *rig) startGateway(s setup, log *slog.Logger) {
 	service := gateway.Service{Name: testService, MinPurchase: minPurchase, MaxPurchase: maxPurchase, ForwardHeaders: []string{"X-Fault", "X-Custom"}, Models: []gateway.Model{{
 		Name: testModel, OwnedBy: "sluice", CreatedAt: time.Unix(1_700_000_000, 0),
-		Limits: openai.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4,
+		Limits: format.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4,
 			TemplateBase: inference.TemplateBase, TemplatePerMessage: inference.TemplatePerMessage},
 	}}}
 	if s.service != nil {
@@ -205,8 +205,8 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 }
 
 // profiles gives each backend the setting of the test.
-func (r *rig) profiles(s setup) map[string]openai.Setting {
-	settings := map[string]openai.Setting{}
+func (r *rig) profiles(s setup) map[string]format.Setting {
+	settings := map[string]format.Setting{}
 	for _, b := range r.fleet.Pool(testModel).Backends() {
 		settings[b.Name()] = s.profile
 	}
@@ -238,8 +238,8 @@ type (
 
 // does is the setting of a backend that counts tokens and reports running usage,
 // or not.
-func does(tokenize, continuous bool) openai.Setting {
-	return openai.Setting{Engine: openai.EngineGeneric, Tokenize: &tokenize, ContinuousUsage: &continuous}
+func does(tokenize, continuous bool) format.Setting {
+	return format.Setting{Engine: format.EngineGeneric, Tokenize: &tokenize, ContinuousUsage: &continuous}
 }
 
 type gatewayService = gateway.Service

@@ -8,20 +8,21 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
 // charge measures how the answer ended and settles it. settled is false when
 // the store could not confirm it in time; the charge is on its way then.
-func (c *call) charge(end openai.End) (entry metering.Entry, settled bool) {
+func (c *call) charge(end format.End) (entry metering.Entry, settled bool) {
 	return c.chargeAs(end, end.Outcome())
 }
 
 // chargeAs is charge for an answer whose end has another name in the ledger.
-func (c *call) chargeAs(end openai.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
+func (c *call) chargeAs(end format.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	c.askTokenizer()
-	if end == openai.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
+	if end == format.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
 		c.meter.Silent()
 	}
 	usage, source, clamped := c.meter.Final(end, time.Now())
@@ -29,7 +30,7 @@ func (c *call) chargeAs(end openai.End, outcome metering.Outcome) (entry meterin
 	if usage != (pricing.Usage{}) { // what is free for its tokens is free
 		usage.GPUMicros = c.gpuMicros()
 	}
-	if end == openai.Complete && c.meter.Failed() {
+	if end == format.Complete && c.meter.Failed() {
 		outcome = metering.OutcomeBackendCut // it said so itself
 	}
 	return c.settle(metering.Settlement{
@@ -42,7 +43,7 @@ func (c *call) chargeAs(end openai.End, outcome metering.Outcome) (entry meterin
 func (c *call) askTokenizer() {
 	b := c.lease.Backend()
 	profile := c.g.profile(b)
-	if c.tokenized || profile.Counting == openai.CountNone {
+	if c.tokenized || profile.Counting == format.CountNone {
 		return
 	}
 	c.tokenized = true
@@ -59,7 +60,7 @@ func (c *call) askTokenizer() {
 		}
 	}
 	if q, ok := openai.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
-		if _, n, err := c.g.count(ctx, b, []openai.Question{q}); err == nil {
+		if _, n, err := c.g.count(ctx, b, []format.Question{q}); err == nil {
 			completionTokens = n
 		}
 	}
@@ -122,7 +123,7 @@ func (c *call) abandon() {
 		c.release(metering.OutcomeBackendError)
 		return
 	}
-	_, _ = c.charge(openai.BackendCut) // the panic answers the client
+	_, _ = c.charge(format.BackendCut) // the panic answers the client
 }
 
 // tell puts the charge into the headers of an answer.

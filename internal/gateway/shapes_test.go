@@ -12,7 +12,7 @@ import (
 
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/l402"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // Text in a shape that nobody knows is not free: an event in which the model wrote
@@ -43,7 +43,7 @@ func TestTextOfAnUnknownShapeCounts(t *testing.T) {
 		"a token id in the delta":      delta(`"delta":{"token_id":31337},"stop_reason":"mark"`, ""),
 		"a message beside no delta":    delta(`"delta":{},"message":{"content":"mark"}`, ""),
 	} {
-		r := playing(t, openai.EngineGeneric, saysAndWaits(sse, roleEvent, strings.Repeat(event, 150)))
+		r := playing(t, format.EngineGeneric, saysAndWaits(sse, roleEvent, strings.Repeat(event, 150)))
 		k := r.buy(minPurchase)
 		r.hangUp(k, asStream(1000), "mark", 150)
 		r.wantAbout(k, name, 20, 150)
@@ -55,12 +55,12 @@ func TestTextOfAnUnknownShapeCounts(t *testing.T) {
 		"the text, a list":    `"text":["TEXT"]`,
 	} {
 		choice = strings.ReplaceAll(choice, "TEXT", strings.Repeat("abcd", 150))
-		r := playing(t, openai.EngineGeneric, says("application/json", `{"choices":[{"index":0,`+choice+`,"finish_reason":"stop"}]}`))
+		r := playing(t, format.EngineGeneric, says("application/json", `{"choices":[{"index":0,`+choice+`,"finish_reason":"stop"}]}`))
 		k := r.buy(minPurchase)
 		r.chat(k, request("max_tokens", "1000"))
 		r.wantAbout(k, "a document: "+name, 20, 150)
 
-		r = playing(t, openai.EngineGeneric, says("application/json", `{"choices":[{"index":0,`+choice+`,"finish_reason":"stop"}]}`))
+		r = playing(t, format.EngineGeneric, says("application/json", `{"choices":[{"index":0,`+choice+`,"finish_reason":"stop"}]}`))
 		k = r.buy(minPurchase)
 		if a := r.chat(k, asStream(1000)); !strings.Contains(string(a.body), "abcdabcd") {
 			t.Errorf("%s: a client that asked for a stream pays for text that it does not get:\n%s", name, tail(a.body))
@@ -87,7 +87,7 @@ func TestRepeatedTextCountsOnce(t *testing.T) {
 		if name == "content and unknown" {
 			each = 6 // by its bytes
 		}
-		r := playing(t, openai.EngineGeneric, saysAndWaits(sse, roleEvent, strings.Repeat(event, 150)))
+		r := playing(t, format.EngineGeneric, saysAndWaits(sse, roleEvent, strings.Repeat(event, 150)))
 		k := r.buy(minPurchase)
 		r.hangUp(k, asStream(4000), `"finish_reason":null`, 151)
 		r.wantAbout(k, name, 20, 150*each)
@@ -103,20 +103,20 @@ func TestRepeatedTextCountsOnce(t *testing.T) {
 		"the message until now beside the delta": sofar.String() + delta(`"message":{"content":"`+strings.Repeat("mark", 150)+`"},"delta":{"content":""}`, ""),
 		"an unknown member with all until now":   unknown.String() + delta(`"delta":{"content":""}`, ""),
 	} {
-		r := playing(t, openai.EngineGeneric, saysAndWaits(sse, stream))
+		r := playing(t, format.EngineGeneric, saysAndWaits(sse, stream))
 		k := r.buy(maxPurchase)
 		r.hangUp(k, asStream(8000), `"finish_reason":null`, 151)
 		r.wantAbout(k, name, 20, 150)
 	}
 
 	text := strings.Repeat("word ", 800)
-	r := playing(t, openai.EngineGeneric, says("application/json", `{"choices":[{"index":0,"text":" `+text+`","message":{"content":"`+text+`"},"finish_reason":"stop"}]}`))
+	r := playing(t, format.EngineGeneric, says("application/json", `{"choices":[{"index":0,"text":" `+text+`","message":{"content":"`+text+`"},"finish_reason":"stop"}]}`))
 	k := r.buy(maxPurchase)
 	r.chat(k, request("max_tokens", "4000"))
 	r.wantAbout(k, "a document with text and message", 20, 1000)
 
 	twice := `{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\":\"` + text + `\"}"}}`
-	r = playing(t, openai.EngineGeneric, says("application/json", `{"choices":[{"index":0,"message":{"tool_calls":[`+twice+`,`+twice+`]},"finish_reason":"stop"}]}`))
+	r = playing(t, format.EngineGeneric, says("application/json", `{"choices":[{"index":0,"message":{"tool_calls":[`+twice+`,`+twice+`]},"finish_reason":"stop"}]}`))
 	k = r.buy(maxPurchase)
 	r.chat(k, request("max_tokens", "4000"))
 	r.wantAbout(k, "two calls with the same arguments", 20, 2000)
@@ -145,7 +145,7 @@ func TestLeavingWithinLogprobsPaysForTheText(t *testing.T) {
 		}
 	}
 	// Reasoning that the list of a whole document leaves out.
-	r := playing(t, openai.EngineGeneric, says("application/json", `{"choices":[{"index":0,"message":{"reasoning_content":"`+text+`","content":"abcd"},"logprobs":{"content":[{"token":"abcd","logprob":-1}]},"finish_reason":"stop"}]}`))
+	r := playing(t, format.EngineGeneric, says("application/json", `{"choices":[{"index":0,"message":{"reasoning_content":"`+text+`","content":"abcd"},"logprobs":{"content":[{"token":"abcd","logprob":-1}]},"finish_reason":"stop"}]}`))
 	k := r.buy(maxPurchase)
 	if a := r.chat(k, request("max_tokens", "2000")); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
@@ -155,7 +155,7 @@ func TestLeavingWithinLogprobsPaysForTheText(t *testing.T) {
 
 // leaveWithin reads the beginning of a document of 1,000 tokens and leaves.
 func leaveWithin(t *testing.T, head string, hold int) {
-	r := playing(t, openai.EngineGeneric, saysAndWaits("application/json", head), func(s *setup) {
+	r := playing(t, format.EngineGeneric, saysAndWaits("application/json", head), func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.UnaryHoldBack = hold }
 	})
 	k := r.buy(maxPurchase)
@@ -198,7 +198,7 @@ func TestEscapedPromptCostsTheSame(t *testing.T) {
 		var charged []l402.Msat
 		var most []float64
 		for _, written := range []string{text, escaped.String()} {
-			r := playing(t, openai.EngineGeneric, saysAndWaits(sse, word("abcd", "")))
+			r := playing(t, format.EngineGeneric, saysAndWaits(sse, word("abcd", "")))
 			body := asStream(100, "messages", strings.ReplaceAll(messages, "TEXT", written))
 			most = append(most, r.do("POST", chatPath, body, nil).json(t)["required_msat"].(float64))
 			k := r.buy(maxPurchase)

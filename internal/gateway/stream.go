@@ -10,6 +10,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
@@ -23,8 +24,8 @@ import (
 // long as the functions above keep what they rarely need in functions of its own;
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
-	end, err := c.pump(openai.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
-	if end != openai.Complete {
+	end, err := c.pump(format.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
+	if end != format.Complete {
 		// The backend stops generating before anything else happens.
 		c.cancel(context.Canceled)
 		resp.Body.Close()
@@ -51,7 +52,7 @@ func (c *call) begin(resp *http.Response) {
 
 // pump passes events on until the answer ends and says how it did, and why. The
 // event that ends a complete answer is not sent.
-func (c *call) pump(events *openai.Events, resp *http.Response) (openai.End, error) {
+func (c *call) pump(events *format.Events, resp *http.Response) (format.End, error) {
 	for {
 		event, err := events.Next()
 		if err != nil && !lastWithoutBlankLine(event, err) {
@@ -61,9 +62,9 @@ func (c *call) pump(events *openai.Events, resp *http.Response) (openai.End, err
 		out, last := c.meter.Event(event)
 		switch {
 		case last:
-			return openai.Complete, nil
+			return format.Complete, nil
 		case c.meter.Failed():
-			return openai.BackendCut, errFailedInside
+			return format.BackendCut, errFailedInside
 		case out == nil:
 			continue
 		case c.x.status == 0:
@@ -76,10 +77,10 @@ func (c *call) pump(events *openai.Events, resp *http.Response) (openai.End, err
 			err = c.x.FlushError()
 		}
 		if err != nil {
-			return openai.ClientGone, err
+			return format.ClientGone, err
 		}
 		if err = c.count(); err != nil {
-			return openai.HoldExhausted, err
+			return format.HoldExhausted, err
 		}
 	}
 }
@@ -102,24 +103,24 @@ func (c *call) count() error {
 // lastWithoutBlankLine says whether a stream ended in an order that only lacks
 // the line ends after its last event. Any other part of an event is not sent.
 func lastWithoutBlankLine(event []byte, err error) bool {
-	return errors.Is(err, openai.ErrPartial) && openai.Whole(event)
+	return errors.Is(err, format.ErrPartial) && format.Whole(event)
 }
 
 // streamBroke says why no further event could be read.
-func (c *call) streamBroke(err error) openai.End {
+func (c *call) streamBroke(err error) format.End {
 	switch {
 	case c.drained():
-		return openai.Drained
+		return format.Drained
 	case c.exhausted():
-		return openai.HoldExhausted
+		return format.HoldExhausted
 	case c.clientGone() && c.ctx.Err() != nil:
-		return openai.ClientGone
+		return format.ClientGone
 	case errors.Is(err, gpu.ErrFirstEventTimeout):
 		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
-	case (errors.Is(err, io.EOF) || err == openai.ErrPartial) && c.meter.Finished():
-		return openai.Complete // whole, but for the marker at its end
+	case (errors.Is(err, io.EOF) || err == format.ErrPartial) && c.meter.Finished():
+		return format.Complete // whole, but for the marker at its end
 	}
-	return openai.BackendCut
+	return format.BackendCut
 }
 
 // errBeyondCap reports a backend that generates more than it was asked for;
@@ -164,15 +165,15 @@ func (c *call) afford(usage pricing.Usage, source metering.Source) error {
 
 // blame is what the fleet is told of an answer that ended so: its error, or
 // context.Canceled where it is not the backend's fault.
-func (c *call) blame(end openai.End, err error) error {
+func (c *call) blame(end format.End, err error) error {
 	switch {
-	case end == openai.Complete:
+	case end == format.Complete:
 		return nil
 	case errors.Is(err, errBeyondCap):
 		return err
-	case end != openai.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
+	case end != format.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
 		return context.Canceled
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, openai.ErrPartial):
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, format.ErrPartial):
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -181,17 +182,17 @@ func (c *call) blame(end openai.End, err error) error {
 // unbegun ends a stream of which nothing was passed on.
 //
 //go:noinline
-func (c *call) unbegun(end openai.End, err error, status int) error {
+func (c *call) unbegun(end format.End, err error, status int) error {
 	switch end {
-	case openai.ClientGone:
+	case format.ClientGone:
 		c.answered(context.Canceled, 0)
 		_, _ = c.charge(end) // nobody is left to be told
 		return context.Canceled
-	case openai.Drained:
+	case format.Drained:
 		c.slotDone(context.Canceled, 0)
 		c.release(metering.OutcomeDrained)
 		return draining()
-	case openai.HoldExhausted:
+	case format.HoldExhausted:
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
 	}
@@ -204,10 +205,10 @@ func (c *call) unbegun(end openai.End, err error, status int) error {
 // endStream settles and sends the end of the stream: what it cost, in the block of
 // the end marker, or of the error frame where the answer is not whole; then the
 // trailer.
-func (c *call) endStream(end openai.End, cause error, status int) {
+func (c *call) endStream(end format.End, cause error, status int) {
 	c.answered(c.blame(end, cause), status)
 	entry, settled := c.charge(end)
-	if end == openai.ClientGone || end == openai.UnaryClientGone {
+	if end == format.ClientGone || end == format.UnaryClientGone {
 		return
 	}
 	comment := make([]byte, 0, 96)
@@ -221,7 +222,7 @@ func (c *call) endStream(end openai.End, cause error, status int) {
 		comment = append(comment, ": l402 settlement=pending"...)
 	}
 	var tail []byte
-	if end == openai.Complete {
+	if end == format.Complete {
 		tail = openai.EndFrame(nil, string(comment))
 	} else {
 		comment = append(append(comment, " outcome="...), end.Outcome()...)
@@ -235,15 +236,15 @@ func (c *call) endStream(end openai.End, cause error, status int) {
 // cutFrame is the end of a stream that is not whole.
 //
 //go:noinline
-func (c *call) cutFrame(end openai.End, cause error, comment string) []byte {
+func (c *call) cutFrame(end format.End, cause error, comment string) []byte {
 	kind, code, message := typeBackendUnavailable, "backend_cut", "the backend broke off its answer"
 	switch {
 	case errors.Is(cause, errBeyondCap):
 		code, message = "cap_exceeded", "the backend went on beyond the cap of the request, where the answer was cut"
-	case end == openai.HoldExhausted:
+	case end == format.HoldExhausted:
 		kind, code = typeInsufficientBalance, "balance_exhausted"
 		message = "the balance does not cover more of the answer; top up and repeat the request"
-	case end == openai.Drained:
+	case end == format.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
 	case c.meter.Failed():
 		code, message = "backend_failed", "the backend failed within its answer"

@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 const (
@@ -61,7 +61,7 @@ func (g *Gateway) tighten(x *exchange, o *order, prefs preferences, available l4
 func (o *order) countingPart() l402.Msat { return (o.required + countShare - 1) / countShare }
 
 // countQueued holds the part and counts in a slot, for which it may wait.
-func (g *Gateway) countQueued(x *exchange, o *order, prefs preferences) (q openai.Question, n int64, err error) {
+func (g *Gateway) countQueued(x *exchange, o *order, prefs preferences) (q format.Question, n int64, err error) {
 	ticket, err := g.place(x, o, o.least())
 	if err != nil {
 		return q, 0, err
@@ -78,7 +78,7 @@ func (g *Gateway) countQueued(x *exchange, o *order, prefs preferences) (q opena
 }
 
 // countNow takes a slot that is free, holds the part and counts.
-func (g *Gateway) countNow(x *exchange, o *order, prefs preferences) (q openai.Question, n int64, err error) {
+func (g *Gateway) countNow(x *exchange, o *order, prefs preferences) (q format.Question, n int64, err error) {
 	ticket, err := g.place(x, o, o.least())
 	if err != nil {
 		return q, 0, err
@@ -109,7 +109,7 @@ func (g *Gateway) holdPart(x *exchange, o *order, prefs preferences) (err error)
 // countable says whether some backend of the model can count this prompt.
 func (g *Gateway) countable(o *order) bool {
 	for _, b := range g.cfg.Fleet.Pool(o.model.Name).Backends() {
-		if g.profile(b).Counting != openai.CountNone {
+		if g.profile(b).Counting != format.CountNone {
 			return o.req.Countable()
 		}
 	}
@@ -117,12 +117,12 @@ func (g *Gateway) countable(o *order) bool {
 }
 
 // questions lists the calls that may count the prompt at a backend.
-func (g *Gateway) questions(b *gpu.Backend, o *order) []openai.Question {
+func (g *Gateway) questions(b *gpu.Backend, o *order) []format.Question {
 	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.limits)
 }
 
 // countInSlot counts the prompt in a slot of a backend, and gives the slot back.
-func (g *Gateway) countInSlot(x *exchange, o *order, lease *gpu.Lease) (openai.Question, int64, error) {
+func (g *Gateway) countInSlot(x *exchange, o *order, lease *gpu.Lease) (format.Question, int64, error) {
 	ctx, cancel := context.WithTimeout(x.r.Context(), tokenizeTimeout)
 	defer cancel()
 	q, n, err := g.count(ctx, lease.Backend(), g.questions(lease.Backend(), o))
@@ -135,7 +135,7 @@ func (g *Gateway) countInSlot(x *exchange, o *order, lease *gpu.Lease) (openai.Q
 }
 
 // count asks the questions in turn until one is answered, and returns that one.
-func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []openai.Question) (openai.Question, int64, error) {
+func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []format.Question) (format.Question, int64, error) {
 	err := errNotCounted
 	for _, q := range questions {
 		if g.engine(b).isMissing(q.Path, g.now()) {
@@ -146,11 +146,11 @@ func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []openai.
 			return q, n, nil
 		}
 	}
-	return openai.Question{}, 0, err
+	return format.Question{}, 0, err
 }
 
 // ask puts one question, and the one that its answer leads to.
-func (g *Gateway) ask(ctx context.Context, b *gpu.Backend, q openai.Question) (int64, error) {
+func (g *Gateway) ask(ctx context.Context, b *gpu.Backend, q format.Question) (int64, error) {
 	resp, err := b.Do(ctx, http.MethodPost, q.Path, q.Body, http.Header{"Content-Type": {"application/json"}})
 	if err != nil {
 		return 0, err

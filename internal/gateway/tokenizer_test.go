@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/l402"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // longPrompt is a request whose bytes bound it far above its tokens.
@@ -25,7 +25,7 @@ func TestTokenizerThatCountsNothingIsNotBelieved(t *testing.T) {
 	yes := true
 	for _, lie := range []string{`{"tokens":[]}`, `{"count":0,"tokens":[]}`, `{"tokens":[1]}`, `{"input_tokens":0}`} {
 		e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, lie) }}
-		r := withEngine(t, e, openai.Setting{Engine: openai.EngineGeneric, Tokenize: &yes})
+		r := withEngine(t, e, format.Setting{Engine: format.EngineGeneric, Tokenize: &yes})
 		body := longPrompt(6000)
 		required := r.do("POST", chatPath, body, nil).msat(t, "required_msat")
 		k := r.mint(testService, l402.NewTokenID(), required-1, tomorrow())
@@ -47,18 +47,18 @@ func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 		"/chat_tokenize":                    `{"tokenize_response":[` + strings.TrimSuffix(strings.Repeat(`{},`, 1300), ",") + `]}`,
 	}
 	for _, c := range []struct {
-		engine openai.Engine
+		engine format.Engine
 		paths  string // what is asked over two requests
 		lacks  string
 	}{
-		{openai.EngineVLLM, "/tokenize 2", ""},
-		{openai.EngineSGLang, "/tokenize 2", ""},
-		{openai.EngineTRTLLM, "/_internal/tokenize 2", ""},
-		{openai.EngineTGI, "/chat_tokenize 2", ""},
-		{openai.EngineLlamaCpp, "/v1/chat/completions/input_tokens 2", ""},
-		{openai.EngineLlamaCpp, "/apply-template 2 /tokenize 2 /v1/chat/completions/input_tokens 1", "/v1/chat/completions/input_tokens"},
-		{openai.EngineVLLM, "/tokenize 1", "/tokenize"},
-		{openai.EngineOllama, "", ""},
+		{format.EngineVLLM, "/tokenize 2", ""},
+		{format.EngineSGLang, "/tokenize 2", ""},
+		{format.EngineTRTLLM, "/_internal/tokenize 2", ""},
+		{format.EngineTGI, "/chat_tokenize 2", ""},
+		{format.EngineLlamaCpp, "/v1/chat/completions/input_tokens 2", ""},
+		{format.EngineLlamaCpp, "/apply-template 2 /tokenize 2 /v1/chat/completions/input_tokens 1", "/v1/chat/completions/input_tokens"},
+		{format.EngineVLLM, "/tokenize 1", "/tokenize"},
+		{format.EngineOllama, "", ""},
 	} {
 		e := &countingEngine{other: func(w http.ResponseWriter, r *http.Request) {
 			if answer := answers[r.URL.Path]; answer != "" && r.URL.Path != c.lacks {
@@ -67,7 +67,7 @@ func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 			}
 			http.NotFound(w, r)
 		}}
-		r := withEngine(t, e, openai.Setting{Engine: c.engine})
+		r := withEngine(t, e, format.Setting{Engine: c.engine})
 		body := longPrompt(6000)
 		required := r.do("POST", chatPath, body, nil).msat(t, "required_msat")
 		want := http.StatusOK
@@ -95,7 +95,7 @@ func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 // An account that cannot pay an eighth of the bound makes the backend do nothing.
 func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
 	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
-	r := withEngine(t, e, openai.Setting{Engine: openai.EngineVLLM})
+	r := withEngine(t, e, format.Setting{Engine: format.EngineVLLM})
 	body := longPrompt(6000)
 	required := r.do("POST", chatPath, body, nil).msat(t, "required_msat")
 	poor := r.mint(testService, l402.NewTokenID(), required/8-1, tomorrow())
@@ -137,7 +137,7 @@ func TestCountingTakesASlot(t *testing.T) {
 		<-counted
 		io.WriteString(w, `{"count":1300}`)
 	}}
-	r := withEngine(t, e, openai.Setting{Engine: openai.EngineVLLM}, func(s *setup) {
+	r := withEngine(t, e, format.Setting{Engine: format.EngineVLLM}, func(s *setup) {
 		s.backend = func(b *gpuBackend) { b.Slots = 1 }
 	})
 	body := longPrompt(6000)

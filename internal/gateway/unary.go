@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -72,7 +73,7 @@ func (c *call) unary(resp *http.Response) error {
 	if c.o.req.Stream() {
 		return c.scatter(resp, body)
 	}
-	return c.document(resp, body, openai.Complete)
+	return c.document(resp, body, format.Complete)
 }
 
 // readOn reads the rest of a document that must be whole before anything of it can be
@@ -120,9 +121,9 @@ func (c *call) scatter(resp *http.Response, body []byte) error {
 	c.begin(resp)
 	n, err := c.x.Write(openai.StreamOf(body, c.o.req.WantsUsage()))
 	c.delivered = int64(n)
-	end := openai.Complete
+	end := format.Complete
 	if err != nil {
-		end = openai.UnaryClientGone
+		end = format.UnaryClientGone
 	}
 	c.endStream(end, err, resp.StatusCode)
 	return nil
@@ -143,7 +144,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) error {
 	case c.clientGone() && c.ctx.Err() != nil:
 		c.meter.UnaryPart(came)
 		c.answered(context.Canceled, 0)
-		_, _ = c.charge(openai.UnaryClientGone) // nobody is left to be told
+		_, _ = c.charge(format.UnaryClientGone) // nobody is left to be told
 		return context.Canceled
 	}
 	c.slotDone(err, status)
@@ -167,18 +168,18 @@ func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
 	c.x.WriteHeader(resp.StatusCode)
 
 	end, blame := c.passLong(resp.Body, buf)
-	if end != openai.Complete {
+	if end != format.Complete {
 		c.cancel(context.Canceled)
 	}
 	if _, err := c.meter.Unary(buf.Bytes()); err != nil {
-		if end == openai.Complete {
-			end, blame = openai.BackendCut, err
+		if end == format.Complete {
+			end, blame = format.BackendCut, err
 		}
 		c.meter.UnaryPart(buf.Bytes())
 	}
 	c.answered(blame, resp.StatusCode)
 	entry, settled := c.charge(end)
-	if end != openai.Complete {
+	if end != format.Complete {
 		panic(http.ErrAbortHandler) // half a document must not look like a whole one
 	}
 	if settled {
@@ -192,7 +193,7 @@ var errAnswerTooLong = errors.New("unary answer is too long")
 
 // passLong writes what was read already and the rest, and says how it ended. What
 // comes after the client hung up is only read.
-func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (openai.End, error) {
+func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (format.End, error) {
 	var err error
 	for sent, gone := 0, false; ; {
 		if !gone {
@@ -208,17 +209,17 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (openai.End, error) {
 		switch {
 		case err == nil:
 		case gone || c.clientGone() && c.ctx.Err() != nil:
-			return openai.UnaryClientGone, context.Canceled
+			return format.UnaryClientGone, context.Canceled
 		case errors.Is(err, io.EOF):
-			return openai.Complete, nil
+			return format.Complete, nil
 		case errors.Is(err, errAnswerTooLong):
-			return openai.BackendCut, context.Canceled // not the backend's fault
+			return format.BackendCut, context.Canceled // not the backend's fault
 		case c.drained():
-			return openai.Drained, context.Canceled
+			return format.Drained, context.Canceled
 		case c.exhausted():
-			return openai.HoldExhausted, context.Canceled
+			return format.HoldExhausted, context.Canceled
 		default:
-			return openai.BackendCut, err
+			return format.BackendCut, err
 		}
 		sent = buf.Len()
 		_, err = io.CopyN(buf, body, 64<<10)

@@ -4,14 +4,14 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // Until answers have shown what a picture takes, it takes what the owner says that
 // one takes at most: unknown is not free.
 func TestPictureThatNobodyTaught(t *testing.T) {
 	image := `[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`
-	for _, engine := range []openai.Engine{openai.EngineGeneric, openai.EngineOllama, openai.EngineTGI} {
+	for _, engine := range []format.Engine{format.EngineGeneric, format.EngineOllama, format.EngineTGI} {
 		r := playing(t, engine, saysAndWaits(sse, strings.Repeat(word("abcd", ""), 20)), func(s *setup) {
 			old := s.service
 			s.service = func(svc *gatewayService) { old(svc); svc.Models[0].Limits.MediaTokens = 6500 }

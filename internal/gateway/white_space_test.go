@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // Servers send blank lines while they make an answer, as signs of life, and some a
@@ -26,7 +26,7 @@ func TestWhiteSpaceBeforeAnAnswerIsSkipped(t *testing.T) {
 		for _, body := range []string{served, events} {
 			for _, stream := range []string{"true", "false"} {
 				for _, kind := range []string{"application/json", sse} {
-					r := playing(t, openai.EngineGeneric, says(kind, lead, body))
+					r := playing(t, format.EngineGeneric, says(kind, lead, body))
 					k := r.buy(minPurchase)
 					a := r.chat(k, request("stream", stream, "max_tokens", "24"))
 					if a.status != http.StatusOK || !strings.Contains(string(a.body), "four") || strings.Contains(string(a.body), "\ufeff") ||
@@ -42,7 +42,7 @@ func TestWhiteSpaceBeforeAnAnswerIsSkipped(t *testing.T) {
 
 // The same before a document that is too long to be held back.
 func TestWhiteSpaceBeforeALongDocumentIsSkipped(t *testing.T) {
-	r := playing(t, openai.EngineGeneric, says("application/json", "\ufeff"+strings.Repeat("\n", 600), served), func(s *setup) {
+	r := playing(t, format.EngineGeneric, says("application/json", "\ufeff"+strings.Repeat("\n", 600), served), func(s *setup) {
 		s.gateway = func(g *gateway.Config) { g.UnaryHoldBack = 64 }
 	})
 	k := r.buy(minPurchase)
@@ -59,7 +59,7 @@ func TestWhiteSpaceAloneIsNoAnswer(t *testing.T) {
 		"two marks": "\ufeff\ufeff" + served,
 	} {
 		for _, stream := range []string{"true", "false"} {
-			r := playing(t, openai.EngineGeneric, says("application/json", body))
+			r := playing(t, format.EngineGeneric, says("application/json", body))
 			k := r.buy(minPurchase)
 			r.chat(k, request("stream", stream)).wantProblem(t, http.StatusBadGateway, "backend-unavailable")
 			r.wantSpent(k, 0)
@@ -74,7 +74,7 @@ func TestWhiteSpaceAloneIsNoAnswer(t *testing.T) {
 // backend guilty.
 func TestLeavingDuringWhiteSpaceBlamesNobody(t *testing.T) {
 	for _, stream := range []string{"true", "false"} {
-		r := playing(t, openai.EngineGeneric, saysAndWaits("application/json", "\n\n"))
+		r := playing(t, format.EngineGeneric, saysAndWaits("application/json", "\n\n"))
 		k := r.buy(minPurchase)
 		r.leave(k, request("stream", stream), 300*time.Millisecond)
 		r.idle(k)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // Never less is charged than what was counted from the events, or what the backend
@@ -23,7 +23,7 @@ func TestAUsageBelowTheEventsIsNotBelieved(t *testing.T) {
 			finishEvent, usageEvent(50, 100), doneEvent),
 		"a document": says("application/json", `{"choices":[{"index":0,"message":{"content":"`+strings.Repeat("abcd", 180)+`"}`+listed+`,"finish_reason":"stop"}]`+reports(50, 100)+`}`),
 	} {
-		r := playing(t, openai.EngineGeneric, play)
+		r := playing(t, format.EngineGeneric, play)
 		k := r.buy(maxPurchase)
 		r.chat(k, request("stream", fmt.Sprint(name != "a document"), "max_tokens", "1000"))
 		r.wantCharged(k, name, cost10(50, 180))
@@ -51,7 +51,7 @@ func TestAUsageThatTheTextRefutes(t *testing.T) {
 		"a name in each event":    {says(sse, strings.Repeat(delta(`"delta":{"content":"abcd","message":"`+strings.Repeat("0123456789abcdef", 9)+`"}`, ""), 20), finishEvent, usageEvent(20, 20), doneEvent), 20},
 		"no model says so much":   {says(sse, word("abcd", ""), finishEvent, usageEvent(20, 4_000_000), doneEvent), 1},
 	} {
-		r := playing(t, openai.EngineGeneric, c.play)
+		r := playing(t, format.EngineGeneric, c.play)
 		k := r.buy(maxPurchase)
 		r.chat(k, request("stream", fmt.Sprint(!strings.Contains(name, "document") && !strings.Contains(name, "signs")), "max_tokens", "2000"))
 		if e := r.wantAbout(k, name, 20, c.completion); c.completion < 1000 && e.Usage.OutputTokens != int64(c.completion) {
@@ -64,12 +64,12 @@ func TestAUsageThatTheTextRefutes(t *testing.T) {
 func TestAUsageOfOneCompletionOfSeveral(t *testing.T) {
 	for _, n := range []int{2, 3, 4} {
 		texts := strings.Split(strings.Repeat(strings.Repeat("abcd", 100)+",", n), ",")[:n]
-		r := playing(t, openai.EngineGeneric, document(reports(50, 100), texts...))
+		r := playing(t, format.EngineGeneric, document(reports(50, 100), texts...))
 		k := r.buy(minPurchase)
 		r.chat(k, request("n", fmt.Sprint(n), "max_tokens", "100"))
 		r.wantAbout(k, fmt.Sprintf("a document of %d", n), 50, n*100)
 
-		r = playing(t, openai.EngineGeneric, document(reports(50, n*100), texts...))
+		r = playing(t, format.EngineGeneric, document(reports(50, n*100), texts...))
 		k = r.buy(minPurchase)
 		r.chat(k, request("n", fmt.Sprint(n), "max_tokens", "100"))
 		r.wantCharged(k, fmt.Sprintf("the usage of all %d", n), cost10(50, n*100))
@@ -83,7 +83,7 @@ func TestAUsageOfOneCompletionOfSeveral(t *testing.T) {
 		stream.WriteString(strings.Repeat(at(`"delta":{"content":"`+strings.Repeat("abcd ", 10)+`"},"finish_reason":null`), 10))
 		stream.WriteString(at(`"delta":{},"finish_reason":"length"`) + usageEvent(50, 100))
 	}
-	r := playing(t, openai.EngineGeneric, says(sse, stream.String(), doneEvent))
+	r := playing(t, format.EngineGeneric, says(sse, stream.String(), doneEvent))
 	k := r.buy(minPurchase)
 	r.chat(k, asStream(100, "n", "8"))
 	r.wantCharged(k, "eight usages of a stream", cost10(50, n*100))
@@ -91,7 +91,7 @@ func TestAUsageOfOneCompletionOfSeveral(t *testing.T) {
 	both := strings.Repeat(word("abcd", ""), 100)
 	both += strings.ReplaceAll(both, `"index":0`, `"index":1`) + finishEvent + strings.Replace(finishEvent, `"index":0`, `"index":1`, 1)
 	for usages, want := range map[string]int{usageEvent(50, 200): 200, usageEvent(50, 100) + usageEvent(50, 100): 200} {
-		r = playing(t, openai.EngineLlamaCpp, says(sse, both, usages, doneEvent))
+		r = playing(t, format.EngineLlamaCpp, says(sse, both, usages, doneEvent))
 		k = r.buy(minPurchase)
 		r.chat(k, asStream(300, "n", "2"))
 		r.wantCharged(k, "llama.cpp, two completions", cost10(50, want))
@@ -110,7 +110,7 @@ func TestATotalThatHasMore(t *testing.T) {
 		`{"prompt_tokens":20,"completion_tokens":105,"total_tokens":145,"completion_tokens_details":{"reasoning_tokens":100}}`: 105,
 		`{"prompt_tokens":20,"total_tokens":25}`:                                                                               5,
 	} {
-		r := playing(t, openai.EngineGeneric, document(`,"usage":`+usage, strings.Repeat("abcd", 5)))
+		r := playing(t, format.EngineGeneric, document(`,"usage":`+usage, strings.Repeat("abcd", 5)))
 		k := r.buy(maxPurchase)
 		r.chat(k, request("max_tokens", "1000"))
 		r.wantCharged(k, usage, cost10(20, completion))
@@ -142,7 +142,7 @@ func TestATokenizerThatTheEventsRefute(t *testing.T) {
 			_, _ = fmt.Fprintf(w, `{"count":%d}`, c.count)
 		}))
 		t.Cleanup(s.Close)
-		r := playing(t, openai.EngineVLLM, nil, func(x *setup) {
+		r := playing(t, format.EngineVLLM, nil, func(x *setup) {
 			x.backendURLs, x.profile.Tokenize, x.profile.ContinuousUsage = []string{s.URL}, &yes, &no
 		})
 		k := r.buy(maxPurchase)

@@ -1,6 +1,10 @@
 package openai
 
-import "math"
+import (
+	"math"
+
+	"sluice.example/sluice/metering/format"
+)
 
 // What makes a usage unbelievable. No text of more than fewBytes has more than
 // maxBytesPerToken bytes per token on average, though a run of white space or of one
@@ -23,14 +27,14 @@ const otherRatio = 1.4
 
 // tooFew reports whether what was delivered cannot be so few tokens.
 func tooFew(tokens int64, a *amount) bool {
-	return a.words > fewBytes && float64(a.words) > maxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
+	return a.words > fewBytes && float64(a.words) > format.MaxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
 }
 
 // all is how many events and words were delivered of all choices.
 func (m *Meter) all() (sum amount) {
 	for i := range m.choices {
 		a := &m.choices[i].all
-		sum.deltas, sum.words = addSat(sum.deltas, a.deltas), addSat(sum.words, a.words)
+		sum.deltas, sum.words = format.AddSat(sum.deltas, a.deltas), format.AddSat(sum.words, a.words)
 	}
 	return sum
 }
@@ -48,7 +52,7 @@ func (m *Meter) claimed(u usage) int64 {
 	if u.beside > 0 && u.reasoning <= 0 && n > m.bound.Output {
 		n = u.completion
 	}
-	if n > mulSat(maxCompletion, m.bound.Sequences) {
+	if n > format.MulSat(maxCompletion, m.bound.Sequences) {
 		return 0
 	}
 	return max(0, n)
@@ -59,7 +63,7 @@ func (m *Meter) claimed(u usage) int64 {
 func (m *Meter) noteFinal(u usage) {
 	n := m.claimed(u)
 	m.finals++
-	m.sum = addSat(m.sum, n)
+	m.sum = format.AddSat(m.sum, n)
 	if m.perSequence() && !m.speaksOfAll(n) {
 		m.noteSequence(u, n)
 		return
@@ -104,7 +108,7 @@ func (m *Meter) speaksOfAll(n int64) bool {
 			return false
 		}
 	}
-	return !m.fitsBetter(mulSat(n, m.bound.Sequences), n)
+	return !m.fitsBetter(format.MulSat(n, m.bound.Sequences), n)
 }
 
 // fitsBetter reports whether the text delivered is rather many tokens than few:
@@ -116,7 +120,7 @@ func (m *Meter) fitsBetter(many, few int64) bool {
 	if m.opts.UsageOfAll || few <= 0 || many <= few || all.words <= fewBytes {
 		return false
 	}
-	text, usual := float64(all.words), max(m.estimator().bytes, DefaultBytesPerToken)
+	text, usual := float64(all.words), max(m.estimator().Bytes, format.DefaultBytesPerToken)
 	off := math.Log(text / float64(few) / usual)
 	return off > math.Log(otherRatio) && off > math.Abs(math.Log(text/float64(many)/usual))
 }
@@ -144,11 +148,11 @@ func (m *Meter) others(tokens int64) int64 {
 	for i := range m.choices[1:] {
 		switch a := &m.choices[1+i].all; {
 		case a.loose == 0:
-			sum = addSat(sum, a.exact)
+			sum = format.AddSat(sum, a.exact)
 		case first.bytes > 0:
-			sum = addSat(sum, max(1, int64(math.Round(float64(a.bytes)*float64(tokens)/float64(first.bytes)))))
+			sum = format.AddSat(sum, max(1, int64(math.Round(float64(a.bytes)*float64(tokens)/float64(first.bytes)))))
 		default:
-			sum = addSat(sum, m.estimator().tokens(a))
+			sum = format.AddSat(sum, a.tokens(m.estimator()))
 		}
 	}
 	return sum
@@ -165,14 +169,14 @@ func (m *Meter) tokenized() (tokens int64, ok bool) {
 	tokens = m.tokenText
 	var long int64
 	for i := range m.choices {
-		tokens = addSat(tokens, m.choices[i].all.silent)
+		tokens = format.AddSat(tokens, m.choices[i].all.silent)
 		long += m.choices[i].all.long
 	}
 	all, counted := m.all(), m.counted()
-	known := m.estimator().steady && !m.unary && long == 0
+	known := m.estimator().Steady && !m.unary && long == 0
 	switch {
-	case m.tokenText > m.tokenMost, tooFew(tokens, &all), 4*addSat(tokens, 1) < 3*m.least(),
-		known && (4*addSat(tokens, 1) < 3*counted || mulSat(4, tokens-1) > mulSat(5, counted)):
+	case m.tokenText > m.tokenMost, tooFew(tokens, &all), 4*format.AddSat(tokens, 1) < 3*m.least(),
+		known && (4*format.AddSat(tokens, 1) < 3*counted || format.MulSat(4, tokens-1) > format.MulSat(5, counted)):
 		return 0, false
 	}
 	return max(tokens, m.least()), true

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -17,7 +18,7 @@ func kilobyte() []byte {
 
 func BenchmarkRequest(b *testing.B) {
 	body := kilobyte()
-	how := openai.Rewrite{Model: "meta/llama", ForceUsage: true, ContinuousUsage: true}
+	how := format.Rewrite{Model: "meta/llama", ForceUsage: true, ContinuousUsage: true}
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -44,7 +45,7 @@ func BenchmarkEvent(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	m := openai.NewMeter(r, bound, nil, openai.MeterOptions{Start: start, ContinuousUsage: true})
+	m := openai.NewMeter(r, bound, nil, format.MeterOptions{Start: start, ContinuousUsage: true})
 	b.SetBytes(int64(len(event)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -61,7 +62,7 @@ func BenchmarkEvents(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Reset(stream)
-		for e := openai.NewEvents(r, 0); ; {
+		for e := format.NewEvents(r, 0); ; {
 			if _, err := e.Next(); err != nil {
 				break
 			}

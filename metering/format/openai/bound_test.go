@@ -6,10 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
-var limits = openai.Limits{ContextTokens: 8192, MaxCompletion: 256, TemplateBase: 10, TemplatePerMessage: 5}
+var limits = format.Limits{ContextTokens: 8192, MaxCompletion: 256, TemplateBase: 10, TemplatePerMessage: 5}
 
 // prompt is what the messages and the template of ask cost at most.
 const prompt = int64(len("user")+len("Say hello.")) + 10 + 5
@@ -17,26 +18,26 @@ const prompt = int64(len("user")+len("Say hello.")) + 10 + 5
 func TestBound(t *testing.T) {
 	for name, c := range map[string]struct {
 		fields string
-		want   openai.Bound
+		want   format.Bound
 	}{
-		"no maximum":                {``, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
-		"null":                      {`"max_tokens":null,"n":null`, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
-		"max_tokens":                {`"max_tokens":32`, openai.Bound{Input: prompt, Cap: 32, Sequences: 1, Output: 32}},
-		"max_completion_tokens":     {`"max_completion_tokens":33`, openai.Bound{Input: prompt, Cap: 33, Sequences: 1, Output: 33}},
-		"both, the smaller":         {`"max_completion_tokens":33,"max_tokens":40`, openai.Bound{Input: prompt, Cap: 33, Sequences: 1, Output: 33}},
-		"one of both null":          {`"max_completion_tokens":null,"max_tokens":40`, openai.Bound{Input: prompt, Cap: 40, Sequences: 1, Output: 40}},
-		"above the model's":         {`"max_tokens":100000`, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
-		"above any number":          {`"max_tokens":99999999999999999999999`, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
-		"another API's name":        {`"max_tokens":500,"n_predict":200`, openai.Bound{Input: prompt, Cap: 200, Sequences: 1, Output: 200}},
-		"four completions":          {`"n":4,"max_tokens":10`, openai.Bound{Input: prompt, Cap: 10, Sequences: 4, Output: 40}},
-		"best_of as n":              {`"n":8,"best_of":8,"max_tokens":10`, openai.Bound{Input: prompt, Cap: 10, Sequences: 8, Output: 80}},
-		"llama.cpp's n":             {`"n":2,"n_cmpl":8,"max_tokens":10`, openai.Bound{Input: prompt, Cap: 10, Sequences: 8, Output: 80}},
-		"sampling costs nothing":    {`"temperature":1,"top_k":5,"stop":["x"],"logit_bias":{"1":2},"seed":1,"user":"u","metadata":{"a":"b"}`, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
-		"an unknown field, empty":   {`"zzz":[ ],"yyy":{},"xxx":""`, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
-		"an unknown field, null":    {`"zzz":null`, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
-		"template arguments, plain": {`"chat_template_kwargs":{"enable_thinking":false}`, openai.Bound{Input: prompt + 2*5, Cap: 256, Sequences: 1, Output: 256}},
-		"no beam search":            {`"n":2,"use_beam_search":false`, openai.Bound{Input: prompt, Cap: 256, Sequences: 2, Output: 512}},
-		"text output":               {`"modalities":["text"]`, openai.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"no maximum":                {``, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"null":                      {`"max_tokens":null,"n":null`, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"max_tokens":                {`"max_tokens":32`, format.Bound{Input: prompt, Cap: 32, Sequences: 1, Output: 32}},
+		"max_completion_tokens":     {`"max_completion_tokens":33`, format.Bound{Input: prompt, Cap: 33, Sequences: 1, Output: 33}},
+		"both, the smaller":         {`"max_completion_tokens":33,"max_tokens":40`, format.Bound{Input: prompt, Cap: 33, Sequences: 1, Output: 33}},
+		"one of both null":          {`"max_completion_tokens":null,"max_tokens":40`, format.Bound{Input: prompt, Cap: 40, Sequences: 1, Output: 40}},
+		"above the model's":         {`"max_tokens":100000`, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"above any number":          {`"max_tokens":99999999999999999999999`, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"another API's name":        {`"max_tokens":500,"n_predict":200`, format.Bound{Input: prompt, Cap: 200, Sequences: 1, Output: 200}},
+		"four completions":          {`"n":4,"max_tokens":10`, format.Bound{Input: prompt, Cap: 10, Sequences: 4, Output: 40}},
+		"best_of as n":              {`"n":8,"best_of":8,"max_tokens":10`, format.Bound{Input: prompt, Cap: 10, Sequences: 8, Output: 80}},
+		"llama.cpp's n":             {`"n":2,"n_cmpl":8,"max_tokens":10`, format.Bound{Input: prompt, Cap: 10, Sequences: 8, Output: 80}},
+		"sampling costs nothing":    {`"temperature":1,"top_k":5,"stop":["x"],"logit_bias":{"1":2},"seed":1,"user":"u","metadata":{"a":"b"}`, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"an unknown field, empty":   {`"zzz":[ ],"yyy":{},"xxx":""`, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"an unknown field, null":    {`"zzz":null`, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
+		"template arguments, plain": {`"chat_template_kwargs":{"enable_thinking":false}`, format.Bound{Input: prompt + 2*5, Cap: 256, Sequences: 1, Output: 256}},
+		"no beam search":            {`"n":2,"use_beam_search":false`, format.Bound{Input: prompt, Cap: 256, Sequences: 2, Output: 512}},
+		"text output":               {`"modalities":["text"]`, format.Bound{Input: prompt, Cap: 256, Sequences: 1, Output: 256}},
 	} {
 		got, err := parse(t, ask(c.fields)).Bound(limits)
 		c.want.Open = c.want.Input >= limits.ContextTokens
@@ -71,8 +72,8 @@ func TestBoundOfMessages(t *testing.T) {
 		if err != nil || (b.Input == limits.ContextTokens) != c.open || b.Open != c.open {
 			t.Errorf("%s: %+v, %v; bounded by the context length: want %v", name, b, err, c.open)
 		}
-		_, err = parse(t, body).Bound(openai.Limits{MaxCompletion: 256})
-		var refused *openai.RequestError
+		_, err = parse(t, body).Bound(format.Limits{MaxCompletion: 256})
+		var refused *format.RequestError
 		if c.open != errors.As(err, &refused) {
 			t.Errorf("%s, context length unknown: %v; refused: want %v", name, err, c.open)
 		}
@@ -87,7 +88,7 @@ func TestBoundOfMessages(t *testing.T) {
 // SDKs write absent members so. What says nothing is not sent, so that no template
 // can write it into the prompt, and nothing is held for it.
 func TestEmptyMembersBoundNothing(t *testing.T) {
-	bound := func(body string) (*openai.Request, openai.Bound) {
+	bound := func(body string) (*openai.Request, format.Bound) {
 		r := parse(t, []byte(body))
 		b, err := r.Bound(limits)
 		if err != nil {
@@ -105,7 +106,7 @@ func TestEmptyMembersBoundNothing(t *testing.T) {
 			if got != want {
 				t.Errorf("%s in a message, %s: %+v, want %+v", key, empty, got, want)
 			}
-			if sent := string(r.Rewrite(openai.Rewrite{Cap: 1})); strings.Contains(sent, key) {
+			if sent := string(r.Rewrite(format.Rewrite{Cap: 1})); strings.Contains(sent, key) {
 				t.Errorf("%s in a message, %s: sent as %s", key, empty, sent)
 			}
 		}
@@ -116,7 +117,7 @@ func TestEmptyMembersBoundNothing(t *testing.T) {
 			if !schema && got != want {
 				t.Errorf("%s, %s: %+v, want %+v", key, empty, got, want)
 			}
-			if sent := string(r.Rewrite(openai.Rewrite{Cap: 1})); empty != "null" && strings.Contains(sent, key) != schema {
+			if sent := string(r.Rewrite(format.Rewrite{Cap: 1})); empty != "null" && strings.Contains(sent, key) != schema {
 				t.Errorf("%s, %s: sent as %s", key, empty, sent)
 			}
 		}
@@ -133,15 +134,15 @@ func TestEmptyMembersBoundNothing(t *testing.T) {
 func TestBoundIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		fields string
-		limits openai.Limits
+		limits format.Limits
 		says   string
 	}{
-		"no cap at all":         {``, openai.Limits{}, "max_tokens is missing"},
+		"no cap at all":         {``, format.Limits{}, "max_tokens is missing"},
 		"more than a number":    {`"n":9000000000000000000`, limits, "are too many"},
-		"template beyond words": {``, openai.Limits{MaxCompletion: 5, TemplatePerMessage: math.MaxInt64}, "too long"},
+		"template beyond words": {``, format.Limits{MaxCompletion: 5, TemplatePerMessage: math.MaxInt64}, "too long"},
 	} {
 		_, err := parse(t, ask(c.fields)).Bound(c.limits)
-		var refused *openai.RequestError
+		var refused *format.RequestError
 		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.says) {
 			t.Errorf("%s: %v; want a *RequestError saying %q", name, err, c.says)
 		}
@@ -149,11 +150,11 @@ func TestBoundIsRefused(t *testing.T) {
 }
 
 func TestBoundWithoutLimits(t *testing.T) {
-	b, err := parse(t, ask(`"max_tokens":7`)).Bound(openai.Limits{})
+	b, err := parse(t, ask(`"max_tokens":7`)).Bound(format.Limits{})
 	if err != nil || b.Cap != 7 || b.Input != int64(len("userSay hello.")) {
 		t.Errorf("%+v, %v", b, err)
 	}
-	b, err = parse(t, ask("")).Bound(openai.Limits{ContextTokens: 100})
+	b, err = parse(t, ask("")).Bound(format.Limits{ContextTokens: 100})
 	if err != nil || b.Cap != 100 {
 		t.Errorf("%+v, %v; want the context length as the cap", b, err)
 	}
@@ -164,7 +165,7 @@ func TestBoundWithoutLimits(t *testing.T) {
 }
 
 func TestNarrowingABound(t *testing.T) {
-	b := openai.Bound{Input: 100, Cap: 50, Sequences: 4, Output: 200}
+	b := format.Bound{Input: 100, Cap: 50, Sequences: 4, Output: 200}
 	if got := b.WithInput(30); got.Input != 30 || got.Counted != 30 {
 		t.Errorf("%+v", got)
 	}

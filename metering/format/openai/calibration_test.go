@@ -9,12 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
 // answer meters one unary answer of a text with a usage, which took a while, for
 // an account of its own.
-func answer(t *testing.T, cal *openai.Calibration, fields, text, usage string, took time.Duration) {
+func answer(t *testing.T, cal *format.Calibration, fields, text, usage string, took time.Duration) {
 	t.Helper()
 	answerTo(t, cal, accounts.Add(1), fields, text, usage, took)
 }
@@ -23,31 +24,31 @@ func answer(t *testing.T, cal *openai.Calibration, fields, text, usage string, t
 var accounts atomic.Uint64
 
 // answerTo is answer for one account.
-func answerTo(t *testing.T, cal *openai.Calibration, account uint64, fields, text, usage string, took time.Duration) {
+func answerTo(t *testing.T, cal *format.Calibration, account uint64, fields, text, usage string, took time.Duration) {
 	t.Helper()
 	r := parse(t, ask(fields))
-	b, err := r.Bound(openai.Limits{ContextTokens: 100_000, MaxCompletion: 100_000, TemplateBase: 100})
+	b, err := r.Bound(format.Limits{ContextTokens: 100_000, MaxCompletion: 100_000, TemplateBase: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := openai.NewMeter(r, b, cal, openai.MeterOptions{Start: start, Voter: account})
+	m := openai.NewMeter(r, b, cal, format.MeterOptions{Start: start, Voter: account})
 	if _, err := m.Unary([]byte(`{"choices":[{"message":{"content":"` + text + `"}}],"usage":{` + usage + `}}`)); err != nil {
 		t.Fatal(err)
 	}
-	m.Final(openai.Complete, start.Add(took))
+	m.Final(format.Complete, start.Add(took))
 }
 
 func near(a, b float64) bool { return math.Abs(a-b) < 0.05*b }
 
 func TestCalibrationStartsWithItsDefaults(t *testing.T) {
-	c := openai.NewCalibration()
-	if p, o := c.BytesPerToken(); p != openai.DefaultBytesPerToken || o != openai.DefaultBytesPerToken || c.Pace() != openai.DefaultPace {
+	c := format.NewCalibration()
+	if p, o := c.BytesPerToken(); p != format.DefaultBytesPerToken || o != format.DefaultBytesPerToken || c.Pace() != format.DefaultPace {
 		t.Errorf("%v %v %v", p, o, c.Pace())
 	}
 }
 
 func TestCalibrationLearnsFromCompleteAnswers(t *testing.T) {
-	c := openai.NewCalibration()
+	c := format.NewCalibration()
 	for range 200 { // 30 bytes of prompt, 300 of answer, in two seconds
 		answer(t, c, "", strings.Repeat("a", 300), `"prompt_tokens":15,"completion_tokens":100`, 2*time.Second)
 	}
@@ -73,18 +74,18 @@ func TestCalibrationLearnsNothingFromTheOddOnes(t *testing.T) {
 		"an impossible usage":    {"", strings.Repeat("a", 50), `"prompt_tokens":10,"completion_tokens":-40`},
 		"zero":                   {"", strings.Repeat("a", 50), `"prompt_tokens":0,"completion_tokens":0`},
 	} {
-		c := openai.NewCalibration()
+		c := format.NewCalibration()
 		for range 50 {
 			answer(t, c, a.fields, a.text, a.usage, time.Second)
 		}
-		if p, o := c.BytesPerToken(); p != openai.DefaultBytesPerToken || o != openai.DefaultBytesPerToken {
+		if p, o := c.BytesPerToken(); p != format.DefaultBytesPerToken || o != format.DefaultBytesPerToken {
 			t.Errorf("%s: %v %v", name, p, o)
 		}
 	}
 }
 
 func TestCalibrationStaysWithinReason(t *testing.T) {
-	c := openai.NewCalibration()
+	c := format.NewCalibration()
 	for range 500 {
 		answer(t, c, "", strings.Repeat("a", 1000), `"prompt_tokens":33,"completion_tokens":1000`, time.Second)
 	}
@@ -94,7 +95,7 @@ func TestCalibrationStaysWithinReason(t *testing.T) {
 }
 
 func TestCalibrationUnderConcurrentUse(t *testing.T) {
-	c := openai.NewCalibration()
+	c := format.NewCalibration()
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -112,11 +113,11 @@ func TestCalibrationUnderConcurrentUse(t *testing.T) {
 // likes: what others pay stays as it was.
 func TestNoSingleAccountMovesTheCalibration(t *testing.T) {
 	for _, odd := range []int{150, 10} { // bytes of ten tokens
-		c := openai.NewCalibration()
+		c := format.NewCalibration()
 		for range 100 {
 			answerTo(t, c, 1, "", strings.Repeat("a", odd), `"prompt_tokens":15,"completion_tokens":10`, time.Second)
 		}
-		if _, got := c.BytesPerToken(); !near(got, openai.DefaultBytesPerToken) {
+		if _, got := c.BytesPerToken(); !near(got, format.DefaultBytesPerToken) {
 			t.Errorf("%v bytes per token after one account alone", got)
 		}
 		for range 20 {
@@ -133,7 +134,7 @@ func TestNoSingleAccountMovesTheCalibration(t *testing.T) {
 
 // One answer moves an estimate by a fifth at most.
 func TestAnEstimateMovesInSteps(t *testing.T) {
-	c, last := openai.NewCalibration(), openai.DefaultBytesPerToken
+	c, last := format.NewCalibration(), format.DefaultBytesPerToken
 	for i := range 30 {
 		answer(t, c, "", strings.Repeat("a", 160), `"prompt_tokens":15,"completion_tokens":10`, time.Second)
 		_, got := c.BytesPerToken()
@@ -150,14 +151,14 @@ func TestAnEstimateMovesInSteps(t *testing.T) {
 // Servers that put several tokens into one event are counted by their events,
 // whatever the text is.
 func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
-	c := openai.NewCalibration()
+	c := format.NewCalibration()
 	stream := func(voter uint64, deltas int, text string) *openai.Meter {
 		r := parse(t, ask(`"stream":true`))
 		b, err := r.Bound(limits)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := openai.NewMeter(r, b, c, openai.MeterOptions{Start: start, Voter: voter})
+		m := openai.NewMeter(r, b, c, format.MeterOptions{Start: start, Voter: voter})
 		for range deltas {
 			pass(m, content(text, ""))
 		}
@@ -166,10 +167,10 @@ func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
 	for i := range 20 { // three tokens per event of 45 bytes
 		m := stream(uint64(i), 8, strings.Repeat("a", 45))
 		pass(m, finish, `data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":24}}`+"\n\n", done)
-		m.Final(openai.Complete, start)
+		m.Final(format.Complete, start)
 	}
 	m := stream(99, 20, "a few words")
-	if u, _, _ := m.Final(openai.ClientGone, start); u.OutputTokens != 60 {
+	if u, _, _ := m.Final(format.ClientGone, start); u.OutputTokens != 60 {
 		t.Errorf("%+v; want 60 tokens", u)
 	}
 }
@@ -177,31 +178,31 @@ func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
 // A document that nobody waited for is at most twice the usual answer, and begins
 // after the usual time to begin.
 func TestAnAbandonedDocumentIsBounded(t *testing.T) {
-	c := openai.NewCalibration()
+	c := format.NewCalibration()
 	r := parse(t, ask(``))
-	b, err := r.Bound(openai.Limits{ContextTokens: 100_000, MaxCompletion: 100_000, TemplateBase: 100})
+	b, err := r.Bound(format.Limits{ContextTokens: 100_000, MaxCompletion: 100_000, TemplateBase: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
 	left := func(after time.Duration) int64 {
-		u, _, _ := openai.NewMeter(r, b, c, openai.MeterOptions{Start: start}).Final(openai.UnaryClientGone, start.Add(after))
+		u, _, _ := openai.NewMeter(r, b, c, format.MeterOptions{Start: start}).Final(format.UnaryClientGone, start.Add(after))
 		return u.OutputTokens
 	}
-	if got := left(time.Hour); got != 2*openai.DefaultAnswer {
+	if got := left(time.Hour); got != 2*format.DefaultAnswer {
 		t.Errorf("%d tokens in an hour, want twice the usual answer", got)
 	}
-	if got := left(2 * time.Second); got != (2-openai.DefaultBegin)*openai.DefaultPace {
+	if got := left(2 * time.Second); got != (2-format.DefaultBegin)*format.DefaultPace {
 		t.Errorf("%d tokens in two seconds", got)
 	}
 	for voter := range uint64(20) { // streams begin after a second and a half
 		now := start
-		m := openai.NewMeter(r, b, c, openai.MeterOptions{Start: start, Voter: voter, Now: func() time.Time { return now }})
+		m := openai.NewMeter(r, b, c, format.MeterOptions{Start: start, Voter: voter, Now: func() time.Time { return now }})
 		now = start.Add(1500 * time.Millisecond)
 		pass(m, content("a", ""), content("b", ""), content("c", ""), content("d", ""), finish,
 			`data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":4}}`+"\n\n", done)
-		m.Final(openai.Complete, now)
+		m.Final(format.Complete, now)
 	}
-	if got := left(2 * time.Second); got != openai.DefaultPace/2 {
+	if got := left(2 * time.Second); got != format.DefaultPace/2 {
 		t.Errorf("%d tokens in two seconds, of which it began to answer after one and a half", got)
 	}
 	if got := left(time.Second); got != 0 {
@@ -211,7 +212,7 @@ func TestAnAbandonedDocumentIsBounded(t *testing.T) {
 
 // A stream counts by the ratio that the answers before it have taught.
 func TestCountsFollowTheCalibration(t *testing.T) {
-	c := openai.NewCalibration()
+	c := format.NewCalibration()
 	for range 300 {
 		answer(t, c, "", strings.Repeat("a", 200), `"prompt_tokens":15,"completion_tokens":100`, time.Second)
 	}
@@ -220,9 +221,9 @@ func TestCountsFollowTheCalibration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := openai.NewMeter(r, b, c, openai.MeterOptions{Start: start})
+	m := openai.NewMeter(r, b, c, format.MeterOptions{Start: start})
 	pass(m, content(strings.Repeat("b", 100), ""))
-	if u, _, _ := m.Final(openai.BackendCut, start); u.OutputTokens < 49 || u.OutputTokens > 52 || u.InputTokens != 15 {
+	if u, _, _ := m.Final(format.BackendCut, start); u.OutputTokens < 49 || u.OutputTokens > 52 || u.InputTokens != 15 {
 		t.Errorf("%+v; want 15 and about 50 tokens", u)
 	}
 }

@@ -1,6 +1,9 @@
 package openai
 
-import "sluice.example/sluice/metering/format/rawjson"
+import (
+	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
+)
 
 // delta is what one chunk, or a whole answer, adds to one choice.
 type delta struct {
@@ -80,12 +83,12 @@ func (c *chunk) read(v []byte, keepText bool) {
 }
 
 // failure is what went wrong in the object v, which failed.
-func (c *chunk) failure(v []byte) (f Failure) {
+func (c *chunk) failure(v []byte) (f format.Failure) {
 	if f = failureOf(v); c.fault != nil && f.Message == "" {
 		f = failureOf(c.fault)
 	}
 	if f.Message == "" && c.reason != "" {
-		f.Message = clean("finish_reason " + c.reason)
+		f.Message = format.Clean("finish_reason " + c.reason)
 	}
 	return f
 }

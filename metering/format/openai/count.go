@@ -1,6 +1,9 @@
 package openai
 
-import "sluice.example/sluice/metering"
+import (
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
+)
 
 // tally is a count of tokens and where it came from.
 type tally struct {
@@ -20,11 +23,11 @@ func worse(a, b metering.Source) metering.Source {
 }
 
 // estimator is what was learned before this answer.
-func (m *Meter) estimator() *estimator {
+func (m *Meter) estimator() *format.Estimates {
 	if !m.hasEst {
-		m.est, m.hasEst = m.cal.estimator(), true
+		m.est, m.hasEst = m.cal.Estimates(), true
 		if m.unary { // there are no events
-			m.est.by = byBytes
+			m.est.By = format.ByBytes
 		}
 	}
 	return &m.est
@@ -43,9 +46,9 @@ func (m *Meter) prompt() tally {
 		return tally{m.bound.Counted, metering.SourceTokenizer}
 	}
 	e := m.estimator()
-	tokens := tokensFor(m.request.PromptBytes(), e.prompt)
+	tokens := format.TokensFor(m.request.PromptBytes(), e.Prompt)
 	if m.request.size.media > 0 {
-		tokens = addSat(tokens, int64(e.part*float64(m.request.size.media)))
+		tokens = format.AddSat(tokens, int64(e.Part*float64(m.request.size.media)))
 	}
 	return tally{min(tokens, m.bound.Input), metering.SourceCounted}
 }
@@ -57,7 +60,7 @@ func (m *Meter) completion() tally {
 		return t
 	}
 	if m.hasFinal && !m.lost && (t.source != metering.SourceRunning || m.after.deltas == 0) {
-		t.tokens = max(t.tokens, addSat(m.claimed(m.final), m.estimator().tokens(&m.after)))
+		t.tokens = max(t.tokens, format.AddSat(m.claimed(m.final), m.after.tokens(m.estimator())))
 	}
 	return t
 }
@@ -71,7 +74,7 @@ func (m *Meter) byChoice() tally {
 	for i := range m.choices {
 		c := &m.choices[i]
 		tokens := m.tokens(c)
-		sum = addSat(sum, tokens)
+		sum = format.AddSat(sum, tokens)
 		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 &&
 			(c.all.deltas <= c.base || c.totalled) && !tooFew(c.base, &c.all)
 		if c.hasUsage && !c.totalled {
@@ -103,11 +106,11 @@ func (m *Meter) tokens(c *choice) int64 {
 		return max(0, c.base, c.reported)
 	}
 	if c.base <= 0 {
-		return max(c.reported, m.estimator().tokens(&c.all))
+		return max(c.reported, c.all.tokens(m.estimator()))
 	}
-	n := max(addSat(c.base, m.estimator().tokens(&c.since)), c.all.least())
+	n := max(format.AddSat(c.base, c.since.tokens(m.estimator())), c.all.least())
 	if tooFew(n, &c.all) {
-		n = max(n, c.reported, m.estimator().tokens(&c.all))
+		n = max(n, c.reported, c.all.tokens(m.estimator()))
 	}
 	return n
 }
@@ -115,7 +118,7 @@ func (m *Meter) tokens(c *choice) int64 {
 // counted is the count of all choices without any usage.
 func (m *Meter) counted() (n int64) {
 	for i := range m.choices {
-		n = addSat(n, m.estimator().tokens(&m.choices[i].all))
+		n = format.AddSat(n, m.choices[i].all.tokens(m.estimator()))
 	}
 	return n
 }
@@ -124,7 +127,7 @@ func (m *Meter) counted() (n int64) {
 // that the backend listed.
 func (m *Meter) least() (n int64) {
 	for i := range m.choices {
-		n = addSat(n, m.choices[i].all.least())
+		n = format.AddSat(n, m.choices[i].all.least())
 	}
 	return n
 }
@@ -138,7 +141,7 @@ func (m *Meter) Beyond() bool {
 	if t.source == metering.SourceRunning {
 		return t.tokens > m.bound.Output
 	}
-	return m.least() > mulSat(2, m.bound.Output) && m.text() > mulSat(8, m.bound.Output)
+	return m.least() > format.MulSat(2, m.bound.Output) && m.text() > format.MulSat(8, m.bound.Output)
 }
 
 // wrote reports whether anything of what the model wrote was delivered.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
@@ -40,7 +41,7 @@ func FuzzDialects(f *testing.F) {
 // listener is a client and what it got.
 type listener struct {
 	meter  *openai.Meter
-	bound  openai.Bound
+	bound  format.Bound
 	got    []piece
 	gather *openai.Gathering
 	failed bool
@@ -51,7 +52,7 @@ type listener struct {
 // fuzzed elsewhere.
 var asking = sync.OnceValue(func() (all [5]struct {
 	request *openai.Request
-	bound   openai.Bound
+	bound   format.Bound
 }) {
 	for n := range all {
 		r, err := openai.Parse(ask(fmt.Sprintf(`"stream":true,"n":%d,"max_tokens":200`, max(1, n))))
@@ -74,22 +75,22 @@ type lesson struct {
 }
 
 var (
-	taught   = map[lesson]*openai.Calibration{}
+	taught   = map[lesson]*format.Calibration{}
 	teaching sync.Mutex
 )
 
 // lessons is what 20 answers have taught.
-func lessons(l lesson) *openai.Calibration {
+func lessons(l lesson) *format.Calibration {
 	teaching.Lock()
 	defer teaching.Unlock()
 	if cal := taught[l]; cal != nil {
 		return cal
 	}
-	cal := openai.NewCalibration()
+	cal := format.NewCalibration()
 	a := asking()[1]
 	words, usage := strings.Repeat("a", l.length*l.perDelta), fmt.Sprintf(`"usage":{"prompt_tokens":12,"completion_tokens":%d}`, 12*l.perDelta)
 	for voter := range uint64(20) {
-		m := openai.NewMeter(a.request, a.bound, cal, openai.MeterOptions{Start: start, Voter: voter})
+		m := openai.NewMeter(a.request, a.bound, cal, format.MeterOptions{Start: start, Voter: voter})
 		if l.document {
 			if _, err := m.Unary([]byte(`{"choices":[{"message":{"content":"` + strings.Repeat(words, 12) + `"}}],` + usage + `}`)); err != nil {
 				panic(err)
@@ -100,7 +101,7 @@ func lessons(l lesson) *openai.Calibration {
 			}
 			pass(m, finish, `data: {"choices":[],`+usage+"}\n\n", done)
 		}
-		m.Final(openai.Complete, start)
+		m.Final(format.Complete, start)
 	}
 	taught[l] = cal
 	return cal
@@ -108,11 +109,11 @@ func lessons(l lesson) *openai.Calibration {
 
 func newListener(p *play) *listener {
 	a := asking()[p.n]
-	var cal *openai.Calibration
+	var cal *format.Calibration
 	if p.taught > 0 {
 		cal = lessons(lesson{p.taught, p.perDelta, p.documents})
 	}
-	return &listener{bound: a.bound, gather: new(openai.Gathering), meter: openai.NewMeter(a.request, a.bound, cal, openai.MeterOptions{
+	return &listener{bound: a.bound, gather: new(openai.Gathering), meter: openai.NewMeter(a.request, a.bound, cal, format.MeterOptions{
 		Start: start, Now: func() time.Time { return start.Add(time.Second) },
 		ContinuousUsage: p.running, UsagePerSequence: p.sequences, Timings: p.timings})}
 }
@@ -130,10 +131,10 @@ func (l *listener) listen(t *testing.T, p *play, cut int, how uint8) (whole bool
 		raw := p.pieces[cut].raw
 		stream.WriteString(raw[:min(len(raw)/2, strings.Index(raw, "data:")+3)])
 	}
-	events := openai.NewEvents(&stepReader{stream.Bytes(), 16 + 31*int(how%8)}, 0)
+	events := format.NewEvents(&stepReader{stream.Bytes(), 16 + 31*int(how%8)}, 0)
 	for {
 		event, err := events.Next()
-		if err != nil && !(errors.Is(err, openai.ErrPartial) && openai.Whole(event)) {
+		if err != nil && !(errors.Is(err, format.ErrPartial) && format.Whole(event)) {
 			return false
 		}
 		out, last := l.meter.Event(event)
@@ -173,12 +174,12 @@ func checkFrame(t *testing.T, out []byte) {
 
 // check compares the charge with what is true.
 func (l *listener) check(t *testing.T, name string, p *play, whole bool, how uint8) {
-	end := openai.Complete
+	end := format.Complete
 	switch {
 	case l.failed || !whole && how%2 == 0:
-		end = openai.BackendCut
+		end = format.BackendCut
 	case !whole:
-		end = openai.ClientGone
+		end = format.ClientGone
 	}
 	if finished := l.meter.Finished(); finished && p.unfinished || whole && !finished {
 		t.Fatalf("%s: finished %v", name, finished)
@@ -211,7 +212,7 @@ func (l *listener) check(t *testing.T, name string, p *play, whole bool, how uin
 		fail("not the prompt")
 	case !exact && !p.opaque && math.Abs(float64(got)-float64(tokens)) > 0.25*float64(tokens)+float64(p.perDelta):
 		fail("far from the truth")
-	case end == openai.ClientGone && got != running.OutputTokens:
+	case end == format.ClientGone && got != running.OutputTokens:
 		fail(fmt.Sprintf("not the running count %d", running.OutputTokens))
 	}
 	if whole && !p.failed {
@@ -266,18 +267,18 @@ func FuzzDocuments(f *testing.F) {
 		}
 		body := []byte(`{"choices":[` + strings.Join(choices, ",") + `],"usage":` + s.usageOf(s.n*s.tokens) + `}`)
 		a := asking()[s.n]
-		m := openai.NewMeter(a.request, a.bound, nil, openai.MeterOptions{Start: start, UsageOfAll: ofAll})
+		m := openai.NewMeter(a.request, a.bound, nil, format.MeterOptions{Start: start, UsageOfAll: ofAll})
 		now := start.Add(time.Duration(millis) * time.Millisecond)
 		if silent {
 			m.Silent()
 		}
 		if cut == 0 { // nothing came
-			u, source, _ := m.Final(openai.UnaryClientGone, now)
-			paced := int64(math.Ceil(openai.DefaultPace * now.Sub(start).Seconds()))
+			u, source, _ := m.Final(format.UnaryClientGone, now)
+			paced := int64(math.Ceil(format.DefaultPace * now.Sub(start).Seconds()))
 			switch {
 			case silent && u != (pricing.Usage{}):
 				t.Fatalf("a stall costs %+v", u)
-			case !silent && (source != metering.SourcePace || u.OutputTokens > min(paced, a.bound.Cap)*int64(s.n) || u.OutputTokens > 2*int64(openai.DefaultAnswer)*int64(s.n)):
+			case !silent && (source != metering.SourcePace || u.OutputTokens > min(paced, a.bound.Cap)*int64(s.n) || u.OutputTokens > 2*int64(format.DefaultAnswer)*int64(s.n)):
 				t.Fatalf("%+v from %s after %d ms", u, source, millis)
 			}
 			return
@@ -286,13 +287,13 @@ func FuzzDocuments(f *testing.F) {
 			if _, err := m.Unary(body); err != nil {
 				t.Fatal(err)
 			}
-			if u, _, _ := m.Final(openai.UnaryClientGone, now); u.OutputTokens != int64(s.n*s.tokens) || u.InputTokens != int64(s.prompt) {
+			if u, _, _ := m.Final(format.UnaryClientGone, now); u.OutputTokens != int64(s.n*s.tokens) || u.InputTokens != int64(s.prompt) {
 				t.Fatalf("%+v for %s", u, body)
 			}
 			return
 		}
 		m.UnaryPart(body[:cut])
-		if u, _, _ := m.Final(openai.UnaryClientGone, now); u.OutputTokens > a.bound.Output || u.OutputTokens < 0 || u.InputTokens > a.bound.Input {
+		if u, _, _ := m.Final(format.UnaryClientGone, now); u.OutputTokens > a.bound.Output || u.OutputTokens < 0 || u.InputTokens > a.bound.Input {
 			t.Fatalf("%+v for %s", u, body[:cut])
 		}
 	})

@@ -1,32 +1,10 @@
 package openai
 
-import "math"
+import (
+	"math"
 
-// basis is what a count of text without a usage rests on.
-type basis uint8
-
-const (
-	byEvents basis = iota // events, and how many tokens come in one; of long events, their bytes
-	byBytes               // bytes, and how many a token takes
+	"sluice.example/sluice/metering/format"
 )
-
-// estimator turns what was delivered into tokens.
-type estimator struct {
-	by                        basis
-	steady                    bool // several accounts have shown how many tokens come in one event
-	prompt, bytes, perDelta   float64
-	pace, begin, answer, part float64
-}
-
-// longToken is the length in bytes up to which a piece of text is taken for one
-// token. Longer tokens are rare in the vocabularies of 2026.
-const longToken = 16
-
-// long is the length in bytes above which an event has more tokens than events
-// usually have: what a server held back comes in one, such as a whole tool call.
-func (e *estimator) long() float64 {
-	return max(1, e.perDelta) * max(longToken, 4*e.bytes)
-}
 
 // amount is what was delivered of one choice.
 type amount struct {
@@ -45,7 +23,7 @@ type amount struct {
 }
 
 // add adds what one event delivered.
-func (a *amount) add(d *delta, e *estimator) {
+func (a *amount) add(d *delta, e *format.Estimates) {
 	a.deltas++
 	a.bytes += d.bytes
 	a.words += d.bytes - d.foreign
@@ -59,10 +37,10 @@ func (a *amount) add(d *delta, e *estimator) {
 	}
 	a.loose++
 	a.looseBytes += d.bytes
-	if float64(d.bytes) > e.long() {
+	if float64(d.bytes) > e.Long() {
 		a.long++
 		a.longBytes += d.bytes
-		a.longTokens += max(tokensFor(d.bytes, e.bytes), int64(math.Round(e.perDelta)))
+		a.longTokens += max(format.TokensFor(d.bytes, e.Bytes), int64(math.Round(e.PerDelta)))
 	}
 }
 
@@ -70,26 +48,26 @@ func (a *amount) add(d *delta, e *estimator) {
 // reasoning or calls, or have been cut off. A third more text than the list has is the
 // way in which some servers write tokens, and so is, in a stream, more that is no
 // longer than these tokens can be.
-func (a *amount) addRest(d *delta, e *estimator) {
+func (a *amount) addRest(d *delta, e *format.Estimates) {
 	switch {
 	case d.listed > 0:
 		a.listed, a.told = a.listed+d.listed, a.told+d.bytes
 	case d.partial:
-		a.listed, a.told = a.listed+d.exact*DefaultBytesPerToken, a.told+d.bytes
+		a.listed, a.told = a.listed+d.exact*format.DefaultBytesPerToken, a.told+d.bytes
 	}
-	slack := int64(longToken)
+	slack := int64(format.LongToken)
 	switch {
 	case d.partial:
 	case d.document:
 		slack = max(slack, a.listed/3)
 	default:
-		slack = max(slack, a.listed/3, a.exact*longToken-a.listed)
+		slack = max(slack, a.listed/3, a.exact*format.LongToken-a.listed)
 	}
 	if rest := a.told - a.listed; rest > slack {
 		a.told -= rest
 		a.looseBytes += rest
 		a.longBytes += rest
-		a.longTokens += tokensFor(rest, e.bytes)
+		a.longTokens += format.TokensFor(rest, e.Bytes)
 	}
 }
 
@@ -99,16 +77,11 @@ func (a *amount) least() int64 { return a.exact + a.loose }
 
 // tokens is the best count of an amount: never less than one for each event, and
 // never more than its bytes where it is only bytes.
-func (e *estimator) tokens(a *amount) int64 {
-	if e.by == byBytes {
-		return a.exact + max(min(tokensFor(a.looseBytes, e.bytes), a.looseBytes), a.loose)
+func (a *amount) tokens(e *format.Estimates) int64 {
+	if e.By == format.ByBytes {
+		return a.exact + max(min(format.TokensFor(a.looseBytes, e.Bytes), a.looseBytes), a.loose)
 	}
 	short := a.loose - a.long
-	usual := int64(math.Round(float64(short) * e.perDelta))
+	usual := int64(math.Round(float64(short) * e.PerDelta))
 	return a.exact + max(min(usual, a.looseBytes-a.longBytes), short) + a.longTokens
-}
-
-// tokensFor is how many tokens so many bytes are at a ratio, rounded up.
-func tokensFor(bytes int64, bytesPerToken float64) int64 {
-	return int64(math.Ceil(float64(bytes) / bytesPerToken))
 }

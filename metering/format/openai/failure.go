@@ -3,45 +3,10 @@ package openai
 import (
 	"bytes"
 	"strings"
-	"unicode/utf8"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
-
-// Failure is what a backend said went wrong within its answer.
-type Failure struct {
-	Message string // as the backend worded it, at most maxMessage bytes; empty: it said nothing
-	Code    int    // an HTTP status, where the backend named one; else 0
-}
-
-// maxMessage bounds the words of a backend that are passed on, in bytes.
-const maxMessage = 300
-
-// Client reports whether the failure is the fault of the request.
-func (f Failure) Client() bool {
-	return f.Code >= 400 && f.Code < 500 && f.Code != 401 && f.Code != 402 && f.Code != 403 && f.Code != 408 && f.Code != 429
-}
-
-// errorWords are parts of the words with which servers say that they failed. No
-// heartbeat has one of them.
-var errorWords = [...]string{
-	"error", "exception", "fail", "abort", "overload", "unavailable", "traceback", "crash", "panic",
-	"timed out", "gateway timeout", "bad gateway", "out of memory", "too many requests",
-}
-
-// maxErrorText bounds, in bytes, how much of a text is searched for errorWords.
-const maxErrorText = 4096
-
-// speaksOfError reports whether a text says that something failed.
-func speaksOfError(text []byte) bool {
-	text = bytes.ToLower(text[:min(len(text), maxErrorText)])
-	for _, w := range errorWords {
-		if bytes.Contains(text, []byte(w)) {
-			return true
-		}
-	}
-	return false
-}
 
 // isErrorName reports whether a member with this name holds an error, wherever it
 // stands in an answer.
@@ -83,9 +48,9 @@ func isSign(key, value []byte) bool {
 		if n, ok := number(value); ok {
 			return n >= 400 || n < 0
 		}
-		return rawjson.IsString(value) && speaksOfError(rawjson.Unquote(value))
+		return rawjson.IsString(value) && format.SpeaksOfError(rawjson.Unquote(value))
 	case "type", "object", "message", "msg", "error_type", "error_code":
-		return rawjson.IsString(value) && speaksOfError(rawjson.Unquote(value))
+		return rawjson.IsString(value) && format.SpeaksOfError(rawjson.Unquote(value))
 	}
 	return false
 }
@@ -118,18 +83,18 @@ func isFailure(reason string) bool {
 	case "cancelled", "canceled", "timeout", "timed_out", "insufficient_system_resource":
 		return true
 	}
-	return speaksOfError([]byte(reason))
+	return format.SpeaksOfError([]byte(reason))
 }
 
 // readFailure finds the words in what a backend sent: an object with an error, a
 // message or a detail (OpenAI, vLLM, SGLang, FastAPI), or text.
-func readFailure(data []byte) Failure {
+func readFailure(data []byte) format.Failure {
 	data = bytes.TrimSpace(data)
-	if len(data) == 0 || data[0] == '<' || string(data) == endMarker {
-		return Failure{} // a page has no words for one line
+	if len(data) == 0 || data[0] == '<' || string(data) == format.EndMarker {
+		return format.Failure{} // a page has no words for one line
 	}
 	if end, err := rawjson.CheckValue(data, 0, rawjson.MaxDepth); err != nil || end != len(data) {
-		return Failure{Message: clean(string(data))}
+		return format.Failure{Message: format.Clean(string(data))}
 	}
 	return failureOf(data)
 }
@@ -137,10 +102,10 @@ func readFailure(data []byte) Failure {
 // failureOf finds the words in a value that checkValue accepted. Those of an error
 // stand above those of a message, and these above a detail; of a list the first
 // element counts.
-func failureOf(v []byte) (f Failure) {
+func failureOf(v []byte) (f format.Failure) {
 	switch v[0] {
 	case '"':
-		return Failure{Message: clean(string(rawjson.Unquote(v)))}
+		return format.Failure{Message: format.Clean(string(rawjson.Unquote(v)))}
 	case '[':
 		if e := rawjson.Elements(v); e.More() {
 			return failureOf(e.Value())
@@ -148,9 +113,9 @@ func failureOf(v []byte) (f Failure) {
 		return f
 	case '{':
 	default:
-		return Failure{Code: statusOf(v)}
+		return format.Failure{Code: statusOf(v)}
 	}
-	var inner Failure
+	var inner format.Failure
 	rank := 0 // of the member that the message is from
 	for w := rawjson.Members(v); w.More(); {
 		key, value := w.Member()
@@ -191,21 +156,4 @@ func statusOf(v []byte) int {
 		return int(n)
 	}
 	return 0
-}
-
-// clean makes a backend's words fit for one line of an error. It cuts between
-// words, because half of a host's name would not be recognised as one.
-func clean(text string) string {
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
-	if len(text) <= maxMessage {
-		return text
-	}
-	if end := strings.LastIndexByte(text[:maxMessage+1], ' '); end > 0 {
-		return text[:end] + " …"
-	}
-	end := maxMessage
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + "…"
 }

@@ -1,6 +1,10 @@
 package openai
 
-import "unicode"
+import (
+	"unicode"
+
+	"sluice.example/sluice/metering/format"
+)
 
 // kind says what a top-level member of a request means for its cost, and
 // whether a backend gets it.
@@ -42,7 +46,7 @@ func kindOf(key string) kind {
 		return kindStream
 	case "stream_options":
 		return kindOptions
-	case capTokens, capCompletionTokens, "max_new_tokens", "n_predict", "num_predict", "max_output_tokens",
+	case format.CapTokens, format.CapCompletionTokens, "max_new_tokens", "n_predict", "num_predict", "max_output_tokens",
 		"max_gen_len", "max_length":
 		return kindCap
 	case "min_tokens", "min_new_tokens":
@@ -198,14 +202,14 @@ func strictTRTLLM(key string) bool {
 
 // knows reports whether an engine takes the field key of a kind that may be
 // dropped for it.
-func (p *Profile) knows(k kind, key string) bool {
+func knows(p *format.Profile, k kind, key string) bool {
 	if k != kindHarmless && k != kindSwitch && k != kindFloor {
 		return true
 	}
 	switch p.Engine {
-	case EngineOpenAI:
+	case format.EngineOpenAI:
 		return strictOpenAI(key)
-	case EngineTRTLLM:
+	case format.EngineTRTLLM:
 		return strictTRTLLM(key)
 	}
 	return true

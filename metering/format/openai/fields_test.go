@@ -7,13 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
 // refusedParam is the field that a refusal names; it fails unless err is one.
 func refusedParam(t *testing.T, what string, err error) string {
 	t.Helper()
-	var refused *openai.RequestError
+	var refused *format.RequestError
 	if !errors.As(err, &refused) {
 		t.Fatalf("%s: %v; want a *RequestError", what, err)
 	}
@@ -21,10 +22,10 @@ func refusedParam(t *testing.T, what string, err error) string {
 }
 
 // sent parses what a backend of an engine gets.
-func sent(t *testing.T, r *openai.Request, e openai.Engine) map[string]json.RawMessage {
+func sent(t *testing.T, r *openai.Request, e format.Engine) map[string]json.RawMessage {
 	t.Helper()
 	var out map[string]json.RawMessage
-	body := r.Rewrite(openai.Rewrite{Cap: 10, ForceUsage: true, Profile: openai.ProfileOf(e)})
+	body := r.Rewrite(format.Rewrite{Cap: 10, ForceUsage: true, Profile: format.ProfileOf(e)})
 	if err := json.Unmarshal(body, &out); err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
@@ -48,11 +49,11 @@ func TestWhatClientsSendByDefaultIsNeverRefused(t *testing.T) {
 			t.Errorf("%s: %v", f.Name(), err)
 			continue
 		}
-		b, err := r.Bound(openai.Limits{ContextTokens: 1 << 20, MaxCompletion: 256, TemplateBase: 64, TemplatePerMessage: 16})
+		b, err := r.Bound(format.Limits{ContextTokens: 1 << 20, MaxCompletion: 256, TemplateBase: 64, TemplatePerMessage: 16})
 		if err != nil || b.Open || b.Input > 8*int64(len(body)) {
 			t.Errorf("%s: bound %+v, %v of %d bytes", f.Name(), b, err, len(body))
 		}
-		for _, e := range openai.Engines() {
+		for _, e := range format.Engines() {
 			sent(t, r, e)
 		}
 	}
@@ -68,12 +69,12 @@ func TestUnknownFieldsAreRefusedByName(t *testing.T) {
 		if err := openai.CheckAllowField(name); err != nil {
 			t.Errorf("%s cannot be allowed: %v", name, err)
 		}
-		r := parseFor(t, ask(`"`+name+`":1`), openai.Policy{AllowFields: []string{name}})
-		if string(sent(t, r, openai.EngineVLLM)[name]) != "1" {
+		r := parseFor(t, ask(`"`+name+`":1`), format.Policy{AllowFields: []string{name}})
+		if string(sent(t, r, format.EngineVLLM)[name]) != "1" {
 			t.Errorf("%s is allowed and did not pass", name)
 		}
 		for _, empty := range []string{"null", "[]", "{}", `""`} {
-			if r, err := openai.Parse(ask(`"` + name + `":` + empty)); err != nil || sent(t, r, openai.EngineVLLM)[name] != nil {
+			if r, err := openai.Parse(ask(`"` + name + `":` + empty)); err != nil || sent(t, r, format.EngineVLLM)[name] != nil {
 				t.Errorf("%s, which says nothing: %v", name, err)
 			}
 		}
@@ -90,7 +91,7 @@ func TestForbiddenFieldsNeverPass(t *testing.T) {
 		"return_hidden_states": `true`, "options": `{"num_predict":100000}`, "sampling_params": `{"n":9}`, "extra_body": `{"n":9}`,
 		"use_beam_search": `true`, "best_of": `8`, "num_beams": `4`, "beam_width": `4`, "modalities": `["text","audio"]`, "web_search_options": `{"a":1}`,
 	} {
-		_, err := openai.ParseFor(ask(`"`+name+`":`+value), func(string) *openai.Policy { return &openai.Policy{AllowFields: []string{name}} })
+		_, err := openai.ParseFor(ask(`"`+name+`":`+value), func(string) *format.Policy { return &format.Policy{AllowFields: []string{name}} })
 		want := name
 		if name == "num_beams" || name == "beam_width" {
 			want = "best_of"
@@ -117,7 +118,7 @@ func TestRoutingFieldsAreDropped(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		for _, e := range openai.Engines() {
+		for _, e := range format.Engines() {
 			if got := sent(t, r, e)[name]; got != nil && !(name == "store" && string(got) == "false") {
 				t.Errorf("%s reached %s as %s", name, e, got)
 			}
@@ -138,7 +139,7 @@ func TestRiskyFieldsNeedTheOwnersWord(t *testing.T) {
 		if got := refusedParam(t, name, err); got != name {
 			t.Errorf("%s: param %q", name, got)
 		}
-		b, err := parseFor(t, body, openai.Policy{AllowFields: []string{name}}).Bound(limits)
+		b, err := parseFor(t, body, format.Policy{AllowFields: []string{name}}).Bound(limits)
 		if err != nil || b.Open != open || (b.Input == limits.ContextTokens) != open {
 			t.Errorf("%s, allowed: %+v, %v", name, b, err)
 		}
@@ -148,10 +149,10 @@ func TestRiskyFieldsNeedTheOwnersWord(t *testing.T) {
 // An engine that refuses fields it does not know gets only those it knows.
 func TestStrictEnginesGetOnlyWhatTheyKnow(t *testing.T) {
 	r := parse(t, ask(`"temperature":1,"min_p":0.1,"mirostat":2,"dry_base":1.5,"user":"u","reasoning_effort":"low","min_tokens":3,"cache_salt":"s"`))
-	for e, want := range map[openai.Engine]string{
-		openai.EngineVLLM:   "cache_salt dry_base max_tokens messages min_p min_tokens mirostat model n reasoning_effort temperature user",
-		openai.EngineTRTLLM: "cache_salt max_tokens messages min_p min_tokens model n reasoning_effort temperature user",
-		openai.EngineOpenAI: "max_completion_tokens messages model n reasoning_effort store temperature user",
+	for e, want := range map[format.Engine]string{
+		format.EngineVLLM:   "cache_salt dry_base max_tokens messages min_p min_tokens mirostat model n reasoning_effort temperature user",
+		format.EngineTRTLLM: "cache_salt max_tokens messages min_p min_tokens model n reasoning_effort temperature user",
+		format.EngineOpenAI: "max_completion_tokens messages model n reasoning_effort store temperature user",
 	} {
 		var names []string
 		for name := range sent(t, r, e) {
@@ -192,7 +193,7 @@ func TestNumbersAsClientsWriteThem(t *testing.T) {
 	if b, err := parse(t, ask(`"n":2.0,"max_tokens":1e1`)).Bound(limits); err != nil || b.Sequences != 2 || b.Cap != 10 {
 		t.Errorf("%+v, %v", b, err)
 	}
-	if r := parse(t, append([]byte("\xef\xbb\xbf"), ask("")...)); r.Model() != "m" || sent(t, r, openai.EngineVLLM)["model"] == nil {
+	if r := parse(t, append([]byte("\xef\xbb\xbf"), ask("")...)); r.Model() != "m" || sent(t, r, format.EngineVLLM)["model"] == nil {
 		t.Error("a byte order mark is no part of the document")
 	}
 }

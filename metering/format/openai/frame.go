@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 
-	"sluice.example/sluice/metering/format/rawjson"
+	"sluice.example/sluice/metering/format"
 )
 
 // block is what the lines of one event say.
@@ -22,14 +22,14 @@ type block struct {
 // blank line, over lines that are no field of an event.
 func (m *Meter) readBlock(event []byte) (b block) {
 	lines, blank := 0, false
-	b.odd = len(event) > 0 && event[0] == byteOrderMark[0]
+	b.odd = len(event) > 0 && event[0] == format.ByteOrderMark[0]
 	for i := 0; i < len(event); {
-		end, next := lineAt(event, i)
+		end, next := format.LineAt(event, i)
 		b.odd = b.odd || next-end != 1 || event[end] != '\n'
 		if blank = end == i; blank {
 			break
 		}
-		name, value := fieldOf(event[i:end])
+		name, value := format.FieldOf(event[i:end])
 		switch string(name) {
 		case "data":
 			if lines++; lines == 1 {
@@ -43,7 +43,7 @@ func (m *Meter) readBlock(event []byte) (b block) {
 			m.joined = append(append(m.joined, '\n'), value...)
 			b.data = m.joined
 		case "event":
-			b.failure = b.failure || string(value) != "message" && speaksOfError(value)
+			b.failure = b.failure || string(value) != "message" && format.SpeaksOfError(value)
 		case "": // a comment
 			b.odd = b.odd || isOurs(event[i:end])
 		case "error": // llama.cpp before it spoke of events
@@ -70,16 +70,16 @@ func isOutcry(name, line []byte) bool {
 	switch {
 	case string(name) == "id", string(name) == "retry":
 		return false
-	case line[0] == '{' && isObject(line):
+	case line[0] == '{' && format.IsObject(line):
 		return true
 	}
-	return speaksOfError(line)
+	return format.SpeaksOfError(line)
 }
 
 // isOurs reports whether a comment looks like the gateway's own: no backend may
 // tell a client what it paid.
 func isOurs(comment []byte) bool {
-	return bytes.HasPrefix(bytes.TrimLeft(bytes.TrimPrefix(comment, []byte(byteOrderMark)), ": \t"), []byte("l402"))
+	return bytes.HasPrefix(bytes.TrimLeft(bytes.TrimPrefix(comment, []byte(format.ByteOrderMark)), ": \t"), []byte("l402"))
 }
 
 // reframe is the event as every client can read it: its data in one line, then
@@ -92,8 +92,8 @@ func (m *Meter) reframe(event, data []byte) []byte {
 		}
 	}
 	for i := 0; i < len(event); {
-		end, next := lineAt(event, i)
-		if name, value := fieldOf(event[i:end]); string(name) == "event" {
+		end, next := format.LineAt(event, i)
+		if name, value := format.FieldOf(event[i:end]); string(name) == "event" {
 			m.framed = append(append(append(m.framed, "event: "...), value...), '\n')
 		}
 		i = next
@@ -114,58 +114,13 @@ func (m *Meter) comments(event []byte) []byte {
 
 func (m *Meter) appendComments(out, event []byte) []byte {
 	for i := 0; i < len(event); {
-		end, next := lineAt(event, i)
-		if line := bytes.TrimPrefix(event[i:end], []byte(byteOrderMark)); isComment(line) && !isOurs(line) {
+		end, next := format.LineAt(event, i)
+		if line := bytes.TrimPrefix(event[i:end], []byte(format.ByteOrderMark)); format.IsComment(line) && !isOurs(line) {
 			out = append(append(out, line...), '\n')
 		}
 		i = next
 	}
 	return out
-}
-
-// repairNumbers is v with the numbers that are no JSON, NaN and Infinity, which
-// Python servers write for the logarithm of nothing, made null. It is nil where
-// there are none.
-func repairNumbers(v []byte) []byte {
-	var out []byte
-	kept := 0
-	for i := 0; i < len(v); {
-		switch c := v[i]; {
-		case c == '"':
-			end, err := rawjson.CheckString(v, i)
-			if err != nil {
-				return nil
-			}
-			i = end
-			continue
-		case c == '-' || c == 'N' || c == 'I':
-			end := i
-			for end < len(v) && !rawjson.IsDelimiter(v[end]) {
-				end++
-			}
-			switch string(v[i:end]) {
-			case "NaN", "-NaN", "Infinity", "-Infinity":
-				out = append(append(out, v[kept:i]...), "null"...)
-				kept = end
-			}
-			i = end
-			continue
-		}
-		i++
-	}
-	if out == nil {
-		return nil
-	}
-	return append(out, v[kept:]...)
-}
-
-// isObject reports whether v is one JSON object, read leniently.
-func isObject(v []byte) bool {
-	if checkObject(v) == nil {
-		return true
-	}
-	v = repairNumbers(v)
-	return v != nil && checkObject(v) == nil
 }
 
 // ErrorFrame appends to dst the block that ends a stream which is not whole.
@@ -192,5 +147,5 @@ func ErrorFrame(dst []byte, message, kind, code, comment string) []byte {
 // EndFrame appends to dst the block that ends a whole stream: the comment, one
 // line with its colon, directly before the line of the end marker.
 func EndFrame(dst []byte, comment string) []byte {
-	return append(append(dst, comment...), "\ndata: "+endMarker+"\n\n"...)
+	return append(append(dst, comment...), "\ndata: "+format.EndMarker+"\n\n"...)
 }

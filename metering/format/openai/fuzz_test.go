@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"reflect"
 	"strings"
 	"testing"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -29,7 +29,7 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, context, most int64) {
 		r, err := openai.Parse(body)
 		if err != nil {
-			var refused *openai.RequestError
+			var refused *format.RequestError
 			if !errors.As(err, &refused) || r != nil {
 				t.Fatalf("error %T with %v", err, r)
 			}
@@ -38,25 +38,25 @@ func FuzzRequest(f *testing.F) {
 		if r.PromptBytes() > int64(len(body)+16*r.Messages()+len(body)) || r.PromptBytes() < 0 {
 			t.Fatalf("%d bytes of prompt in a body of %d", r.PromptBytes(), len(body))
 		}
-		b, err := r.Bound(openai.Limits{ContextTokens: context, MaxCompletion: most, TemplateBase: 10, TemplatePerMessage: 5})
+		b, err := r.Bound(format.Limits{ContextTokens: context, MaxCompletion: most, TemplateBase: 10, TemplatePerMessage: 5})
 		if err != nil {
 			return
 		}
 		if b.Input < 0 || b.Cap < 1 || b.Sequences < 1 || b.Output != b.Cap*b.Sequences || (most > 0 && b.Cap > most) {
 			t.Fatalf("bound %+v", b)
 		}
-		how := openai.Rewrite{Model: "up/m", Cap: b.Cap, ForceUsage: true, ContinuousUsage: true}
+		how := format.Rewrite{Model: "up/m", Cap: b.Cap, ForceUsage: true, ContinuousUsage: true}
 		checkRewritten(t, r, b, body, r.Rewrite(how))
-		how.Profile = openai.Profile{Caps: []string{"max_completion_tokens"}}
+		how.Profile = format.Profile{Caps: []string{"max_completion_tokens"}}
 		checkRewritten(t, r, b, body, r.Rewrite(how))
-		for _, e := range openai.Engines() {
-			p := openai.ProfileOf(e)
-			for _, q := range r.CountPrompt(p, "up/m", openai.Limits{}) {
+		for _, e := range format.Engines() {
+			p := format.ProfileOf(e)
+			for _, q := range r.CountPrompt(p, "up/m", format.Limits{}) {
 				if !r.Countable() || !json.Valid(q.Body) {
 					t.Fatalf("%s: tokenizer request %s", e, q.Body)
 				}
 			}
-			if out := r.Rewrite(openai.Rewrite{Cap: b.Cap, Profile: p}); !json.Valid(out) {
+			if out := r.Rewrite(format.Rewrite{Cap: b.Cap, Profile: p}); !json.Valid(out) {
 				t.Fatalf("%s: %s became %s", e, body, out)
 			}
 		}
@@ -64,13 +64,13 @@ func FuzzRequest(f *testing.F) {
 }
 
 // checkRewritten checks that out asks for what body asked for, within b.
-func checkRewritten(t *testing.T, r *openai.Request, b openai.Bound, body, out []byte) {
+func checkRewritten(t *testing.T, r *openai.Request, b format.Bound, body, out []byte) {
 	t.Helper()
 	again, err := openai.Parse(out)
 	if err != nil {
 		t.Fatalf("%s became %s: %v", body, out, err)
 	}
-	ab, err := again.Bound(openai.Limits{ContextTokens: max(b.Input, 1)})
+	ab, err := again.Bound(format.Limits{ContextTokens: max(b.Input, 1)})
 	if err != nil || ab.Output > b.Output || ab.Sequences != b.Sequences {
 		t.Fatalf("%s became %s: bound %+v, then %+v, %v", body, out, b, ab, err)
 	}
@@ -132,37 +132,6 @@ func withoutEmpty(v any) any {
 	return v
 }
 
-func FuzzEvents(f *testing.F) {
-	for _, s := range []string{"", "data: a\n\n", "data: a\r\n\r\ndata: b\r\r: c\n\n\n", "\r\n\r\r\n\n", "data: x"} {
-		f.Add([]byte(s), uint8(3))
-	}
-	f.Fuzz(func(t *testing.T, stream []byte, step uint8) {
-		whole, rest, end := split(bytes.NewReader(stream), 0)
-		if got := strings.Join(whole, "") + rest; got != string(stream) || end != io.EOF {
-			t.Fatalf("%q split into %q, left %q, %v", stream, whole, rest, end)
-		}
-		parts, restOfParts, _ := split(&stepReader{stream, int(step)%7 + 1}, 0)
-		if !reflect.DeepEqual(parts, whole) || restOfParts != rest {
-			t.Fatalf("%q split into %q and %q, in steps into %q and %q", stream, whole, rest, parts, restOfParts)
-		}
-	})
-}
-
-// stepReader reads a few bytes at a time.
-type stepReader struct {
-	b []byte
-	n int
-}
-
-func (r *stepReader) Read(p []byte) (int, error) {
-	if len(r.b) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, r.b[:min(r.n, len(r.b))])
-	r.b = r.b[n:]
-	return n, nil
-}
-
 func FuzzEvent(f *testing.F) {
 	for _, event := range []string{
 		role, finish, total, done, content("a", `,"usage":{"prompt_tokens":12,"completion_tokens":1}`), content("a", `,"usage":null`),
@@ -176,7 +145,7 @@ func FuzzEvent(f *testing.F) {
 		if wants {
 			fields = `"stream":true,"stream_options":{"include_usage":true}`
 		}
-		m := meter(t, fields, openai.MeterOptions{ContinuousUsage: continuous, KeepText: true})
+		m := meter(t, fields, format.MeterOptions{ContinuousUsage: continuous, KeepText: true})
 		for _, event := range [][]byte{first, second, first} {
 			before := bytes.Clone(event)
 			out, last := m.Event(event)
@@ -194,15 +163,15 @@ func FuzzEvent(f *testing.F) {
 			}
 		}
 		m.NeedsTokenizer()
-		for _, end := range []openai.End{openai.BackendCut, openai.ClientGone, openai.Complete, openai.UnaryClientGone} {
+		for _, end := range []format.End{format.BackendCut, format.ClientGone, format.Complete, format.UnaryClientGone} {
 			u, _, _ := m.Final(end, start)
 			if u.InputTokens < 0 || u.InputTokens > prompt || u.OutputTokens < 0 || u.OutputTokens > 256 || u.CachedInputTokens < 0 || u.CachedInputTokens > u.InputTokens {
 				t.Fatalf("final %+v", u)
 			}
 		}
-		one := meter(t, "", openai.MeterOptions{KeepText: true})
+		one := meter(t, "", format.MeterOptions{KeepText: true})
 		_, _ = one.Unary(first) // it only must not panic: what is no JSON is an error
-		one.Final(openai.Complete, start)
+		one.Final(format.Complete, start)
 	})
 }
 
@@ -256,13 +225,13 @@ func FuzzParseTokenCount(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, e := range openai.Engines() {
-			q, ok := openai.CountText(openai.ProfileOf(e), "m", "some text")
+		for _, e := range format.Engines() {
+			q, ok := openai.CountText(format.ProfileOf(e), "m", "some text")
 			if !ok {
 				continue
 			}
 			n, next, err := q.Answer(body)
-			if n < 0 || next != nil || (err == nil) == (n == 0) || (err != nil && !errors.Is(err, openai.ErrTokenCount)) {
+			if n < 0 || next != nil || (err == nil) == (n == 0) || (err != nil && !errors.Is(err, format.ErrTokenCount)) {
 				t.Fatalf("%s: %d, %v", e, n, err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -11,7 +12,7 @@ import (
 // as a stream and put together again, so that the gateway knows at each moment what
 // was generated. The backend must stream what it would have answered, and nothing
 // in the request may be possible in a document only.
-func (r *Request) Gathered(p Profile) bool {
+func (r *Request) Gathered(p format.Profile) bool {
 	if r.stream || !p.Streams || !p.IncludeUsage {
 		return false
 	}
@@ -92,7 +93,7 @@ func (g *Gathering) Add(data []byte) int {
 		g.usage, g.alone = append(g.usage[:0], raw...), alone
 		if u, ok := readUsage(raw); alone && ok {
 			g.finals++
-			g.total.prompt, g.total.completion = max(g.total.prompt, u.prompt), addSat(g.total.completion, max(0, u.tokens()))
+			g.total.prompt, g.total.completion = max(g.total.prompt, u.prompt), format.AddSat(g.total.completion, max(0, u.tokens()))
 		}
 	}
 	g.size += len(data)
@@ -282,7 +283,7 @@ func (g *Gathering) Document(perSequence, capped bool) []byte {
 		out = append(out, `,"completion_tokens":`...)
 		out = strconv.AppendInt(out, g.total.completion, 10)
 		out = append(out, `,"total_tokens":`...)
-		out = append(strconv.AppendInt(out, addSat(g.total.prompt, g.total.completion), 10), '}')
+		out = append(strconv.AppendInt(out, format.AddSat(g.total.prompt, g.total.completion), 10), '}')
 	case g.usage != nil:
 		out = append(append(out, `,"usage":`...), g.usage...)
 	}

@@ -6,18 +6,19 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
 // class is a backend that teaches one calibration.
 type class struct {
 	t   *testing.T
-	cal *openai.Calibration
+	cal *format.Calibration
 }
 
 func (c class) meter(account uint64, now func() time.Time) *openai.Meter {
 	a := asking()[1]
-	return openai.NewMeter(a.request, a.bound, c.cal, openai.MeterOptions{Start: start, Voter: account, Now: now})
+	return openai.NewMeter(a.request, a.bound, c.cal, format.MeterOptions{Start: start, Voter: account, Now: now})
 }
 
 // stream is a whole answer of some events, the first of which came after a while.
@@ -27,7 +28,7 @@ func (c class) stream(account uint64, begin time.Duration, usage string, texts .
 		pass(m, content(text, ""))
 	}
 	pass(m, finish, `data: {"choices":[],"usage":{"prompt_tokens":12,`+usage+"}}\n\n", done)
-	m.Final(openai.Complete, start.Add(begin+time.Second))
+	m.Final(format.Complete, start.Add(begin+time.Second))
 }
 
 // left is what a client pays, in tokens, who leaves after some events.
@@ -36,7 +37,7 @@ func (c class) left(texts ...string) int64 {
 	for _, text := range texts {
 		pass(m, content(text, ""))
 	}
-	u, _, _ := m.Final(openai.ClientGone, start)
+	u, _, _ := m.Final(format.ClientGone, start)
 	return u.OutputTokens
 }
 
@@ -49,7 +50,7 @@ func times(n int, text string) []string {
 func TestNoSingleAccountMovesAnyEstimate(t *testing.T) {
 	for _, honest := range []uint64{0, 3, 4, 5, 7, 8, 20} {
 		for _, odd := range [][]string{times(10, strings.Repeat("abcd", 30)), times(10, "abcd"), times(40, "a")} {
-			c := class{t, openai.NewCalibration()}
+			c := class{t, format.NewCalibration()}
 			for account := range honest {
 				c.stream(account, 100*time.Millisecond, `"completion_tokens":50`, times(50, "abcd")...)
 			}
@@ -60,8 +61,8 @@ func TestNoSingleAccountMovesAnyEstimate(t *testing.T) {
 			if got := c.left(times(100, "abcd")...); got != 100 {
 				t.Errorf("%d others: 100 events are %d tokens after one account's answers", honest, got)
 			}
-			u, _, _ := c.meter(1000, nil).Final(openai.UnaryClientGone, start.Add(2*time.Second))
-			if want := int64((2 - openai.DefaultBegin) * openai.DefaultPace); u.OutputTokens != want {
+			u, _, _ := c.meter(1000, nil).Final(format.UnaryClientGone, start.Add(2*time.Second))
+			if want := int64((2 - format.DefaultBegin) * format.DefaultPace); u.OutputTokens != want {
 				t.Errorf("%d others: two seconds are %d tokens after one account's slow answers, want %d", honest, u.OutputTokens, want)
 			}
 		}
@@ -75,7 +76,7 @@ func TestHiddenReasoningTeachesNoTokensPerEvent(t *testing.T) {
 		`"completion_tokens":40,"completion_tokens_details":{"reasoning_tokens":20}`,
 		`"completion_tokens":20,"total_tokens":52`,
 	} {
-		c := class{t, openai.NewCalibration()}
+		c := class{t, format.NewCalibration()}
 		for account := range uint64(20) {
 			c.stream(account, time.Second, usage, times(20, "abcd")...)
 		}
@@ -87,7 +88,7 @@ func TestHiddenReasoningTeachesNoTokensPerEvent(t *testing.T) {
 
 // Where events hold now few tokens and now many, their bytes count.
 func TestUnsteadyEventsAreCountedByTheirBytes(t *testing.T) {
-	c := class{t, openai.NewCalibration()}
+	c := class{t, format.NewCalibration()}
 	for account := range uint64(20) {
 		tokens := 1 + int(account)%4*5
 		c.stream(account, time.Second, fmt.Sprintf(`"completion_tokens":%d`, 10*tokens), times(10, strings.Repeat("abc", tokens))...)
@@ -99,7 +100,7 @@ func TestUnsteadyEventsAreCountedByTheirBytes(t *testing.T) {
 
 // An event that is far longer than those that were learned holds more tokens.
 func TestEventsAreJudgedOneByOne(t *testing.T) {
-	c := class{t, openai.NewCalibration()}
+	c := class{t, format.NewCalibration()}
 	for account := range uint64(20) { // three tokens of four bytes in each event
 		c.stream(account, time.Second, `"completion_tokens":60`, times(20, "abcdabcdabcd")...)
 	}
@@ -118,7 +119,7 @@ func TestEventsAreJudgedOneByOne(t *testing.T) {
 // have shown what those hold.
 func TestATokenizerIsHeldToKnownEvents(t *testing.T) {
 	for account, counts := range map[uint64]map[int64]int64{0: {350: 350, 100: 100, 1000: 100}, 20: {350: 100, 110: 110, 100: 100, 60: 100}} {
-		cal := openai.NewCalibration()
+		cal := format.NewCalibration()
 		for voter := range account {
 			class{t, cal}.stream(voter, time.Second, `"completion_tokens":20`, times(20, "abcd")...)
 		}
@@ -126,12 +127,12 @@ func TestATokenizerIsHeldToKnownEvents(t *testing.T) {
 			a := asking()[1]
 			b := a.bound
 			b.Output, b.Cap = 5000, 5000
-			m := openai.NewMeter(a.request, b, cal, openai.MeterOptions{Start: start, KeepText: true})
+			m := openai.NewMeter(a.request, b, cal, format.MeterOptions{Start: start, KeepText: true})
 			for range 100 {
 				pass(m, content("12 abcdefg", ""))
 			}
 			m.Tokenized(12, said)
-			if u, _, _ := m.Final(openai.ClientGone, start); u.OutputTokens != want {
+			if u, _, _ := m.Final(format.ClientGone, start); u.OutputTokens != want {
 				t.Errorf("after %d lessons a tokenizer says %d for 100 events: %d, want %d", account, said, u.OutputTokens, want)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -11,25 +12,25 @@ import (
 // themselves may come along as a data: URL. An address that the backend would
 // fetch must be of a host that the owner allows: otherwise a client could make
 // the backend read files and talk to hosts that only the backend can reach.
-func checkMedia(param string, v []byte, p *Policy) error {
+func checkMedia(param string, v []byte, p *format.Policy) error {
 	if !rawjson.IsString(v) {
-		return refuseParam(param, "%s must be a data: URL", param)
+		return format.RefuseParam(param, "%s must be a data: URL", param)
 	}
 	url := string(rawjson.Unquote(v))
 	if rest, ok := strings.CutPrefix(url, "data:"); ok {
 		if isDataURL(rest) {
 			return nil
 		}
-		return refuseParam(param, "%s is no data: URL; its form is data:image/png;base64, and the bytes", param)
+		return format.RefuseParam(param, "%s is no data: URL; its form is data:image/png;base64, and the bytes", param)
 	}
 	host, ok := webHost(url)
 	switch {
 	case ok && slices.ContainsFunc(p.MediaHosts, func(pattern string) bool { return hostMatches(pattern, host) }):
 		return nil
 	case ok && len(p.MediaHosts) > 0:
-		return refuseParam(param, "%s is at a host that is not allowed here; send the bytes as a data: URL", param)
+		return format.RefuseParam(param, "%s is at a host that is not allowed here; send the bytes as a data: URL", param)
 	}
-	return refuseParam(param,
+	return format.RefuseParam(param,
 		"%s is an address that the backend would have to fetch; send the bytes as a data: URL", param)
 }
 

@@ -3,32 +3,20 @@ package openai
 import (
 	"time"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
-
-// MeterOptions says how an answer is metered.
-type MeterOptions struct {
-	Start            time.Time        // when the request was sent to the backend
-	Now              func() time.Time // the clock; nil: time.Now
-	ContinuousUsage  bool             // Rewrite forced a usage into every chunk
-	Timings          bool             // Rewrite forced timings into every chunk
-	UsagePerSequence bool             // see Profile
-	UsageOfAll       bool             // a usage is known to speak of all completions; neither: nothing is known
-	Gathered         bool             // the stream is read for a client that waits for one document
-	KeepText         bool             // keep the text, for NeedsTokenizer, as long as no usage was reported
-	Voter            uint64           // who asked, for the Calibration: one number for each account
-}
 
 // Meter reads one answer as it passes and knows at every moment what has been
 // delivered. It is owned by one goroutine.
 type Meter struct {
 	request *Request
-	bound   Bound
-	cal     *Calibration
-	opts    MeterOptions
+	bound   format.Bound
+	cal     *format.Calibration
+	opts    format.MeterOptions
 	// The estimates as they were when they were first needed, so that a count
 	// never shrinks.
-	est     estimator
+	est     format.Estimates
 	hasEst  bool
 	choices []choice // what was delivered, by choice
 	chunk   chunk    // the event seen last; its deltas are pending until Delivered
@@ -47,12 +35,12 @@ type Meter struct {
 	running  usage  // the largest prompt, cached and reasoning tokens seen
 	absurd   bool   // a running usage was negative
 	failed   bool   // the backend reported an error in the answer, or sent half a chunk
-	failure  Failure
+	failure  format.Failure
 	done     bool // [DONE] was seen
 	unary    bool
 	silent   bool  // the backend showed nobody a sign of life
 	noise    int64 // events that are none of the format
-	excess   Overrun
+	excess   format.Overrun
 
 	tokenPrompt int64 // counts of the backend's tokenizer; -1: none
 	tokenText   int64
@@ -80,9 +68,9 @@ type choice struct {
 
 // NewMeter meters the answer to r, which was bounded by b. cal may be nil:
 // then the defaults apply and nothing is learned.
-func NewMeter(r *Request, b Bound, cal *Calibration, o MeterOptions) *Meter {
+func NewMeter(r *Request, b format.Bound, cal *format.Calibration, o format.MeterOptions) *Meter {
 	if cal == nil {
-		cal = NewCalibration()
+		cal = format.NewCalibration()
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -113,7 +101,7 @@ func (m *Meter) Event(event []byte) (out []byte, last bool) {
 		out = m.comments(event)
 		m.pending = int64(len(out))
 		return out, false
-	case string(b.data) == endMarker:
+	case string(b.data) == format.EndMarker:
 		m.done = true
 		return event, true
 	}
@@ -127,15 +115,15 @@ func (m *Meter) Event(event []byte) (out []byte, last bool) {
 
 // readData reads an event that has data and returns what the client gets of it.
 func (m *Meter) readData(event []byte, b block) []byte {
-	if checkObject(b.data) != nil {
-		repaired := repairNumbers(b.data)
+	if format.CheckObject(b.data) != nil {
+		repaired := format.RepairNumbers(b.data)
 		switch {
-		case repaired != nil && checkObject(repaired) == nil:
+		case repaired != nil && format.CheckObject(repaired) == nil:
 			b.data, b.at, b.odd = repaired, -1, true
 		case b.data[rawjson.SkipSpace(b.data, 0)] == '{':
-			m.fail(Failure{Message: "an event is not valid JSON"})
+			m.fail(format.Failure{Message: "an event is not valid JSON"})
 			return nil
-		case speaksOfError(b.data):
+		case format.SpeaksOfError(b.data):
 			m.fail(readFailure(b.data))
 			return nil
 		default:
@@ -169,7 +157,7 @@ func (m *Meter) readData(event []byte, b block) []byte {
 func (m *Meter) Data() []byte { return m.data }
 
 // fail notes that the answer is not whole.
-func (m *Meter) fail(f Failure) {
+func (m *Meter) fail(f format.Failure) {
 	m.chunk.deltas = m.chunk.deltas[:0]
 	if !m.failed {
 		m.failed, m.failure = true, f
@@ -193,22 +181,6 @@ func (m *Meter) shown(event []byte, b block, h hidden) []byte {
 	m.spliced = removeHidden(m.spliced, b.data, h)
 	m.spliced = append(m.spliced, event[b.at+len(b.data):]...)
 	return m.spliced
-}
-
-// checkObject checks that data is one JSON object.
-func checkObject(data []byte) error {
-	start := rawjson.SkipSpace(data, 0)
-	if start == len(data) || data[start] != '{' {
-		return rawjson.Invalid(start)
-	}
-	end, err := rawjson.CheckValue(data, start, rawjson.MaxDepth)
-	if err != nil {
-		return err
-	}
-	if end = rawjson.SkipSpace(data, end); end != len(data) {
-		return rawjson.Invalid(end)
-	}
-	return nil
 }
 
 // drop forgets the event seen last; what it held and was not delivered is
@@ -331,7 +303,7 @@ func (m *Meter) choice(index int64) *choice {
 // add adds what was delivered. A running usage is credible when it is not far
 // below the deltas: a token may arrive in two of them, not in more. A zero in
 // between means nothing.
-func (c *choice) add(d *delta, e *estimator) {
+func (c *choice) add(d *delta, e *format.Estimates) {
 	if d.carries() {
 		c.all.add(d, e)
 		c.since.add(d, e)
@@ -365,7 +337,7 @@ func (m *Meter) Failed() bool { return m.failed }
 func (m *Meter) Started() bool { return m.started }
 
 // Failure is what the backend said, where Failed.
-func (m *Meter) Failure() Failure { return m.failure }
+func (m *Meter) Failure() format.Failure { return m.failure }
 
 // Noise is how many events were dropped because they are none of the format.
 func (m *Meter) Noise() int64 { return m.noise }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
@@ -25,7 +26,7 @@ const (
 )
 
 // meter meters an answer to ask(fields), with two seconds on the clock.
-func meter(t *testing.T, fields string, o openai.MeterOptions) *openai.Meter {
+func meter(t *testing.T, fields string, o format.MeterOptions) *openai.Meter {
 	t.Helper()
 	r := parse(t, ask(fields))
 	b, err := r.Bound(limits)
@@ -59,10 +60,10 @@ func onlyTokens(u pricing.Usage) pricing.Usage { return tokens(u.InputTokens, u.
 func TestWhatTheClientSees(t *testing.T) {
 	const use = `,"usage":{"prompt_tokens":12,"completion_tokens":1}`
 	const stream = `"stream":true,"stream_options":`
-	forced := openai.MeterOptions{ContinuousUsage: true}
+	forced := format.MeterOptions{ContinuousUsage: true}
 	for name, c := range map[string]struct {
 		fields    string
-		o         openai.MeterOptions
+		o         format.MeterOptions
 		in, wants string
 	}{
 		"content":   {`"stream":true`, forced, content("a", ""), content("a", "")},
@@ -78,7 +79,7 @@ func TestWhatTheClientSees(t *testing.T) {
 		"numbers that are none":                    {`"stream":true`, forced, content("NaN", `,"a":[NaN,-Infinity,1]`), content("NaN", `,"a":[null,null,1]`)},
 		"a heartbeat":                              {`"stream":true`, forced, "data: ping\n\n", ""},
 		"an object of another kind":                {`"stream":true`, forced, `data: {"type":"ping"}` + "\n\n", ""},
-		"timings":                                  {`"stream":true`, openai.MeterOptions{Timings: true}, content("a", `,"timings":{"predicted_n":1,"prompt_n":5}`), content("a", "")},
+		"timings":                                  {`"stream":true`, format.MeterOptions{Timings: true}, content("a", `,"timings":{"predicted_n":1,"prompt_n":5}`), content("a", "")},
 		"timings that nobody forced":               {`"stream":true`, forced, content("a", `,"timings":{"predicted_n":1}`), content("a", `,"timings":{"predicted_n":1}`)},
 		"an unknown event":                         {`"stream":true`, forced, "event: x\nid: 4\nretry: 10\n\n", ""},
 		"a blank line":                             {`"stream":true`, forced, "\n", ""},
@@ -91,8 +92,8 @@ func TestWhatTheClientSees(t *testing.T) {
 		"running usage, first":                     {`"stream":true`, forced, `data:{ "usage" : {} , "choices":[{"index":0}]}` + "\r\n\r\n", `data: { "choices":[{"index":0}]}` + "\n\n"},
 		"running usage, only the chunk":            {stream + `{"include_usage":true}`, forced, content("a", use), content("a", "")},
 		"running usage, asked for":                 {stream + `{"include_usage":true,"continuous_usage_stats":true}`, forced, content("a", use), content("a", use)},
-		"usage at the end, asked for":              {stream + `{"include_usage":true}`, openai.MeterOptions{}, content("a", use), content("a", use)},
-		"usage at the end, not asked for":          {`"stream":true`, openai.MeterOptions{}, content("a", use), content("a", "")},
+		"usage at the end, asked for":              {stream + `{"include_usage":true}`, format.MeterOptions{}, content("a", use), content("a", use)},
+		"usage at the end, not asked for":          {`"stream":true`, format.MeterOptions{}, content("a", use), content("a", "")},
 		"null usage, not asked for":                {`"stream":true`, forced, content("a", `,"usage":null`), content("a", "")},
 		"null usage, asked for":                    {stream + `{"include_usage":true}`, forced, content("a", `,"usage":null`), content("a", `,"usage":null`)},
 		"null usage without choices":               {`"stream":true`, forced, `data: {"choices":[],"prompt_filter_results":[],"usage":null}` + "\n\n", `data: {"choices":[],"prompt_filter_results":[]}` + "\n\n"},
@@ -112,7 +113,7 @@ func TestWhatTheClientSees(t *testing.T) {
 }
 
 func TestOnlyWhatWasDeliveredCounts(t *testing.T) {
-	m := meter(t, `"stream":true`, openai.MeterOptions{ContinuousUsage: true})
+	m := meter(t, `"stream":true`, format.MeterOptions{ContinuousUsage: true})
 	if u, s := m.Running(); u != (pricing.Usage{}) || s != metering.SourceNone {
 		t.Errorf("before anything: %+v %s", u, s)
 	}
@@ -129,7 +130,7 @@ func TestOnlyWhatWasDeliveredCounts(t *testing.T) {
 		t.Errorf("%+v %s, want %+v", u, s, want)
 	}
 	m.Event([]byte(content("world", `,"usage":{"prompt_tokens":12,"completion_tokens":2}`)))
-	u, s, clamped := m.Final(openai.ClientGone, start.Add(3*time.Second))
+	u, s, clamped := m.Final(format.ClientGone, start.Add(3*time.Second))
 	want.Micros = 3_000_000
 	if u != want || s != metering.SourceRunning || clamped {
 		t.Errorf("the client left before the second word: %+v %s %v, want %+v", u, s, clamped, want)
@@ -180,7 +181,7 @@ func TestRunning(t *testing.T) {
 		"timings":                    {{content("a", `,"timings":{"cache_n":4,"prompt_n":8,"predicted_n":3}`), 3, "running"}},
 		"what makes no sense":        {{`data: {"choices":[[1],"x",null,{"index":"a","delta":[{"content":"x"}]}],"usage":[]}` + "\n\n", 2, "counted"}},
 	} {
-		m := meter(t, `"stream":true,"n":2`, openai.MeterOptions{ContinuousUsage: true})
+		m := meter(t, `"stream":true,"n":2`, format.MeterOptions{ContinuousUsage: true})
 		var last int64
 		for i, step := range steps {
 			pass(m, step.event)
@@ -210,7 +211,7 @@ func TestFinished(t *testing.T) {
 		"no reason":     {[]string{strings.Replace(finish, `"stop"`, `""`, 1), strings.Replace(two, `"stop"`, `"null"`, 1)}, false},
 		"done":          {[]string{content("a", ""), done}, true},
 	} {
-		m := meter(t, `"stream":true,"n":2`, openai.MeterOptions{})
+		m := meter(t, `"stream":true,"n":2`, format.MeterOptions{})
 		pass(m, c.events...)
 		if m.Finished() != c.want {
 			t.Errorf("%s: finished %v", name, !c.want)
@@ -219,7 +220,7 @@ func TestFinished(t *testing.T) {
 }
 
 func TestMemoryStaysBounded(t *testing.T) {
-	m := meter(t, `"stream":true`, openai.MeterOptions{})
+	m := meter(t, `"stream":true`, format.MeterOptions{})
 	event := []byte(content("hello", ""))
 	m.Event(event)
 	m.Delivered()

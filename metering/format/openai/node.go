@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -208,7 +209,7 @@ func (n *node) open() bool {
 		return false
 	}
 	text := bytes.TrimSpace(rawjson.Unquote(n.append(nil)))
-	return len(text) > 0 && text[0] == '{' && checkObject(text) != nil
+	return len(text) > 0 && text[0] == '{' && format.CheckObject(text) != nil
 }
 
 // append writes the value.

@@ -1,6 +1,9 @@
 package openai
 
-import "sluice.example/sluice/metering/format/rawjson"
+import (
+	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
+)
 
 // capOf reads a cap in tokens; 0 where it says that there is none: null, as SDKs
 // write an absent one, and -1, as llama.cpp and Ollama do. 0 is refused: to one
@@ -11,7 +14,7 @@ func capOf(name string, v []byte) (int64, error) {
 	case rawjson.IsNull(v) || (ok && n == -1):
 		return 0, nil
 	case !ok || n < 1:
-		return 0, refuseParam(name,
+		return 0, format.RefuseParam(name,
 			"%s must be a whole number from 1 on; give the most tokens to generate, or leave it out", name)
 	}
 	return n, nil
@@ -24,7 +27,7 @@ func countOf(name string, v []byte) (int64, error) {
 	case rawjson.IsNull(v):
 		return 1, nil
 	case !ok || n < 1:
-		return 0, refuseParam(name, "%s must be a whole number from 1 on; leave it out for one", name)
+		return 0, format.RefuseParam(name, "%s must be a whole number from 1 on; leave it out for one", name)
 	}
 	return n, nil
 }

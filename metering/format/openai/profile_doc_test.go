@@ -5,11 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // documented is the row of an engine in docs/protocol.md.
-func documented(t *testing.T, p openai.Profile) string {
+func documented(t *testing.T, p format.Profile) string {
 	t.Helper()
 	code := func(list []string, none string) string {
 		if len(list) == 0 {
@@ -24,7 +24,7 @@ func documented(t *testing.T, p openai.Profile) string {
 		return "no"
 	}
 	var paths []string
-	for _, q := range parse(t, ask("")).CountPrompt(p, "m", openai.Limits{}) {
+	for _, q := range parse(t, ask("")).CountPrompt(p, "m", format.Limits{}) {
 		paths = append(paths, q.Path)
 	}
 	running, several, streams := "no", "all together", "no"
@@ -58,8 +58,8 @@ func TestDocumentedEnginesAreTheKnownOnes(t *testing.T) {
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	var want []string
-	for _, e := range openai.Engines() {
-		want = append(want, documented(t, openai.ProfileOf(e)))
+	for _, e := range format.Engines() {
+		want = append(want, documented(t, format.ProfileOf(e)))
 	}
 	var got []string
 	for line := range strings.SplitSeq(section, "\n") {

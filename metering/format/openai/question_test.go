@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -13,14 +14,14 @@ import (
 func TestEachEngineIsAskedInItsOwnWay(t *testing.T) {
 	r := parse(t, ask(`"tools":[{"type":"function","function":{"name":"f"}}],"temperature":1,"chat_template_kwargs":{"a":true},"add_generation_prompt":null`))
 	const messages, tools = `"messages":[{"role":"user","content":"Say hello."}]`, `,"tools":[{"type":"function","function":{"name":"f"}}]`
-	for e, want := range map[openai.Engine]struct{ path, body, answer string }{
-		openai.EngineVLLM:     {"/tokenize", `{"model":"up/m",` + messages + tools + `,"chat_template_kwargs":{"a":true}}`, `{"count":12,"max_model_len":4096,"tokens":[1]}`},
-		openai.EngineSGLang:   {"/tokenize", `{"model":"up/m","prompt":"user\nSay hello.\n"}`, `{"tokens":[1,2],"count":12,"max_model_len":1}`},
-		openai.EngineLlamaCpp: {"/v1/chat/completions/input_tokens", `{"model":"up/m",` + messages + tools + `,"chat_template_kwargs":{"a":true}}`, `{"object":"response.input_tokens","input_tokens":12}`},
-		openai.EngineTGI:      {"/chat_tokenize", `{"model":"up/m",` + messages + tools + `,"chat_template_kwargs":{"a":true}}`, `{"tokenize_response":[{"id":1},{},{},{},{},{},{},{},{},{},{},{}],"templated_text":"x"}`},
-		openai.EngineTRTLLM:   {"/_internal/tokenize", `{"model":"up/m",` + messages + `,"chat_template_kwargs":{"a":true}}`, `{"count":12,"tokens":[1]}`},
+	for e, want := range map[format.Engine]struct{ path, body, answer string }{
+		format.EngineVLLM:     {"/tokenize", `{"model":"up/m",` + messages + tools + `,"chat_template_kwargs":{"a":true}}`, `{"count":12,"max_model_len":4096,"tokens":[1]}`},
+		format.EngineSGLang:   {"/tokenize", `{"model":"up/m","prompt":"user\nSay hello.\n"}`, `{"tokens":[1,2],"count":12,"max_model_len":1}`},
+		format.EngineLlamaCpp: {"/v1/chat/completions/input_tokens", `{"model":"up/m",` + messages + tools + `,"chat_template_kwargs":{"a":true}}`, `{"object":"response.input_tokens","input_tokens":12}`},
+		format.EngineTGI:      {"/chat_tokenize", `{"model":"up/m",` + messages + tools + `,"chat_template_kwargs":{"a":true}}`, `{"tokenize_response":[{"id":1},{},{},{},{},{},{},{},{},{},{},{}],"templated_text":"x"}`},
+		format.EngineTRTLLM:   {"/_internal/tokenize", `{"model":"up/m",` + messages + `,"chat_template_kwargs":{"a":true}}`, `{"count":12,"tokens":[1]}`},
 	} {
-		questions := r.CountPrompt(openai.ProfileOf(e), "up/m", limits)
+		questions := r.CountPrompt(format.ProfileOf(e), "up/m", limits)
 		if len(questions) == 0 || questions[0].Path != want.path || string(questions[0].Body) != want.body {
 			t.Errorf("%s is asked %s %s\nwant %s %s", e, questions[0].Path, questions[0].Body, want.path, want.body)
 			continue
@@ -30,13 +31,13 @@ func TestEachEngineIsAskedInItsOwnWay(t *testing.T) {
 			t.Errorf("%s: %d, %v", e, n, err)
 		}
 		for _, lie := range []string{`{"tokens":[]}`, `{"count":0}`, `{"input_tokens":0}`, `{"tokenize_response":[]}`, `[]`, `{}`, ``, `{"count":-1}`, `{"count":1e30}`, `{"error":{}}`} {
-			if n, _, err := questions[0].Answer([]byte(lie)); n != 0 || !errors.Is(err, openai.ErrTokenCount) {
+			if n, _, err := questions[0].Answer([]byte(lie)); n != 0 || !errors.Is(err, format.ErrTokenCount) {
 				t.Errorf("%s: %s is believed to be %d tokens", e, lie, n)
 			}
 		}
 	}
-	for _, e := range []openai.Engine{openai.EngineOllama, openai.EngineOpenAI, openai.EngineGeneric} {
-		if q := r.CountPrompt(openai.ProfileOf(e), "m", limits); q != nil {
+	for _, e := range []format.Engine{format.EngineOllama, format.EngineOpenAI, format.EngineGeneric} {
+		if q := r.CountPrompt(format.ProfileOf(e), "m", limits); q != nil {
 			t.Errorf("%s is asked %s", e, q[0].Path)
 		}
 	}
@@ -45,7 +46,7 @@ func TestEachEngineIsAskedInItsOwnWay(t *testing.T) {
 // A llama.cpp that is too old to count conversations renders one, and counts the
 // text.
 func TestOlderLlamaCppCountsInTwoSteps(t *testing.T) {
-	questions := parse(t, ask("")).CountPrompt(openai.ProfileOf(openai.EngineLlamaCpp), "m", limits)
+	questions := parse(t, ask("")).CountPrompt(format.ProfileOf(format.EngineLlamaCpp), "m", limits)
 	if len(questions) != 2 || questions[1].Path != "/apply-template" {
 		t.Fatalf("%+v", questions)
 	}
@@ -57,7 +58,7 @@ func TestOlderLlamaCppCountsInTwoSteps(t *testing.T) {
 	if n, _, err := next.Answer([]byte(`{"tokens":[1,2,3,4]}`)); n != 4 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	if _, next, err := questions[1].Answer([]byte(`{"prompt":""}`)); next != nil || !errors.Is(err, openai.ErrTokenCount) {
+	if _, next, err := questions[1].Answer([]byte(`{"prompt":""}`)); next != nil || !errors.Is(err, format.ErrTokenCount) {
 		t.Errorf("an empty rendering: %+v, %v", next, err)
 	}
 }
@@ -72,36 +73,36 @@ func TestBoundKeepsWhatATokenizerIsNotShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range []openai.Engine{openai.EngineVLLM, openai.EngineSGLang, openai.EngineTRTLLM} {
-		q := r.CountPrompt(openai.ProfileOf(e), "m", limits)[0]
+	for _, e := range []format.Engine{format.EngineVLLM, format.EngineSGLang, format.EngineTRTLLM} {
+		q := r.CountPrompt(format.ProfileOf(e), "m", limits)[0]
 		got := bound.WithCount(q, 401)
 		if got.Input >= bound.Input || got.Input < 401+bound.Unseen || got.Counted < 401 || got.Counted > got.Input {
 			t.Errorf("%s: %+v", e, got)
 		}
-		if e != openai.EngineVLLM && got.Input < 401+bound.Unseen+int64(len(`[{"type":"function","function":{"name":"f"}}]`)) {
+		if e != format.EngineVLLM && got.Input < 401+bound.Unseen+int64(len(`[{"type":"function","function":{"name":"f"}}]`)) {
 			t.Errorf("%s did not see the tools: %+v", e, got)
 		}
 		if got := bound.WithCount(q, bound.Input+1); got != bound {
 			t.Errorf("%s: a count above the bound is believed: %+v", e, got)
 		}
-		if _, _, err := q.Answer([]byte(`{"count":1,"tokens":[1]}`)); !errors.Is(err, openai.ErrTokenCount) {
+		if _, _, err := q.Answer([]byte(`{"count":1,"tokens":[1]}`)); !errors.Is(err, format.ErrTokenCount) {
 			t.Errorf("%s: one token for %d bytes: %v", e, len(body), err)
 		}
 	}
 }
 
 func TestCountingText(t *testing.T) {
-	for e, want := range map[openai.Engine]string{
-		openai.EngineVLLM:     `/tokenize {"model":"up/m","prompt":"a\"b\n","add_special_tokens":false}`,
-		openai.EngineSGLang:   `/tokenize {"model":"up/m","prompt":"a\"b\n","add_special_tokens":false}`,
-		openai.EngineTRTLLM:   `/_internal/tokenize {"model":"up/m","prompt":"a\"b\n"}`,
-		openai.EngineLlamaCpp: `/tokenize {"content":"a\"b\n","add_special":false}`,
-		openai.EngineTGI:      `/tokenize {"inputs":"a\"b\n","add_special_tokens":false}`,
-		openai.EngineOllama:   ``,
-		openai.EngineOpenAI:   ``,
-		openai.EngineGeneric:  ``,
+	for e, want := range map[format.Engine]string{
+		format.EngineVLLM:     `/tokenize {"model":"up/m","prompt":"a\"b\n","add_special_tokens":false}`,
+		format.EngineSGLang:   `/tokenize {"model":"up/m","prompt":"a\"b\n","add_special_tokens":false}`,
+		format.EngineTRTLLM:   `/_internal/tokenize {"model":"up/m","prompt":"a\"b\n"}`,
+		format.EngineLlamaCpp: `/tokenize {"content":"a\"b\n","add_special":false}`,
+		format.EngineTGI:      `/tokenize {"inputs":"a\"b\n","add_special_tokens":false}`,
+		format.EngineOllama:   ``,
+		format.EngineOpenAI:   ``,
+		format.EngineGeneric:  ``,
 	} {
-		q, ok := openai.CountText(openai.ProfileOf(e), "up/m", "a\"b\n")
+		q, ok := openai.CountText(format.ProfileOf(e), "up/m", "a\"b\n")
 		if got := q.Path + " " + string(q.Body); ok != (want != "") || (ok && got != want) {
 			t.Errorf("%s: %v %s, want %s", e, ok, got, want)
 		}

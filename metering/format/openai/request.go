@@ -3,36 +3,10 @@ package openai
 import (
 	"bytes"
 	"crypto/sha256"
-	"fmt"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
-
-// RequestError says why a request is refused and what to do about it. It is
-// the client's fault and meant for the client's eyes.
-type RequestError struct {
-	Reason string
-	Param  string // the field that is refused; empty: none in particular
-}
-
-func (e *RequestError) Error() string { return "invalid request: " + e.Reason }
-
-func refuse(format string, args ...any) error {
-	return &RequestError{Reason: fmt.Sprintf(format, args...)}
-}
-
-// refuseParam is refuse for the field, or the path of a member, named param.
-func refuseParam(param, format string, args ...any) error {
-	return &RequestError{Reason: fmt.Sprintf(format, args...), Param: param}
-}
-
-// about names the field that a refusal is about, unless it is named already.
-func about(field string, err error) error {
-	if e, ok := err.(*RequestError); ok && e.Param == "" {
-		e.Param = clip(field)
-	}
-	return err
-}
 
 // maxMembers bounds the top-level members of a request. The OpenAI API knows
 // about 35.
@@ -86,7 +60,7 @@ func TrimBOM(body []byte) []byte { return bytes.TrimPrefix(body, bom) }
 // Parse takes a request body apart, for a model whose owner allows nothing
 // beyond what is known. See ParseFor.
 func Parse(body []byte) (*Request, error) {
-	return ParseFor(body, func(string) *Policy { return new(Policy) })
+	return ParseFor(body, func(string) *format.Policy { return new(format.Policy) })
 }
 
 // ParseFor takes a request body apart. policy says what the owner of a model
@@ -95,26 +69,26 @@ func Parse(body []byte) (*Request, error) {
 // JSON, data behind it, nesting beyond 128 levels, a field that comes twice or that
 // differs from a known one only in case, any field that is not known, and a field
 // that decides the cost when it is not of its documented type.
-func ParseFor(body []byte, policy func(model string) *Policy) (*Request, error) {
+func ParseFor(body []byte, policy func(model string) *format.Policy) (*Request, error) {
 	text := TrimBOM(body)
 	if err := rawjson.CheckDocument(text); err != nil {
-		return nil, refuse("the body cannot be read: %v; send one JSON object", err)
+		return nil, format.Refuse("the body cannot be read: %v; send one JSON object", err)
 	}
 	r := &Request{body: body, sequences: 1, members: make([]member, 0, 16)}
 	if err := r.collect(text[rawjson.SkipSpace(text, 0):]); err != nil {
 		return nil, err
 	}
 	if r.model == "" {
-		return nil, refuseParam("model", "model is missing; name the model to ask")
+		return nil, format.RefuseParam("model", "model is missing; name the model to ask")
 	}
 	p := policy(r.model)
 	for i := range r.members {
 		if err := r.read(&r.members[i], p); err != nil {
-			return nil, about(r.members[i].key, err)
+			return nil, format.About(r.members[i].key, err)
 		}
 	}
 	if r.size.messages == 0 {
-		return nil, refuseParam("messages", "messages is missing or empty; send at least one message")
+		return nil, format.RefuseParam("messages", "messages is missing or empty; send at least one message")
 	}
 	return r, r.checkBeams()
 }
@@ -126,19 +100,19 @@ func (r *Request) collect(object []byte) error {
 		key, value := c.Member()
 		m := member{key: string(key), raw: c.Since(start), value: value}
 		if m.kind = kindOf(m.key); m.kind == kindUnknown && foldsToKnown(m.key) {
-			return refuseParam(clip(m.key), "the field %q is not spelt as documented; use lower case", clip(m.key))
+			return format.RefuseParam(format.Clip(m.key), "the field %q is not spelt as documented; use lower case", format.Clip(m.key))
 		}
 		if len(r.members) == maxMembers {
-			return refuse("there are more than %d fields; send fewer", maxMembers)
+			return format.Refuse("there are more than %d fields; send fewer", maxMembers)
 		}
 		for i := range r.members {
 			if r.members[i].key == m.key {
-				return refuseParam(clip(m.key), "the field %q is given twice; send it once", clip(m.key))
+				return format.RefuseParam(format.Clip(m.key), "the field %q is given twice; send it once", format.Clip(m.key))
 			}
 		}
 		if m.kind == kindModel {
 			if !rawjson.IsString(value) || len(value) == 2 {
-				return refuseParam("model", "model must be a non-empty string")
+				return format.RefuseParam("model", "model must be a non-empty string")
 			}
 			r.model = string(rawjson.Unquote(value))
 		}
@@ -149,13 +123,13 @@ func (r *Request) collect(object []byte) error {
 
 // read decides what becomes of one member and takes from it what decides the
 // cost.
-func (r *Request) read(m *member, p *Policy) (err error) {
+func (r *Request) read(m *member, p *format.Policy) (err error) {
 	switch m.kind {
 	case kindModel:
 		return nil
 	case kindMessages:
 		if m.value[0] != '[' {
-			return refuse("messages must be a list of messages")
+			return format.Refuse("messages must be a list of messages")
 		}
 		if r.messages, err = screenMessages(m.value, p); err == nil {
 			r.size.addMessages(r.messages)
@@ -190,7 +164,7 @@ func (r *Request) read(m *member, p *Policy) (err error) {
 		err = screenModalities(m.value)
 	case kindSwitch:
 		if !rawjson.IsScalar(m.value) || len(m.value) > maxSwitch {
-			return refuse("%s must be a plain value of at most %d bytes", m.key, maxSwitch)
+			return format.Refuse("%s must be a plain value of at most %d bytes", m.key, maxSwitch)
 		}
 	}
 	if err == nil {
@@ -202,15 +176,15 @@ func (r *Request) read(m *member, p *Policy) (err error) {
 // admit decides whether a field passes that is not known to be bounded: only if
 // the owner allows it. What says nothing is dropped, because SDKs and clients
 // write fields that they do not use so.
-func (r *Request) admit(m *member, p *Policy) error {
+func (r *Request) admit(m *member, p *format.Policy) error {
 	switch {
 	case isEmpty(m.value), m.kind != kindUnknown && isNeutral(m.value):
 		m.dropped = true
 		return nil
 	case m.kind == kindForbidden:
-		return refuse("the field %q cannot be used here; leave it out", m.key)
-	case !p.allows(m.key):
-		return refuse("the field %q is not known here; leave it out", clip(m.key))
+		return format.Refuse("the field %q cannot be used here; leave it out", m.key)
+	case !p.Allows(m.key):
+		return format.Refuse("the field %q is not known here; leave it out", format.Clip(m.key))
 	}
 	r.size.addField(m)
 	return nil
@@ -228,7 +202,7 @@ func (r *Request) readNumber(m *member) error {
 	case kindFloor:
 		n, ok := rawjson.Whole(m.value)
 		if !rawjson.IsNull(m.value) && (!ok || n < 0) {
-			return refuse("%s must be a whole number; leave it out for none", m.key)
+			return format.Refuse("%s must be a whole number; leave it out for none", m.key)
 		}
 		r.floor = max(r.floor, n)
 		return nil
@@ -239,7 +213,7 @@ func (r *Request) readNumber(m *member) error {
 	}
 	if m.key == "use_beam_search" {
 		if !isNeutral(m.value) {
-			return refuse("beam search generates tokens that nobody counts; leave use_beam_search out, or ask for n completions")
+			return format.Refuse("beam search generates tokens that nobody counts; leave use_beam_search out, or ask for n completions")
 		}
 		return nil
 	}
@@ -252,7 +226,7 @@ func (r *Request) readNumber(m *member) error {
 // counts them.
 func (r *Request) checkBeams() error {
 	if r.beams > r.sequences {
-		return refuseParam("best_of", "best_of above n generates tokens that nobody counts; ask for n completions")
+		return format.RefuseParam("best_of", "best_of above n generates tokens that nobody counts; ask for n completions")
 	}
 	return nil
 }
@@ -260,24 +234,24 @@ func (r *Request) checkBeams() error {
 // readOptions reads stream_options.
 func (r *Request) readOptions(v []byte) (err error) {
 	if v[0] != '{' {
-		return refuse("stream_options must be an object")
+		return format.Refuse("stream_options must be an object")
 	}
 	for c := rawjson.Members(v); c.More(); {
 		key, value := c.Member()
 		switch name := string(key); {
 		case foldsToOption(name):
-			return refuse("the field %q in stream_options is not spelt as documented; use lower case", clip(name))
+			return format.Refuse("the field %q in stream_options is not spelt as documented; use lower case", format.Clip(name))
 		case rawjson.IsNull(value), name == "include_obfuscation":
 		case name == "include_usage":
 			r.wantsUsage, err = boolean("stream_options.include_usage", value)
 		case name == "continuous_usage_stats":
 			r.wantsContinuous, err = boolean("stream_options.continuous_usage_stats", value)
 		case !isNeutral(value):
-			return refuseParam("stream_options."+clip(name),
-				"the field %q in stream_options is not known here; leave it out", clip(name))
+			return format.RefuseParam("stream_options."+format.Clip(name),
+				"the field %q in stream_options is not known here; leave it out", format.Clip(name))
 		}
 		if err != nil {
-			return about("stream_options", err)
+			return format.About("stream_options", err)
 		}
 	}
 	return nil
@@ -297,7 +271,7 @@ func foldsToOption(name string) bool {
 // boolean reads true or false.
 func boolean(name string, v []byte) (bool, error) {
 	if v[0] != 't' && v[0] != 'f' {
-		return false, refuse("%s must be true or false", name)
+		return false, format.Refuse("%s must be true or false", name)
 	}
 	return v[0] == 't', nil
 }
@@ -332,15 +306,3 @@ func (r *Request) HasCap() bool { return r.cap > 0 }
 
 // BodyHash is the SHA-256 of the body as received.
 func (r *Request) BodyHash() [32]byte { return sha256.Sum256(r.body) }
-
-// clip shortens hostile input before it goes into an error.
-func clip(s string) string {
-	const most = 32 // characters
-	n := 0
-	for i := range s {
-		if n++; n > most {
-			return s[:i] + "…"
-		}
-	}
-	return s
-}

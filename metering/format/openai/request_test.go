@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -19,13 +20,13 @@ func ask(fields string) []byte {
 
 func parse(t *testing.T, body []byte) *openai.Request {
 	t.Helper()
-	return parseFor(t, body, openai.Policy{AllowFields: []string{"chat_template"}})
+	return parseFor(t, body, format.Policy{AllowFields: []string{"chat_template"}})
 }
 
 // parseFor parses a request for a model whose owner allows what p says.
-func parseFor(t *testing.T, body []byte, p openai.Policy) *openai.Request {
+func parseFor(t *testing.T, body []byte, p format.Policy) *openai.Request {
 	t.Helper()
-	r, err := openai.ParseFor(body, func(string) *openai.Policy { return &p })
+	r, err := openai.ParseFor(body, func(string) *format.Policy { return &p })
 	if err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
@@ -103,7 +104,7 @@ func TestParseRefuses(t *testing.T) {
 		"hidden parameters":        {string(ask(`"options":{"num_predict":100000}`)), "cannot be used here"},
 	} {
 		_, err := openai.Parse([]byte(c.body))
-		var refused *openai.RequestError
+		var refused *format.RequestError
 		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.says) {
 			t.Errorf("%s: %v; want a *RequestError saying %q", name, err, c.says)
 		}

@@ -1,23 +1,16 @@
 package openai
 
-import "sluice.example/sluice/metering/format/rawjson"
-
-// Rewrite is what a request becomes before a backend sees it.
-type Rewrite struct {
-	Model           string  // the backend's name of the model; empty: the client's
-	Cap             int64   // completion tokens per sequence, at least 1; never raises what the client asked for
-	ForceUsage      bool    // ask for the usage chunk, whatever the client said
-	ContinuousUsage bool    // ask for a usage in every chunk: the backend knows continuous_usage_stats
-	Stream          bool    // ask for a stream, although the client waits for a document
-	Profile         Profile // what the backend is known to do; without Caps the cap is written as max_tokens
-}
+import (
+	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
+)
 
 // Rewrite is the body to send: the client's known fields in their order and byte
 // for byte, but for the model, what bounds the answer and, on a stream,
 // stream_options. The cap and the number of completions are always sent, under the
 // names that the backend knows and under no other: a backend may prefer another
 // name's number, may not know the client's name, or may have a default of its own.
-func (r *Request) Rewrite(w Rewrite) []byte {
+func (r *Request) Rewrite(w format.Rewrite) []byte {
 	out := make([]byte, 0, len(r.body)+len(w.Model)+160)
 	w.Cap = max(1, w.Cap)
 	if r.cap > 0 {
@@ -26,7 +19,7 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 	for i := range r.members {
 		m := &r.members[i]
 		switch {
-		case m.dropped, !w.Profile.knows(m.kind, m.key), m.kind == kindOptions, m.kind == kindStream && w.Stream:
+		case m.dropped, !knows(&w.Profile, m.kind, m.key), m.kind == kindOptions, m.kind == kindStream && w.Stream:
 		case m.kind == kindModel && w.Model != "":
 			out = rawjson.AppendMember(out, m.key, rawjson.Quote(w.Model))
 		case m.kind == kindMessages && len(r.messages) != len(m.value):
@@ -47,34 +40,34 @@ func (r *Request) Rewrite(w Rewrite) []byte {
 
 // appendBounds adds what bounds the answer, and what a backend would choose for
 // itself.
-func (r *Request) appendBounds(out []byte, w Rewrite) []byte {
-	if r.floor > 0 && w.Profile.knows(kindFloor, "min_tokens") {
+func (r *Request) appendBounds(out []byte, w format.Rewrite) []byte {
+	if r.floor > 0 && knows(&w.Profile, kindFloor, "min_tokens") {
 		out = rawjson.AppendNumber(out, "min_tokens", min(r.floor, w.Cap))
 	}
 	out = rawjson.AppendNumber(out, "n", r.sequences)
 	caps := w.Profile.Caps
 	if len(caps) == 0 {
-		out = rawjson.AppendNumber(out, capTokens, w.Cap)
+		out = rawjson.AppendNumber(out, format.CapTokens, w.Cap)
 	}
 	for _, name := range caps {
 		out = rawjson.AppendNumber(out, name, w.Cap)
 	}
-	if w.Profile.Engine == EngineOpenAI {
+	if w.Profile.Engine == format.EngineOpenAI {
 		out = rawjson.AppendMember(out, "store", []byte("false"))
 	}
 	return out
 }
 
 // appendOptions adds what makes a stream tell its usage.
-func (r *Request) appendOptions(out []byte, w Rewrite) []byte {
+func (r *Request) appendOptions(out []byte, w format.Rewrite) []byte {
 	options := make([]byte, 0, 64)
 	if w.ForceUsage || r.wantsUsage {
 		options = rawjson.AppendMember(options, "include_usage", []byte("true"))
 	}
-	if unknown := w.Profile.Engine == EngineGeneric || w.Profile.Engine == ""; w.ContinuousUsage || (r.wantsContinuous && unknown) {
+	if unknown := w.Profile.Engine == format.EngineGeneric || w.Profile.Engine == ""; w.ContinuousUsage || (r.wantsContinuous && unknown) {
 		options = rawjson.AppendMember(options, "continuous_usage_stats", []byte("true"))
 	}
-	if w.Profile.Engine == EngineOpenAI {
+	if w.Profile.Engine == format.EngineOpenAI {
 		options = rawjson.AppendMember(options, "include_obfuscation", []byte("false")) // padding is no text
 	}
 	if len(options) > 0 {

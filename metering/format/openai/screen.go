@@ -3,6 +3,7 @@ package openai
 import (
 	"strconv"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -30,14 +31,14 @@ func isNeutral(v []byte) bool { return isEmpty(v) || string(v) == "false" }
 // screenMessages checks the conversation, a list of objects, member by member,
 // and returns it without what no backend is to see; v itself where all of it
 // passes. What it does not know it refuses by name.
-func screenMessages(v []byte, p *Policy) ([]byte, error) {
+func screenMessages(v []byte, p *format.Policy) ([]byte, error) {
 	var out []byte
 	done := 0
 	for c, i := rawjson.Elements(v), 0; c.More(); i++ {
 		start := c.At()
 		message := c.Value()
 		if message[0] != '{' {
-			return nil, refuseParam(at("messages", i), "messages[%d] must be an object with a role and a content", i)
+			return nil, format.RefuseParam(at("messages", i), "messages[%d] must be an object with a role and a content", i)
 		}
 		clean, err := screenMessage(message, i, p)
 		if err != nil {
@@ -59,7 +60,7 @@ func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
 // screenMessage does the same for one message. What it returns is shorter where
 // anything was dropped.
-func screenMessage(m []byte, i int, p *Policy) ([]byte, error) {
+func screenMessage(m []byte, i int, p *format.Policy) ([]byte, error) {
 	changed := false
 	for c := rawjson.Members(m); c.More(); {
 		key, value := c.Member()
@@ -98,12 +99,12 @@ func closed(out []byte) []byte {
 
 // screenMember says what becomes of one member of the message i, and gives its
 // value as the backend gets it.
-func screenMember(key string, value []byte, i int, p *Policy) ([]byte, verdict, error) {
+func screenMember(key string, value []byte, i int, p *format.Policy) ([]byte, verdict, error) {
 	switch key {
 	case "role", "name", "tool_call_id", "refusal", "reasoning", "reasoning_content", "thinking":
 		if !rawjson.IsString(value) && !rawjson.IsNull(value) {
 			param := at("messages", i) + "." + key
-			return nil, keep, refuseParam(param, "%s must be a string", param)
+			return nil, keep, format.RefuseParam(param, "%s must be a string", param)
 		}
 		return value, keep, nil
 	case "content":
@@ -129,18 +130,18 @@ func screenMember(key string, value []byte, i int, p *Policy) ([]byte, verdict, 
 	if isEmpty(value) {
 		return value, drop, nil
 	}
-	param := at("messages", i) + "." + clip(key)
-	return nil, keep, refuseParam(param, "%s is not known here; leave it out", param)
+	param := at("messages", i) + "." + format.Clip(key)
+	return nil, keep, format.RefuseParam(param, "%s is not known here; leave it out", param)
 }
 
 // screenContent checks the content of the message i.
-func screenContent(v []byte, i int, p *Policy) ([]byte, error) {
+func screenContent(v []byte, i int, p *format.Policy) ([]byte, error) {
 	path := at("messages", i) + ".content"
 	switch {
 	case rawjson.IsString(v), rawjson.IsNull(v):
 		return v, nil
 	case v[0] != '[':
-		return nil, refuseParam(path, "%s must be text or a list of parts", path)
+		return nil, format.RefuseParam(path, "%s must be text or a list of parts", path)
 	}
 	var out []byte
 	done := 0
@@ -163,13 +164,13 @@ func screenContent(v []byte, i int, p *Policy) ([]byte, error) {
 }
 
 // screenPart checks the part j of a content.
-func screenPart(part []byte, content string, j int, p *Policy) ([]byte, error) {
+func screenPart(part []byte, content string, j int, p *format.Policy) ([]byte, error) {
 	if rawjson.IsString(part) {
 		return part, nil
 	}
 	path := at(content, j)
 	if part[0] != '{' {
-		return nil, refuseParam(path, "%s must be an object with a type", path)
+		return nil, format.RefuseParam(path, "%s must be an object with a type", path)
 	}
 	changed := false
 	for c := rawjson.Members(part); c.More(); {
@@ -195,20 +196,20 @@ func screenPart(part []byte, content string, j int, p *Policy) ([]byte, error) {
 }
 
 // screenPartMember says what becomes of one member of a content part.
-func screenPartMember(path, key string, value []byte, p *Policy) (verdict, error) {
-	param := path + "." + clip(key)
+func screenPartMember(path, key string, value []byte, p *format.Policy) (verdict, error) {
+	param := path + "." + format.Clip(key)
 	switch key {
 	case "type":
 		if isTextType(value) || isMediaType(value) {
 			return keep, nil
 		}
-		return keep, refuseParam(param,
+		return keep, format.RefuseParam(param,
 			"%s is of a kind that is not known here; send text, or media as a data: URL", param)
 	case "text", "refusal", "thinking", "reasoning":
 		if rawjson.IsString(value) || rawjson.IsNull(value) {
 			return keep, nil
 		}
-		return keep, refuseParam(param, "%s must be a string", param)
+		return keep, format.RefuseParam(param, "%s must be a string", param)
 	case "image_url", "audio_url", "video_url":
 		return keep, screenURL(param, value, p)
 	case "input_audio":
@@ -223,11 +224,11 @@ func screenPartMember(path, key string, value []byte, p *Policy) (verdict, error
 	if isEmpty(value) {
 		return drop, nil
 	}
-	return keep, refuseParam(param, "%s is not known here; leave it out", param)
+	return keep, format.RefuseParam(param, "%s is not known here; leave it out", param)
 }
 
 // screenURL checks an address, or an object with one.
-func screenURL(param string, v []byte, p *Policy) error {
+func screenURL(param string, v []byte, p *format.Policy) error {
 	if v[0] != '{' {
 		return checkMedia(param, v, p)
 	}
@@ -240,7 +241,7 @@ func screenURL(param string, v []byte, p *Policy) error {
 			}
 		case name == "detail" || name == "format" || name == "media_type":
 		case !isEmpty(value):
-			return refuseParam(param+"."+clip(name), "%s.%s is not known here; leave it out", param, clip(name))
+			return format.RefuseParam(param+"."+format.Clip(name), "%s.%s is not known here; leave it out", param, format.Clip(name))
 		}
 	}
 	return nil
@@ -248,9 +249,9 @@ func screenURL(param string, v []byte, p *Policy) error {
 
 // screenBytes checks an object that holds base64 in the member data and may hold
 // a word in the member about.
-func screenBytes(param string, v []byte, p *Policy, data, about string) error {
+func screenBytes(param string, v []byte, p *format.Policy, data, about string) error {
 	if v[0] != '{' {
-		return refuseParam(param, "%s must be an object", param)
+		return format.RefuseParam(param, "%s must be an object", param)
 	}
 	for c := rawjson.Members(v); c.More(); {
 		key, value := c.Member()
@@ -262,8 +263,8 @@ func screenBytes(param string, v []byte, p *Policy, data, about string) error {
 			}
 		case name == about && (rawjson.IsString(value) || rawjson.IsNull(value)):
 		case !isEmpty(value):
-			return refuseParam(param+"."+clip(name),
-				"%s.%s is not known here; send the bytes in %s", param, clip(name), data)
+			return format.RefuseParam(param+"."+format.Clip(name),
+				"%s.%s is not known here; send the bytes in %s", param, format.Clip(name), data)
 		}
 	}
 	return nil
@@ -283,12 +284,12 @@ func isMediaType(v []byte) bool {
 // known; a tool that the backend runs costs what nobody bounds.
 func screenTools(list string, v []byte) error {
 	if v[0] != '[' {
-		return refuseParam(list, "%s must be a list of functions", list)
+		return format.RefuseParam(list, "%s must be a list of functions", list)
 	}
 	for c, i := rawjson.Elements(v), 0; c.More(); i++ {
 		tool, path := c.Value(), at(list, i)
 		if tool[0] != '{' {
-			return refuseParam(path, "%s must be an object with a type and a function", path)
+			return format.RefuseParam(path, "%s must be an object with a type and a function", path)
 		}
 		for t := rawjson.Members(tool); t.More(); {
 			key, value := t.Member()
@@ -296,15 +297,15 @@ func screenTools(list string, v []byte) error {
 			case "function", "custom", "cache_control", "strict", "defer_loading", "eager_input_streaming", "allowed_callers", "input_examples":
 			case "type":
 				if kind := string(value); kind != `"function"` && kind != `"custom"` {
-					return refuseParam(path+".type",
-						"%s is a tool of the type %s, which would run at the backend; send functions", path, clip(string(rawjson.UnquoteAny(value))))
+					return format.RefuseParam(path+".type",
+						"%s is a tool of the type %s, which would run at the backend; send functions", path, format.Clip(string(rawjson.UnquoteAny(value))))
 				}
 			case "name", "description", "parameters":
-				return refuseParam(path+"."+name,
+				return format.RefuseParam(path+"."+name,
 					"%s has its %s beside the type, as in the Responses API; put it into function", path, name)
 			default:
 				if !isEmpty(value) {
-					return refuseParam(path+"."+clip(name), "%s.%s is not known here; leave it out", path, clip(name))
+					return format.RefuseParam(path+"."+format.Clip(name), "%s.%s is not known here; leave it out", path, format.Clip(name))
 				}
 			}
 		}
@@ -317,25 +318,25 @@ func screenTools(list string, v []byte) error {
 func screenArguments(name string, v []byte) error {
 	if rawjson.IsScalar(v) {
 		if len(v) > maxSwitch {
-			return refuseParam(name, "%s is too long", name)
+			return format.RefuseParam(name, "%s is too long", name)
 		}
 		return nil
 	}
 	if v[0] != '{' {
-		return refuseParam(name, "%s must be an object", name)
+		return format.RefuseParam(name, "%s must be an object", name)
 	}
 	for c := rawjson.Members(v); c.More(); {
 		key, value := c.Member()
-		param := name + "." + clip(string(key))
+		param := name + "." + format.Clip(string(key))
 		switch string(key) {
 		case "chat_template", "tokenize", "messages", "conversation", "tools", "documents", "tokenizer_kwargs", "processor_kwargs",
 			"return_dict", "return_tensors", "return_assistant_tokens_mask", "padding", "truncation", "max_length":
 			if !isNeutral(value) {
-				return refuseParam(param, "%s would replace the template's own; leave it out", param)
+				return format.RefuseParam(param, "%s would replace the template's own; leave it out", param)
 			}
 		}
 		if !rawjson.IsScalar(value) && !isEmpty(value) {
-			return refuseParam(param, "%s must be a plain value", param)
+			return format.RefuseParam(param, "%s must be a plain value", param)
 		}
 	}
 	return nil
@@ -345,11 +346,11 @@ func screenArguments(name string, v []byte) error {
 // else.
 func screenModalities(v []byte) error {
 	if v[0] != '[' {
-		return refuse("modalities must be a list")
+		return format.Refuse("modalities must be a list")
 	}
 	for c := rawjson.Elements(v); c.More(); {
 		if string(c.Value()) != `"text"` {
-			return refuse("only text is sold here; leave modalities out")
+			return format.Refuse("only text is sold here; leave modalities out")
 		}
 	}
 	return nil

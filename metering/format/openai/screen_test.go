@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -63,7 +64,7 @@ func TestEchoedAnswersAreCleaned(t *testing.T) {
 	want := `[ {"role":"user", "content":"x"} , {"role":"assistant","content":"y","refusal":null},` +
 		`{"role":"user","content":[{"type":"text","text":"z"},{"type":"text","text":"w"}]}]`
 	r := parse(t, []byte(body))
-	if got := string(sent(t, r, openai.EngineVLLM)["messages"]); got != want {
+	if got := string(sent(t, r, format.EngineVLLM)["messages"]); got != want {
 		t.Errorf("the backend gets\n%s\nwant\n%s", got, want)
 	}
 	if b, err := r.Bound(limits); err != nil || b.Open || b.Input > 200 {
@@ -74,7 +75,7 @@ func TestEchoedAnswersAreCleaned(t *testing.T) {
 // A backend fetches nothing unless the owner allows the host, and no spelling of
 // an address gets around that.
 func TestRemoteMediaNeedsAnAllowedHost(t *testing.T) {
-	allowed := openai.Policy{MediaHosts: []string{"cdn.example.com", "*.images.example"}}
+	allowed := format.Policy{MediaHosts: []string{"cdn.example.com", "*.images.example"}}
 	body := func(url string) []byte {
 		return []byte(`{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"` + url + `"}}]}]}`)
 	}
@@ -105,7 +106,7 @@ func TestRemoteMediaNeedsAnAllowedHost(t *testing.T) {
 		if _, err := openai.Parse(body(url)); (err == nil) != want.without {
 			t.Errorf("%q without hosts: %v", url, err)
 		}
-		_, err := openai.ParseFor(body(url), func(string) *openai.Policy { return &allowed })
+		_, err := openai.ParseFor(body(url), func(string) *format.Policy { return &allowed })
 		if (err == nil) != want.with {
 			t.Errorf("%q with hosts: %v", url, err)
 		}

@@ -2,10 +2,10 @@ package openai
 
 import (
 	"bytes"
-	"math/bits"
 
 	"golang.org/x/text/unicode/norm"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -326,26 +326,7 @@ func nested(v []byte) int64 {
 func (s *size) bytes() int64 {
 	n := s.worst
 	for _, p := range s.plain {
-		n = addSat(n, mulSat(p, s.messages+1))
+		n = format.AddSat(n, format.MulSat(p, s.messages+1))
 	}
 	return n
 }
-
-// mulSat is a·b, at most the largest int64; neither is negative.
-func mulSat(a, b int64) int64 {
-	hi, lo := bits.Mul64(uint64(a), uint64(b))
-	if hi != 0 || lo > maxInt64 {
-		return maxInt64
-	}
-	return int64(lo)
-}
-
-// addSat is a+b, at most the largest int64; neither is negative.
-func addSat(a, b int64) int64 {
-	if a > maxInt64-b {
-		return maxInt64
-	}
-	return a + b
-}
-
-const maxInt64 = 1<<63 - 1

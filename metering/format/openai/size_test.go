@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 	"pgregory.net/rapid"
+
+	"sluice.example/sluice/metering/format"
 )
 
 // floats are numbers as a client may write them and as Python writes them.
@@ -107,7 +109,7 @@ func TestArgumentsAreBoundedAsTheyAreRendered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := r.Bound(Limits{MaxCompletion: 1})
+	b, err := r.Bound(format.Limits{MaxCompletion: 1})
 	if err != nil || b.Input < 4*60*59 {
 		t.Errorf("bound %d of %d bytes, %v", b.Input, len(body), err)
 	}
@@ -149,7 +151,7 @@ func TestToolResultsAreBoundedAsJSONStrings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b, err := r.Bound(Limits{MaxCompletion: 1}); err != nil || b.Input != want {
+		if b, err := r.Bound(format.Limits{MaxCompletion: 1}); err != nil || b.Input != want {
 			t.Errorf("%s: bound %d, %v; want %d", role, b.Input, err, want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -17,10 +18,10 @@ var ErrNoAnswer = errors.New("it is no chat completion")
 // sent on: body, or a copy without the numbers that are no JSON.
 func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	m.unary, m.chunk.unary = true, true
-	if err := checkObject(body); err != nil {
-		repaired := repairNumbers(body)
-		if repaired == nil || checkObject(repaired) != nil {
-			m.fail(Failure{})
+	if err := format.CheckObject(body); err != nil {
+		repaired := format.RepairNumbers(body)
+		if repaired == nil || format.CheckObject(repaired) != nil {
+			m.fail(format.Failure{})
 			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 		}
 		body = repaired
@@ -28,7 +29,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	object := body[rawjson.SkipSpace(body, 0):]
 	m.chunk.read(object, m.keepsText())
 	if m.chunk.failed || !m.chunk.objects {
-		var f Failure
+		var f format.Failure
 		if m.chunk.failed {
 			f = m.chunk.failure(object)
 		}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -73,9 +74,9 @@ func (u *usage) readTotal(rest int64, hasCompletion bool) {
 // of it.
 func (u usage) tokens() int64 {
 	if u.reasoning > u.completion {
-		return addSat(max(0, u.completion), u.reasoning)
+		return format.AddSat(max(0, u.completion), u.reasoning)
 	}
-	return addSat(u.completion, u.beside)
+	return format.AddSat(u.completion, u.beside)
 }
 
 // readTimings reads the running counts of llama.cpp: the prompt is what was read
@@ -93,7 +94,7 @@ func readTimings(v []byte) (u usage, ok bool) {
 			u.cached, _ = number(value)
 		}
 	}
-	u.prompt = addSat(max(0, fresh), max(0, u.cached))
+	u.prompt = format.AddSat(max(0, fresh), max(0, u.cached))
 	return u, ok && u.completion >= 0
 }
 

@@ -1,4 +1,4 @@
-package openai_test
+package format_test
 
 import (
 	"bytes"
@@ -9,16 +9,16 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // split is all events of r, what was left of an unfinished one, and the error
 // at the end.
 func split(r io.Reader, most int) (events []string, rest string, end error) {
-	e := openai.NewEvents(r, most)
+	e := format.NewEvents(r, most)
 	for {
 		event, err := e.Next()
-		if errors.Is(err, openai.ErrPartial) {
+		if errors.Is(err, format.ErrPartial) {
 			rest = string(event)
 			continue
 		}
@@ -73,7 +73,7 @@ func TestEvents(t *testing.T) {
 func TestAnEventIsReturnedAsSoonAsItIsThere(t *testing.T) {
 	for _, event := range []string{"data: a\n\n", "data: a\r\n\r\n", "data: a\r\r", ": ping\n"} {
 		r, w := io.Pipe()
-		events := openai.NewEvents(r, 0)
+		events := format.NewEvents(r, 0)
 		for range 3 {
 			go func() { _, _ = w.Write([]byte(event)) }()
 			if got, err := events.Next(); string(got) != event || err != nil { // blocks for ever if it waits for more
@@ -93,12 +93,12 @@ func TestLongEvents(t *testing.T) {
 	if len(got) != 2 || got[0] != long || rest != "" || err != io.EOF {
 		t.Errorf("%d events, %d bytes left, %v", len(got), len(rest), err)
 	}
-	e := openai.NewEvents(strings.NewReader("data: a\n\n"+long), 100_000)
+	e := format.NewEvents(strings.NewReader("data: a\n\n"+long), 100_000)
 	if event, err := e.Next(); string(event) != "data: a\n\n" || err != nil {
 		t.Errorf("%q, %v", event, err)
 	}
 	for range 2 {
-		if event, err := e.Next(); event != nil || !errors.Is(err, openai.ErrTooLong) {
+		if event, err := e.Next(); event != nil || !errors.Is(err, format.ErrTooLong) {
 			t.Errorf("%d bytes, %v; want ErrTooLong", len(event), err)
 		}
 	}
@@ -106,17 +106,17 @@ func TestLongEvents(t *testing.T) {
 
 func TestErrorsOfTheReader(t *testing.T) {
 	broken := errors.New("broken")
-	e := openai.NewEvents(io.MultiReader(strings.NewReader("data: a\n\ndata: b"), iotest.ErrReader(broken)), 0)
+	e := format.NewEvents(io.MultiReader(strings.NewReader("data: a\n\ndata: b"), iotest.ErrReader(broken)), 0)
 	if event, err := e.Next(); string(event) != "data: a\n\n" || err != nil {
 		t.Errorf("%q, %v", event, err)
 	}
-	if event, err := e.Next(); string(event) != "data: b" || !errors.Is(err, openai.ErrPartial) || !errors.Is(err, broken) {
+	if event, err := e.Next(); string(event) != "data: b" || !errors.Is(err, format.ErrPartial) || !errors.Is(err, broken) {
 		t.Errorf("%q, %v", event, err)
 	}
-	if event, err := e.Next(); event != nil || !errors.Is(err, broken) || errors.Is(err, openai.ErrPartial) {
+	if event, err := e.Next(); event != nil || !errors.Is(err, broken) || errors.Is(err, format.ErrPartial) {
 		t.Errorf("%q, %v", event, err)
 	}
-	if _, err := openai.NewEvents(silent{}, 0).Next(); !errors.Is(err, io.ErrNoProgress) {
+	if _, err := format.NewEvents(silent{}, 0).Next(); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("a silent reader: %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestEventsReuseTheirMemory(t *testing.T) {
 	r := bytes.NewReader(stream)
 	allocations := testing.AllocsPerRun(1, func() {
 		r.Reset(stream)
-		e := openai.NewEvents(r, 0)
+		e := format.NewEvents(r, 0)
 		for {
 			if _, err := e.Next(); err != nil {
 				return

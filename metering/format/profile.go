@@ -1,4 +1,4 @@
-package openai
+package format
 
 import "slices"
 
@@ -20,8 +20,8 @@ const (
 
 // The names of the completion cap in the OpenAI chat API.
 const (
-	capTokens           = "max_tokens"
-	capCompletionTokens = "max_completion_tokens"
+	CapTokens           = "max_tokens"
+	CapCompletionTokens = "max_completion_tokens"
 )
 
 // Profile is what one backend is known to do with a chat request. What is not
@@ -62,25 +62,25 @@ type Profile struct {
 
 // profiles is the table of what is known, one row per engine.
 var profiles = [...]Profile{
-	{Engine: EngineVLLM, Caps: []string{capTokens}, Counting: CountVLLM,
+	{Engine: EngineVLLM, Caps: []string{CapTokens}, Counting: CountVLLM,
 		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
-	{Engine: EngineSGLang, Caps: []string{capTokens}, Counting: CountSGLang,
+	{Engine: EngineSGLang, Caps: []string{CapTokens}, Counting: CountSGLang,
 		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
-	{Engine: EngineLlamaCpp, Caps: []string{capTokens}, Counting: CountLlamaCpp,
+	{Engine: EngineLlamaCpp, Caps: []string{CapTokens}, Counting: CountLlamaCpp,
 		IncludeUsage: true, UsagePerSequence: true, StopsUnary: true, RunningTimings: true, Streams: true, StreamsTools: true,
 		HealthPath: "/health"},
-	{Engine: EngineOllama, Caps: []string{capTokens}, Counting: CountNone,
+	{Engine: EngineOllama, Caps: []string{CapTokens}, Counting: CountNone,
 		IncludeUsage: true, StopsUnary: true, Streams: true, StreamsTools: true, HealthPath: "/api/version"},
-	{Engine: EngineTGI, Caps: []string{capTokens}, Counting: CountTGI,
+	{Engine: EngineTGI, Caps: []string{CapTokens}, Counting: CountTGI,
 		IncludeUsage: true, HealthPath: "/health"},
-	{Engine: EngineTRTLLM, Caps: []string{capTokens}, Counting: CountTRTLLM,
+	{Engine: EngineTRTLLM, Caps: []string{CapTokens}, Counting: CountTRTLLM,
 		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
-	{Engine: EngineOpenAI, Caps: []string{capCompletionTokens}, Counting: CountNone,
+	{Engine: EngineOpenAI, Caps: []string{CapCompletionTokens}, Counting: CountNone,
 		IncludeUsage: true, Streams: true, StreamsTools: true, HealthPath: "/v1/models"},
 	// A server that knows one of the two names ignores the other one, so only
 	// both together bound what an unknown server generates. One that refuses the
 	// pair says so with a 400, which costs nobody anything.
-	{Engine: EngineGeneric, Caps: []string{capTokens, capCompletionTokens}, Counting: CountNone,
+	{Engine: EngineGeneric, Caps: []string{CapTokens, CapCompletionTokens}, Counting: CountNone,
 		IncludeUsage: true, HealthPath: "/health"},
 }
 

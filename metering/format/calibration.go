@@ -1,4 +1,4 @@
-package openai
+package format
 
 import (
 	"sync"
@@ -24,7 +24,7 @@ const (
 // bytes per token on average.
 const (
 	minBytesPerToken = 1.0
-	maxBytesPerToken = 16.0
+	MaxBytesPerToken = 16.0
 )
 
 // unsteady is the spread above which events tell little of tokens: a server that
@@ -77,77 +77,82 @@ func (c *Calibration) ExpectMedia(tokens int64) {
 // BytesPerToken are the ratios of prompts and of completions, each within
 // 1..16.
 func (c *Calibration) BytesPerToken() (prompt, completion float64) {
-	e := c.estimator()
-	return e.prompt, e.bytes
+	e := c.Estimates()
+	return e.Prompt, e.Bytes
 }
 
 // Pace is how many tokens of one sequence are generated per second, after the
 // first one.
 func (c *Calibration) Pace() float64 {
-	return c.estimator().pace
+	return c.Estimates().Pace
 }
 
-// estimator is what a calibration says now.
-func (c *Calibration) estimator() estimator {
+// Estimates is what a calibration says now.
+func (c *Calibration) Estimates() Estimates {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, v := range [...]*votes{&c.prompt, &c.completion, &c.perDelta, &c.pace, &c.begin, &c.answer, &c.part} {
 		v.refresh()
 	}
-	e := estimator{prompt: c.prompt.estimate, bytes: c.completion.estimate, perDelta: c.perDelta.estimate,
-		pace: c.pace.estimate, begin: c.begin.estimate, answer: c.answer.estimate, part: c.part.estimate}
-	e.steady = c.perDelta.known() && c.perDelta.spread <= unsteady
+	e := Estimates{Prompt: c.prompt.estimate, Bytes: c.completion.estimate, PerDelta: c.perDelta.estimate,
+		Pace: c.pace.estimate, Begin: c.begin.estimate, Answer: c.answer.estimate, Part: c.part.estimate}
+	e.Steady = c.perDelta.known() && c.perDelta.spread <= unsteady
 	if c.perDelta.known() && c.completion.known() && c.perDelta.spread > unsteady && 2*c.completion.spread < c.perDelta.spread {
-		e.by = byBytes
+		e.By = ByBytes
 	}
 	return e
 }
 
-// learnPrompt learns from a prompt whose tokens were reported. What is no
+// LearnPrompt learns from a prompt whose tokens were reported. What is no
 // plain text (more tokens than bytes, hardly any tokens) teaches nothing.
-func (c *Calibration) learnPrompt(voter uint64, bytes, tokens int64) {
+func (c *Calibration) LearnPrompt(voter uint64, bytes, tokens int64) {
 	if teaches(bytes, tokens) {
 		c.learn(&c.prompt, voter, float64(bytes)/float64(tokens))
 	}
 }
 
-// learnCompletion learns the same from a completion.
-func (c *Calibration) learnCompletion(voter uint64, bytes, tokens int64) {
+// LearnCompletion learns the same from a completion.
+func (c *Calibration) LearnCompletion(voter uint64, bytes, tokens int64) {
 	if teaches(bytes, tokens) {
 		c.learn(&c.completion, voter, float64(bytes)/float64(tokens))
 	}
 }
 
 func teaches(bytes, tokens int64) bool {
-	return tokens >= 4 && bytes >= tokens && float64(bytes) <= maxBytesPerToken*float64(tokens)
+	return tokens >= 4 && bytes >= tokens && float64(bytes) <= MaxBytesPerToken*float64(tokens)
 }
 
-// learnDeltas learns how many tokens come in one event. Tokens for which there is no
+// LearnDeltas learns how many tokens come in one event. Tokens for which there is no
 // text in the events, such as hidden reasoning, are no tokens of the events.
-func (c *Calibration) learnDeltas(voter uint64, tokens, deltas, bytes int64) {
+func (c *Calibration) LearnDeltas(voter uint64, tokens, deltas, bytes int64) {
 	if r := float64(tokens) / float64(deltas); deltas >= 4 && r <= maxTokensPerDelta && teaches(bytes, tokens) {
 		c.learn(&c.perDelta, voter, r)
 	}
 }
 
-// learnPart learns what a part of a prompt takes that is no text.
-func (c *Calibration) learnPart(voter uint64, tokens, parts int64) {
+// LearnPart learns what a part of a prompt takes that is no text.
+func (c *Calibration) LearnPart(voter uint64, tokens, parts int64) {
 	if parts > 0 && tokens > 0 {
 		c.learn(&c.part, voter, float64(tokens)/float64(parts))
 	}
 }
 
-// learnTime learns from an answer of so many tokens per sequence, whose first
+// LearnTime learns from an answer of so many tokens per sequence, whose first
 // token came after begin and whose last one after took. A begin of 0 is not known.
-func (c *Calibration) learnTime(voter uint64, tokens float64, begin, took time.Duration) {
+func (c *Calibration) LearnTime(voter uint64, tokens float64, begin, took time.Duration) {
 	if tokens < 4 || took <= begin {
 		return
 	}
 	c.learn(&c.answer, voter, tokens)
 	c.learn(&c.pace, voter, tokens/(took-begin).Seconds())
 	if begin > 0 {
-		c.learn(&c.begin, voter, begin.Seconds())
+		c.LearnBegin(voter, begin)
 	}
+}
+
+// LearnBegin learns when the first token of an answer came.
+func (c *Calibration) LearnBegin(voter uint64, begin time.Duration) {
+	c.learn(&c.begin, voter, begin.Seconds())
 }
 
 func (c *Calibration) learn(v *votes, voter uint64, value float64) {

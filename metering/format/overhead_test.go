@@ -1,15 +1,15 @@
-package openai_test
+package format_test
 
 import (
 	"testing"
 	"time"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // One account learns for itself; the others follow once a second one met the same.
 func TestOneAccountDoesNotMoveTheOthersBounds(t *testing.T) {
-	var o openai.Overhead
+	var o format.Overhead
 	now := time.Unix(1_800_000_000, 0)
 	if got := o.For(1, now); got != 0 {
 		t.Errorf("%d tokens, and nothing was learnt", got)

@@ -1,4 +1,4 @@
-package openai
+package format
 
 import (
 	"bytes"
@@ -166,7 +166,7 @@ func (e *Events) scan() int {
 // to next: a comment ends with itself, and data ends the event before it. It is
 // 0 where the line belongs to the event.
 func (e *Events) endsBefore(line []byte, next int) int {
-	if e.line == 0 && isComment(line) {
+	if e.line == 0 && IsComment(line) {
 		return next
 	}
 	if !isData(line) {
@@ -191,9 +191,9 @@ func (e *Events) scanLast() int {
 func Whole(event []byte) bool {
 	var data []byte
 	for i := 0; i < len(event); {
-		end, next := lineAt(event, i)
+		end, next := LineAt(event, i)
 		if line := event[i:end]; isData(line) {
-			_, value := fieldOf(line)
+			_, value := FieldOf(line)
 			if data == nil {
 				data = value
 			} else {
@@ -206,26 +206,26 @@ func Whole(event []byte) bool {
 		data = bytes.TrimSpace(event)
 	}
 	data = bytes.TrimRight(data, " \t")
-	return string(data) == endMarker || isObject(data)
+	return string(data) == EndMarker || IsObject(data)
 }
 
-// endMarker is the data of the event that ends a stream.
-const endMarker = "[DONE]"
+// EndMarker is the data of the event that ends a stream.
+const EndMarker = "[DONE]"
 
-// byteOrderMark may stand before the first line of a stream.
-const byteOrderMark = "\ufeff"
+// ByteOrderMark may stand before the first line of a stream.
+const ByteOrderMark = "\ufeff"
 
-func isComment(line []byte) bool {
-	if len(line) > 0 && line[0] == byteOrderMark[0] {
-		line = bytes.TrimPrefix(line, []byte(byteOrderMark))
+func IsComment(line []byte) bool {
+	if len(line) > 0 && line[0] == ByteOrderMark[0] {
+		line = bytes.TrimPrefix(line, []byte(ByteOrderMark))
 	}
 	return len(line) > 0 && line[0] == ':'
 }
 
 func isData(line []byte) bool {
 	const name = "data:"
-	if len(line) > 0 && line[0] == byteOrderMark[0] {
-		line = bytes.TrimPrefix(line, []byte(byteOrderMark))
+	if len(line) > 0 && line[0] == ByteOrderMark[0] {
+		line = bytes.TrimPrefix(line, []byte(ByteOrderMark))
 	}
 	return len(line) >= len(name) && string(line[:len(name)]) == name
 }
@@ -242,9 +242,9 @@ func lineEnd(b []byte) int {
 	return at
 }
 
-// lineAt is where the line that begins at b[i] ends, and where the next one
+// LineAt is where the line that begins at b[i] ends, and where the next one
 // begins.
-func lineAt(b []byte, i int) (end, next int) {
+func LineAt(b []byte, i int) (end, next int) {
 	n := lineEnd(b[i:])
 	if n < 0 {
 		return len(b), len(b)
@@ -256,10 +256,10 @@ func lineAt(b []byte, i int) (end, next int) {
 	return end, next
 }
 
-// fieldOf takes a line apart: the name of its field, and its value without
+// FieldOf takes a line apart: the name of its field, and its value without
 // the blanks before it. A comment has no name.
-func fieldOf(line []byte) (name, value []byte) {
-	line = bytes.TrimPrefix(line, []byte(byteOrderMark))
+func FieldOf(line []byte) (name, value []byte) {
+	line = bytes.TrimPrefix(line, []byte(ByteOrderMark))
 	name, value, _ = bytes.Cut(line, []byte(":"))
 	return name, bytes.TrimLeft(value, " \t")
 }
