@@ -9,14 +9,13 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/config"
 	"sluice.example/sluice/internal/pricer"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
 // pricerConfig maps the models to the pricer's. work is asked once the pricer
 // runs.
-func pricerConfig(cfg *config.Config, ledger *metering.Ledger, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
-	p := pricer.Config{Ledger: ledger, Board: board, Replica: replicaName(), Log: log,
+func pricerConfig(cfg *config.Config, record *pricer.Record, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
+	p := pricer.Config{Record: record, Board: board, Replica: replicaName(), Log: log,
 		Load: func(model string, now time.Time) pricer.Load { return poolLoad(fleet.Pool(model), now, work(model)) }}
 	for _, s := range cfg.Services {
 		for _, m := range s.Models {

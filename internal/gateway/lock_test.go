@@ -12,14 +12,13 @@ import (
 
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/l402"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
 // reprice publishes the test rates times a factor and puts them in force.
 func (r *rig) reprice(factor float64) pricing.Epoch {
 	r.t.Helper()
-	e, err := r.ledger.PublishEpoch(r.t.Context(), pricing.Epoch{Model: testModel, Rates: testRates.Scale(factor),
+	e, err := r.prices.PublishEpoch(r.t.Context(), pricing.Epoch{Model: testModel, Rates: testRates.Scale(factor),
 		Multiplier: factor, Signal: 1.5, BoundBy: pricing.BoundNone, At: time.Now()})
 	if err != nil {
 		r.t.Fatal(err)
@@ -156,7 +155,7 @@ func TestOperatorSeesAndFixesPrices(t *testing.T) {
 		s.gateway = func(c *gateway.Config) {
 			c.Override = func(_ context.Context, m string, x float64) error {
 				if m != testModel {
-					return metering.ErrArgument
+					return pricing.ErrArgument
 				}
 				model, multiplier = m, x
 				return nil

@@ -4,7 +4,6 @@ import (
 	"math"
 	"time"
 
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -80,7 +79,7 @@ func (m *model) differs(d pricing.Decision) bool {
 }
 
 // observe joins what this process sees with what the others reported.
-func (m *model) observe(now time.Time, own Load, others []metering.ModelLoad) pricing.Observation {
+func (m *model) observe(now time.Time, own Load, others []Report) pricing.Observation {
 	running, work := max(own.InFlight, 0), m.worked("", own.Work)
 	for _, l := range others {
 		if l.Model == m.cfg.Name {

@@ -13,7 +13,6 @@ import (
 
 	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/sqlite"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -53,20 +52,20 @@ func (p *pool) read(string, time.Time) pricer.Load {
 	return p.load
 }
 
-// gateway is one process's prices on a ledger.
+// gateway is one process that keeps prices.
 type gateway struct {
 	*testing.T
 	*pool
-	ledger *metering.Ledger
+	record *pricer.Record
 	board  *pricing.Board
 	pricer *pricer.Pricer
 	stop   func()
 }
 
-// start opens a pricer on the ledger and runs it.
-func start(t *testing.T, ledger *metering.Ledger, replica string, m pricer.Model) *gateway {
+// start opens a pricer on the record and runs it.
+func start(t *testing.T, record *pricer.Record, replica string, m pricer.Model) *gateway {
 	t.Helper()
-	g := &gateway{T: t, pool: &pool{load: idle()}, ledger: ledger, board: new(pricing.Board)}
+	g := &gateway{T: t, pool: &pool{load: idle()}, record: record, board: new(pricing.Board)}
 	m.Name = modelName
 	if m.Base == (pricing.Rates{}) {
 		m.Base = base
@@ -75,7 +74,7 @@ func start(t *testing.T, ledger *metering.Ledger, replica string, m pricer.Model
 		m.Params = params()
 	}
 	var err error
-	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Ledger: ledger, Board: g.board, Load: g.read, Replica: replica})
+	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Record: record, Board: g.board, Load: g.read, Replica: replica})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +94,7 @@ func start(t *testing.T, ledger *metering.Ledger, replica string, m pricer.Model
 	return g
 }
 
-func embedded(t *testing.T) *metering.Ledger {
+func embedded(t *testing.T) *pricer.Record {
 	t.Helper()
 	db, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
@@ -105,23 +104,16 @@ func embedded(t *testing.T) *metering.Ledger {
 }
 
 func open(t *testing.T, store interface {
-	metering.Store
+	pricer.Store
 	Close() error
-}) *metering.Ledger {
+}) *pricer.Record {
 	t.Helper()
-	l, err := metering.Open(context.Background(), metering.Config{Store: store})
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		if err := l.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return l
+	return pricer.NewRecord(store)
 }
 
 func (g *gateway) until(what string, ok func(pricing.Epoch, pricing.Standing) bool) {
@@ -140,7 +132,7 @@ func (g *gateway) until(what string, ok func(pricing.Epoch, pricing.Standing) bo
 
 func (g *gateway) epochs() []pricing.Epoch {
 	g.Helper()
-	list, err := g.ledger.Epochs(context.Background(), metering.EpochQuery{Limit: 10_000})
+	list, err := g.record.Epochs(context.Background(), pricing.EpochQuery{Limit: 10_000})
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -178,28 +170,28 @@ func shadow() *pricing.Params {
 }
 
 func TestRestartKeepsThePrice(t *testing.T) {
-	ledger := embedded(t)
-	g := start(t, ledger, "a", pricer.Model{})
+	record := embedded(t)
+	g := start(t, record, "a", pricer.Model{})
 	g.set(func(l *pricer.Load) { l.Running, l.InFlight = 10, 10 })
 	g.until("a higher price", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier > 1.2 })
 	g.stop()
 	last, _ := g.board.Current(modelName)
 	slow := params()
 	slow.Interval = time.Hour
-	g = start(t, ledger, "b", pricer.Model{Params: slow})
+	g = start(t, record, "b", pricer.Model{Params: slow})
 	if e, _ := g.board.Current(modelName); e.ID != last.ID || e.Rates != last.Rates {
 		t.Errorf("%+v after %+v", e, last)
 	}
 	g.stop()
 	double := base.Scale(2)
-	g = start(t, ledger, "c", pricer.Model{Params: slow, Base: double})
+	g = start(t, record, "c", pricer.Model{Params: slow, Base: double})
 	if e, _ := g.board.Current(modelName); e.ID <= last.ID || e.Rates != double.Scale(last.Multiplier) {
 		t.Errorf("with another rate card: %+v after %+v", e, last)
 	}
 	g.stop()
 	static := slow
 	static.Policy = pricing.PolicyStatic
-	g = start(t, ledger, "d", pricer.Model{Params: static})
+	g = start(t, record, "d", pricer.Model{Params: static})
 	if e, _ := g.board.Current(modelName); e.Rates != base || e.BoundBy != pricing.BoundFixed {
 		t.Errorf("static: %+v", e)
 	}

@@ -65,13 +65,13 @@ func TestReplicasPublishOneSequence(t *testing.T) {
 // A gateway with a model that the leader does not know, as in a rolling upgrade,
 // starts all the same.
 func TestNewModelNeedsNoNewLeader(t *testing.T) {
-	ledger := embedded(t)
-	lead, err := ledger.LeadPrices(t.Context()) // somebody else's, who never publishes
+	record := embedded(t)
+	lead, err := record.LeadPrices(t.Context()) // somebody else's, who never publishes
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lead.Release()
-	g := start(t, ledger, "b", pricer.Model{})
+	g := start(t, record, "b", pricer.Model{})
 	if e, _ := g.board.Current(modelName); e.Rates != base || len(g.epochs()) != 1 {
 		t.Errorf("%+v", g.epochs())
 	}
