@@ -242,3 +242,27 @@ func TestLeadEndsWithTheStore(t *testing.T) {
 		return err == nil && lead.Release() == nil
 	})
 }
+
+// TestOldReportsGo: what a replica reported an hour ago is removed, and nothing
+// else.
+func TestOldReportsGo(t *testing.T) {
+	ctx := context.Background()
+	url := pgtest.Start(t)
+	record := pricer.NewRecord(open(t, url))
+	for _, replica := range []string{"gone", "here"} {
+		if err := record.ReportLoad(ctx, replica, []pricer.Report{{Model: "a"}, {Model: "b"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := admin(t, url).Exec(ctx, "UPDATE replica_loads SET at = at - 3700 * 1000000::bigint WHERE replica = 'gone'"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{1, 1, 0} {
+		if n, err := record.CleanPrices(ctx, 1); err != nil || n != want {
+			t.Errorf("%d rows went, %v; want %d", n, err, want)
+		}
+	}
+	if left, err := record.Loads(ctx, 24*time.Hour); err != nil || len(left) != 2 || left[0].Replica != "here" || left[1].Replica != "here" {
+		t.Errorf("%+v are left, %v", left, err)
+	}
+}
