@@ -46,7 +46,7 @@ func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 			continue
 		}
 		if p.priced {
-			if b.asks = b.ask(t.quote); !t.quote.pays(b.asks) {
+			if b.asks = b.ask(&t.bid); !t.bid.pays(b.asks) {
 				continue
 			}
 		}
@@ -90,7 +90,7 @@ func (p *Pool) cheapest(open []*Backend, now time.Time) []*Backend {
 	if !slices.ContainsFunc(open, func(b *Backend) bool { return !late(b) }) {
 		return open
 	}
-	return least(slices.DeleteFunc(open, late), func(b *Backend) int64 { return b.asks })
+	return least(slices.DeleteFunc(open, late), func(b *Backend) int64 { return int64(b.asks) })
 }
 
 // leastWait compares all of a few, or two of many. Ties go to the first.

@@ -146,7 +146,7 @@ func (f *Fleet) Pools() []PoolStatus {
 	now := time.Now()
 	list := make([]PoolStatus, 0, len(f.order))
 	for _, p := range f.order {
-		free, _ := p.free(Quote{})
+		free, _ := p.free(new(Bid))
 		list = append(list, PoolStatus{Model: p.cfg.Model, Healthy: p.serves(now), Panic: p.panic, Unchecked: p.unchecked, Waiting: p.queue.n, Admitted: p.places,
 			QueueLimit: p.cfg.QueueLimit, FreeSlots: free, Refused: p.refused, PushedOut: p.pushedOut, Pace: p.pace, Load: p.load(now)})
 	}

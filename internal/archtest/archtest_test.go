@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"pricing":                   {"l402"},
 	"metering":                  {"l402", "pricing"},
 	"metering/chat":             {"l402", "pricing", "metering"},
-	"backends/gpu":              {},
+	"backends/gpu":              {"l402", "pricing"},
 	"migrations":                {},
 	"internal/config":           {"l402", "pricing", "metering/chat", "internal/placeholder"}, // the names of engines and fields
 	"internal/lightning":        {"l402"},
@@ -62,6 +62,7 @@ var forbidden = []struct {
 	{"pricing", "sluice.example/sluice/metering", "prices know no money"},
 	{"metering", "modernc.org/sqlite", "the ledger decides, the stores write"},
 	{"metering", "github.com/jackc/pgx", "the ledger decides, the stores write"},
+	{"backends/gpu", "sluice.example/sluice/metering", "the fleet knows prices and no money"},
 	{"internal/gateway", "sluice.example/sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "sluice.example/sluice/internal/pricer", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/pricer", "sluice.example/sluice/metering", "prices know no money"},
