@@ -11,15 +11,6 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Load is what this gateway knows of a model's pool at one moment.
-type Load struct {
-	pricing.Load
-	Queue  float64 // of Waiting: this gateway's own requests
-	Energy float64 // joules consumed for the pool, a counter; NaN: not known
-	Work   float64 // delivered through this gateway since it started, in msat at the base rates
-	Stale  bool    // telemetry is configured and nothing of it is fresh
-}
-
 // Model is one model to be priced.
 type Model struct {
 	Name   string
@@ -38,10 +29,13 @@ type Energy struct {
 
 // Config is everything a Pricer needs. All but Log and Clock is required.
 type Config struct {
-	Models  []Model
-	Record  *Record // where prices are published and loads are exchanged
-	Board   *pricing.Board
-	Load    func(model string, now time.Time) Load
+	Models []Model
+	Record *Record // where prices are published and loads are exchanged
+	Board  *pricing.Board
+	Load   func(model string, now time.Time) pricing.Load // of the model's pool
+	// Work is what was delivered of the model through this process since it started,
+	// in msat at the base rates: a counter.
+	Work    func(model string) float64
 	Replica string // names this process among those on the ledger
 	Log     *slog.Logger
 	Clock   func() time.Time

@@ -32,24 +32,32 @@ func params() pricing.Params {
 // pool is a load that a test sets.
 type pool struct {
 	mu   sync.Mutex
-	load pricer.Load
+	load pricing.Load
+	work float64
 }
 
-func idle() pricer.Load {
-	n := math.NaN()
-	return pricer.Load{Load: pricing.Load{Capacity: 10, KV: n, SM: n, Utilization: n}, Energy: n}
+func idle() pricing.Load {
+	l := pricing.UnknownLoad()
+	l.Running, l.Waiting, l.Queued, l.InFlight, l.Capacity = 0, 0, 0, 0, 10
+	return l
 }
 
-func (p *pool) set(change func(*pricer.Load)) {
+func (p *pool) set(change func(*pricing.Load)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	change(&p.load)
 }
 
-func (p *pool) read(string, time.Time) pricer.Load {
+func (p *pool) read(string, time.Time) pricing.Load {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.load
+}
+
+func (p *pool) delivered(string) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.work
 }
 
 // gateway is one process that keeps prices.
@@ -74,7 +82,7 @@ func start(t *testing.T, record *pricer.Record, replica string, m pricer.Model) 
 		m.Params = params()
 	}
 	var err error
-	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Record: record, Board: g.board, Load: g.read, Replica: replica})
+	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Record: record, Board: g.board, Load: g.read, Work: g.delivered, Replica: replica})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,11 +153,11 @@ func TestPriceFollowsTheLoad(t *testing.T) {
 	if e.Rates != base || e.Multiplier != 1 || e.ID == 0 {
 		t.Fatalf("opens with %+v", e)
 	}
-	g.set(func(l *pricer.Load) { l.Running, l.InFlight, l.Waiting, l.Queue = 10, 10, 8, 8 })
+	g.set(func(l *pricing.Load) { l.Running, l.InFlight, l.Waiting, l.Queued = 10, 10, 8, 8 })
 	g.until("the ceiling", func(e pricing.Epoch, _ pricing.Standing) bool {
 		return e.Multiplier == 4 && e.BoundBy == pricing.BoundCeiling
 	})
-	g.set(func(l *pricer.Load) { *l = idle() })
+	g.set(func(l *pricing.Load) { *l = idle() })
 	g.until("the floor again", func(e pricing.Epoch, s pricing.Standing) bool {
 		return e.Multiplier == 1 && e.BoundBy == pricing.BoundFloor && e.Rates == base && s.Leads && s.Shadow.Multiplier == 1
 	})
@@ -172,7 +180,7 @@ func shadow() *pricing.Params {
 func TestRestartKeepsThePrice(t *testing.T) {
 	record := embedded(t)
 	g := start(t, record, "a", pricer.Model{})
-	g.set(func(l *pricer.Load) { l.Running, l.InFlight = 10, 10 })
+	g.set(func(l *pricing.Load) { l.Running, l.InFlight = 10, 10 })
 	g.until("a higher price", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier > 1.2 })
 	g.stop()
 	last, _ := g.board.Current(modelName)
@@ -226,9 +234,9 @@ func TestStaleLoadNeverRaisesThePrice(t *testing.T) {
 	p := params()
 	p.HalfLife = 300 * time.Millisecond
 	g := start(t, embedded(t), "a", pricer.Model{Params: p})
-	g.set(func(l *pricer.Load) { l.Running, l.InFlight = 10, 10 })
+	g.set(func(l *pricing.Load) { l.Running, l.InFlight = 10, 10 })
 	g.until("a higher price", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier > 1.5 })
-	g.set(func(l *pricer.Load) { l.Running, l.Waiting, l.Stale = 10, 1000, true })
+	g.set(func(l *pricing.Load) { l.Running, l.Waiting, l.Stale = 10, 1000, true })
 	top, _ := g.board.Current(modelName)
 	g.until("it sinks", func(e pricing.Epoch, _ pricing.Standing) bool {
 		if e.Multiplier > top.Multiplier*math.Exp(p.SlewUp)+1e-9 { // one turn may have been under way
@@ -279,11 +287,11 @@ func TestEnergyFloor(t *testing.T) {
 				return
 			case <-time.After(5 * time.Millisecond):
 			}
-			g.set(func(l *pricer.Load) {
+			g.set(func(l *pricing.Load) {
 				if math.IsNaN(l.Energy) {
 					l.Energy = 0
 				}
-				l.Running, l.InFlight, l.Energy, l.Work = 7, 7, l.Energy+7.2e6, l.Work+100_000
+				l.Running, l.InFlight, l.Energy, g.work = 7, 7, l.Energy+7.2e6, g.work+100_000
 			})
 		}
 	}()

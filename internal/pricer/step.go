@@ -31,21 +31,27 @@ func (p *Pricer) step(ctx context.Context) {
 	}
 }
 
+// measured is what this process knows of a model at one turn.
+type measured struct {
+	pricing.Load
+	work float64 // see Config.Work
+}
+
 // measure reads the load of every pool.
-func (p *Pricer) measure(now time.Time) map[string]Load {
-	loads := make(map[string]Load, len(p.models))
+func (p *Pricer) measure(now time.Time) map[string]measured {
+	loads := make(map[string]measured, len(p.models))
 	for _, m := range p.models {
-		loads[m.cfg.Name] = p.cfg.Load(m.cfg.Name, now)
+		loads[m.cfg.Name] = measured{p.cfg.Load(m.cfg.Name, now), p.cfg.Work(m.cfg.Name)}
 	}
 	return loads
 }
 
 // exchange tells the other processes this one's requests and returns theirs.
-func (p *Pricer) exchange(ctx context.Context, loads map[string]Load) ([]Report, error) {
+func (p *Pricer) exchange(ctx context.Context, loads map[string]measured) ([]Report, error) {
 	own := make([]Report, 0, len(loads))
 	for _, m := range p.models {
 		l := loads[m.cfg.Name]
-		own = append(own, Report{Model: m.cfg.Name, Running: max(l.InFlight, 0), Waiting: l.Queue, Work: l.Work})
+		own = append(own, Report{Model: m.cfg.Name, Running: max(l.InFlight, 0), Waiting: l.Queued, Work: l.work})
 	}
 	if err := p.cfg.Record.ReportLoad(ctx, p.cfg.Replica, own); err != nil {
 		return nil, err
