@@ -62,7 +62,7 @@ var forbidden = []struct {
 	{"pricing", "sluice.example/sluice/metering", "prices know no money"},
 	{"metering", "modernc.org/sqlite", "the ledger decides, the stores write"},
 	{"metering", "github.com/jackc/pgx", "the ledger decides, the stores write"},
-	{"backends/gpu", "sluice.example/sluice/metering", "the fleet knows prices and no money"},
+	{"backends/gpu", "sluice.example/sluice/metering", "the fleet knows rate cards and no ledger"},
 	{"internal/gateway", "sluice.example/sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "sluice.example/sluice/internal/pricer", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/pricer", "sluice.example/sluice/metering", "prices know no money"},
