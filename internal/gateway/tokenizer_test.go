@@ -156,7 +156,9 @@ func TestCountingTakesASlot(t *testing.T) {
 			t.Errorf("status %d", resp.StatusCode)
 		}
 	}
-	waiting := func(n int) func() bool { return func() bool { return int(r.fleet.Pool(testModel).Load(time.Now()).Queued) == n } }
+	waiting := func(n int) func() bool {
+		return func() bool { return int(r.fleet.Pool(testModel).Load(time.Now()).Queued) == n }
+	}
 	all.Go(func() { post(rich, request()) })
 	r.until("the backend generates", func() bool { return e.busy.Load() == 1 })
 	r.chat(short, body).wantProblem(t, http.StatusPaymentRequired, "insufficient-balance")
