@@ -15,6 +15,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/backends/gpu/telemetry"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
@@ -73,7 +74,7 @@ func newPlace(t testing.TB) *place {
 		sold.Models = append(sold.Models, gateway.Model{Name: model, Base: rates, GPUSlice: 20 * time.Millisecond,
 			Limits: format.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4}})
 	}
-	p.gw, err = gateway.New(gateway.Config{Services: []gateway.Service{sold}, Ledger: ledger, Keys: p.keys, Board: board, Fleet: fleet, Invoices: cashier{}})
+	p.gw, err = gateway.New(gateway.Config{Services: []gateway.Service{sold}, Ledger: ledger, Keys: p.keys, Board: board, Prices: pricer.NewRecord(db), Fleet: fleet, Invoices: cashier{}})
 	must(t, err)
 	server, err := gateway.NewServer(gateway.ServerConfig{Handler: p.gw.Handler()})
 	must(t, err)

@@ -35,9 +35,9 @@ func (l *Ledger) tidyLoop(ctx context.Context) {
 	every(ctx, tidyEvery, func() { l.Tidy(ctx) })
 }
 
-// Tidy removes what has run out: idempotency keys, rate windows, prices of the
-// past, budgets whose tokens have expired. It happens by itself every 30 s. What
-// fails is logged and tried again the next time.
+// Tidy removes what has run out: idempotency keys, rate windows, budgets whose
+// tokens have expired. It happens by itself every 30 s. What fails is logged and
+// tried again the next time.
 func (l *Ledger) Tidy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()

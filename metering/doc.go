@@ -26,9 +26,8 @@
 //
 // A price never touches a request in flight: a hold keeps a copy of the rates it
 // was made with. A RateLock is a quote that was bought with a payment; whether it
-// still covers a request is decided with the hold, and Hold.Rates tells. Published
-// prices are epochs; of all processes on one ledger, the holder of LeadPrices
-// publishes them, and WatchPrices tells the others.
+// still covers a request is decided with the hold, and Hold.Rates tells. The ledger
+// knows of a published price only its epoch's id and its rates.
 //
 // Each open hold names its owner, the ledger that made it, which raises a counter in
 // the store every few seconds and reports the usage so far. When the counter has stood

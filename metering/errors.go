@@ -36,6 +36,8 @@ var (
 	ErrAmount = errors.New("amount out of range")
 	// ErrArgument: an operation lacks a part that it needs.
 	ErrArgument = errors.New("incomplete operation")
+	// ErrNotLeader: another process audits, or this one does so no longer.
+	ErrNotLeader = errors.New("another process leads the audits")
 )
 
 // What a Store reports about a batch that was rolled back for certain. Any

@@ -11,7 +11,6 @@ import (
 // nothing. Safe for concurrent use.
 type Store interface {
 	StoreReader
-	PriceStore
 	OwnerStore
 	BookStore
 
@@ -40,16 +39,14 @@ type Store interface {
 	Fingerprints(ctx context.Context, update func(known [][32]byte) (add [][32]byte, err error)) error
 
 	// Clean deletes up to limit each of idempotency keys that ran out, rate windows
-	// of the past, loads that nobody asks for any more, owners that were fenced long
-	// ago and hold nothing, and prices that ended EpochsKept ago. It returns how many
-	// rows went.
+	// of the past, and owners that were fenced long ago and hold nothing. It returns
+	// how many rows went.
 	Clean(ctx context.Context, limit int) (int, error)
 }
 
 // StoreReader is the part of a Store that changes nothing. Its reads take no
 // locks and see what is committed.
 type StoreReader interface {
-	PriceReader
 	BookReader
 
 	// Meta returns the ledger's random id, made with the database, and when that was.

@@ -1,6 +1,7 @@
 package pricing
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,6 +29,17 @@ type Epoch struct {
 	BoundBy    string    `json:"bound_by"`
 	At         time.Time `json:"published_at"`
 }
+
+// EpochQuery selects published prices.
+type EpochQuery struct {
+	Model string    // empty: all models
+	After int64     // only ids above it
+	Since time.Time // only those published since; zero: all
+	Limit int       // how many at most; 0: as many as the record gives at once
+}
+
+// ErrArgument reports a price, a multiplier or a load that cannot be.
+var ErrArgument = errors.New("invalid argument")
 
 // Fixed is the epoch of a price that follows no load. Its ID is given by
 // whoever publishes it.

@@ -1,16 +1,62 @@
 package pricing
 
-import "math"
+import (
+	"encoding/json"
+	"math"
+	"time"
+)
 
-// Load is what is known of a pool at one moment. NaN: not known.
+// Load is how busy a pool, or one backend, is at a moment: what its engines and
+// GPUs say, joined with the gateway's own requests. It is the one form of load on
+// the way from a sample to a price. NaN: not known.
 type Load struct {
-	Running     float64 // requests being answered
-	Waiting     float64 // requests in a queue, the engines' and the gateway's
-	Capacity    float64 // requests that can run at once; 0: nothing there can serve
-	InFlight    float64 // requests of this gateway that run there; NaN: as Running
-	KV          float64 // of the fullest key-value cache, 0..1
-	SM          float64 // share of SMs at work, mean over the GPUs, 0..1 (GPM or DCGM profiling)
-	Utilization float64 // share of time in which any kernel ran, mean over the GPUs, 0..1 (NVML)
+	Running  float64 // requests being answered
+	Waiting  float64 // requests in a queue, the engines' and the gateway's
+	Queued   float64 // of Waiting: in this gateway's own queue
+	Capacity float64 // requests that can run at once; 0: nothing there can serve
+	InFlight float64 // requests of this gateway that run there, other pools' included; NaN: as Running
+	KV       float64 // of the fullest key-value cache, 0..1
+	SM       float64 // share of SMs at work, mean over the GPUs, 0..1 (GPM or DCGM profiling)
+	// Utilization is the share of time in which any kernel ran, mean over the GPUs,
+	// 0..1 (NVML).
+	Utilization float64
+	// Energy is the joules consumed for the pool since the process began, a counter
+	// that never falls. Pools that share a GPU divide its energy by their requests in
+	// flight. NaN: no GPU counts its energy.
+	Energy float64
+	Stale  bool          // telemetry is configured, and nothing of it is fresh
+	Age    time.Duration // of the newest reading; zero without telemetry
+}
+
+// UnknownLoad is a load of which nothing is known.
+func UnknownLoad() Load {
+	n := math.NaN()
+	return Load{Running: n, Waiting: n, Queued: n, Capacity: n, InFlight: n, KV: n, SM: n, Utilization: n, Energy: n}
+}
+
+// MarshalJSON leaves out what is not known.
+func (l Load) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Running     *float64 `json:"running,omitempty"`
+		Waiting     *float64 `json:"waiting,omitempty"`
+		Capacity    *float64 `json:"capacity,omitempty"`
+		InFlight    *float64 `json:"in_flight,omitempty"`
+		KV          *float64 `json:"kv_cache,omitempty"`
+		SM          *float64 `json:"sm_utilization,omitempty"`
+		Utilization *float64 `json:"utilization,omitempty"`
+		Energy      *float64 `json:"energy_joules,omitempty"`
+		Stale       bool     `json:"stale"`
+		Age         float64  `json:"age_s"`
+	}{Finite(l.Running), Finite(l.Waiting), Finite(l.Capacity), Finite(l.InFlight), Finite(l.KV), Finite(l.SM),
+		Finite(l.Utilization), Finite(l.Energy), l.Stale, l.Age.Seconds()})
+}
+
+// Finite returns nil for NaN and infinities, which JSON cannot express.
+func Finite(v float64) *float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil
+	}
+	return &v
 }
 
 // Parts says what the pressure is made of: the weight of each part. 0 leaves a
@@ -27,8 +73,11 @@ type Parts struct {
 // DefaultParts is the joined signal.
 func DefaultParts() Parts { return Parts{Load: 1, KV: 1, Waiting: 1, GPU: 1, Clip: 3} }
 
+// FullKV is the use of a KV cache that counts as fully loaded: engines preempt and
+// recompute when the cache runs out.
+const FullKV = 0.8
+
 const (
-	fullKV       = 0.8 // engines preempt and recompute when the cache runs out, so four fifths count as full
 	longQueue    = 5   // requests
 	saturatingAt = 4   // requests that make a GPU read as fully utilized, measured on inference servers
 	absurdCount  = 1e6 // requests at once; more is a broken reading
@@ -51,7 +100,7 @@ func (p Parts) Pressure(l Load) (s float64, ok bool) {
 	inFlight := known(known(within(l.InFlight, absurdCount), running), 0)
 	queued := known(waiting, 0) // running alone is a lower bound
 	join(p.Load, (running+queued)/capacity)
-	join(p.KV, within(l.KV, 1)/fullKV)
+	join(p.KV, within(l.KV, 1)/FullKV)
 	join(p.Waiting, waiting/longQueue)
 	join(p.GPU, gpuPart(known(within(l.SM, 1), within(l.Utilization, 1)), inFlight, capacity))
 	join(p.Utilization, within(l.Utilization, 1))

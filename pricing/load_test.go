@@ -1,15 +1,18 @@
 package pricing_test
 
 import (
+	"encoding/json"
 	"math"
 	"testing"
+	"time"
 
 	"sluice.example/sluice/pricing"
 )
 
 func TestPressure(t *testing.T) {
 	nan := math.NaN()
-	unknown := pricing.Load{Running: nan, Waiting: nan, Capacity: 32, InFlight: nan, KV: nan, SM: nan, Utilization: nan}
+	unknown := pricing.UnknownLoad()
+	unknown.Capacity = 32
 	load := func(change func(*pricing.Load)) pricing.Load {
 		l := unknown
 		change(&l)
@@ -94,5 +97,18 @@ func TestEnergyMeterLeavesQuietTimesOut(t *testing.T) {
 	}
 	if f, ok := m.Floor(100, 1); !ok || !near(f, 0.5) {
 		t.Errorf("floor %g %v, want 0.5", f, ok)
+	}
+}
+
+func TestLoadJSON(t *testing.T) {
+	known := pricing.UnknownLoad()
+	known.Running, known.Waiting, known.Capacity, known.InFlight, known.SM, known.Age = 1, 0, 4, 0, 0, time.Second
+	for want, load := range map[string]pricing.Load{
+		`{"stale":false,"age_s":0}`: pricing.UnknownLoad(),
+		`{"running":1,"waiting":0,"capacity":4,"in_flight":0,"sm_utilization":0,"stale":false,"age_s":1}`: known,
+	} {
+		if text, err := json.Marshal(load); err != nil || string(text) != want {
+			t.Errorf("%s, %v; want %s", text, err, want)
+		}
 	}
 }

@@ -9,11 +9,23 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 func asking(b BackendConfig, input, output int64) BackendConfig {
-	b.Ask = FixedAsk{input, output}
+	b.Ask = FixedAsk(card(input, output))
 	return b
+}
+
+// card is a rate card in msat per million tokens.
+func card(input, output int64) pricing.Rates {
+	return pricing.Rates{InputMsatPerMtok: input, OutputMsatPerMtok: output}
+}
+
+func tokens(input, output int64) pricing.Usage {
+	return pricing.Usage{InputTokens: input, OutputTokens: output}
 }
 
 func TestReverseAuction(t *testing.T) {
@@ -23,7 +35,7 @@ func TestReverseAuction(t *testing.T) {
 		Pools:    []PoolConfig{{Model: "m", Backends: []string{"a", "b", "c"}, QueueTimeout: 30 * time.Second}},
 	})
 	p := f.Pool("m")
-	long, short := Quote{Input: 1e6, Output: 1e3}, Quote{Input: 1e3, Output: 1e6}
+	long, short := Bid{AtMost: tokens(1e6, 1e3)}, Bid{AtMost: tokens(1e3, 1e6)}
 	for range 3 {
 		goesTo(t, p, long, "b")
 		goesTo(t, p, short, "a")
@@ -52,24 +64,24 @@ func TestTooDear(t *testing.T) {
 		Backends: []BackendConfig{asking(server("a", 1, nil), 1000, 0), server("own", 1, nil)},
 		Pools:    []PoolConfig{{Model: "m", Backends: []string{"a"}}, {Model: "n", Backends: []string{"a", "own"}}},
 	})
-	poor := Quote{Input: 1e6, Limit: 999}
-	if _, err := f.Pool("m").AdmitQuote(Key{}, poor); !errors.Is(err, ErrTooDear) || !errors.Is(err, ErrNoBackend) {
+	poor := Bid{AtMost: tokens(1e6, 0), Limit: 999}
+	if _, err := f.Pool("m").AdmitBid(Key{}, poor); !errors.Is(err, ErrTooDear) || !errors.Is(err, ErrNoBackend) {
 		t.Errorf("admitted for less than is asked: %v", err)
 	}
 	goesTo(t, f.Pool("n"), poor, "own") // the owner's own asks nothing
-	if _, err := f.Pool("n").AdmitQuote(Key{}, poor); err != nil {
+	if _, err := f.Pool("n").AdmitBid(Key{}, poor); err != nil {
 		t.Error(err)
 	}
-	ticket, err := f.Pool("m").AdmitQuote(Key{}, Quote{Input: 1e6, Limit: 1000})
+	ticket, err := f.Pool("m").AdmitBid(Key{}, Bid{AtMost: tokens(1e6, 0), Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ticket.quote = poor // as if the ask had risen meanwhile
+	ticket.bid = poor // as if the ask had risen meanwhile
 	if _, err := ticket.Wait(t.Context()); !errors.Is(err, ErrTooDear) {
 		t.Errorf("served for less than is asked: %v", err)
 	}
 	f.backend("a").checked(errors.New("down"))
-	if _, err := f.Pool("m").AdmitQuote(Key{}, poor); !errors.Is(err, ErrNoBackend) || errors.Is(err, ErrTooDear) {
+	if _, err := f.Pool("m").AdmitBid(Key{}, poor); !errors.Is(err, ErrNoBackend) || errors.Is(err, ErrTooDear) {
 		t.Errorf("nothing is well: %v", err)
 	}
 	idle(t, &Fleet{backends: f.backends, order: f.order[:1]})
@@ -84,9 +96,9 @@ func TestPoorTicketsArePassedOver(t *testing.T) {
 			Pools:    []PoolConfig{{Model: "m", Backends: []string{"cheap", "dear"}, QueueLimit: 9, QueueTimeout: time.Hour}},
 		})
 		p := f.Pool("m")
-		cheap, dear := leaseFor(t, p, Quote{Input: 1e6}), leaseFor(t, p, Quote{Input: 1e6})
-		wait := func(limit int64) <-chan *Lease {
-			ticket, err := p.AdmitQuote(Key{}, Quote{Input: 1e6, Limit: limit})
+		cheap, dear := leaseFor(t, p, Bid{AtMost: tokens(1e6, 0)}), leaseFor(t, p, Bid{AtMost: tokens(1e6, 0)})
+		wait := func(limit l402.Msat) <-chan *Lease {
+			ticket, err := p.AdmitBid(Key{}, Bid{AtMost: tokens(1e6, 0), Limit: limit})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +127,7 @@ func TestPoorTicketsArePassedOver(t *testing.T) {
 		}
 		// Another gateway's hook has raised the ask meanwhile: no use waiting.
 		again := wait(2000)
-		f.backend("cheap").cfg.Ask = FixedAsk{Input: 4000}
+		f.backend("cheap").cfg.Ask = FixedAsk(card(4000, 0))
 		f.dispatchAll()
 		if l := <-again; l != nil {
 			t.Errorf("served on %s for less than it asks", l.Backend().Name())
@@ -131,23 +143,27 @@ func (f *Fleet) dispatchAll() {
 	}
 }
 
-func TestFixedAsk(t *testing.T) {
+func TestAskForABid(t *testing.T) {
 	for _, c := range []struct {
-		ask      FixedAsk
-		in, out  int64
-		wantMsat int64
+		ask     pricing.Rates
+		in, out int64
+		want    l402.Msat
 	}{
-		{FixedAsk{1000, 2000}, 500_000, 250_000, 1000},
-		{FixedAsk{1, 1}, 1, 0, 1}, // rounded up
-		{FixedAsk{1, 1}, 0, 0, 0},
-		{FixedAsk{-5, 2}, 1e6, 1e6, 2},
-		{FixedAsk{1e15, 1e15}, 1e9, 1e9, 2e18},
-		{FixedAsk{1e15, 1e15}, 1 << 62, 1 << 62, 1<<63 - 1},
-		{FixedAsk{1<<63 - 1, 1<<63 - 1}, 1<<63 - 1, 1<<63 - 1, 1<<63 - 1},
+		{card(1000, 2000), 500_000, 250_000, 1000},
+		{card(1, 1), 1, 0, 1}, // rounded up
+		{card(1, 1), 0, 0, 0},
+		{card(1e15, 1e15), 1e9, 1e9, 2e18},
+		{card(1e15, 1e15), 1 << 62, 1 << 62, beyond},
+		{card(-5, 2), 1e6, 1e6, beyond},
+		{card(1<<63-1, 1<<63-1), 1<<63 - 1, 1<<63 - 1, beyond},
 	} {
-		if got := c.ask.Cost(c.in, c.out); got != c.wantMsat {
-			t.Errorf("%+v of %d and %d tokens is %d, want %d", c.ask, c.in, c.out, got, c.wantMsat)
+		b := &Backend{cfg: BackendConfig{Ask: FixedAsk(c.ask)}}
+		if got := b.ask(&Bid{AtMost: tokens(c.in, c.out)}); got != c.want {
+			t.Errorf("%+v of %d and %d tokens is %d, want %d", c.ask, c.in, c.out, got, c.want)
 		}
+	}
+	if (Bid{Limit: l402.MaxMsat}).pays(beyond) || !(Bid{}).pays(beyond) {
+		t.Error("only a request without a limit pays whatever is asked")
 	}
 }
 
@@ -163,21 +179,21 @@ func TestAskFeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Unix(1e9, 0)
-	f, err := NewAskFeed(AskConfig{URL: u, Fallback: FixedAsk{1, 1}, Every: 10 * time.Second, Clock: func() time.Time { return now }})
+	f, err := NewAskFeed(AskConfig{URL: u, Fallback: card(1, 1), Every: 10 * time.Second, Clock: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := func(what string, card FixedAsk, own bool) {
+	want := func(what string, rates pricing.Rates, own bool) {
 		t.Helper()
-		if got, live := f.Current(); got != card || live != own {
+		if got, live := f.Current(); got != rates || live != own {
 			t.Errorf("%s: asks %+v, %v", what, got, live)
 		}
 	}
-	want("before the first answer", FixedAsk{1, 1}, false)
+	want("before the first answer", card(1, 1), false)
 	f.Poll(t.Context())
-	want("answered", FixedAsk{7, 9}, true)
-	if f.Cost(1e6, 1e6) != 16 {
-		t.Errorf("cost is %d", f.Cost(1e6, 1e6))
+	want("answered", card(7, 9), true)
+	if f.Rates() != card(7, 9) {
+		t.Errorf("asks %+v", f.Rates())
 	}
 	now = now.Add(29 * time.Second)
 	for _, bad := range []string{`{"input_msat_per_mtok":7}`, `{"input_msat_per_mtok":-7,"output_msat_per_mtok":9}`, `{"input_msat_per_mtok":7.5,"output_msat_per_mtok":9}`,
@@ -187,16 +203,16 @@ func TestAskFeed(t *testing.T) {
 	}
 	answer, status = `{"input_msat_per_mtok":1,"output_msat_per_mtok":2}`, 500
 	f.Poll(t.Context())
-	want("the last good answer counts a while", FixedAsk{7, 9}, true)
+	want("the last good answer counts a while", card(7, 9), true)
 	if f.Failures() != 9 {
 		t.Errorf("%d failures, want 9", f.Failures())
 	}
 	now = now.Add(time.Second)
-	want("and then the configured one", FixedAsk{1, 1}, false)
+	want("and then the configured one", card(1, 1), false)
 	status = 200
 	f.Poll(t.Context())
-	want("answered again", FixedAsk{1, 2}, true)
-	for _, cfg := range []AskConfig{{}, {URL: u, Fallback: FixedAsk{-1, 0}}, {URL: u, Every: -1}} {
+	want("answered again", card(1, 2), true)
+	for _, cfg := range []AskConfig{{}, {URL: u, Fallback: card(-1, 0)}, {URL: u, Every: -1}} {
 		if _, err := NewAskFeed(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
@@ -231,9 +247,12 @@ func FuzzAsk(f *testing.F) {
 	f.Add([]byte(`{"input_msat_per_mtok":7,"output_msat_per_mtok":9}`))
 	f.Add([]byte(`{"input_msat_per_mtok":null,"output_msat_per_mtok":1e3}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := parseAsk(body)
-		if err == nil && (a.Input < 0 || a.Output < 0 || a.Cost(1<<40, 1<<40) < 0) {
-			t.Errorf("%s is %+v", body, a)
+		r, err := parseAsk(body)
+		if err != nil {
+			return
+		}
+		if cost, err := r.Bound(tokens(1, 1)); err != nil || cost < 0 {
+			t.Errorf("%s is %+v, which costs %v, %v", body, r, cost, err)
 		}
 	})
 }

@@ -11,16 +11,16 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"sluice.example/sluice/pricing"
 )
 
 // Defaults of an AskConfig, and its bounds.
 const (
 	DefaultAskEvery   = 10 * time.Second
 	DefaultAskTimeout = 2 * time.Second
-	// MaxAsk bounds a rate, in msat per million tokens: 10,000 bitcoin.
-	MaxAsk = 1e15
 
-	maxAskBody = 64 << 10
+	maxAskBody = 64 << 10 // bytes of an answer
 )
 
 // AskConfig describes a hook that tells what a backend's owner asks at the
@@ -31,7 +31,7 @@ type AskConfig struct {
 	// left alone.
 	URL *url.URL
 	// Fallback counts until the first answer, and when the last is too old.
-	Fallback FixedAsk
+	Fallback pricing.Rates
 	Every    time.Duration // zero: DefaultAskEvery
 	Timeout  time.Duration // bounds one request; zero: DefaultAskTimeout
 	// StaleAfter is the age from which an answer counts for nothing. Zero:
@@ -51,8 +51,8 @@ type AskFeed struct {
 }
 
 type answered struct {
-	FixedAsk
-	at time.Time
+	rates pricing.Rates
+	at    time.Time
 }
 
 // NewAskFeed makes the feed; it asks once Run is called. The error says what is
@@ -61,8 +61,8 @@ func NewAskFeed(cfg AskConfig) (*AskFeed, error) {
 	if cfg.URL == nil || cfg.URL.Host == "" {
 		return nil, errors.New("the ask hook's url has no host")
 	}
-	if err := cfg.Fallback.check(); err != nil {
-		return nil, err
+	if err := cfg.Fallback.Validate(); err != nil {
+		return nil, fmt.Errorf("the ask: %w", err)
 	}
 	if cfg.Every < 0 || cfg.Timeout < 0 || cfg.StaleAfter < 0 {
 		return nil, errors.New("the ask hook's times cannot be negative")
@@ -103,10 +103,10 @@ func (f *AskFeed) Run(ctx context.Context) {
 
 // Poll asks once, now. It is what Run does each time; never twice at once.
 func (f *AskFeed) Poll(ctx context.Context) {
-	a, err := f.get(ctx)
+	r, err := f.get(ctx)
 	switch {
 	case err == nil:
-		f.latest.Store(&answered{a, f.cfg.Clock()})
+		f.latest.Store(&answered{r, f.cfg.Clock()})
 		if f.silent {
 			f.silent = false
 			f.cfg.Log.Info("the ask hook answers again", "host", f.cfg.URL.Host)
@@ -120,69 +120,65 @@ func (f *AskFeed) Poll(ctx context.Context) {
 	}
 }
 
-func (f *AskFeed) get(ctx context.Context) (FixedAsk, error) {
+func (f *AskFeed) get(ctx context.Context) (r pricing.Rates, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.cfg.URL.String(), nil)
 	if err != nil {
-		return FixedAsk{}, err
+		return r, err
 	}
 	req.Header.Set("Accept", "application/json")
 	resp, err := f.cfg.Client.Do(req)
 	if e, ok := errors.AsType[*url.Error](err); ok {
-		return FixedAsk{}, e.Err // without the URL, whose query may hold a key
+		return r, e.Err // without the URL, whose query may hold a key
 	}
 	if err != nil {
-		return FixedAsk{}, err
+		return r, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return FixedAsk{}, fmt.Errorf("the hook answered %d", resp.StatusCode)
+		return r, fmt.Errorf("the hook answered %d", resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAskBody))
 	if err != nil {
-		return FixedAsk{}, fmt.Errorf("read the hook's answer: %w", err)
+		return r, fmt.Errorf("read the hook's answer: %w", err)
 	}
 	return parseAsk(body)
 }
 
 // parseAsk reads a rate card. Both rates must be there: one left out is more
 // likely a mistake than a gift.
-func parseAsk(body []byte) (FixedAsk, error) {
+func parseAsk(body []byte) (r pricing.Rates, err error) {
 	var card struct {
 		Input  *int64 `json:"input_msat_per_mtok"`
 		Output *int64 `json:"output_msat_per_mtok"`
 	}
 	if err := json.Unmarshal(body, &card); err != nil {
-		return FixedAsk{}, fmt.Errorf("the hook's answer: %w", err)
+		return r, fmt.Errorf("the hook's answer: %w", err)
 	}
 	if card.Input == nil || card.Output == nil {
-		return FixedAsk{}, errors.New("the hook's answer lacks input_msat_per_mtok or output_msat_per_mtok")
+		return r, errors.New("the hook's answer lacks input_msat_per_mtok or output_msat_per_mtok")
 	}
-	a := FixedAsk{*card.Input, *card.Output}
-	return a, a.check()
-}
-
-func (a FixedAsk) check() error {
-	if a.Input < 0 || a.Output < 0 || a.Input > MaxAsk || a.Output > MaxAsk {
-		return fmt.Errorf("an ask of %d and %d msat per million tokens is out of range, want 0..%d", a.Input, a.Output, int64(MaxAsk))
+	r = pricing.Rates{InputMsatPerMtok: *card.Input, OutputMsatPerMtok: *card.Output}
+	if err := r.Validate(); err != nil {
+		return r, fmt.Errorf("the hook's answer: %w", err)
 	}
-	return nil
+	return r, nil
 }
 
 // Current is the rate card in force, and whether it is the hook's own (else the
 // fallback).
-func (f *AskFeed) Current() (FixedAsk, bool) {
+func (f *AskFeed) Current() (pricing.Rates, bool) {
 	if a := f.latest.Load(); a != nil && f.cfg.Clock().Sub(a.at) < f.cfg.StaleAfter {
-		return a.FixedAsk, true
+		return a.rates, true
 	}
 	return f.cfg.Fallback, false
 }
 
-// Cost implements Ask.
-func (f *AskFeed) Cost(inputTokens, outputTokens int64) int64 {
-	a, _ := f.Current()
-	return a.Cost(inputTokens, outputTokens)
+// Rates implements Ask: the rate card in force.
+func (f *AskFeed) Rates() pricing.Rates {
+	r, _ := f.Current()
+	return r
 }
 
 // Failures counts the times that the hook gave no answer that could be used.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/l402"
 )
 
 // Defaults of a BackendConfig, and the bounds that hold everywhere.
@@ -33,7 +34,7 @@ type BackendConfig struct {
 	// or h2c (HTTP/2 in the clear, known beforehand).
 	URL *url.URL
 	// APIKey is sent as a bearer token; empty: no Authorization header.
-	APIKey Secret
+	APIKey l402.Secret
 	// Slots is how many requests run there at once, 1..MaxSlots.
 	Slots int
 	// HealthPath is asked with GET, any 2xx is well; empty: no active check.
@@ -64,7 +65,7 @@ type BackendConfig struct {
 	Engine *telemetry.Feed
 	// GPUs are those that the server works on; none: not known.
 	GPUs []GPU
-	// Ask is what the server's owner asks for a request; nil: nothing.
+	// Ask is what the server's owner asks for requests; nil: nothing.
 	Ask Ask
 	// StaleAfter is the age at which a reading counts for nothing any more.
 	// Zero: DefaultStaleAfter.
@@ -98,7 +99,7 @@ type Backend struct {
 	byPool   []int       // in flight, of each of pools
 	lacks    []lack      // the models of pools that it does not know
 	gpus     []*binding
-	asks     int64         // for the request that is being placed
+	asks     l402.Msat     // for the request that is being placed
 	pace     time.Duration // mean time of service, of requests that went well
 	idleAt   time.Time     // when the last request in flight ended
 }

@@ -3,6 +3,8 @@ package gpu
 import (
 	"slices"
 	"time"
+
+	"sluice.example/sluice/pricing"
 )
 
 // fewBackends is how many candidates are all compared. Of more, two are drawn
@@ -46,7 +48,7 @@ func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 			continue
 		}
 		if p.priced {
-			if b.asks = b.ask(t.quote); !t.quote.pays(b.asks) {
+			if b.asks = b.ask(&t.bid); !t.bid.pays(b.asks) {
 				continue
 			}
 		}
@@ -90,7 +92,7 @@ func (p *Pool) cheapest(open []*Backend, now time.Time) []*Backend {
 	if !slices.ContainsFunc(open, func(b *Backend) bool { return !late(b) }) {
 		return open
 	}
-	return least(slices.DeleteFunc(open, late), func(b *Backend) int64 { return b.asks })
+	return least(slices.DeleteFunc(open, late), func(b *Backend) int64 { return int64(b.asks) })
 }
 
 // leastWait compares all of a few, or two of many. Ties go to the first.
@@ -120,13 +122,10 @@ func (p *Pool) leastWait(open []*Backend, now time.Time) *Backend {
 
 // The parts of the expected wait.
 const (
-	// kvBusy is the use of the KV cache that counts as fully loaded: engines
-	// begin to preempt above it. As in the price's signal.
-	kvBusy = 0.8
 	// kvFull is where a new request has to wait for another to end.
 	kvFull = 0.95
-	// halfLoad is the load from which a GPU's plain utilization is believed:
-	// below it, it saturates long before the GPU does. As in the price's signal.
+	// halfLoad is the load from which a GPU's plain utilization is believed: below
+	// it, utilization saturates long before the GPU does.
 	halfLoad = 0.5
 	// afterglow is how long utilization still tells of work that has ended.
 	afterglow = time.Second
@@ -139,9 +138,9 @@ const (
 // to it now: those in the engine's own queue go first, and where the KV cache
 // is full another one must end.
 func (b *Backend) queueing(p *Pool, s *sense) float64 {
-	wait := b.paceIn(p) * known(s.waiting) / float64(b.cfg.Slots)
-	if s.kv >= kvFull {
-		wait += b.paceIn(p) / max(1, known(s.running), float64(b.inFlight))
+	wait := b.paceIn(p) * known(s.Waiting) / float64(b.cfg.Slots)
+	if s.KV >= kvFull {
+		wait += b.paceIn(p) / max(1, known(s.Running), float64(b.inFlight))
 	}
 	return wait
 }
@@ -156,9 +155,9 @@ func (b *Backend) expected(p *Pool, now time.Time) float64 {
 // pressure is how loaded b is, 1 being full: by requests, by its KV cache, or
 // by what its GPUs do.
 func (b *Backend) pressure(s *sense) float64 {
-	requests := max(float64(b.inFlight), known(s.running)+known(s.waiting))
+	requests := max(float64(b.inFlight), known(s.Running)+known(s.Waiting))
 	load := requests / float64(b.cfg.Slots)
-	return max(load, known(s.kv)/kvBusy, b.gpuPressure(s, requests, load))
+	return max(load, known(s.KV)/pricing.FullKV, b.gpuPressure(s, requests, load))
 }
 
 // gpuPressure is what the GPUs say: SM utilization as it is; plain utilization
@@ -169,12 +168,12 @@ func (b *Backend) gpuPressure(s *sense, requests, load float64) float64 {
 		if s.gpuAt.Before(b.idleAt.Add(afterglow)) {
 			return 0
 		}
-		return max(known(s.sm), known(s.utilization))
+		return max(known(s.SM), known(s.Utilization))
 	}
-	if s.sm >= 0 {
-		return s.sm
+	if s.SM >= 0 {
+		return s.SM
 	}
-	return known(s.utilization) * min(1, load/halfLoad)
+	return known(s.Utilization) * min(1, load/halfLoad)
 }
 
 // paceIn is the seconds that b takes for a request of the pool; 1 where nothing

@@ -13,18 +13,18 @@ import (
 
 // goesTo fails unless the next request of the pool goes to the backend, and
 // ends it.
-func goesTo(t *testing.T, p *Pool, q Quote, name string) {
+func goesTo(t *testing.T, p *Pool, bid Bid, name string) {
 	t.Helper()
-	l := leaseFor(t, p, q)
+	l := leaseFor(t, p, bid)
 	if got := l.Backend().Name(); got != name {
 		t.Errorf("went to %s, want %s", got, name)
 	}
 	l.Done(Result{Err: context.Canceled}) // says nothing of pace or health
 }
 
-func leaseFor(t *testing.T, p *Pool, q Quote) *Lease {
+func leaseFor(t *testing.T, p *Pool, bid Bid) *Lease {
 	t.Helper()
-	ticket, err := p.AdmitQuote(Key{}, q)
+	ticket, err := p.AdmitBid(Key{}, bid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,12 +63,12 @@ func TestLeastExpectedWait(t *testing.T) {
 				Pools:    []PoolConfig{{Model: "m", Backends: []string{"a", "b"}}},
 			})
 			p := f.Pool("m")
-			goesTo(t, p, Quote{}, "a") // nothing known, both idle: in turn
-			goesTo(t, p, Quote{}, "b")
+			goesTo(t, p, Bid{}, "a") // nothing known, both idle: in turn
+			goesTo(t, p, Bid{}, "b")
 			f.backend("a").idleAt = time.Now().Add(-time.Minute)
 			set(a, b, f)
 			for range 3 {
-				goesTo(t, p, Quote{}, "b")
+				goesTo(t, p, Bid{}, "b")
 			}
 		})
 	}
@@ -83,7 +83,7 @@ func TestOwnAfterglow(t *testing.T) {
 			Pools:    []PoolConfig{{Model: "m", Backends: []string{"a", "b"}}},
 		})
 		p := f.Pool("m")
-		goesTo(t, p, Quote{}, "a")
+		goesTo(t, p, Bid{}, "a")
 		node.reading(device("GPU-a", 0, 0.9), device("GPU-b", 1, 0))
 		if w := pressureOf(f.backend("a")); w != 0 {
 			t.Errorf("the end of our own work is a load of %v", w)

@@ -71,7 +71,7 @@ func (p *Pool) enter(t *Ticket) error {
 		p.queue.insert(t)
 		return nil
 	}
-	free, _ := p.free(t.quote)
+	free, _ := p.free(&t.bid)
 	if p.ownLimit(t.key) {
 		p.refused++
 		return &FullError{RetryAfter: p.retryAfter(free), Own: true}

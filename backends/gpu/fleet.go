@@ -7,7 +7,7 @@
 // and the backends that serve it. A backend may be in several pools: its slots
 // are counted once. One request goes:
 //
-//	ticket, err := fleet.Pool("llama").Admit(account) // *FullError: 429, before money moves; or AdmitQuote
+//	ticket, err := fleet.Pool("llama").Admit(account) // *FullError: 429, before money moves; or AdmitBid
 //	…reserve the money…                             // refused: ticket.Cancel()
 //	lease, err := ticket.Wait(ctx)                  // a slot; *FullError, ErrQueueTimeout, ErrNoBackend
 //	start := time.Now()

@@ -1,70 +1,28 @@
 package gpu
 
 import (
-	"encoding/json"
 	"math"
 	"time"
 
-	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/pricing"
 )
 
-// Load is how busy a pool, or a backend, is at a moment. Requests count where
-// they run: for each backend the larger of what its engine says and what this
-// gateway has there.
-type Load struct {
-	Running  float64 // requests being worked on
-	Waiting  float64 // in the engines' queues and, for a pool, in its own
-	Capacity float64 // slots of the backends that may be used
-	InFlight float64 // this gateway's own requests on the backends, other pools' included
-	KV       float64 // use of the fullest KV cache, 0..1; NaN: none known
-	SM       float64 // SM utilization, mean over the GPUs, 0..1; NaN: none known
-	// Utilization is the plain one, mean over the GPUs, 0..1; NaN: none known.
-	Utilization float64
-	// Energy is the joules consumed for the pool since the process began: a
-	// counter that never falls. A GPU that several pools share is divided by
-	// their requests in flight. NaN: no GPU counts its energy.
-	Energy float64
-	// Stale: telemetry is configured, and nothing of it is fresh.
-	Stale bool
-	// Age of the newest reading; zero without telemetry.
-	Age time.Duration
-}
-
-// MarshalJSON leaves out what is not known.
-func (l Load) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Running     float64  `json:"running"`
-		Waiting     float64  `json:"waiting"`
-		Capacity    float64  `json:"capacity"`
-		InFlight    float64  `json:"in_flight"`
-		KV          *float64 `json:"kv_cache,omitempty"`
-		SM          *float64 `json:"sm_utilization,omitempty"`
-		Utilization *float64 `json:"utilization,omitempty"`
-		Energy      *float64 `json:"energy_joules,omitempty"`
-		Stale       bool     `json:"stale"`
-		Age         float64  `json:"age_s"`
-	}{l.Running, l.Waiting, l.Capacity, l.InFlight, telemetry.Known(l.KV), telemetry.Known(l.SM),
-		telemetry.Known(l.Utilization), telemetry.Known(l.Energy), l.Stale, l.Age.Seconds()})
-}
-
-// sense is what a backend's telemetry says at a moment; stale readings say
-// nothing. NaN: not known.
+// sense is what a backend's telemetry says at a moment. Stale readings say
+// nothing.
 type sense struct {
-	running, waiting, kv float64
-	sm, utilization      float64   // mean over its GPUs
-	gpuAt                time.Time // of the oldest of the readings in them
-	fresh                bool
-	newest               time.Time // of all readings, stale ones too; zero: none
+	pricing.Load           // Running, Waiting and KV of the engine, SM and Utilization of the GPUs; Stale: nothing is fresh
+	gpuAt        time.Time // of the oldest of the readings of GPUs in it
+	newest       time.Time // of all readings, stale ones too; zero: none
 }
 
 func (b *Backend) sense(now time.Time) sense {
-	n := math.NaN()
-	s := sense{running: n, waiting: n, kv: n, sm: n, utilization: n}
+	s := sense{Load: pricing.UnknownLoad()}
+	s.Stale = true
 	if b.cfg.Engine != nil {
 		snapshot := b.cfg.Engine.Latest()
 		s.newest = snapshot.At
 		if e := snapshot.Engine; e != nil && snapshot.Fresh(now, b.cfg.StaleAfter) {
-			s.fresh, s.running, s.waiting, s.kv = true, e.Running, e.Waiting, e.KV
+			s.Stale, s.Running, s.Waiting, s.KV = false, e.Running, e.Waiting, e.KV
 		}
 	}
 	var sm, utilization mean
@@ -76,14 +34,14 @@ func (b *Backend) sense(now time.Time) sense {
 		if g.device == nil || !g.snapshot.Fresh(now, b.cfg.StaleAfter) {
 			continue
 		}
-		s.fresh = true
+		s.Stale = false
 		if s.gpuAt.IsZero() || g.snapshot.At.Before(s.gpuAt) {
 			s.gpuAt = g.snapshot.At
 		}
 		sm.add(g.device.SM)
 		utilization.add(g.device.Utilization)
 	}
-	s.sm, s.utilization = sm.value(), utilization.value()
+	s.SM, s.Utilization = sm.value(), utilization.value()
 	return s
 }
 
@@ -98,9 +56,9 @@ func (m *mean) add(v float64) {
 
 func (m *mean) value() float64 { return m.sum / m.n } // 0/0 is NaN: not known
 
-// tally adds up the load of several backends.
-type tally struct {
-	Load
+// joined adds up the load of several backends.
+type joined struct {
+	pricing.Load
 	fleet           *Fleet
 	sm, utilization mean
 	telemetry       bool
@@ -108,71 +66,72 @@ type tally struct {
 	fresh           bool
 }
 
-func newTally(f *Fleet) *tally {
+func newJoined(f *Fleet) *joined {
 	f.mark++
-	return &tally{fleet: f, Load: Load{KV: math.NaN(), Energy: math.NaN()}}
+	return &joined{fleet: f, Load: pricing.Load{KV: math.NaN(), Energy: math.NaN()}}
 }
 
-func (t *tally) add(b *Backend, now time.Time) {
+func (j *joined) add(b *Backend, now time.Time) {
 	s := b.sense(now)
-	own, running, waiting := float64(b.inFlight), known(s.running), known(s.waiting)
-	t.InFlight += own
-	t.Waiting += waiting
-	t.Running += max(own-waiting, running)
-	t.Capacity += float64(b.cfg.Slots)
-	if !math.IsNaN(s.kv) && !(t.KV >= s.kv) {
-		t.KV = s.kv
+	own, running, waiting := float64(b.inFlight), known(s.Running), known(s.Waiting)
+	j.InFlight += own
+	j.Waiting += waiting
+	j.Running += max(own-waiting, running)
+	j.Capacity += float64(b.cfg.Slots)
+	if !math.IsNaN(s.KV) && !(j.KV >= s.KV) {
+		j.KV = s.KV
 	}
 	for _, g := range b.gpus {
-		if g.meter == nil || g.meter.mark == t.fleet.mark {
+		if g.meter == nil || g.meter.mark == j.fleet.mark {
 			continue
 		}
-		g.meter.mark = t.fleet.mark
+		g.meter.mark = j.fleet.mark
 		g.meter.advance(now)
 		if g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter) {
-			t.sm.add(g.device.SM)
-			t.utilization.add(g.device.Utilization)
+			j.sm.add(g.device.SM)
+			j.utilization.add(g.device.Utilization)
 		}
 	}
-	t.telemetry = t.telemetry || b.cfg.Engine != nil || len(b.gpus) > 0
-	t.fresh = t.fresh || s.fresh
-	if s.newest.After(t.newest) {
-		t.newest = s.newest
+	j.telemetry = j.telemetry || b.cfg.Engine != nil || len(b.gpus) > 0
+	j.fresh = j.fresh || !s.Stale
+	if s.newest.After(j.newest) {
+		j.newest = s.newest
 	}
 }
 
-func (t *tally) load(now time.Time) Load {
-	t.SM, t.Utilization = t.sm.value(), t.utilization.value()
-	if t.telemetry {
-		t.Stale = !t.fresh
-		if t.newest.IsZero() {
-			t.newest = t.fleet.born
+func (j *joined) load(now time.Time) pricing.Load {
+	j.SM, j.Utilization = j.sm.value(), j.utilization.value()
+	if j.telemetry {
+		j.Stale = !j.fresh
+		if j.newest.IsZero() {
+			j.newest = j.fleet.born
 		}
-		t.Age = max(0, now.Sub(t.newest))
+		j.Age = max(0, now.Sub(j.newest))
 	}
-	return t.Load
+	return j.Load
 }
 
 // Load is how busy the pool is now.
-func (p *Pool) Load(now time.Time) Load {
+func (p *Pool) Load(now time.Time) pricing.Load {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
 	return p.load(now)
 }
 
-func (p *Pool) load(now time.Time) Load {
+func (p *Pool) load(now time.Time) pricing.Load {
 	top := p.best(nil, now)
-	t := newTally(p.fleet)
+	j := newJoined(p.fleet)
 	for _, b := range p.backends {
 		if s := b.standing(p, now); top == out || s.usable(top) || top == well && s == spare {
-			t.add(b, now)
+			j.add(b, now)
 		}
 	}
 	if top <= trial {
-		t.Capacity = 0
+		j.Capacity = 0
 	}
-	t.Waiting += float64(p.queue.n)
-	l := t.load(now)
+	j.Queued = float64(p.queue.n)
+	j.Waiting += j.Queued
+	l := j.load(now)
 	if p.counts {
 		l.Energy = p.joules
 	}
@@ -181,17 +140,17 @@ func (p *Pool) load(now time.Time) Load {
 
 // Load is how busy the backend is now. Its energy is not told: that is shared
 // out among pools.
-func (b *Backend) Load(now time.Time) Load {
+func (b *Backend) Load(now time.Time) pricing.Load {
 	b.fleet.mu.Lock()
 	defer b.fleet.mu.Unlock()
 	return b.load(now)
 }
 
-func (b *Backend) load(now time.Time) Load {
-	t := newTally(b.fleet)
-	t.add(b, now)
+func (b *Backend) load(now time.Time) pricing.Load {
+	j := newJoined(b.fleet)
+	j.add(b, now)
 	if !b.health.up {
-		t.Capacity = 0
+		j.Capacity = 0
 	}
-	return t.load(now)
+	return j.load(now)
 }

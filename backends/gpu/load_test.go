@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/pricing"
 )
 
 // gauge is a feed whose next reading the test writes.
@@ -69,10 +70,10 @@ func same(a, b float64) bool {
 	return math.Abs(a-b) < 1e-9 || math.IsNaN(a) && math.IsNaN(b)
 }
 
-func wantLoad(t *testing.T, what string, got, want Load) {
+func wantLoad(t *testing.T, what string, got, want pricing.Load) {
 	t.Helper()
 	if !same(got.Running, want.Running) || !same(got.Waiting, want.Waiting) || !same(got.Capacity, want.Capacity) ||
-		!same(got.InFlight, want.InFlight) || !same(got.KV, want.KV) || !same(got.SM, want.SM) ||
+		!same(got.InFlight, want.InFlight) || !same(got.Queued, want.Queued) || !same(got.KV, want.KV) || !same(got.SM, want.SM) ||
 		!same(got.Utilization, want.Utilization) || !same(got.Energy, want.Energy) || got.Stale != want.Stale || got.Age != want.Age {
 		t.Errorf("%s: load is\n%+v, want\n%+v", what, got, want)
 	}
@@ -89,13 +90,13 @@ func TestLoadJoinsCounts(t *testing.T) {
 		})
 		p := f.Pool("m")
 		time.Sleep(time.Second)
-		wantLoad(t, "before the first reading", p.Load(time.Now()), Load{Capacity: 10, KV: none, SM: none, Utilization: none, Energy: none, Stale: true, Age: time.Second})
+		wantLoad(t, "before the first reading", p.Load(time.Now()), pricing.Load{Capacity: 10, KV: none, SM: none, Utilization: none, Energy: none, Stale: true, Age: time.Second})
 
 		// a: other gateways have requests there. b: nothing said of the cache.
 		ea.engine(3, 5, 0.25)
 		eb.engine(0, 0, none)
 		time.Sleep(2 * time.Second)
-		wantLoad(t, "others' requests", p.Load(time.Now()), Load{Running: 3, Waiting: 5, Capacity: 10, KV: 0.25, SM: none, Utilization: none, Energy: none, Age: 2 * time.Second})
+		wantLoad(t, "others' requests", p.Load(time.Now()), pricing.Load{Running: 3, Waiting: 5, Capacity: 10, KV: 0.25, SM: none, Utilization: none, Energy: none, Age: 2 * time.Second})
 
 		// All slots are taken, one waits here. The engine of a says that of ours
 		// it has begun with 3 only; b's reading is older than its requests.
@@ -104,16 +105,16 @@ func TestLoadJoinsCounts(t *testing.T) {
 		}
 		waitInQueue(t, p)
 		ea.engine(3, 1, 0.5)
-		wantLoad(t, "full", p.Load(time.Now()), Load{Running: 9, Waiting: 2, Capacity: 10, InFlight: 10, KV: 0.5, SM: none, Utilization: none, Energy: none})
-		wantLoad(t, "backend a", f.backend("a").Load(time.Now()), Load{Running: 3, Waiting: 1, Capacity: 4, InFlight: 4, KV: 0.5, SM: none, Utilization: none, Energy: none})
+		wantLoad(t, "full", p.Load(time.Now()), pricing.Load{Running: 9, Waiting: 2, Queued: 1, Capacity: 10, InFlight: 10, KV: 0.5, SM: none, Utilization: none, Energy: none})
+		wantLoad(t, "backend a", f.backend("a").Load(time.Now()), pricing.Load{Running: 3, Waiting: 1, Capacity: 4, InFlight: 4, KV: 0.5, SM: none, Utilization: none, Energy: none})
 
 		// A stale reading counts for nothing, the own count stands.
 		time.Sleep(DefaultStaleAfter + time.Second)
-		wantLoad(t, "stale", p.Load(time.Now()), Load{Running: 10, Waiting: 1, Capacity: 10, InFlight: 10, KV: none, SM: none, Utilization: none, Energy: none, Stale: true, Age: DefaultStaleAfter + time.Second})
+		wantLoad(t, "stale", p.Load(time.Now()), pricing.Load{Running: 10, Waiting: 1, Queued: 1, Capacity: 10, InFlight: 10, KV: none, SM: none, Utilization: none, Energy: none, Stale: true, Age: DefaultStaleAfter + time.Second})
 
 		f.backend("a").checked(errors.New("down"))
 		eb.engine(2, 0, 0.75)
-		wantLoad(t, "a is down", p.Load(time.Now()), Load{Running: 6, Waiting: 1, Capacity: 6, InFlight: 6, KV: 0.75, SM: none, Utilization: none, Energy: none})
+		wantLoad(t, "a is down", p.Load(time.Now()), pricing.Load{Running: 6, Waiting: 1, Queued: 1, Capacity: 6, InFlight: 6, KV: 0.75, SM: none, Utilization: none, Energy: none})
 		f.backend("b").checked(errors.New("down"))
 		f.backend("c").checked(errors.New("down"))
 		if l := p.Load(time.Now()); l.Capacity != 0 || l.InFlight != 10 {
@@ -134,10 +135,10 @@ func TestLoadOfGPUs(t *testing.T) {
 		a.SM = 0.1
 		node.reading(a, b)
 		// GPU-b serves both backends and counts once.
-		wantLoad(t, "pool m", f.Pool("m").Load(time.Now()), Load{Capacity: 8, KV: none, SM: 0.1, Utilization: 0.4, Energy: none})
-		wantLoad(t, "pool n, one GPU under two names", f.Pool("n").Load(time.Now()), Load{Capacity: 1, KV: none, SM: none, Utilization: 0.6, Energy: none})
+		wantLoad(t, "pool m", f.Pool("m").Load(time.Now()), pricing.Load{Capacity: 8, KV: none, SM: 0.1, Utilization: 0.4, Energy: none})
+		wantLoad(t, "pool n, one GPU under two names", f.Pool("n").Load(time.Now()), pricing.Load{Capacity: 1, KV: none, SM: none, Utilization: 0.6, Energy: none})
 		node.reading(b)
-		wantLoad(t, "a GPU is lost", f.Pool("m").Load(time.Now()), Load{Capacity: 8, KV: none, SM: none, Utilization: 0.6, Energy: none})
+		wantLoad(t, "a GPU is lost", f.Pool("m").Load(time.Now()), pricing.Load{Capacity: 8, KV: none, SM: none, Utilization: 0.6, Energy: none})
 
 		st := f.Status()[0]
 		if len(st.GPUs) != 2 || st.GPUs[0].Fresh || st.GPUs[0].Device != nil || !st.GPUs[1].Fresh || st.GPUs[1].Device.UUID != "GPU-b" {
@@ -198,13 +199,6 @@ func TestEnergyIsSharedOut(t *testing.T) {
 		consume(300)
 		want("found again", 550, 250)
 	})
-}
-
-func TestLoadJSON(t *testing.T) {
-	text, err := json.Marshal(Load{Running: 1, KV: none, SM: 0, Utilization: none, Energy: none, Age: time.Second})
-	if err != nil || string(text) != `{"running":1,"waiting":0,"capacity":0,"in_flight":0,"sm_utilization":0,"stale":false,"age_s":1}` {
-		t.Errorf("%s, %v", text, err)
-	}
 }
 
 func TestGPUsNeedNames(t *testing.T) {

@@ -112,14 +112,14 @@ func (p *Pool) Backends() []*Backend { return p.backends }
 // now, or one in the queue. It decides at once and costs nothing that could be
 // abused: no slot is taken, and nobody pushed out of the queue, before Wait. The
 // caller ends the ticket with Wait or Cancel. Errors: *FullError, ErrNoBackend.
-func (p *Pool) Admit(key Key) (*Ticket, error) { return p.AdmitQuote(key, Quote{}) }
+func (p *Pool) Admit(key Key) (*Ticket, error) { return p.AdmitBid(key, Bid{}) }
 
-// AdmitQuote is Admit for a request whose size and price are known: backends
+// AdmitBid is Admit for a request whose size and price are known: backends
 // that ask more than it pays are not used. ErrTooDear when all do.
-func (p *Pool) AdmitQuote(key Key, q Quote) (*Ticket, error) {
+func (p *Pool) AdmitBid(key Key, bid Bid) (*Ticket, error) {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
-	free, usable := p.free(q)
+	free, usable := p.free(&bid)
 	if !usable || p.fleet.closed {
 		return nil, p.nowhere(nil)
 	}
@@ -132,16 +132,16 @@ func (p *Pool) AdmitQuote(key Key, q Quote) (*Ticket, error) {
 		return nil, &FullError{RetryAfter: p.retryAfter(free), Own: own}
 	}
 	p.places++
-	return &Ticket{pool: p, key: key, quote: q, extra: extra}, nil
+	return &Ticket{pool: p, key: key, bid: bid, extra: extra}, nil
 }
 
-// free counts the slots free now for a request of quote q. False: no backend
+// free counts the slots free now for a request with this bid. False: no backend
 // may be used.
-func (p *Pool) free(q Quote) (slots int, usable bool) {
+func (p *Pool) free(bid *Bid) (slots int, usable bool) {
 	now := time.Now()
 	top := p.best(nil, now)
 	for _, b := range p.backends {
-		if s := b.standing(p, now); s.usable(top) && (!p.priced || q.pays(b.ask(q))) {
+		if s := b.standing(p, now); s.usable(top) && (!p.priced || bid.pays(b.ask(bid))) {
 			usable = true
 			slots += max(0, b.room(s)-b.inFlight)
 		}
@@ -233,7 +233,7 @@ func (p *Pool) next() (*Ticket, *Backend) {
 		case !wait:
 			p.fail(t, p.nowhere(t.tried))
 		case t.moved():
-		case !p.priced || t.quote.Limit <= 0:
+		case !p.priced || t.bid.Limit <= 0:
 			return nil, nil
 		default:
 			if poor++; poor == lookahead || poor == 1 && !p.anyOpen() {

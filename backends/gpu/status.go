@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/pricing"
 )
 
 // BackendStatus is one backend as readiness, dashboard and metrics see it.
@@ -32,8 +33,8 @@ type BackendStatus struct {
 	Models    []string  `json:"models"`
 	// Guessed is how many requests had GPU time that was not measured, so that the
 	// clock stood in for it.
-	Guessed uint64 `json:"gpu_time_fallbacks"`
-	Load    Load   `json:"load"`
+	Guessed uint64       `json:"gpu_time_fallbacks"`
+	Load    pricing.Load `json:"load"`
 	// Telemetry is the last failure of its engine's feed, empty when it works
 	// or there is none. For the operator only.
 	Telemetry string      `json:"telemetry_error,omitempty"`
@@ -136,7 +137,7 @@ type PoolStatus struct {
 	Refused    uint64        `json:"refused"`    // by a full queue
 	PushedOut  uint64        `json:"pushed_out"` // of these: lost a place to an account with less in the queue
 	Pace       time.Duration `json:"-"`          // mean time of service, zero before the first
-	Load       Load          `json:"load"`
+	Load       pricing.Load  `json:"load"`
 }
 
 // Pools describes every pool, in the order of the configuration.
@@ -146,7 +147,7 @@ func (f *Fleet) Pools() []PoolStatus {
 	now := time.Now()
 	list := make([]PoolStatus, 0, len(f.order))
 	for _, p := range f.order {
-		free, _ := p.free(Quote{})
+		free, _ := p.free(new(Bid))
 		list = append(list, PoolStatus{Model: p.cfg.Model, Healthy: p.serves(now), Panic: p.panic, Unchecked: p.unchecked, Waiting: p.queue.n, Admitted: p.places,
 			QueueLimit: p.cfg.QueueLimit, FreeSlots: free, Refused: p.refused, PushedOut: p.pushedOut, Pace: p.pace, Load: p.load(now)})
 	}
@@ -171,11 +172,4 @@ func (f *Fleet) Healthy(model string) bool {
 		}
 	}
 	return false
-}
-
-// Queued is how many requests wait in the pool's own queue.
-func (p *Pool) Queued() int {
-	p.fleet.mu.Lock()
-	defer p.fleet.mu.Unlock()
-	return p.queue.n
 }

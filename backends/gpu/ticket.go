@@ -9,7 +9,7 @@ import (
 type Ticket struct {
 	pool  *Pool
 	key   Key
-	quote Quote
+	bid   Bid
 	extra bool       // admitted beyond the limit: it must take another's place
 	tried []*Backend // those that did not take this request
 
@@ -170,7 +170,7 @@ func (l *Lease) finish(r Result) {
 // when none is left, else those of Wait.
 func (l *Lease) Next(ctx context.Context) (*Lease, error) {
 	p, f := l.ticket.pool, l.backend.fleet
-	t := &Ticket{pool: p, key: l.ticket.key, quote: l.ticket.quote, seq: l.ticket.seq, round: l.ticket.round, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}
+	t := &Ticket{pool: p, key: l.ticket.key, bid: l.ticket.bid, seq: l.ticket.seq, round: l.ticket.round, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}
 	f.mu.Lock()
 	l.finish(Result{Err: ErrNotTaken, Refused: true})
 	p.places++

@@ -107,7 +107,7 @@ func (b *Backend) Do(ctx context.Context, method, path string, body []byte, h ht
 		delete(h, name)
 	}
 	if b.cfg.APIKey != "" {
-		h.Set("Authorization", "Bearer "+string(b.cfg.APIKey))
+		h.Set("Authorization", "Bearer "+b.cfg.APIKey.Reveal())
 	}
 	if len(h["User-Agent"]) == 0 {
 		h.Set("User-Agent", "sluice")

@@ -9,15 +9,14 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/config"
 	"sluice.example/sluice/internal/pricer"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
 // pricerConfig maps the models to the pricer's. work is asked once the pricer
 // runs.
-func pricerConfig(cfg *config.Config, ledger *metering.Ledger, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
-	p := pricer.Config{Ledger: ledger, Board: board, Replica: replicaName(), Log: log,
-		Load: func(model string, now time.Time) pricer.Load { return poolLoad(fleet.Pool(model), now, work(model)) }}
+func pricerConfig(cfg *config.Config, record *pricer.Record, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
+	p := pricer.Config{Record: record, Board: board, Replica: replicaName(), Log: log, Work: work,
+		Load: func(model string, now time.Time) pricing.Load { return fleet.Pool(model).Load(now) }}
 	for _, s := range cfg.Services {
 		for _, m := range s.Models {
 			model := pricer.Model{Name: m.Name, Base: m.Prices.Rates(), Params: m.Pricing.Params,
@@ -40,14 +39,4 @@ func replicaName() string {
 		host = "gateway"
 	}
 	return host[:min(len(host), 64)] + "-" + rand.Text()[:8]
-}
-
-// poolLoad is a pool's load in the terms of prices.
-func poolLoad(p *gpu.Pool, now time.Time, work float64) pricer.Load {
-	l := p.Load(now)
-	return pricer.Load{
-		Load: pricing.Load{Running: l.Running, Waiting: l.Waiting, Capacity: l.Capacity, InFlight: l.InFlight,
-			KV: l.KV, SM: l.SM, Utilization: l.Utilization},
-		Queue: float64(p.Queued()), Energy: l.Energy, Work: work, Stale: l.Stale,
-	}
 }

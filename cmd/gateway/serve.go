@@ -138,13 +138,13 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 	if err := s.buildFleet(); err != nil {
 		return nil, err
 	}
-	board := new(pricing.Board)
+	board, prices := new(pricing.Board), pricer.NewRecord(s.store)
 	work := func(model string) float64 { return float64(s.gateway.Work(model)) }
-	if s.pricer, err = pricer.New(pricerConfig(cfg, s.ledger, board, s.fleet, work, log)); err != nil {
+	if s.pricer, err = pricer.New(pricerConfig(cfg, prices, board, s.fleet, work, log)); err != nil {
 		return nil, err
 	}
 	s.gateway, err = gateway.New(gatewayConfig(cfg, gateway.Config{
-		Ledger: s.ledger, Keys: keys, Board: board, Fleet: s.fleet, Feeds: s.sensors.list(), Invoices: invoicer{s.node},
+		Ledger: s.ledger, Keys: keys, Board: board, Prices: prices, Fleet: s.fleet, Feeds: s.sensors.list(), Invoices: invoicer{s.node},
 		Override: s.pricer.Override, Version: buildVersion(), Log: log,
 	}))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/postgres"
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/metering"
@@ -13,6 +14,7 @@ import (
 // store is what both databases offer.
 type store interface {
 	metering.Store
+	pricer.Store
 	// Promises says what the database's settings mean.
 	Promises(ctx context.Context) ([]metering.Promise, error)
 	Close() error

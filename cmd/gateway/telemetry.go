@@ -14,6 +14,7 @@ import (
 	"sluice.example/sluice/backends/gpu/nvml"
 	"sluice.example/sluice/backends/gpu/telemetry"
 	"sluice.example/sluice/internal/config"
+	"sluice.example/sluice/pricing"
 )
 
 // telemetryNVML names the one feed of this host's GPUs.
@@ -111,9 +112,9 @@ func (s *sensors) feed(name string, sampler func() telemetry.Sampler) *telemetry
 }
 
 func (s *sensors) ask(a config.Ask) (gpu.Ask, error) {
-	fixed := gpu.FixedAsk{Input: int64(a.Input), Output: int64(a.Output)}
+	fixed := pricing.Rates{InputMsatPerMtok: int64(a.Input), OutputMsatPerMtok: int64(a.Output)}
 	if a.URL == nil {
-		return fixed, nil
+		return gpu.FixedAsk(fixed), nil
 	}
 	f, err := gpu.NewAskFeed(gpu.AskConfig{URL: a.URL, Fallback: fixed, Client: s.http, Log: s.log})
 	if err != nil {

@@ -36,7 +36,7 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 	for i := range cfg.Backends {
 		b := &cfg.Backends[i]
 		backend := gpu.BackendConfig{
-			Name: b.Name, URL: b.URL, APIKey: gpu.Secret(b.APIKey.Reveal()), Slots: b.Slots,
+			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Slots: b.Slots,
 			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
 			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte,
 			FirstEventTimeout: b.Timeouts.FirstEvent, IdleTimeout: b.Timeouts.Idle,

@@ -19,6 +19,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/postgres"
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
@@ -52,6 +53,7 @@ const serviceName = "bench"
 // store is what both databases offer.
 type store interface {
 	metering.Store
+	pricer.Store
 	Close() error
 }
 
@@ -83,7 +85,7 @@ func serveGateway(ctx context.Context, plan []byte, tell func(any) error) (err e
 		defer cancel()
 		err = errors.Join(err, ledger.Close(ctx))
 	}()
-	cfg, err := p.configure(ctx, ledger, log)
+	cfg, err := p.configure(ctx, ledger, pricer.NewRecord(db), log)
 	if err != nil {
 		return err
 	}
@@ -112,7 +114,7 @@ func serveGateway(ctx context.Context, plan []byte, tell func(any) error) (err e
 
 // configure builds what the gateway is made of: keys bound to the ledger, a
 // price in force, one backend, and the tokens.
-func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, log *slog.Logger) (cfg gateway.Config, err error) {
+func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, prices *pricer.Record, log *slog.Logger) (cfg gateway.Config, err error) {
 	key := l402.MasterKey{ID: "bench", State: l402.KeyMint}
 	rand.Read(key.Secret[:])
 	keys, err := l402.NewKeyring(ledger.ID(), []l402.MasterKey{key})
@@ -122,7 +124,7 @@ func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, log
 	if err := ledger.BindKeys(ctx, [][32]byte{key.Fingerprint(ledger.ID())}); err != nil {
 		return cfg, err
 	}
-	epoch, err := ledger.PublishEpoch(ctx, pricing.Fixed(modelName, rates, time.Now()))
+	epoch, err := prices.PublishEpoch(ctx, pricing.Fixed(modelName, rates, time.Now()))
 	if err != nil {
 		return cfg, err
 	}
@@ -144,7 +146,7 @@ func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, log
 		Services: []gateway.Service{{Name: serviceName, MinPurchase: 100 * l402.MsatPerSat, MaxPurchase: 100_000 * l402.MsatPerSat,
 			Models: []gateway.Model{{Name: modelName, OwnedBy: "bench", Limits: format.Limits{
 				ContextTokens: 8192, MaxCompletion: 1024, MinCompletion: 16, TemplateBase: 64, TemplatePerMessage: 16}}}}},
-		Ledger: ledger, Keys: keys, Board: board, Fleet: fleet, Invoices: invoices,
+		Ledger: ledger, Keys: keys, Board: board, Prices: prices, Fleet: fleet, Invoices: invoices,
 		// All load comes from one address: the limits on challenges are off.
 		Challenges:  new(gateway.ChallengeLimits),
 		ProductText: "prepaid credit for API calls", Version: "bench", Log: log,

@@ -1,30 +1,6 @@
 package config
 
-import (
-	"fmt"
-	"log/slog"
-)
+import "sluice.example/sluice/l402"
 
-// Secret is text that prints as "[redacted]" with every verb, in JSON, YAML
-// and logs.
-type Secret string
-
-const redacted = "[redacted]"
-
-// Reveal is the text itself, for whoever needs it at work.
-func (s Secret) Reveal() string { return string(s) }
-
-// String implements fmt.Stringer.
-func (Secret) String() string { return redacted }
-
-// Format implements fmt.Formatter: no verb and no flag prints the text.
-func (Secret) Format(s fmt.State, _ rune) { _, _ = s.Write([]byte(redacted)) }
-
-// MarshalText implements encoding.TextMarshaler, and so covers JSON.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// MarshalYAML implements yaml.Marshaler.
-func (Secret) MarshalYAML() (any, error) { return redacted, nil }
-
-// LogValue implements slog.LogValuer.
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+// Secret is a key or password of the file, which prints as "[redacted]".
+type Secret = l402.Secret

@@ -32,7 +32,7 @@ func (g *Gateway) admin(handle func(r *http.Request) (any, error)) http.Handler 
 		if err != nil {
 			p := problemFor(err)
 			if p.Status >= http.StatusInternalServerError {
-				g.log.Warn("admin request failed", "path", r.URL.Path, "error", err)
+				g.log.Warn("admin request failed", "path", r.URL.Path, "error", p.reason(err))
 			}
 			p.write(w)
 			return

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -56,10 +55,10 @@ func (g *Gateway) adminOverride(r *http.Request) (any, error) {
 	if g.cfg.Override == nil {
 		return nil, invalid("prices cannot be overridden here")
 	}
-	if err := g.cfg.Override(r.Context(), wanted.Model, *wanted.Multiplier); errors.Is(err, metering.ErrArgument) {
+	if err := g.cfg.Override(r.Context(), wanted.Model, *wanted.Multiplier); errors.Is(err, pricing.ErrArgument) {
 		return nil, invalid(err.Error())
 	} else if err != nil {
-		return nil, err
+		return nil, pricesAway(err)
 	}
 	g.log.Warn("price overridden by the operator", "model", wanted.Model, "multiplier", *wanted.Multiplier)
 	return map[string]any{"model": wanted.Model, "multiplier": *wanted.Multiplier}, nil
@@ -82,9 +81,15 @@ func (g *Gateway) adminEpochs(r *http.Request) (any, error) {
 	if !ok {
 		return nil, invalid("since must be a time in RFC 3339 or in unix seconds")
 	}
-	epochs, err := g.ledger.Epochs(r.Context(), metering.EpochQuery{Model: query.Get("model"), After: after, Since: since, Limit: int(min(limit, 1<<20))})
+	epochs, err := g.cfg.Prices.Epochs(r.Context(), pricing.EpochQuery{Model: query.Get("model"), After: after, Since: since, Limit: int(min(limit, 1<<20))})
 	if err != nil {
-		return nil, err
+		return nil, pricesAway(err)
 	}
 	return map[string]any{"epochs": append([]pricing.Epoch{}, epochs...)}, nil
+}
+
+// pricesAway tells the operator that the record of prices does not answer. An
+// override may have been written all the same; writing it again does no harm.
+func pricesAway(cause error) error {
+	return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the record of prices does not answer"), busyRetry).because(cause)
 }

@@ -246,12 +246,8 @@ func (x *exchange) fail(err error) {
 		x.Header()[headerRequestID] = []string{x.requestID}
 	}
 	if p.Status >= http.StatusInternalServerError && !p.expected {
-		cause := p.cause
-		if cause == nil {
-			cause = err
-		}
 		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "model", x.model, "backend", x.backend,
-			"request_id", p.RequestID, "cause", cause)
+			"request_id", p.RequestID, "cause", p.reason(err))
 	}
 	x.g.metrics.problem(p)
 	if p.closeClient && x.r.ProtoMajor < 2 {

@@ -81,6 +81,7 @@ type Config struct {
 	Ledger   *metering.Ledger
 	Keys     *l402.Keyring
 	Board    *pricing.Board
+	Prices   Prices
 	Fleet    *gpu.Fleet
 	Invoices Invoicer
 
@@ -112,7 +113,7 @@ type Config struct {
 	DrainGrace    time.Duration // for settling after streams were cut; zero: 10 s
 
 	// Override fixes the multiplier of a model's price at once, or lifts that with
-	// 0; nil: there is no such switch. metering.ErrArgument is the operator's fault.
+	// 0; nil: there is no such switch. pricing.ErrArgument is the operator's fault.
 	Override func(ctx context.Context, model string, multiplier float64) error
 
 	AdminToken string       // bearer token of /admin; empty: /admin is off
@@ -167,8 +168,8 @@ type model struct {
 // New checks the configuration and builds a gateway. It starts nothing and
 // makes no connection.
 func New(cfg Config) (*Gateway, error) {
-	if cfg.Ledger == nil || cfg.Keys == nil || cfg.Board == nil || cfg.Fleet == nil || cfg.Invoices == nil {
-		return nil, errors.New("gateway: Ledger, Keys, Board, Fleet and Invoices are required")
+	if cfg.Ledger == nil || cfg.Keys == nil || cfg.Board == nil || cfg.Prices == nil || cfg.Fleet == nil || cfg.Invoices == nil {
+		return nil, errors.New("gateway: Ledger, Keys, Board, Prices, Fleet and Invoices are required")
 	}
 	cfg.setDefaults()
 	if len(cfg.ProductText) > 200 {

@@ -9,6 +9,16 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
+// Prices is the record of published prices, which outlives this process.
+type Prices interface {
+	// Epoch finds one published price; one that is not on record is not found,
+	// without an error.
+	Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, err error)
+	// Epochs returns the prices that the query selects, by ascending id. It bounds
+	// a query that asks for too many.
+	Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch, error)
+}
+
 // lockLookup bounds the search for an epoch that this process does not
 // remember: one published before it started. Without an answer the price in
 // force counts.
@@ -42,7 +52,7 @@ func (g *Gateway) epoch(ctx context.Context, id int64) (pricing.Epoch, bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lockLookup)
 	defer cancel()
-	e, found, err := g.ledger.Epoch(ctx, id)
+	e, found, err := g.cfg.Prices.Epoch(ctx, id)
 	if err != nil || !found {
 		return e, false
 	}

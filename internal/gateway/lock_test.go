@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,14 +13,13 @@ import (
 
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/l402"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
 // reprice publishes the test rates times a factor and puts them in force.
 func (r *rig) reprice(factor float64) pricing.Epoch {
 	r.t.Helper()
-	e, err := r.ledger.PublishEpoch(r.t.Context(), pricing.Epoch{Model: testModel, Rates: testRates.Scale(factor),
+	e, err := r.prices.PublishEpoch(r.t.Context(), pricing.Epoch{Model: testModel, Rates: testRates.Scale(factor),
 		Multiplier: factor, Signal: 1.5, BoundBy: pricing.BoundNone, At: time.Now()})
 	if err != nil {
 		r.t.Fatal(err)
@@ -135,6 +135,41 @@ func TestLockOutlivesARestart(t *testing.T) {
 	r.costs(k, 1, first.ID)
 }
 
+// noRecord is a record of prices that does not answer.
+type noRecord struct{}
+
+var errNoRecord = errors.New("the store is away")
+
+func (noRecord) Epoch(context.Context, int64) (e pricing.Epoch, found bool, err error) {
+	return e, false, errNoRecord
+}
+
+func (noRecord) Epochs(context.Context, pricing.EpochQuery) ([]pricing.Epoch, error) {
+	return nil, errNoRecord
+}
+
+// While the record of prices is away, a quote of before this process counts for
+// nothing, requests go on at the price in force, and the operator is told.
+func TestRecordOfPricesAway(t *testing.T) {
+	r, _ := priced(t)
+	k := r.buy(maxPurchase)
+	last := r.reprice(3)
+	r.board = new(pricing.Board)
+	r.board.Set(last)
+	r.startGateway(setup{gateway: func(c *gateway.Config) {
+		c.Prices = noRecord{}
+		c.Override = func(context.Context, string, float64) error { return errNoRecord }
+	}}, slog.New(slog.DiscardHandler))
+	r.chat(k, request("max_tokens", "16"))
+	r.costs(k, 3, last.ID)
+	for _, a := range []*answer{r.ask("GET", "/admin/epochs", adminToken), r.post("/admin/prices", `{"model":"demo","multiplier":2}`)} {
+		p := a.wantProblem(t, http.StatusServiceUnavailable, "backend-unavailable")
+		if p["detail"] != "the record of prices does not answer" || a.header.Get("Retry-After") == "" {
+			t.Errorf("%v %s", a.header, a.body)
+		}
+	}
+}
+
 func TestEveryQuoteTellsWhy(t *testing.T) {
 	r, _ := priced(t)
 	e := r.reprice(2)
@@ -156,7 +191,7 @@ func TestOperatorSeesAndFixesPrices(t *testing.T) {
 		s.gateway = func(c *gateway.Config) {
 			c.Override = func(_ context.Context, m string, x float64) error {
 				if m != testModel {
-					return metering.ErrArgument
+					return pricing.ErrArgument
 				}
 				model, multiplier = m, x
 				return nil

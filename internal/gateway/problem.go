@@ -186,6 +186,14 @@ func (p *problem) because(cause error) *problem {
 	return p
 }
 
+// reason is what the log says of the problem that err was made into.
+func (p *problem) reason(err error) error {
+	if p.cause != nil {
+		return p.cause
+	}
+	return err
+}
+
 // invalid is a 400 that says what to do.
 func invalid(detail string) *problem {
 	return newProblem(http.StatusBadRequest, typeInvalidRequest, detail)

@@ -10,6 +10,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // sell looks for room, holds the money, takes a place, waits for a slot and
@@ -48,12 +49,12 @@ func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
 
 // place takes a place in the pool for a request that pays at most limit.
 func (g *Gateway) place(x *exchange, o *order, limit l402.Msat) (*gpu.Ticket, error) {
-	return g.cfg.Fleet.Pool(o.model.Name).AdmitQuote(gpu.Key(x.token.ID), o.quote(limit))
+	return g.cfg.Fleet.Pool(o.model.Name).AdmitBid(gpu.Key(x.token.ID), o.bid(limit))
 }
 
-// quote is what the pool needs to know of a request that pays at most limit.
-func (o *order) quote(limit l402.Msat) gpu.Quote {
-	return gpu.Quote{Input: o.bound.Input, Output: o.bound.Output, Limit: int64(limit)}
+// bid is what the pool needs to know of a request that pays at most limit.
+func (o *order) bid(limit l402.Msat) gpu.Bid {
+	return gpu.Bid{AtMost: pricing.Usage{InputTokens: o.bound.Input, OutputTokens: o.bound.Output}, Limit: limit}
 }
 
 // reserve holds the bound on the account and the token's budgets. Where the

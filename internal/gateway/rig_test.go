@@ -16,6 +16,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/devnet/inference"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
@@ -47,6 +48,7 @@ type rig struct {
 	path    string // of the ledger's database
 	born    time.Time
 	ledger  *metering.Ledger
+	prices  *pricer.Record
 	keys    *l402.Keyring
 	board   *pricing.Board
 	fleet   *gpu.Fleet
@@ -93,6 +95,7 @@ func newRig(t testing.TB, configure ...func(*setup)) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
+	r.prices = pricer.NewRecord(db)
 	ledgerConfig := metering.Config{Store: db, Log: log}
 	if s.ledger != nil {
 		s.ledger(&ledgerConfig)
@@ -173,7 +176,7 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 	if s.service != nil {
 		s.service(&service)
 	}
-	cfg := gateway.Config{Services: []gateway.Service{service}, Ledger: r.ledger, Keys: r.keys, Board: r.board, Fleet: r.fleet,
+	cfg := gateway.Config{Services: []gateway.Service{service}, Ledger: r.ledger, Keys: r.keys, Board: r.board, Prices: r.prices, Fleet: r.fleet,
 		Profiles: r.profiles(s), Invoices: r.node, ProductText: "Sluice test", AdminToken: adminToken, Version: "test", Log: log, Clock: r.clock.now}
 	if s.gateway != nil {
 		s.gateway(&cfg)

@@ -156,12 +156,14 @@ func TestCountingTakesASlot(t *testing.T) {
 			t.Errorf("status %d", resp.StatusCode)
 		}
 	}
-	waiting := func(n int) func() bool { return func() bool { return r.fleet.Pool(testModel).Queued() == n } }
+	waiting := func(n int) func() bool {
+		return func() bool { return int(r.fleet.Pool(testModel).Load(time.Now()).Queued) == n }
+	}
 	all.Go(func() { post(rich, request()) })
 	r.until("the backend generates", func() bool { return e.busy.Load() == 1 })
 	r.chat(short, body).wantProblem(t, http.StatusPaymentRequired, "insufficient-balance")
-	if n := len(e.asked("/tokenize")); n != 0 || r.fleet.Pool(testModel).Queued() != 0 {
-		t.Errorf("the prompt of an account that is short was counted %d times, %d requests wait", n, r.fleet.Pool(testModel).Queued())
+	if n := len(e.asked("/tokenize")); n != 0 || r.fleet.Pool(testModel).Load(time.Now()).Queued != 0 {
+		t.Errorf("the prompt of an account that is short was counted %d times, %g requests wait", n, r.fleet.Pool(testModel).Load(time.Now()).Queued)
 	}
 	all.Go(func() { post(rich, body, "L402-Max-Cost-Msat", amountText(required/2)) })
 	r.until("counting waits for a slot", waiting(1))

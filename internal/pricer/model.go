@@ -4,7 +4,6 @@ import (
 	"math"
 	"time"
 
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -80,8 +79,8 @@ func (m *model) differs(d pricing.Decision) bool {
 }
 
 // observe joins what this process sees with what the others reported.
-func (m *model) observe(now time.Time, own Load, others []metering.ModelLoad) pricing.Observation {
-	running, work := max(own.InFlight, 0), m.worked("", own.Work)
+func (m *model) observe(now time.Time, own measured, others []Report) pricing.Observation {
+	running, work := max(own.InFlight, 0), m.worked("", own.work)
 	for _, l := range others {
 		if l.Model == m.cfg.Name {
 			running += l.Running

@@ -8,33 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
-
-// Ledger is where prices are published and load is exchanged: a
-// *metering.Ledger, whose methods of these names say what they promise.
-type Ledger interface {
-	LatestEpochs(ctx context.Context) ([]pricing.Epoch, error)
-	PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error)
-	Overrides(ctx context.Context) (map[string]float64, error)
-	SetOverride(ctx context.Context, model string, multiplier float64) error
-	Loads(ctx context.Context, maxAge time.Duration) ([]metering.ModelLoad, error)
-	ReportLoad(ctx context.Context, replica string, loads []metering.ModelLoad) error
-	WatchPrices(ctx context.Context, changed func()) error
-	LeadPrices(ctx context.Context) (metering.PriceLead, error)
-}
-
-var _ Ledger = (*metering.Ledger)(nil)
-
-// Load is what this gateway knows of a model's pool at one moment.
-type Load struct {
-	pricing.Load
-	Queue  float64 // of Waiting: this gateway's own requests
-	Energy float64 // joules consumed for the pool, a counter; NaN: not known
-	Work   float64 // delivered through this gateway since it started, in msat at the base rates
-	Stale  bool    // telemetry is configured and nothing of it is fresh
-}
 
 // Model is one model to be priced.
 type Model struct {
@@ -54,10 +29,13 @@ type Energy struct {
 
 // Config is everything a Pricer needs. All but Log and Clock is required.
 type Config struct {
-	Models  []Model
-	Ledger  Ledger
-	Board   *pricing.Board
-	Load    func(model string, now time.Time) Load
+	Models []Model
+	Record *Record // where prices are published and loads are exchanged
+	Board  *pricing.Board
+	Load   func(model string, now time.Time) pricing.Load // of the model's pool
+	// Work is what was delivered of the model through this process since it started,
+	// in msat at the base rates: a counter.
+	Work    func(model string) float64
 	Replica string // names this process among those on the ledger
 	Log     *slog.Logger
 	Clock   func() time.Time
@@ -85,8 +63,8 @@ type Pricer struct {
 	mu     sync.Mutex // guards all below
 	models []*model
 	byName map[string]*model
-	lead   metering.PriceLead // nil: another process leads
-	away   bool               // the store did not answer last time
+	lead   Lead // nil: another process leads
+	away   bool // the store did not answer last time
 }
 
 // New checks the configuration.
@@ -143,7 +121,7 @@ func (p *Pricer) open(ctx context.Context, alone bool) (missing bool, err error)
 	if err := p.refresh(ctx); err != nil {
 		return false, err
 	}
-	if err := p.takeLead(ctx); err != nil && !errors.Is(err, metering.ErrNotLeader) {
+	if err := p.takeLead(ctx); err != nil && !errors.Is(err, ErrNotLeader) {
 		return false, err
 	}
 	for _, m := range p.models {
@@ -151,7 +129,7 @@ func (p *Pricer) open(ctx context.Context, alone bool) (missing bool, err error)
 		case p.lead != nil && !m.standing():
 			err = p.publish(ctx, m, m.opening(), p.now())
 		case alone && m.epoch.ID == 0:
-			err = p.put(ctx, m, m.opening(), p.now(), p.cfg.Ledger.PublishEpoch)
+			err = p.put(ctx, m, m.opening(), p.now(), p.cfg.Record.PublishEpoch)
 		}
 		if err != nil {
 			return false, err
@@ -163,9 +141,10 @@ func (p *Pricer) open(ctx context.Context, alone bool) (missing bool, err error)
 
 // Run moves the prices until ctx ends; then another process may lead.
 func (p *Pricer) Run(ctx context.Context) {
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	watching.Go(func() { p.watch(ctx) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { p.watch(ctx) })
+	beside.Go(func() { p.keepClean(ctx) })
 	defer p.resign()
 	tick := time.NewTicker(p.tick)
 	defer tick.Stop()
@@ -185,7 +164,7 @@ func (p *Pricer) Run(ctx context.Context) {
 // heard, the polling of step is what remains.
 func (p *Pricer) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := p.cfg.Ledger.WatchPrices(ctx, p.nudge)
+		err := p.cfg.Record.WatchPrices(ctx, p.nudge)
 		if err != nil && ctx.Err() == nil {
 			p.log.Debug("prices are polled until the store can be heard again", "error", err)
 		}
@@ -223,16 +202,16 @@ func (p *Pricer) hear(ctx context.Context) {
 }
 
 // Override fixes a model's multiplier for all processes at once, whatever its
-// policy says: the kill switch. Zero lifts it. metering.ErrArgument for a model
+// policy says: the kill switch. Zero lifts it. pricing.ErrArgument for a model
 // that is not priced here, or a multiplier that cannot be.
 func (p *Pricer) Override(ctx context.Context, model string, multiplier float64) error {
 	if p.byName[model] == nil {
-		return fmt.Errorf("there is no model %q: %w", model, metering.ErrArgument)
+		return fmt.Errorf("there is no model %q: %w", model, pricing.ErrArgument)
 	}
 	if multiplier < 0 || multiplier > pricing.MaxMultiplier || multiplier != multiplier {
-		return fmt.Errorf("a multiplier of %g cannot be: want more than 0, or 0 to lift it: %w", multiplier, metering.ErrArgument)
+		return fmt.Errorf("a multiplier of %g cannot be: want more than 0, or 0 to lift it: %w", multiplier, pricing.ErrArgument)
 	}
-	if err := p.cfg.Ledger.SetOverride(ctx, model, multiplier); err != nil {
+	if err := p.cfg.Record.SetOverride(ctx, model, multiplier); err != nil {
 		return err
 	}
 	p.nudge()

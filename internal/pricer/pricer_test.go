@@ -13,7 +13,6 @@ import (
 
 	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/sqlite"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -33,40 +32,48 @@ func params() pricing.Params {
 // pool is a load that a test sets.
 type pool struct {
 	mu   sync.Mutex
-	load pricer.Load
+	load pricing.Load
+	work float64
 }
 
-func idle() pricer.Load {
-	n := math.NaN()
-	return pricer.Load{Load: pricing.Load{Capacity: 10, KV: n, SM: n, Utilization: n}, Energy: n}
+func idle() pricing.Load {
+	l := pricing.UnknownLoad()
+	l.Running, l.Waiting, l.Queued, l.InFlight, l.Capacity = 0, 0, 0, 0, 10
+	return l
 }
 
-func (p *pool) set(change func(*pricer.Load)) {
+func (p *pool) set(change func(*pricing.Load)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	change(&p.load)
 }
 
-func (p *pool) read(string, time.Time) pricer.Load {
+func (p *pool) read(string, time.Time) pricing.Load {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.load
 }
 
-// gateway is one process's prices on a ledger.
+func (p *pool) delivered(string) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.work
+}
+
+// gateway is one process that keeps prices.
 type gateway struct {
 	*testing.T
 	*pool
-	ledger *metering.Ledger
+	record *pricer.Record
 	board  *pricing.Board
 	pricer *pricer.Pricer
 	stop   func()
 }
 
-// start opens a pricer on the ledger and runs it.
-func start(t *testing.T, ledger *metering.Ledger, replica string, m pricer.Model) *gateway {
+// start opens a pricer on the record and runs it.
+func start(t *testing.T, record *pricer.Record, replica string, m pricer.Model) *gateway {
 	t.Helper()
-	g := &gateway{T: t, pool: &pool{load: idle()}, ledger: ledger, board: new(pricing.Board)}
+	g := &gateway{T: t, pool: &pool{load: idle()}, record: record, board: new(pricing.Board)}
 	m.Name = modelName
 	if m.Base == (pricing.Rates{}) {
 		m.Base = base
@@ -75,7 +82,7 @@ func start(t *testing.T, ledger *metering.Ledger, replica string, m pricer.Model
 		m.Params = params()
 	}
 	var err error
-	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Ledger: ledger, Board: g.board, Load: g.read, Replica: replica})
+	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Record: record, Board: g.board, Load: g.read, Work: g.delivered, Replica: replica})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +102,7 @@ func start(t *testing.T, ledger *metering.Ledger, replica string, m pricer.Model
 	return g
 }
 
-func embedded(t *testing.T) *metering.Ledger {
+func embedded(t *testing.T) *pricer.Record {
 	t.Helper()
 	db, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
@@ -105,23 +112,16 @@ func embedded(t *testing.T) *metering.Ledger {
 }
 
 func open(t *testing.T, store interface {
-	metering.Store
+	pricer.Store
 	Close() error
-}) *metering.Ledger {
+}) *pricer.Record {
 	t.Helper()
-	l, err := metering.Open(context.Background(), metering.Config{Store: store})
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		if err := l.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return l
+	return pricer.NewRecord(store)
 }
 
 func (g *gateway) until(what string, ok func(pricing.Epoch, pricing.Standing) bool) {
@@ -140,7 +140,7 @@ func (g *gateway) until(what string, ok func(pricing.Epoch, pricing.Standing) bo
 
 func (g *gateway) epochs() []pricing.Epoch {
 	g.Helper()
-	list, err := g.ledger.Epochs(context.Background(), metering.EpochQuery{Limit: 10_000})
+	list, err := g.record.Epochs(context.Background(), pricing.EpochQuery{Limit: 10_000})
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -153,11 +153,11 @@ func TestPriceFollowsTheLoad(t *testing.T) {
 	if e.Rates != base || e.Multiplier != 1 || e.ID == 0 {
 		t.Fatalf("opens with %+v", e)
 	}
-	g.set(func(l *pricer.Load) { l.Running, l.InFlight, l.Waiting, l.Queue = 10, 10, 8, 8 })
+	g.set(func(l *pricing.Load) { l.Running, l.InFlight, l.Waiting, l.Queued = 10, 10, 8, 8 })
 	g.until("the ceiling", func(e pricing.Epoch, _ pricing.Standing) bool {
 		return e.Multiplier == 4 && e.BoundBy == pricing.BoundCeiling
 	})
-	g.set(func(l *pricer.Load) { *l = idle() })
+	g.set(func(l *pricing.Load) { *l = idle() })
 	g.until("the floor again", func(e pricing.Epoch, s pricing.Standing) bool {
 		return e.Multiplier == 1 && e.BoundBy == pricing.BoundFloor && e.Rates == base && s.Leads && s.Shadow.Multiplier == 1
 	})
@@ -178,28 +178,28 @@ func shadow() *pricing.Params {
 }
 
 func TestRestartKeepsThePrice(t *testing.T) {
-	ledger := embedded(t)
-	g := start(t, ledger, "a", pricer.Model{})
-	g.set(func(l *pricer.Load) { l.Running, l.InFlight = 10, 10 })
+	record := embedded(t)
+	g := start(t, record, "a", pricer.Model{})
+	g.set(func(l *pricing.Load) { l.Running, l.InFlight = 10, 10 })
 	g.until("a higher price", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier > 1.2 })
 	g.stop()
 	last, _ := g.board.Current(modelName)
 	slow := params()
 	slow.Interval = time.Hour
-	g = start(t, ledger, "b", pricer.Model{Params: slow})
+	g = start(t, record, "b", pricer.Model{Params: slow})
 	if e, _ := g.board.Current(modelName); e.ID != last.ID || e.Rates != last.Rates {
 		t.Errorf("%+v after %+v", e, last)
 	}
 	g.stop()
 	double := base.Scale(2)
-	g = start(t, ledger, "c", pricer.Model{Params: slow, Base: double})
+	g = start(t, record, "c", pricer.Model{Params: slow, Base: double})
 	if e, _ := g.board.Current(modelName); e.ID <= last.ID || e.Rates != double.Scale(last.Multiplier) {
 		t.Errorf("with another rate card: %+v after %+v", e, last)
 	}
 	g.stop()
 	static := slow
 	static.Policy = pricing.PolicyStatic
-	g = start(t, ledger, "d", pricer.Model{Params: static})
+	g = start(t, record, "d", pricer.Model{Params: static})
 	if e, _ := g.board.Current(modelName); e.Rates != base || e.BoundBy != pricing.BoundFixed {
 		t.Errorf("static: %+v", e)
 	}
@@ -234,9 +234,9 @@ func TestStaleLoadNeverRaisesThePrice(t *testing.T) {
 	p := params()
 	p.HalfLife = 300 * time.Millisecond
 	g := start(t, embedded(t), "a", pricer.Model{Params: p})
-	g.set(func(l *pricer.Load) { l.Running, l.InFlight = 10, 10 })
+	g.set(func(l *pricing.Load) { l.Running, l.InFlight = 10, 10 })
 	g.until("a higher price", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier > 1.5 })
-	g.set(func(l *pricer.Load) { l.Running, l.Waiting, l.Stale = 10, 1000, true })
+	g.set(func(l *pricing.Load) { l.Running, l.Waiting, l.Stale = 10, 1000, true })
 	top, _ := g.board.Current(modelName)
 	g.until("it sinks", func(e pricing.Epoch, _ pricing.Standing) bool {
 		if e.Multiplier > top.Multiplier*math.Exp(p.SlewUp)+1e-9 { // one turn may have been under way
@@ -287,11 +287,11 @@ func TestEnergyFloor(t *testing.T) {
 				return
 			case <-time.After(5 * time.Millisecond):
 			}
-			g.set(func(l *pricer.Load) {
+			g.set(func(l *pricing.Load) {
 				if math.IsNaN(l.Energy) {
 					l.Energy = 0
 				}
-				l.Running, l.InFlight, l.Energy, l.Work = 7, 7, l.Energy+7.2e6, l.Work+100_000
+				l.Running, l.InFlight, l.Energy, g.work = 7, 7, l.Energy+7.2e6, g.work+100_000
 			})
 		}
 	}()

@@ -28,7 +28,7 @@ func TestReplicasPublishOneSequence(t *testing.T) {
 	}
 	// A third of the load is at each; together they are beyond the pool.
 	for _, g := range all {
-		g.set(func(l *pricer.Load) { l.Running, l.InFlight, l.Waiting, l.Queue = 4, 4, 1, 1 })
+		g.set(func(l *pricing.Load) { l.Running, l.InFlight, l.Waiting, l.Queued = 4, 4, 1, 1 })
 	}
 	for _, g := range all {
 		g.until("the price of the whole load", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier > 1.5 })
@@ -40,7 +40,7 @@ func TestReplicasPublishOneSequence(t *testing.T) {
 	next := leading(t, rest)
 	t.Logf("another leads after %v", time.Since(gone))
 	for _, g := range rest {
-		g.set(func(l *pricer.Load) { *l = idle() })
+		g.set(func(l *pricing.Load) { *l = idle() })
 	}
 	for _, g := range rest {
 		g.until("the floor", func(e pricing.Epoch, _ pricing.Standing) bool { return e.Multiplier == 1 })
@@ -65,13 +65,13 @@ func TestReplicasPublishOneSequence(t *testing.T) {
 // A gateway with a model that the leader does not know, as in a rolling upgrade,
 // starts all the same.
 func TestNewModelNeedsNoNewLeader(t *testing.T) {
-	ledger := embedded(t)
-	lead, err := ledger.LeadPrices(t.Context()) // somebody else's, who never publishes
+	record := embedded(t)
+	lead, err := record.LeadPrices(t.Context()) // somebody else's, who never publishes
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lead.Release()
-	g := start(t, ledger, "b", pricer.Model{})
+	g := start(t, record, "b", pricer.Model{})
 	if e, _ := g.board.Current(modelName); e.Rates != base || len(g.epochs()) != 1 {
 		t.Errorf("%+v", g.epochs())
 	}

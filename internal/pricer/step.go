@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -32,26 +31,32 @@ func (p *Pricer) step(ctx context.Context) {
 	}
 }
 
+// measured is what this process knows of a model at one turn.
+type measured struct {
+	pricing.Load
+	work float64 // see Config.Work
+}
+
 // measure reads the load of every pool.
-func (p *Pricer) measure(now time.Time) map[string]Load {
-	loads := make(map[string]Load, len(p.models))
+func (p *Pricer) measure(now time.Time) map[string]measured {
+	loads := make(map[string]measured, len(p.models))
 	for _, m := range p.models {
-		loads[m.cfg.Name] = p.cfg.Load(m.cfg.Name, now)
+		loads[m.cfg.Name] = measured{p.cfg.Load(m.cfg.Name, now), p.cfg.Work(m.cfg.Name)}
 	}
 	return loads
 }
 
 // exchange tells the other processes this one's requests and returns theirs.
-func (p *Pricer) exchange(ctx context.Context, loads map[string]Load) ([]metering.ModelLoad, error) {
-	own := make([]metering.ModelLoad, 0, len(loads))
+func (p *Pricer) exchange(ctx context.Context, loads map[string]measured) ([]Report, error) {
+	own := make([]Report, 0, len(loads))
 	for _, m := range p.models {
 		l := loads[m.cfg.Name]
-		own = append(own, metering.ModelLoad{Model: m.cfg.Name, Running: max(l.InFlight, 0), Waiting: l.Queue, Work: l.Work})
+		own = append(own, Report{Model: m.cfg.Name, Running: max(l.InFlight, 0), Waiting: l.Queued, Work: l.work})
 	}
-	if err := p.cfg.Ledger.ReportLoad(ctx, p.cfg.Replica, own); err != nil {
+	if err := p.cfg.Record.ReportLoad(ctx, p.cfg.Replica, own); err != nil {
 		return nil, err
 	}
-	all, err := p.cfg.Ledger.Loads(ctx, 3*p.tick+time.Second)
+	all, err := p.cfg.Record.Loads(ctx, 3*p.tick+time.Second)
 	others := all[:0]
 	for _, l := range all {
 		if l.Replica != p.cfg.Replica {
@@ -112,11 +117,11 @@ func (p *Pricer) put(ctx context.Context, m *model, d pricing.Decision, at time.
 
 // refresh takes over what is published and what is overridden.
 func (p *Pricer) refresh(ctx context.Context) error {
-	latest, err := p.cfg.Ledger.LatestEpochs(ctx)
+	latest, err := p.cfg.Record.LatestEpochs(ctx)
 	if err != nil {
 		return err
 	}
-	fixed, err := p.cfg.Ledger.Overrides(ctx)
+	fixed, err := p.cfg.Record.Overrides(ctx)
 	if err != nil {
 		return err
 	}
@@ -140,11 +145,11 @@ func (p *Pricer) keepLead(ctx context.Context) error {
 			return nil
 		}
 		p.release()
-		if !errors.Is(err, metering.ErrNotLeader) {
+		if !errors.Is(err, ErrNotLeader) {
 			return err
 		}
 	}
-	if err := p.takeLead(ctx); err != nil && !errors.Is(err, metering.ErrNotLeader) {
+	if err := p.takeLead(ctx); err != nil && !errors.Is(err, ErrNotLeader) {
 		return err
 	}
 	return nil
@@ -155,7 +160,7 @@ func (p *Pricer) takeLead(ctx context.Context) error {
 	if p.lead != nil {
 		return nil
 	}
-	lead, err := p.cfg.Ledger.LeadPrices(ctx)
+	lead, err := p.cfg.Record.LeadPrices(ctx)
 	if err != nil {
 		return err
 	}
@@ -185,7 +190,7 @@ func (p *Pricer) resign() {
 
 // answered says once when the store stops answering, and once when it is back.
 func (p *Pricer) answered(err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, metering.ErrNotLeader) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrNotLeader) {
 		return err
 	}
 	if away := err != nil; away != p.away {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"math"
 	"time"
+
+	"sluice.example/sluice/pricing"
 )
 
 // Device is one reading of one GPU or MIG instance. A value that the device
@@ -120,17 +122,9 @@ func (d Device) MarshalJSON() ([]byte, error) {
 		Xid         *float64  `json:"xid,omitempty"`
 		Throttle    []string  `json:"throttle,omitempty"`
 		Processes   []Process `json:"processes,omitempty"`
-	}{d.UUID, d.Name, d.Index, d.MIG, d.Parent, Known(d.Utilization), Known(d.MemoryUtilization), Known(d.SM), Known(d.Occupancy),
-		Known(d.Tensor), Known(d.DRAM), knownInt(d.MemoryUsed), knownInt(d.MemoryTotal), Known(d.Power), Known(d.PowerLimit),
-		Known(d.Temperature), Known(d.Energy), Known(d.CorrectedECC), Known(d.UncorrectedECC), Known(d.Xid), d.Throttle, d.Processes})
-}
-
-// Known returns nil for NaN and infinities, which JSON cannot express.
-func Known(v float64) *float64 {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
-		return nil
-	}
-	return &v
+	}{d.UUID, d.Name, d.Index, d.MIG, d.Parent, pricing.Finite(d.Utilization), pricing.Finite(d.MemoryUtilization), pricing.Finite(d.SM), pricing.Finite(d.Occupancy),
+		pricing.Finite(d.Tensor), pricing.Finite(d.DRAM), knownInt(d.MemoryUsed), knownInt(d.MemoryTotal), pricing.Finite(d.Power), pricing.Finite(d.PowerLimit),
+		pricing.Finite(d.Temperature), pricing.Finite(d.Energy), pricing.Finite(d.CorrectedECC), pricing.Finite(d.UncorrectedECC), pricing.Finite(d.Xid), d.Throttle, d.Processes})
 }
 
 func knownInt(v int64) *int64 {

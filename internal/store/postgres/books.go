@@ -96,7 +96,7 @@ func (d *DB) AddSeal(ctx context.Context, s metering.SealRow) error {
 
 // LeadAudit takes the advisory lock of audits, as LeadPrices does that of prices.
 func (d *DB) LeadAudit(ctx context.Context) (metering.AuditLead, error) {
-	l, err := d.takeLead(ctx, "audits")
+	l, err := d.takeLead(ctx, "audits", metering.ErrNotLeader)
 	if err != nil {
 		return nil, err
 	}

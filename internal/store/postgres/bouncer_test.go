@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/pgtest"
 	"sluice.example/sluice/internal/store/postgres"
 	"sluice.example/sluice/metering"
@@ -73,7 +74,7 @@ func TestBouncerSessions(t *testing.T) {
 			url := server.Bouncer(t, "pool_mode=session", "default_pool_size=50", reset).URL(direct)
 			open(t, url).Close()
 			// Nothing of the first gateway stands in the way of the second.
-			a, b := ledger(t, open(t, url), metering.Config{}), ledger(t, open(t, url), metering.Config{})
+			a, b := pricer.NewRecord(open(t, url)), pricer.NewRecord(open(t, url))
 			var heard atomic.Int64
 			watching, stop := context.WithCancel(ctx)
 			ended := make(chan struct{})
@@ -87,7 +88,7 @@ func TestBouncerSessions(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := b.LeadPrices(ctx); !errors.Is(err, metering.ErrNotLeader) {
+				if _, err := b.LeadPrices(ctx); !errors.Is(err, pricer.ErrNotLeader) {
 					t.Errorf("two lead: %v", err)
 				}
 				before := heard.Load()

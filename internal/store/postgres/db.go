@@ -33,11 +33,15 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/migrations"
 )
 
-var _ metering.Store = (*DB)(nil)
+var (
+	_ metering.Store = (*DB)(nil)
+	_ pricer.Store   = (*DB)(nil)
+)
 
 // minConns: one to write, the rest to read; pool_max_conns in the URL may ask
 // for more.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/pgtest"
-	"sluice.example/sluice/metering"
 )
 
 // both is one URL for a database on several servers, which are tried in order.
@@ -107,7 +107,7 @@ func TestFailover(t *testing.T) {
 	primary.Kill()
 	within(t, "a connection to the new primary", func() bool { return d.Ping(ctx) == nil })
 	count(t, d, 2, 0)
-	if err := lead.Check(ctx); !errors.Is(err, metering.ErrNotLeader) {
+	if err := lead.Check(ctx); !errors.Is(err, pricer.ErrNotLeader) {
 		t.Errorf("check: %v", err)
 	}
 	if err := <-watch; err == nil || ctx.Err() != nil {
@@ -202,7 +202,7 @@ func TestFailoverUnderLife(t *testing.T) {
 			t.Errorf("a connection of before was used: %s", got)
 		}
 	}
-	if err := lead.Check(ctx); !errors.Is(err, metering.ErrNotLeader) {
+	if err := lead.Check(ctx); !errors.Is(err, pricer.ErrNotLeader) {
 		t.Errorf("check: %v", err)
 	}
 	if err := <-watch; err == nil || ctx.Err() != nil {

@@ -12,8 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/l402"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -45,6 +45,7 @@ func leadKey(id l402.LedgerID, what string) int64 {
 // lead is the lead of prices or audits: a session that holds the advisory lock.
 type lead struct {
 	key  int64
+	lost error         // what those who lead are told once they do so no longer
 	turn chan struct{} // one token: the connection is in use
 	conn *pgx.Conn     // nil: the lead is lost
 	live context.Context
@@ -53,20 +54,21 @@ type lead struct {
 
 // LeadPrices takes the advisory lock, if nobody has it. The lock belongs to a
 // session, which Open has made sure that no pooler shares.
-func (d *DB) LeadPrices(ctx context.Context) (metering.PriceLead, error) {
-	l, err := d.takeLead(ctx, "prices")
+func (d *DB) LeadPrices(ctx context.Context) (pricer.Lead, error) {
+	l, err := d.takeLead(ctx, "prices", pricer.ErrNotLeader)
 	if err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-func (d *DB) takeLead(ctx context.Context, what string) (*lead, error) {
+// takeLead takes the lock of what is led, or fails with lost.
+func (d *DB) takeLead(ctx context.Context, what string, lost error) (*lead, error) {
 	id, _, err := d.Meta(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := &lead{key: leadKey(id, what), turn: make(chan struct{}, 1)}
+	l := &lead{key: leadKey(id, what), lost: lost, turn: make(chan struct{}, 1)}
 	conn, err := d.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -75,7 +77,7 @@ func (d *DB) takeLead(ctx context.Context, what string) (*lead, error) {
 	err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", l.key).Scan(&got)
 	if err == nil && !got {
 		conn.Release()
-		return nil, metering.ErrNotLeader
+		return nil, lost
 	}
 	l.conn = conn.Hijack() // also after an error: the lock may have been taken
 	if err == nil {
@@ -119,17 +121,17 @@ func (l *lead) use(ctx context.Context, fn func(*pgx.Conn) error) error {
 	}
 	defer func() { <-l.turn }()
 	if l.conn == nil || l.live.Err() != nil { // on a server that was replaced, the lock is worth nothing
-		return metering.ErrNotLeader
+		return l.lost
 	}
 	err := fn(l.conn)
-	if errors.Is(err, metering.ErrNotLeader) || l.conn.IsClosed() {
+	if errors.Is(err, l.lost) || l.conn.IsClosed() {
 		_ = hangUp(l.conn) // it is of no use any more
 		l.conn = nil
 	}
 	return err
 }
 
-// held fails with ErrNotLeader unless this very session holds the lock. A session
+// held fails with l.lost unless this very session holds the lock. A session
 // that has ended cannot answer.
 func (l *lead) held(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
@@ -138,7 +140,7 @@ func (l *lead) held(ctx context.Context, q interface {
 	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
 		AND objsubid = 1 AND (classid::bigint << 32) | objid::bigint = $1 AND granted)`, l.key).Scan(&held)
 	if err == nil && !held {
-		err = metering.ErrNotLeader
+		err = l.lost
 	}
 	return err
 }
@@ -148,7 +150,7 @@ func (l *lead) Check(ctx context.Context) error {
 	return l.use(ctx, func(c *pgx.Conn) error {
 		err := l.held(ctx, c)
 		if err != nil && c.IsClosed() {
-			return fmt.Errorf("%w: %w", metering.ErrNotLeader, err)
+			return fmt.Errorf("%w: %w", l.lost, err)
 		}
 		return err
 	})

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/pgtest"
-	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
@@ -39,11 +39,11 @@ func TestLeadIsALock(t *testing.T) {
 		if _, err := l.conn.Exec(ctx, "SELECT pg_advisory_unlock_all()"); err != nil {
 			t.Fatal(err)
 		}
-		if err := ask(l); !errors.Is(err, metering.ErrNotLeader) {
+		if err := ask(l); !errors.Is(err, pricer.ErrNotLeader) {
 			t.Errorf("%s without the lock: %v", name, err)
 		}
 	}
-	if all, err := d.Epochs(ctx, metering.EpochQuery{Limit: 10}); err != nil || len(all) != 1 {
+	if all, err := d.Epochs(ctx, pricing.EpochQuery{Limit: 10}); err != nil || len(all) != 1 {
 		t.Errorf("epochs: %+v, %v", all, err)
 	}
 }

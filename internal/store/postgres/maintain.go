@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"sluice.example/sluice/metering"
 )
 
 // durably runs fn in a transaction whose commit is durable.
@@ -51,28 +49,25 @@ const ownersKept = 24 * time.Hour
 
 // Clean deletes what has run out.
 func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
-	n := int64(0)
-	for _, sql := range []string{
+	return d.delete(ctx, limit,
 		`DELETE FROM idempotency_keys WHERE (account, key) IN (
-			SELECT account, key FROM idempotency_keys WHERE expires < ` + clock + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+			SELECT account, key FROM idempotency_keys WHERE expires < `+clock+` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM rate_windows WHERE id IN (
-			SELECT id FROM rate_windows WHERE minute < ` + clock + ` / ` + fmt.Sprint(time.Minute.Microseconds()) + ` - 1 LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM replica_loads WHERE (replica, model) IN (
-			SELECT replica, model FROM replica_loads WHERE at < ` + clock + ` - ` + fmt.Sprint(loadsKept.Microseconds()) + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+			SELECT id FROM rate_windows WHERE minute < `+clock+` / `+fmt.Sprint(time.Minute.Microseconds())+` - 1 LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM owners WHERE id IN (
-			SELECT id FROM owners o WHERE fenced < ` + clock + ` - ` + fmt.Sprint(ownersKept.Microseconds()) + `
-			AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		// Only the oldest are looked at, so that a look without a find stays cheap.
-		`DELETE FROM price_epochs WHERE id IN (
-			SELECT e.id FROM (SELECT id, model FROM price_epochs ORDER BY id LIMIT $1) e
-			WHERE (SELECT at FROM price_epochs WHERE model = e.model AND id > e.id ORDER BY id LIMIT 1)
-				< ` + clock + ` - ` + fmt.Sprint(metering.EpochsKept.Microseconds()) + `)`,
-	} {
+			SELECT id FROM owners o WHERE fenced < `+clock+` - `+fmt.Sprint(ownersKept.Microseconds())+`
+			AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT $1 FOR UPDATE SKIP LOCKED)`)
+}
+
+// delete runs statements that delete at most $1 rows each, one transaction each,
+// and returns how many rows went.
+func (d *DB) delete(ctx context.Context, limit int, statements ...string) (n int, err error) {
+	for _, sql := range statements {
 		tag, err := d.pool.Exec(ctx, sql, limit)
 		if err != nil {
-			return int(n), err
+			return n, err
 		}
-		n += tag.RowsAffected()
+		n += int(tag.RowsAffected())
 	}
-	return int(n), nil
+	return n, nil
 }

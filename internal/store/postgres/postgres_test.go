@@ -22,7 +22,7 @@ func open(t testing.TB, url string) *postgres.DB {
 
 func TestStore(t *testing.T) {
 	pgtest.Start(t) // one server for all of them
-	storetest.Run(t, func(t *testing.T) metering.Store { return open(t, pgtest.Start(t)) })
+	storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, pgtest.Start(t)) })
 }
 
 func BenchmarkStore(b *testing.B) {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sluice.example/sluice/metering"
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/pricing"
 )
 
@@ -99,7 +99,7 @@ func (d *DB) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
 }
 
 // Epochs reads published prices.
-func (d *DB) Epochs(ctx context.Context, q metering.EpochQuery) ([]pricing.Epoch, error) {
+func (d *DB) Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch, error) {
 	sql, args := `WHERE id > $1`, []any{q.After, q.Limit}
 	if q.Model != "" {
 		args = append(args, q.Model)
@@ -125,8 +125,8 @@ func (d *DB) Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, 
 const loadsKept = time.Hour
 
 // ReportLoad writes loads. Losing the last of them is no loss.
-func (d *DB) ReportLoad(ctx context.Context, replica string, loads []metering.ModelLoad) error {
-	type row = metering.ModelLoad
+func (d *DB) ReportLoad(ctx context.Context, replica string, loads []pricer.Report) error {
+	type row = pricer.Report
 	rows := make([]*row, len(loads))
 	for i := range rows {
 		rows[i] = &loads[i]
@@ -147,16 +147,28 @@ func (d *DB) ReportLoad(ctx context.Context, replica string, loads []metering.Mo
 }
 
 // Loads reads the loads that are fresh by the server's clock.
-func (d *DB) Loads(ctx context.Context, maxAge time.Duration) ([]metering.ModelLoad, error) {
+func (d *DB) Loads(ctx context.Context, maxAge time.Duration) ([]pricer.Report, error) {
 	rows, err := d.pool.Query(ctx, `SELECT replica, model, running, waiting, work, at FROM replica_loads
 		WHERE at >= `+clock+` - $1`, maxAge.Microseconds())
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m metering.ModelLoad, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m pricer.Report, err error) {
 		var at int64
 		err = row.Scan(&m.Replica, &m.Model, &m.Running, &m.Waiting, &m.Work, &at)
 		m.At = time.UnixMicro(at).UTC()
 		return m, err
 	})
+}
+
+// CleanPrices deletes old loads and epochs.
+func (d *DB) CleanPrices(ctx context.Context, limit int) (int, error) {
+	return d.delete(ctx, limit,
+		`DELETE FROM replica_loads WHERE (replica, model) IN (
+			SELECT replica, model FROM replica_loads WHERE at < `+clock+` - `+fmt.Sprint(loadsKept.Microseconds())+` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		// Only the oldest are looked at, so that a look without a find stays cheap.
+		`DELETE FROM price_epochs WHERE id IN (
+			SELECT e.id FROM (SELECT id, model FROM price_epochs ORDER BY id LIMIT $1) e
+			WHERE (SELECT at FROM price_epochs WHERE model = e.model AND id > e.id ORDER BY id LIMIT 1)
+				< `+clock+` - `+fmt.Sprint(pricer.EpochsKept.Microseconds())+`)`)
 }

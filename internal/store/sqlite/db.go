@@ -30,11 +30,15 @@ import (
 
 	lib "modernc.org/sqlite/lib"
 
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/migrations"
 )
 
-var _ metering.Store = (*DB)(nil)
+var (
+	_ metering.Store = (*DB)(nil)
+	_ pricer.Store   = (*DB)(nil)
+)
 
 const (
 	// readers is how many connections read beside the writer.

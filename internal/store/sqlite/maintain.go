@@ -43,18 +43,12 @@ func (d *DB) Clean(ctx context.Context, limit int) (n int, err error) {
 	err = d.write(ctx, false, func(w *writer) (bool, error) {
 		now := d.now()
 		for s, before := range map[*stmt]int64{w.cleanKeys: now, w.cleanRates: now/time.Minute.Microseconds() - 1,
-			w.cleanOwners: now - ownersKept.Microseconds(), w.cleanEpochs: now - metering.EpochsKept.Microseconds()} {
-			s.int(before).int(int64(limit))
-			for {
-				more, err := s.step()
-				if err != nil {
-					return false, err
-				}
-				if !more {
-					break
-				}
-				n++
+			w.cleanOwners: now - ownersKept.Microseconds()} {
+			went, err := s.int(before).int(int64(limit)).count()
+			if err != nil {
+				return false, err
 			}
+			n += went
 		}
 		return n > 0, nil
 	})

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice.example/sluice/metering"
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/pricing"
 )
 
@@ -19,7 +19,7 @@ type prices struct {
 	mu       sync.Mutex
 	lead     *lead // nil: nobody leads
 	watchers []chan struct{}
-	loads    map[loadKey]metering.ModelLoad
+	loads    map[loadKey]pricer.Report
 }
 
 type loadKey struct{ replica, model string }
@@ -95,7 +95,7 @@ type lead struct{ d *DB }
 
 // LeadPrices leads unless somebody in this process does: the lock file keeps all
 // others out.
-func (d *DB) LeadPrices(context.Context) (metering.PriceLead, error) {
+func (d *DB) LeadPrices(context.Context) (pricer.Lead, error) {
 	if d.lock == nil {
 		return nil, errReadOnly
 	}
@@ -103,7 +103,7 @@ func (d *DB) LeadPrices(context.Context) (metering.PriceLead, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lead != nil {
-		return nil, metering.ErrNotLeader
+		return nil, pricer.ErrNotLeader
 	}
 	p.lead = &lead{d}
 	return p.lead, nil
@@ -116,7 +116,7 @@ func (l *lead) held() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lead != l {
-		return metering.ErrNotLeader
+		return pricer.ErrNotLeader
 	}
 	return nil
 }
@@ -193,7 +193,7 @@ func (d *DB) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
 }
 
 // Epochs reads published prices.
-func (d *DB) Epochs(ctx context.Context, q metering.EpochQuery) ([]pricing.Epoch, error) {
+func (d *DB) Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch, error) {
 	sql, since := `WHERE id > ?1`, int64(0)
 	if q.Model != "" {
 		sql += ` AND model = ?3`
@@ -225,7 +225,7 @@ func (d *DB) Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, 
 const loadsKept = time.Hour
 
 // ReportLoad remembers loads.
-func (d *DB) ReportLoad(_ context.Context, replica string, loads []metering.ModelLoad) error {
+func (d *DB) ReportLoad(_ context.Context, replica string, loads []pricer.Report) error {
 	if d.lock == nil {
 		return errReadOnly
 	}
@@ -234,7 +234,7 @@ func (d *DB) ReportLoad(_ context.Context, replica string, loads []metering.Mode
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.loads == nil {
-		p.loads = make(map[loadKey]metering.ModelLoad)
+		p.loads = make(map[loadKey]pricer.Report)
 	}
 	for k, m := range p.loads {
 		if now.Sub(m.At) > loadsKept {
@@ -249,7 +249,7 @@ func (d *DB) ReportLoad(_ context.Context, replica string, loads []metering.Mode
 }
 
 // Loads returns the loads remembered.
-func (d *DB) Loads(_ context.Context, maxAge time.Duration) (list []metering.ModelLoad, err error) {
+func (d *DB) Loads(_ context.Context, maxAge time.Duration) (list []pricer.Report, err error) {
 	now := d.clock()
 	p := &d.prices
 	p.mu.Lock()
@@ -260,4 +260,14 @@ func (d *DB) Loads(_ context.Context, maxAge time.Duration) (list []metering.Mod
 		}
 	}
 	return list, nil
+}
+
+// CleanPrices deletes old epochs. ReportLoad drops old loads.
+func (d *DB) CleanPrices(ctx context.Context, limit int) (n int, err error) {
+	err = d.write(ctx, false, func(w *writer) (bool, error) {
+		went, err := w.cleanEpochs.int(d.now() - pricer.EpochsKept.Microseconds()).int(int64(limit)).count()
+		n = went
+		return n > 0, err
+	})
+	return n, err
 }

@@ -238,6 +238,17 @@ func (s *stmt) run() error {
 	}
 }
 
+// count executes a statement and returns how many rows it gave.
+func (s *stmt) count() (n int, err error) {
+	for {
+		more, err := s.step()
+		if !more {
+			return n, err
+		}
+		n++
+	}
+}
+
 // reset makes the statement ready for new parameters.
 func (s *stmt) reset() {
 	lib.Xsqlite3_reset(s.c.tls, s.p)

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice.example/sluice/metering"
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/pricing"
 )
 
@@ -21,7 +21,7 @@ func newEpoch(model string, rate int64) pricing.Epoch {
 func testEpochs(e *env) {
 	publish := func(model string, rate int64) pricing.Epoch {
 		e.Helper()
-		p, err := e.ledger.PublishEpoch(ctx(e.T), newEpoch(model, rate))
+		p, err := e.prices.PublishEpoch(ctx(e.T), newEpoch(model, rate))
 		if err != nil {
 			e.Fatal(err)
 		}
@@ -31,13 +31,13 @@ func testEpochs(e *env) {
 	if a1.ID >= b1.ID || b1.ID >= a2.ID || a1.ID < 1 {
 		e.Errorf("ids %d, %d, %d", a1.ID, b1.ID, a2.ID)
 	}
-	latest, err := e.ledger.LatestEpochs(ctx(e.T))
+	latest, err := e.prices.LatestEpochs(ctx(e.T))
 	if err != nil || len(latest) != 2 || latest[0] != b1 || latest[1] != a2 {
 		e.Errorf("latest: %+v, %v; want %+v, %+v", latest, err, b1, a2)
 	}
 	for _, bad := range []pricing.Epoch{{Rates: pricing.Rates{CallMsat: -1}}, {Multiplier: math.NaN()}, {Signal: math.Inf(1)}, {Multiplier: -1}, {Model: "a\x00"}} {
-		_, err = e.ledger.PublishEpoch(ctx(e.T), bad)
-		e.refused(err, metering.ErrArgument)
+		_, err = e.prices.PublishEpoch(ctx(e.T), bad)
+		e.refused(err, pricing.ErrArgument)
 	}
 	ids := make(chan int64, 20)
 	parallel(cap(ids), func(int) { ids <- publish("c", 1).ID })
@@ -61,12 +61,12 @@ func testEpochsEnd(e *env) {
 	}{{"a", 300 * day}, {"b", 290 * day}, {"a", 200 * day}, {"a", 91 * day}, {"a", 89 * day}, {"c", 95 * day}, {"c", day}} {
 		epoch := newEpoch(p.model, 1)
 		epoch.At = now.Add(-p.age).UTC().Truncate(time.Microsecond)
-		if _, err := e.ledger.PublishEpoch(ctx(e.T), epoch); err != nil {
+		if _, err := e.prices.PublishEpoch(ctx(e.T), epoch); err != nil {
 			e.Fatal(err)
 		}
 	}
 	left := func() (ids []int64) {
-		list, err := e.ledger.Epochs(ctx(e.T), metering.EpochQuery{})
+		list, err := e.prices.Epochs(ctx(e.T), pricing.EpochQuery{})
 		if err != nil {
 			e.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func testEpochsEnd(e *env) {
 		return ids
 	}
 	first := left()[0]
-	if n, err := e.store.Store.Clean(ctx(e.T), 100); err != nil || n != 2 {
+	if n, err := e.prices.CleanPrices(ctx(e.T), 100); err != nil || n != 2 {
 		e.Errorf("%d rows went, %v; want 2", n, err)
 	}
 	got := left()
@@ -87,13 +87,13 @@ func testEpochsEnd(e *env) {
 		e.Errorf("epochs %v are left, want %v", got, want)
 	}
 	// The next one has a number of its own.
-	if p, err := e.ledger.PublishEpoch(ctx(e.T), newEpoch("b", 1)); err != nil || p.ID != first+7 {
+	if p, err := e.prices.PublishEpoch(ctx(e.T), newEpoch("b", 1)); err != nil || p.ID != first+7 {
 		e.Errorf("the next epoch is %d, %v; want %d", p.ID, err, first+7)
 	}
 }
 
 func testEpochQueries(e *env) {
-	if latest, err := e.ledger.LatestEpochs(ctx(e.T)); err != nil || len(latest) != 0 {
+	if latest, err := e.prices.LatestEpochs(ctx(e.T)); err != nil || len(latest) != 0 {
 		e.Errorf("latest of nothing: %+v, %v", latest, err)
 	}
 	var all []pricing.Epoch
@@ -101,13 +101,13 @@ func testEpochQueries(e *env) {
 	for i := range 30 {
 		p := newEpoch([]string{"a", "b", "c"}[i%3], int64(i+1))
 		p.At = began.Add(time.Duration(i) * time.Minute)
-		p, err := e.ledger.PublishEpoch(ctx(e.T), p)
+		p, err := e.prices.PublishEpoch(ctx(e.T), p)
 		if err != nil {
 			e.Fatal(err)
 		}
 		all = append(all, p)
 	}
-	for _, q := range []metering.EpochQuery{{}, {Limit: 7}, {After: all[4].ID}, {After: all[4].ID, Limit: 3}, {Model: "b"}, {Model: "z"},
+	for _, q := range []pricing.EpochQuery{{}, {Limit: 7}, {After: all[4].ID}, {After: all[4].ID, Limit: 3}, {Model: "b"}, {Model: "z"},
 		{Since: all[20].At}, {Since: all[20].At, Model: "c", After: all[21].ID, Limit: 2}, {Model: "a", Limit: 4}, {After: all[29].ID}} {
 		var want []pricing.Epoch
 		for _, p := range all {
@@ -115,7 +115,7 @@ func testEpochQueries(e *env) {
 				want = append(want, p)
 			}
 		}
-		got, err := e.ledger.Epochs(ctx(e.T), q)
+		got, err := e.prices.Epochs(ctx(e.T), q)
 		if err != nil || len(got) != len(want) {
 			e.Errorf("%+v: %d epochs, %v; want %d", q, len(got), err, len(want))
 			continue
@@ -126,21 +126,21 @@ func testEpochQueries(e *env) {
 			}
 		}
 	}
-	if got, found, err := e.ledger.Epoch(ctx(e.T), all[11].ID); err != nil || !found || got != all[11] {
+	if got, found, err := e.prices.Epoch(ctx(e.T), all[11].ID); err != nil || !found || got != all[11] {
 		e.Errorf("epoch: %+v, %v, %v", got, found, err)
 	}
-	if _, found, err := e.ledger.Epoch(ctx(e.T), 9999); err != nil || found {
+	if _, found, err := e.prices.Epoch(ctx(e.T), 9999); err != nil || found {
 		e.Errorf("epoch that never was: %v, %v", found, err)
 	}
-	if latest, err := e.ledger.LatestEpochs(ctx(e.T)); err != nil || len(latest) != 3 || latest[0] != all[27] || latest[2] != all[29] {
+	if latest, err := e.prices.LatestEpochs(ctx(e.T)); err != nil || len(latest) != 3 || latest[0] != all[27] || latest[2] != all[29] {
 		e.Errorf("latest: %+v, %v", latest, err)
 	}
 }
 
 // testLead: one leads at a time, and only who leads publishes through the lead.
 func testLead(e *env) {
-	other := e.open(metering.Config{})
-	lead := func(l *metering.Ledger) metering.PriceLead {
+	other := pricer.NewRecord(e.priceStore)
+	lead := func(l *pricer.Record) pricer.Lead {
 		e.Helper()
 		p, err := l.LeadPrices(ctx(e.T))
 		if err != nil {
@@ -148,24 +148,24 @@ func testLead(e *env) {
 		}
 		return p
 	}
-	first := lead(e.ledger)
-	for _, l := range []*metering.Ledger{e.ledger, other} {
+	first := lead(e.prices)
+	for _, l := range []*pricer.Record{e.prices, other} {
 		_, err := l.LeadPrices(ctx(e.T))
-		e.refused(err, metering.ErrNotLeader)
+		e.refused(err, pricer.ErrNotLeader)
 	}
 	a, err := first.Publish(ctx(e.T), newEpoch("a", 1))
 	if err != nil || first.Check(ctx(e.T)) != nil {
 		e.Fatalf("publish: %v", err)
 	}
 	_, err = first.Publish(ctx(e.T), pricing.Epoch{Rates: pricing.Rates{CallMsat: -1}})
-	e.refused(err, metering.ErrArgument)
+	e.refused(err, pricing.ErrArgument)
 	if err := errors.Join(first.Check(ctx(e.T)), first.Release(), first.Release()); err != nil {
 		e.Error(err)
 	}
 	second := lead(other)
-	e.refused(first.Check(ctx(e.T)), metering.ErrNotLeader)
+	e.refused(first.Check(ctx(e.T)), pricer.ErrNotLeader)
 	_, err = first.Publish(ctx(e.T), newEpoch("a", 2))
-	e.refused(err, metering.ErrNotLeader)
+	e.refused(err, pricer.ErrNotLeader)
 	b, err := second.Publish(ctx(e.T), newEpoch("a", 3))
 	if err != nil || b.ID != a.ID+1 {
 		e.Errorf("epochs %d, %d, %v", a.ID, b.ID, err)
@@ -176,12 +176,12 @@ func testLead(e *env) {
 	// Of many at once, one.
 	var won atomic.Int64
 	parallel(8, func(i int) {
-		p, err := []*metering.Ledger{e.ledger, other}[i%2].LeadPrices(ctx(e.T))
+		p, err := []*pricer.Record{e.prices, other}[i%2].LeadPrices(ctx(e.T))
 		switch {
 		case err == nil:
 			won.Add(1)
 			e.Cleanup(func() { p.Release() })
-		case !errors.Is(err, metering.ErrNotLeader):
+		case !errors.Is(err, pricer.ErrNotLeader):
 			e.Error(err)
 		}
 	})
@@ -190,8 +190,8 @@ func testLead(e *env) {
 	}
 }
 
-// watch counts what a ledger hears of prices; it returns once it listens.
-func watch(t *testing.T, l *metering.Ledger) (heard *atomic.Int64, stop func() error) {
+// watch counts what one process hears of prices; it returns once it listens.
+func watch(t *testing.T, l *pricer.Record) (heard *atomic.Int64, stop func() error) {
 	t.Helper()
 	watching, cancel := context.WithCancel(context.Background())
 	heard, ended := new(atomic.Int64), make(chan error, 1)
@@ -212,8 +212,8 @@ func watch(t *testing.T, l *metering.Ledger) (heard *atomic.Int64, stop func() e
 }
 
 func testWatch(e *env) {
-	other := e.open(metering.Config{})
-	mine, stop := watch(e.T, e.ledger)
+	other := pricer.NewRecord(e.priceStore)
+	mine, stop := watch(e.T, e.prices)
 	theirs, stopTheirs := watch(e.T, other)
 	heard := func(what string, do func() error) {
 		e.Helper()
@@ -223,14 +223,14 @@ func testWatch(e *env) {
 		}
 		e.eventually("a watcher hears of "+what, func() bool { return mine.Load() > m && theirs.Load() > t })
 	}
-	heard("an epoch", func() error { _, err := e.ledger.PublishEpoch(ctx(e.T), newEpoch("a", 1)); return err })
+	heard("an epoch", func() error { _, err := e.prices.PublishEpoch(ctx(e.T), newEpoch("a", 1)); return err })
 	lead, err := other.LeadPrices(ctx(e.T))
 	if err != nil {
 		e.Fatal(err)
 	}
 	heard("a leader's epoch", func() error { _, err := lead.Publish(ctx(e.T), newEpoch("a", 2)); return err })
 	heard("an override", func() error { return other.SetOverride(ctx(e.T), "a", 2.5) })
-	heard("its end", func() error { return e.ledger.SetOverride(ctx(e.T), "a", 0) })
+	heard("its end", func() error { return e.prices.SetOverride(ctx(e.T), "a", 0) })
 	if err := lead.Release(); err != nil {
 		e.Error(err)
 	}
@@ -239,7 +239,7 @@ func testWatch(e *env) {
 	}
 	before := mine.Load()
 	t := theirs.Load()
-	if _, err := e.ledger.PublishEpoch(ctx(e.T), newEpoch("a", 3)); err != nil {
+	if _, err := e.prices.PublishEpoch(ctx(e.T), newEpoch("a", 3)); err != nil {
 		e.Fatal(err)
 	}
 	e.eventually("the other watcher hears", func() bool { return theirs.Load() > t })
@@ -251,13 +251,13 @@ func testWatch(e *env) {
 func testOverrides(e *env) {
 	set := func(model string, multiplier float64) {
 		e.Helper()
-		if err := e.ledger.SetOverride(ctx(e.T), model, multiplier); err != nil {
+		if err := e.prices.SetOverride(ctx(e.T), model, multiplier); err != nil {
 			e.Fatal(err)
 		}
 	}
 	check := func(want map[string]float64) {
 		e.Helper()
-		got, err := e.open(metering.Config{}).Overrides(ctx(e.T))
+		got, err := e.prices.Overrides(ctx(e.T))
 		if err != nil || len(got) != len(want) {
 			e.Errorf("overrides %v, %v; want %v", got, err, want)
 		}
@@ -276,26 +276,26 @@ func testOverrides(e *env) {
 	set("c", 0)
 	check(map[string]float64{"b": 2.5})
 	for _, bad := range []float64{-1, math.NaN(), math.Inf(1)} {
-		e.refused(e.ledger.SetOverride(ctx(e.T), "a", bad), metering.ErrArgument)
+		e.refused(e.prices.SetOverride(ctx(e.T), "a", bad), pricing.ErrArgument)
 	}
-	e.refused(e.ledger.SetOverride(ctx(e.T), "", 1), metering.ErrArgument)
+	e.refused(e.prices.SetOverride(ctx(e.T), "", 1), pricing.ErrArgument)
 	check(map[string]float64{"b": 2.5})
 }
 
 func testLoads(e *env) {
-	report := func(replica string, loads ...metering.ModelLoad) {
+	report := func(replica string, loads ...pricer.Report) {
 		e.Helper()
-		if err := e.ledger.ReportLoad(ctx(e.T), replica, loads); err != nil {
+		if err := e.prices.ReportLoad(ctx(e.T), replica, loads); err != nil {
 			e.Fatal(err)
 		}
 	}
-	loads := func(maxAge time.Duration) map[string]metering.ModelLoad {
+	loads := func(maxAge time.Duration) map[string]pricer.Report {
 		e.Helper()
-		list, err := e.open(metering.Config{}).Loads(ctx(e.T), maxAge)
+		list, err := e.prices.Loads(ctx(e.T), maxAge)
 		if err != nil {
 			e.Fatal(err)
 		}
-		m := make(map[string]metering.ModelLoad, len(list))
+		m := make(map[string]pricer.Report, len(list))
 		for _, l := range list {
 			if age := time.Since(l.At); age < -time.Minute || age > time.Minute {
 				e.Errorf("reported at %s", l.At)
@@ -308,7 +308,7 @@ func testLoads(e *env) {
 	if got := loads(time.Minute); len(got) != 0 {
 		e.Errorf("loads before any: %v", got)
 	}
-	a, b := metering.ModelLoad{Model: "a", Running: 3, Waiting: 0.5, Work: 12.25}, metering.ModelLoad{Model: "b", Running: 1}
+	a, b := pricer.Report{Model: "a", Running: 3, Waiting: 0.5, Work: 12.25}, pricer.Report{Model: "b", Running: 1}
 	report("one", a, b)
 	report("two", a)
 	a.Running, a.Work = 7, 1e15
@@ -324,9 +324,9 @@ func testLoads(e *env) {
 	if got := loads(time.Minute); len(got) != 4 {
 		e.Errorf("loads: %v", got)
 	}
-	for _, bad := range [][]metering.ModelLoad{{{Model: ""}}, {{Model: "a", Running: math.NaN()}}, {{Model: "a", Work: -1}},
+	for _, bad := range [][]pricer.Report{{{Model: ""}}, {{Model: "a", Running: math.NaN()}}, {{Model: "a", Work: -1}},
 		{{Model: "a", Waiting: math.Inf(1)}}, {{Model: "a"}, {Model: "a"}}} {
-		e.refused(e.ledger.ReportLoad(ctx(e.T), "one", bad), metering.ErrArgument)
+		e.refused(e.prices.ReportLoad(ctx(e.T), "one", bad), pricing.ErrArgument)
 	}
-	e.refused(e.ledger.ReportLoad(ctx(e.T), "", nil), metering.ErrArgument)
+	e.refused(e.prices.ReportLoad(ctx(e.T), "", nil), pricing.ErrArgument)
 }

@@ -1,8 +1,9 @@
 // Package storetest is the one suite that every store of the ledger must pass.
-// It works through metering.Ledger, so that what is proven is money, not SQL.
+// It works through metering.Ledger and pricer.Record, so that what is proven is
+// money and prices, not SQL.
 //
 //	func TestStore(t *testing.T) {
-//		storetest.Run(t, func(t *testing.T) metering.Store { return openFresh(t) })
+//		storetest.Run(t, func(t *testing.T) storetest.Store { return openFresh(t) })
 //	}
 package storetest
 
@@ -16,14 +17,21 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
+// Store is what one database keeps: money and prices.
+type Store interface {
+	metering.Store
+	pricer.Store
+}
+
 // Run runs the suite. open returns a fresh, empty store for the test it is
 // given, closed by that test's cleanup.
-func Run(t *testing.T, open func(t *testing.T) metering.Store) {
+func Run(t *testing.T, open func(t *testing.T) Store) {
 	for _, test := range []struct {
 		name string
 		run  func(*env)
@@ -129,7 +137,9 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"Model", testModel},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			e := newEnv(t, open(t))
+			store := open(t)
+			e := newEnv(t, store)
+			e.priceStore, e.prices = store, pricer.NewRecord(store)
 			test.run(e)
 		})
 	}
@@ -142,6 +152,9 @@ type env struct {
 	ledger *metering.Ledger
 	clock  clock
 	living []*metering.Ledger // those that beat while another watches
+
+	priceStore pricer.Store // the same store without faults, within Run
+	prices     *pricer.Record
 
 	skipFinalAudit bool // the test leaves books that are wrong
 }
