@@ -9,7 +9,6 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
@@ -59,7 +58,7 @@ func (c *call) askTokenizer() {
 			promptTokens = q.Likely(n)
 		}
 	}
-	if q, ok := openai.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
+	if q, ok := format.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
 		if _, n, err := c.g.count(ctx, b, []format.Question{q}); err == nil {
 			completionTokens = n
 		}

@@ -226,7 +226,7 @@ func FuzzParseTokenCount(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, e := range format.Engines() {
-			q, ok := openai.CountText(format.ProfileOf(e), "m", "some text")
+			q, ok := format.CountText(format.ProfileOf(e), "m", "some text")
 			if !ok {
 				continue
 			}

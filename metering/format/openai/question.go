@@ -3,7 +3,6 @@ package openai
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
@@ -24,14 +23,14 @@ func (r *Request) CountPrompt(p format.Profile, model string, l format.Limits) [
 	q := format.Question{Unseen: r.size.unseen, Least: format.LeastTokens(r.size.text - messageOverhead*r.size.messages)}
 	switch p.Counting {
 	case format.CountVLLM:
-		q.Path, q.Body, q.Read = "/tokenize", r.conversation(model, "tools"), readCount
+		q.Path, q.Body, q.Read = "/tokenize", r.conversation(model, "tools"), format.ReadCount
 	case format.CountTGI:
 		q.Path, q.Body, q.Read = "/chat_tokenize", r.conversation(model, "tools"), readTGI
 	case format.CountTRTLLM:
-		q.Path, q.Body, q.Read = "/_internal/tokenize", r.conversation(model), readCount
+		q.Path, q.Body, q.Read = "/_internal/tokenize", r.conversation(model), format.ReadCount
 		q.Unseen = format.AddSat(q.Unseen, r.size.tools)
 	case format.CountSGLang:
-		q.Path, q.Body, q.Read = "/tokenize", r.text(model), readCount
+		q.Path, q.Body, q.Read = "/tokenize", r.text(model), format.ReadCount
 		q.Template = messageTokens * r.size.messages
 		q.Unseen = format.AddSat(r.size.bytes()-r.size.prose, format.AddSat(max(0, l.TemplateBase), format.MulSat(max(0, l.TemplatePerMessage), r.size.messages)))
 	case format.CountLlamaCpp:
@@ -89,27 +88,6 @@ func (r *Request) text(model string) []byte {
 	return append(rawjson.AppendMember(out, "prompt", rawjson.Quote(string(text))), '}')
 }
 
-// CountText is the call that counts a text without special tokens around it; ok
-// is false where the backend cannot count.
-func CountText(p format.Profile, model, text string) (q format.Question, ok bool) {
-	q = format.Question{Path: "/tokenize", Read: readCount, Least: format.LeastTokens(int64(len(text)))}
-	body := rawjson.AppendMember(nil, "model", rawjson.Quote(model))
-	switch p.Counting {
-	case format.CountVLLM, format.CountSGLang:
-		body = rawjson.AppendMember(rawjson.AppendMember(body, "prompt", rawjson.Quote(text)), "add_special_tokens", []byte("false"))
-	case format.CountTRTLLM:
-		q.Path, body = "/_internal/tokenize", rawjson.AppendMember(body, "prompt", rawjson.Quote(text))
-	case format.CountLlamaCpp:
-		body = rawjson.AppendMember(rawjson.AppendMember(nil, "content", rawjson.Quote(text)), "add_special", []byte("false"))
-	case format.CountTGI:
-		body, q.Read = rawjson.AppendMember(rawjson.AppendMember(nil, "inputs", rawjson.Quote(text)), "add_special_tokens", []byte("false")), readList
-	default:
-		return q, false
-	}
-	q.Body = append(body, '}')
-	return q, true
-}
-
 // countTemplated goes on with llama.cpp's answer to /apply-template: the text that
 // the template made of a conversation.
 func countTemplated(model string, answer []byte) (format.Question, error) {
@@ -121,23 +99,7 @@ func countTemplated(model string, answer []byte) (format.Question, error) {
 	}
 	body := rawjson.AppendMember(rawjson.AppendMember(nil, "content", rawjson.Quote(templated.Prompt)), "add_special", []byte("true"))
 	body = rawjson.AppendMember(rawjson.AppendMember(body, "parse_special", []byte("true")), "model", rawjson.Quote(model))
-	return format.Question{Path: "/tokenize", Body: append(body, '}'), Read: readCount}, nil
-}
-
-// readCount reads the member count (vLLM, SGLang, TensorRT-LLM), else the length
-// of the list of tokens (llama.cpp).
-func readCount(answer []byte) (int64, error) {
-	var a struct {
-		Count  *int64            `json:"count"`
-		Tokens []json.RawMessage `json:"tokens"`
-	}
-	if err := json.Unmarshal(answer, &a); err != nil {
-		return 0, fmt.Errorf("%w: %w", format.ErrTokenCount, err)
-	}
-	if a.Count != nil {
-		return believable(*a.Count)
-	}
-	return believable(int64(len(a.Tokens)))
+	return format.Question{Path: "/tokenize", Body: append(body, '}'), Read: format.ReadCount}, nil
 }
 
 // readInputTokens reads llama.cpp's count of a conversation.
@@ -148,7 +110,7 @@ func readInputTokens(answer []byte) (int64, error) {
 	if err := json.Unmarshal(answer, &a); err != nil {
 		return 0, fmt.Errorf("%w: %w", format.ErrTokenCount, err)
 	}
-	return believable(a.InputTokens)
+	return format.Believable(a.InputTokens)
 }
 
 // readTGI reads TGI's count of a conversation: a list of tokens.
@@ -159,23 +121,5 @@ func readTGI(answer []byte) (int64, error) {
 	if err := json.Unmarshal(answer, &a); err != nil {
 		return 0, fmt.Errorf("%w: %w", format.ErrTokenCount, err)
 	}
-	return readList(a.Tokens)
-}
-
-// readList reads an answer that is the list of tokens itself.
-func readList(answer []byte) (int64, error) {
-	var tokens []json.RawMessage
-	if err := json.Unmarshal(answer, &tokens); err != nil {
-		return 0, fmt.Errorf("%w: %w", format.ErrTokenCount, err)
-	}
-	return believable(int64(len(tokens)))
-}
-
-// believable refuses a count of nothing: only texts that are not empty are asked
-// about. A server that does not understand the question answers so.
-func believable(n int64) (int64, error) {
-	if n < 1 || n > math.MaxInt32 {
-		return 0, fmt.Errorf("%w: %d tokens cannot be", format.ErrTokenCount, n)
-	}
-	return n, nil
+	return format.ReadList(a.Tokens)
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
 )
 
 // Each engine is asked on its own path, with its own body, and its answer is read
@@ -102,7 +101,7 @@ func TestCountingText(t *testing.T) {
 		format.EngineOpenAI:   ``,
 		format.EngineGeneric:  ``,
 	} {
-		q, ok := openai.CountText(format.ProfileOf(e), "up/m", "a\"b\n")
+		q, ok := format.CountText(format.ProfileOf(e), "up/m", "a\"b\n")
 		if got := q.Path + " " + string(q.Body); ok != (want != "") || (ok && got != want) {
 			t.Errorf("%s: %v %s, want %s", e, ok, got, want)
 		}
