@@ -24,7 +24,7 @@ func wrongMethod(x *exchange) error {
 		x.Header().Del("Allow")
 		return unknownRoute() // there is HEAD, and nothing to see
 	}
-	if paidPaths[x.r.URL.Path] {
+	if isPaid(x.r.URL.Path) {
 		x.Header().Set("Allow", http.MethodPost) // GET and HEAD exist there for probes only
 	}
 	return newProblem(http.StatusMethodNotAllowed, typeUnknownRoute, "this route does not take that method; see the Allow header")

@@ -65,6 +65,7 @@ type Service struct {
 // backends in the fleet, both under the same name.
 type Model struct {
 	Name      string
+	Formats   []string // the APIs that it is sold through, see Formats; none: chat
 	Limits    format.Limits
 	Policy    format.Policy // what requests may hold beyond what is known
 	CreatedAt time.Time     // shown by /v1/models
@@ -159,6 +160,7 @@ type service struct {
 type model struct {
 	Model
 	service *service
+	formats []format.Format
 	// calibrations is what was learned of each backend that serves the model.
 	calibrations map[*gpu.Backend]*format.Calibration
 	overheads    map[*gpu.Backend]*format.Overhead // of their templates
@@ -283,7 +285,11 @@ func (g *Gateway) addService(cfg Service) error {
 		if g.cfg.Fleet.Pool(m.Name) == nil {
 			return fmt.Errorf("model %q has no pool of backends", m.Name)
 		}
-		sold := &model{Model: m, service: s, calibrations: map[*gpu.Backend]*format.Calibration{}, overheads: map[*gpu.Backend]*format.Overhead{}}
+		through, err := formatsNamed(m.Formats)
+		if err != nil {
+			return fmt.Errorf("model %q: %w", m.Name, err)
+		}
+		sold := &model{Model: m, service: s, formats: through, calibrations: map[*gpu.Backend]*format.Calibration{}, overheads: map[*gpu.Backend]*format.Overhead{}}
 		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
 			sold.calibrations[b], sold.overheads[b] = format.NewCalibration(), new(format.Overhead)
 			sold.calibrations[b].ExpectMedia(m.Limits.MediaTokens)

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
 )
 
 // gather reads a stream for a client that waits for one document, and answers
@@ -15,8 +14,7 @@ import (
 // what was generated: a client that hangs up pays for that and for no more, and a
 // backend that goes beyond the cap is cut there.
 func (c *call) gather(resp *http.Response) error {
-	var g openai.Gathering
-	end, err := c.collect(format.NewEvents(resp.Body, c.g.cfg.MaxEvent), &g)
+	end, err := c.collect(format.NewEvents(resp.Body, c.g.cfg.MaxEvent))
 	capped := errors.Is(err, errBeyondCap)
 	if end != format.Complete {
 		c.cancel(context.Canceled)
@@ -40,7 +38,7 @@ func (c *call) gather(resp *http.Response) error {
 	}
 	c.answered(c.blame(end, err), resp.StatusCode)
 	resp.Header = gatheredHeader(resp.Header)
-	return c.document(resp, g.Document(c.perSequence, capped), end)
+	return c.document(resp, c.meter.Document(capped), end)
 }
 
 // gatheredHeader is the header of a document made of a stream with the header h.
@@ -51,7 +49,7 @@ func gatheredHeader(h http.Header) http.Header {
 }
 
 // collect reads events until the answer ends and says how it did, and why.
-func (c *call) collect(events *format.Events, g *openai.Gathering) (format.End, error) {
+func (c *call) collect(events *format.Events) (format.End, error) {
 	for first := true; ; {
 		event, err := events.Next()
 		if err != nil && !lastWithoutBlankLine(event, err) {
@@ -64,14 +62,16 @@ func (c *call) collect(events *format.Events, g *openai.Gathering) (format.End, 
 			return format.Complete, nil
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside
-		case c.meter.Data() == nil:
+		}
+		gathered := c.meter.Gather()
+		if gathered == 0 {
 			continue
 		}
 		if first {
 			c.g.metrics.firstByte(c)
 			first = false
 		}
-		if !c.roomFor(g.Add(c.meter.Data())) {
+		if !c.roomFor(gathered) {
 			return format.BackendCut, errAnswerTooLong
 		}
 		if out == nil {

@@ -6,6 +6,7 @@ import (
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 )
 
 // standing is what a caller's credential is worth on a route.
@@ -39,11 +40,8 @@ func (x *exchange) authorize(service string) (standing, error) {
 	return stranger, err
 }
 
-// capabilityChat is what s_capabilities calls POST /v1/chat/completions.
-const capabilityChat = "chat"
-
-// chat is POST /v1/chat/completions.
-func (g *Gateway) chat(x *exchange) error {
+// paid is a POST to a path of an API that is sold.
+func (g *Gateway) paid(x *exchange, f format.Format) error {
 	svc := g.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
@@ -66,7 +64,7 @@ func (g *Gateway) chat(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	o, err := g.order(x, svc, x.r.URL.Path, body)
+	o, err := g.order(x, svc, f, body)
 	if err != nil {
 		if who == stranger && blank(body) {
 			return g.challengeBlank(x, svc, prefs)
@@ -79,7 +77,7 @@ func (g *Gateway) chat(x *exchange) error {
 		return errNotServed
 	}
 	if who == holder {
-		if err := x.allow(o.model.Name, capabilityChat); err != nil {
+		if err := x.allow(o.model.Name, f.Name()); err != nil {
 			return err
 		}
 		if err := g.applyLock(x, o); err != nil {

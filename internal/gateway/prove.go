@@ -9,12 +9,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
 )
-
-// smallest is the request by which a backend proves that it serves: one word of
-// prompt, and one token of an answer.
-const smallest = `{"model":"-","messages":[{"role":"user","content":"Hi"}],"max_tokens":1}`
 
 // maxProof bounds the answer in bytes.
 const maxProof = 1 << 20
@@ -27,12 +22,14 @@ const maxProof = 1 << 20
 // gpu.Prover.
 func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.Result {
 	profile := g.profile(b)
-	req, err := openai.Parse([]byte(smallest))
+	api := g.formatOf(model)
+	path, smallest := api.Smallest()
+	req, err := api.Parse(path, []byte(smallest), func(string) *format.Policy { return new(format.Policy) })
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
 	body := req.Rewrite(format.Rewrite{Model: b.Upstream(model), Cap: 1, Profile: profile})
-	resp, err := b.Do(ctx, http.MethodPost, pathChat, body, http.Header{"Content-Type": {"application/json"}})
+	resp, err := b.Do(ctx, http.MethodPost, path, body, http.Header{"Content-Type": {"application/json"}})
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
@@ -56,7 +53,7 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
-	m := openai.NewMeter(req, bound, nil, format.MeterOptions{})
+	m := req.Meter(bound, nil, format.MeterOptions{})
 	if f == formEvents { // it streams whatever it is asked for
 		events := format.NewEvents(bytes.NewReader(answer), maxProof)
 		for event, err := events.Next(); err == nil && !m.Failed(); event, err = events.Next() {
@@ -72,4 +69,14 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 		return gpu.Result{Err: errors.Join(errNoAnswer, err)}
 	}
 	return gpu.Result{Status: resp.StatusCode}
+}
+
+// formatOf is the API by which a backend shows that it serves a model.
+func (g *Gateway) formatOf(name string) format.Format {
+	for _, svc := range g.services {
+		if m := svc.models[name]; m != nil {
+			return m.formats[0]
+		}
+	}
+	return formats[0]
 }

@@ -13,7 +13,6 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
 )
 
 // call is one open reservation and the answer that it pays for. It belongs to
@@ -29,13 +28,12 @@ type call struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	lease       *gpu.Lease // nil until a slot was given
-	engine      *engine    // of the lease's backend, once the request goes there
-	said        *refusal   // what its backend refused with; nil: nothing that was read
-	clock       gpu.Answer // the body of the answer as the backend sends it; nil: none yet
-	meter       *openai.Meter
-	perSequence bool // each completion has a usage of its own
-	gathers     bool // the backend was asked for a stream, the client for a document
+	lease   *gpu.Lease // nil until a slot was given
+	engine  *engine    // of the lease's backend, once the request goes there
+	said    *refusal   // what its backend refused with; nil: nothing that was read
+	clock   gpu.Answer // the body of the answer as the backend sends it; nil: none yet
+	meter   format.Meter
+	gathers bool // the backend was asked for a stream, the client for a document
 	// patience says what becomes of the backend's work when the client hangs up.
 	patience atomic.Int32
 
@@ -194,7 +192,7 @@ func (c *call) forward() (*http.Response, error) {
 func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.engine = c.g.engine(b)
 	p := c.engine.known.Load().profile
-	c.gathers, c.perSequence = c.o.req.Gathered(p), p.UsagePerSequence
+	c.gathers = c.o.req.Gathered(p)
 	streams := c.o.req.Stream() || c.gathers
 	continuous, timings := streams && p.ContinuousUsage, streams && p.RunningTimings
 	if !streams && p.AwaitsUnary() {
@@ -203,7 +201,7 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 		c.patience.Store(stopsAtOnce)
 	}
 	c.began = time.Now()
-	c.meter = openai.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], format.MeterOptions{
+	c.meter = c.o.req.Meter(c.o.bound, c.o.model.calibrations[b], format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric,
 		Gathered:   c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})

@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format/rawjson"
 	"sluice.example/sluice/pricing"
 )
 
@@ -19,7 +19,7 @@ type order struct {
 	model       *model
 	path        string // at the backend
 	body        []byte // as the client sent it
-	req         *openai.Request
+	req         format.Request
 	limits      format.Limits // of the model, with what was learnt of its templates
 	whole       format.Bound  // before the cap was made to fit
 	bound       format.Bound
@@ -31,16 +31,20 @@ type order struct {
 	part        *metering.Hold     // held for asking it, until the whole is held; nil: none
 }
 
-// order parses a chat request, finds its model and bounds its cost from above
+// order parses a request, finds its model and bounds its cost from above
 // at the price in force.
-func (g *Gateway) order(x *exchange, svc *service, path string, body []byte) (*order, error) {
-	req, err := openai.ParseFor(body, svc.policy)
+func (g *Gateway) order(x *exchange, svc *service, f format.Format, body []byte) (*order, error) {
+	path := x.r.URL.Path
+	req, err := f.Parse(path, body, svc.policy)
 	if err != nil {
 		return nil, err
 	}
 	m := svc.models[req.Model()]
 	if m == nil {
 		return nil, unknownModel()
+	}
+	if !m.sells(f) {
+		return nil, otherAPI(m)
 	}
 	o := &order{model: m, path: path, body: body, req: req, limits: m.Limits}
 	o.limits.TemplateBase += m.overhead(x.voter(), g.now())
@@ -87,7 +91,7 @@ func (g *Gateway) quoteExpiry() time.Time {
 	return g.now().Add(g.cfg.QuoteTTL).UTC().Truncate(time.Second)
 }
 
-func unknownModel() error {
+func unknownModel() *problem {
 	p := newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
 	p.Param = "model"
 	return p
@@ -147,7 +151,7 @@ func (o *order) truncate(available l402.Msat) bool {
 // blank says whether a body asks for nothing, as that of a directory's probe:
 // no JSON, or an empty value.
 func blank(body []byte) bool {
-	body = bytes.TrimSpace(openai.TrimBOM(body))
+	body = bytes.TrimSpace(rawjson.TrimBOM(body))
 	switch string(body) {
 	case "", "{}", "null", "[]", `""`:
 		return true

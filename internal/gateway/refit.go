@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format"
 )
 
 // contextLength finds the length of the model's context in an engine's words: vLLM,
@@ -29,7 +29,7 @@ func (c *call) refit(resp *http.Response) bool {
 		return false
 	}
 	if prompt == 0 {
-		prompt = c.o.req.PromptBytes() / openai.DenseBytes
+		prompt = c.o.req.PromptBytes() / format.DenseBytes
 	}
 	left := limit - prompt
 	if left < 1 || left >= c.o.bound.Cap {

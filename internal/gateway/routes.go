@@ -10,11 +10,7 @@ const (
 	pathAlive  = "/healthz" // says that the process serves
 	pathReady  = "/readyz"
 	pathModels = "/v1/models"
-	pathChat   = "/v1/chat/completions"
 )
-
-// paidPaths are the routes that take a paid POST.
-var paidPaths = map[string]bool{pathChat: true}
 
 // Handler is what the public listener serves. This file is the only one that
 // knows gin, and uses it as a URL map: everything behind is plain net/http.
@@ -27,8 +23,12 @@ func (g *Gateway) Handler() http.Handler {
 	m.NoRoute(g.public("unknown", func(*exchange) error { return unknownRoute() }))
 	m.NoMethod(g.public("unknown", wrongMethod))
 	m.HEAD("/", g.public("root", (*exchange).root))
-	m.POST(pathChat, g.public("chat", g.chat))
-	read(pathChat, "chat", g.showPrice)
+	for _, f := range formats {
+		for _, path := range f.Paths() {
+			m.POST(path, g.public(f.Name(), func(x *exchange) error { return g.paid(x, f) }))
+			read(path, f.Name(), g.showPrice)
+		}
+	}
 	read(pathModels, "models", g.listModels)
 	read(pathModels+"/*id", "models", g.showModel)
 	read("/l402/quote", "quote", g.showQuote)

@@ -11,7 +11,6 @@ import (
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
@@ -221,30 +220,29 @@ func (c *call) endStream(end format.End, cause error, status int) {
 	} else {
 		comment = append(comment, ": l402 settlement=pending"...)
 	}
-	var tail []byte
-	if end == format.Complete {
-		tail = openai.EndFrame(nil, string(comment))
-	} else {
+	closing := format.Closing{End: end}
+	if end != format.Complete {
 		comment = append(append(comment, " outcome="...), end.Outcome()...)
-		tail = c.cutFrame(end, cause, string(comment))
+		c.sayWhyCut(&closing, cause)
 	}
-	if _, err := c.x.Write(tail); err == nil {
+	closing.Comment = string(comment)
+	if _, err := c.x.Write(c.meter.Close(closing)); err == nil {
 		_ = c.x.FlushError() // the charge stands; a client that misses the end can look it up
 	}
 }
 
-// cutFrame is the end of a stream that is not whole.
+// sayWhyCut words the end of a stream that is not whole.
 //
 //go:noinline
-func (c *call) cutFrame(end format.End, cause error, comment string) []byte {
+func (c *call) sayWhyCut(closing *format.Closing, cause error) {
 	kind, code, message := typeBackendUnavailable, "backend_cut", "the backend broke off its answer"
 	switch {
 	case errors.Is(cause, errBeyondCap):
 		code, message = "cap_exceeded", "the backend went on beyond the cap of the request, where the answer was cut"
-	case end == format.HoldExhausted:
+	case closing.End == format.HoldExhausted:
 		kind, code = typeInsufficientBalance, "balance_exhausted"
 		message = "the balance does not cover more of the answer; top up and repeat the request"
-	case end == format.Drained:
+	case closing.End == format.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
 	case c.meter.Failed():
 		code, message = "backend_failed", "the backend failed within its answer"
@@ -252,7 +250,7 @@ func (c *call) cutFrame(end format.End, cause error, comment string) []byte {
 			message += ": " + words
 		}
 	}
-	return openai.ErrorFrame(nil, message+" (what was delivered is charged)", kind, code, comment)
+	closing.Kind, closing.Code, closing.Message = kind, code, message+" (what was delivered is charged)"
 }
 
 func amountText(m l402.Msat) string { return strconv.FormatInt(int64(m), 10) }

@@ -10,7 +10,6 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
 )
 
 // maxUnaryTimes is how many times UnaryHoldBack an answer that is kept may be long
@@ -119,7 +118,7 @@ func (c *call) tooLong(resp *http.Response) error {
 // one: readers of streams would take the document for an answer without a word.
 func (c *call) scatter(resp *http.Response, body []byte) error {
 	c.begin(resp)
-	n, err := c.x.Write(openai.StreamOf(body, c.o.req.WantsUsage()))
+	n, err := c.x.Write(c.meter.Scatter(body))
 	c.delivered = int64(n)
 	end := format.Complete
 	if err != nil {

@@ -32,3 +32,6 @@ const (
 	byEvents basis = iota // events, and how many tokens come in one; of long events, their bytes
 	ByBytes               // bytes, and how many a token takes
 )
+
+// DenseBytes is how many bytes of text a token has at least, as a rule.
+const DenseBytes = 2

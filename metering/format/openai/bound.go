@@ -50,12 +50,9 @@ func (r *Request) Bound(l format.Limits) (format.Bound, error) {
 }
 
 // For a cap that fits: bytes of text in a token. English has 4 and more, code and
-// languages of few examples about 3, and hardly any text less than DenseBytes. Where
+// languages of few examples about 3, and hardly any text less than format.DenseBytes. Where
 // 4 would leave no room for an answer of shortAnswer tokens, more are tried.
 var usualBytes = [...]int64{4, 5, 6, 8}
-
-// DenseBytes is how many bytes of text a token has at least, as a rule.
-const DenseBytes = 2
 
 const shortAnswer = 64
 

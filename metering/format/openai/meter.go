@@ -46,8 +46,9 @@ type Meter struct {
 	tokenText   int64
 	tokenMost   int64 // the most tokens that the text which the tokenizer was shown can be
 
-	data                    []byte // of the event seen last
-	joined, framed, spliced []byte // reused memory
+	data                    []byte     // of the event seen last
+	gathering               *Gathering // nil: nothing was gathered
+	joined, framed, spliced []byte     // reused memory
 }
 
 // choice is what was delivered of one completion.

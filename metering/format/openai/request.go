@@ -50,13 +50,6 @@ type Request struct {
 	size            size
 }
 
-// bom is the byte order mark of UTF-8, which some editors and shells put before
-// a document.
-var bom = []byte("\xef\xbb\xbf")
-
-// TrimBOM is a body without the byte order mark that it may begin with.
-func TrimBOM(body []byte) []byte { return bytes.TrimPrefix(body, bom) }
-
 // Parse takes a request body apart, for a model whose owner allows nothing
 // beyond what is known. See ParseFor.
 func Parse(body []byte) (*Request, error) {
@@ -70,7 +63,7 @@ func Parse(body []byte) (*Request, error) {
 // differs from a known one only in case, any field that is not known, and a field
 // that decides the cost when it is not of its documented type.
 func ParseFor(body []byte, policy func(model string) *format.Policy) (*Request, error) {
-	text := TrimBOM(body)
+	text := rawjson.TrimBOM(body)
 	if err := rawjson.CheckDocument(text); err != nil {
 		return nil, format.Refuse("the body cannot be read: %v; send one JSON object", err)
 	}

@@ -49,3 +49,10 @@ func hexRune(b []byte) rune {
 	}
 	return r
 }
+
+// bom is the byte order mark of UTF-8, which some editors and shells put before
+// a document.
+var bom = []byte("\xef\xbb\xbf")
+
+// TrimBOM is a body without the byte order mark that it may begin with.
+func TrimBOM(body []byte) []byte { return bytes.TrimPrefix(body, bom) }
