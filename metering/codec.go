@@ -25,26 +25,34 @@ const (
 // errCodec reports stored bytes that this version did not write.
 var errCodec = errors.New("damaged or newer ledger row")
 
+// The units of the positional form, in its order. A list is never changed.
+var (
+	usagePositions = []pricing.Unit{pricing.InputTokens, pricing.CachedInputTokens, pricing.OutputTokens,
+		pricing.Calls, pricing.Bytes, pricing.WallMicros, pricing.GPUMicros}
+	ratePositions = []pricing.Unit{pricing.InputTokens, pricing.CachedInputTokens, pricing.OutputTokens,
+		pricing.GPUMicros, pricing.Calls, pricing.Bytes, pricing.WallMicros}
+)
+
 // appendNumbers writes the version and the numbers without trailing zeros. All
 // numbers are non-negative.
-func appendNumbers(b []byte, n ...int64) []byte {
-	for len(n) > 0 && n[len(n)-1] == 0 {
-		n = n[:len(n)-1]
+func appendNumbers(b []byte, n []int64, order []pricing.Unit) []byte {
+	for len(order) > 0 && n[order[len(order)-1]] == 0 {
+		order = order[:len(order)-1]
 	}
 	b = append(b, codecVersion)
-	for _, v := range n {
-		b = binary.AppendUvarint(b, uint64(v))
+	for _, u := range order {
+		b = binary.AppendUvarint(b, uint64(n[u]))
 	}
 	return b
 }
 
 // readNumbers reads what appendNumbers wrote; b is nothing else.
-func readNumbers(b []byte, into ...*int64) error {
+func readNumbers(b []byte, into []int64, order []pricing.Unit) error {
 	if len(b) == 0 || b[0] != codecVersion {
 		return errCodec
 	}
 	b = b[1:]
-	for _, p := range into {
+	for _, u := range order {
 		if len(b) == 0 {
 			return nil
 		}
@@ -52,7 +60,7 @@ func readNumbers(b []byte, into ...*int64) error {
 		if n <= 0 || v > 1<<63-1 {
 			return errCodec
 		}
-		*p, b = int64(v), b[n:]
+		into[u], b = int64(v), b[n:]
 	}
 	if len(b) != 0 {
 		return errCodec
@@ -61,24 +69,18 @@ func readNumbers(b []byte, into ...*int64) error {
 }
 
 // appendUsage encodes a usage whose counts are non-negative.
-func appendUsage(b []byte, u pricing.Usage) []byte {
-	return appendNumbers(b, u.InputTokens, u.CachedInputTokens, u.OutputTokens, u.Calls, u.Bytes, u.Micros, u.GPUMicros)
-}
+func appendUsage(b []byte, u pricing.Units) []byte { return appendNumbers(b, u[:], usagePositions) }
 
-func readUsage(b []byte) (u pricing.Usage, err error) {
-	err = readNumbers(b, &u.InputTokens, &u.CachedInputTokens, &u.OutputTokens, &u.Calls, &u.Bytes, &u.Micros, &u.GPUMicros)
+func readUsage(b []byte) (u pricing.Units, err error) {
+	err = readNumbers(b, u[:], usagePositions)
 	return u, err
 }
 
 // appendRates encodes valid rates.
-func appendRates(b []byte, r pricing.Rates) []byte {
-	return appendNumbers(b, r.InputMsatPerMtok, r.CachedInputMsatPerMtok, r.OutputMsatPerMtok,
-		r.GPUSecondMsat, r.CallMsat, r.MiBMsat, r.SecondMsat)
-}
+func appendRates(b []byte, r pricing.Rates) []byte { return appendNumbers(b, r[:], ratePositions) }
 
 func readRates(b []byte) (r pricing.Rates, err error) {
-	err = readNumbers(b, &r.InputMsatPerMtok, &r.CachedInputMsatPerMtok, &r.OutputMsatPerMtok,
-		&r.GPUSecondMsat, &r.CallMsat, &r.MiBMsat, &r.SecondMsat)
+	err = readNumbers(b, r[:], ratePositions)
 	return r, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // answer meters one unary answer of a text with a usage, which took a while, for
@@ -169,7 +170,7 @@ func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
 		m.Final(chat.Complete, start)
 	}
 	m := stream(99, 20, "a few words")
-	if u, _, _ := m.Final(chat.ClientGone, start); u.OutputTokens != 60 {
+	if u, _, _ := m.Final(chat.ClientGone, start); u[pricing.OutputTokens] != 60 {
 		t.Errorf("%+v; want 60 tokens", u)
 	}
 }
@@ -185,7 +186,7 @@ func TestAnAbandonedDocumentIsBounded(t *testing.T) {
 	}
 	left := func(after time.Duration) int64 {
 		u, _, _ := chat.NewMeter(r, b, c, chat.MeterOptions{Start: start}).Final(chat.UnaryClientGone, start.Add(after))
-		return u.OutputTokens
+		return u[pricing.OutputTokens]
 	}
 	if got := left(time.Hour); got != 2*chat.DefaultAnswer {
 		t.Errorf("%d tokens in an hour, want twice the usual answer", got)
@@ -222,7 +223,7 @@ func TestCountsFollowTheCalibration(t *testing.T) {
 	}
 	m := chat.NewMeter(r, b, c, chat.MeterOptions{Start: start})
 	pass(m, content(strings.Repeat("b", 100), ""))
-	if u, _, _ := m.Final(chat.BackendCut, start); u.OutputTokens < 49 || u.OutputTokens > 52 || u.InputTokens != 15 {
+	if u, _, _ := m.Final(chat.BackendCut, start); u[pricing.OutputTokens] < 49 || u[pricing.OutputTokens] > 52 || u[pricing.InputTokens] != 15 {
 		t.Errorf("%+v; want 15 and about 50 tokens", u)
 	}
 }

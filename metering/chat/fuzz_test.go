@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/metering/chat"
+	"sluice.example/sluice/pricing"
 )
 
 // requests seed the fuzzing of requests.
@@ -189,14 +190,14 @@ func FuzzEvent(f *testing.F) {
 			if out != nil && !last {
 				m.Delivered()
 			}
-			if u, _ := m.Running(); u.InputTokens < 0 || u.OutputTokens < 0 || u.CachedInputTokens > u.InputTokens {
+			if u, _ := m.Running(); u[pricing.InputTokens] < 0 || u[pricing.OutputTokens] < 0 || u[pricing.CachedInputTokens] > u[pricing.InputTokens] {
 				t.Fatalf("running %+v", u)
 			}
 		}
 		m.NeedsTokenizer()
 		for _, end := range []chat.End{chat.BackendCut, chat.ClientGone, chat.Complete, chat.UnaryClientGone} {
 			u, _, _ := m.Final(end, start)
-			if u.InputTokens < 0 || u.InputTokens > prompt || u.OutputTokens < 0 || u.OutputTokens > 256 || u.CachedInputTokens < 0 || u.CachedInputTokens > u.InputTokens {
+			if u[pricing.InputTokens] < 0 || u[pricing.InputTokens] > prompt || u[pricing.OutputTokens] < 0 || u[pricing.OutputTokens] > 256 || u[pricing.CachedInputTokens] < 0 || u[pricing.CachedInputTokens] > u[pricing.InputTokens] {
 				t.Fatalf("final %+v", u)
 			}
 		}

@@ -185,7 +185,7 @@ func testTakenForDead(e *env) {
 	e.settle(e.reserveOn(l, reservation(id, 20)), 20)
 	e.sweep(e.ledger, 0)
 	e.balance(id, 780, 50, 170)
-	h.Progress(pricing.Usage{Calls: 200}, metering.SourceRunning)
+	h.Progress(pricing.Units{pricing.Calls: 200}, metering.SourceRunning)
 	if entry := e.settle(h, 200); entry.Charged != 200 || entry.Provisional {
 		e.Errorf("late settlement: %+v", entry)
 	}
