@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,7 +76,9 @@ func (o *settleOp) apply(b *Batch) error {
 			if h.Owner != o.owner {
 				return nil // taken over by a living owner meanwhile
 			}
-			o.readProgress(h)
+			if !o.readProgress(h) {
+				return nil
+			}
 		}
 		held := h.Amount
 		b.moveHeld(a, o.ctx, -held)
@@ -103,9 +106,13 @@ func lockOf(h *HoldRow, c *ChargeRow) l402.PaymentHash {
 }
 
 // readProgress takes the usage from the row as it stands under the lock, which
-// may be newer than what the sweep saw when it looked for candidates.
-func (o *settleOp) readProgress(h *HoldRow) {
+// may be newer than what the sweep saw when it looked for candidates. It reports
+// false when only a later version can read that: the hold is left to it.
+func (o *settleOp) readProgress(h *HoldRow) bool {
 	u, err := readUsage(h.Usage)
+	if errors.Is(err, errNewer) {
+		return false
+	}
 	if err != nil { // nobody can tell what was consumed: the client is not charged for our damage
 		u = pricing.Units{}
 	}
@@ -116,6 +123,7 @@ func (o *settleOp) readProgress(h *HoldRow) {
 	o.s = Settlement{Usage: u, Source: h.Source, Outcome: OutcomeSwept}
 	o.cost, o.s.ClampedUsage = costOf(o.ctx.rates, &o.s.Usage)
 	o.swept = true
+	return true
 }
 
 // charge spends what was decided and records it. A charge of nothing that was

@@ -75,6 +75,7 @@ func Run(t *testing.T, open func(t *testing.T) metering.Store) {
 		{"SweepWhileClocksStep", testSweepWhileClocksStep},
 		{"SweepPassesUnreadableHolds", testSweepPassesUnreadableHolds},
 		{"SweepStrays", testSweepStrays},
+		{"Units", testUnits},
 		{"TakenForDead", testTakenForDead},
 		{"LostHold", testLostHold},
 		{"LostHoldIsMadeAnew", testLostHoldIsMadeAnew},
