@@ -48,17 +48,17 @@ func (r Rates) Validate() error {
 // count is negative, parts are more than their whole, a rate is not valid, or
 // the sum exceeds l402.MaxMsat.
 func (r Rates) Cost(u Units) (l402.Msat, error) {
-	u, ok := u.apart()
-	if !ok {
+	var signs int64 // negative if anything is
+	for i := range u {
+		signs |= u[i] | r[i] | (MaxRate - r[i])
+	}
+	if signs < 0 || u[NoUnit] != 0 || !u.takeApart() {
 		return 0, ErrUsage
 	}
 	var sum fraction
-	for i, count := range u {
-		if r[i] < 0 || r[i] > MaxRate {
-			return 0, ErrUsage
-		}
+	for i, count := range &u {
 		if count != 0 {
-			sum.add(count, r.of(Unit(i)), specs[i].per)
+			sum.add(count, r.of(Unit(i)), factors[i])
 		}
 	}
 	return sum.ceil()
@@ -68,27 +68,13 @@ func (r Rates) Cost(u Units) (l402.Msat, error) {
 // Cost, with all of a unit that has parts at the dearest of their rates and its
 // own. It is what a reservation holds.
 func (r Rates) Bound(u Units) (l402.Msat, error) {
-	var dearest [unitEnd]Unit // part of each whole, if dearer than the whole itself
-	for i := range u {
-		part, whole := Unit(i), specs[i].of
-		if whole == NoUnit {
-			continue
-		}
+	top := r // of each whole, the dearest rate of its parts and its own
+	for _, part := range parts {
+		whole := specs[part].of
 		u[part] = 0
-		top := r[whole]
-		if d := dearest[whole]; d != NoUnit {
-			top = r[d]
-		}
-		if r[part] > top {
-			dearest[whole] = part
-		}
+		top[whole] = max(top[whole], r[part])
 	}
-	for whole, part := range dearest {
-		if part != NoUnit {
-			u[part] = u[whole]
-		}
-	}
-	return r.Cost(u)
+	return top.Cost(u)
 }
 
 // The costs of units have three denominators: a million, 2^20 and 1. Their least
@@ -96,19 +82,27 @@ func (r Rates) Bound(u Units) (l402.Msat, error) {
 // is exact.
 const denominator = mebi * 15_625
 
+// factors are the common denominator in terms of each unit's own: no division is
+// left for a cost, which is reckoned after each event of a stream.
+var factors = func() (f [unitEnd]uint64) {
+	for _, u := range AllUnits() {
+		f[u] = uint64(denominator / specs[u].per)
+	}
+	return f
+}()
+
 // fraction is a 128-bit numerator over the common denominator.
 type fraction struct {
 	hi, lo uint64
 	bad    bool
 }
 
-// add adds count·rate/per. count is not negative, rate is within 0..MaxRate, and per
-// divides denominator.
-func (f *fraction) add(count, rate, per int64) {
+// add adds count·rate·factor/denominator. count is not negative, and rate is within
+// 0..MaxRate.
+func (f *fraction) add(count, rate int64, factor uint64) {
 	// (hi, lo) = count · rate, below 2^113; times a factor below 2^34. Where
 	// that leaves 128 bits, the cost is far beyond MaxMsat.
 	hi, lo := bits.Mul64(uint64(count), uint64(rate))
-	factor := uint64(denominator / per)
 	over, high := bits.Mul64(hi, factor)
 	carried, low := bits.Mul64(lo, factor)
 	high, c1 := bits.Add64(high, carried, 0)

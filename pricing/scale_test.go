@@ -44,20 +44,26 @@ func TestMinNeverCostsMoreThanEither(t *testing.T) {
 		if low != b.Min(a) || low.Min(a) != low || a.Min(a) != a {
 			t.Fatalf("%+v of %+v and %+v", low, a, b)
 		}
-		var u pricing.Units
-		for _, unit := range pricing.AllUnits() {
-			u[unit] = rapid.Int64Range(0, 1e6).Draw(t, unit.String())
-		}
-		u = u.Clamped()
-		cost := func(r pricing.Rates) int64 {
+		cost := func(r pricing.Rates, u pricing.Units) int64 {
 			c, err := r.Cost(u)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return int64(c)
 		}
-		if c := cost(low); c > cost(a) || c > cost(b) {
-			t.Fatalf("%d at %+v, but %d and %d", c, low, cost(a), cost(b))
+		var all pricing.Units
+		for _, unit := range pricing.AllUnits() {
+			var one pricing.Units // of this unit, and so of its whole
+			one[unit], one[unit.Of()] = 1000, 1000
+			one[pricing.NoUnit] = 0
+			if c := cost(low, one); c != min(cost(a, one), cost(b, one)) {
+				t.Fatalf("%v costs %d at %v, but %d and %d", one, c, low, cost(a, one), cost(b, one))
+			}
+			all[unit] = rapid.Int64Range(0, 1e6).Draw(t, unit.String())
+		}
+		all = all.Clamped()
+		if c := cost(low, all); c > cost(a, all) || c > cost(b, all) {
+			t.Fatalf("%d at %v, but %d and %d", c, low, cost(a, all), cost(b, all))
 		}
 	})
 }

@@ -75,6 +75,9 @@ var specs = [unitEnd]spec{
 	BackendUnits:         {"backend_units", "backend_unit_msat", one, NoUnit, "a unit that the backend counts"},
 }
 
+// parts are the units that are a part of another one.
+var parts = [...]Unit{CachedInputTokens, CacheWriteTokens, LongCacheWriteTokens, AudioInputTokens, AudioOutputTokens}
+
 // AllUnits are the units in the order of their numbers.
 func AllUnits() []Unit {
 	all := make([]Unit, 0, unitEnd-1)
@@ -126,28 +129,25 @@ func (u Units) Clamped() Units {
 		u[i] = max(0, u[i])
 	}
 	rest := u
-	for i := range u {
-		if of := specs[i].of; of != NoUnit {
-			u[i] = min(u[i], rest[of])
-			rest[of] -= u[i]
-		}
+	for _, part := range parts {
+		whole := specs[part].of
+		u[part] = min(u[part], rest[whole])
+		rest[whole] -= u[part]
 	}
 	return u
 }
 
-// apart is u with the parts taken out of their wholes, so that each token stands in
-// one place. ok is false when a count is negative or parts are more than their whole.
-func (u Units) apart() (rest Units, ok bool) {
-	rest = u
-	for i := range u {
-		if u[i] < 0 {
-			return rest, false
+// takeApart takes the parts out of their wholes, so that each token counts in one
+// place. No count is negative. It reports false when parts are more than their whole.
+func (u *Units) takeApart() bool {
+	for _, part := range parts {
+		if u[part] == 0 {
+			continue
 		}
-		if of := specs[i].of; of != NoUnit {
-			if rest[of] -= u[i]; rest[of] < 0 {
-				return rest, false
-			}
+		whole := specs[part].of
+		if u[whole] -= u[part]; u[whole] < 0 {
+			return false
 		}
 	}
-	return rest, rest[NoUnit] == 0
+	return true
 }

@@ -110,7 +110,7 @@ func newHistory(size ledgerSize) (h history, err error) {
 	return h, nil
 }
 
-// storedNumbers writes a usage or rates as metering/codec.go does: the version, then
+// storedNumbers writes a usage or rates as metering/codec_units.go does: the version, then
 // the numbers up to the last that is not zero.
 func storedNumbers(list ...int64) []byte {
 	b := []byte{1}
