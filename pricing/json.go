@@ -20,12 +20,6 @@ func index(name func(*spec) string) map[string]Unit {
 	return m
 }
 
-// UnitNamed finds a unit by its name in the JSON of a usage.
-func UnitNamed(name string) (Unit, bool) { u, ok := byName[name]; return u, ok }
-
-// UnitOfRate finds a unit by the name of its rate in the JSON of a rate card.
-func UnitOfRate(name string) (Unit, bool) { u, ok := byRate[name]; return u, ok }
-
 // MarshalJSON writes the counts that are not zero, by the names of their units.
 func (u Units) MarshalJSON() ([]byte, error) {
 	return marshal((*[unitEnd]int64)(&u), (*spec).usageName)
