@@ -65,7 +65,7 @@ func newPlace(t testing.TB) *place {
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
 	fleet := newFleet(t, backend.URL, closed.URL)
-	board, tokens, timed := new(pricing.Board), pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 2_000_000}, pricing.Rates{GPUSecondMsat: 100_000}
+	board, tokens, timed := new(pricing.Board), pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 2_000_000}, pricing.Rates{pricing.GPUMicros: 100_000}
 	sold := gateway.Service{Name: service, MinPurchase: 10_000, MaxPurchase: 5_000_000}
 	for model, rates := range map[string]pricing.Rates{modelTokens: tokens, modelTime: timed, modelDown: tokens} {
 		epoch := pricing.Fixed(model, rates, time.Now())

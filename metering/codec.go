@@ -9,78 +9,24 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Rates, usage and the context of a hold are stored as a version byte and a
-// list of unsigned varints: a third of the bytes of JSON, no reflection, and
-// they are written and read on every request. Trailing zeros are left out;
-// unknown trailing numbers are refused.
-
-const codecVersion = 1
+// The context of a hold is stored as a version byte and binary parts: a third of the
+// bytes of JSON, no reflection, and it is written and read on every request. Its rates
+// are at its end, in a form of their own; see appendRates.
 
 // Versions of the context of a hold. Each is read; the newest is written.
 const (
-	lockedVersion = 2 // codecVersion, with the payment that locked the rates in front
+	firstVersion  = 1
+	lockedVersion = 2 // firstVersion, with the payment that locked the rates in front
 	ownedVersion  = 3 // a flag and the payment if it is set; budgets with their expiry
 )
 
-// errCodec reports stored bytes that this version did not write.
-var errCodec = errors.New("damaged or newer ledger row")
-
-// appendNumbers writes the version and the numbers without trailing zeros. All
-// numbers are non-negative.
-func appendNumbers(b []byte, n ...int64) []byte {
-	for len(n) > 0 && n[len(n)-1] == 0 {
-		n = n[:len(n)-1]
-	}
-	b = append(b, codecVersion)
-	for _, v := range n {
-		b = binary.AppendUvarint(b, uint64(v))
-	}
-	return b
-}
-
-// readNumbers reads what appendNumbers wrote; b is nothing else.
-func readNumbers(b []byte, into ...*int64) error {
-	if len(b) == 0 || b[0] != codecVersion {
-		return errCodec
-	}
-	b = b[1:]
-	for _, p := range into {
-		if len(b) == 0 {
-			return nil
-		}
-		v, n := binary.Uvarint(b)
-		if n <= 0 || v > 1<<63-1 {
-			return errCodec
-		}
-		*p, b = int64(v), b[n:]
-	}
-	if len(b) != 0 {
-		return errCodec
-	}
-	return nil
-}
-
-// appendUsage encodes a usage whose counts are non-negative.
-func appendUsage(b []byte, u pricing.Usage) []byte {
-	return appendNumbers(b, u.InputTokens, u.CachedInputTokens, u.OutputTokens, u.Calls, u.Bytes, u.Micros, u.GPUMicros)
-}
-
-func readUsage(b []byte) (u pricing.Usage, err error) {
-	err = readNumbers(b, &u.InputTokens, &u.CachedInputTokens, &u.OutputTokens, &u.Calls, &u.Bytes, &u.Micros, &u.GPUMicros)
-	return u, err
-}
-
-// appendRates encodes valid rates.
-func appendRates(b []byte, r pricing.Rates) []byte {
-	return appendNumbers(b, r.InputMsatPerMtok, r.CachedInputMsatPerMtok, r.OutputMsatPerMtok,
-		r.GPUSecondMsat, r.CallMsat, r.MiBMsat, r.SecondMsat)
-}
-
-func readRates(b []byte) (r pricing.Rates, err error) {
-	err = readNumbers(b, &r.InputMsatPerMtok, &r.CachedInputMsatPerMtok, &r.OutputMsatPerMtok,
-		&r.GPUSecondMsat, &r.CallMsat, &r.MiBMsat, &r.SecondMsat)
-	return r, err
-}
+var (
+	// errCodec reports stored bytes that this version cannot have written.
+	errCodec = errors.New("damaged or newer ledger row")
+	// errNewer is the errCodec of rates or a usage in a form, or of a unit, that only a
+	// later version knows.
+	errNewer = fmt.Errorf("%w: a unit or form that this version does not know", errCodec)
+)
 
 // holdContext is the part of a reservation that a sweep needs when its owner is
 // gone: everything that a charge depends on or records.
@@ -137,7 +83,7 @@ func readContext(b []byte) (*holdContext, error) {
 	d, c := decoder{b: b}, &holdContext{}
 	version := d.byte()
 	switch version {
-	case codecVersion:
+	case firstVersion:
 	case lockedVersion, ownedVersion:
 		if version == lockedVersion || d.flag() {
 			d.array(c.lock[:])

@@ -170,7 +170,7 @@ func (b *Batch) take(a *AccountRow, id HoldID, t *terms, usage []byte, source So
 }
 
 // noUsage is the encoding of a usage of nothing. Never written to.
-var noUsage = []byte{codecVersion}
+var noUsage = []byte{positionalForm}
 
 // duplicate refuses a key that is in use or was charged.
 func (o *reserveOp) duplicate(b *Batch) error {

@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,7 +76,9 @@ func (o *settleOp) apply(b *Batch) error {
 			if h.Owner != o.owner {
 				return nil // taken over by a living owner meanwhile
 			}
-			o.readProgress(h)
+			if !o.readProgress(h) {
+				return nil
+			}
 		}
 		held := h.Amount
 		b.moveHeld(a, o.ctx, -held)
@@ -103,19 +106,24 @@ func lockOf(h *HoldRow, c *ChargeRow) l402.PaymentHash {
 }
 
 // readProgress takes the usage from the row as it stands under the lock, which
-// may be newer than what the sweep saw when it looked for candidates.
-func (o *settleOp) readProgress(h *HoldRow) {
+// may be newer than what the sweep saw when it looked for candidates. It reports
+// false when only a later version can read that: the hold is left to it.
+func (o *settleOp) readProgress(h *HoldRow) bool {
 	u, err := readUsage(h.Usage)
+	if errors.Is(err, errNewer) {
+		return false
+	}
 	if err != nil { // nobody can tell what was consumed: the client is not charged for our damage
-		u = pricing.Usage{}
+		u = pricing.Units{}
 	}
 	if o.ctx.prompt > 0 {
-		u.InputTokens = min(u.InputTokens, o.ctx.prompt)
-		u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
+		u[pricing.InputTokens] = min(u[pricing.InputTokens], o.ctx.prompt)
+		u = u.Clamped()
 	}
 	o.s = Settlement{Usage: u, Source: h.Source, Outcome: OutcomeSwept}
 	o.cost, o.s.ClampedUsage = costOf(o.ctx.rates, &o.s.Usage)
 	o.swept = true
+	return true
 }
 
 // charge spends what was decided and records it. A charge of nothing that was
@@ -208,27 +216,16 @@ const maxUnbilled l402.Msat = 1_000_000_000_000
 
 // costOf is the cost of a usage. A usage that has none (negative counts, or
 // beyond all money) is cut to what can be reckoned, and reported as clamped.
-func costOf(r pricing.Rates, u *pricing.Usage) (cost l402.Msat, clamped bool) {
+func costOf(r pricing.Rates, u *pricing.Units) (cost l402.Msat, clamped bool) {
 	cost, err := r.Cost(*u)
-	if err == nil && *u == nonNegative(*u) {
+	if err == nil && *u == u.Clamped() {
 		return cost, false
 	}
-	*u = nonNegative(*u)
+	*u = u.Clamped()
 	if cost, err = r.Cost(*u); err != nil {
 		cost = l402.MaxMsat
 	}
 	return cost, true
-}
-
-func nonNegative(u pricing.Usage) pricing.Usage {
-	u.InputTokens = max(0, u.InputTokens)
-	u.CachedInputTokens = min(max(0, u.CachedInputTokens), u.InputTokens)
-	u.OutputTokens = max(0, u.OutputTokens)
-	u.Calls = max(0, u.Calls)
-	u.Bytes = max(0, u.Bytes)
-	u.Micros = max(0, u.Micros)
-	u.GPUMicros = max(0, u.GPUMicros)
-	return u
 }
 
 // Entry is the charge as its owner sees it. Stored usage or rates that cannot
@@ -239,7 +236,7 @@ func (c *ChargeRow) Entry() Entry {
 	return entryOf(c, u, r)
 }
 
-func entryOf(c *ChargeRow, u pricing.Usage, r pricing.Rates) Entry {
+func entryOf(c *ChargeRow, u pricing.Units, r pricing.Rates) Entry {
 	return Entry{ID: c.Hold, At: time.UnixMicro(c.At).UTC(), Service: c.Service, Model: c.Model, Usage: u,
 		Source: c.Source, Outcome: c.Outcome, Charged: c.Charged, Unbilled: c.Unbilled, Epoch: c.Epoch,
 		Rates: r, Provisional: c.Provisional}

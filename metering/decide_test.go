@@ -31,7 +31,7 @@ func TestFinalIsFinal(t *testing.T) {
 	b.Holds.Loaded(id, HoldRow{ID: id, Account: who, Amount: 400, Usage: noUsage})
 	settle := func(cost l402.Msat, sweep bool) Entry {
 		t.Helper()
-		op := &settleOp{id: id, who: who, ctx: &holdContext{rates: pricing.Rates{CallMsat: 1}}, cost: cost, sweep: sweep}
+		op := &settleOp{id: id, who: who, ctx: &holdContext{rates: pricing.Rates{pricing.Calls: 1}}, cost: cost, sweep: sweep}
 		if err := decide(b, op); err != nil {
 			t.Fatal(err)
 		}
@@ -51,16 +51,22 @@ func TestFinalIsFinal(t *testing.T) {
 	}
 }
 
-// TestDamagedUsage: a client is not charged for rows that cannot be read.
-func TestDamagedUsage(t *testing.T) {
-	b, who, id := newBatch(time.Hour), l402.TokenID{1}, NewHoldID()
-	b.Accounts.need(who)
-	b.Accounts.Loaded(who, AccountRow{ID: who, Held: 400, Deposited: 400})
-	b.Holds.need(id)
-	b.Holds.Loaded(id, HoldRow{ID: id, Account: who, Amount: 400, Usage: []byte{9, 9}})
-	op := &settleOp{id: id, who: who, ctx: &holdContext{rates: pricing.Rates{CallMsat: 1}}, sweep: true}
-	if err := decide(b, op); err != nil || op.entry.Charged != 0 || b.Accounts.get(who).Available != 400 {
-		t.Errorf("charged %d, %v", op.entry.Charged, err)
+// TestUnreadableUsage: a client is not charged for rows that are damaged; a row that
+// only a later version can read is left to it.
+func TestUnreadableUsage(t *testing.T) {
+	for _, c := range []struct {
+		usage []byte
+		free  l402.Msat // what the sweep gives back
+	}{{nil, 400}, {[]byte{1, 0x80}, 400}, {[]byte{0, 4}, 400}, {[]byte{2, 4}, 400}, {[]byte{2, 4, 7, 120, 1}, 0}, {[]byte{9, 9}, 0}} {
+		b, who, id := newBatch(time.Hour), l402.TokenID{1}, NewHoldID()
+		b.Accounts.need(who)
+		b.Accounts.Loaded(who, AccountRow{ID: who, Held: 400, Deposited: 400})
+		b.Holds.need(id)
+		b.Holds.Loaded(id, HoldRow{ID: id, Account: who, Amount: 400, Usage: c.usage})
+		op := &settleOp{id: id, who: who, ctx: &holdContext{rates: pricing.Rates{pricing.Calls: 1}}, sweep: true}
+		if err := decide(b, op); err != nil || op.entry.Charged != 0 || b.Accounts.get(who).Available != c.free || op.swept != (c.free > 0) {
+			t.Errorf("% x: charged %d, swept %v, %+v, %v", c.usage, op.entry.Charged, op.swept, b.Accounts.get(who), err)
+		}
 	}
 }
 
@@ -71,9 +77,9 @@ func TestSweepBoundsThePrompt(t *testing.T) {
 	b.Accounts.need(who)
 	b.Accounts.Loaded(who, AccountRow{ID: who, Held: 400, Deposited: 400})
 	b.Holds.need(id)
-	b.Holds.Loaded(id, HoldRow{ID: id, Account: who, Amount: 400, Usage: appendUsage(nil, pricing.Usage{InputTokens: 300, OutputTokens: 20})})
+	b.Holds.Loaded(id, HoldRow{ID: id, Account: who, Amount: 400, Usage: appendUsage(nil, pricing.Units{pricing.InputTokens: 300, pricing.OutputTokens: 20})})
 	op := &settleOp{id: id, who: who, sweep: true,
-		ctx: &holdContext{prompt: 100, rates: pricing.Rates{InputMsatPerMtok: 1e6, OutputMsatPerMtok: 1e6}}}
+		ctx: &holdContext{prompt: 100, rates: pricing.Rates{pricing.InputTokens: 1e6, pricing.OutputTokens: 1e6}}}
 	if err := decide(b, op); err != nil || op.entry.Charged != 120 {
 		t.Errorf("charged %d, %v", op.entry.Charged, err)
 	}

@@ -22,7 +22,7 @@ type Hold struct {
 	mu        sync.Mutex // the renewer reads what the owner writes
 	amount    l402.Msat
 	available l402.Msat
-	usage     pricing.Usage
+	usage     pricing.Units
 	source    Source
 	ending    *task // settlement or release, once there is one
 }
@@ -57,7 +57,7 @@ func (h *Hold) Available() l402.Msat {
 
 // Progress notes what the request consumed so far. No I/O: the next renewal
 // carries it to the store, for the case that this process dies.
-func (h *Hold) Progress(u pricing.Usage, s Source) {
+func (h *Hold) Progress(u pricing.Units, s Source) {
 	h.mu.Lock()
 	h.usage, h.source = u, s
 	h.mu.Unlock()
@@ -94,7 +94,7 @@ func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 		return nil, nil, fmt.Errorf("extend: %w", ErrEnded)
 	}
 	usage := h.usage
-	op := &extendOp{id: h.id, who: h.who, want: h.made, usage: appendUsage(nil, nonNegative(usage)), source: h.source}
+	op := &extendOp{id: h.id, who: h.who, want: h.made, usage: appendUsage(nil, usage.Clamped()), source: h.source}
 	op.want.amount = total
 	t, err := h.ledger.submit("extend", op, patient)
 	return op, t, err
@@ -168,6 +168,6 @@ func (l *Ledger) releaseUnowned(o *reserveOp) {
 func (h *Hold) progress() (Progress, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	usage := nonNegative(h.usage)
+	usage := h.usage.Clamped()
 	return Progress{ID: h.id, Usage: appendUsage(nil, usage), Source: h.source}, h.ending == nil
 }

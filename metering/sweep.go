@@ -1,6 +1,10 @@
 package metering
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+)
 
 // sweepLoop charges holds whose owner shows no life.
 func (l *Ledger) sweepLoop(ctx context.Context) {
@@ -107,6 +111,9 @@ func (l *Ledger) sweepRows(ctx context.Context, rows []HoldRow) (swept int, unre
 			continue // of this process under an earlier name: it settles by itself
 		}
 		c, err := readContext(rows[i].Context)
+		if err == nil {
+			err = newerUsage(&rows[i])
+		}
 		if err != nil {
 			unreadable++
 			l.log.Debug("abandoned hold cannot be read", "request_id", rows[i].ID.String(), "error", err)
@@ -126,6 +133,15 @@ func (l *Ledger) sweepRows(ctx context.Context, rows []HoldRow) (swept int, unre
 		}
 	}
 	return len(tasks), unreadable, nil
+}
+
+// newerUsage fails where only a later version can tell what a hold has consumed. A
+// usage that is damaged does not keep a hold from its end.
+func newerUsage(h *HoldRow) error {
+	if _, err := readUsage(h.Usage); errors.Is(err, errNewer) {
+		return fmt.Errorf("usage: %w", err)
+	}
+	return nil
 }
 
 func (l *Ledger) owns(id HoldID) bool {

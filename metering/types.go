@@ -52,7 +52,7 @@ const IdempotencyTTL = 24 * time.Hour
 
 // Settlement ends a hold with what was consumed.
 type Settlement struct {
-	Usage          pricing.Usage
+	Usage          pricing.Units
 	Source         Source
 	Outcome        Outcome
 	DeliveredBytes int64  // of the answer's body, to the client
@@ -66,7 +66,7 @@ type Entry struct {
 	At          time.Time     `json:"at"`
 	Service     string        `json:"service"`
 	Model       string        `json:"model"`
-	Usage       pricing.Usage `json:"usage"`
+	Usage       pricing.Units `json:"usage"`
 	Source      Source        `json:"source"`
 	Outcome     Outcome       `json:"outcome"`
 	Charged     l402.Msat     `json:"charged_msat"`

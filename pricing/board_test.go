@@ -13,16 +13,16 @@ import (
 
 func TestQuoteHoldsTheBoundAtThePriceInForce(t *testing.T) {
 	at := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
-	e := pricing.Fixed("m", pricing.Rates{InputMsatPerMtok: 1_000_000, CachedInputMsatPerMtok: 2_000_000, OutputMsatPerMtok: 3_000_000, CallMsat: 5}, at)
+	e := pricing.Fixed("m", pricing.Rates{pricing.InputTokens: 1_000_000, pricing.CachedInputTokens: 2_000_000, pricing.OutputTokens: 3_000_000, pricing.Calls: 5}, at)
 	e.ID = 9
-	q, err := e.Quote(pricing.Usage{InputTokens: 10, OutputTokens: 4, Calls: 1}, at.Add(time.Minute))
+	q, err := e.Quote(pricing.Units{pricing.InputTokens: 10, pricing.OutputTokens: 4, pricing.Calls: 1}, at.Add(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if q.Bound != 37 || q.Model != "m" || q.Epoch != 9 || q.Rates != e.Rates || !q.ExpiresAt.Equal(at.Add(time.Minute)) {
 		t.Errorf("quote %+v", q)
 	}
-	if _, err := e.Quote(pricing.Usage{OutputTokens: -1}, at); !errors.Is(err, pricing.ErrUsage) {
+	if _, err := e.Quote(pricing.Units{pricing.OutputTokens: -1}, at); !errors.Is(err, pricing.ErrUsage) {
 		t.Errorf("error %v, want ErrUsage", err)
 	}
 	if e.BoundBy != pricing.BoundFixed || e.Multiplier != 1 {
@@ -31,7 +31,7 @@ func TestQuoteHoldsTheBoundAtThePriceInForce(t *testing.T) {
 }
 
 func TestTheWireNamesOfAnEpoch(t *testing.T) {
-	e := pricing.Fixed("m", pricing.Rates{CallMsat: 5}, time.Unix(0, 0).UTC())
+	e := pricing.Fixed("m", pricing.Rates{pricing.Calls: 5}, time.Unix(0, 0).UTC())
 	e.ID = 3
 	got, err := json.Marshal(e)
 	want := `{"price_epoch":3,"model":"m","rates":{"call_msat":5},"multiplier":1,"signal":0,"bound_by":"fixed","published_at":"1970-01-01T00:00:00Z"}`

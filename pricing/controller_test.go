@@ -267,7 +267,7 @@ func randomParams(r *rand.Rand) pricing.Params {
 // The guard rails, whatever is measured: 10,000 loads at random, each followed
 // for 40 intervals with random parameters.
 func TestGuardRailsOverRandomLoads(t *testing.T) {
-	base := pricing.Rates{InputMsatPerMtok: 150_000, CachedInputMsatPerMtok: 1, OutputMsatPerMtok: pricing.MaxRate, CallMsat: 10}
+	base := pricing.Rates{pricing.InputTokens: 150_000, pricing.CachedInputTokens: 1, pricing.OutputTokens: pricing.MaxRate, pricing.Calls: 10}
 	for seed := range uint64(10_000) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		p := randomParams(r)
@@ -299,7 +299,7 @@ func TestGuardRailsOverRandomLoads(t *testing.T) {
 				t.Fatalf("seed %d: a stale signal raised the price by %g", seed, step)
 			}
 			rates := base.Scale(d.Multiplier)
-			if err := rates.Validate(); err != nil || rates.InputMsatPerMtok < 1 || rates.CachedInputMsatPerMtok < 1 || rates.CallMsat < 1 || rates.MiBMsat != 0 {
+			if err := rates.Validate(); err != nil || rates[pricing.InputTokens] < 1 || rates[pricing.CachedInputTokens] < 1 || rates[pricing.Calls] < 1 || rates[pricing.Bytes] != 0 {
 				t.Fatalf("seed %d: %+v, %v", seed, rates, err)
 			}
 			last = d.Multiplier

@@ -50,7 +50,7 @@ func Fixed(model string, r Rates, at time.Time) Epoch {
 // Quote prices a request from above: no usage within atMost costs more at the
 // rates of this epoch. It fails with ErrUsage when a count is negative or the
 // bound exceeds l402.MaxMsat.
-func (e Epoch) Quote(atMost Usage, expires time.Time) (Quote, error) {
+func (e Epoch) Quote(atMost Units, expires time.Time) (Quote, error) {
 	bound, err := e.Rates.Bound(atMost)
 	if err != nil {
 		return Quote{}, fmt.Errorf("bound the cost of a request for %q: %w", e.Model, err)

@@ -9,87 +9,95 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Rates is what one model costs at one moment, all integers. A zero rate does
-// not apply. The JSON names are those of every challenge, quote and model
-// listing.
-type Rates struct {
-	InputMsatPerMtok       int64 `json:"input_msat_per_mtok,omitempty"`        // msat per million prompt tokens
-	CachedInputMsatPerMtok int64 `json:"cached_input_msat_per_mtok,omitempty"` // msat per million prompt tokens served from a cache; zero: the input rate
-	OutputMsatPerMtok      int64 `json:"output_msat_per_mtok,omitempty"`       // msat per million completion tokens
-	GPUSecondMsat          int64 `json:"gpu_second_msat,omitempty"`            // msat per second of GPU busy time
-	CallMsat               int64 `json:"call_msat,omitempty"`                  // msat per answered call
-	MiBMsat                int64 `json:"mib_msat,omitempty"`                   // msat per 2^20 bytes delivered
-	SecondMsat             int64 `json:"second_msat,omitempty"`                // msat per second of wall time
+// Rates is what one model costs at one moment, indexed by Unit: msat for as many of
+// the unit as Unit.Per says. A zero rate does not apply, except that a part of
+// another unit costs the whole's rate then. Values compare with ==.
+type Rates [unitEnd]int64
+
+// of is what a unit costs: its own rate, or for a part without one the whole's.
+func (r *Rates) of(u Unit) int64 {
+	if whole := specs[u].of; r[u] == 0 && whole != NoUnit {
+		return r[whole]
+	}
+	return r[u]
 }
 
 // MaxRate bounds every single rate, in its own unit, so that no sum of parts
 // can overflow: 10^15 is 10 bitcoin per million tokens.
 const MaxRate int64 = 1_000_000_000_000_000
 
-// Usage is what one request consumed. Negative counts are invalid.
-type Usage struct {
-	InputTokens       int64 `json:"input_tokens,omitempty"`        // prompt tokens, cached ones included
-	CachedInputTokens int64 `json:"cached_input_tokens,omitempty"` // the part of InputTokens that a prompt cache served
-	OutputTokens      int64 `json:"output_tokens,omitempty"`       // completion tokens, reasoning and tool calls included
-	Calls             int64 `json:"calls,omitempty"`
-	Bytes             int64 `json:"bytes,omitempty"`      // delivered to the client
-	Micros            int64 `json:"micros,omitempty"`     // wall time in microseconds
-	GPUMicros         int64 `json:"gpu_micros,omitempty"` // GPU busy time in microseconds
-}
-
 // ErrUsage reports a usage or rate outside its bounds.
 var ErrUsage = errors.New("usage or rate out of range")
 
-// Validate fails with ErrUsage when a rate is negative or above MaxRate.
+// Validate fails with ErrUsage when a rate is negative or above MaxRate, or belongs
+// to no unit.
 func (r Rates) Validate() error {
-	for _, v := range []int64{r.InputMsatPerMtok, r.CachedInputMsatPerMtok, r.OutputMsatPerMtok,
-		r.GPUSecondMsat, r.CallMsat, r.MiBMsat, r.SecondMsat} {
+	for _, v := range r {
 		if v < 0 || v > MaxRate {
 			return fmt.Errorf("rate %d is not within 0..%d: %w", v, MaxRate, ErrUsage)
 		}
 	}
+	if r[NoUnit] != 0 {
+		return fmt.Errorf("rate %d of no unit: %w", r[NoUnit], ErrUsage)
+	}
 	return nil
 }
 
-// Cost is the exact rational sum of the parts of u at the rates r, rounded up
+// Cost is the exact rational sum of what u costs at the rates r, rounded up
 // once, at the end, to a whole millisatoshi. It fails with ErrUsage when a
-// count is negative or the sum exceeds l402.MaxMsat.
-func (r Rates) Cost(u Usage) (l402.Msat, error) {
-	cachedRate := r.CachedInputMsatPerMtok
-	if cachedRate == 0 {
-		cachedRate = r.InputMsatPerMtok
+// count is negative, parts are more than their whole, a rate is not valid, or
+// the sum exceeds l402.MaxMsat.
+func (r Rates) Cost(u Units) (l402.Msat, error) {
+	if !r.canPrice(&u) || !u.takeApart() {
+		return 0, ErrUsage
 	}
 	var sum fraction
-	sum.add(u.InputTokens-u.CachedInputTokens, r.InputMsatPerMtok, tokenUnit)
-	sum.add(u.CachedInputTokens, cachedRate, tokenUnit)
-	sum.add(u.OutputTokens, r.OutputMsatPerMtok, tokenUnit)
-	sum.add(u.Calls, r.CallMsat, 1)
-	sum.add(u.Bytes, r.MiBMsat, byteUnit)
-	sum.add(u.Micros, r.SecondMsat, microUnit)
-	sum.add(u.GPUMicros, r.GPUSecondMsat, microUnit)
+	for i, count := range &u {
+		if count != 0 {
+			sum.add(count, r.of(Unit(i)), factors[i])
+		}
+	}
 	return sum.ceil()
 }
 
 // Bound is the most that a request can cost whose usage is at most u: as
-// Cost, with every input token at the dearer of its two rates. It is what a
-// reservation holds.
-func (r Rates) Bound(u Usage) (l402.Msat, error) {
-	u.CachedInputTokens = 0
-	if r.CachedInputMsatPerMtok > r.InputMsatPerMtok {
-		u.CachedInputTokens = u.InputTokens
+// Cost, with all of a unit that has parts at the dearest of their rates and its
+// own. It is what a reservation holds.
+func (r Rates) Bound(u Units) (l402.Msat, error) {
+	if !r.canPrice(&u) { // looked at here, because a part may be dearer than a negative rate
+		return 0, ErrUsage
 	}
-	return r.Cost(u)
+	top := r // of each whole, the dearest rate of its parts and its own
+	for _, part := range parts {
+		whole := specs[part].of
+		u[part] = 0
+		top[whole] = max(top[whole], r[part])
+	}
+	return top.Cost(u)
 }
 
-// The parts of a cost have three denominators: a million tokens, a million
-// microseconds and 2^20 bytes. Their least common multiple is 2^20 · 5^6, in
-// which every part is a whole number and the sum is exact.
-const (
-	tokenUnit   = 1_000_000
-	microUnit   = 1_000_000
-	byteUnit    = 1 << 20
-	denominator = byteUnit * 15_625
-)
+// canPrice reports whether all counts and rates are within their bounds.
+func (r *Rates) canPrice(u *Units) bool {
+	var signs int64 // negative if anything is
+	for i := range u {
+		signs |= u[i] | r[i] | (MaxRate - r[i])
+	}
+	return signs >= 0 && u[NoUnit] == 0
+}
+
+// The costs of units have three denominators: a million, 2^20 and 1. Their least
+// common multiple is 2^20 · 5^6, in which every one is a whole number and the sum
+// is exact.
+const denominator = mebi * 15_625
+
+// factors are the common denominator in terms of each unit's own: no division is
+// left for a cost, which is reckoned after each event of a stream.
+var factors = func() (f [unitEnd]uint64) {
+	for _, u := range AllUnits() {
+		f[u] = uint64(denominator / specs[u].per)
+	}
+	return f
+}()
 
 // fraction is a 128-bit numerator over the common denominator.
 type fraction struct {
@@ -97,16 +105,12 @@ type fraction struct {
 	bad    bool
 }
 
-// add adds count·rate/unit. unit divides denominator.
-func (f *fraction) add(count, rate, unit int64) {
-	if count < 0 || rate < 0 || rate > MaxRate {
-		f.bad = true
-		return
-	}
+// add adds count·rate·factor/denominator. count is not negative, and rate is within
+// 0..MaxRate.
+func (f *fraction) add(count, rate int64, factor uint64) {
 	// (hi, lo) = count · rate, below 2^113; times a factor below 2^34. Where
 	// that leaves 128 bits, the cost is far beyond MaxMsat.
 	hi, lo := bits.Mul64(uint64(count), uint64(rate))
-	factor := uint64(denominator / unit)
 	over, high := bits.Mul64(hi, factor)
 	carried, low := bits.Mul64(lo, factor)
 	high, c1 := bits.Add64(high, carried, 0)

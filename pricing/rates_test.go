@@ -13,27 +13,23 @@ import (
 )
 
 // exact is the cost by definition, in rationals: nil when it is out of range.
-func exact(r pricing.Rates, u pricing.Usage) *big.Int {
-	cached := r.CachedInputMsatPerMtok
-	if cached == 0 {
-		cached = r.InputMsatPerMtok
-	}
+func exact(r pricing.Rates, u pricing.Units) *big.Int {
 	sum := new(big.Rat)
-	for _, p := range [][3]int64{
-		{u.InputTokens - u.CachedInputTokens, r.InputMsatPerMtok, 1e6},
-		{u.CachedInputTokens, cached, 1e6},
-		{u.OutputTokens, r.OutputMsatPerMtok, 1e6},
-		{u.Calls, r.CallMsat, 1},
-		{u.Bytes, r.MiBMsat, 1 << 20},
-		{u.Micros, r.SecondMsat, 1e6},
-		{u.GPUMicros, r.GPUSecondMsat, 1e6},
-	} {
-		if p[0] < 0 {
+	for _, unit := range pricing.AllUnits() {
+		rate, rest := r[unit], big.NewInt(u[unit])
+		if whole := unit.Of(); whole != pricing.NoUnit && rate == 0 {
+			rate = r[whole]
+		}
+		for _, part := range pricing.AllUnits() {
+			if part.Of() == unit {
+				rest.Sub(rest, big.NewInt(u[part]))
+			}
+		}
+		if u[unit] < 0 || rest.Sign() < 0 {
 			return nil
 		}
-		part := new(big.Rat).SetInt64(p[0])
-		part.Mul(part, new(big.Rat).SetInt64(p[1]))
-		sum.Add(sum, part.Quo(part, new(big.Rat).SetInt64(p[2])))
+		cost := new(big.Rat).SetInt(rest.Mul(rest, big.NewInt(rate)))
+		sum.Add(sum, cost.Quo(cost, new(big.Rat).SetInt64(unit.Per())))
 	}
 	q, rem := new(big.Int).QuoRem(sum.Num(), sum.Denom(), new(big.Int))
 	if rem.Sign() != 0 {
@@ -53,18 +49,18 @@ func magnitudes(t *rapid.T, label string, most int64) int64 {
 
 func TestCostIsTheExactSumRoundedUpOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		rate := func(l string) int64 { return magnitudes(t, l, pricing.MaxRate) }
-		count := func(l string) int64 { return magnitudes(t, l, math.MaxInt64) }
-		r := pricing.Rates{
-			InputMsatPerMtok: rate("in"), CachedInputMsatPerMtok: rate("cached"), OutputMsatPerMtok: rate("out"),
-			GPUSecondMsat: rate("gpu"), CallMsat: rate("call"), MiBMsat: rate("mib"), SecondMsat: rate("second"),
+		var r pricing.Rates
+		var u pricing.Units
+		few := rapid.Bool().Draw(t, "few units")
+		for _, unit := range pricing.AllUnits() {
+			if few && rapid.IntRange(0, 3).Draw(t, "left out") > 0 {
+				continue
+			}
+			r[unit] = magnitudes(t, unit.RateName(), pricing.MaxRate)
+			u[unit] = magnitudes(t, unit.String(), math.MaxInt64)
 		}
-		u := pricing.Usage{
-			InputTokens: count("input"), CachedInputTokens: count("cached input"), OutputTokens: count("output"),
-			Calls: count("calls"), Bytes: count("bytes"), Micros: count("micros"), GPUMicros: count("gpu micros"),
-		}
-		if rapid.Bool().Draw(t, "cached within input") {
-			u.CachedInputTokens = min(u.CachedInputTokens, u.InputTokens)
+		if rapid.Bool().Draw(t, "parts within their wholes") {
+			u = u.Clamped()
 		}
 		want := exact(r, u)
 		got, err := r.Cost(u)
@@ -86,49 +82,87 @@ func TestCostIsTheExactSumRoundedUpOnce(t *testing.T) {
 
 func TestNoUsageWithinTheBoundCostsMore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := pricing.Rates{
-			InputMsatPerMtok:       rapid.Int64Range(0, 1e9).Draw(t, "in"),
-			CachedInputMsatPerMtok: rapid.Int64Range(0, 1e9).Draw(t, "cached"),
-			OutputMsatPerMtok:      rapid.Int64Range(0, 1e9).Draw(t, "out"),
+		var r pricing.Rates
+		var top, u pricing.Units
+		for _, unit := range pricing.AllUnits() {
+			if rapid.Bool().Draw(t, "has a rate") {
+				r[unit] = rapid.Int64Range(0, 1e6).Draw(t, unit.RateName())
+			}
+			if unit.Of() == pricing.NoUnit { // of parts nothing is known beforehand
+				top[unit] = rapid.Int64Range(0, 1e6).Draw(t, "most "+unit.String())
+				u[unit] = rapid.Int64Range(0, top[unit]).Draw(t, unit.String())
+			}
 		}
-		top := pricing.Usage{
-			InputTokens: rapid.Int64Range(0, 1e6).Draw(t, "input"), OutputTokens: rapid.Int64Range(0, 1e6).Draw(t, "output"),
+		rest := u
+		for _, unit := range pricing.AllUnits() {
+			if whole := unit.Of(); whole != pricing.NoUnit {
+				u[unit] = rapid.Int64Range(0, rest[whole]).Draw(t, unit.String())
+				rest[whole] -= u[unit]
+			}
 		}
 		bound, err := r.Bound(top)
 		if err != nil {
 			t.Fatal(err)
 		}
-		u := pricing.Usage{
-			InputTokens:  rapid.Int64Range(0, top.InputTokens).Draw(t, "used input"),
-			OutputTokens: rapid.Int64Range(0, top.OutputTokens).Draw(t, "used output"),
-		}
-		u.CachedInputTokens = rapid.Int64Range(0, u.InputTokens).Draw(t, "used cached")
 		if cost, err := r.Cost(u); err != nil || cost > bound {
-			t.Fatalf("cost %d (%v) of %+v is above the bound %d of %+v", cost, err, u, bound, top)
+			t.Fatalf("cost %d (%v) of %v is above the bound %d of %v", cost, err, u, bound, top)
 		}
 	})
 }
 
+// TestBoundHoldsTheDearestPart: which part a token belongs to is not known before.
+func TestBoundHoldsTheDearestPart(t *testing.T) {
+	r := pricing.Rates{pricing.InputTokens: 2e6, pricing.CachedInputTokens: 1e6, pricing.CacheWriteTokens: 3e6, pricing.LongCacheWriteTokens: 5e6,
+		pricing.OutputTokens: 1e6}
+	for _, c := range []struct {
+		atMost pricing.Units
+		want   l402.Msat
+	}{
+		{pricing.Units{pricing.InputTokens: 10}, 50},
+		{pricing.Units{pricing.InputTokens: 10, pricing.CachedInputTokens: 10, pricing.OutputTokens: 4}, 54},
+		{pricing.Units{pricing.OutputTokens: 4, pricing.AudioOutputTokens: 4}, 4},
+	} {
+		if got, err := r.Bound(c.atMost); err != nil || got != c.want {
+			t.Errorf("bound of %v: %d, %v; want %d", c.atMost, got, err, c.want)
+		}
+	}
+	for _, c := range []struct {
+		rates  pricing.Rates
+		atMost pricing.Units
+	}{
+		{pricing.Rates{pricing.InputTokens: -5}, pricing.Units{pricing.InputTokens: 10}},
+		{r, pricing.Units{pricing.CachedInputTokens: -1}},
+	} {
+		if got, err := c.rates.Bound(c.atMost); !errors.Is(err, pricing.ErrUsage) {
+			t.Errorf("%v at %v: a bound of %d, %v", c.atMost, c.rates, got, err)
+		}
+	}
+}
+
 func TestCost(t *testing.T) {
-	card := pricing.Rates{InputMsatPerMtok: 300_000, OutputMsatPerMtok: 900_000}
+	card := pricing.Rates{pricing.InputTokens: 300_000, pricing.OutputTokens: 900_000}
 	for name, c := range map[string]struct {
 		rates pricing.Rates
-		usage pricing.Usage
+		usage pricing.Units
 		want  l402.Msat
 	}{
-		"nothing":                       {card, pricing.Usage{}, 0},
-		"a short chat":                  {card, pricing.Usage{InputTokens: 20, OutputTokens: 32}, 35}, // 6 + 28.8
-		"two thirds of a msat, twice":   {pricing.Rates{InputMsatPerMtok: 666_667, OutputMsatPerMtok: 666_667}, pricing.Usage{InputTokens: 1, OutputTokens: 1}, 2},
-		"one token of the cheapest":     {pricing.Rates{InputMsatPerMtok: 1}, pricing.Usage{InputTokens: 1}, 1},
-		"cached tokens at their rate":   {pricing.Rates{InputMsatPerMtok: 1e6, CachedInputMsatPerMtok: 1e5}, pricing.Usage{InputTokens: 100, CachedInputTokens: 90}, 19},
-		"cached tokens without a rate":  {pricing.Rates{InputMsatPerMtok: 1e6}, pricing.Usage{InputTokens: 100, CachedInputTokens: 90}, 100},
-		"a call":                        {pricing.Rates{CallMsat: 7}, pricing.Usage{Calls: 3}, 21},
-		"one byte":                      {pricing.Rates{MiBMsat: 1 << 20}, pricing.Usage{Bytes: 1}, 1},
-		"a third of a second":           {pricing.Rates{SecondMsat: 3}, pricing.Usage{Micros: 333_334}, 2},
-		"gpu seconds":                   {pricing.Rates{GPUSecondMsat: 1000}, pricing.Usage{GPUMicros: 1_500_000}, 1500},
-		"all the money there is":        {pricing.Rates{CallMsat: 1_000_000_000_000_000}, pricing.Usage{Calls: 2100}, l402.MaxMsat},
-		"many tokens at a high price":   {pricing.Rates{InputMsatPerMtok: pricing.MaxRate}, pricing.Usage{InputTokens: 1_000_000_000}, 1_000_000_000_000_000_000},
-		"rates that do not apply cost0": {pricing.Rates{}, pricing.Usage{InputTokens: math.MaxInt64, Bytes: math.MaxInt64}, 0},
+		"nothing":                       {card, pricing.Units{}, 0},
+		"a short chat":                  {card, pricing.Units{pricing.InputTokens: 20, pricing.OutputTokens: 32}, 35}, // 6 + 28.8
+		"two thirds of a msat, twice":   {pricing.Rates{pricing.InputTokens: 666_667, pricing.OutputTokens: 666_667}, pricing.Units{pricing.InputTokens: 1, pricing.OutputTokens: 1}, 2},
+		"one token of the cheapest":     {pricing.Rates{pricing.InputTokens: 1}, pricing.Units{pricing.InputTokens: 1}, 1},
+		"cached tokens at their rate":   {pricing.Rates{pricing.InputTokens: 1e6, pricing.CachedInputTokens: 1e5}, pricing.Units{pricing.InputTokens: 100, pricing.CachedInputTokens: 90}, 19},
+		"cached tokens without a rate":  {pricing.Rates{pricing.InputTokens: 1e6}, pricing.Units{pricing.InputTokens: 100, pricing.CachedInputTokens: 90}, 100},
+		"a call":                        {pricing.Rates{pricing.Calls: 7}, pricing.Units{pricing.Calls: 3}, 21},
+		"one byte":                      {pricing.Rates{pricing.Bytes: 1 << 20}, pricing.Units{pricing.Bytes: 1}, 1},
+		"a third of a second":           {pricing.Rates{pricing.WallMicros: 3}, pricing.Units{pricing.WallMicros: 333_334}, 2},
+		"gpu seconds":                   {pricing.Rates{pricing.GPUMicros: 1000}, pricing.Units{pricing.GPUMicros: 1_500_000}, 1500},
+		"all the money there is":        {pricing.Rates{pricing.Calls: 1_000_000_000_000_000}, pricing.Units{pricing.Calls: 2100}, l402.MaxMsat},
+		"many tokens at a high price":   {pricing.Rates{pricing.InputTokens: pricing.MaxRate}, pricing.Units{pricing.InputTokens: 1_000_000_000}, 1_000_000_000_000_000_000},
+		"parts of sound and text":       {pricing.Rates{pricing.InputTokens: 1e6, pricing.AudioInputTokens: 3e6, pricing.CachedInputTokens: 1e5}, pricing.Units{pricing.InputTokens: 40, pricing.AudioInputTokens: 10, pricing.CachedInputTokens: 20}, 42},
+		"three searches and a call":     {pricing.Rates{pricing.Searches: 2000, pricing.Calls: 5}, pricing.Units{pricing.Searches: 3, pricing.Calls: 1, pricing.Documents: 210}, 6005},
+		"half a second of sound":        {pricing.Rates{pricing.AudioMicros: 60}, pricing.Units{pricing.AudioMicros: 500_000}, 30},
+		"a text to be spoken":           {pricing.Rates{pricing.Characters: 15_000_000}, pricing.Units{pricing.Characters: 11}, 165},
+		"rates that do not apply cost0": {pricing.Rates{}, pricing.Units{pricing.InputTokens: math.MaxInt64, pricing.Bytes: math.MaxInt64}, 0},
 	} {
 		if got, err := c.rates.Cost(c.usage); err != nil || got != c.want {
 			t.Errorf("%s: %d, %v; want %d", name, got, err, c.want)
@@ -137,42 +171,45 @@ func TestCost(t *testing.T) {
 }
 
 func TestCostRefusesWhatIsOutOfRange(t *testing.T) {
-	one := pricing.Rates{InputMsatPerMtok: 1, CachedInputMsatPerMtok: 1, OutputMsatPerMtok: 1, CallMsat: 1, MiBMsat: 1, SecondMsat: 1, GPUSecondMsat: 1}
-	for name, u := range map[string]pricing.Usage{
-		"negative input":               {InputTokens: -1},
-		"negative output":              {OutputTokens: -1},
-		"negative calls":               {Calls: -1},
-		"negative bytes":               {Bytes: -1},
-		"negative time":                {Micros: -1},
-		"negative gpu time":            {GPUMicros: -1},
-		"negative cached":              {CachedInputTokens: -1},
-		"the difference that wraps":    {InputTokens: math.MaxInt64, CachedInputTokens: -1},
-		"more cached than there is":    {InputTokens: 1, CachedInputTokens: 2},
-		"smallest integer":             {OutputTokens: math.MinInt64},
-		"more than there is of money":  {Calls: math.MaxInt64},
-		"sums beyond the money":        {Calls: int64(l402.MaxMsat), OutputTokens: 1},
-		"negative, at a rate of zero":  {InputTokens: -5},
-		"cached more, at equal prices": {CachedInputTokens: 1},
+	one := pricing.Rates{pricing.InputTokens: 1, pricing.CachedInputTokens: 1, pricing.OutputTokens: 1, pricing.Calls: 1, pricing.Bytes: 1, pricing.WallMicros: 1, pricing.GPUMicros: 1}
+	for name, u := range map[string]pricing.Units{
+		"negative input":               {pricing.InputTokens: -1},
+		"negative output":              {pricing.OutputTokens: -1},
+		"negative calls":               {pricing.Calls: -1},
+		"negative bytes":               {pricing.Bytes: -1},
+		"negative time":                {pricing.WallMicros: -1},
+		"negative gpu time":            {pricing.GPUMicros: -1},
+		"negative cached":              {pricing.CachedInputTokens: -1},
+		"the difference that wraps":    {pricing.InputTokens: math.MaxInt64, pricing.CachedInputTokens: -1},
+		"more cached than there is":    {pricing.InputTokens: 1, pricing.CachedInputTokens: 2},
+		"smallest integer":             {pricing.OutputTokens: math.MinInt64},
+		"more than there is of money":  {pricing.Calls: math.MaxInt64},
+		"sums beyond the money":        {pricing.Calls: int64(l402.MaxMsat), pricing.OutputTokens: 1},
+		"negative, at a rate of zero":  {pricing.InputTokens: -5},
+		"parts more than their whole":  {pricing.InputTokens: 4, pricing.CachedInputTokens: 3, pricing.CacheWriteTokens: 2},
+		"parts that wrap together":     {pricing.InputTokens: 1, pricing.CachedInputTokens: math.MaxInt64, pricing.CacheWriteTokens: math.MaxInt64},
+		"a count of no unit":           {pricing.NoUnit: 1},
+		"cached more, at equal prices": {pricing.CachedInputTokens: 1},
 	} {
 		if got, err := one.Cost(u); !errors.Is(err, pricing.ErrUsage) {
 			t.Errorf("%s: %d, %v; want ErrUsage", name, got, err)
 		}
 	}
-	if _, err := (pricing.Rates{CallMsat: -1}).Cost(pricing.Usage{Calls: 1}); !errors.Is(err, pricing.ErrUsage) {
+	if _, err := (pricing.Rates{pricing.Calls: -1}).Cost(pricing.Units{pricing.Calls: 1}); !errors.Is(err, pricing.ErrUsage) {
 		t.Error("a negative rate was taken")
 	}
-	if _, err := (pricing.Rates{CallMsat: 2_000_000_000_000_000}).Cost(pricing.Usage{Calls: 1}); !errors.Is(err, pricing.ErrUsage) {
+	if _, err := (pricing.Rates{pricing.Calls: 2_000_000_000_000_000}).Cost(pricing.Units{pricing.Calls: 1}); !errors.Is(err, pricing.ErrUsage) {
 		t.Error("a rate above the maximum was taken")
 	}
 }
 
 func TestValidate(t *testing.T) {
-	if err := (pricing.Rates{InputMsatPerMtok: pricing.MaxRate}).Validate(); err != nil {
+	if err := (pricing.Rates{pricing.InputTokens: pricing.MaxRate}).Validate(); err != nil {
 		t.Error(err)
 	}
 	for _, r := range []pricing.Rates{
-		{InputMsatPerMtok: -1}, {CachedInputMsatPerMtok: -1}, {OutputMsatPerMtok: -1}, {GPUSecondMsat: -1},
-		{CallMsat: -1}, {MiBMsat: -1}, {SecondMsat: -1}, {MiBMsat: pricing.MaxRate + 1},
+		{pricing.InputTokens: -1}, {pricing.CachedInputTokens: -1}, {pricing.OutputTokens: -1}, {pricing.GPUMicros: -1},
+		{pricing.NoUnit: 1}, {pricing.Calls: -1}, {pricing.Bytes: -1}, {pricing.WallMicros: -1}, {pricing.Bytes: pricing.MaxRate + 1},
 	} {
 		if err := r.Validate(); !errors.Is(err, pricing.ErrUsage) {
 			t.Errorf("%+v: %v; want ErrUsage", r, err)
@@ -181,8 +218,8 @@ func TestValidate(t *testing.T) {
 }
 
 func BenchmarkCost(b *testing.B) {
-	r := pricing.Rates{InputMsatPerMtok: 300_000, OutputMsatPerMtok: 900_000, MiBMsat: 5, CallMsat: 1}
-	u := pricing.Usage{InputTokens: 900, OutputTokens: 256, Calls: 1, Bytes: 30_000, Micros: 4_000_000}
+	r := pricing.Rates{pricing.InputTokens: 300_000, pricing.OutputTokens: 900_000, pricing.Bytes: 5, pricing.Calls: 1}
+	u := pricing.Units{pricing.InputTokens: 900, pricing.OutputTokens: 256, pricing.Calls: 1, pricing.Bytes: 30_000, pricing.WallMicros: 4_000_000}
 	for b.Loop() {
 		if _, err := r.Cost(u); err != nil {
 			b.Fatal(err)

@@ -10,7 +10,7 @@ import (
 // Bid is what a request offers where backends ask prices of their own. The zero
 // Bid takes any backend.
 type Bid struct {
-	AtMost pricing.Usage // what the request consumes, from above
+	AtMost pricing.Units // what the request consumes, from above
 	// Limit is what the request pays at most: backends that ask more are not used.
 	// Zero: no limit.
 	Limit l402.Msat

@@ -21,11 +21,11 @@ func asking(b BackendConfig, input, output int64) BackendConfig {
 
 // card is a rate card in msat per million tokens.
 func card(input, output int64) pricing.Rates {
-	return pricing.Rates{InputMsatPerMtok: input, OutputMsatPerMtok: output}
+	return pricing.Rates{pricing.InputTokens: input, pricing.OutputTokens: output}
 }
 
-func tokens(input, output int64) pricing.Usage {
-	return pricing.Usage{InputTokens: input, OutputTokens: output}
+func tokens(input, output int64) pricing.Units {
+	return pricing.Units{pricing.InputTokens: input, pricing.OutputTokens: output}
 }
 
 func TestReverseAuction(t *testing.T) {

@@ -159,7 +159,7 @@ func parseAsk(body []byte) (r pricing.Rates, err error) {
 	if card.Input == nil || card.Output == nil {
 		return r, errors.New("the hook's answer lacks input_msat_per_mtok or output_msat_per_mtok")
 	}
-	r = pricing.Rates{InputMsatPerMtok: *card.Input, OutputMsatPerMtok: *card.Output}
+	r = pricing.Rates{pricing.InputTokens: *card.Input, pricing.OutputTokens: *card.Output}
 	if err := r.Validate(); err != nil {
 		return r, fmt.Errorf("the hook's answer: %w", err)
 	}

@@ -112,7 +112,7 @@ func (s *sensors) feed(name string, sampler func() telemetry.Sampler) *telemetry
 }
 
 func (s *sensors) ask(a config.Ask) (gpu.Ask, error) {
-	fixed := pricing.Rates{InputMsatPerMtok: int64(a.Input), OutputMsatPerMtok: int64(a.Output)}
+	fixed := pricing.Rates{pricing.InputTokens: int64(a.Input), pricing.OutputTokens: int64(a.Output)}
 	if a.URL == nil {
 		return gpu.FixedAsk(fixed), nil
 	}

@@ -46,7 +46,7 @@ type gatewayPlan struct {
 const deposit l402.Msat = 1_000_000_000_000 // 10 bitcoin
 
 // rates make every request cost something.
-var rates = pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 4_000_000}
+var rates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 4_000_000}
 
 const serviceName = "bench"
 

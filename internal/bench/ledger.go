@@ -234,7 +234,7 @@ func (l *openLedger) round(ctx context.Context, p ledgerLoad) (r ledgerResult, e
 const reserved l402.Msat = 800
 
 // settlement is what each request consumes.
-var settlement = metering.Settlement{Usage: pricing.Usage{InputTokens: 52, OutputTokens: 24, Calls: 1},
+var settlement = metering.Settlement{Usage: pricing.Units{pricing.InputTokens: 52, pricing.OutputTokens: 24, pricing.Calls: 1},
 	Source: metering.SourceReported, Outcome: metering.OutcomeComplete, DeliveredBytes: 500, Backend: "backend"}
 
 // pair is what the ledger does for one request. With present the reservation

@@ -13,6 +13,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite" of database/sql
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/pricing"
 )
 
 // ledgerSize is a ledger that is made before it is measured.
@@ -104,12 +105,12 @@ func newHistory(size ledgerSize) (h history, err error) {
 	h.ledgerSize, h.each = size, int64(size.Charges/size.Accounts)
 	h.first = time.Now().UnixMilli() - int64(size.Charges) - time.Minute.Milliseconds()
 	h.opened = (h.first - 1) * 1000
-	h.usage = storedNumbers(u.InputTokens, u.CachedInputTokens, u.OutputTokens, u.Calls)
-	h.rates = storedNumbers(rates.InputMsatPerMtok, rates.CachedInputMsatPerMtok, rates.OutputMsatPerMtok)
+	h.usage = storedNumbers(u[pricing.InputTokens], u[pricing.CachedInputTokens], u[pricing.OutputTokens], u[pricing.Calls])
+	h.rates = storedNumbers(rates[pricing.InputTokens], rates[pricing.CachedInputTokens], rates[pricing.OutputTokens])
 	return h, nil
 }
 
-// storedNumbers writes a usage or rates as metering/codec.go does: the version, then
+// storedNumbers writes a usage or rates as metering/codec_units.go does: the version, then
 // the numbers up to the last that is not zero.
 func storedNumbers(list ...int64) []byte {
 	b := []byte{1}

@@ -19,6 +19,8 @@
 // One test breaks nothing: it floods a gateway with callers who want more than
 // their share, and reads what it takes up meanwhile.
 //
-// The tests run for about two minutes; with SLUICE_CHAOS=long they repeat more
+// Another one has gateways of the version before work beside those of this one.
+//
+// The tests run for about two and a half minutes; with SLUICE_CHAOS=long they repeat more
 // and wait for the full times.
 package chaos

@@ -232,9 +232,9 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 	if m.Pricing.Policy != pricing.PolicyStatic {
 		ceiling = max(ceiling, m.Pricing.Ceiling)
 	}
-	cost, err := p.Rates().Scale(ceiling).Cost(pricing.Usage{
-		InputTokens:  smallPrompt + m.TemplateTokens.Base + m.TemplateTokens.PerMessage,
-		OutputTokens: m.MaxCompletionTokens, Calls: 1, GPUMicros: m.GPUSlice.Microseconds(),
+	cost, err := p.Rates().Scale(ceiling).Cost(pricing.Units{
+		pricing.InputTokens:  smallPrompt + m.TemplateTokens.Base + m.TemplateTokens.PerMessage,
+		pricing.OutputTokens: m.MaxCompletionTokens, pricing.Calls: 1, pricing.GPUMicros: m.GPUSlice.Microseconds(),
 	})
 	switch {
 	case m.MaxCompletionTokens <= 0: // said already

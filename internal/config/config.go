@@ -189,13 +189,13 @@ type Prices struct {
 // Rates is the rate card as the pricing package has it.
 func (p Prices) Rates() pricing.Rates {
 	return pricing.Rates{
-		InputMsatPerMtok:       int64(p.Input),
-		CachedInputMsatPerMtok: int64(p.CachedInput),
-		OutputMsatPerMtok:      int64(p.Output),
-		GPUSecondMsat:          int64(p.GPUSecond),
-		CallMsat:               int64(p.Call),
-		MiBMsat:                int64(p.MiB),
-		SecondMsat:             int64(p.Second),
+		pricing.InputTokens:       int64(p.Input),
+		pricing.CachedInputTokens: int64(p.CachedInput),
+		pricing.OutputTokens:      int64(p.Output),
+		pricing.GPUMicros:         int64(p.GPUSecond),
+		pricing.Calls:             int64(p.Call),
+		pricing.Bytes:             int64(p.MiB),
+		pricing.WallMicros:        int64(p.Second),
 	}
 }
 

@@ -110,7 +110,7 @@ func TestMinimalHasTheDefaults(t *testing.T) {
 
 func TestValuesOfTheAnchorsCase(t *testing.T) {
 	cfg := load(t, "testdata/anchors.good.yml", nil)
-	want := pricing.Rates{InputMsatPerMtok: 150_000, CachedInputMsatPerMtok: 1_000, OutputMsatPerMtok: 2_000_000, CallMsat: 500}
+	want := pricing.Rates{pricing.InputTokens: 150_000, pricing.CachedInputTokens: 1_000, pricing.OutputTokens: 2_000_000, pricing.Calls: 500}
 	if got := cfg.Services[0].Models[0].Prices.Rates(); got != want {
 		t.Errorf("rates %+v, want %+v", got, want)
 	}

@@ -126,7 +126,7 @@ func FuzzParse(f *testing.F) {
 				if err := m.Prices.Rates().Validate(); err != nil {
 					t.Error(err)
 				}
-				u := pricing.Usage{InputTokens: m.ContextTokens, OutputTokens: m.MaxCompletionTokens, Calls: 1}
+				u := pricing.Units{pricing.InputTokens: m.ContextTokens, pricing.OutputTokens: m.MaxCompletionTokens, pricing.Calls: 1}
 				if _, err := m.Prices.Rates().Cost(u); err != nil && !errors.Is(err, pricing.ErrUsage) {
 					t.Error(err)
 				}

@@ -93,13 +93,13 @@ func (d *demo) firstCall(ctx context.Context, a *agent) error {
 
 // rateCard is what gatewayConfig asks at the floor.
 func rateCard() pricing.Rates {
-	return pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 4_000_000}
+	return pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 4_000_000}
 }
 
 // account prints what an answer cost, and checks it: all that the story asks for
 // costs the rate card.
 func (d *demo) account(got answer) error {
-	want, err := rateCard().Cost(pricing.Usage{InputTokens: got.prompt, OutputTokens: got.completion})
+	want, err := rateCard().Cost(pricing.Units{pricing.InputTokens: got.prompt, pricing.OutputTokens: got.completion})
 	if err != nil {
 		return err
 	}

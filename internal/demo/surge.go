@@ -154,7 +154,7 @@ func (d *demo) newThrifty(ctx context.Context) (*thrifty, error) {
 		return nil, err
 	}
 	t := &thrifty{agent: a, question: question{prompt: "What is a weir?", maxTokens: 64}}
-	if t.limit, err = rateCard().Cost(pricing.Usage{InputTokens: promptBound, OutputTokens: int64(t.question.maxTokens)}); err != nil {
+	if t.limit, err = rateCard().Cost(pricing.Units{pricing.InputTokens: promptBound, pricing.OutputTokens: int64(t.question.maxTokens)}); err != nil {
 		return nil, err
 	}
 	t.question.header = http.Header{"L402-Max-Cost-Msat": {strconv.FormatInt(int64(t.limit), 10)}}
@@ -204,7 +204,7 @@ func (d *demo) atTheHeight(ctx context.Context, first *agent, thrifty *thrifty) 
 
 // perToken shows rates in msat for one token of prompt and answer.
 func perToken(r pricing.Rates) string {
-	return fmt.Sprintf("%.2f + %.2f", float64(r.InputMsatPerMtok)/1e6, float64(r.OutputMsatPerMtok)/1e6)
+	return fmt.Sprintf("%.2f + %.2f", float64(r[pricing.InputTokens])/1e6, float64(r[pricing.OutputTokens])/1e6)
 }
 
 // watch prints GPU, queue and price every second until the surge is over and the

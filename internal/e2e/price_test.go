@@ -38,7 +38,7 @@ func priceIn(t testing.TB, body []byte) priceTag {
 		!slices.Contains([]string{"floor", "ceiling", "slew", "none", "fixed", "stale"}, p.BoundBy) {
 		t.Fatalf("no whole price in %s", body)
 	}
-	want := pricing.Rates{InputMsatPerMtok: int64(math.Round(1e6 * *p.Multiplier)), OutputMsatPerMtok: int64(math.Round(4e6 * *p.Multiplier))}
+	want := pricing.Rates{pricing.InputTokens: int64(math.Round(1e6 * *p.Multiplier)), pricing.OutputTokens: int64(math.Round(4e6 * *p.Multiplier))}
 	if p.Rates != want {
 		t.Errorf("the rates are %+v at a multiplier of %v, want %+v", p.Rates, *p.Multiplier, want)
 	}
@@ -66,7 +66,7 @@ func (g *gateway) priceNow(t testing.TB) priceTag {
 // cost is what a charge's usage costs at the rates that it names.
 func (c charge) cost(t testing.TB) int64 {
 	t.Helper()
-	n, err := c.Rates.Cost(pricing.Usage{InputTokens: c.Usage.Input, CachedInputTokens: c.Usage.Cached, OutputTokens: c.Usage.Output, Calls: c.Usage.Calls})
+	n, err := c.Rates.Cost(pricing.Units{pricing.InputTokens: c.Usage.Input, pricing.CachedInputTokens: c.Usage.Cached, pricing.OutputTokens: c.Usage.Output, pricing.Calls: c.Usage.Calls})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func (g *gateway) toldHigher(t *testing.T, floor priceTag) {
 		Bound int64         `json:"bound_msat"`
 		Rates pricing.Rates `json:"rates"`
 	}](t, quote.body)
-	if want, err := q.Rates.Cost(pricing.Usage{InputTokens: 100, OutputTokens: 50}); err != nil || q.Bound != int64(want) {
+	if want, err := q.Rates.Cost(pricing.Units{pricing.InputTokens: 100, pricing.OutputTokens: 50}); err != nil || q.Bound != int64(want) {
 		t.Errorf("the quote's bound is %d msat at %+v, want %v, %v", q.Bound, q.Rates, want, err)
 	}
 }
@@ -223,7 +223,7 @@ func (g *gateway) pricedInSurge(t *testing.T, locked, small bought, free credent
 		t.Errorf("with a locked quote of %+v: %+v", locked.quoted, e)
 	}
 	for _, e := range entries[1:] {
-		if e.Rates.OutputMsatPerMtok <= locked.quoted.Rates.OutputMsatPerMtok || e.Epoch <= locked.quoted.Epoch {
+		if e.Rates[pricing.OutputTokens] <= locked.quoted.Rates[pricing.OutputTokens] || e.Epoch <= locked.quoted.Epoch {
 			t.Errorf("without a lock that covers it: %+v", e)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // scripted is one answer of a backend as a stream, and what is true of it.
@@ -107,7 +108,7 @@ func FuzzAnswers(f *testing.F) {
 				wantErrorFrame(t, name, strings.ReplaceAll("\n"+string(a.body), "\n: ping", "")[1:], "backend-unavailable", code, "")
 			}
 		}
-		e := mine.wantAbout(k, fmt.Sprintf("%q", s.stream), int(mine.lastCharge(k).Usage.InputTokens), s.tokens)
+		e := mine.wantAbout(k, fmt.Sprintf("%q", s.stream), int(mine.lastCharge(k).Usage[pricing.InputTokens]), s.tokens)
 		if e.Outcome != outcome || s.usage && e.Charged != cost10(40, s.tokens) {
 			t.Fatalf("%+v for %d tokens, usage %v", e, s.tokens, s.usage)
 		}

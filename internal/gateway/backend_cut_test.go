@@ -10,6 +10,7 @@ import (
 
 	"sluice.example/sluice/internal/devnet/inference"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 func TestBackendThatDiesMidStream(t *testing.T) {
@@ -111,7 +112,7 @@ func TestBackendRefusalsArePassedOn(t *testing.T) {
 
 func TestCallFeeForRefusals(t *testing.T) {
 	rates := testRates
-	rates.CallMsat = 700
+	rates[pricing.Calls] = 700
 	r := newRig(t, func(s *setup) {
 		s.rates = &rates
 		s.service = func(svc *gatewayService) { svc.ChargeCallOn4xx = true }

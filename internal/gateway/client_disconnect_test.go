@@ -12,6 +12,7 @@ import (
 	"sluice.example/sluice/internal/devnet/inference"
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // slow makes streams that can be hung up on between two events.
@@ -77,7 +78,7 @@ func TestHangingUpBeforeTheFirstEvent(t *testing.T) {
 	hangUp()
 	<-done
 	e := r.lastCharge(k)
-	if e.Outcome != metering.OutcomeClientGone || e.Usage.OutputTokens != 0 || e.Usage.InputTokens == 0 {
+	if e.Outcome != metering.OutcomeClientGone || e.Usage[pricing.OutputTokens] != 0 || e.Usage[pricing.InputTokens] == 0 {
 		t.Errorf("entry %+v", e)
 	}
 }
@@ -106,8 +107,8 @@ func TestHangingUpDuringAUnaryAnswerPaysByPace(t *testing.T) {
 		t.Errorf("entry %+v", e)
 	}
 	made := int64(rec.CompletionTokens)
-	if e.Usage.OutputTokens < made/2 || e.Usage.OutputTokens > 2*made+20 {
-		t.Errorf("charged %d tokens by pace, the backend made %d", e.Usage.OutputTokens, made)
+	if e.Usage[pricing.OutputTokens] < made/2 || e.Usage[pricing.OutputTokens] > 2*made+20 {
+		t.Errorf("charged %d tokens by pace, the backend made %d", e.Usage[pricing.OutputTokens], made)
 	}
 }
 

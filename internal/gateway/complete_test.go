@@ -36,7 +36,7 @@ func TestUnaryAnswerIsChargedBeforeItIsSent(t *testing.T) {
 		e.Charged != charged || e.Model != testModel || e.Service != testService || e.Epoch != 3 || e.Rates != testRates {
 		t.Errorf("entry %+v", e)
 	}
-	if rec := r.truth(); rec.CompletionTokens != 24 || e.Usage.OutputTokens != 24 || e.Usage.InputTokens != int64(rec.PromptTokens) {
+	if rec := r.truth(); rec.CompletionTokens != 24 || e.Usage[pricing.OutputTokens] != 24 || e.Usage[pricing.InputTokens] != int64(rec.PromptTokens) {
 		t.Errorf("usage %+v, truth %+v", e.Usage, rec)
 	}
 }
@@ -238,7 +238,7 @@ func TestUsageThatLies(t *testing.T) {
 }
 
 func TestCachedPromptTokensHaveTheirOwnRate(t *testing.T) {
-	rates := pricing.Rates{InputMsatPerMtok: 10_000_000, CachedInputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 2_000_000, CallMsat: 5}
+	rates := pricing.Rates{pricing.InputTokens: 10_000_000, pricing.CachedInputTokens: 1_000_000, pricing.OutputTokens: 2_000_000, pricing.Calls: 5}
 	r := newRig(t, func(s *setup) { s.rates = &rates })
 	k := r.buy(minPurchase)
 	r.chat(k, request(), "X-Fault", "cached:6")
@@ -258,7 +258,7 @@ func TestBackendThatIgnoresTheCapIsCut(t *testing.T) {
 		t.Errorf("the stream was not cut:\n%s", tail(a.body))
 	}
 	e := r.lastCharge(k)
-	if e.Outcome != metering.OutcomeHoldExhausted || e.Usage.OutputTokens != 10 {
+	if e.Outcome != metering.OutcomeHoldExhausted || e.Usage[pricing.OutputTokens] != 10 {
 		t.Errorf("entry %+v", e)
 	}
 	r.until("the backend is told", func() bool { return r.truth().Outcome == "cancelled" })

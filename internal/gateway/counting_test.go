@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // llama.cpp ends each completion of a stream with a usage of its own, and a
@@ -65,7 +66,7 @@ func TestZeroFromATokenizerIsNotBelieved(t *testing.T) {
 	})
 	k := r.buy(minPurchase)
 	r.hangUp(k, asStream(1000), "abcd", 500)
-	if e := r.wantAbout(k, "no tokens", 10, 500); e.Usage.InputTokens == 0 {
+	if e := r.wantAbout(k, "no tokens", 10, 500); e.Usage[pricing.InputTokens] == 0 {
 		t.Error("the prompt was free")
 	}
 }
@@ -181,7 +182,7 @@ func TestUncalibratedStreamIsCountedByItsEvents(t *testing.T) {
 	if a := r.chat(k, asStream(12)); !strings.HasSuffix(string(a.body), doneEvent) { // 200 tokens by their bytes
 		t.Errorf("a guess cut the answer:\n%s", tail(a.body))
 	}
-	if e := r.lastCharge(k); e.Usage.OutputTokens != 12 {
+	if e := r.lastCharge(k); e.Usage[pricing.OutputTokens] != 12 {
 		t.Errorf("%+v, want the cap", e)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // lastBlock is the last block of a stream, without its blank line.
@@ -90,7 +91,7 @@ func TestStreamCutByTheBackendNeverLooksWhole(t *testing.T) {
 		a := r.chat(k, asStream(24))
 		wantErrorFrame(t, name, string(a.body), "backend-unavailable", c.code, c.words)
 		e := r.lastCharge(k)
-		if told, _ := comment(t, a.body); e.Outcome != metering.OutcomeBackendCut || told != e.Charged || e.Usage.OutputTokens != 2 {
+		if told, _ := comment(t, a.body); e.Outcome != metering.OutcomeBackendCut || told != e.Charged || e.Usage[pricing.OutputTokens] != 2 {
 			t.Errorf("%s: told %d, entry %+v", name, told, e)
 		}
 		if failed := r.metric(`sluice_backend_failures_total{backend="gpu0"}`); (failed == 1) != !strings.Contains(c.body, `"code":400`) {
@@ -102,7 +103,7 @@ func TestStreamCutByTheBackendNeverLooksWhole(t *testing.T) {
 func TestStreamCutByTheBalanceNeverLooksWhole(t *testing.T) {
 	r := playing(t, format.EngineVLLM, says(sse, strings.Repeat(word("a ", ""), 40)+finishEvent+doneEvent), func(s *setup) {
 		rates := dialectRates
-		rates.MiBMsat = 50_000_000 // bytes have no bound beforehand
+		rates[pricing.Bytes] = 50_000_000 // bytes have no bound beforehand
 		s.rates = &rates
 	})
 	k := r.buy(minPurchase)
@@ -182,7 +183,7 @@ func TestEventsArriveAsEverySDKReadsThem(t *testing.T) {
 		if end := lastBlock(t, stream); len(end) != 2 || !strings.HasPrefix(end[0], ": l402 cost_msat=") || end[1] != "data: [DONE]" || strings.Count(stream, ": l402") != 1 {
 			t.Errorf("%s: the last block is %q", name, end)
 		}
-		if e := r.lastCharge(k); e.Outcome != metering.OutcomeComplete || e.Usage.OutputTokens != 2 {
+		if e := r.lastCharge(k); e.Outcome != metering.OutcomeComplete || e.Usage[pricing.OutputTokens] != 2 {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}

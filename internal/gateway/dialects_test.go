@@ -18,7 +18,7 @@ import (
 )
 
 // dialectRates are 1 msat per prompt token and 10 per completion token.
-var dialectRates = pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 10_000_000}
+var dialectRates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 10_000_000}
 
 // playing is a rig whose backend, an engine of that kind, answers chat requests
 // with play, and whose model has room for long answers.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 func TestDrainLetsStreamsFinish(t *testing.T) {
@@ -72,7 +73,7 @@ func TestDrainCutsWhatTakesTooLong(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("%v %v", entries, err)
 	}
-	if e := entries[0]; e.Outcome != metering.OutcomeDrained || e.Charged != told || e.Usage.OutputTokens != int64(contentEvents(stream)) {
+	if e := entries[0]; e.Outcome != metering.OutcomeDrained || e.Charged != told || e.Usage[pricing.OutputTokens] != int64(contentEvents(stream)) {
 		t.Errorf("entry %+v, told %d, %d tokens delivered", e, told, contentEvents(stream))
 	}
 }

@@ -143,7 +143,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if !g.serves(m) {
 		return errNotServed // a price that nobody can have
 	}
-	quote, err := epoch.Quote(pricing.Usage{InputTokens: input, OutputTokens: output, Calls: 1, GPUMicros: m.gpuSlice(epoch.Rates)}, g.quoteExpiry())
+	quote, err := epoch.Quote(pricing.Units{pricing.InputTokens: input, pricing.OutputTokens: output, pricing.Calls: 1, pricing.GPUMicros: m.gpuSlice(epoch.Rates)}, g.quoteExpiry())
 	if err != nil {
 		return invalid("so many tokens cannot be priced")
 	}

@@ -9,6 +9,7 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // ending is an event whose choice has this finish_reason, and members behind it.
@@ -59,7 +60,7 @@ func TestAnswerThatSaysItFailedNeverLooksWhole(t *testing.T) {
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(24))
 		wantErrorFrame(t, name, string(a.body), "backend-unavailable", "backend_failed", c.words)
-		if e := r.lastCharge(k); e.Outcome != metering.OutcomeBackendCut || e.Usage.OutputTokens != 2 {
+		if e := r.lastCharge(k); e.Outcome != metering.OutcomeBackendCut || e.Usage[pricing.OutputTokens] != 2 {
 			t.Errorf("%s: %+v", name, e)
 		}
 		if failed := r.metric(`sluice_backend_failures_total{backend="gpu0"}`); failed != 1 {
@@ -172,7 +173,7 @@ func TestReasonThatIsAnObjectIsItsWord(t *testing.T) {
 	if a := r.chat(k, request()); a.status != http.StatusOK || !strings.Contains(string(a.body), `"finish_reason":"stop"`) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if e := r.lastCharge(k); e.Outcome != metering.OutcomeComplete || e.Usage.OutputTokens != 1 {
+	if e := r.lastCharge(k); e.Outcome != metering.OutcomeComplete || e.Usage[pricing.OutputTokens] != 1 {
 		t.Errorf("%+v", e)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // askedFor notes what a backend is asked.
@@ -236,7 +237,7 @@ func TestPaceIsBounded(t *testing.T) {
 	}()
 	r.leave(k, request("max_tokens", "8000"), 600*time.Millisecond)
 	e := r.lastCharge(k)
-	if most := int64(format.DefaultPace * 2); e.Source != metering.SourcePace || e.Usage.OutputTokens < 5 || e.Usage.OutputTokens > most {
+	if most := int64(format.DefaultPace * 2); e.Source != metering.SourcePace || e.Usage[pricing.OutputTokens] < 5 || e.Usage[pricing.OutputTokens] > most {
 		t.Errorf("%+v from %s, want at most %d tokens", e.Usage, e.Source, most)
 	}
 }

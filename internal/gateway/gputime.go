@@ -27,7 +27,7 @@ var errHoldExhausted = errors.New("the balance does not cover more GPU time")
 // gpuSlice is what a hold has of GPU time, in microseconds, where that costs.
 func (m *model) gpuSlice(r pricing.Rates) int64 {
 	switch {
-	case r.GPUSecondMsat == 0:
+	case r[pricing.GPUMicros] == 0:
 		return 0
 	case m.GPUSlice > 0:
 		return m.GPUSlice.Microseconds()
@@ -38,7 +38,7 @@ func (m *model) gpuSlice(r pricing.Rates) int64 {
 // gpuUse is the request's share of the GPUs' busy time so far. What passed while
 // nothing was known of it counts by the clock: it is not free.
 func (c *call) gpuUse() gpu.GPUUse {
-	if c.lease == nil || c.hold.Rates().GPUSecondMsat == 0 {
+	if c.lease == nil || c.hold.Rates()[pricing.GPUMicros] == 0 {
 		return gpu.GPUUse{}
 	}
 	return c.lease.GPUUse(time.Now())
@@ -62,7 +62,7 @@ func gpuSource(u gpu.GPUUse) string {
 // cuts it where the balance does not: an answer is not given away.
 func (c *call) watchGPU() (stop func()) {
 	rates := c.hold.Rates()
-	if rates.GPUSecondMsat == 0 {
+	if rates[pricing.GPUMicros] == 0 {
 		return func() {}
 	}
 	c.gpuHeld = c.o.model.gpuSlice(rates)
@@ -95,12 +95,12 @@ func (c *call) extendGPU(ctx context.Context, rates pricing.Rates) bool {
 	slice, used := c.o.model.gpuSlice(rates), c.gpuMicros()
 	c.gpuUsed.Store(used)
 	if !c.o.req.Stream() { // nothing else tells a sweep what to charge
-		c.hold.Progress(pricing.Usage{GPUMicros: used}, metering.SourceRunning)
+		c.hold.Progress(pricing.Units{pricing.GPUMicros: used}, metering.SourceRunning)
 	}
 	if used <= c.gpuHeld-slice/2 {
 		return true
 	}
-	total, err := rates.Bound(pricing.Usage{InputTokens: c.o.bound.Input, OutputTokens: c.o.bound.Output, Calls: 1, GPUMicros: used + slice})
+	total, err := rates.Bound(pricing.Units{pricing.InputTokens: c.o.bound.Input, pricing.OutputTokens: c.o.bound.Output, pricing.Calls: 1, pricing.GPUMicros: used + slice})
 	if err != nil || c.hold.Extend(ctx, max(total, c.hold.Amount())) != nil {
 		return used < c.gpuHeld // what is held may be used up
 	}
@@ -127,7 +127,7 @@ func (c *call) cutShort() error {
 }
 
 // worked counts an answer at the model's base rates, whatever it was charged.
-func (m *model) worked(u pricing.Usage) {
+func (m *model) worked(u pricing.Units) {
 	if cost, err := m.Base.Cost(u); err == nil {
 		m.work.Add(int64(cost))
 	}

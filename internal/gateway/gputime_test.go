@@ -25,7 +25,7 @@ func (busy) Sample(context.Context) (telemetry.Reading, error) {
 }
 
 // gpuRates are 1 msat per millisecond of GPU time, and 1 per prompt token.
-var gpuRates = pricing.Rates{InputMsatPerMtok: 1_000_000, GPUSecondMsat: 1000}
+var gpuRates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.GPUMicros: 1000}
 
 // gpuRig sells GPU time of a backend with that pace.
 func gpuRig(t *testing.T, slice time.Duration, tokensPerSecond float64) *rig {
@@ -60,7 +60,7 @@ func gpuRig(t *testing.T, slice time.Duration, tokensPerSecond float64) *rig {
 func (r *rig) wantGPUTime(e metering.Entry, tokens int) {
 	r.t.Helper()
 	least := time.Duration(tokens) * time.Second / 200 / 2 * 8 / 10
-	got := time.Duration(e.Usage.GPUMicros) * time.Microsecond
+	got := time.Duration(e.Usage[pricing.GPUMicros]) * time.Microsecond
 	if got < least || got > least*4+time.Second {
 		r.t.Errorf("%v of GPU time, want about %v", got, least*10/8)
 	}

@@ -13,6 +13,7 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 	"sluice.example/sluice/internal/devnet/inference"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/pricing"
 )
 
 // gauge is a GPU that says what the test has it say.
@@ -88,7 +89,7 @@ func TestGPUTimeThatIsNotKnownIsChargedByTheClock(t *testing.T) {
 				if a.status != http.StatusOK {
 					t.Fatalf("%d %s", a.status, a.body)
 				}
-				used := time.Duration(r.lastCharge(k).Usage.GPUMicros) * time.Microsecond
+				used := time.Duration(r.lastCharge(k).Usage[pricing.GPUMicros]) * time.Microsecond
 				if used < 400*time.Millisecond || used > took {
 					t.Errorf("charged %v of GPU time for a request of %v, want its time", used, took)
 				}
@@ -126,7 +127,7 @@ func TestGPUTimeByTheClockIsShared(t *testing.T) {
 	}
 	took, sum := time.Since(began), time.Duration(0)
 	for _, e := range r.usage(k) {
-		sum += time.Duration(e.Usage.GPUMicros) * time.Microsecond
+		sum += time.Duration(e.Usage[pricing.GPUMicros]) * time.Microsecond
 	}
 	if sum > took || sum < 400*time.Millisecond {
 		t.Errorf("4 requests at once, of %v in all, were charged %v", took, sum)

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // metrics is the gateway's own registry. Every label comes from the
@@ -132,10 +133,10 @@ func (m *metrics) settled(model string, e metering.Entry, took time.Duration) {
 	if e.Unbilled > 0 {
 		m.unbilled.WithLabelValues(model).Add(float64(e.Unbilled))
 	}
-	m.tokens.WithLabelValues(model, "input", source).Add(float64(e.Usage.InputTokens))
-	m.tokens.WithLabelValues(model, "output", source).Add(float64(e.Usage.OutputTokens))
-	if e.Usage.CachedInputTokens > 0 {
-		m.tokens.WithLabelValues(model, "cached", source).Add(float64(e.Usage.CachedInputTokens))
+	m.tokens.WithLabelValues(model, "input", source).Add(float64(e.Usage[pricing.InputTokens]))
+	m.tokens.WithLabelValues(model, "output", source).Add(float64(e.Usage[pricing.OutputTokens]))
+	if e.Usage[pricing.CachedInputTokens] > 0 {
+		m.tokens.WithLabelValues(model, "cached", source).Add(float64(e.Usage[pricing.CachedInputTokens]))
 	}
 }
 

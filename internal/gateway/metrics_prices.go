@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/pricing"
 )
 
 // metric sends one value with its labels, names and values in turn.
@@ -18,9 +19,9 @@ func (g *Gateway) collectPrices(gauge, counter metric) {
 		}
 		gauge("price_epoch", "Id of the price in force.", float64(e.ID), "model", name)
 		gauge("price_multiplier", "Multiplier of the price in force.", e.Multiplier, "model", name)
-		gauge("price_input_msat_per_mtok", "Price of a million prompt tokens.", float64(e.Rates.InputMsatPerMtok), "model", name)
-		gauge("price_output_msat_per_mtok", "Price of a million completion tokens.", float64(e.Rates.OutputMsatPerMtok), "model", name)
-		gauge("price_gpu_second_msat", "Price of a second of GPU time.", float64(e.Rates.GPUSecondMsat), "model", name)
+		gauge("price_input_msat_per_mtok", "Price of a million prompt tokens.", float64(e.Rates[pricing.InputTokens]), "model", name)
+		gauge("price_output_msat_per_mtok", "Price of a million completion tokens.", float64(e.Rates[pricing.OutputTokens]), "model", name)
+		gauge("price_gpu_second_msat", "Price of a second of GPU time.", float64(e.Rates[pricing.GPUMicros]), "model", name)
 		s, ok := g.cfg.Board.Standing(name)
 		if !ok {
 			continue

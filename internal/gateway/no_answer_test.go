@@ -9,6 +9,7 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // A 200 whose body is no answer is the backend's fault: nothing is charged, and
@@ -133,7 +134,7 @@ func TestHeartbeatsAreNotCounted(t *testing.T) {
 	if n := len(dataLines(a.body)); n != 3 {
 		t.Errorf("%d events were passed on\n%s", n, a.body)
 	}
-	if e := r.lastCharge(k); e.Usage.OutputTokens != 1 || e.Outcome != metering.OutcomeComplete {
+	if e := r.lastCharge(k); e.Usage[pricing.OutputTokens] != 1 || e.Outcome != metering.OutcomeComplete {
 		t.Errorf("%+v, want one token", e)
 	}
 }
@@ -144,7 +145,7 @@ func TestNumbersThatAreNoneCountOneToken(t *testing.T) {
 		r := playing(t, format.EngineGeneric, says(sse, event+finishEvent+doneEvent))
 		k := r.buy(minPurchase)
 		a := r.chat(k, asStream(1000))
-		if e := r.lastCharge(k); e.Usage.OutputTokens != 1 {
+		if e := r.lastCharge(k); e.Usage[pricing.OutputTokens] != 1 {
 			t.Errorf("%s: %+v, want one token", number, e)
 		}
 		if !strings.Contains(string(a.body), `"content":" NaN"`) || !strings.Contains(string(a.body), `"logprob":null`) {

@@ -52,7 +52,7 @@ func (c *call) noteExcess(clamped bool) {
 		c.g.metrics.overruns.WithLabelValues(b, "completion").Inc()
 		c.g.metrics.overrun.WithLabelValues(b, "output").Add(float64(excess.Completion))
 	}
-	worth, err := c.hold.Rates().Cost(pricing.Usage{InputTokens: excess.Prompt, OutputTokens: excess.Completion})
+	worth, err := c.hold.Rates().Cost(pricing.Units{pricing.InputTokens: excess.Prompt, pricing.OutputTokens: excess.Completion})
 	if err == nil {
 		c.g.metrics.overrunFee.WithLabelValues(b).Add(float64(worth))
 		c.g.metrics.unbilled.WithLabelValues(c.o.model.Name).Add(float64(worth))

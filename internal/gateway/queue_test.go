@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 func TestFullPoolRefusesBeforeMoneyMoves(t *testing.T) {
@@ -101,7 +102,7 @@ func TestManyCallersOnOneAccount(t *testing.T) {
 	// The cost is fixed and equal to the hold: every token of the bound costs
 	// nothing, the call costs it all.
 	rates := testRates
-	rates.InputMsatPerMtok, rates.OutputMsatPerMtok, rates.CallMsat = 0, 0, 1000
+	rates[pricing.InputTokens], rates[pricing.OutputTokens], rates[pricing.Calls] = 0, 0, 1000
 	if required == 0 {
 		t.Fatal("the probe has no bound")
 	}

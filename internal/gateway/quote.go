@@ -111,7 +111,7 @@ func (o *order) price() (err error) {
 // cost is the most that a request within b costs, or of GPU time, which has no
 // bound beforehand, the first slice.
 func (o *order) cost(r pricing.Rates, b format.Bound) (l402.Msat, error) {
-	return r.Bound(pricing.Usage{InputTokens: b.Input, OutputTokens: b.Output, Calls: 1, GPUMicros: o.model.gpuSlice(r)})
+	return r.Bound(pricing.Units{pricing.InputTokens: b.Input, pricing.OutputTokens: b.Output, pricing.Calls: 1, pricing.GPUMicros: o.model.gpuSlice(r)})
 }
 
 // least is the lowest bound that the request may be held at.

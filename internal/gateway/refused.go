@@ -99,7 +99,7 @@ func (c *call) failed(said *refusal) error {
 func (c *call) passRefusal(resp *http.Response, said *refusal) error {
 	s := metering.Settlement{Source: metering.SourceNone, Outcome: metering.OutcomeBackendError, Backend: c.x.backend}
 	if c.o.model.service.ChargeCallOn4xx {
-		s.Usage, s.Source = pricing.Usage{Calls: 1}, metering.SourceCounted
+		s.Usage, s.Source = pricing.Units{pricing.Calls: 1}, metering.SourceCounted
 	}
 	entry, settled := c.settle(s)
 	text := said.public(c.lease.Backend(), c.o.model.Name)

@@ -26,7 +26,7 @@ import (
 
 // The prices of every test: one msat per prompt token, two per completion
 // token.
-var testRates = pricing.Rates{InputMsatPerMtok: 1_000_000, OutputMsatPerMtok: 2_000_000}
+var testRates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 2_000_000}
 
 const (
 	testModel   = "demo"

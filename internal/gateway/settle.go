@@ -26,8 +26,8 @@ func (c *call) chargeAs(end format.End, outcome metering.Outcome) (entry meterin
 	}
 	usage, source, clamped := c.meter.Final(end, time.Now())
 	c.noteExcess(clamped)
-	if usage != (pricing.Usage{}) { // what is free for its tokens is free
-		usage.GPUMicros = c.gpuMicros()
+	if usage != (pricing.Units{}) { // what is free for its tokens is free
+		usage[pricing.GPUMicros] = c.gpuMicros()
 	}
 	if end == format.Complete && c.meter.Failed() {
 		outcome = metering.OutcomeBackendCut // it said so itself
@@ -93,11 +93,11 @@ func (c *call) settle(s metering.Settlement) (entry metering.Entry, settled bool
 func (c *call) logEnd(e metering.Entry, backend string) {
 	attrs := []slog.Attr{slog.String("request_id", c.x.requestID),
 		slog.String("model", c.o.model.Name), slog.String("outcome", string(e.Outcome)), slog.String("source", string(e.Source)),
-		slog.Int64("charged_msat", int64(e.Charged)), slog.Int64("input_tokens", e.Usage.InputTokens),
-		slog.Int64("output_tokens", e.Usage.OutputTokens), slog.String("backend", backend),
+		slog.Int64("charged_msat", int64(e.Charged)), slog.Int64("input_tokens", e.Usage[pricing.InputTokens]),
+		slog.Int64("output_tokens", e.Usage[pricing.OutputTokens]), slog.String("backend", backend),
 		slog.Duration("took", time.Since(c.arrived))}
-	if e.Usage.GPUMicros > 0 {
-		attrs = append(attrs, slog.Int64("gpu_us", e.Usage.GPUMicros), slog.String("gpu_source", gpuSource(c.gpuUse())))
+	if e.Usage[pricing.GPUMicros] > 0 {
+		attrs = append(attrs, slog.Int64("gpu_us", e.Usage[pricing.GPUMicros]), slog.String("gpu_source", gpuSource(c.gpuUse())))
 	}
 	c.g.log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }

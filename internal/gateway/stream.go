@@ -91,10 +91,10 @@ var errFailedInside = errors.New("backend failed within its answer")
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
-	if c.clock != nil && usage.OutputTokens > 0 { // an event that only says who speaks comes before the work
+	if c.clock != nil && usage[pricing.OutputTokens] > 0 { // an event that only says who speaks comes before the work
 		c.clock.Began()
 	}
-	usage.GPUMicros = c.gpuUsed.Load()
+	usage[pricing.GPUMicros] = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
 	return c.afford(usage, source)
 }
@@ -134,12 +134,12 @@ var (
 // asked for no more, and the bound was what it agreed to. An estimate alone never
 // cuts, because it may be off. The hold is extended for what had no bound
 // beforehand, such as bytes and seconds.
-func (c *call) afford(usage pricing.Usage, source metering.Source) error {
-	if most := c.o.bound.Output; usage.OutputTokens > most {
+func (c *call) afford(usage pricing.Units, source metering.Source) error {
+	if most := c.o.bound.Output; usage[pricing.OutputTokens] > most {
 		if c.meter.Beyond() {
 			return errBeyondCap
 		}
-		usage.OutputTokens = most
+		usage[pricing.OutputTokens] = most
 	}
 	cost, err := c.hold.Rates().Cost(usage)
 	if err != nil {

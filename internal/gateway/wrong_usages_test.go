@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // Never less is charged than what was counted from the events, or what the backend
@@ -54,7 +55,7 @@ func TestAUsageThatTheTextRefutes(t *testing.T) {
 		r := playing(t, format.EngineGeneric, c.play)
 		k := r.buy(maxPurchase)
 		r.chat(k, request("stream", fmt.Sprint(!strings.Contains(name, "document") && !strings.Contains(name, "signs")), "max_tokens", "2000"))
-		if e := r.wantAbout(k, name, 20, c.completion); c.completion < 1000 && e.Usage.OutputTokens != int64(c.completion) {
+		if e := r.wantAbout(k, name, 20, c.completion); c.completion < 1000 && e.Usage[pricing.OutputTokens] != int64(c.completion) {
 			t.Errorf("%s: %+v, want exactly %d", name, e.Usage, c.completion)
 		}
 	}

@@ -21,7 +21,7 @@ const (
 	interval  = 100 * time.Millisecond
 )
 
-var base = pricing.Rates{InputMsatPerMtok: 100_000, OutputMsatPerMtok: 400_000}
+var base = pricing.Rates{pricing.InputTokens: 100_000, pricing.OutputTokens: 400_000}
 
 func params() pricing.Params {
 	p := pricing.DefaultParams()

@@ -93,7 +93,7 @@ type Meter interface {
 
 	// Running is what was delivered until now, and so the charge if the answer ended
 	// here. It never falls.
-	Running() (pricing.Usage, metering.Source)
+	Running() (pricing.Units, metering.Source)
 	// Beyond reports whether it is certain that the backend generated more than it
 	// was asked for.
 	Beyond() bool
@@ -107,7 +107,7 @@ type Meter interface {
 	// Final is what is charged after the answer ended, within the bound, and where the
 	// counts came from. clamped reports a usage that was brought within the bound, or
 	// that cannot be; Excess is then what was beyond.
-	Final(end End, now time.Time) (u pricing.Usage, s metering.Source, clamped bool)
+	Final(end End, now time.Time) (u pricing.Units, s metering.Source, clamped bool)
 	Excess() Overrun
 
 	// Close is the end of a stream, sent after the charge: the API's end event, or,

@@ -237,7 +237,7 @@ func (m *model) serve() {
 // publishes them.
 func (m *model) cost(r request) int64 {
 	tokens := int64(math.Ceil(r.service * m.s.Pool.Pace))
-	cost, err := m.s.Pool.Rates.Scale(r.multiplier).Cost(pricing.Usage{OutputTokens: tokens, Calls: 1})
+	cost, err := m.s.Pool.Rates.Scale(r.multiplier).Cost(pricing.Units{pricing.OutputTokens: tokens, pricing.Calls: 1})
 	if err != nil {
 		return 0 // beyond all money there is: nobody pays that
 	}

@@ -44,7 +44,7 @@ type Pool struct {
 func DefaultPool() Pool {
 	return Pool{
 		Slots: 32, Service: 12 * time.Second, KV: 0.6, Queue: 64, QueueTimeout: 30 * time.Second, Elasticity: 1.5,
-		Rates: pricing.Rates{OutputMsatPerMtok: 600_000}, Pace: 30,
+		Rates: pricing.Rates{pricing.OutputTokens: 600_000}, Pace: 30,
 	}
 }
 

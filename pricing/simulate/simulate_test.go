@@ -259,7 +259,7 @@ func TestRunRefusesNonsense(t *testing.T) {
 		"negative queue":    func(s *simulate.Scenario) { s.Pool.Queue = -1 },
 		"no KV cache":       func(s *simulate.Scenario) { s.Pool.KV = 1e9 },
 		"no pace":           func(s *simulate.Scenario) { s.Pool.Pace = 0 },
-		"negative rate":     func(s *simulate.Scenario) { s.Pool.Rates.CallMsat = -1 },
+		"negative rate":     func(s *simulate.Scenario) { s.Pool.Rates[pricing.Calls] = -1 },
 		"no demand":         func(s *simulate.Scenario) { s.Demand = nil },
 		"demand backwards":  func(s *simulate.Scenario) { s.Demand[1].At = 0 },
 		"NaN demand":        func(s *simulate.Scenario) { s.Demand[1].Rate = math.NaN() },

@@ -56,6 +56,6 @@ func holdID(name string) metering.HoldID {
 }
 
 // rates make one msat of each output token.
-var rates = pricing.Rates{OutputMsatPerMtok: 1_000_000}
+var rates = pricing.Rates{pricing.OutputTokens: 1_000_000}
 
-func usage(cost int64) pricing.Usage { return pricing.Usage{OutputTokens: cost} }
+func usage(cost int64) pricing.Units { return pricing.Units{pricing.OutputTokens: cost} }

@@ -45,11 +45,11 @@ func account(t *testing.T, l *metering.Ledger, amount l402.Msat) l402.TokenID {
 }
 
 func reserve(ctx context.Context, l *metering.Ledger, id l402.TokenID, amount l402.Msat) (*metering.Hold, error) {
-	return l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: id, Amount: amount, Rates: pricing.Rates{CallMsat: 1}})
+	return l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: id, Amount: amount, Rates: pricing.Rates{pricing.Calls: 1}})
 }
 
 func calls(n int64) metering.Settlement {
-	return metering.Settlement{Usage: pricing.Usage{Calls: n}, Outcome: metering.OutcomeComplete}
+	return metering.Settlement{Usage: pricing.Units{pricing.Calls: n}, Outcome: metering.OutcomeComplete}
 }
 
 func audit(t *testing.T, l *metering.Ledger) metering.Report {

@@ -44,7 +44,7 @@ const (
 )
 
 func epochOf(model string) pricing.Epoch {
-	return pricing.Epoch{Model: model, Rates: pricing.Rates{CallMsat: 1}, Multiplier: 1, BoundBy: pricing.BoundNone, At: time.Now()}
+	return pricing.Epoch{Model: model, Rates: pricing.Rates{pricing.Calls: 1}, Multiplier: 1, BoundBy: pricing.BoundNone, At: time.Now()}
 }
 
 // TestLeadLost: a leader whose connection was cut cannot publish, and another

@@ -108,7 +108,7 @@ func TestRefusalsAreOfOneMoment(t *testing.T) {
 	c := admin(t, url)
 	buy := func(paid metering.Deposit) error {
 		_, err := l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: paid.Account, Amount: 10,
-			Rates: pricing.Rates{CallMsat: 1}, Deposit: &paid})
+			Rates: pricing.Rates{pricing.Calls: 1}, Deposit: &paid})
 		return err
 	}
 	for i := range 10 { // so that all statements are prepared, which takes locks of its own

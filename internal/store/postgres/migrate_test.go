@@ -187,9 +187,9 @@ func pay(t *testing.T, l *metering.Ledger, id l402.TokenID, times int) {
 	ctx := context.Background()
 	for range times {
 		h, err := l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: id, Amount: 100,
-			Rates: pricing.Rates{CallMsat: 1}})
+			Rates: pricing.Rates{pricing.Calls: 1}})
 		if err == nil {
-			_, err = h.Settle(ctx, metering.Settlement{Usage: pricing.Usage{Calls: 7}, Outcome: metering.OutcomeComplete})
+			_, err = h.Settle(ctx, metering.Settlement{Usage: pricing.Units{pricing.Calls: 7}, Outcome: metering.OutcomeComplete})
 		}
 		if err != nil {
 			t.Error(err)

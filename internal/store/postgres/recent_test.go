@@ -13,7 +13,7 @@ import (
 
 // afresh reserves with an id that the ledger makes, so that nothing need be read.
 func afresh(l *metering.Ledger, id l402.TokenID, amount l402.Msat) (*metering.Hold, error) {
-	return l.Reserve(context.Background(), metering.Reservation{Account: id, Amount: amount, Rates: pricing.Rates{CallMsat: 1}})
+	return l.Reserve(context.Background(), metering.Reservation{Account: id, Amount: amount, Rates: pricing.Rates{pricing.Calls: 1}})
 }
 
 // TestNobodyIsRefusedFromMemory: a gateway that wrote an account last and knows it as
@@ -62,7 +62,7 @@ func TestWhatOthersWroteIsNoticed(t *testing.T) {
 		if i >= 50 { // each for a while
 			l = ledgers[i/10%2]
 		}
-		r := metering.Reservation{Account: id, Amount: 4, Rates: pricing.Rates{CallMsat: 1}, Budgets: []l402.Budget{budget}}
+		r := metering.Reservation{Account: id, Amount: 4, Rates: pricing.Rates{pricing.Calls: 1}, Budgets: []l402.Budget{budget}}
 		h, err := l.Reserve(ctx, r)
 		if err != nil {
 			t.Fatal(err)

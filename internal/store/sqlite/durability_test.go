@@ -51,12 +51,12 @@ func serve(path string) error {
 	for range 32 {
 		go func() {
 			for {
-				h, err := l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: id, Amount: 100, Rates: pricing.Rates{CallMsat: 1}})
+				h, err := l.Reserve(ctx, metering.Reservation{ID: metering.NewHoldID(), Account: id, Amount: 100, Rates: pricing.Rates{pricing.Calls: 1}})
 				if err != nil {
 					return
 				}
-				h.Progress(pricing.Usage{Calls: 5}, metering.SourceRunning)
-				if _, err := h.Settle(ctx, metering.Settlement{Usage: pricing.Usage{Calls: 7}}); err != nil {
+				h.Progress(pricing.Units{pricing.Calls: 5}, metering.SourceRunning)
+				if _, err := h.Settle(ctx, metering.Settlement{Usage: pricing.Units{pricing.Calls: 7}}); err != nil {
 					return
 				}
 				fmt.Println("settled", h.ID())

@@ -53,7 +53,7 @@ func testRefusals(e *env) {
 	_, err = e.ledger.Reserve(ctx(e.T), bad)
 	e.refused(err, metering.ErrAmount)
 	bad = reservation(id, 1)
-	bad.Rates.CallMsat = -1
+	bad.Rates[pricing.Calls] = -1
 	_, err = e.ledger.Reserve(ctx(e.T), bad)
 	e.refused(err, metering.ErrArgument)
 	bad = reservation(id, 1)
@@ -136,9 +136,9 @@ func testImpossibleUsage(e *env) {
 	id := e.account(1000)
 	h := e.reserve(id, 400)
 	s := calls(0)
-	s.Usage = pricing.Usage{Calls: 30, OutputTokens: -5}
+	s.Usage = pricing.Units{pricing.Calls: 30, pricing.OutputTokens: -5}
 	entry, err := h.Settle(ctx(e.T), s)
-	if err != nil || entry.Charged != 30 || entry.Usage.OutputTokens != 0 {
+	if err != nil || entry.Charged != 30 || entry.Usage[pricing.OutputTokens] != 0 {
 		e.Errorf("negative count: %+v, %v", entry, err)
 	}
 	h = e.reserve(id, 400)

@@ -84,7 +84,7 @@ func testLockRepeated(e *env) {
 		}
 		// Asked again with other terms, it is the same hold.
 		again := r
-		again.Rates, again.Epoch, again.Lock = pricing.Rates{CallMsat: 9}, 77, nil
+		again.Rates, again.Epoch, again.Lock = pricing.Rates{pricing.Calls: 9}, 77, nil
 		again.Amount = 4500
 		e.at(e.reserveOn(rival, again), want, h.Amount())
 		before := e.coveredBy(payment)

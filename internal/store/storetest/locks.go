@@ -7,7 +7,7 @@ import (
 )
 
 // dear is the price in force where perCall was locked.
-var dear = pricing.Rates{CallMsat: 3}
+var dear = pricing.Rates{pricing.Calls: 3}
 
 // quoted is a reservation for n calls: at 3 msat each, or at 1 as long as the
 // payment's lock of limit covers it.
@@ -134,7 +134,7 @@ func testLockIsItsOwn(e *env) {
 	e.covered(r.Lock.Hash, 550)
 
 	for want, change := range map[error]func(*metering.RateLock){
-		metering.ErrArgument: func(l *metering.RateLock) { l.Rates.CallMsat = -1 },
+		metering.ErrArgument: func(l *metering.RateLock) { l.Rates[pricing.Calls] = -1 },
 		metering.ErrAmount:   func(l *metering.RateLock) { l.Amount = -1 },
 	} {
 		bad := quoted(id, payment, 700, 1)

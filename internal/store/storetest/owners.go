@@ -127,7 +127,11 @@ func testSweepWhileClocksStep(e *env) {
 func testSweepPassesUnreadableHolds(e *env) {
 	id := e.account(1000)
 	for i := range 600 {
-		e.store.ghosts = append(e.store.ghosts, metering.HoldRow{ID: metering.HoldID{0, byte(i >> 8), byte(i), 1}, Account: id, Context: []byte{99}})
+		ghost := metering.HoldRow{ID: metering.HoldID{0, byte(i >> 8), byte(i), 1}, Account: id, Context: []byte{99}}
+		if i%2 == 1 { // terms that say nothing, and a usage of a unit of a later version
+			ghost.Context, ghost.Usage = []byte{1, 0, 0, 0, 0, 0, 0, 0, 1}, []byte{2, 120, 1}
+		}
+		e.store.ghosts = append(e.store.ghosts, ghost)
 	}
 	e.abandoned(id, 400, 150)
 	e.sweep(e.ledger, 1)
@@ -185,7 +189,7 @@ func testTakenForDead(e *env) {
 	e.settle(e.reserveOn(l, reservation(id, 20)), 20)
 	e.sweep(e.ledger, 0)
 	e.balance(id, 780, 50, 170)
-	h.Progress(pricing.Usage{Calls: 200}, metering.SourceRunning)
+	h.Progress(pricing.Units{pricing.Calls: 200}, metering.SourceRunning)
 	if entry := e.settle(h, 200); entry.Charged != 200 || entry.Provisional {
 		e.Errorf("late settlement: %+v", entry)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func newEpoch(model string, rate int64) pricing.Epoch {
-	return pricing.Epoch{Model: model, Rates: pricing.Rates{OutputMsatPerMtok: rate, InputMsatPerMtok: 2},
+	return pricing.Epoch{Model: model, Rates: pricing.Rates{pricing.OutputTokens: rate, pricing.InputTokens: 2},
 		Multiplier: 1.25, Signal: 0.75, BoundBy: pricing.BoundSlew, At: time.UnixMicro(1_700_000_000_123_456).UTC()}
 }
 
@@ -35,7 +35,7 @@ func testEpochs(e *env) {
 	if err != nil || len(latest) != 2 || latest[0] != b1 || latest[1] != a2 {
 		e.Errorf("latest: %+v, %v; want %+v, %+v", latest, err, b1, a2)
 	}
-	for _, bad := range []pricing.Epoch{{Rates: pricing.Rates{CallMsat: -1}}, {Multiplier: math.NaN()}, {Signal: math.Inf(1)}, {Multiplier: -1}, {Model: "a\x00"}} {
+	for _, bad := range []pricing.Epoch{{Rates: pricing.Rates{pricing.Calls: -1}}, {Multiplier: math.NaN()}, {Signal: math.Inf(1)}, {Multiplier: -1}, {Model: "a\x00"}} {
 		_, err = e.prices.PublishEpoch(ctx(e.T), bad)
 		e.refused(err, pricing.ErrArgument)
 	}
@@ -157,7 +157,7 @@ func testLead(e *env) {
 	if err != nil || first.Check(ctx(e.T)) != nil {
 		e.Fatalf("publish: %v", err)
 	}
-	_, err = first.Publish(ctx(e.T), pricing.Epoch{Rates: pricing.Rates{CallMsat: -1}})
+	_, err = first.Publish(ctx(e.T), pricing.Epoch{Rates: pricing.Rates{pricing.Calls: -1}})
 	e.refused(err, pricing.ErrArgument)
 	if err := errors.Join(first.Check(ctx(e.T)), first.Release(), first.Release()); err != nil {
 		e.Error(err)

@@ -9,6 +9,7 @@ import (
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/pricing"
 )
 
 // The random operations of testModel, each beside what the model makes of it.
@@ -117,7 +118,7 @@ func (m *model) reserveLocked(t *rapid.T) {
 // hold makes a reservation, whose lock is that of a payment, if there is one.
 func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *metering.Reservation, payment *modelDeposit) {
 	_, l, index := m.draw(t)
-	h := &modelHold{account: a, chain: chain, ledger: index, amount: r.Amount, rate: l402.Msat(r.Rates.CallMsat)}
+	h := &modelHold{account: a, chain: chain, ledger: index, amount: r.Amount, rate: l402.Msat(r.Rates[pricing.Calls])}
 	m.credit(t, a, r, payment)
 	if r.Lock != nil && payment.Account == a.id && payment.covered+max(1, r.Lock.Amount) <= min(payment.Amount, r.Lock.Limit) {
 		h.lock, h.amount, h.rate = payment, r.Lock.Amount, 1
@@ -142,8 +143,8 @@ func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *meter
 		return
 	case err != nil:
 		t.Fatalf("reserve %d of %d: %v", h.amount, room, err)
-	case h.Amount() != h.amount || h.Rates().CallMsat != int64(h.rate) || h.Locked() != (h.lock != nil):
-		t.Fatalf("hold of %d at %d, locked %v; want %d at %d", h.Amount(), h.Rates().CallMsat, h.Locked(), h.amount, h.rate)
+	case h.Amount() != h.amount || h.Rates()[pricing.Calls] != int64(h.rate) || h.Locked() != (h.lock != nil):
+		t.Fatalf("hold of %d at %d, locked %v; want %d at %d", h.Amount(), h.Rates()[pricing.Calls], h.Locked(), h.amount, h.rate)
 	}
 	if h.state != gone {
 		h.move(h.amount)

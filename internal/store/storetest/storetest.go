@@ -83,6 +83,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"SweepWhileClocksStep", testSweepWhileClocksStep},
 		{"SweepPassesUnreadableHolds", testSweepPassesUnreadableHolds},
 		{"SweepStrays", testSweepStrays},
+		{"Units", testUnits},
 		{"TakenForDead", testTakenForDead},
 		{"LostHold", testLostHold},
 		{"LostHoldIsMadeAnew", testLostHoldIsMadeAnew},
@@ -283,11 +284,11 @@ func (e *env) deposit(id l402.TokenID, amount l402.Msat) l402.PaymentHash {
 func newHash() (h l402.PaymentHash) { rand.Read(h[:]); return h }
 
 // perCall prices one call at 1 msat, so that Calls is the cost.
-var perCall = pricing.Rates{CallMsat: 1}
+var perCall = pricing.Rates{pricing.Calls: 1}
 
 // calls is a settlement that costs n msat.
 func calls(n l402.Msat) metering.Settlement {
-	return metering.Settlement{Usage: pricing.Usage{Calls: int64(n)}, Source: metering.SourceReported,
+	return metering.Settlement{Usage: pricing.Units{pricing.Calls: int64(n)}, Source: metering.SourceReported,
 		Outcome: metering.OutcomeComplete, DeliveredBytes: 17, Backend: "b1"}
 }
 

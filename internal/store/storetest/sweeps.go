@@ -18,7 +18,7 @@ func (e *env) sweep(l *metering.Ledger, want int) {
 
 // used notes what a hold's request consumed so far.
 func used(h *metering.Hold, n int64) {
-	h.Progress(pricing.Usage{Calls: n}, metering.SourceRunning)
+	h.Progress(pricing.Units{pricing.Calls: n}, metering.SourceRunning)
 }
 
 // abandoned is a hold whose process died after it reported some usage.
@@ -51,7 +51,7 @@ func testSweep(e *env) {
 		want := l402.Msat(150)
 		if entry.ID == silent.ID() {
 			want = 0
-		} else if entry.ID != h.ID() || entry.Source != metering.SourceRunning || entry.Usage.Calls != 150 {
+		} else if entry.ID != h.ID() || entry.Source != metering.SourceRunning || entry.Usage[pricing.Calls] != 150 {
 			e.Errorf("entry %+v", entry)
 		}
 		if entry.Charged != want || !entry.Provisional || entry.Outcome != metering.OutcomeSwept {

@@ -11,6 +11,7 @@ import (
 
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/pricing"
 )
 
 // answer meters one unary answer of a text with a usage, which took a while, for
@@ -170,7 +171,7 @@ func TestEventsOfSeveralTokensAreLearned(t *testing.T) {
 		m.Final(format.Complete, start)
 	}
 	m := stream(99, 20, "a few words")
-	if u, _, _ := m.Final(format.ClientGone, start); u.OutputTokens != 60 {
+	if u, _, _ := m.Final(format.ClientGone, start); u[pricing.OutputTokens] != 60 {
 		t.Errorf("%+v; want 60 tokens", u)
 	}
 }
@@ -186,7 +187,7 @@ func TestAnAbandonedDocumentIsBounded(t *testing.T) {
 	}
 	left := func(after time.Duration) int64 {
 		u, _, _ := openai.NewMeter(r, b, c, format.MeterOptions{Start: start}).Final(format.UnaryClientGone, start.Add(after))
-		return u.OutputTokens
+		return u[pricing.OutputTokens]
 	}
 	if got := left(time.Hour); got != 2*format.DefaultAnswer {
 		t.Errorf("%d tokens in an hour, want twice the usual answer", got)
@@ -223,7 +224,7 @@ func TestCountsFollowTheCalibration(t *testing.T) {
 	}
 	m := openai.NewMeter(r, b, c, format.MeterOptions{Start: start})
 	pass(m, content(strings.Repeat("b", 100), ""))
-	if u, _, _ := m.Final(format.BackendCut, start); u.OutputTokens < 49 || u.OutputTokens > 52 || u.InputTokens != 15 {
+	if u, _, _ := m.Final(format.BackendCut, start); u[pricing.OutputTokens] < 49 || u[pricing.OutputTokens] > 52 || u[pricing.InputTokens] != 15 {
 		t.Errorf("%+v; want 15 and about 50 tokens", u)
 	}
 }

@@ -45,7 +45,7 @@ type listener struct {
 	got    []piece
 	gather *openai.Gathering
 	failed bool
-	last   pricing.Usage
+	last   pricing.Units
 }
 
 // asking holds one request for each number of completions: Parse and Bound are
@@ -153,8 +153,8 @@ func (l *listener) listen(t *testing.T, p *play, cut int, how uint8) (whole bool
 		checkFrame(t, out)
 		l.meter.Delivered()
 		u, _ := l.meter.Running()
-		if u.OutputTokens < l.last.OutputTokens {
-			t.Fatalf("the count shrank from %d to %d", l.last.OutputTokens, u.OutputTokens)
+		if u[pricing.OutputTokens] < l.last[pricing.OutputTokens] {
+			t.Fatalf("the count shrank from %d to %d", l.last[pricing.OutputTokens], u[pricing.OutputTokens])
 		}
 		l.last = u
 	}
@@ -201,19 +201,19 @@ func (l *listener) check(t *testing.T, name string, p *play, whole bool, how uin
 		t.Helper()
 		t.Fatalf("%s: %s: charged %+v (%s, clamped %v) for %d tokens in %d events", name, what, u, source, clamped, tokens, deltas)
 	}
-	switch got := u.OutputTokens; {
-	case got > l.bound.Output || u.InputTokens > l.bound.Input || clamped:
+	switch got := u[pricing.OutputTokens]; {
+	case got > l.bound.Output || u[pricing.InputTokens] > l.bound.Input || clamped:
 		fail("above the hold")
 	case got < int64(deltas):
 		fail("below the events")
 	case exact && got != int64(tokens):
 		fail("not exact")
-	case exact && tokens > 0 && u.InputTokens != int64(p.prompt):
+	case exact && tokens > 0 && u[pricing.InputTokens] != int64(p.prompt):
 		fail("not the prompt")
 	case !exact && !p.opaque && math.Abs(float64(got)-float64(tokens)) > 0.25*float64(tokens)+float64(p.perDelta):
 		fail("far from the truth")
-	case end == format.ClientGone && got != running.OutputTokens:
-		fail(fmt.Sprintf("not the running count %d", running.OutputTokens))
+	case end == format.ClientGone && got != running[pricing.OutputTokens]:
+		fail(fmt.Sprintf("not the running count %d", running[pricing.OutputTokens]))
 	}
 	if whole && !p.failed {
 		l.checkDocument(t, name, p)
@@ -276,9 +276,9 @@ func FuzzDocuments(f *testing.F) {
 			u, source, _ := m.Final(format.UnaryClientGone, now)
 			paced := int64(math.Ceil(format.DefaultPace * now.Sub(start).Seconds()))
 			switch {
-			case silent && u != (pricing.Usage{}):
+			case silent && u != (pricing.Units{}):
 				t.Fatalf("a stall costs %+v", u)
-			case !silent && (source != metering.SourcePace || u.OutputTokens > min(paced, a.bound.Cap)*int64(s.n) || u.OutputTokens > 2*int64(format.DefaultAnswer)*int64(s.n)):
+			case !silent && (source != metering.SourcePace || u[pricing.OutputTokens] > min(paced, a.bound.Cap)*int64(s.n) || u[pricing.OutputTokens] > 2*int64(format.DefaultAnswer)*int64(s.n)):
 				t.Fatalf("%+v from %s after %d ms", u, source, millis)
 			}
 			return
@@ -287,13 +287,13 @@ func FuzzDocuments(f *testing.F) {
 			if _, err := m.Unary(body); err != nil {
 				t.Fatal(err)
 			}
-			if u, _, _ := m.Final(format.UnaryClientGone, now); u.OutputTokens != int64(s.n*s.tokens) || u.InputTokens != int64(s.prompt) {
+			if u, _, _ := m.Final(format.UnaryClientGone, now); u[pricing.OutputTokens] != int64(s.n*s.tokens) || u[pricing.InputTokens] != int64(s.prompt) {
 				t.Fatalf("%+v for %s", u, body)
 			}
 			return
 		}
 		m.UnaryPart(body[:cut])
-		if u, _, _ := m.Final(format.UnaryClientGone, now); u.OutputTokens > a.bound.Output || u.OutputTokens < 0 || u.InputTokens > a.bound.Input {
+		if u, _, _ := m.Final(format.UnaryClientGone, now); u[pricing.OutputTokens] > a.bound.Output || u[pricing.OutputTokens] < 0 || u[pricing.InputTokens] > a.bound.Input {
 			t.Fatalf("%+v for %s", u, body[:cut])
 		}
 	})

@@ -25,7 +25,7 @@ func TestFinal(t *testing.T) {
 	for name, c := range map[string]struct {
 		events  []string
 		end     format.End
-		want    pricing.Usage
+		want    pricing.Units
 		source  metering.Source
 		clamped bool
 	}{
@@ -76,10 +76,10 @@ func TestFinal(t *testing.T) {
 		pass(m, c.events...)
 		u, s, clamped := m.Final(c.end, start.Add(4*time.Second))
 		if onlyTokens(u) != c.want || s != c.source || clamped != c.clamped {
-			t.Errorf("%s: %d+%d %s, clamped %v; want %d+%d %s, %v", name, u.InputTokens, u.OutputTokens, s, clamped,
-				c.want.InputTokens, c.want.OutputTokens, c.source, c.clamped)
+			t.Errorf("%s: %d+%d %s, clamped %v; want %d+%d %s, %v", name, u[pricing.InputTokens], u[pricing.OutputTokens], s, clamped,
+				c.want[pricing.InputTokens], c.want[pricing.OutputTokens], c.source, c.clamped)
 		}
-		if charged := c.want != tokens(0, 0); (u.Calls == 1) != charged || (u.Micros == 4_000_000) != charged || (!charged && u != pricing.Usage{}) {
+		if charged := c.want != tokens(0, 0); (u[pricing.Calls] == 1) != charged || (u[pricing.WallMicros] == 4_000_000) != charged || (!charged && u != pricing.Units{}) {
 			t.Errorf("%s: %+v", name, u)
 		}
 	}
@@ -106,17 +106,17 @@ func TestFourCompletions(t *testing.T) {
 	for _, index := range []string{"0", "1", "2", "3", "0", "1"} {
 		pass(m, `data: {"choices":[{"index":`+index+`,"delta":{"content":"abcdefgh"}}]}`+"\n\n")
 	}
-	if u, s, _ := m.Final(format.ClientGone, start); u.OutputTokens != 6 || s != metering.SourceCounted {
+	if u, s, _ := m.Final(format.ClientGone, start); u[pricing.OutputTokens] != 6 || s != metering.SourceCounted {
 		t.Errorf("%+v %s; want 6 tokens", u, s)
 	}
 	m = meter(t, `"n":4,"max_tokens":10`, format.MeterOptions{})
-	if u, s, _ := m.Final(format.UnaryClientGone, start.Add(200*time.Millisecond)); u.OutputTokens != 20 || s != metering.SourcePace {
+	if u, s, _ := m.Final(format.UnaryClientGone, start.Add(200*time.Millisecond)); u[pricing.OutputTokens] != 20 || s != metering.SourcePace {
 		t.Errorf("%+v %s; want 5 tokens of each", u, s)
 	}
-	if u, _, _ := m.Final(format.UnaryClientGone, start.Add(time.Hour)); u.OutputTokens != 40 {
+	if u, _, _ := m.Final(format.UnaryClientGone, start.Add(time.Hour)); u[pricing.OutputTokens] != 40 {
 		t.Errorf("%+v; want the bound", u)
 	}
-	if u, _, _ := m.Final(format.UnaryClientGone, start.Add(-time.Hour)); u.OutputTokens != 0 || u.Micros != 0 {
+	if u, _, _ := m.Final(format.UnaryClientGone, start.Add(-time.Hour)); u[pricing.OutputTokens] != 0 || u[pricing.WallMicros] != 0 {
 		t.Errorf("%+v; want nothing before the start", u)
 	}
 }
@@ -129,7 +129,7 @@ func TestUsageOfEachCompletion(t *testing.T) {
 	five := `data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17}}` + "\n\n"
 	m := meter(t, `"stream":true,"n":2`, format.MeterOptions{UsagePerSequence: true})
 	pass(m, words("0"), five, words("1"))
-	if u, _ := m.Running(); u.OutputTokens != 5+5 {
+	if u, _ := m.Running(); u[pricing.OutputTokens] != 5+5 {
 		t.Errorf("%+v; want 5 tokens and 18 bytes", u)
 	}
 	pass(m, five, done)
@@ -164,7 +164,7 @@ func TestCachedTokens(t *testing.T) {
 	} {
 		m := meter(t, `"stream":true`, format.MeterOptions{})
 		pass(m, content("a", ""), `data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":1,`+details+"}}\n\n")
-		if u, _, clamped := m.Final(format.Complete, start); u.CachedInputTokens != c.want || u.InputTokens != 12 || clamped != c.clamped {
+		if u, _, clamped := m.Final(format.Complete, start); u[pricing.CachedInputTokens] != c.want || u[pricing.InputTokens] != 12 || clamped != c.clamped {
 			t.Errorf("%s: %+v, clamped %v", details, u, clamped)
 		}
 	}
@@ -176,7 +176,7 @@ func TestUnary(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		body    string
-		want    pricing.Usage
+		want    pricing.Units
 		source  metering.Source
 		clamped bool
 		broken  bool
@@ -207,8 +207,8 @@ func TestUnary(t *testing.T) {
 		if onlyTokens(u) != c.want || s != c.source || clamped != c.clamped {
 			t.Errorf("%s: %+v %s, clamped %v; want %+v %s, %v", name, u, s, clamped, c.want, c.source, c.clamped)
 		}
-		if c.want != tokens(0, 0) && u.Bytes != int64(len(c.body)) && !strings.Contains(c.body, "NaN") {
-			t.Errorf("%s: %d bytes, want %d", name, u.Bytes, len(c.body))
+		if c.want != tokens(0, 0) && u[pricing.Bytes] != int64(len(c.body)) && !strings.Contains(c.body, "NaN") {
+			t.Errorf("%s: %d bytes, want %d", name, u[pricing.Bytes], len(c.body))
 		}
 	}
 }

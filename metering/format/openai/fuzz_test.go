@@ -10,6 +10,7 @@ import (
 
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/pricing"
 )
 
 // requests seed the fuzzing of requests.
@@ -158,14 +159,14 @@ func FuzzEvent(f *testing.F) {
 			if out != nil && !last {
 				m.Delivered()
 			}
-			if u, _ := m.Running(); u.InputTokens < 0 || u.OutputTokens < 0 || u.CachedInputTokens > u.InputTokens {
+			if u, _ := m.Running(); u[pricing.InputTokens] < 0 || u[pricing.OutputTokens] < 0 || u[pricing.CachedInputTokens] > u[pricing.InputTokens] {
 				t.Fatalf("running %+v", u)
 			}
 		}
 		m.NeedsTokenizer()
 		for _, end := range []format.End{format.BackendCut, format.ClientGone, format.Complete, format.UnaryClientGone} {
 			u, _, _ := m.Final(end, start)
-			if u.InputTokens < 0 || u.InputTokens > prompt || u.OutputTokens < 0 || u.OutputTokens > 256 || u.CachedInputTokens < 0 || u.CachedInputTokens > u.InputTokens {
+			if u[pricing.InputTokens] < 0 || u[pricing.InputTokens] > prompt || u[pricing.OutputTokens] < 0 || u[pricing.OutputTokens] > 256 || u[pricing.CachedInputTokens] < 0 || u[pricing.CachedInputTokens] > u[pricing.InputTokens] {
 				t.Fatalf("final %+v", u)
 			}
 		}

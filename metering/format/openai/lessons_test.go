@@ -8,6 +8,7 @@ import (
 
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/pricing"
 )
 
 // class is a backend that teaches one calibration.
@@ -38,7 +39,7 @@ func (c class) left(texts ...string) int64 {
 		pass(m, content(text, ""))
 	}
 	u, _, _ := m.Final(format.ClientGone, start)
-	return u.OutputTokens
+	return u[pricing.OutputTokens]
 }
 
 func times(n int, text string) []string {
@@ -62,8 +63,8 @@ func TestNoSingleAccountMovesAnyEstimate(t *testing.T) {
 				t.Errorf("%d others: 100 events are %d tokens after one account's answers", honest, got)
 			}
 			u, _, _ := c.meter(1000, nil).Final(format.UnaryClientGone, start.Add(2*time.Second))
-			if want := int64((2 - format.DefaultBegin) * format.DefaultPace); u.OutputTokens != want {
-				t.Errorf("%d others: two seconds are %d tokens after one account's slow answers, want %d", honest, u.OutputTokens, want)
+			if want := int64((2 - format.DefaultBegin) * format.DefaultPace); u[pricing.OutputTokens] != want {
+				t.Errorf("%d others: two seconds are %d tokens after one account's slow answers, want %d", honest, u[pricing.OutputTokens], want)
 			}
 		}
 	}
@@ -132,8 +133,8 @@ func TestATokenizerIsHeldToKnownEvents(t *testing.T) {
 				pass(m, content("12 abcdefg", ""))
 			}
 			m.Tokenized(12, said)
-			if u, _, _ := m.Final(format.ClientGone, start); u.OutputTokens != want {
-				t.Errorf("after %d lessons a tokenizer says %d for 100 events: %d, want %d", account, said, u.OutputTokens, want)
+			if u, _, _ := m.Final(format.ClientGone, start); u[pricing.OutputTokens] != want {
+				t.Errorf("after %d lessons a tokenizer says %d for 100 events: %d, want %d", account, said, u[pricing.OutputTokens], want)
 			}
 		}
 	}

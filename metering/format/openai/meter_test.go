@@ -51,11 +51,13 @@ func pass(m *openai.Meter, events ...string) string {
 }
 
 // tokens is the part of a usage that most tests are about.
-func tokens(input, output int64) pricing.Usage {
-	return pricing.Usage{InputTokens: input, OutputTokens: output}
+func tokens(input, output int64) pricing.Units {
+	return pricing.Units{pricing.InputTokens: input, pricing.OutputTokens: output}
 }
 
-func onlyTokens(u pricing.Usage) pricing.Usage { return tokens(u.InputTokens, u.OutputTokens) }
+func onlyTokens(u pricing.Units) pricing.Units {
+	return tokens(u[pricing.InputTokens], u[pricing.OutputTokens])
+}
 
 func TestWhatTheClientSees(t *testing.T) {
 	const use = `,"usage":{"prompt_tokens":12,"completion_tokens":1}`
@@ -114,24 +116,24 @@ func TestWhatTheClientSees(t *testing.T) {
 
 func TestOnlyWhatWasDeliveredCounts(t *testing.T) {
 	m := meter(t, `"stream":true`, format.MeterOptions{ContinuousUsage: true})
-	if u, s := m.Running(); u != (pricing.Usage{}) || s != metering.SourceNone {
+	if u, s := m.Running(); u != (pricing.Units{}) || s != metering.SourceNone {
 		t.Errorf("before anything: %+v %s", u, s)
 	}
 	event := content("hello ", `,"usage":{"prompt_tokens":12,"completion_tokens":1}`)
 	out, _ := m.Event([]byte(event))
-	if u, s := m.Running(); u != (pricing.Usage{}) || s != metering.SourceNone {
+	if u, s := m.Running(); u != (pricing.Units{}) || s != metering.SourceNone {
 		t.Errorf("before it was delivered: %+v %s", u, s)
 	}
 	sent := int64(len(out))
 	m.Delivered()
 	m.Delivered() // again changes nothing
-	want := pricing.Usage{InputTokens: 12, OutputTokens: 1, Calls: 1, Bytes: sent, Micros: 2_000_000}
+	want := pricing.Units{pricing.InputTokens: 12, pricing.OutputTokens: 1, pricing.Calls: 1, pricing.Bytes: sent, pricing.WallMicros: 2_000_000}
 	if u, s := m.Running(); u != want || s != metering.SourceRunning {
 		t.Errorf("%+v %s, want %+v", u, s, want)
 	}
 	m.Event([]byte(content("world", `,"usage":{"prompt_tokens":12,"completion_tokens":2}`)))
 	u, s, clamped := m.Final(format.ClientGone, start.Add(3*time.Second))
-	want.Micros = 3_000_000
+	want[pricing.WallMicros] = 3_000_000
 	if u != want || s != metering.SourceRunning || clamped {
 		t.Errorf("the client left before the second word: %+v %s %v, want %+v", u, s, clamped, want)
 	}
@@ -186,13 +188,13 @@ func TestRunning(t *testing.T) {
 		for i, step := range steps {
 			pass(m, step.event)
 			u, s := m.Running()
-			if u.OutputTokens != step.output || s != step.source {
-				t.Errorf("%s, step %d: %d tokens, %s; want %d, %s", name, i, u.OutputTokens, s, step.output, step.source)
+			if u[pricing.OutputTokens] != step.output || s != step.source {
+				t.Errorf("%s, step %d: %d tokens, %s; want %d, %s", name, i, u[pricing.OutputTokens], s, step.output, step.source)
 			}
-			if u.OutputTokens < last {
+			if u[pricing.OutputTokens] < last {
 				t.Errorf("%s, step %d: the count shrank", name, i)
 			}
-			last = u.OutputTokens
+			last = u[pricing.OutputTokens]
 		}
 	}
 }
@@ -237,7 +239,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 		many.WriteString(`{"index":-1},{"index":7000},`)
 	}
 	pass(m, `data: {"choices":[`+many.String()+`{}]}`+"\n\n")
-	if u, _ := m.Running(); u.InputTokens == 0 {
+	if u, _ := m.Running(); u[pricing.InputTokens] == 0 {
 		t.Error("nothing was counted")
 	}
 }
