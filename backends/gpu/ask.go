@@ -47,8 +47,8 @@ func (a FixedAsk) Cost(inputTokens, outputTokens int64) int64 {
 // ask is what b asks for a request of quote q; nothing where it has no price of
 // its own.
 func (b *Backend) ask(q Quote) int64 {
-	if b.cfg.Ask == nil {
+	if b.set.Ask == nil {
 		return 0
 	}
-	return max(0, b.cfg.Ask.Cost(q.Input, q.Output))
+	return max(0, b.set.Ask.Cost(q.Input, q.Output))
 }

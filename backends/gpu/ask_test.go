@@ -115,7 +115,7 @@ func TestPoorTicketsArePassedOver(t *testing.T) {
 		}
 		// Another gateway's hook has raised the ask meanwhile: no use waiting.
 		again := wait(2000)
-		f.backend("cheap").cfg.Ask = FixedAsk{Input: 4000}
+		f.backend("cheap").set.Ask = FixedAsk{Input: 4000}
 		f.dispatchAll()
 		if l := <-again; l != nil {
 			t.Errorf("served on %s for less than it asks", l.Backend().Name())

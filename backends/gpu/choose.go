@@ -61,7 +61,33 @@ func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 	} else if p.priced && len(open) > 1 {
 		open = p.cheapest(open, now)
 	}
+	if p.weighted && len(open) > 1 {
+		return p.byWeight(open), wait
+	}
 	return p.leastWait(open, now), wait
+}
+
+// deal notes that b got a request of the pool. Each request moves a backend on by the
+// inverse of its weight, from where the pool is: one that was away gets no more than
+// its share when it is back.
+func (p *Pool) deal(b *Backend) {
+	i := slices.Index(b.pools, p)
+	p.dealt = max(p.dealt, b.dealt[i])
+	b.dealt[i] = p.dealt + 1/float64(b.set.Weight)
+}
+
+// byWeight is the backend whose turn it is: the one that a request would move on least
+// far. Ties go to the first.
+func (p *Pool) byWeight(open []*Backend) *Backend {
+	var best *Backend
+	least := 0.0
+	for _, b := range open {
+		at := max(p.dealt, b.dealt[slices.Index(b.pools, p)]) + 1/float64(b.set.Weight)
+		if best == nil || at < least {
+			best, least = b, at
+		}
+	}
+	return best
 }
 
 // least keeps those of the list for which of is smallest, in place.
@@ -139,7 +165,7 @@ const (
 // to it now: those in the engine's own queue go first, and where the KV cache
 // is full another one must end.
 func (b *Backend) queueing(p *Pool, s *sense) float64 {
-	wait := b.paceIn(p) * known(s.waiting) / float64(b.cfg.Slots)
+	wait := b.paceIn(p) * known(s.waiting) / float64(b.set.Slots)
 	if s.kv >= kvFull {
 		wait += b.paceIn(p) / max(1, known(s.running), float64(b.inFlight))
 	}
@@ -157,7 +183,7 @@ func (b *Backend) expected(p *Pool, now time.Time) float64 {
 // by what its GPUs do.
 func (b *Backend) pressure(s *sense) float64 {
 	requests := max(float64(b.inFlight), known(s.running)+known(s.waiting))
-	load := requests / float64(b.cfg.Slots)
+	load := requests / float64(b.set.Slots)
 	return max(load, known(s.kv)/kvBusy, b.gpuPressure(s, requests, load))
 }
 

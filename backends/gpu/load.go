@@ -60,10 +60,10 @@ type sense struct {
 func (b *Backend) sense(now time.Time) sense {
 	n := math.NaN()
 	s := sense{running: n, waiting: n, kv: n, sm: n, utilization: n}
-	if b.cfg.Engine != nil {
-		snapshot := b.cfg.Engine.Latest()
+	if b.set.Engine != nil {
+		snapshot := b.set.Engine.Latest()
 		s.newest = snapshot.At
-		if e := snapshot.Engine; e != nil && snapshot.Fresh(now, b.cfg.StaleAfter) {
+		if e := snapshot.Engine; e != nil && snapshot.Fresh(now, b.set.StaleAfter) {
 			s.fresh, s.running, s.waiting, s.kv = true, e.Running, e.Waiting, e.KV
 		}
 	}
@@ -73,7 +73,7 @@ func (b *Backend) sense(now time.Time) sense {
 		if g.snapshot.At.After(s.newest) {
 			s.newest = g.snapshot.At
 		}
-		if g.device == nil || !g.snapshot.Fresh(now, b.cfg.StaleAfter) {
+		if g.device == nil || !g.snapshot.Fresh(now, b.set.StaleAfter) {
 			continue
 		}
 		s.fresh = true
@@ -119,7 +119,7 @@ func (t *tally) add(b *Backend, now time.Time) {
 	t.InFlight += own
 	t.Waiting += waiting
 	t.Running += max(own-waiting, running)
-	t.Capacity += float64(b.cfg.Slots)
+	t.Capacity += float64(b.set.Slots)
 	if !math.IsNaN(s.kv) && !(t.KV >= s.kv) {
 		t.KV = s.kv
 	}
@@ -129,12 +129,12 @@ func (t *tally) add(b *Backend, now time.Time) {
 		}
 		g.meter.mark = t.fleet.mark
 		g.meter.advance(now)
-		if g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter) {
+		if g.device != nil && g.snapshot.Fresh(now, b.set.StaleAfter) {
 			t.sm.add(g.device.SM)
 			t.utilization.add(g.device.Utilization)
 		}
 	}
-	t.telemetry = t.telemetry || b.cfg.Engine != nil || len(b.gpus) > 0
+	t.telemetry = t.telemetry || b.set.Engine != nil || len(b.gpus) > 0
 	t.fresh = t.fresh || s.fresh
 	if s.newest.After(t.newest) {
 		t.newest = s.newest

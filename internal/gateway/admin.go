@@ -20,11 +20,11 @@ import (
 // admin guards a JSON endpoint of the operator: the bearer token of the
 // configuration, compared in constant time. An empty one turns it off.
 func (g *Gateway) admin(handle func(r *http.Request) (any, error)) http.Handler {
-	want := sha256.Sum256([]byte(g.cfg.AdminToken))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		cat := g.catalog()
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(token))
-		if g.cfg.AdminToken == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		if cat.AdminToken == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], cat.adminToken[:]) != 1 {
 			newProblem(http.StatusUnauthorized, typeInvalidCredential, "send the admin token as a bearer token").write(w)
 			return
 		}

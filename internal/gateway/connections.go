@@ -119,20 +119,28 @@ func connectionOf(r *http.Request) *net.TCPConn {
 // carry many. Callers without a token get three quarters of it at most.
 type places struct {
 	all, strangers         atomic.Int64
-	most, mostForStrangers int64
+	most, mostForStrangers atomic.Int64
 }
 
 func newPlaces(most int) *places {
-	return &places{most: int64(most), mostForStrangers: int64(most) - int64(most)/4}
+	p := new(places)
+	p.limit(most)
+	return p
+}
+
+// limit sets the bound; requests that are being served go on.
+func (p *places) limit(most int) {
+	p.most.Store(int64(most))
+	p.mostForStrangers.Store(int64(most) - int64(most)/4)
 }
 
 // take takes a place; give must follow if it did.
 func (p *places) take(holder bool) bool {
-	if !holder && p.strangers.Add(1) > p.mostForStrangers {
+	if !holder && p.strangers.Add(1) > p.mostForStrangers.Load() {
 		p.strangers.Add(-1)
 		return false
 	}
-	if p.all.Add(1) > p.most {
+	if p.all.Add(1) > p.most.Load() {
 		p.give(holder)
 		return false
 	}

@@ -15,7 +15,7 @@ import (
 // backend that goes beyond the cap is cut there.
 func (c *call) gather(resp *http.Response) error {
 	var g chat.Gathering
-	end, err := c.collect(chat.NewEvents(resp.Body, c.g.cfg.MaxEvent), &g)
+	end, err := c.collect(chat.NewEvents(resp.Body, c.x.cat.MaxEvent), &g)
 	capped := errors.Is(err, errBeyondCap)
 	if end != chat.Complete {
 		c.cancel(context.Canceled)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice.example/sluice/l402"
@@ -71,8 +72,9 @@ type challengeLimits struct {
 	seed  maphash.Seed // nobody can choose addresses that meet in a table
 	start time.Time
 
+	meters atomic.Pointer[[levels]meter] // each that is on has its table
+
 	mu     sync.Mutex // held for well under a microsecond
-	meters [levels]meter
 	tables [levels]table
 }
 
@@ -83,10 +85,21 @@ const (
 
 func newChallengeLimits(cfg ChallengeLimits, now time.Time) *challengeLimits {
 	l := &challengeLimits{seed: maphash.MakeSeed(), start: now}
+	l.limit(cfg)
+	return l
+}
+
+// limit sets the bounds. What was counted so far counts on, in times: a bucket that is
+// full in a second is full in a second at another rate as well.
+func (l *challengeLimits) limit(cfg ChallengeLimits) {
+	meters := new([levels]meter)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.meters.Store(meters)
 	for level, rate := range [levels]Rate{cfg.Address, cfg.Address, cfg.Subnet, cfg.Network, cfg.Total, cfg.Account} {
-		l.meters[level] = newMeter(rate)
+		meters[level] = newMeter(rate)
 		switch {
-		case l.meters[level].off():
+		case meters[level].off(), l.tables[level] != nil:
 		case level == levelTotal:
 			l.tables[level] = make(table, 1)
 		case level == levelAccount:
@@ -95,7 +108,6 @@ func newChallengeLimits(cfg ChallengeLimits, now time.Time) *challengeLimits {
 			l.tables[level] = make(table, addressEntries/ways)
 		}
 	}
-	return l
 }
 
 // stranger counts a caller without a token. It returns zero, or how long to
@@ -106,9 +118,10 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 	if addr = addr.Unmap(); addr.Is4() {
 		prefixes = &prefixes4
 	}
+	meters := l.meters.Load()
 	var keys [levelTotal + 1]uint64
 	for level, bits := range prefixes {
-		if bits > 0 && !l.meters[level].off() {
+		if bits > 0 && !meters[level].off() {
 			keys[level] = l.prefixKey(addr, bits)
 		}
 	}
@@ -118,12 +131,12 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for level := range found {
-		if l.meters[level].off() || (level != levelTotal && prefixes[level] == 0) {
+		if meters[level].off() || (level != levelTotal && prefixes[level] == 0) {
 			continue
 		}
 		var until, ns int64
 		found[level], until = l.tables[level].find(keys[level])
-		if full[level], ns = l.meters[level].take(until, at); time.Duration(ns) > wait {
+		if full[level], ns = meters[level].take(until, at); time.Duration(ns) > wait {
 			wait, by = time.Duration(ns), level
 		}
 	}
@@ -140,7 +153,8 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 
 // account counts a challenge made for an account: zero, or how long to wait.
 func (l *challengeLimits) account(id l402.TokenID, now time.Time) (wait time.Duration) {
-	if l.meters[levelAccount].off() {
+	meter := l.meters.Load()[levelAccount]
+	if meter.off() {
 		return 0
 	}
 	key := maphash.Bytes(l.seed, id[:])
@@ -148,7 +162,7 @@ func (l *challengeLimits) account(id l402.TokenID, now time.Time) (wait time.Dur
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, until := l.tables[levelAccount].find(key)
-	full, ns := l.meters[levelAccount].take(until, at)
+	full, ns := meter.take(until, at)
 	if ns > 0 {
 		return time.Duration(ns)
 	}

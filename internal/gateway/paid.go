@@ -44,7 +44,7 @@ const capabilityChat = "chat"
 
 // chat is POST /v1/chat/completions.
 func (g *Gateway) chat(x *exchange) error {
-	svc := g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
 	}
@@ -62,7 +62,7 @@ func (g *Gateway) chat(x *exchange) error {
 	if err := x.admitStranger(); err != nil {
 		return err
 	}
-	body, err := x.readBody(g.cfg.MaxBody)
+	body, err := x.readBody(x.cat.MaxBody)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (g *Gateway) chat(x *exchange) error {
 	}
 	x.model = o.model.Name
 	defer o.releasePart(x)
-	if !g.serves(o.model) && !(who == holder && g.cfg.Fleet.Pool(o.model.Name).Tries()) {
+	if !g.serves(o.model) && !(who == holder && o.model.pool.Tries()) {
 		return errNotServed
 	}
 	if who == holder {
@@ -98,7 +98,7 @@ func (g *Gateway) chat(x *exchange) error {
 // showPrice is GET and HEAD on a paid POST route: directories and link checkers look
 // for the 402 in this way. A holder is told the method.
 func (g *Gateway) showPrice(x *exchange) error {
-	svc := g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
 	}
@@ -180,7 +180,7 @@ func (g *Gateway) blankOffer(x *exchange, svc *service, prefs preferences) offer
 	if len(svc.models) == 1 {
 		for _, m := range svc.models {
 			if epoch, ok := g.cfg.Board.Live(m.Name); ok {
-				of.order = &order{model: m, epoch: epoch, quoteExpiry: g.quoteExpiry()}
+				of.order = &order{model: m, epoch: epoch, quoteExpiry: x.quoteExpiry()}
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -28,10 +29,11 @@ type call struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	lease       *gpu.Lease // nil until a slot was given
-	engine      *engine    // of the lease's backend, once the request goes there
-	said        *refusal   // what its backend refused with; nil: nothing that was read
-	clock       gpu.Answer // the body of the answer as the backend sends it; nil: none yet
+	lease       *gpu.Lease                  // nil until a slot was given
+	engine      *engine                     // of the lease's backend, once the request goes there
+	at          atomic.Pointer[gpu.Backend] // where the request went last; nil: nowhere yet
+	said        *refusal                    // what its backend refused with; nil: nothing that was read
+	clock       gpu.Answer                  // the body of the answer as the backend sends it; nil: none yet
 	meter       *chat.Meter
 	perSequence bool // each completion has a usage of its own
 	gathers     bool // the backend was asked for a stream, the client for a document
@@ -53,6 +55,10 @@ type call struct {
 
 // errDrained cancels a call because the gateway shuts down.
 var errDrained = errors.New("the gateway shuts down")
+
+// errBackendDrained cancels a call because its backend is taken away. It is an
+// errDrained.
+var errBackendDrained = fmt.Errorf("its backend is taken away: %w", errDrained)
 
 func newCall(x *exchange, o *order, hold *metering.Hold) *call {
 	c := &call{g: x.g, x: x, o: o, hold: hold, arrived: x.started}
@@ -192,6 +198,7 @@ func (c *call) forward() (*http.Response, error) {
 // how its answer is metered.
 func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 	c.engine = c.g.engine(b)
+	c.at.Store(b)
 	p := c.engine.known.Load().profile
 	c.gathers, c.perSequence = c.o.req.Gathered(p), p.UsagePerSequence
 	streams := c.o.req.Stream() || c.gathers
@@ -202,7 +209,7 @@ func (c *call) meet(b *gpu.Backend) chat.Rewrite {
 		c.patience.Store(stopsAtOnce)
 	}
 	c.began = time.Now()
-	c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], chat.MeterOptions{
+	c.meter = chat.NewMeter(c.o.req, c.o.bound, c.o.model.lessons.of(b).calibration, chat.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		UsageOfAll: !p.UsagePerSequence && p.Engine != chat.EngineGeneric,
 		Gathered:   c.gathers, KeepText: p.Counting != chat.CountNone, Voter: c.x.voter()})
@@ -220,7 +227,7 @@ func (c *call) unanswered(err error) error {
 	switch {
 	case c.drained():
 		c.release(metering.OutcomeDrained)
-		return draining()
+		return c.goneAway()
 	case c.clientGone() && errors.Is(err, gpu.ErrNotTaken):
 		c.release(metering.OutcomeClientGone) // the backend was never reached
 		return err

@@ -23,7 +23,7 @@ import (
 // long as the functions above keep what they rarely need in functions of its own;
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
-	end, err := c.pump(chat.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
+	end, err := c.pump(chat.NewEvents(resp.Body, c.x.cat.MaxEvent), resp)
 	if end != chat.Complete {
 		// The backend stops generating before anything else happens.
 		c.cancel(context.Canceled)
@@ -190,7 +190,7 @@ func (c *call) unbegun(end chat.End, err error, status int) error {
 	case chat.Drained:
 		c.slotDone(context.Canceled, 0)
 		c.release(metering.OutcomeDrained)
-		return draining()
+		return c.goneAway()
 	case chat.HoldExhausted:
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()

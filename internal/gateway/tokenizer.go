@@ -90,7 +90,7 @@ func (x *exchange) solvent(o *order) bool {
 
 // countable says whether some backend of the model can count this prompt.
 func (g *Gateway) countable(o *order) bool {
-	for _, b := range g.cfg.Fleet.Pool(o.model.Name).Backends() {
+	for _, b := range o.model.pool.Backends() {
 		if g.profile(b).Counting != chat.CountNone {
 			return o.req.Countable()
 		}
