@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -16,8 +17,12 @@ import (
 // pricerConfig maps the models to the pricer's. work is asked once the pricer
 // runs.
 func pricerConfig(cfg *config.Config, ledger *metering.Ledger, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
-	p := pricer.Config{Ledger: ledger, Board: board, Replica: replicaName(), Log: log,
+	return pricer.Config{Models: pricedModels(cfg), Ledger: ledger, Board: board, Replica: replicaName(), Log: log,
 		Load: func(model string, now time.Time) pricer.Load { return poolLoad(fleet.Pool(model), now, work(model)) }}
+}
+
+// pricedModels are the models as they are priced.
+func pricedModels(cfg *config.Config) (models []pricer.Model) {
 	for _, s := range cfg.Services {
 		for _, m := range s.Models {
 			model := pricer.Model{Name: m.Name, Base: m.Prices.Rates(), Params: m.Pricing.Params,
@@ -26,10 +31,10 @@ func pricerConfig(cfg *config.Config, ledger *metering.Ledger, board *pricing.Bo
 			if m.Pricing.Shadow != nil {
 				model.Shadow = &m.Pricing.Shadow.Params
 			}
-			p.Models = append(p.Models, model)
+			models = append(models, model)
 		}
 	}
-	return p
+	return models
 }
 
 // replicaName tells this process from others on the same ledger, and from the
@@ -44,6 +49,9 @@ func replicaName() string {
 
 // poolLoad is a pool's load in the terms of prices.
 func poolLoad(p *gpu.Pool, now time.Time, work float64) pricer.Load {
+	if p == nil { // its model goes in this moment
+		return pricer.Load{Load: pricing.Load{KV: math.NaN(), SM: math.NaN(), Utilization: math.NaN()}, Energy: math.NaN(), Stale: true}
+	}
 	l := p.Load(now)
 	return pricer.Load{
 		Load: pricing.Load{Running: l.Running, Waiting: l.Waiting, Capacity: l.Capacity, InFlight: l.InFlight,

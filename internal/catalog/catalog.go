@@ -113,6 +113,9 @@ func New(cfg Config) *Live {
 // Current is the snapshot in force.
 func (l *Live) Current() *Snapshot { return l.current.Load() }
 
+// Path is the file.
+func (l *Live) Path() string { return l.cfg.Path }
+
 // Above are the operator's changes that stand above the file.
 func (l *Live) Above() []string { return l.cfg.Above() }
 

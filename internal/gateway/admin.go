@@ -75,6 +75,7 @@ func (g *Gateway) adminStatus(r *http.Request) (any, error) {
 	}
 	return struct {
 		Version  string              `json:"version"`
+		Config   *ConfigStatus       `json:"config,omitempty"`
 		Ready    ready               `json:"ready"`
 		Totals   metering.Totals     `json:"totals"`
 		Ledger   metering.Stats      `json:"ledger"`
@@ -82,7 +83,7 @@ func (g *Gateway) adminStatus(r *http.Request) (any, error) {
 		Models   []price             `json:"models"`
 		Pools    []gpu.PoolStatus    `json:"pools"`
 		Backends []gpu.BackendStatus `json:"backends"`
-	}{g.cfg.Version, g.checkReady(r.Context()), totals, g.ledger.Stats(), g.open.count(), prices, g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
+	}{g.cfg.Version, g.configStatus(), g.checkReady(r.Context()), totals, g.ledger.Stats(), g.open.count(), prices, g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
 }
 
 // adminBackends is GET /admin/backends.

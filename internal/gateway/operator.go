@@ -53,6 +53,15 @@ func noOperator() error {
 	return invalid("this gateway has no configuration file that could be read again")
 }
 
+// configStatus is what the operator sees of the configuration; nil: there is none.
+func (g *Gateway) configStatus() *ConfigStatus {
+	if g.cfg.Operator == nil {
+		return nil
+	}
+	s := g.cfg.Operator.Status()
+	return &s
+}
+
 // adminConfig is GET /admin/config.
 func (g *Gateway) adminConfig(*http.Request) (any, error) {
 	if g.cfg.Operator == nil {

@@ -243,6 +243,8 @@ func (c *call) cutFrame(end chat.End, cause error, comment string) []byte {
 	case end == chat.HoldExhausted:
 		kind, code = typeInsufficientBalance, "balance_exhausted"
 		message = "the balance does not cover more of the answer; top up and repeat the request"
+	case end == chat.Drained && context.Cause(c.ctx) == errBackendDrained:
+		code, message = "backend_drained", "the backend is taken away; repeat the request"
 	case end == chat.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
 	case c.meter.Failed():
