@@ -107,7 +107,7 @@ func newCatalog(cfg Config, pool func(model string) *gpu.Pool, before *catalog) 
 			return nil, fmt.Errorf("service %q: %w", s.Name, err)
 		}
 	}
-	return c, c.checkProfiles()
+	return c, nil
 }
 
 // checkProfiles refuses what is said of a backend that serves no model.

@@ -154,6 +154,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	cfg.setDefaults()
 	first, err := newCatalog(cfg, cfg.Fleet.Pool, nil)
+	if err == nil {
+		err = first.checkProfiles()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
