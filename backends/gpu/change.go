@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -248,10 +249,33 @@ func (b *Backend) depart(now time.Time) {
 	for _, g := range b.gpus {
 		if g.meter != nil {
 			f.leaveMeter(b, g.meter, now)
+			f.refeed(g.meter)
 			g.meter = nil
 		}
 	}
 	go b.closeIdle()
+}
+
+// refeed has a meter follow a feed that a backend of the fleet names. Where a GPU is
+// read by another exporter than before, the former feed ends with its last backend.
+func (f *Fleet) refeed(m *meter) {
+	var heir *binding
+	for _, b := range f.backends {
+		for _, g := range b.gpus {
+			switch {
+			case g.meter != m:
+			case g.Feed == m.feed:
+				return
+			default:
+				heir = g
+			}
+		}
+	}
+	if heir == nil {
+		return
+	}
+	busy, _ := heir.snapshot.Busy(m.uuid, heir.snapshot.At)
+	m.feed, m.since, m.busy, m.joules = heir.Feed, busy-(m.busy-m.since), busy, math.NaN()
 }
 
 // closeIdle closes the connections that are kept.

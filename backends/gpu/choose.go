@@ -68,23 +68,26 @@ func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 }
 
 // deal notes that b got a request of the pool. Each request moves a backend on by the
-// inverse of its weight, from where the pool is: one that was away gets no more than
-// its share when it is back.
+// inverse of its weight.
 func (p *Pool) deal(b *Backend) {
-	i := slices.Index(b.pools, p)
-	p.dealt = max(p.dealt, b.dealt[i])
-	b.dealt[i] = p.dealt + 1/float64(b.set.Weight)
+	p.dealt = p.turnOf(b)
+	b.dealt[slices.Index(b.pools, p)] = p.dealt
 }
 
-// byWeight is the backend whose turn it is: the one that a request would move on least
-// far. Ties go to the first.
+// turnOf is where another request of the pool would move b. One that was away is not
+// far behind the others: it makes nothing up.
+func (p *Pool) turnOf(b *Backend) float64 {
+	step := 1 / float64(b.set.Weight)
+	return max(b.dealt[slices.Index(b.pools, p)], p.dealt-step) + step
+}
+
+// byWeight is the backend whose turn it is. Ties go to the first.
 func (p *Pool) byWeight(open []*Backend) *Backend {
-	var best *Backend
-	least := 0.0
-	for _, b := range open {
-		at := max(p.dealt, b.dealt[slices.Index(b.pools, p)]) + 1/float64(b.set.Weight)
-		if best == nil || at < least {
-			best, least = b, at
+	best := open[0]
+	turn := p.turnOf(best)
+	for _, b := range open[1:] {
+		if t := p.turnOf(b); t < turn {
+			best, turn = b, t
 		}
 	}
 	return best
