@@ -136,6 +136,7 @@ func (c *catalog) add(cfg Service, pool func(string) *gpu.Pool, before *catalog)
 	case len(cfg.Models) == 0:
 		return errors.New("sells no model")
 	}
+	s.ForwardHeaders = slices.Clone(s.ForwardHeaders) // the caller's stay as they are
 	for i, name := range s.ForwardHeaders {
 		if err := checkForwarded(name); err != nil {
 			return fmt.Errorf("forwarded header %q: %w", name, err)
