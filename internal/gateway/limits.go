@@ -5,7 +5,6 @@ import (
 	"math"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sluice.example/sluice/l402"
@@ -72,9 +71,8 @@ type challengeLimits struct {
 	seed  maphash.Seed // nobody can choose addresses that meet in a table
 	start time.Time
 
-	meters atomic.Pointer[[levels]meter] // each that is on has its table
-
 	mu     sync.Mutex // held for well under a microsecond
+	meters [levels]meter
 	tables [levels]table
 }
 
@@ -89,17 +87,16 @@ func newChallengeLimits(cfg ChallengeLimits, now time.Time) *challengeLimits {
 	return l
 }
 
-// limit sets the bounds. What was counted so far counts on, in times: a bucket that is
-// full in a second is full in a second at another rate as well.
+// limit sets the bounds. Where one changes, its count begins anew: what is kept is the
+// time when a bucket is full, which says nothing at another rate.
 func (l *challengeLimits) limit(cfg ChallengeLimits) {
-	meters := new([levels]meter)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	defer l.meters.Store(meters)
 	for level, rate := range [levels]Rate{cfg.Address, cfg.Address, cfg.Subnet, cfg.Network, cfg.Total, cfg.Account} {
-		meters[level] = newMeter(rate)
+		before := l.meters[level]
+		l.meters[level] = newMeter(rate)
 		switch {
-		case meters[level].off(), l.tables[level] != nil:
+		case l.meters[level].off(), l.meters[level] == before:
 		case level == levelTotal:
 			l.tables[level] = make(table, 1)
 		case level == levelAccount:
@@ -118,10 +115,9 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 	if addr = addr.Unmap(); addr.Is4() {
 		prefixes = &prefixes4
 	}
-	meters := l.meters.Load()
 	var keys [levelTotal + 1]uint64
 	for level, bits := range prefixes {
-		if bits > 0 && !meters[level].off() {
+		if bits > 0 {
 			keys[level] = l.prefixKey(addr, bits)
 		}
 	}
@@ -131,12 +127,12 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for level := range found {
-		if meters[level].off() || (level != levelTotal && prefixes[level] == 0) {
+		if l.meters[level].off() || (level != levelTotal && prefixes[level] == 0) {
 			continue
 		}
 		var until, ns int64
 		found[level], until = l.tables[level].find(keys[level])
-		if full[level], ns = meters[level].take(until, at); time.Duration(ns) > wait {
+		if full[level], ns = l.meters[level].take(until, at); time.Duration(ns) > wait {
 			wait, by = time.Duration(ns), level
 		}
 	}
@@ -153,14 +149,14 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 
 // account counts a challenge made for an account: zero, or how long to wait.
 func (l *challengeLimits) account(id l402.TokenID, now time.Time) (wait time.Duration) {
-	meter := l.meters.Load()[levelAccount]
-	if meter.off() {
-		return 0
-	}
 	key := maphash.Bytes(l.seed, id[:])
 	at := now.Sub(l.start).Nanoseconds()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	meter := l.meters[levelAccount]
+	if meter.off() {
+		return 0
+	}
 	e, until := l.tables[levelAccount].find(key)
 	full, ns := meter.take(until, at)
 	if ns > 0 {
