@@ -249,7 +249,7 @@ func (b *Backend) depart(now time.Time) {
 	for _, g := range b.gpus {
 		if g.meter != nil {
 			f.leaveMeter(b, g.meter, now)
-			f.refeed(g.meter)
+			f.refeed(g.meter, now)
 			g.meter = nil
 		}
 	}
@@ -258,7 +258,7 @@ func (b *Backend) depart(now time.Time) {
 
 // refeed has a meter follow a feed that a backend of the fleet names. Where a GPU is
 // read by another exporter than before, the former feed ends with its last backend.
-func (f *Fleet) refeed(m *meter) {
+func (f *Fleet) refeed(m *meter, now time.Time) {
 	var heir *binding
 	for _, b := range f.backends {
 		for _, g := range b.gpus {
@@ -274,7 +274,7 @@ func (f *Fleet) refeed(m *meter) {
 	if heir == nil {
 		return
 	}
-	busy, _ := heir.snapshot.Busy(m.uuid, heir.snapshot.At)
+	busy, _ := heir.snapshot.Busy(m.uuid, now)
 	m.feed, m.since, m.busy, m.joules = heir.Feed, busy-(m.busy-m.since), busy, math.NaN()
 }
 

@@ -237,6 +237,10 @@ func TestWatchFollowsAConfigMap(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, version, "gateway.yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		at := time.Unix(1_700_000_000, 0) // nothing but the file itself tells one version from the next
+		if err := os.Chtimes(filepath.Join(dir, version, "gateway.yaml"), at, at); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.Symlink(version, filepath.Join(dir, "..next")); err != nil {
 			t.Fatal(err)
 		}

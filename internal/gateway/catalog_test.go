@@ -79,7 +79,19 @@ func TestSwapChangesWhatNewRequestsSee(t *testing.T) {
 		}
 		return keys
 	}
+	offered := func() string {
+		t.Helper()
+		hash, _ := r.do("POST", chatPath, request(), header{"L402-Client-Nonce": strings.Repeat("n", 32)}).json(t)["payment_hash"].(string)
+		return hash
+	}
+	before := offered()
+	if again := offered(); before == "" || again != before {
+		t.Errorf("a challenge is not repeated: %q, then %q", before, again)
+	}
 	r.swap(func(c *gateway.Config) { c.Keys = ring(l402.KeyVerify) })
+	if offered() == before {
+		t.Error("a challenge of the former key is repeated")
+	}
 	r.chat(k, request()).want(t, http.StatusOK)
 	fresh := r.buy(100_000)
 	r.swap(func(c *gateway.Config) { c.Keys = ring(l402.KeyRevoked) })

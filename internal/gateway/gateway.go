@@ -89,8 +89,8 @@ type Config struct {
 	InvoiceExpiry  time.Duration // zero: 10 minutes
 	InvoiceTimeout time.Duration // for the node to make one; zero: 5 s
 	MaxInvoices    int           // being made at once; a quarter is kept for callers with a token. Zero: 64
-	// DrainTimeout is how long requests on a backend that the operator drains may go on;
-	// zero: 2 minutes.
+	// DrainTimeout is how long requests on a backend that the operator drains may go on.
+	// Zero: they are cut at once.
 	DrainTimeout time.Duration
 	QuoteTTL     time.Duration // how long a quote binds who pays for it; zero: 1 minute
 
@@ -184,7 +184,6 @@ func (c *Config) setDefaults() {
 	orDuration(&c.InvoiceExpiry, 10*time.Minute)
 	orDuration(&c.InvoiceTimeout, 5*time.Second)
 	orDuration(&c.QuoteTTL, time.Minute)
-	orDuration(&c.DrainTimeout, 2*time.Minute)
 	orDuration(&c.BodyTimeout, time.Minute)
 	orDuration(&c.WriteStall, 30*time.Second)
 	orDuration(&c.SettleWait, 30*time.Second)
