@@ -1,5 +1,6 @@
-// Package config reads the gateway's configuration: one YAML file, secrets
-// from the environment or from files beside it.
+// Package config reads the gateway's configuration: one YAML file, whose values may
+// hold environment variables (${NAME}), and secrets from the environment or from files
+// beside it.
 //
 //	cfg, err := config.Load("gateway.yaml", os.Getenv)
 //
@@ -9,7 +10,8 @@
 // that was returned is complete: defaults are filled in, files read, relative
 // paths made relative to the file's folder.
 //
-// deploy/gateway.example.yaml documents every key.
+// Diff tells how two configurations differ. A Config is not changed once it was
+// returned. deploy/gateway.example.yaml documents every key.
 package config
 
 import (
