@@ -69,7 +69,7 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 		if h.ejected { // tried because all were ejected, and it works
 			b.restore()
 		}
-		b.lacks[slices.Index(b.pools, l.ticket.pool)] = lack{}
+		*b.lackOf(l.ticket.pool) = lack{}
 	case failed:
 		b.fail(l, r, now)
 	}
@@ -189,6 +189,9 @@ func (b *Backend) eject(cause ejection, now time.Time) {
 	if b.comeback != nil {
 		b.comeback.Stop()
 	}
+	if b.leaving {
+		return // nothing asks whether it is back
+	}
 	b.comeback = time.AfterFunc(d, b.comeBack)
 	if h.unproven = cause == byFailures && b.fleet.prover != nil; h.unproven && !again {
 		go b.exonerate(h.failedIn)
@@ -238,7 +241,7 @@ func (b *Backend) comeBack() {
 	h := &b.health
 	cause, pool, proven := h.cause, h.failedIn, !h.unproven
 	// A restore and a new ejection may have come between.
-	if f.closed || !h.ejected || time.Now().Before(h.until) {
+	if f.closed || b.leaving || !h.ejected || time.Now().Before(h.until) {
 		f.mu.Unlock()
 		return
 	}
@@ -251,7 +254,7 @@ func (b *Backend) comeBack() {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || !h.ejected || h.cause != cause || time.Now().Before(h.until) {
+	if f.closed || b.leaving || !h.ejected || h.cause != cause || time.Now().Before(h.until) {
 		return
 	}
 	if err != nil {

@@ -26,15 +26,23 @@ type lack struct {
 	times  int // in a row
 }
 
+// lackOf is what the backend lacks of a pool; nothing, where it left it meanwhile.
+func (b *Backend) lackOf(p *Pool) *lack {
+	if i := slices.Index(b.pools, p); i >= 0 {
+		return &b.lacks[i]
+	}
+	return new(lack)
+}
+
 // lacking says whether b does not know the pool's model, as far as is known.
 func (b *Backend) lacking(p *Pool, now time.Time) bool {
-	l := &b.lacks[slices.Index(b.pools, p)]
+	l := b.lackOf(p)
 	return l.reason != "" && now.Before(l.until)
 }
 
 // lack takes in that the backend does not know the model of a pool.
 func (b *Backend) lack(p *Pool, reason string, now time.Time) {
-	l := &b.lacks[slices.Index(b.pools, p)]
+	l := b.lackOf(p)
 	if l.reason == "" {
 		b.fleet.log.Warn("backend does not know the model and gets no requests for it: compare its name under models with its list",
 			"backend", b.cfg.Name, "model", p.cfg.Model, "upstream_model", b.Upstream(p.cfg.Model), "reason", reason)
@@ -59,9 +67,9 @@ func (b *Backend) lookFor(p *Pool) {
 	listed = listed && b.prove(p) == nil
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l := &b.lacks[slices.Index(b.pools, p)]
+	l := b.lackOf(p)
 	now := time.Now()
-	if f.closed || l.reason == "" {
+	if f.closed || b.leaving || l.reason == "" {
 		return
 	}
 	switch {

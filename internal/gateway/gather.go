@@ -14,7 +14,7 @@ import (
 // what was generated: a client that hangs up pays for that and for no more, and a
 // backend that goes beyond the cap is cut there.
 func (c *call) gather(resp *http.Response) error {
-	end, err := c.collect(format.NewEvents(resp.Body, c.g.cfg.MaxEvent))
+	end, err := c.collect(format.NewEvents(resp.Body, c.x.cat.MaxEvent))
 	capped := errors.Is(err, errBeyondCap)
 	if end != format.Complete {
 		c.cancel(context.Canceled)

@@ -73,10 +73,8 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 
 // formatOf is the API by which a backend shows that it serves a model.
 func (g *Gateway) formatOf(name string) format.Format {
-	for _, svc := range g.services {
-		if m := svc.models[name]; m != nil {
-			return m.formats[0]
-		}
+	if m := g.catalog().model(name); m != nil {
+		return m.formats[0]
 	}
 	return formats[0]
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -28,10 +29,11 @@ type call struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	lease   *gpu.Lease // nil until a slot was given
-	engine  *engine    // of the lease's backend, once the request goes there
-	said    *refusal   // what its backend refused with; nil: nothing that was read
-	clock   gpu.Answer // the body of the answer as the backend sends it; nil: none yet
+	lease   *gpu.Lease                  // nil until a slot was given
+	engine  *engine                     // of the lease's backend, once the request goes there
+	at      atomic.Pointer[gpu.Backend] // where the request went last; nil: nowhere yet
+	said    *refusal                    // what its backend refused with; nil: nothing that was read
+	clock   gpu.Answer                  // the body of the answer as the backend sends it; nil: none yet
 	meter   format.Meter
 	gathers bool // the backend was asked for a stream, the client for a document
 	// patience says what becomes of the backend's work when the client hangs up.
@@ -52,6 +54,10 @@ type call struct {
 
 // errDrained cancels a call because the gateway shuts down.
 var errDrained = errors.New("the gateway shuts down")
+
+// errBackendDrained cancels a call because its backend is taken away. It is an
+// errDrained.
+var errBackendDrained = fmt.Errorf("its backend is taken away: %w", errDrained)
 
 func newCall(x *exchange, o *order, hold *metering.Hold) *call {
 	c := &call{g: x.g, x: x, o: o, hold: hold, arrived: x.started}
@@ -191,6 +197,7 @@ func (c *call) forward() (*http.Response, error) {
 // how its answer is metered.
 func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.engine = c.g.engine(b)
+	c.at.Store(b)
 	p := c.engine.known.Load().profile
 	c.gathers = c.o.req.Gathered(p)
 	streams := c.o.req.Stream() || c.gathers
@@ -201,7 +208,7 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 		c.patience.Store(stopsAtOnce)
 	}
 	c.began = time.Now()
-	c.meter = c.o.req.Meter(c.o.bound, c.o.model.calibrations[b], format.MeterOptions{
+	c.meter = c.o.req.Meter(c.o.bound, c.o.model.lessons.of(b).calibration, format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric,
 		Gathered:   c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
@@ -219,7 +226,7 @@ func (c *call) unanswered(err error) error {
 	switch {
 	case c.drained():
 		c.release(metering.OutcomeDrained)
-		return draining()
+		return c.goneAway()
 	case c.clientGone() && errors.Is(err, gpu.ErrNotTaken):
 		c.release(metering.OutcomeClientGone) // the backend was never reached
 		return err

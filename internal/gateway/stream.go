@@ -23,7 +23,7 @@ import (
 // long as the functions above keep what they rarely need in functions of its own;
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
-	end, err := c.pump(format.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
+	end, err := c.pump(format.NewEvents(resp.Body, c.x.cat.MaxEvent), resp)
 	if end != format.Complete {
 		// The backend stops generating before anything else happens.
 		c.cancel(context.Canceled)
@@ -190,7 +190,7 @@ func (c *call) unbegun(end format.End, err error, status int) error {
 	case format.Drained:
 		c.slotDone(context.Canceled, 0)
 		c.release(metering.OutcomeDrained)
-		return draining()
+		return c.goneAway()
 	case format.HoldExhausted:
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
@@ -242,6 +242,8 @@ func (c *call) sayWhyCut(closing *format.Closing, cause error) {
 	case closing.End == format.HoldExhausted:
 		kind, code = typeInsufficientBalance, "balance_exhausted"
 		message = "the balance does not cover more of the answer; top up and repeat the request"
+	case closing.End == format.Drained && context.Cause(c.ctx) == errBackendDrained:
+		code, message = "backend_drained", "the backend is taken away; repeat the request"
 	case closing.End == format.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
 	case c.meter.Failed():
