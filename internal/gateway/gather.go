@@ -17,6 +17,9 @@ import (
 func (c *call) gather(resp *http.Response) error {
 	var g openai.Gathering
 	end, err := c.collect(format.NewEvents(resp.Body, c.g.cfg.MaxEvent), &g)
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	capped := errors.Is(err, errBeyondCap)
 	if end != format.Complete {
 		c.cancel(context.Canceled)

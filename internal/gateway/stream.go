@@ -25,6 +25,9 @@ import (
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
 	end, err := c.pump(format.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	if end != format.Complete {
 		// The backend stops generating before anything else happens.
 		c.cancel(context.Canceled)
@@ -92,8 +95,9 @@ var errFailedInside = errors.New("backend failed within its answer")
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
-	if c.clock != nil && usage.OutputTokens > 0 { // an event that only says who speaks comes before the work
-		c.clock.Began()
+	if c.clock != nil && usage.OutputTokens > c.tokens { // an event that only says who speaks comes before the work
+		c.tokens = usage.OutputTokens
+		c.clock.Progress()
 	}
 	usage.GPUMicros = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
@@ -171,8 +175,10 @@ func (c *call) blame(end format.End, err error) error {
 		return nil
 	case errors.Is(err, errBeyondCap):
 		return err
-	case end != format.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
+	case end != format.BackendCut:
 		return context.Canceled
+	case c.meter.Failed():
+		return errFailedInside
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, format.ErrPartial):
 		return io.ErrUnexpectedEOF
 	}
