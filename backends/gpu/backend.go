@@ -58,7 +58,8 @@ type BackendConfig struct {
 	// of the answer. Zero: DefaultFirstByteTimeout.
 	FirstByteTimeout time.Duration
 	// FirstEventTimeout bounds the time from the header of a stream to its first
-	// event, see Answer.AwaitEvent. Zero: DefaultFirstEventTimeout.
+	// event, see Answer.AwaitEvent, and the time in which the backend gives nothing
+	// but signs of life, see Answer.Progress. Zero: DefaultFirstEventTimeout.
 	FirstEventTimeout time.Duration
 	// IdleTimeout bounds each further wait for more of an answer's body. Zero:
 	// DefaultIdleTimeout.

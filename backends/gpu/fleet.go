@@ -49,9 +49,12 @@
 // the requests: a backend with several failures in a row (no connection, 5xx, a
 // timeout, a cut answer) is ejected for a back-off that doubles. Answers of the
 // owner's making are failures too: a redirect, no such path, no credit at a hosted
-// service, and a 401, which means that it does not take the gateway's key. Any other
-// 4xx says nothing about the backend. An answer that may be the request's fault
-// counts once several accounts have met it.
+// service, a 401 or 403. Any other 4xx says nothing about the backend. An answer that
+// may be the request's fault counts once several accounts have met it with different
+// requests. Before that, a request of the gateway's own (see ProveWith) judges the
+// backend: after a 401 or 403, after many doubtful failures in a row, and after
+// refusals of several accounts each of which the backend has laid on the request. One
+// account takes a backend from nobody.
 //
 // When every backend of a pool that is actively well has been ejected, the
 // ejections are ignored and the one soonest to return is tried: a burst of

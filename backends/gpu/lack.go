@@ -15,6 +15,8 @@ const (
 	// A backend that does not know a model gets no requests for it for lackBase,
 	// then twice as long each time, up to lackMost; sooner where it lists the model.
 	lackBase, lackMost = 10 * time.Second, 5 * time.Minute
+	// modelsPath lists the models of a server.
+	modelsPath = "/v1/models"
 	// lookEvery is how often its list is looked at meanwhile.
 	lookEvery = 5 * time.Second
 )
@@ -92,13 +94,13 @@ const maxModelList = 4 << 20
 func (b *Backend) listed() (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(b.fleet.ctx, max(b.cfg.ConnectTimeout, reachMost))
 	defer cancel()
-	resp, err := b.Do(ctx, http.MethodGet, keyPath, nil, nil)
+	resp, err := b.Do(ctx, http.MethodGet, modelsPath, nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %d", keyPath, resp.StatusCode)
+		return nil, fmt.Errorf("%s answered %d", modelsPath, resp.StatusCode)
 	}
 	var list struct {
 		Data []struct {
@@ -109,7 +111,7 @@ func (b *Backend) listed() (ids []string, err error) {
 		return nil, err
 	}
 	if list.Data == nil {
-		return nil, errors.New(keyPath + " is no list of models")
+		return nil, errors.New(modelsPath + " is no list of models")
 	}
 	for _, m := range list.Data {
 		ids = append(ids, m.ID)

@@ -121,6 +121,7 @@ func (x *exchange) rest() {
 // credential, answers panics, and counts.
 func (g *Gateway) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = withTidyPath(r)
 		x := &exchange{ResponseWriter: w, g: g, cat: g.catalog(), r: r, control: http.NewResponseController(w), started: g.now(), arrived: time.Now()}
 		if r.ProtoMajor < 2 {
 			x.roll() // the connection may carry the deadline of its last request

@@ -15,6 +15,9 @@ import (
 // backend that goes beyond the cap is cut there.
 func (c *call) gather(resp *http.Response) error {
 	end, err := c.collect(format.NewEvents(resp.Body, c.x.cat.MaxEvent))
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	capped := errors.Is(err, errBeyondCap)
 	if end != format.Complete {
 		c.cancel(context.Canceled)

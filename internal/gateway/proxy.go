@@ -42,6 +42,7 @@ type call struct {
 	arrived   time.Time   // at this gateway
 	began     time.Time   // when the request went to the backend that took it
 	delivered int64       // bytes of the answer's body written to the client
+	tokens    int64       // of the answer, as last looked at
 	tokenized bool        // what no usage told was counted, or could not be
 	room      int         // bytes of the memory for bodies that the answer may fill; see roomFor
 	refitted  bool        // the cap was lowered after the engine had refused it
@@ -107,6 +108,12 @@ func (c *call) serve() error {
 		return c.unanswered(err)
 	}
 	defer resp.Body.Close()
+	return c.receive(resp)
+}
+
+// receive passes an answer on by what it is, whatever was asked for and whatever
+// it is called.
+func (c *call) receive(resp *http.Response) error {
 	c.clock, _ = resp.Body.(gpu.Answer)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return c.refused(resp)
@@ -114,18 +121,13 @@ func (c *call) serve() error {
 	if err := decode(resp); err != nil {
 		return c.unreadable(resp, err)
 	}
-	return c.answer(resp)
-}
-
-// answer passes an answer on by what it is, whatever was asked for and whatever
-// it is called.
-func (c *call) answer(resp *http.Response) error {
 	if c.clock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
 		c.clock.AwaitEvent()
 	}
 	f, err := sniff(resp)
 	if c.clock != nil && f == formObject {
-		c.clock.Began()
+		c.clock.Progress()
+		resp.Body.(*sniffed).clock = c.clock
 	}
 	switch {
 	case err != nil && c.o.req.Stream():
@@ -156,12 +158,24 @@ func (c *call) unreadable(resp *http.Response, err error) error {
 func (c *call) answered(err error, status int) {
 	took := time.Since(c.began)
 	c.askTokenizer()
-	c.lease.Done(gpu.Result{Err: err, Status: status, Took: took})
+	c.lease.Done(c.went(err, status, took))
 }
 
 // slotDone gives the slot back and tells the fleet how the backend did, once.
 func (c *call) slotDone(err error, status int) {
-	c.lease.Done(gpu.Result{Err: err, Status: status, Took: time.Since(c.began)})
+	c.lease.Done(c.went(err, status, time.Since(c.began)))
+}
+
+// went is how a request went. Of what the backend said within its answer the words
+// decide, as those of a refusal do.
+func (c *call) went(err error, status int, took time.Duration) gpu.Result {
+	result := gpu.Result{Err: err, Status: status}
+	if errors.Is(err, errFailedInside) {
+		said := saidWithin(c.meter.Failure())
+		result = c.outcome(&said)
+	}
+	result.Took = took
+	return result
 }
 
 // forward sends the request to the backend of the lease, and on to others for

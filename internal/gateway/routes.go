@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 )
@@ -38,6 +39,22 @@ func (g *Gateway) Handler() http.Handler {
 	read(pathAlive, "healthz", g.healthz)
 	read(pathReady, "readyz", g.readyz)
 	return g.serve(m)
+}
+
+// withTidyPath is a request whose path has no doubled slashes and none at its end, which
+// base URLs in configurations of clients leave there. No route differs by them, but names
+// of models may.
+func withTidyPath(r *http.Request) *http.Request {
+	path := r.URL.Path
+	if !strings.Contains(path, "//") && (len(path) < 2 || path[len(path)-1] != '/') || len(path) > len(pathModels)+1 && hasPrefix(path, pathModels+"/") {
+		return r
+	}
+	tidy := "/" + strings.Join(strings.FieldsFunc(path, func(c rune) bool { return c == '/' }), "/")
+	u := *r.URL
+	u.Path, u.RawPath = tidy, ""
+	clone := *r
+	clone.URL = &u
+	return &clone
 }
 
 // AdminHandler is what the operator's listener serves: metrics in the open, the

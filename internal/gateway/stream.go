@@ -24,6 +24,9 @@ import (
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
 	end, err := c.pump(format.NewEvents(resp.Body, c.x.cat.MaxEvent), resp)
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	if end != format.Complete {
 		// The backend stops generating before anything else happens.
 		c.cancel(context.Canceled)
@@ -91,8 +94,9 @@ var errFailedInside = errors.New("backend failed within its answer")
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
-	if c.clock != nil && usage[pricing.OutputTokens] > 0 { // an event that only says who speaks comes before the work
-		c.clock.Began()
+	if c.clock != nil && usage[pricing.OutputTokens] > c.tokens { // an event that only says who speaks comes before the work
+		c.tokens = usage[pricing.OutputTokens]
+		c.clock.Progress()
 	}
 	usage[pricing.GPUMicros] = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
@@ -170,8 +174,10 @@ func (c *call) blame(end format.End, err error) error {
 		return nil
 	case errors.Is(err, errBeyondCap):
 		return err
-	case end != format.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
+	case end != format.BackendCut:
 		return context.Canceled
+	case c.meter.Failed():
+		return errFailedInside
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, format.ErrPartial):
 		return io.ErrUnexpectedEOF
 	}

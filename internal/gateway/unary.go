@@ -65,6 +65,9 @@ func (c *call) unary(resp *http.Response) error {
 		return c.unaryLong(resp, &buf)
 	}
 	body, err := c.meter.Unary(buf.Bytes())
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	if err != nil {
 		return c.noAnswer(err, resp.StatusCode)
 	}

@@ -84,8 +84,8 @@ func (c *chunk) read(v []byte, keepText bool) {
 
 // failure is what went wrong in the object v, which failed.
 func (c *chunk) failure(v []byte) (f format.Failure) {
-	if f = failureOf(v); c.fault != nil && f.Message == "" {
-		f = failureOf(c.fault)
+	if f = format.FailureOf(v); c.fault != nil && f.Message == "" {
+		f = format.FailureOf(c.fault)
 	}
 	if f.Message == "" && c.reason != "" {
 		f.Message = format.Clean("finish_reason " + c.reason)
@@ -122,17 +122,7 @@ func (c *chunk) countStrange() {
 }
 
 // saysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
-func saysNothing(v []byte) bool {
-	switch v[0] {
-	case 'n', 'f':
-		return true
-	case '"':
-		return len(v) == 2
-	case '{', '[':
-		return rawjson.SkipSpace(v, 1) == len(v)-1
-	}
-	return string(v) == "0"
-}
+func saysNothing(v []byte) bool { return rawjson.SaysNothing(v) }
 
 // maxDeltas bounds the deltas of one chunk that are told apart; servers send
 // one, or one for each choice.

@@ -1,26 +1,15 @@
 package openai
 
 import (
-	"bytes"
 	"strings"
 
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
-// isErrorName reports whether a member with this name holds an error, wherever it
-// stands in an answer.
-func isErrorName(key []byte) bool {
-	switch strings.ToLower(string(key)) {
-	case "error", "errors", "error_message", "error_msg", "errormessage", "exception":
-		return true
-	}
-	return false
-}
-
 // isFault reports whether a member of an answer says that the answer has failed.
 func isFault(key, value []byte) bool {
-	return len(key) > 0 && key[0]|0x20 == 'e' && isErrorName(key) && !saysNothing(value) &&
+	return len(key) > 0 && key[0]|0x20 == 'e' && format.IsErrorName(key) && !saysNothing(value) &&
 		!(rawjson.IsString(value) && namesNothing(word(value)))
 }
 
@@ -84,76 +73,4 @@ func isFailure(reason string) bool {
 		return true
 	}
 	return format.SpeaksOfError([]byte(reason))
-}
-
-// readFailure finds the words in what a backend sent: an object with an error, a
-// message or a detail (OpenAI, vLLM, SGLang, FastAPI), or text.
-func readFailure(data []byte) format.Failure {
-	data = bytes.TrimSpace(data)
-	if len(data) == 0 || data[0] == '<' || string(data) == format.EndMarker {
-		return format.Failure{} // a page has no words for one line
-	}
-	if end, err := rawjson.CheckValue(data, 0, rawjson.MaxDepth); err != nil || end != len(data) {
-		return format.Failure{Message: format.Clean(string(data))}
-	}
-	return failureOf(data)
-}
-
-// failureOf finds the words in a value that checkValue accepted. Those of an error
-// stand above those of a message, and these above a detail; of a list the first
-// element counts.
-func failureOf(v []byte) (f format.Failure) {
-	switch v[0] {
-	case '"':
-		return format.Failure{Message: format.Clean(string(rawjson.Unquote(v)))}
-	case '[':
-		if e := rawjson.Elements(v); e.More() {
-			return failureOf(e.Value())
-		}
-		return f
-	case '{':
-	default:
-		return format.Failure{Code: statusOf(v)}
-	}
-	var inner format.Failure
-	rank := 0 // of the member that the message is from
-	for w := rawjson.Members(v); w.More(); {
-		key, value := w.Member()
-		if code := string(key); code == "code" || code == "status" || code == "status_code" || code == "statusCode" {
-			f.Code = max(f.Code, statusOf(value))
-			continue
-		}
-		if r := rankOf(key); r > rank && !saysNothing(value) {
-			if said := failureOf(value); said.Message != "" || said.Code != 0 {
-				inner, rank = said, r
-			}
-		}
-	}
-	f.Message = inner.Message
-	if inner.Code != 0 {
-		f.Code = inner.Code
-	}
-	return f
-}
-
-// rankOf orders the members that may hold the words of a failure; 0: it holds none.
-func rankOf(key []byte) int {
-	switch string(key) {
-	case "detail":
-		return 1
-	case "message", "msg":
-		return 2
-	}
-	if isErrorName(key) {
-		return 3
-	}
-	return 0
-}
-
-// statusOf is the status of an HTTP error that a value is; 0: it is none.
-func statusOf(v []byte) int {
-	if n, ok := number(v); ok && n >= 400 && n <= 599 {
-		return int(n)
-	}
-	return 0
 }

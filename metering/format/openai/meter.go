@@ -96,7 +96,7 @@ func (m *Meter) Event(event []byte) (out []byte, last bool) {
 	b := m.readBlock(event)
 	switch {
 	case b.failure:
-		m.fail(readFailure(b.data))
+		m.fail(format.ReadFailure(b.data))
 		return nil, false
 	case len(b.data) == 0:
 		out = m.comments(event)
@@ -125,7 +125,7 @@ func (m *Meter) readData(event []byte, b block) []byte {
 			m.fail(format.Failure{Message: "an event is not valid JSON"})
 			return nil
 		case format.SpeaksOfError(b.data):
-			m.fail(readFailure(b.data))
+			m.fail(format.ReadFailure(b.data))
 			return nil
 		default:
 			m.noise++
