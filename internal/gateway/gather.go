@@ -61,7 +61,7 @@ func (c *call) collect(events *format.Events, g *openai.Gathering) (format.End, 
 		out, last := c.meter.Event(event)
 		switch {
 		case last:
-			return format.Complete, nil
+			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside
 		case c.meter.Data() == nil:

@@ -152,12 +152,12 @@ func (c *call) unreadable(resp *http.Response, err error) error {
 func (c *call) answered(err error, status int) {
 	took := time.Since(c.began)
 	c.askTokenizer()
-	c.lease.Done(gpu.Result{Err: err, Status: status, Took: took})
+	c.lease.Done(gpu.Result{Err: err, Status: status, Took: took, Doubtful: errors.Is(err, errNoEnd)})
 }
 
 // slotDone gives the slot back and tells the fleet how the backend did, once.
 func (c *call) slotDone(err error, status int) {
-	c.lease.Done(gpu.Result{Err: err, Status: status, Took: time.Since(c.began)})
+	c.lease.Done(gpu.Result{Err: err, Status: status, Took: time.Since(c.began), Doubtful: errors.Is(err, errNoEnd)})
 }
 
 // forward sends the request to the backend of the lease, and on to others for
@@ -205,8 +205,8 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.began = time.Now()
 	c.meter = openai.NewMeter(c.o.req, c.o.bound, c.o.model.calibrations[b], format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
-		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric,
-		Gathered:   c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
+		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric, OneCompletion: p.OneCompletion,
+		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
 	return format.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }

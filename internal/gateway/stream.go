@@ -62,7 +62,7 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 		out, last := c.meter.Event(event)
 		switch {
 		case last:
-			return format.Complete, nil
+			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside
 		case out == nil:
@@ -85,10 +85,26 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 	}
 }
 
+// errNoEnd reports the marker of the end behind an answer that is not known to be
+// whole: its backend may have failed, or be one that never says more.
+var errNoEnd = errors.New("the backend ended its answer without a finish_reason for each completion")
+
+// endOf is how a stream ended with the marker of the end.
+func (c *call) endOf() (format.End, error) {
+	switch {
+	case c.meter.Finished():
+		return format.Complete, nil
+	case !c.meter.Started():
+		return format.BackendCut, errNoAnswer
+	}
+	return format.BackendCut, errNoEnd
+}
+
 // errFailedInside reports a backend that said within its answer that it failed.
 var errFailedInside = errors.New("backend failed within its answer")
 
-// count notes what was delivered and says why no more may be.
+// count notes what was delivered and says why no more may be. Of a whole answer nothing
+// is left to be kept back.
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
@@ -97,7 +113,11 @@ func (c *call) count() error {
 	}
 	usage.GPUMicros = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
-	return c.afford(usage, source)
+	err := c.afford(usage, source)
+	if errors.Is(err, errTooDear) && c.meter.Ended() {
+		return nil
+	}
+	return err
 }
 
 // lastWithoutBlankLine says whether a stream ended in an order that only lacks
@@ -109,6 +129,8 @@ func lastWithoutBlankLine(event []byte, err error) bool {
 // streamBroke says why no further event could be read.
 func (c *call) streamBroke(err error) format.End {
 	switch {
+	case c.meter.Ended() && !c.clientGone():
+		return format.Complete // whatever broke it, and without the marker at its end
 	case c.drained():
 		return format.Drained
 	case c.exhausted():
@@ -118,7 +140,7 @@ func (c *call) streamBroke(err error) format.End {
 	case errors.Is(err, gpu.ErrFirstEventTimeout):
 		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
 	case (errors.Is(err, io.EOF) || err == format.ErrPartial) && c.meter.Finished():
-		return format.Complete // whole, but for the marker at its end
+		return format.Complete
 	}
 	return format.BackendCut
 }
@@ -246,6 +268,8 @@ func (c *call) cutFrame(end format.End, cause error, comment string) []byte {
 		message = "the balance does not cover more of the answer; top up and repeat the request"
 	case end == format.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
+	case errors.Is(cause, errNoEnd):
+		message = "the backend ended its answer without saying that it is whole"
 	case c.meter.Failed():
 		code, message = "backend_failed", "the backend failed within its answer"
 		if words := c.failureWords(); words != "" {

@@ -50,6 +50,7 @@ type Calibration struct {
 	begin      votes // seconds to the first token
 	answer     votes // tokens of one sequence of an answer
 	part       votes // tokens of a part of a prompt that is no text, such as a picture
+	habits     [habits]habit
 }
 
 // NewCalibration starts from the defaults.

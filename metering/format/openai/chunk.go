@@ -68,18 +68,61 @@ func (c *chunk) read(v []byte, keepText bool) {
 		case "token_ids", "output_ids", "output_token_ids":
 			c.ids = max(c.ids, count(value))
 		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
-			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "x_groq", "__verbose":
+			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "__verbose":
+		case "x_groq":
+			c.readEnvelope(value)
+		case "base_resp": // MiniMax
+			c.readStatus(value)
 		default:
 			if isFault(key, value) {
 				c.failed = true
 				continue
 			}
+			c.readEnvelope(value)
 			sign = sign || isSign(key, value)
 			c.strange = c.strange || hasText(value)
 		}
 	}
 	c.failed = c.failed || sign && len(c.deltas) == 0
 	c.countStrange()
+}
+
+// readEnvelope looks for an error within what an API sends beside the choices, where
+// Groq says that it stopped an answer early.
+func (c *chunk) readEnvelope(v []byte) {
+	for w := rawjson.Members(v); w.More(); {
+		if key, value := w.Member(); (value[0] == '"' || value[0] == '{') && isFault(key, value) {
+			c.failed, c.fault = true, value
+		}
+	}
+}
+
+// readStatus reads a status that is 0 where all is well, and the words beside it.
+func (c *chunk) readStatus(v []byte) {
+	var words []byte
+	failed := false
+	for w := rawjson.Members(v); w.More(); {
+		switch key, value := w.Member(); string(key) {
+		case "status_code":
+			failed = !saysNothing(value)
+		case "status_msg":
+			words = value
+		}
+	}
+	if failed {
+		c.failed, c.fault = true, words
+	}
+}
+
+// answers reports whether each choice of a document says something, or that it has
+// ended.
+func (c *chunk) answers() bool {
+	for i := range c.deltas {
+		if d := &c.deltas[i]; !d.carries() && !d.finished {
+			return false
+		}
+	}
+	return true
 }
 
 // failure is what went wrong in the object v, which failed.

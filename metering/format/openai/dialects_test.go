@@ -173,6 +173,7 @@ var dialects = []struct {
 	{"vLLM, token ids", func(s *script) *play {
 		s.role()
 		s.run(func(text string) string { return contentForm(text) + `,"token_ids":[7]` }, nothing)
+		s.finish("stop", "")
 		return s.done()
 	}},
 	{"SGLang", func(s *script) *play {
@@ -253,6 +254,28 @@ var dialects = []struct {
 		}
 		return s.plain()
 	}},
+	{"a marker without a reason", func(s *script) *play {
+		s.unfinished = true
+		s.role()
+		s.run(contentForm, nothing)
+		if s.rng.IntN(2) == 0 {
+			s.total()
+		}
+		return s.done()
+	}},
+	{"one of two, and the marker", func(s *script) *play {
+		s.n, s.unfinished = 2, true
+		s.run(contentForm, nothing)
+		s.add(chunk(1, `"delta":{},"finish_reason":"stop"`, ""))
+		return s.done()
+	}},
+	{"Groq", func(s *script) *play {
+		s.role()
+		s.run(contentForm, nothing)
+		s.finish("stop", `,"x_groq":{"id":"r","usage":`+s.usageOf(s.tokens)+`}`)
+		s.pieces[len(s.pieces)-1].usage = true
+		return s.done()
+	}},
 	{"numbers that are none", func(s *script) *play {
 		s.run(func(text string) string {
 			return contentForm(text) + `,"logprobs":{"content":[{"token":"x","logprob":-Infinity,"top_logprobs":[{"logprob":NaN}]}]}`
@@ -323,7 +346,10 @@ func failing(s *script) *play {
 		`data: {"detail":"lost"}`, `data: {"choices":[],"errors":["lost"]}`, "data: Internal Server Error", "event: exception\ndata: {}",
 		"data: " + `{"choices":[{"index":0,"delta":{"content":"lost"},"finish_reason":"error","error":{"code":502,"message":"lost"}}]}`,
 		"data: " + `{"choices":[{"index":0,"delta":{},"finish_reason":{"type":"abort"}}]}`,
-	}[s.rng.IntN(8)] + "\n\n")
+		"data: " + `{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"x_groq":{"id":"r","error":"over_capacity"}}`,
+		`data: {"choices":null,"base_resp":{"status_code":1002,"status_msg":"rate limit"}}`,
+		`data: {"code":"Throttling.RateQuota","message":"try again later"}`, `data: {"status":"cancelled"}`, `data: {"success":false}`,
+	}[s.rng.IntN(13)] + "\n\n")
 	return s.done()
 }
 

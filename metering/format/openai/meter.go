@@ -59,6 +59,7 @@ type choice struct {
 	since      amount // what came after base
 	hasUsage   bool   // a running usage came, if only 0
 	finished   bool
+	resumed    bool // text came after its finish_reason
 	totalled   bool // a usage chunk of its own came
 	finalUsage bool // the usage came with the finish_reason
 	reasoning  bool
@@ -82,8 +83,9 @@ func NewMeter(r *Request, b format.Bound, cal *format.Calibration, o format.Mete
 // client gets, as every client can read it: one data line, without the id and
 // retry lines and the usage that the client did not ask for; comments alone where
 // there is no data; nil when the client gets nothing. out is valid until the next
-// call or as long as event is. last reports the end of the answer, [DONE]: settle,
-// then send EndFrame instead of it. Once Failed reports true nothing more may be
+// call or as long as event is. last reports the marker of the end, [DONE], which says
+// nothing of whether the answer is whole: where Finished reports true settle, then
+// send EndFrame instead of it. Once Failed reports true nothing more may be
 // passed on.
 //
 // Data that is no chunk is noise, such as a heartbeat: it is dropped and costs
@@ -102,7 +104,7 @@ func (m *Meter) Event(event []byte) (out []byte, last bool) {
 		m.pending = int64(len(out))
 		return out, false
 	case string(b.data) == format.EndMarker:
-		m.done = true
+		m.noteEnd()
 		return event, true
 	}
 	out = m.readData(event, b)
@@ -311,6 +313,7 @@ func (c *choice) add(d *delta, e *format.Estimates) {
 		c.called = c.called || d.called
 	}
 	c.text = append(c.text, d.text...)
+	c.resumed = c.resumed || c.finished && d.bytes > 0
 	c.finished = c.finished || d.finished
 	if !d.reported {
 		return
@@ -341,18 +344,3 @@ func (m *Meter) Failure() format.Failure { return m.failure }
 
 // Noise is how many events were dropped because they are none of the format.
 func (m *Meter) Noise() int64 { return m.noise }
-
-// Finished reports whether the answer came to its end: [DONE], or a
-// finish_reason for every completion. A stream that ends before that was cut by
-// the backend. A usage alone is no end: some servers send it first.
-func (m *Meter) Finished() bool {
-	if m.done {
-		return true
-	}
-	for i := range m.choices {
-		if !m.choices[i].finished {
-			return false
-		}
-	}
-	return int64(len(m.choices)) >= min(m.bound.Sequences, maxChoices)
-}

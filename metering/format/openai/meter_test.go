@@ -209,7 +209,9 @@ func TestFinished(t *testing.T) {
 		"both":          {[]string{content("a", ""), finish, two}, true},
 		"a usage alone": {[]string{content("a", ""), total}, false},
 		"no reason":     {[]string{strings.Replace(finish, `"stop"`, `""`, 1), strings.Replace(two, `"stop"`, `"null"`, 1)}, false},
-		"done":          {[]string{content("a", ""), done}, true},
+		"done":          {[]string{content("a", ""), done}, false},
+		"one, and done": {[]string{content("a", ""), finish, done}, false},
+		"both, no done": {[]string{content("a", ""), two, finish, total}, true},
 	} {
 		m := meter(t, `"stream":true,"n":2`, format.MeterOptions{})
 		pass(m, c.events...)
