@@ -96,7 +96,7 @@ func (c *Calibration) Estimates() Estimates {
 		v.refresh()
 	}
 	e := Estimates{Prompt: c.prompt.estimate, Bytes: c.completion.estimate, PerDelta: c.perDelta.estimate,
-		Pace: c.pace.estimate, Begin: c.begin.estimate, Answer: c.answer.estimate, Part: c.part.estimate}
+		Pace: c.pace.estimate, Begin: c.begin.estimate, Answer: c.answer.estimate, Part: c.part.estimate, Picture: c.part.fallback}
 	e.Steady = c.perDelta.known() && c.perDelta.spread <= unsteady
 	if c.perDelta.known() && c.completion.known() && c.perDelta.spread > unsteady && 2*c.completion.spread < c.perDelta.spread {
 		e.By = ByBytes

@@ -75,8 +75,8 @@ func (m *Meter) byChoice() tally {
 		c := &m.choices[i]
 		tokens := m.tokens(c)
 		sum = format.AddSat(sum, tokens)
-		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 &&
-			(c.all.deltas <= c.base || c.totalled) && !tooFew(c.base, &c.all)
+		credible = credible && (c.base > 0 || c.all.events() == 0) && c.since.events() == 0 &&
+			(c.all.events() <= c.base || c.totalled) && !tooFew(c.base, &c.all)
 		if c.hasUsage && !c.totalled {
 			with++
 			most = tokens

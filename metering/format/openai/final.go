@@ -196,16 +196,16 @@ func (m *Meter) learn(f usage, now time.Time) {
 		m.cal.LearnPart(voter, f.prompt-text, parts)
 	}
 	reasoning, called := false, false
-	var loose int64
+	var exact int64
 	for i := range m.choices {
 		c := &m.choices[i]
 		reasoning, called = reasoning || c.reasoning, called || c.called
-		loose += c.all.loose
+		exact += c.all.exact
 	}
 	if f.reasoning == 0 && f.beside == 0 || reasoning {
 		m.cal.LearnCompletion(voter, m.text(), f.completion)
-		if !m.unary && !called && loose == m.least() {
-			m.cal.LearnDeltas(voter, f.completion, loose, m.text())
+		if !m.unary && !called && exact == 0 {
+			m.cal.LearnDeltas(voter, f.completion, m.least(), m.text())
 		}
 	}
 	var begin time.Duration

@@ -198,7 +198,7 @@ func TestUnary(t *testing.T) {
 		"white space":          {"\n " + answer(`,"usage":{"prompt_tokens":12,"completion_tokens":9}`) + "\n", tokens(12, 9), "reported", false, false},
 		"no JSON":              {`hello world!`, tokens(0, 0), "none", false, true},
 		"cut":                  {answer(``)[:100], tokens(0, 0), "none", false, true},
-		"huge":                 {`{"choices":[{"message":{"content":"` + strings.Repeat("a", 4<<20) + `"}}],"usage":{"prompt_tokens":12,"completion_tokens":200}}`, tokens(12, 256), "counted", false, false},
+		"huge":                 {`{"choices":[{"message":{"content":"` + strings.Repeat("word", 1<<20) + `"}}],"usage":{"prompt_tokens":12,"completion_tokens":200}}`, tokens(12, 256), "counted", false, false},
 	} {
 		m := meter(t, ``, format.MeterOptions{})
 		if _, err := m.Unary([]byte(c.body)); (err != nil) != c.broken {

@@ -208,13 +208,14 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 	alone := len(m.chunk.deltas) == 0
 	h.timings = m.readTimings()
 	raw := m.chunk.usage
+	m.readInner()
 	if raw == nil && !alone && m.chunk.deltas[0].finished {
 		raw = groqUsage(m.data)
 	}
 	if raw == nil {
 		return h, false
 	}
-	u, ok := readUsage(raw)
+	u, ok := m.usageOf(raw)
 	if ok {
 		m.note(u)
 	}
@@ -234,6 +235,28 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 	}
 	h.usage = true
 	return h, !rawjson.IsNull(raw)
+}
+
+// readInner takes the usages that stand within the choices: each is that of its
+// completion.
+func (m *Meter) readInner() {
+	for i := range m.chunk.deltas {
+		d := &m.chunk.deltas[i]
+		if u, ok := m.usageOf(d.usage); ok {
+			m.note(u)
+			d.reported, d.tokens = true, u.tokens()
+		}
+	}
+}
+
+// usageOf reads a usage. Of one that has only a total, the prompt is what it is
+// elsewhere, and the rest is the completion.
+func (m *Meter) usageOf(raw []byte) (u usage, ok bool) {
+	if u, ok = readUsage(raw); ok && u.total > 0 {
+		u.prompt = min(m.prompt().tokens, u.total)
+		u.completion = u.total - u.prompt
+	}
+	return u, ok
 }
 
 // readTimings takes llama.cpp's running counts, which are exact, and reports
@@ -277,7 +300,7 @@ func (m *Meter) Delivered() {
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
-		if m.finals > 0 && d.carries() {
+		if m.finals > 0 && d.certain() {
 			m.after.add(d, e)
 		}
 		m.choice(d.index).add(d, e)
@@ -321,7 +344,7 @@ func (c *choice) add(d *delta, e *format.Estimates) {
 	c.hasUsage = true
 	c.finalUsage = c.finalUsage || d.finished
 	c.reported = max(c.reported, d.tokens)
-	if d.tokens > 0 && 2*min(d.tokens, c.all.deltas) >= c.all.deltas {
+	if d.tokens > 0 && 2*min(d.tokens, c.all.events()) >= c.all.events() {
 		c.base = max(c.base, d.tokens)
 		c.since = amount{}
 	}

@@ -51,19 +51,23 @@ const fnvPrime = 1099511628211
 
 // mark is how much a delta has.
 type mark struct {
-	bytes int64
-	text  int
+	bytes, dense int64
+	text         int
 }
 
-func (d *delta) mark() mark { return mark{d.bytes, len(d.text)} }
+func (d *delta) mark() mark { return mark{d.bytes, d.dense, len(d.text)} }
+
+// reset takes back what was added since m.
+func (d *delta) reset(m mark) { d.bytes, d.dense, d.text = m.bytes, m.dense, d.text[:m.text] }
 
 // keepLarger keeps the larger one of two texts that are the same in two forms: the
 // one added between first and second, and the one added since.
 func (d *delta) keepLarger(first, second mark) {
 	if d.bytes-second.bytes <= second.bytes-first.bytes {
-		d.bytes, d.text = second.bytes, d.text[:second.text]
+		d.reset(second)
 		return
 	}
 	d.bytes -= second.bytes - first.bytes
+	d.dense -= second.dense - first.dense
 	d.text = append(d.text[:first.text], d.text[second.text:]...)
 }

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"unicode/utf8"
 
 	"sluice.example/sluice/metering/format/rawjson"
 )
@@ -35,4 +36,36 @@ func hasText(v []byte) bool {
 		}
 	}
 	return false
+}
+
+// dense is how many bytes of the inside of a JSON string tokens must have been spent
+// on. Letters and digits are, but for those that repeat one of the two before them; of a
+// run of signs and white space, whose tokens may be as long as it is, the first one.
+func dense(raw []byte) (n int64) {
+	var last, before rune
+	for i := 0; i < len(raw); {
+		c, size := rune(raw[i]), 1
+		switch {
+		case c == '\\' && raw[i+1] == 'u':
+			c, size = rawjson.HexRune(raw[i+2:i+6]), 6
+		case c == '\\':
+			c, size = ' ', 2
+		case c >= utf8.RuneSelf:
+			c, size = utf8.DecodeRune(raw[i:])
+		}
+		i += size
+		switch word := isWordRune(c); {
+		case word && c != last && c != before:
+			n += int64(max(1, utf8.RuneLen(c)))
+		case !word && isWordRune(last):
+			n++
+		}
+		before, last = last, c
+	}
+	return n
+}
+
+// isWordRune reports whether a rune is a letter or a digit, or none of ASCII.
+func isWordRune(c rune) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c >= utf8.RuneSelf
 }

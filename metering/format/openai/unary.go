@@ -38,11 +38,14 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		return nil, ErrNoAnswer
 	}
 	m.pending = int64(len(body))
-	if m.chunk.usage != nil {
-		if u, ok := readUsage(m.chunk.usage); ok {
-			m.note(u)
-			m.final, m.hasFinal, m.finals = u, true, 1
-		}
+	raw := m.chunk.usage
+	if raw == nil {
+		raw = groqUsage(object)
+	}
+	m.readInner()
+	if u, ok := m.usageOf(raw); ok {
+		m.note(u)
+		m.final, m.hasFinal, m.finals = u, true, 1
 	}
 	m.Delivered()
 	m.after = amount{}
