@@ -57,8 +57,10 @@ func (c *call) collect(events *format.Events, g *openai.Gathering) (format.End, 
 		if err != nil && !lastWithoutBlankLine(event, err) {
 			return c.streamBroke(err), err
 		}
-		c.engine.hear()
 		out, last := c.meter.Event(event)
+		if c.meter.Data() != nil {
+			c.engine.hear()
+		}
 		switch {
 		case last:
 			return c.endOf()

@@ -169,9 +169,6 @@ func (c *call) forward() (*http.Response, error) {
 		rewrite := c.meet(b)
 		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
-		if err == nil {
-			c.engine.hear()
-		}
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
 			return nil, err

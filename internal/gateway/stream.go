@@ -58,8 +58,10 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 		if err != nil && !lastWithoutBlankLine(event, err) {
 			return c.streamBroke(err), err
 		}
-		c.engine.hear()
 		out, last := c.meter.Event(event)
+		if c.meter.Data() != nil {
+			c.engine.hear()
+		}
 		switch {
 		case last:
 			return c.endOf()
