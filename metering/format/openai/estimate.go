@@ -44,12 +44,19 @@ func (a *amount) add(d *delta, e *format.Estimates) {
 		return
 	}
 	a.loose++
-	a.looseBytes += d.bytes
-	if float64(d.bytes) > e.Long() {
+	size := d.size()
+	a.looseBytes += size
+	if float64(size) > e.Long() {
 		a.long++
-		a.longBytes += d.bytes
-		a.longTokens += max(format.TokensFor(d.bytes, e.Bytes), int64(math.Round(e.PerDelta)))
+		a.longBytes += size
+		a.longTokens += max(format.TokensFor(size, e.Bytes), int64(math.Round(e.PerDelta)))
 	}
+}
+
+// size is how many bytes of an event are counted as text: all, but for runs of signs,
+// whose tokens are long, where they are most of it.
+func (d *delta) size() int64 {
+	return d.foreign + min(d.bytes-d.foreign, 4*d.dense+format.LongToken)
 }
 
 // addRest counts text beyond the tokens that are listed by its bytes: a list may lack

@@ -141,7 +141,7 @@ func (m *Meter) trusted(f usage) tally {
 	}
 	all := m.all()
 	switch {
-	case t.tokens == 0 && m.wrote(), format.MulSat(2, t.tokens) < least, tooFew(t.tokens, &all):
+	case t.tokens == 0 && (least > 0 || f.prompt <= 0 && m.wrote()), format.MulSat(2, t.tokens) < least, tooFew(t.tokens, &all):
 		by := m.completion()
 		return tally{max(by.tokens, t.tokens, least), by.source}
 	case t.tokens < least:

@@ -39,10 +39,10 @@ func hasText(v []byte) bool {
 }
 
 // dense is how many bytes of the inside of a JSON string tokens must have been spent
-// on. Letters and digits are, but for those that repeat one of the two before them; of a
-// run of signs and white space, whose tokens may be as long as it is, the first one.
+// on: those of letters and digits, and of a run of signs and white space, whose tokens
+// may be as long as it is, the first one.
 func dense(raw []byte) (n int64) {
-	var last, before rune
+	var last rune
 	for i := 0; i < len(raw); {
 		c, size := rune(raw[i]), 1
 		switch {
@@ -55,17 +55,21 @@ func dense(raw []byte) (n int64) {
 		}
 		i += size
 		switch word := isWordRune(c); {
-		case word && c != last && c != before:
+		case word && (c < utf8.RuneSelf || c != last):
 			n += int64(max(1, utf8.RuneLen(c)))
 		case !word && isWordRune(last):
 			n++
 		}
-		before, last = last, c
+		last = c
 	}
 	return n
 }
 
-// isWordRune reports whether a rune is a letter or a digit, or none of ASCII.
+// isWordRune reports whether a rune is a letter or a digit, or may be one: neither ASCII
+// nor one of the blocks of punctuation, arrows, lines and boxes.
 func isWordRune(c rune) bool {
-	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c >= utf8.RuneSelf
+	if c < utf8.RuneSelf {
+		return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'
+	}
+	return c != 0xa0 && c != 0x3000 && (c < 0x2000 || c >= 0x2c00)
 }
