@@ -247,6 +247,13 @@ var dialects = []struct {
 		s.unfinished = true
 		return s.play
 	}},
+	{"a usage first, members of tomorrow", func(s *script) *play {
+		s.role()
+		s.add(`data: {"choices":[],"usage":` + s.usageOf(min(1, s.tokens)) + "}\n\n")
+		s.run(func(text string) string { return `"delta":{"inner":{"words":["` + text + `"]}}` }, nothing)
+		s.finish("stop", "")
+		return s.done()
+	}},
 	{"no usage", func(s *script) *play {
 		s.run(contentForm, nothing)
 		s.finish("length", "")

@@ -300,7 +300,7 @@ func (m *Meter) Delivered() {
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
-		if m.finals > 0 && d.certain() {
+		if m.finals > 0 && (d.certain() || d.carries() && !m.Finished()) { // a usage in between is a snapshot
 			m.after.add(d, e)
 		}
 		m.choice(d.index).add(d, e)
