@@ -22,7 +22,7 @@ type engine struct {
 	setting  format.Setting
 	known    atomic.Pointer[known]
 	overruns overrunLog
-	heard    atomic.Int64 // when the backend last sent anything of an answer, in Unix nanoseconds
+	heard    atomic.Int64 // when the backend last sent a part of an answer, in Unix nanoseconds
 	missing  sync.Map     // path of a tokenizer that the backend does not have → until when it is not asked again
 	asking   atomic.Bool  // it is being found out which engine serves, or was
 }
@@ -33,7 +33,8 @@ type known struct {
 	source  string
 }
 
-// hear notes a sign of life of the backend.
+// hear notes a sign of life of the backend: a part of an answer. Headers, blank lines
+// and comments are none, because servers and proxies send them while a request waits.
 func (e *engine) hear() { e.heard.Store(time.Now().UnixNano()) }
 
 // silentSince reports whether the backend has shown nobody a sign of life since t.

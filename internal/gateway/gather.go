@@ -58,11 +58,13 @@ func (c *call) collect(events *format.Events) (format.End, error) {
 		if err != nil && !lastWithoutBlankLine(event, err) {
 			return c.streamBroke(err), err
 		}
-		c.engine.hear()
 		out, last := c.meter.Event(event)
+		if c.meter.IsPart() {
+			c.engine.hear()
+		}
 		switch {
 		case last:
-			return format.Complete, nil
+			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside
 		}

@@ -169,7 +169,7 @@ func (c *call) slotDone(err error, status int) {
 // went is how a request went. Of what the backend said within its answer the words
 // decide, as those of a refusal do.
 func (c *call) went(err error, status int, took time.Duration) gpu.Result {
-	result := gpu.Result{Err: err, Status: status}
+	result := gpu.Result{Err: err, Status: status, Doubtful: errors.Is(err, errNoEnd)}
 	if errors.Is(err, errFailedInside) {
 		said := saidWithin(c.meter.Failure())
 		result = c.outcome(&said)
@@ -187,9 +187,6 @@ func (c *call) forward() (*http.Response, error) {
 		rewrite := c.meet(b)
 		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
-		if err == nil {
-			c.engine.hear()
-		}
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
 			return nil, err
@@ -224,8 +221,8 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.began = time.Now()
 	c.meter = c.o.req.Meter(c.o.bound, c.o.model.lessons.of(b).calibration, format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
-		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric,
-		Gathered:   c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
+		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric, OneCompletion: p.OneCompletion,
+		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
 	return format.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }

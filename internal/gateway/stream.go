@@ -60,11 +60,13 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 		if err != nil && !lastWithoutBlankLine(event, err) {
 			return c.streamBroke(err), err
 		}
-		c.engine.hear()
 		out, last := c.meter.Event(event)
+		if c.meter.IsPart() {
+			c.engine.hear()
+		}
 		switch {
 		case last:
-			return format.Complete, nil
+			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside
 		case out == nil:
@@ -87,10 +89,26 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 	}
 }
 
+// errNoEnd reports the marker of the end behind an answer that is not known to be
+// whole: its backend may have failed, or be one that never says more.
+var errNoEnd = errors.New("the backend ended its answer without a finish_reason for each completion")
+
+// endOf is how a stream ended with the marker of the end.
+func (c *call) endOf() (format.End, error) {
+	switch {
+	case c.meter.Finished():
+		return format.Complete, nil
+	case !c.meter.Started():
+		return format.BackendCut, errNoAnswer
+	}
+	return format.BackendCut, errNoEnd
+}
+
 // errFailedInside reports a backend that said within its answer that it failed.
 var errFailedInside = errors.New("backend failed within its answer")
 
-// count notes what was delivered and says why no more may be.
+// count notes what was delivered and says why no more may be. Of a whole answer nothing
+// is left to be kept back.
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
@@ -100,7 +118,11 @@ func (c *call) count() error {
 	}
 	usage[pricing.GPUMicros] = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
-	return c.afford(usage, source)
+	err := c.afford(usage, source)
+	if errors.Is(err, errTooDear) && c.meter.Ended() {
+		return nil
+	}
+	return err
 }
 
 // lastWithoutBlankLine says whether a stream ended in an order that only lacks
@@ -112,6 +134,8 @@ func lastWithoutBlankLine(event []byte, err error) bool {
 // streamBroke says why no further event could be read.
 func (c *call) streamBroke(err error) format.End {
 	switch {
+	case c.meter.Ended() && !c.clientGone():
+		return format.Complete // whatever broke it, and without the marker at its end
 	case c.drained():
 		return format.Drained
 	case c.exhausted():
@@ -121,7 +145,7 @@ func (c *call) streamBroke(err error) format.End {
 	case errors.Is(err, gpu.ErrFirstEventTimeout):
 		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
 	case (errors.Is(err, io.EOF) || err == format.ErrPartial) && c.meter.Finished():
-		return format.Complete // whole, but for the marker at its end
+		return format.Complete
 	}
 	return format.BackendCut
 }
@@ -252,6 +276,8 @@ func (c *call) sayWhyCut(closing *format.Closing, cause error) {
 		code, message = "backend_drained", "the backend is taken away; repeat the request"
 	case closing.End == format.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
+	case errors.Is(cause, errNoEnd):
+		message = "the backend ended its answer without saying that it is whole"
 	case c.meter.Failed():
 		code, message = "backend_failed", "the backend failed within its answer"
 		if words := c.failureWords(); words != "" {
