@@ -36,11 +36,12 @@ func TestTrialOfASuspectedBackend(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fleetOf(t, map[string]int{"a": 9}, PoolConfig{Model: "m", Backends: []string{"a"}})
 				p := f.Pool("m")
-				verdict := Result{Status: c.result.Status, RequestFault: c.result.RequestFault, Doubtful: c.result.Doubtful}
+				var verdict atomic.Pointer[Result]
+				verdict.Store(&Result{Status: c.result.Status, RequestFault: c.result.RequestFault, Doubtful: c.result.Doubtful})
 				if serves {
-					verdict = Result{Status: 200}
+					verdict.Store(&Result{Status: 200})
 				}
-				asked := proving(f, func(string) Result { return verdict })
+				asked := proving(f, func(string) Result { return *verdict.Load() })
 				send := func(i int) {
 					r, key := c.result, Key{}
 					if r.Body = 7; c.varied {
@@ -83,7 +84,7 @@ func TestTrialOfASuspectedBackend(t *testing.T) {
 					}
 					return
 				}
-				verdict = Result{Status: 200}
+				verdict.Store(&Result{Status: 200})
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
 				if s := f.Status()[0]; s.Ejected || !p.Serves() {
