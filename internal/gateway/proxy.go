@@ -118,6 +118,9 @@ func (c *call) answer(resp *http.Response) error {
 		c.clock.AwaitEvent()
 	}
 	f, err := sniff(resp)
+	if f == formList && takesList(c.meter) {
+		f = formObject
+	}
 	if c.clock != nil && f == formObject {
 		c.clock.Began()
 	}
