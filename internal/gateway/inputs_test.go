@@ -287,7 +287,8 @@ func TestLongEmbeddingsStream(t *testing.T) {
 	}
 }
 
-// Who hangs up within a long answer pays for all of it: the backend had made it before.
+// A client that hangs up within a long answer pays for all of it: the backend had made
+// it before.
 func TestHangUpWithinLongEmbeddings(t *testing.T) {
 	for name, c := range map[string]struct {
 		stays  bool // the backend goes on after the client left

@@ -15,9 +15,9 @@ const pieceSize = 64 << 10
 
 // unaryPieces passes on an answer that is too long to be held back, for a meter that
 // reads it on the way: beyond UnaryHoldBack, which came already, no copy of it is kept.
-// Who hangs up within it pays for all of it, because the backend has made all of it
-// before it sent the first byte; the rest is read for its usage as long as it comes in
-// time.
+// A client that hangs up within it pays for all of it, because the backend had made all
+// of it before it sent the first byte. The rest is read for its usage, as long as it
+// comes within unaryGrace.
 func (c *call) unaryPieces(resp *http.Response, m format.Pieces, came *bytes.Buffer) error {
 	m.Piece(came.Bytes())
 	if m.Failed() {
