@@ -245,7 +245,9 @@ func (m *inputMeter) Running() (pricing.Units, metering.Source) {
 // nobody a sign of life. What is no answer is free, and so is a document that its
 // backend or a shutdown broke off, because nothing can be made of a part of it.
 func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, metering.Source, bool) {
-	m.Delivered()
+	if end == format.Complete {
+		m.Delivered()
+	}
 	gone := end == format.UnaryClientGone || end == format.ClientGone || end == format.HoldExhausted
 	switch {
 	case m.Failed(), !m.Finished() && !gone, !m.Started() && m.IsSilent():
