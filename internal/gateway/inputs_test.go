@@ -88,6 +88,11 @@ func TestTextsThatTheBalanceDoesNotCover(t *testing.T) {
 		t.Errorf("%v msat are required", need)
 	}
 	r.do("POST", embeddingsPath, body, k.with("L402-Allow-Truncate", "1")).wantProblem(t, http.StatusPaymentRequired, "insufficient-balance")
+	p = r.do("POST", rerankPath, `{"model":"demo","query":"river","documents":`+texts(900)+`}`, k.with("L402-Max-Cost-Msat", "1")).
+		wantProblem(t, http.StatusPreconditionFailed, "cost-above-maximum")
+	if need := p["required_msat"].(float64); need != float64(900*(24+5+6)+9*10+900*3) {
+		t.Errorf("%v msat are required to rank", need)
+	}
 	r.do("POST", embeddingsPath, body, nil).wantProblem(t, http.StatusPaymentRequired, "payment-required")
 	r.wantSpent(k, 0)
 }
