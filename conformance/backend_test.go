@@ -29,6 +29,10 @@ func (s script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{"object":"list","data":[]}`)
 		return
 	}
+	if strings.HasSuffix(r.URL.Path, "/embeddings") {
+		embed(w, r)
+		return
+	}
 	var request struct {
 		Stream   bool
 		Messages []struct{ Content any }

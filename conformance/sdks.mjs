@@ -16,6 +16,10 @@ const sdks = {
   async "openai-node"(job, say) {
     const client = new OpenAI({ apiKey: job.key, baseURL: job.url, maxRetries: 0, defaultHeaders: job.headers });
     if (job.lookup) return say((await client.models.retrieve(job.model)).id);
+    if (job.input) {
+      const made = await client.embeddings.create({ model: job.model, input: job.input });
+      return say(`${made.data.length} of ${made.data[0].embedding.length}, ${made.usage.prompt_tokens} tokens`);
+    }
     const request = { model: job.model, messages: [{ role: "user", content: job.prompt }], stream: job.stream };
     const answer = await client.chat.completions.create(request);
     if (!job.stream) return say(answer.choices[0].message.content);

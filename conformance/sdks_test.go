@@ -25,6 +25,7 @@ type job struct {
 	Prompt  string            `json:"prompt"`
 	Stream  bool              `json:"stream"`
 	Lookup  bool              `json:"lookup"`
+	Input   any               `json:"input"` // texts or token ids to embed; nil: a chat
 	Headers map[string]string `json:"headers"`
 }
 

@@ -79,7 +79,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 				Name: m.Name, OwnedBy: m.OwnedBy, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
 				Limits: format.Limits{
 					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
-					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage, MediaTokens: m.MediaTokens,
+					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage, MediaTokens: m.MediaTokens, MaxItems: m.MaxItems,
 				},
 				Policy: m.Policy(s),
 			})

@@ -27,8 +27,12 @@ type job struct {
 	Prompt  string            `json:"prompt"`
 	Stream  bool              `json:"stream"`
 	Lookup  bool              `json:"lookup"` // GET /v1/models/{id} in place of a chat
+	Input   json.RawMessage   `json:"input"`  // to embed, in place of a chat
 	Headers map[string]string `json:"headers"`
 }
+
+// embeds says whether the job is to embed.
+func (j job) embeds() bool { return len(j.Input) > 0 && string(j.Input) != "null" }
 
 type result struct {
 	Name    string `json:"name"`
@@ -85,6 +89,9 @@ func callOpenAIGo(ctx context.Context, j job, r *result) error {
 		options = append(options, option.WithHeader(name, value))
 	}
 	c := openaigo.NewClient(options...)
+	if j.embeds() {
+		return embedOpenAIGo(ctx, c, j, r)
+	}
 	if j.Lookup {
 		m, err := c.Models.Get(ctx, j.Model)
 		if err == nil {
@@ -114,6 +121,9 @@ func callGoOpenAI(ctx context.Context, j job, r *result) error {
 	config.BaseURL = j.URL
 	config.HTTPClient = &headerClient{j.Headers}
 	c := goopenai.NewClientWithConfig(config)
+	if j.embeds() {
+		return embedGoOpenAI(ctx, c, j, r)
+	}
 	if j.Lookup {
 		m, err := c.GetModel(ctx, j.Model)
 		r.Content = m.ID

@@ -186,6 +186,7 @@ func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) 
 	c.between(at+".min_completion_tokens", m.MinCompletionTokens, 1, most)
 	c.between(at+".template_tokens.base", m.TemplateTokens.Base, 0, 1<<20)
 	c.between(at+".template_tokens.per_message", m.TemplateTokens.PerMessage, 0, 1<<20)
+	c.between(at+".max_items", m.MaxItems, 0, 1<<16)
 	if m.MaxCompletionTokens > m.ContextTokens {
 		c.failAt(at+".max_completion_tokens", "%d is more than context_tokens, %d", m.MaxCompletionTokens, m.ContextTokens)
 	}
@@ -209,7 +210,7 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 		rate Rate
 	}{{"mib", p.MiB}, {"second", p.Second}} {
 		if r.rate != 0 {
-			c.failAt(at+".prices."+r.key, "chat is metered by tokens, calls and GPU time; price it with input, output, call and gpu_second")
+			c.failAt(at+".prices."+r.key, "no API that is sold is metered by it; price it with input, output, call, search, document and gpu_second")
 			return
 		}
 	}

@@ -160,6 +160,7 @@ type Model struct {
 	AllowFields         []string       `yaml:"allow_fields"` // of requests, beside the service's
 	MediaHosts          []string       `yaml:"media_hosts"`  // beside the service's
 	MediaTokens         int64          `yaml:"media_tokens"` // the most prompt tokens of one picture; 0: not known
+	MaxItems            int64          `yaml:"max_items"`    // texts to embed, or documents to rank, in one request; 0: as the API has it
 	GPUSlice            time.Duration  `yaml:"gpu_slice"`    // of GPU time held at a time, where that has a price
 	// GPUFallback says what GPU time costs while it cannot be read: FallbackWall or
 	// FallbackRefuse.
@@ -190,6 +191,8 @@ type Prices struct {
 	GPUSecond   Rate `yaml:"gpu_second" unit:"s"`
 	MiB         Rate `yaml:"mib" unit:"MiB"`
 	Second      Rate `yaml:"second" unit:"s"`
+	Search      Rate `yaml:"search" unit:"search"`     // a query over at most 100 documents
+	Document    Rate `yaml:"document" unit:"document"` // ranked or scored
 }
 
 // Rates is the rate card as the pricing package has it.
@@ -202,6 +205,8 @@ func (p Prices) Rates() pricing.Rates {
 		pricing.Calls:             int64(p.Call),
 		pricing.Bytes:             int64(p.MiB),
 		pricing.WallMicros:        int64(p.Second),
+		pricing.Searches:          int64(p.Search),
+		pricing.Documents:         int64(p.Document),
 	}
 }
 

@@ -375,3 +375,24 @@ func TestSecretsPrintNothing(t *testing.T) {
 		}
 	}
 }
+
+// A model that ranks is priced by searches and documents too, and takes as many of them
+// at once as its owner says.
+func TestModelThatRanks(t *testing.T) {
+	minimal, err := os.ReadFile("testdata/minimal.good.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(minimal), "prices: {input: 1 sat/Mtok}", "max_items: 500\n        prices: {input: 1 sat/Mtok, search: 100 msat/search, document: 2 msat/document}", 1)
+	cfg, err := Parse([]byte(text), ".", noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := cfg.Services[0].Models[0]
+	if r := m.Prices.Rates(); m.MaxItems != 500 || r[pricing.Searches] != 100 || r[pricing.Documents] != 2 {
+		t.Errorf("%d, %v", m.MaxItems, r)
+	}
+	if _, err := Parse([]byte(strings.Replace(text, "max_items: 500", "max_items: -1", 1)), ".", noEnv); err == nil || !strings.Contains(err.Error(), "max_items") {
+		t.Error(err)
+	}
+}

@@ -17,7 +17,7 @@ const eventStream = "text/event-stream"
 
 // errNoAnswer reports a 2xx whose body is no answer of the format: a page of a
 // proxy, nothing at all, lines of another protocol.
-var errNoAnswer = errors.New("the body is no answer of the chat format")
+var errNoAnswer = errors.New("the body is no answer of the API")
 
 // form is what the body of an answer looks like.
 type form uint8
@@ -26,6 +26,7 @@ const (
 	formOther  form = iota
 	formEvents      // server-sent events
 	formObject      // one JSON object
+	formList        // one JSON list
 )
 
 // sniffed is a body whose first bytes were looked at.
@@ -120,10 +121,20 @@ func formOf(head []byte, labelled bool) (f form, sure bool) {
 			return formOther, false
 		}
 	}
-	if labelled && head[0] != '<' {
+	switch {
+	case labelled && head[0] != '<':
 		return formEvents, true
+	case head[0] == '[':
+		return formList, true
 	}
 	return formOther, true
+}
+
+// takesList says whether the answer that is metered may be a list without an object
+// around it.
+func takesList(m format.Meter) bool {
+	l, ok := m.(format.Listing)
+	return ok && l.MayBeList()
 }
 
 // noAnswer ends a call of whose answer nothing was passed on, because it is none,
@@ -146,7 +157,7 @@ func (c *call) noAnswer(err error, status int) error {
 		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged")
 	}
-	detail := "the backend's answer is no chat completion; nothing was charged"
+	detail := "the backend's answer is none of this API; nothing was charged"
 	if words := c.failureWords(); words != "" {
 		detail = "the backend failed and said: " + words + " (nothing was charged)"
 	}

@@ -12,6 +12,9 @@ import (
 // metering/format and a line here.
 var formats = []format.Format{
 	openai.Chat,
+	openai.Embeddings,
+	openai.Rerank,
+	openai.Score,
 }
 
 // Formats are the names of the APIs that a model can be sold through.

@@ -100,7 +100,9 @@ func (c *call) extendGPU(ctx context.Context, rates pricing.Rates) bool {
 	if used <= c.gpuHeld-slice/2 {
 		return true
 	}
-	total, err := rates.Bound(pricing.Units{pricing.InputTokens: c.o.bound.Input, pricing.OutputTokens: c.o.bound.Output, pricing.Calls: 1, pricing.GPUMicros: used + slice})
+	units := c.o.bound.Units()
+	units[pricing.GPUMicros] = used + slice
+	total, err := rates.Bound(units)
 	if err != nil || c.hold.Extend(ctx, max(total, c.hold.Amount())) != nil {
 		return used < c.gpuHeld // what is held may be used up
 	}

@@ -42,18 +42,21 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 		return gpu.Result{Err: err}
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxProof))
+	bound, boundErr := req.Bound(format.Limits{})
+	if boundErr != nil {
+		return gpu.Result{Err: boundErr}
+	}
+	m := req.Meter(bound, nil, format.MeterOptions{})
 	f, _ := formOf(answer, isEventStream(resp.Header))
+	if f == formList && takesList(m) {
+		f = formObject
+	}
 	switch {
 	case f == formObject && err != nil: // it cannot end what it begins
 		return gpu.Result{Status: resp.StatusCode}
 	case f != formEvents && err != nil:
 		return gpu.Result{Err: err}
 	}
-	bound, err := req.Bound(format.Limits{})
-	if err != nil {
-		return gpu.Result{Err: err}
-	}
-	m := req.Meter(bound, nil, format.MeterOptions{})
 	if f == formEvents { // it streams whatever it is asked for
 		events := format.NewEvents(bytes.NewReader(answer), maxProof)
 		for event, err := events.Next(); err == nil && !m.Failed(); event, err = events.Next() {

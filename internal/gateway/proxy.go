@@ -125,6 +125,9 @@ func (c *call) receive(resp *http.Response) error {
 		c.clock.AwaitEvent()
 	}
 	f, err := sniff(resp)
+	if f == formList && takesList(c.meter) {
+		f = formObject
+	}
 	if c.clock != nil && f == formObject {
 		c.clock.Progress()
 		resp.Body.(*sniffed).clock = c.clock

@@ -103,7 +103,7 @@ func (o *order) price() (err error) {
 		o.lock.Amount, err = o.cost(o.lock.Rates, o.bound)
 	}
 	if err != nil {
-		return invalid("the request's cost cannot be bounded; lower max_tokens or n")
+		return invalid("the request's cost cannot be bounded; lower max_tokens or n, or send less at once")
 	}
 	return nil
 }
@@ -111,7 +111,9 @@ func (o *order) price() (err error) {
 // cost is the most that a request within b costs, or of GPU time, which has no
 // bound beforehand, the first slice.
 func (o *order) cost(r pricing.Rates, b format.Bound) (l402.Msat, error) {
-	return r.Bound(pricing.Units{pricing.InputTokens: b.Input, pricing.OutputTokens: b.Output, pricing.Calls: 1, pricing.GPUMicros: o.model.gpuSlice(r)})
+	units := b.Units()
+	units[pricing.GPUMicros] = o.model.gpuSlice(r)
+	return r.Bound(units)
 }
 
 // least is the lowest bound that the request may be held at.

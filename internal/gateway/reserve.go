@@ -11,7 +11,6 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
-	"sluice.example/sluice/pricing"
 )
 
 // sell looks for room, holds the money, takes a place, waits for a slot and
@@ -55,7 +54,7 @@ func (g *Gateway) place(x *exchange, o *order, limit l402.Msat) (*gpu.Ticket, er
 
 // bid is what the pool needs to know of a request that pays at most limit.
 func (o *order) bid(limit l402.Msat) gpu.Bid {
-	return gpu.Bid{AtMost: pricing.Units{pricing.InputTokens: o.bound.Input, pricing.OutputTokens: o.bound.Output}, Limit: limit}
+	return gpu.Bid{AtMost: o.bound.Units(), Limit: limit}
 }
 
 // reserve holds the bound on the account and the token's budgets. Where the

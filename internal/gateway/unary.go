@@ -62,6 +62,9 @@ func (c *call) unary(resp *http.Response) error {
 	case err != nil:
 		return c.unaryBroke(err, resp.StatusCode, buf.Bytes())
 	case long:
+		if m, ok := c.meter.(format.Pieces); ok {
+			return c.unaryPieces(resp, m, &buf)
+		}
 		return c.unaryLong(resp, &buf)
 	}
 	body, err := c.meter.Unary(buf.Bytes())
@@ -161,14 +164,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) error {
 // it by then: the rest is read for its usage, or, where it does not come in time,
 // what came is counted.
 func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
-	h := c.x.Header()
-	passHeader(h, resp.Header)
-	c.announce(h)
-	h["Cache-Control"] = []string{"no-store"}
-	h[headerBalance] = []string{amountText(c.hold.Available())}
-	h["Trailer"] = []string{headerCost}
-	c.x.WriteHeader(resp.StatusCode)
-
+	c.beginLong(resp)
 	end, blame := c.passLong(resp.Body, buf)
 	if end != format.Complete {
 		c.cancel(context.Canceled)
@@ -179,13 +175,29 @@ func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
 		}
 		c.meter.UnaryPart(buf.Bytes())
 	}
-	c.answered(blame, resp.StatusCode)
+	return c.endLong(end, blame, resp.StatusCode)
+}
+
+// beginLong sends the header of an answer whose cost is not known yet.
+func (c *call) beginLong(resp *http.Response) {
+	h := c.x.Header()
+	passHeader(h, resp.Header)
+	c.announce(h)
+	h["Cache-Control"] = []string{"no-store"}
+	h[headerBalance] = []string{amountText(c.hold.Available())}
+	h["Trailer"] = []string{headerCost}
+	c.x.WriteHeader(resp.StatusCode)
+}
+
+// endLong charges such an answer, and puts its cost into the trailer.
+func (c *call) endLong(end format.End, blame error, status int) error {
+	c.answered(blame, status)
 	entry, settled := c.charge(end)
 	if end != format.Complete {
 		panic(http.ErrAbortHandler) // half a document must not look like a whole one
 	}
 	if settled {
-		h[headerCost] = []string{amountText(entry.Charged)}
+		c.x.Header()[headerCost] = []string{amountText(entry.Charged)}
 	}
 	return nil
 }
@@ -208,23 +220,28 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (format.End, error) {
 		if err == nil && !c.roomFor(buf.Len()) {
 			err = errAnswerTooLong
 		}
-		switch {
-		case err == nil:
-		case gone || c.clientGone() && c.ctx.Err() != nil:
-			return format.UnaryClientGone, context.Canceled
-		case errors.Is(err, io.EOF):
-			return format.Complete, nil
-		case errors.Is(err, errAnswerTooLong):
-			return format.BackendCut, context.Canceled // not the backend's fault
-		case c.drained():
-			return format.Drained, context.Canceled
-		case c.exhausted():
-			return format.HoldExhausted, context.Canceled
-		default:
-			return format.BackendCut, err
+		if err != nil {
+			return c.longEnd(err, gone)
 		}
 		sent = buf.Len()
 		_, err = io.CopyN(buf, body, 64<<10)
 		c.engine.hear()
 	}
+}
+
+// longEnd says how a long answer ended, after err.
+func (c *call) longEnd(err error, gone bool) (format.End, error) {
+	switch {
+	case gone || c.clientGone() && c.ctx.Err() != nil:
+		return format.UnaryClientGone, context.Canceled
+	case errors.Is(err, io.EOF):
+		return format.Complete, nil
+	case errors.Is(err, errAnswerTooLong):
+		return format.BackendCut, context.Canceled // not the backend's fault
+	case c.drained():
+		return format.Drained, context.Canceled
+	case c.exhausted():
+		return format.HoldExhausted, context.Canceled
+	}
+	return format.BackendCut, err
 }

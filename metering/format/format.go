@@ -119,6 +119,25 @@ type Meter interface {
 	Close(Closing) []byte
 }
 
+// Pieces is a Meter that reads a document piece by piece, so that no copy of a long one
+// is kept. Unary reads one that came whole; a document is read in one of both ways.
+type Pieces interface {
+	Meter
+	// Piece reads the next part of the document. Failed says afterwards that it
+	// cannot be an answer, whatever follows. Delivered says that it was written.
+	Piece(part []byte)
+	// PiecesEnd says that the document has come to its end. It fails where it was
+	// no answer.
+	PiecesEnd() error
+}
+
+// Listing is a Meter of an API whose answer may be a JSON list without an object
+// around it.
+type Listing interface {
+	Meter
+	MayBeList() bool
+}
+
 // Closing is what the end of a stream says.
 type Closing struct {
 	End     End

@@ -1,13 +1,16 @@
 package format
 
+import "sluice.example/sluice/pricing"
+
 // Limits is what a model allows, in tokens. Zero means not known or none.
 type Limits struct {
 	ContextTokens      int64 // the context length: prompt and completion together
 	MaxCompletion      int64 // the most completion tokens per sequence, and the cap where the client gave none
 	MinCompletion      int64 // the shortest answer worth giving; Bound does not use it
 	TemplateBase       int64 // what the chat template adds to a conversation
-	TemplatePerMessage int64 // what the chat template adds to each message
+	TemplatePerMessage int64 // what the chat template adds to each message, or text to embed, or pair to score
 	MediaTokens        int64 // the most prompt tokens of one picture, sound, film or file; 0: not known
+	MaxItems           int64 // the most texts to embed, or documents to rank, in one request; 0: as the API has it
 }
 
 // Bound is how much a request can cost at most, in tokens.
@@ -19,6 +22,14 @@ type Bound struct {
 	Open      bool  // the bytes do not bound the prompt, nor does a tokenizer that is shown only its text
 	Unseen    int64 // the part of Input that POST /tokenize is not shown, such as response_format
 	Counted   int64 // prompt tokens that the backend's tokenizer counted; 0: it was not asked
+	Searches  int64 // queries over at most 100 documents: exact
+	Documents int64 // documents ranked or scored: exact
+}
+
+// Units is the bound as what it may consume.
+func (b Bound) Units() pricing.Units {
+	return pricing.Units{pricing.InputTokens: b.Input, pricing.OutputTokens: b.Output, pricing.Calls: 1,
+		pricing.Searches: b.Searches, pricing.Documents: b.Documents}
 }
 
 // WithInput is b with a prompt of so many tokens, counted by the backend's own

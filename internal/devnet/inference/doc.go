@@ -11,8 +11,12 @@
 //	}
 //	return srv.ListenAndServe(ctx, "127.0.0.1:8000")
 //
-// Endpoints: POST /v1/chat/completions (unary and SSE), GET /v1/models, POST
-// /tokenize, POST /detokenize, GET /health, GET /metrics.
+// Endpoints: POST /v1/chat/completions (unary and SSE), POST /v1/embeddings, POST
+// /v1/rerank, POST /v1/score, GET /v1/models, POST /tokenize, POST /detokenize, GET
+// /health, GET /metrics.
+//
+// A vector is made of the tokens of its text alone, so that it is the same each time;
+// a score is how near the vectors of two texts are.
 //
 // A request waits in a bounded FIFO queue for one slot per sequence, then pays
 // its prefill time, then gets one token per sequence and step. Usage counts

@@ -129,6 +129,9 @@ func (s *Server) Tokenizer() *Tokenizer { return s.model.tok }
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.guarded(s.chat))
+	mux.HandleFunc("POST /v1/embeddings", s.guarded(s.reads(s.parseEmbeddings)))
+	mux.HandleFunc("POST /v1/rerank", s.guarded(s.reads(s.parseRerank)))
+	mux.HandleFunc("POST /v1/score", s.guarded(s.reads(s.parseScore)))
 	mux.HandleFunc("GET /v1/models", s.guarded(s.models))
 	mux.HandleFunc("POST /tokenize", s.guarded(s.tokenize))
 	mux.HandleFunc("POST /detokenize", s.guarded(s.detokenize))

@@ -23,6 +23,10 @@
 //
 // A unary answer is handed over whole with Meter.Unary, then Final.
 //
+// Embeddings, Rerank and Score are APIs by which a model reads texts and generates
+// nothing. Their requests share the type inputs and their answers inputMeter, which
+// reads a document of any length piece by piece.
+//
 // Bounds rest on one fact: a token is never shorter than a byte. Where the
 // bytes of a request do not bound its prompt (images, files, a template sent
 // along, fields this package does not know), the bound is the model's context

@@ -1,0 +1,296 @@
+package openai
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
+	"sluice.example/sluice/pricing"
+)
+
+// ErrNotComputed reports a document that is no answer to a request to read texts.
+var ErrNotComputed = errors.New("it is no answer to what was asked")
+
+// results says how the answers of an API look that has a model read texts.
+type results struct {
+	lists  []string // members that hold a result for each text
+	bare   bool     // the list may come without an object around it
+	want   int64    // results of an answer, at least
+	result func(list string, v []byte) (tokens int64, ok bool)
+}
+
+// inputMeter meters the answer to a request to read texts: its prompt tokens, however
+// long the answer is.
+type inputMeter struct {
+	format.OneDocument
+	request *inputs
+	results *results
+	bound   format.Bound
+	cal     *format.Calibration
+	opts    format.MeterOptions
+
+	outline  *rawjson.Outline
+	came     int64 // results
+	each     int64 // tokens that results say of themselves, together
+	read     tokensRead
+	counted  int64 // by the backend's tokenizer; -1: not counted
+	ratio    float64
+	overflow int64
+}
+
+// tokensRead is what an answer says of itself; 0 is not said.
+type tokensRead struct{ prompt, cached, searches int64 }
+
+func newInputMeter(r *inputs, s *results, b format.Bound, cal *format.Calibration, o format.MeterOptions) *inputMeter {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	m := &inputMeter{request: r, results: s, bound: b, cal: cal, opts: o, counted: -1}
+	m.outline = rawjson.NewOutline(s.lists, m.result)
+	return m
+}
+
+// MayBeList implements format.Listing.
+func (m *inputMeter) MayBeList() bool { return m.results.bare }
+
+// result reads one element of a list of results.
+func (m *inputMeter) result(list string, v []byte) error {
+	if list == "" && !m.results.bare {
+		return ErrNotComputed
+	}
+	v, err := checkValue(v)
+	if err != nil {
+		return err
+	}
+	tokens, ok := m.results.result(list, v)
+	if !ok {
+		return fmt.Errorf("%w: a result is missing", ErrNotComputed)
+	}
+	m.came++
+	m.each = format.AddSat(m.each, max(0, tokens))
+	return nil
+}
+
+// checkValue checks that v is one JSON value, with the numbers that are no JSON made
+// null.
+func checkValue(v []byte) ([]byte, error) {
+	check := func(v []byte) error {
+		if len(v) == 0 {
+			return rawjson.Invalid(0)
+		}
+		end, err := rawjson.CheckValue(v, 0, rawjson.MaxDepth)
+		if err == nil && end != len(v) {
+			err = rawjson.Invalid(end)
+		}
+		return err
+	}
+	err := check(v)
+	if err == nil {
+		return v, nil
+	}
+	if repaired := format.RepairNumbers(v); repaired != nil && check(repaired) == nil {
+		return repaired, nil
+	}
+	return nil, err
+}
+
+// Unary implements format.Meter.
+func (m *inputMeter) Unary(document []byte) ([]byte, error) {
+	start, end := rawjson.SkipSpace(document, 0), len(document)
+	for end > start && rawjson.SkipSpace(document[end-1:end], 0) == 1 {
+		end--
+	}
+	clean, err := checkValue(document[start:end])
+	if err != nil {
+		m.Fail(format.Failure{})
+		return nil, fmt.Errorf("%w: %w", ErrNotComputed, err)
+	}
+	m.Piece(clean)
+	if err := m.PiecesEnd(); err != nil {
+		return nil, err
+	}
+	return clean, nil
+}
+
+// UnaryPart implements format.Meter.
+func (m *inputMeter) UnaryPart(part []byte) {
+	if len(part) > 0 {
+		m.Came(0)
+	}
+}
+
+// Piece implements format.Pieces.
+func (m *inputMeter) Piece(part []byte) {
+	m.Came(len(part))
+	if m.outline.Add(part) != nil && !m.Failed() {
+		m.Fail(format.Failure{})
+	}
+}
+
+// PiecesEnd implements format.Pieces.
+func (m *inputMeter) PiecesEnd() error {
+	rest, err := m.outline.Rest()
+	if err == nil {
+		rest, err = checkValue(rest)
+	}
+	if err != nil {
+		m.Fail(format.Failure{})
+		return fmt.Errorf("%w: %w", ErrNotComputed, err)
+	}
+	failed := false
+	for c := rawjson.Members(rest); c.More(); {
+		key, value := c.Member()
+		failed = failed || isFault(key, value) || m.came == 0 && isSign(key, value)
+		m.read.member(string(key), value)
+	}
+	switch {
+	case failed:
+		m.Fail(failureOf(rest))
+		return ErrNotComputed
+	case m.came < m.results.want || m.came == 0:
+		m.Fail(format.Failure{})
+		return fmt.Errorf("%w: it has %d results, and %d were asked for", ErrNotComputed, m.came, m.results.want)
+	}
+	if m.read.prompt <= 0 {
+		m.read.prompt = m.each
+	}
+	m.End()
+	return nil
+}
+
+// member reads a member of the answer: usage (OpenAI, vLLM, Jina, llama.cpp), or meta
+// (Cohere), where the counts are one level deeper.
+func (t *tokensRead) member(key string, v []byte) {
+	if v[0] != '{' {
+		return
+	}
+	switch key {
+	case "usage":
+		t.usage(v)
+	case "meta":
+		for c := rawjson.Members(v); c.More(); {
+			if key, value := c.Member(); string(key) == "tokens" || string(key) == "billed_units" {
+				t.usage(value)
+			}
+		}
+	}
+}
+
+// usage reads counts. A total stands for the prompt where nothing else is said, because
+// nothing was generated.
+func (t *tokensRead) usage(v []byte) {
+	var total int64
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
+		switch string(key) {
+		case "prompt_tokens", "input_tokens":
+			if n, _ := number(value); n > 0 {
+				t.prompt = n
+			}
+		case "total_tokens":
+			total, _ = number(value)
+		case "prompt_tokens_details":
+			t.cached = detail(value, "cached_tokens")
+		case "search_units":
+			t.searches, _ = number(value)
+		}
+	}
+	if t.prompt <= 0 {
+		t.prompt = total
+	}
+}
+
+// prompt is the best count of the prompt, within its bound.
+func (m *inputMeter) prompt() tally {
+	t := tally{source: metering.SourceCounted}
+	switch ids := m.request.idTokens(); {
+	case m.read.prompt > 0:
+		t = tally{m.read.prompt, metering.SourceReported}
+	case len(m.request.texts) == 0:
+		t.tokens = ids
+	case m.counted > 0:
+		t = tally{m.counted, metering.SourceTokenizer}
+	case m.bound.Counted > 0:
+		t = tally{m.bound.Counted, metering.SourceTokenizer}
+	default:
+		if m.ratio == 0 { // once, so that a count never shrinks
+			if m.ratio = format.DefaultBytesPerToken; m.cal != nil {
+				m.ratio = m.cal.Estimates().Prompt
+			}
+		}
+		t.tokens = format.AddSat(format.TokensFor(m.request.PromptBytes(), m.ratio), m.usual())
+	}
+	t.tokens = min(t.tokens, m.bound.Input)
+	return t
+}
+
+// usual is what engines usually put around the texts, in tokens.
+func (m *inputMeter) usual() int64 { return int64(len(m.request.texts)) * m.request.api.likely }
+
+// Running implements format.Meter: a backend has read all texts before it sends the
+// first byte.
+func (m *inputMeter) Running() (pricing.Units, metering.Source) {
+	if !m.Started() {
+		return pricing.Units{}, metering.SourceNone
+	}
+	t := m.prompt()
+	return m.charge(t.tokens, m.opts.Now()), t.source
+}
+
+// Final implements format.Meter. An answer costs what was read for it, as it was
+// reported or counted; so does one that its client left, unless the backend showed
+// nobody a sign of life. What is no answer is free, and so is a document that its
+// backend or a shutdown broke off, because nothing can be made of a part of it.
+func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, metering.Source, bool) {
+	if end == format.Complete {
+		m.Delivered()
+	}
+	gone := end == format.UnaryClientGone || end == format.ClientGone || end == format.HoldExhausted
+	switch {
+	case m.Failed(), !m.Finished() && !gone, !m.Started() && m.IsSilent():
+		return pricing.Units{}, metering.SourceNone, false
+	}
+	t := m.prompt()
+	m.overflow = max(0, min(m.read.prompt-m.bound.Input, maxExcess))
+	clamped := m.overflow > 0 || m.read.cached < 0 || m.read.cached > max(0, m.read.prompt)
+	if voter := m.opts.Voter; end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0 && m.cal != nil {
+		m.cal.LearnPrompt(voter, m.request.PromptBytes(), t.tokens-m.usual())
+	}
+	return m.charge(t.tokens, now), t.source, clamped
+}
+
+// Excess implements format.Meter.
+func (m *inputMeter) Excess() format.Overrun { return format.Overrun{Prompt: m.overflow} }
+
+// charge is the usage to charge for a prompt.
+func (m *inputMeter) charge(prompt int64, now time.Time) pricing.Units {
+	searches := m.bound.Searches
+	if m.read.searches > 0 {
+		searches = min(searches, m.read.searches)
+	}
+	return pricing.Units{
+		pricing.InputTokens:       prompt,
+		pricing.CachedInputTokens: max(0, min(m.read.cached, prompt)),
+		pricing.Calls:             1,
+		pricing.Bytes:             m.Sent(),
+		pricing.WallMicros:        max(0, now.Sub(m.opts.Start).Microseconds()),
+		pricing.Searches:          searches,
+		pricing.Documents:         m.bound.Documents,
+	}
+}
+
+// NeedsTokenizer implements format.Meter.
+func (m *inputMeter) NeedsTokenizer() (prompt bool, text string, ok bool) {
+	prompt = !m.Failed() && m.read.prompt <= 0 && m.bound.Counted == 0 && len(m.request.texts) > 0
+	return prompt, "", prompt
+}
+
+// Tokenized implements format.Meter.
+func (m *inputMeter) Tokenized(prompt, _ int64) {
+	if m.counted = -1; prompt > 0 {
+		m.counted = prompt
+	}
+}

@@ -1,0 +1,127 @@
+package openai
+
+import (
+	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
+)
+
+// pairRequest is one request to rank or score pairs of texts.
+type pairRequest struct {
+	inputs
+	kind        results
+	left, right []byte // as they came: a text, or a list of texts; nil: missing
+}
+
+// readTexts takes one side of the pairs, under whichever name.
+func (r *pairRequest) readTexts(m *member) error {
+	side := &r.right
+	switch m.key {
+	case "query", "queries", "text_1", "data_1":
+		side = &r.left
+	}
+	if *side != nil {
+		return format.Refuse("%s comes beside another field with the same meaning; send one of them", m.key)
+	}
+	*side = m.value
+	if rawjson.IsString(m.value) || m.value[0] == '[' {
+		return nil
+	}
+	return format.Refuse("%s must be a text or a list of texts", m.key)
+}
+
+// pair makes the pairs: one text with each of a list, or two lists element by element.
+// The names are those of the two sides, for refusals.
+func (r *pairRequest) pair(left, right string) error {
+	one, err := sizes(left, r.left)
+	if err != nil {
+		return err
+	}
+	others, err := sizes(right, r.right)
+	if err != nil {
+		return err
+	}
+	if len(one) != 1 && len(one) != len(others) {
+		return format.RefuseParam(left, "%s has %d texts and %s has %d; send one, or as many", left, len(one), right, len(others))
+	}
+	for i, bytes := range others {
+		if err := r.addText(format.AddSat(bytes, one[i%len(one)])); err != nil {
+			return err
+		}
+	}
+	r.documents = int64(len(others))
+	r.kind.want = r.documents
+	return nil
+}
+
+// sizes is how many bytes each of the texts has.
+func sizes(name string, v []byte) (bytes []int64, err error) {
+	switch {
+	case v == nil:
+		return nil, format.RefuseParam(name, "%s is missing", name)
+	case rawjson.IsString(v):
+		return []int64{textBytes(v)}, nil
+	}
+	for c := rawjson.Elements(v); c.More(); {
+		text := textOf(c.Value())
+		if text == nil {
+			return nil, format.RefuseParam(name, "%s[%d] must be a text, or an object with a text and nothing else", name, len(bytes))
+		}
+		if len(bytes) == hardItems {
+			return nil, format.RefuseParam(name, "%s has more than %d elements; send fewer at once", name, hardItems)
+		}
+		bytes = append(bytes, textBytes(text))
+	}
+	if len(bytes) == 0 {
+		return nil, format.RefuseParam(name, "%s is empty; send at least one text", name)
+	}
+	return bytes, nil
+}
+
+// textOf is the JSON string of an element that is a text, or an object which has only
+// a text; nil: it is something else.
+func textOf(v []byte) (text []byte) {
+	if rawjson.IsString(v) {
+		return v
+	}
+	for c := rawjson.Members(v); c.More(); {
+		key, value := c.Member()
+		if string(key) != "text" || !rawjson.IsString(value) || text != nil {
+			return nil
+		}
+		text = value
+	}
+	return text
+}
+
+// CountPrompt implements format.Request: the documents in one call, and the query,
+// which is read with each of them, in a second one.
+func (r *pairRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
+	q, ok := format.CountText(p, model, joined(r.right))
+	one, _ := format.CountText(p, model, joined(r.left))
+	if !ok {
+		return nil
+	}
+	q = r.counting(q, l)
+	times := int64(len(r.texts))
+	if !rawjson.IsString(r.left) { // each text of a list is read once, a list of one with all
+		if n, err := sizes("", r.left); err != nil || len(n) > 1 {
+			times = 1
+		}
+	}
+	read := q.Read
+	q.Next = func(answer []byte) (format.Question, error) {
+		documents, err := read(answer)
+		next := one
+		next.Read = func(answer []byte) (int64, error) {
+			query, err := one.Read(answer)
+			return format.AddSat(documents, format.MulSat(query, times)), err
+		}
+		return next, err
+	}
+	return []format.Question{q}
+}
+
+// Meter implements format.Request.
+func (r *pairRequest) Meter(b format.Bound, cal *format.Calibration, o format.MeterOptions) format.Meter {
+	return newInputMeter(&r.inputs, &r.kind, b, cal, o)
+}
