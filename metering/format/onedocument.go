@@ -8,7 +8,7 @@ type OneDocument struct {
 	failure Failure
 	begun   bool  // a byte of the answer came
 	whole   bool  // its end came, and it is an answer
-	silent  bool  // the backend showed nobody a sign of life
+	silent  bool  // the backend sent nobody a part of an answer
 	pending int64 // bytes of the piece that was read last
 	sent    int64 // bytes delivered
 }
@@ -36,6 +36,12 @@ func (d *OneDocument) Scatter(document []byte) []byte { return document }
 
 // Started implements Meter.
 func (d *OneDocument) Started() bool { return d.begun && !d.failed }
+
+// IsPart implements Meter: no event is.
+func (d *OneDocument) IsPart() bool { return false }
+
+// Ended implements Meter.
+func (d *OneDocument) Ended() bool { return d.whole }
 
 // Finished implements Meter.
 func (d *OneDocument) Finished() bool { return d.whole }

@@ -148,7 +148,7 @@ func (m *inputMeter) PiecesEnd() error {
 	}
 	switch {
 	case failed:
-		m.Fail(failureOf(rest))
+		m.Fail(format.FailureOf(rest))
 		return ErrNotComputed
 	case m.came < m.results.want || m.came == 0:
 		m.Fail(format.Failure{})
