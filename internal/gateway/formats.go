@@ -12,6 +12,7 @@ import (
 // metering/format and a line here.
 var formats = []format.Format{
 	openai.Chat,
+	openai.Completions,
 }
 
 // Formats are the names of the APIs that a model can be sold through.
