@@ -90,6 +90,7 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 			}
 			models[m.Name] = m
 			c.checkModel(m, at, backends)
+			c.checkAPIs(m.APIs, at)
 			c.checkRequests(m.AllowFields, m.MediaHosts, at)
 			c.between(at+".media_tokens", m.MediaTokens, 0, 1<<20)
 			c.checkPricing(m, at)
@@ -208,7 +209,7 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 		rate Rate
 	}{{"mib", p.MiB}, {"second", p.Second}} {
 		if r.rate != 0 {
-			c.failAt(at+".prices."+r.key, "chat is metered by tokens, calls and GPU time; price it with input, output, call and gpu_second")
+			c.failAt(at+".prices."+r.key, "a text API is metered by tokens, calls and GPU time; price it with input, output, call and gpu_second")
 			return
 		}
 	}

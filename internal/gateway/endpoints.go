@@ -47,7 +47,8 @@ func (x *exchange) reply(status int, value any) error {
 
 // modelSale is the member "l402" of a model in GET /v1/models.
 type modelSale struct {
-	Available bool `json:"available"` // a request for it can be served now
+	Available bool     `json:"available"` // a request for it can be served now
+	Formats   []string `json:"formats"`   // the APIs that it is sold through, as s_capabilities names them
 	*modelPrice
 }
 
@@ -77,7 +78,7 @@ func (g *Gateway) listModels(x *exchange) error {
 	}
 	list := make([]listedModel, 0, len(svc.models))
 	for _, m := range svc.Models {
-		list = append(list, g.listed(m))
+		list = append(list, g.listed(svc.models[m.Name]))
 	}
 	return x.reply(http.StatusOK, map[string]any{"object": "list", "data": list})
 }
@@ -93,12 +94,13 @@ func (g *Gateway) showModel(x *exchange) error {
 	if m == nil {
 		return unknownModel()
 	}
-	return x.reply(http.StatusOK, g.listed(m.Model))
+	return x.reply(http.StatusOK, g.listed(m))
 }
 
 // listed is a model as the list shows it.
-func (g *Gateway) listed(m Model) listedModel {
+func (g *Gateway) listed(m *model) listedModel {
 	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
+	entry.Sale.Formats = m.apiNames()
 	entry.Sale.Available = g.cfg.Fleet.Pool(m.Name).Serves()
 	if !m.CreatedAt.IsZero() {
 		entry.Created = m.CreatedAt.Unix()

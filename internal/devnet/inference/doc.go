@@ -3,7 +3,7 @@
 //
 // At start it fits an n-gram model on an embedded text (corpus.txt, about 16
 // kB) and a tokenizer of about four bytes per token; it then answers
-// OpenAI-style chat requests at a realistic pace:
+// OpenAI-style chat and completion requests at a realistic pace:
 //
 //	srv, err := inference.New(inference.Config{Model: "demo", TokensPerSecond: 60})
 //	if err != nil {
@@ -11,8 +11,8 @@
 //	}
 //	return srv.ListenAndServe(ctx, "127.0.0.1:8000")
 //
-// Endpoints: POST /v1/chat/completions (unary and SSE), GET /v1/models, POST
-// /tokenize, POST /detokenize, GET /health, GET /metrics.
+// Endpoints: POST /v1/chat/completions and /v1/completions (unary and SSE), GET
+// /v1/models, POST /tokenize, POST /detokenize, GET /health, GET /metrics.
 //
 // A request waits in a bounded FIFO queue for one slot per sequence, then pays
 // its prefill time, then gets one token per sequence and step. Usage counts

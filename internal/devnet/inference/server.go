@@ -129,6 +129,7 @@ func (s *Server) Tokenizer() *Tokenizer { return s.model.tok }
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.guarded(s.chat))
+	mux.HandleFunc("POST /v1/completions", s.guarded(s.completions))
 	mux.HandleFunc("GET /v1/models", s.guarded(s.models))
 	mux.HandleFunc("POST /tokenize", s.guarded(s.tokenize))
 	mux.HandleFunc("POST /detokenize", s.guarded(s.detokenize))

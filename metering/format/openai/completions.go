@@ -116,19 +116,11 @@ func completionKind(key string) kind {
 	return kindUnknown
 }
 
-// Rewrite is the body to send; see Request.Rewrite.
+// Rewrite is the body to send; see Request.Rewrite. Engines that take the cap under
+// another name in chat know only max_tokens here.
 func (r *completionRequest) Rewrite(w format.Rewrite) []byte {
-	w.Profile.Caps = completionCaps(w.Profile.Caps)
+	w.Profile.Caps = completionCaps[:]
 	return r.Request.Rewrite(w)
 }
 
-// completionCaps are the names of the cap: engines that take another one in chat know
-// only max_tokens here. A name that is neither is the owner's, who knows the backend.
-func completionCaps(chat []string) []string {
-	if len(chat) == 1 && chat[0] != format.CapCompletionTokens {
-		return chat
-	}
-	return textCaps
-}
-
-var textCaps = []string{format.CapTokens}
+var completionCaps = [...]string{format.CapTokens}
