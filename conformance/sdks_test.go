@@ -25,6 +25,7 @@ type job struct {
 	Prompt  string            `json:"prompt"`
 	Stream  bool              `json:"stream"`
 	Lookup  bool              `json:"lookup"`
+	Text    string            `json:"text"`
 	Headers map[string]string `json:"headers"`
 }
 
@@ -43,6 +44,7 @@ type outcome struct {
 	prompt string
 	model  string // empty: modelTokens
 	lookup bool
+	twice  bool // two prompts get the answer
 	key    func(p *place) string
 	header string // value of L402-Max-Cost-Msat
 	raises string // the user sees this text in an error; empty: the whole answer
@@ -153,8 +155,11 @@ func (p *place) spend(j job) {
 func (o outcome) judge(t *testing.T, sdk string, r result) {
 	t.Helper()
 	whole := words
-	if o.lookup {
+	switch {
+	case o.lookup:
 		whole = modelTokens
+	case o.twice:
+		whole = words + "|" + words
 	}
 	switch {
 	case o.raises == "" && (r.Raised || r.Content != whole):
