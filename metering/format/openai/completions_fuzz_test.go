@@ -63,7 +63,6 @@ type batch struct {
 	left    []int // tokens that each choice has still to say
 	said    []int
 	events  []string
-	tokens  []int // by choice, after each event
 }
 
 // How engines say what they used.
