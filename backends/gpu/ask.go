@@ -38,10 +38,10 @@ const beyond l402.Msat = math.MaxInt64
 // ask is what b asks for a request at most; nothing where it has no price of its
 // own.
 func (b *Backend) ask(bid *Bid) l402.Msat {
-	if b.cfg.Ask == nil {
+	if b.set.Ask == nil {
 		return 0
 	}
-	cost, err := b.cfg.Ask.Rates().Bound(bid.AtMost)
+	cost, err := b.set.Ask.Rates().Bound(bid.AtMost)
 	if err != nil {
 		return beyond
 	}

@@ -127,7 +127,7 @@ func TestPoorTicketsArePassedOver(t *testing.T) {
 		}
 		// Another gateway's hook has raised the ask meanwhile: no use waiting.
 		again := wait(2000)
-		f.backend("cheap").cfg.Ask = FixedAsk(card(4000, 0))
+		f.backend("cheap").set.Ask = FixedAsk(card(4000, 0))
 		f.dispatchAll()
 		if l := <-again; l != nil {
 			t.Errorf("served on %s for less than it asks", l.Backend().Name())
@@ -157,7 +157,7 @@ func TestAskForABid(t *testing.T) {
 		{card(-5, 2), 1e6, 1e6, beyond},
 		{card(1<<63-1, 1<<63-1), 1<<63 - 1, 1<<63 - 1, beyond},
 	} {
-		b := &Backend{cfg: BackendConfig{Ask: FixedAsk(c.ask)}}
+		b := &Backend{set: settings{Ask: FixedAsk(c.ask)}}
 		if got := b.ask(&Bid{AtMost: tokens(c.in, c.out)}); got != c.want {
 			t.Errorf("%+v of %d and %d tokens is %d, want %d", c.ask, c.in, c.out, got, c.want)
 		}

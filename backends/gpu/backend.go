@@ -1,12 +1,14 @@
 package gpu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice.example/sluice/backends/gpu/telemetry"
@@ -24,6 +26,7 @@ const (
 	DefaultIdleTimeout       = time.Minute
 	DefaultStaleAfter        = 15 * time.Second
 	MaxSlots                 = 1 << 20
+	MaxWeight                = 1000
 )
 
 // BackendConfig describes one inference server.
@@ -37,6 +40,9 @@ type BackendConfig struct {
 	APIKey l402.Secret
 	// Slots is how many requests run there at once, 1..MaxSlots.
 	Slots int
+	// Weight is the backend's share of its pools' requests, relative to the others': see
+	// Pool. 0 counts as 1.
+	Weight int
 	// HealthPath is asked with GET, any 2xx is well; empty: no active check.
 	HealthPath string
 	// HealthFallback are paths to ask instead, in turn, where the backend does
@@ -52,7 +58,8 @@ type BackendConfig struct {
 	// of the answer. Zero: DefaultFirstByteTimeout.
 	FirstByteTimeout time.Duration
 	// FirstEventTimeout bounds the time from the header of a stream to its first
-	// event, see Answer.AwaitEvent. Zero: DefaultFirstEventTimeout.
+	// event, see Answer.AwaitEvent, and the time in which the backend gives nothing
+	// but signs of life, see Answer.Progress. Zero: DefaultFirstEventTimeout.
 	FirstEventTimeout time.Duration
 	// IdleTimeout bounds each further wait for more of an answer's body. Zero:
 	// DefaultIdleTimeout.
@@ -78,18 +85,30 @@ type GPU struct {
 	Device string // see telemetry.Snapshot.Device: a UUID, an index, labels
 }
 
+// settings are what may change of a backend that stays the same.
+type settings struct {
+	Slots, Weight int
+	Engine        *telemetry.Feed
+	Ask           Ask
+	StaleAfter    time.Duration
+}
+
 // Backend is one inference server of a fleet.
 type Backend struct {
 	fleet     *Fleet
-	cfg       BackendConfig
+	cfg       BackendConfig // as it began; set has what may change
 	base      url.URL
 	transport *http.Transport
 	freshOnce sync.Once
 	freshOnes *http.Transport
 	keeping   keeping
-	pools     []*Pool
+	gone      atomic.Bool
 
 	// All below is guarded by fleet.mu.
+	set      settings
+	pools    []*Pool // that it serves, and those of which it still has requests
+	leaving  bool
+	unwatch  context.CancelFunc // ends the health checks; nil: none
 	inFlight int
 	health   health
 	comeback *time.Timer // ends an ejection
@@ -98,6 +117,7 @@ type Backend struct {
 	guessed  uint64      // requests with GPU time of which nothing was measured
 	byPool   []int       // in flight, of each of pools
 	lacks    []lack      // the models of pools that it does not know
+	dealt    []float64   // what it got of each of pools, see deal
 	gpus     []*binding
 	asks     l402.Msat     // for the request that is being placed
 	pace     time.Duration // mean time of service, of requests that went well
@@ -110,6 +130,9 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 	}
 	if cfg.Slots < 1 || cfg.Slots > MaxSlots {
 		return nil, fmt.Errorf("slots is %d, want 1..%d", cfg.Slots, MaxSlots)
+	}
+	if cfg.Weight < 0 || cfg.Weight > MaxWeight {
+		return nil, fmt.Errorf("weight is %d, want 1..%d", cfg.Weight, MaxWeight)
 	}
 	if cfg.URL == nil || cfg.URL.Host == "" {
 		return nil, errors.New("url has no host")
@@ -145,6 +168,7 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 	b.base.Path = strings.TrimRight(b.base.Path, "/")
 	b.base.RawPath = ""
 	b.health.up = true // until the first check says otherwise
+	b.tune(&cfg)
 	var err error
 	b.transport, err = newTransport(&b.base, cfg, &b.keeping)
 	return b, err
@@ -157,7 +181,11 @@ func (b *Backend) Name() string { return b.cfg.Name }
 func (b *Backend) Host() string { return b.base.Hostname() }
 
 // Slots is how many requests run there at once.
-func (b *Backend) Slots() int { return b.cfg.Slots }
+func (b *Backend) Slots() int {
+	b.fleet.mu.Lock()
+	defer b.fleet.mu.Unlock()
+	return b.set.Slots
+}
 
 // Upstream is the server's name for a public model.
 func (b *Backend) Upstream(model string) string {

@@ -63,7 +63,36 @@ func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 	} else if p.priced && len(open) > 1 {
 		open = p.cheapest(open, now)
 	}
+	if p.weighted && len(open) > 1 {
+		return p.byWeight(open), wait
+	}
 	return p.leastWait(open, now), wait
+}
+
+// deal notes that b got a request of the pool. Each request moves a backend on by the
+// inverse of its weight.
+func (p *Pool) deal(b *Backend) {
+	p.dealt = p.turnOf(b)
+	b.dealt[slices.Index(b.pools, p)] = p.dealt
+}
+
+// turnOf is where another request of the pool would move b. One that was away is not
+// far behind the others: it makes nothing up.
+func (p *Pool) turnOf(b *Backend) float64 {
+	step := 1 / float64(b.set.Weight)
+	return max(b.dealt[slices.Index(b.pools, p)], p.dealt-step) + step
+}
+
+// byWeight is the backend whose turn it is. Ties go to the first.
+func (p *Pool) byWeight(open []*Backend) *Backend {
+	best := open[0]
+	turn := p.turnOf(best)
+	for _, b := range open[1:] {
+		if t := p.turnOf(b); t < turn {
+			best, turn = b, t
+		}
+	}
+	return best
 }
 
 // least keeps those of the list for which of is smallest, in place.
@@ -138,7 +167,7 @@ const (
 // to it now: those in the engine's own queue go first, and where the KV cache
 // is full another one must end.
 func (b *Backend) queueing(p *Pool, s *sense) float64 {
-	wait := b.paceIn(p) * known(s.Waiting) / float64(b.cfg.Slots)
+	wait := b.paceIn(p) * known(s.Waiting) / float64(b.set.Slots)
 	if s.KV >= kvFull {
 		wait += b.paceIn(p) / max(1, known(s.Running), float64(b.inFlight))
 	}
@@ -156,7 +185,7 @@ func (b *Backend) expected(p *Pool, now time.Time) float64 {
 // by what its GPUs do.
 func (b *Backend) pressure(s *sense) float64 {
 	requests := max(float64(b.inFlight), known(s.Running)+known(s.Waiting))
-	load := requests / float64(b.cfg.Slots)
+	load := requests / float64(b.set.Slots)
 	return max(load, known(s.KV)/pricing.FullKV, b.gpuPressure(s, requests, load))
 }
 

@@ -1,5 +1,7 @@
 package gpu
 
+import "slices"
+
 // Key names the account that a request belongs to: accounts get slots in turn.
 type Key [32]byte
 
@@ -34,18 +36,53 @@ func (d *domain) nextRound(key Key) uint64 {
 	return round + 1
 }
 
-// joinDomains gives pools that share a backend the same domain.
+// joinDomains gives pools that share a backend the same domain, and accounts that wait
+// their shares in it.
 func (f *Fleet) joinDomains() {
-	for _, b := range f.backends {
+	pools := slices.Concat(f.order, f.retired)
+	for _, b := range slices.Concat(f.backends, f.leaving) {
+		for _, p := range b.pools {
+			if !slices.Contains(pools, p) {
+				pools = append(pools, p)
+			}
+		}
+	}
+	for _, p := range pools {
+		p.domain = &domain{round: p.domain.round}
+	}
+	for _, b := range slices.Concat(f.backends, f.leaving) {
 		for _, p := range b.pools {
 			from, to := p.domain, b.pools[0].domain
-			for _, other := range f.order {
+			to.round = max(to.round, from.round)
+			for _, other := range pools {
 				if other.domain == from {
 					other.domain = to
 				}
 			}
 		}
 	}
+	for _, p := range pools {
+		for t := p.queue.head; t != nil; t = t.next {
+			if t.share != nil {
+				t.share = p.domain.waits(t.key, t.round)
+			}
+		}
+	}
+}
+
+// waits counts a waiting ticket of an account.
+func (d *domain) waits(key Key, round uint64) *share {
+	s := d.shares[key]
+	if s == nil {
+		if d.shares == nil {
+			d.shares = map[Key]*share{}
+		}
+		s = &share{}
+		d.shares[key] = s
+	}
+	s.waiting++
+	s.round = max(s.round, round)
+	return s
 }
 
 // ownLimit says whether as many requests of the account wait as may.
@@ -86,18 +123,8 @@ func (p *Pool) enter(t *Ticket) error {
 		p.pushedOut++
 		p.fail(p.queue.tail, full)
 	}
-	d := p.domain
-	t.round = d.nextRound(t.key)
-	t.share = d.shares[t.key]
-	if t.share == nil {
-		if d.shares == nil {
-			d.shares = map[Key]*share{}
-		}
-		t.share = &share{}
-		d.shares[t.key] = t.share
-	}
-	t.share.waiting++
-	t.share.round = t.round
+	t.round = p.domain.nextRound(t.key)
+	t.share = p.domain.waits(t.key, t.round)
 	p.queue.insert(t)
 	return nil
 }

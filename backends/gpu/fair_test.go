@@ -368,11 +368,11 @@ func TestNowWaitsForNothing(t *testing.T) {
 			served <- lease
 		}()
 		synctest.Wait()
-		f.backends[0].cfg.Slots = 2 // one is free, and another model's request waits for it
+		f.backends[0].set.Slots = 2 // one is free, and another model's request waits for it
 		if _, err := now(); !errors.Is(err, ErrBusy) {
 			t.Errorf("a slot that another waits for: %v", err)
 		}
-		f.backends[0].cfg.Slots = 1
+		f.backends[0].set.Slots = 1
 		lease.Done(Result{})
 		(<-served).Done(Result{})
 		if n := f.Pool("m").places; n != 0 {

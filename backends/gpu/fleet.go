@@ -49,9 +49,12 @@
 // the requests: a backend with several failures in a row (no connection, 5xx, a
 // timeout, a cut answer) is ejected for a back-off that doubles. Answers of the
 // owner's making are failures too: a redirect, no such path, no credit at a hosted
-// service, and a 401, which means that it does not take the gateway's key. Any other
-// 4xx says nothing about the backend. An answer that may be the request's fault
-// counts once several accounts have met it.
+// service, a 401 or 403. Any other 4xx says nothing about the backend. An answer that
+// may be the request's fault counts once several accounts have met it with different
+// requests. Before that, a request of the gateway's own (see ProveWith) judges the
+// backend: after a 401 or 403, after many doubtful failures in a row, and after
+// refusals of several accounts each of which the backend has laid on the request. One
+// account takes a backend from nobody.
 //
 // When every backend of a pool that is actively well has been ejected, the
 // ejections are ignored and the one soonest to return is tried: a burst of
@@ -70,6 +73,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -104,10 +108,8 @@ type Config struct {
 // use.
 type Fleet struct {
 	log      *slog.Logger
-	backends []*Backend
-	pools    map[string]*Pool
-	order    []*Pool // as configured, for Status
-	prover   Prover  // nil: none
+	prover   Prover          // nil: none
+	watching context.Context // of the health checks; nil: not started
 	stop     context.CancelFunc
 	watchers sync.WaitGroup
 	ctx      context.Context // of probes; ends with Close
@@ -118,18 +120,24 @@ type Fleet struct {
 	// mu guards every counter, queue and health state of all pools and
 	// backends. One lock, because a backend's slots are shared by pools; it is
 	// held for about a microsecond and never across I/O.
-	mu     sync.Mutex
-	rand   *rand.Rand
-	meters map[string]*meter // by the GPU's UUID
-	mark   uint64            // of the last walk over the meters
-	seq    uint64            // of the last ticket that asked for a slot
-	closed bool
+	mu       sync.Mutex
+	backends []*Backend
+	leaving  []*Backend // with requests that are open
+	drained  map[string]bool
+	pools    map[string]*Pool
+	order    []*Pool // as configured, for Status
+	retired  []*Pool // whose model is gone, with requests that wait
+	rand     *rand.Rand
+	meters   map[string]*meter // by the GPU's UUID
+	mark     uint64            // of the last walk over the meters
+	seq      uint64            // of the last ticket that asked for a slot
+	closed   bool
 }
 
 // NewFleet checks the configuration and builds the fleet. No connection is
 // made, and no health checked, before Start.
 func NewFleet(cfg Config) (*Fleet, error) {
-	f := &Fleet{log: cfg.Log, pools: make(map[string]*Pool, len(cfg.Pools)), rand: cfg.Rand, meters: map[string]*meter{}, born: time.Now()}
+	f := &Fleet{log: cfg.Log, drained: map[string]bool{}, rand: cfg.Rand, meters: map[string]*meter{}, born: time.Now()}
 	f.ctx, f.end = context.WithCancel(context.Background())
 	if f.rand == nil {
 		f.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
@@ -137,24 +145,11 @@ func NewFleet(cfg Config) (*Fleet, error) {
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
-	byName := make(map[string]*Backend, len(cfg.Backends))
-	for _, bc := range cfg.Backends {
-		b, err := newBackend(f, bc)
-		if err != nil {
-			return nil, fmt.Errorf("backend %q: %w", bc.Name, err)
-		}
-		if byName[bc.Name] != nil {
-			return nil, fmt.Errorf("backend %q: configured twice", bc.Name)
-		}
-		byName[bc.Name] = b
-		f.backends = append(f.backends, b)
+	plan, err := f.Prepare(cfg)
+	if err != nil {
+		return nil, err
 	}
-	for _, pc := range cfg.Pools {
-		if err := f.addPool(pc, byName); err != nil {
-			return nil, fmt.Errorf("pool of model %q: %w", pc.Model, err)
-		}
-	}
-	f.joinDomains()
+	plan.Commit()
 	return f, nil
 }
 
@@ -180,12 +175,21 @@ func (f *Fleet) Start(ctx context.Context) {
 		stop()
 		return
 	}
-	f.stop = stop
+	f.watching, f.stop = ctx, stop
 	for _, b := range f.backends {
-		if b.cfg.HealthPath != "" {
-			f.watchers.Go(func() { b.watch(ctx) })
-		}
+		f.watch(b)
 	}
+}
+
+// watch begins the health checks of a backend, where there are any. The caller holds
+// mu.
+func (f *Fleet) watch(b *Backend) {
+	if f.watching == nil || b.cfg.HealthPath == "" {
+		return
+	}
+	var ctx context.Context
+	ctx, b.unwatch = context.WithCancel(f.watching)
+	f.watchers.Go(func() { b.watch(ctx) })
 }
 
 // Close ends the health checks, fails whoever still waits with ErrNoBackend,
@@ -197,12 +201,13 @@ func (f *Fleet) Close() {
 	if f.stop != nil {
 		f.stop()
 	}
-	for _, p := range f.order {
+	for _, p := range slices.Concat(f.order, f.retired) {
 		for w := p.queue.head; w != nil; w = p.queue.head {
 			p.fail(w, ErrNoBackend)
 		}
 	}
-	for _, b := range f.backends {
+	all := slices.Concat(f.backends, f.leaving)
+	for _, b := range all {
 		if b.comeback != nil {
 			b.comeback.Stop()
 		}
@@ -210,10 +215,14 @@ func (f *Fleet) Close() {
 	f.mu.Unlock()
 	f.watchers.Wait()
 	f.probes.Wait()
-	for _, b := range f.backends {
+	for _, b := range all {
 		b.transport.CloseIdleConnections()
 	}
 }
 
 // Pool returns the pool of a public model name, or nil.
-func (f *Fleet) Pool(model string) *Pool { return f.pools[model] }
+func (f *Fleet) Pool(model string) *Pool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pools[model]
+}

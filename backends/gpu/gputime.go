@@ -82,6 +82,26 @@ func (m *meter) add(p *Pool, n int) {
 	}
 }
 
+// join notes that a backend on the GPU serves a pool.
+func (m *meter) join(p *Pool) {
+	at := slices.IndexFunc(m.users, func(u *user) bool { return u.pool == p })
+	if at < 0 {
+		at = len(m.users)
+		m.users = append(m.users, &user{pool: p})
+	}
+	m.users[at].bound++
+}
+
+// part undoes a join.
+func (m *meter) part(p *Pool) {
+	m.users = slices.DeleteFunc(m.users, func(u *user) bool {
+		if u.pool == p {
+			u.bound--
+		}
+		return u.bound == 0
+	})
+}
+
 // binding is one GPU of one backend.
 type binding struct {
 	GPU
@@ -129,12 +149,7 @@ func (b *Backend) bind(g *binding, now time.Time) {
 	}
 	m.bound++
 	for i, p := range b.pools {
-		at := slices.IndexFunc(m.users, func(u *user) bool { return u.pool == p })
-		if at < 0 {
-			at = len(m.users)
-			m.users = append(m.users, &user{pool: p})
-		}
-		m.users[at].bound++
+		m.join(p)
 		m.add(p, b.byPool[i])
 	}
 	g.meter = m
@@ -189,8 +204,11 @@ func (b *Backend) begin(p *Pool, now time.Time) (s shares) {
 func (b *Backend) end(p *Pool, now time.Time) {
 	b.gpuShare(now)
 	b.shift(p, -1)
-	if b.inFlight--; b.inFlight == 0 {
-		b.idleAt = now
+	if b.inFlight--; b.inFlight > 0 {
+		return
+	}
+	if b.idleAt = now; b.leaving {
+		b.depart(now)
 	}
 }
 

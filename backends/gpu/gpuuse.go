@@ -24,7 +24,7 @@ func (b *Backend) pass(g *binding, now time.Time) {
 	b.look(g, now)
 	before, unknown := s.until, 0.0
 	if g.tells() {
-		s.until = g.snapshot.At.Add(b.cfg.StaleAfter)
+		s.until = g.snapshot.At.Add(b.set.StaleAfter)
 		unknown = overlap(from, now, before, g.snapshot.At)
 	} else if g.snapshot != old && before.After(g.snapshot.At) {
 		s.until = g.snapshot.At // from this reading on it is not known
@@ -59,7 +59,7 @@ func overlap(from, to, a, b time.Time) float64 {
 func (b *Backend) gpuKnown(now time.Time) bool {
 	for _, g := range b.gpus {
 		b.pass(g, now)
-		if !g.tells() || !g.snapshot.Fresh(now, b.cfg.StaleAfter) {
+		if !g.tells() || !g.snapshot.Fresh(now, b.set.StaleAfter) {
 			return false
 		}
 	}

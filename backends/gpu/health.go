@@ -33,8 +33,10 @@ type health struct {
 	unproven bool      // ejected byFailures, and the gateway's own request has not shown yet that others may go well
 	until    time.Time // end of the ejection
 	fails    int       // requests failed in a row
-	denials  int       // requests in a row that were refused by a 401 or 403
 	doubts   doubts    // requests failed in a row that may have been at fault themselves
+	claims   doubts    // requests in a row that were at fault, as the backend says
+	onTrial  bool      // the gateway's own request is on its way
+	acquit   time.Time // when that went well last
 	backoffs int       // ejections in a row
 	failedAt time.Time // when the last failed
 	failedIn *Pool     // of the last that failed

@@ -12,9 +12,9 @@ import (
 const (
 	// ejectAfter is how many failed requests in a row eject a backend.
 	ejectAfter = 3
-	// doubtAccounts is of how many accounts failures must come, and doubtMost how
-	// many in a row are enough from however few, where a failure may be the
-	// request's own fault.
+	// doubtAccounts is of how many accounts, with as many different requests,
+	// failures must come where a failure may be the request's own fault. doubtMost
+	// in a row, from however few, put the backend on trial.
 	doubtAccounts, doubtMost = 3, 10
 	// The back-off of an ejection doubles from ejectBase to ejectMax, each
 	// ±20 %. One more failure after it ejects again.
@@ -22,9 +22,6 @@ const (
 	// reachMost is the longest back-off of a backend that cannot be reached:
 	// looking whether it can costs nothing.
 	reachMost = 5 * time.Second
-	// keyPath is asked to see whether the backend takes the gateway's key.
-	// Engines and hosted services guard it like their other paths.
-	keyPath = "/v1/models"
 )
 
 // ejection is why a backend gets no requests for a while.
@@ -38,20 +35,26 @@ const (
 
 // doubts are failures in a row that may have been the requests' own fault.
 type doubts struct {
-	n    int
-	keys []Key // of whom, doubtAccounts at most
+	n      int
+	keys   []Key    // of whom, doubtAccounts at most
+	bodies []uint64 // of what, doubtAccounts at most
 }
 
-func (d *doubts) add(k Key) {
+func (d *doubts) add(k Key, body uint64) {
 	d.n++
 	if len(d.keys) < doubtAccounts && !slices.Contains(d.keys, k) {
 		d.keys = append(d.keys, k)
 	}
+	if len(d.bodies) < doubtAccounts && (body == 0 || !slices.Contains(d.bodies, body)) {
+		d.bodies = append(d.bodies, body)
+	}
 }
 
-// serious says whether so many requests, of so many accounts, cannot all have
-// been at fault.
-func (d *doubts) serious() bool { return len(d.keys) >= doubtAccounts || d.n >= doubtMost }
+// serious says whether so many different requests, of so many accounts, cannot all
+// have been at fault.
+func (d *doubts) serious() bool {
+	return len(d.keys) >= doubtAccounts && len(d.bodies) >= doubtAccounts
+}
 
 // judge takes in how a request went, and says whose fault it was.
 func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
@@ -59,17 +62,20 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 	v := blame(r)
 	switch v {
 	case neutral:
+		if r.RequestFault {
+			b.claim(l, r, now)
+		}
 	case success:
 		b.served++
 		if l.since.Before(h.failedAt) {
 			break // began before the trouble: no proof that it is over
 		}
-		h.fails, h.backoffs, h.denials, h.doubts = 0, 0, 0, doubts{}
+		h.fails, h.backoffs, h.doubts, h.claims = 0, 0, doubts{}, doubts{}
 		h.servedAt = now
 		if h.ejected { // tried because all were ejected, and it works
 			b.restore()
 		}
-		b.lacks[slices.Index(b.pools, l.ticket.pool)] = lack{}
+		*b.lackOf(l.ticket.pool) = lack{}
 	case failed:
 		b.fail(l, r, now)
 	}
@@ -87,56 +93,54 @@ func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 	if h.lastErr = r.Err; r.Err == nil {
 		h.lastErr = fmt.Errorf("backend %s: answered %d", b.cfg.Name, r.Status)
 	}
-	if r.Status != http.StatusUnauthorized && r.Status != http.StatusForbidden {
-		h.denials = 0
-	} else if h.denials++; h.denials >= ejectAfter {
-		b.deny(h.lastErr, now)
-		return
-	} else if h.denials == 1 && !h.ejected {
-		go b.confirmDenial(h.lastErr)
-	}
 	if r.Doubtful {
-		h.doubts.add(l.ticket.key)
+		h.doubts.add(l.ticket.key, r.Body)
 	} else {
 		h.fails++
 	}
-	if h.ejected || h.fails+h.doubts.n < ejectAfter || h.fails < ejectAfter && h.doubts.n > 0 && !h.doubts.serious() {
-		return
-	}
 	switch {
-	case errors.Is(r.Err, ErrNotTaken):
-		b.eject(bySilence, now)
-	default:
-		b.eject(byFailures, now)
+	case h.ejected:
+	case h.fails >= ejectAfter, h.doubts.serious() && h.fails+h.doubts.n >= ejectAfter, h.doubts.n >= doubtMost && b.fleet.prover == nil:
+		cause := byFailures
+		if errors.Is(r.Err, ErrNotTaken) {
+			cause = bySilence
+		}
+		b.eject(cause, now)
+	case denies(r.Status), h.doubts.n >= doubtMost:
+		b.suspect(l.ticket.pool, now)
 	}
 }
 
-// confirmDenial asks another path whether the backend refuses the gateway's key.
-// One refusal may have been about the request; of several in a row, all are not.
-func (b *Backend) confirmDenial(refusal error) {
-	f := b.fleet
-	if !f.beginProbe() {
-		return
-	}
-	defer f.probes.Done()
-	err := b.probe(byDenial, nil)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var denied deniedError
-	if !f.closed && errors.As(err, &denied) {
-		b.deny(refusal, time.Now())
+// denies says whether a status may speak of the gateway's key.
+func denies(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// claim takes in that the backend laid a refusal on the request. One that says so to
+// everybody is broken, whatever its words: "FlashAttention is not supported on this
+// device" is about no request.
+func (b *Backend) claim(l *Lease, r Result, now time.Time) {
+	h := &b.health
+	h.claims.add(l.ticket.key, r.Body)
+	if !h.ejected && (len(h.claims.keys) >= doubtAccounts || h.claims.n >= doubtMost) {
+		h.failedIn = l.ticket.pool
+		b.suspect(l.ticket.pool, now)
 	}
 }
 
 // deniedError is the answer to the gateway's key.
 type deniedError struct {
 	backend string
-	asked   string
 	status  int
 }
 
 func (e deniedError) Error() string {
-	return fmt.Sprintf("backend %s: %s answered %d to the gateway's key", e.backend, e.asked, e.status)
+	return fmt.Sprintf("backend %s: a request of one token was answered with %d", e.backend, e.status)
+}
+
+func isDenial(err error) bool {
+	_, ok := errors.AsType[deniedError](err)
+	return ok
 }
 
 type verdict uint8
@@ -155,7 +159,7 @@ func blame(r Result) verdict {
 		return failed
 	case errors.Is(r.Err, context.Canceled), errors.Is(r.Err, context.DeadlineExceeded), r.RequestFault:
 		return neutral // the client, or the gateway, gave up; or the request could not be served anywhere
-	case r.Err != nil, r.Doubtful, r.Status >= 500, r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
+	case r.Err != nil, r.Doubtful, r.Status >= 500, denies(r.Status):
 		return failed
 	case r.Refused, r.Lacks != "", r.Status >= 400:
 		return neutral // a refusal shows neither that the model works nor that it does not
@@ -189,36 +193,12 @@ func (b *Backend) eject(cause ejection, now time.Time) {
 	if b.comeback != nil {
 		b.comeback.Stop()
 	}
+	if b.leaving {
+		return // nothing asks whether it is back
+	}
 	b.comeback = time.AfterFunc(d, b.comeBack)
 	if h.unproven = cause == byFailures && b.fleet.prover != nil; h.unproven && !again {
-		go b.exonerate(h.failedIn)
-	}
-}
-
-// beginProbe says whether the fleet is open, and has Close wait for a probe until its
-// caller says that it is done.
-func (f *Fleet) beginProbe() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.closed {
-		f.probes.Add(1)
-	}
-	return !f.closed
-}
-
-// exonerate finds out whether a backend that was ejected serves a request at all. If
-// it does, the failures were about what clients asked: it is still used last, and sold.
-func (b *Backend) exonerate(p *Pool) {
-	f := b.fleet
-	if !f.beginProbe() {
-		return
-	}
-	defer f.probes.Done()
-	err := b.prove(p)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if h := &b.health; err == nil && h.ejected && h.cause == byFailures {
-		h.unproven = false
+		b.try(h.failedIn)
 	}
 }
 
@@ -238,7 +218,7 @@ func (b *Backend) comeBack() {
 	h := &b.health
 	cause, pool, proven := h.cause, h.failedIn, !h.unproven
 	// A restore and a new ejection may have come between.
-	if f.closed || !h.ejected || time.Now().Before(h.until) {
+	if f.closed || b.leaving || !h.ejected || time.Now().Before(h.until) {
 		f.mu.Unlock()
 		return
 	}
@@ -251,67 +231,37 @@ func (b *Backend) comeBack() {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || !h.ejected || h.cause != cause || time.Now().Before(h.until) {
+	if f.closed || b.leaving || !h.ejected || h.cause != cause || time.Now().Before(h.until) {
 		return
 	}
 	if err != nil {
-		h.lastErr = err
+		if h.lastErr = err; isDenial(err) {
+			cause = byDenial
+		}
 		b.eject(cause, time.Now())
+		f.dispatch(b)
 		return
 	}
-	h.fails, h.doubts = ejectAfter-1, doubts{}
+	h.fails, h.doubts, h.claims = ejectAfter-1, doubts{}, doubts{}
 	b.restore()
 	f.dispatch(b)
 }
 
-// proveFor bounds a request of the gateway's own: a model may have to be loaded.
-const proveFor = time.Minute
-
-// prove sends the backend a request for the pool's model, where somebody has shown
-// how. A public list of models proves nothing.
-func (b *Backend) prove(p *Pool) error {
-	b.fleet.mu.Lock()
-	prover := b.fleet.prover
-	b.fleet.mu.Unlock()
-	if prover == nil || p == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(b.fleet.ctx, proveFor)
-	defer cancel()
-	r := prover(ctx, b, p.cfg.Model)
-	switch {
-	case r.Err != nil:
-		return r.Err
-	case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
-		return deniedError{b.cfg.Name, "a request", r.Status}
-	case r.Lacks != "":
-		return fmt.Errorf("backend %s: %s", b.cfg.Name, r.Lacks)
-	case blame(r) == failed:
-		return fmt.Errorf("backend %s: answered %d", b.cfg.Name, r.Status)
-	}
-	return nil
-}
-
 // probe looks whether what ejected the backend is over. Nothing but a request
-// shows that where requests failed.
+// shows that, unless no connection could be made: a list of models may be public, or
+// not for this key.
 func (b *Backend) probe(cause ejection, p *Pool) error {
-	if cause == byFailures {
+	switch cause {
+	case byFailures:
 		return b.prove(p)
+	case byDenial:
+		return b.proveAny(p)
 	}
 	ctx, cancel := context.WithTimeout(b.fleet.ctx, max(b.cfg.ConnectTimeout, reachMost))
 	defer cancel()
-	err := b.askHealth(ctx, keyPath)
-	var answered statusError
-	if errors.As(err, &answered) {
-		err = nil // it can be reached
-		if cause == byDenial && (answered.status == http.StatusUnauthorized || answered.status == http.StatusForbidden) {
-			err = deniedError{b.cfg.Name, keyPath, answered.status}
-		}
-	} else if cause == bySilence && !errors.Is(err, ErrNotTaken) {
-		err = nil // a connection was made
-	}
-	if err == nil && cause == byDenial {
-		err = b.prove(p)
+	err := b.askHealth(ctx, modelsPath)
+	if !errors.Is(err, ErrNotTaken) {
+		return nil // a connection was made
 	}
 	return err
 }

@@ -15,6 +15,8 @@ const (
 	// A backend that does not know a model gets no requests for it for lackBase,
 	// then twice as long each time, up to lackMost; sooner where it lists the model.
 	lackBase, lackMost = 10 * time.Second, 5 * time.Minute
+	// modelsPath lists the models of a server.
+	modelsPath = "/v1/models"
 	// lookEvery is how often its list is looked at meanwhile.
 	lookEvery = 5 * time.Second
 )
@@ -26,15 +28,23 @@ type lack struct {
 	times  int // in a row
 }
 
+// lackOf is what the backend lacks of a pool; nothing, where it left it meanwhile.
+func (b *Backend) lackOf(p *Pool) *lack {
+	if i := slices.Index(b.pools, p); i >= 0 {
+		return &b.lacks[i]
+	}
+	return new(lack)
+}
+
 // lacking says whether b does not know the pool's model, as far as is known.
 func (b *Backend) lacking(p *Pool, now time.Time) bool {
-	l := &b.lacks[slices.Index(b.pools, p)]
+	l := b.lackOf(p)
 	return l.reason != "" && now.Before(l.until)
 }
 
 // lack takes in that the backend does not know the model of a pool.
 func (b *Backend) lack(p *Pool, reason string, now time.Time) {
-	l := &b.lacks[slices.Index(b.pools, p)]
+	l := b.lackOf(p)
 	if l.reason == "" {
 		b.fleet.log.Warn("backend does not know the model and gets no requests for it: compare its name under models with its list",
 			"backend", b.cfg.Name, "model", p.cfg.Model, "upstream_model", b.Upstream(p.cfg.Model), "reason", reason)
@@ -59,9 +69,9 @@ func (b *Backend) lookFor(p *Pool) {
 	listed = listed && b.prove(p) == nil
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l := &b.lacks[slices.Index(b.pools, p)]
+	l := b.lackOf(p)
 	now := time.Now()
-	if f.closed || l.reason == "" {
+	if f.closed || b.leaving || l.reason == "" {
 		return
 	}
 	switch {
@@ -84,13 +94,13 @@ const maxModelList = 4 << 20
 func (b *Backend) listed() (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(b.fleet.ctx, max(b.cfg.ConnectTimeout, reachMost))
 	defer cancel()
-	resp, err := b.Do(ctx, http.MethodGet, keyPath, nil, nil)
+	resp, err := b.Do(ctx, http.MethodGet, modelsPath, nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %d", keyPath, resp.StatusCode)
+		return nil, fmt.Errorf("%s answered %d", modelsPath, resp.StatusCode)
 	}
 	var list struct {
 		Data []struct {
@@ -101,7 +111,7 @@ func (b *Backend) listed() (ids []string, err error) {
 		return nil, err
 	}
 	if list.Data == nil {
-		return nil, errors.New(keyPath + " is no list of models")
+		return nil, errors.New(modelsPath + " is no list of models")
 	}
 	for _, m := range list.Data {
 		ids = append(ids, m.ID)

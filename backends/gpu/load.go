@@ -18,10 +18,10 @@ type sense struct {
 func (b *Backend) sense(now time.Time) sense {
 	s := sense{Load: pricing.UnknownLoad()}
 	s.Stale = true
-	if b.cfg.Engine != nil {
-		snapshot := b.cfg.Engine.Latest()
+	if b.set.Engine != nil {
+		snapshot := b.set.Engine.Latest()
 		s.newest = snapshot.At
-		if e := snapshot.Engine; e != nil && snapshot.Fresh(now, b.cfg.StaleAfter) {
+		if e := snapshot.Engine; e != nil && snapshot.Fresh(now, b.set.StaleAfter) {
 			s.Stale, s.Running, s.Waiting, s.KV = false, e.Running, e.Waiting, e.KV
 		}
 	}
@@ -31,7 +31,7 @@ func (b *Backend) sense(now time.Time) sense {
 		if g.snapshot.At.After(s.newest) {
 			s.newest = g.snapshot.At
 		}
-		if g.device == nil || !g.snapshot.Fresh(now, b.cfg.StaleAfter) {
+		if g.device == nil || !g.snapshot.Fresh(now, b.set.StaleAfter) {
 			continue
 		}
 		s.Stale = false
@@ -77,7 +77,7 @@ func (j *joined) add(b *Backend, now time.Time) {
 	j.InFlight += own
 	j.Waiting += waiting
 	j.Running += max(own-waiting, running)
-	j.Capacity += float64(b.cfg.Slots)
+	j.Capacity += float64(b.set.Slots)
 	if !math.IsNaN(s.KV) && !(j.KV >= s.KV) {
 		j.KV = s.KV
 	}
@@ -87,12 +87,12 @@ func (j *joined) add(b *Backend, now time.Time) {
 		}
 		g.meter.mark = j.fleet.mark
 		g.meter.advance(now)
-		if g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter) {
+		if g.device != nil && g.snapshot.Fresh(now, b.set.StaleAfter) {
 			j.sm.add(g.device.SM)
 			j.utilization.add(g.device.Utilization)
 		}
 	}
-	j.telemetry = j.telemetry || b.cfg.Engine != nil || len(b.gpus) > 0
+	j.telemetry = j.telemetry || b.set.Engine != nil || len(b.gpus) > 0
 	j.fresh = j.fresh || !s.Stale
 	if s.newest.After(j.newest) {
 		j.newest = s.newest

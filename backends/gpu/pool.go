@@ -2,9 +2,7 @@ package gpu
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -30,14 +28,20 @@ type PoolConfig struct {
 }
 
 // Pool is the backends of one model and the queue before them.
+//
+// Where the backends' weights differ, requests are dealt out in proportion to them
+// among those that have a free slot, and not by the least wait.
 type Pool struct {
-	fleet    *Fleet
-	cfg      PoolConfig
-	backends []*Backend
-	domain   *domain
-	priced   bool // a backend of it asks a price of its own
+	fleet *Fleet
 
-	// All below is guarded by fleet.mu.
+	// All below is guarded by fleet.mu, but for the name of the model, which never changes.
+	cfg      PoolConfig
+	backends []*Backend // another slice where they change
+	domain   *domain
+	priced   bool    // a backend of it asks a price of its own
+	weighted bool    // their weights differ
+	dealt    float64 // see deal
+
 	places int // tickets without a slot: just admitted or in the queue
 	queue  queue
 	turn   int        // where the search for a backend begins, so that ties rotate
@@ -67,46 +71,16 @@ func (e *FullError) Error() string {
 	return fmt.Sprintf("queue is full, try again in %v", e.RetryAfter.Round(time.Second))
 }
 
-func (f *Fleet) addPool(cfg PoolConfig, byName map[string]*Backend) error {
-	switch {
-	case cfg.Model == "":
-		return errors.New("has no model")
-	case f.pools[cfg.Model] != nil:
-		return errors.New("configured twice")
-	case len(cfg.Backends) == 0:
-		return errors.New("has no backend")
-	case cfg.QueueLimit < 0 || cfg.QueueTimeout < 0 || cfg.PerAccount < 0:
-		return errors.New("queue limit, share and timeout cannot be negative")
-	}
-	if cfg.QueueTimeout == 0 {
-		cfg.QueueTimeout = DefaultQueueTimeout
-	}
-	p := &Pool{fleet: f, cfg: cfg, domain: new(domain)}
-	for _, name := range cfg.Backends {
-		b := byName[name]
-		if b == nil {
-			return fmt.Errorf("backend %q does not exist", name)
-		}
-		if slices.Contains(p.backends, b) {
-			return fmt.Errorf("backend %q is named twice", name)
-		}
-		p.backends = append(p.backends, b)
-		p.priced = p.priced || b.cfg.Ask != nil
-		b.pools = append(b.pools, p)
-		b.byPool = append(b.byPool, 0)
-		b.lacks = append(b.lacks, lack{})
-	}
-	f.pools[cfg.Model] = p
-	f.order = append(f.order, p)
-	return nil
-}
-
 // Model is the public name of the pool's model.
 func (p *Pool) Model() string { return p.cfg.Model }
 
 // Backends are the pool's backends, as configured. The caller must not change
 // the slice.
-func (p *Pool) Backends() []*Backend { return p.backends }
+func (p *Pool) Backends() []*Backend {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	return p.backends
+}
 
 // Admit takes a place for a request of the account key: a slot that is free
 // now, or one in the queue. It decides at once and costs nothing that could be
@@ -183,6 +157,9 @@ func (p *Pool) grant(t *Ticket, b *Backend) {
 	p.domain.round = max(p.domain.round, t.round)
 	p.places--
 	p.turn++
+	if p.weighted {
+		p.deal(b)
+	}
 	t.lease = Lease{ticket: t, backend: b, since: now, gpuSince: b.begin(p, now)}
 }
 
@@ -278,9 +255,10 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Lease, error) {
 		return nil, err
 	}
 	t.state, t.ready = queued, make(chan struct{})
+	patience := p.cfg.QueueTimeout
 	f.mu.Unlock()
 
-	timer := time.NewTimer(p.cfg.QueueTimeout)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	err := ErrQueueTimeout
 	select {

@@ -34,6 +34,8 @@ const trialAgain = 30 * time.Second
 func (b *Backend) standing(p *Pool, now time.Time) standing {
 	h := &b.health
 	switch {
+	case b.leaving, b.fleet.drained[b.cfg.Name]:
+		return out
 	case h.ejected && h.cause != byFailures, b.lacking(p, now), p.cfg.NeedGPUTime && !b.gpuKnown(now):
 		return out
 	case h.up && h.ejected:
@@ -55,7 +57,7 @@ func (b *Backend) room(s standing) int {
 	if s == trial {
 		return 1
 	}
-	return b.cfg.Slots
+	return b.set.Slots
 }
 
 // best is the best standing among the pool's backends that are not in tried:

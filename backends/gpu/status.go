@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"slices"
 	"time"
 
 	"sluice.example/sluice/backends/gpu/telemetry"
@@ -20,12 +21,17 @@ type BackendStatus struct {
 	KeyRefused bool `json:"key_refused"`
 	// Lacks are models that it did not know when it was asked last, each with
 	// what it said. For the operator only.
-	Lacks    map[string]string `json:"unknown_models,omitempty"`
-	Returns  time.Duration     `json:"-"` // until the ejection ends, zero without one
-	InFlight int               `json:"in_flight"`
-	Slots    int               `json:"slots"`
-	Served   uint64            `json:"served"` // requests that ended well, or not by its fault
-	Failed   uint64            `json:"failed"` // requests that it failed
+	Lacks   map[string]string `json:"unknown_models,omitempty"`
+	Returns time.Duration     `json:"-"` // until the ejection ends, zero without one
+	// Drained: the operator took it out, see Fleet.Drain.
+	Drained  bool `json:"drained,omitempty"`
+	InFlight int  `json:"in_flight"`
+	Slots    int  `json:"slots"`
+	Weight   int  `json:"weight"`
+	// Leaving is how many requests are open on servers that had this name and leave.
+	Leaving int    `json:"leaving,omitempty"`
+	Served  uint64 `json:"served"` // requests that ended well, or not by its fault
+	Failed  uint64 `json:"failed"` // requests that it failed
 	// LastError is of the last failed check or request, empty when the last
 	// check passed. It names addresses: for the operator only.
 	LastError string    `json:"last_error,omitempty"`
@@ -70,8 +76,13 @@ func (f *Fleet) Status() []BackendStatus {
 	for _, b := range f.backends {
 		h := &b.health
 		s := BackendStatus{Name: b.cfg.Name, Healthy: h.up, Checked: h.checked, Ejected: h.ejected,
-			InFlight: b.inFlight, Slots: b.cfg.Slots, Served: b.served, Failed: b.failed, LastCheck: h.lastAt}
-		s.Guessed = b.guessed
+			InFlight: b.inFlight, Slots: b.set.Slots, Served: b.served, Failed: b.failed, LastCheck: h.lastAt}
+		s.Guessed, s.Drained, s.Weight = b.guessed, f.drained[b.cfg.Name], b.set.Weight
+		for _, o := range f.leaving {
+			if o.cfg.Name == b.cfg.Name {
+				s.Leaving += o.inFlight
+			}
+		}
 		s.KeyRefused = h.ejected && h.cause == byDenial
 		s.Reachable = !(h.ejected && h.cause == bySilence) && (h.up || h.sickness != unreachable)
 		if h.ejected {
@@ -81,6 +92,9 @@ func (f *Fleet) Status() []BackendStatus {
 			s.LastError = h.lastErr.Error()
 		}
 		for i, p := range b.pools {
+			if !slices.Contains(p.backends, b) || f.pools[p.cfg.Model] != p {
+				continue
+			}
 			s.Models = append(s.Models, p.cfg.Model)
 			if reason := b.lacks[i].reason; reason != "" {
 				if s.Lacks == nil {
@@ -90,8 +104,8 @@ func (f *Fleet) Status() []BackendStatus {
 			}
 		}
 		s.Load = b.load(now)
-		if b.cfg.Engine != nil {
-			s.Telemetry = failure(b.cfg.Engine)
+		if b.set.Engine != nil {
+			s.Telemetry = failure(b.set.Engine)
 		}
 		for _, g := range b.gpus {
 			s.GPUs = append(s.GPUs, g.status(b, now))
@@ -103,7 +117,7 @@ func (f *Fleet) Status() []BackendStatus {
 
 func (g *binding) status(b *Backend, now time.Time) GPUStatus {
 	s := GPUStatus{Name: g.GPU.Device, Feed: g.Feed.Name(), Device: g.device, Error: failure(g.Feed)}
-	s.Fresh = g.device != nil && g.snapshot.Fresh(now, b.cfg.StaleAfter)
+	s.Fresh = g.device != nil && g.snapshot.Fresh(now, b.set.StaleAfter)
 	s.Source, s.Fallback = "wall", g.gaps.seconds
 	if s.Fresh && g.tells() {
 		s.Source = "measured"
@@ -159,12 +173,12 @@ func (f *Fleet) Pools() []PoolStatus {
 // fails the check, and does not fail all requests. It is false before the first check, although requests are let
 // through then.
 func (f *Fleet) Healthy(model string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	p := f.pools[model]
 	if p == nil {
 		return false
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	now := time.Now()
 	for _, b := range p.backends {
 		if s := b.standing(p, now); s > trial && (s != spare || !b.health.unproven) && (b.health.checked || b.cfg.HealthPath == "") {

@@ -119,12 +119,17 @@ type Result struct {
 	// Refused: the backend did not take the request, by failing to connect or
 	// by saying so. It counts neither for the pace nor, with a 4xx, for health.
 	Refused bool
-	// RequestFault: the answer shows that no backend could serve this request,
-	// whatever its status. It counts for nothing.
+	// RequestFault: the backend says that no backend could serve this request,
+	// whatever its status. It counts for nothing, unless the backend says so to
+	// several accounts in a row: then the gateway's own request judges it.
 	RequestFault bool
 	// Doubtful: a failure, whatever the status, that may be the request's own fault.
-	// It counts once several accounts have met one, or many came in a row.
+	// It counts once several accounts have met one with different requests, or once
+	// many came in a row and the gateway's own request fails as well.
 	Doubtful bool
+	// Body tells requests apart, where it matters whether they were the same; 0: it
+	// is not known.
+	Body uint64
 	// Lacks is what the backend said when it did not know the model; empty: it
 	// did. It gets no requests for that model for a while.
 	Lacks string

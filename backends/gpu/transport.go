@@ -25,8 +25,9 @@ var (
 	// ErrFirstEventTimeout reports that a stream began and brought no event within
 	// FirstEventTimeout. Reads of a response's body return it.
 	ErrFirstEventTimeout = errors.New("backend began a stream and sent no event in time")
-	// ErrIdleTimeout reports that an answer stalled for IdleTimeout. Reads of
-	// a response's body return it.
+	// ErrIdleTimeout reports that an answer stalled: nothing came for IdleTimeout, or
+	// nothing but signs of life for FirstEventTimeout. Reads of a response's body
+	// return it.
 	ErrIdleTimeout = errors.New("backend stalled in its answer")
 
 	errNoHeader = errors.New("timed out") // the cause net/http sees; Do says which time
@@ -226,8 +227,10 @@ type call struct {
 	body   io.ReadCloser
 
 	idle       time.Duration // between two parts of the answer
-	firstEvent time.Duration // from AwaitEvent to Began
+	firstEvent time.Duration // from AwaitEvent to Progress, and between two of these
 	until      time.Time     // when the first event has to have come; zero: it came, or is not awaited
+	reads      int           // since the last Progress
+	waited     time.Duration // in all of these but the first
 }
 
 var _ Answer = (*call)(nil)
@@ -237,10 +240,13 @@ var _ Answer = (*call)(nil)
 type Answer interface {
 	io.ReadCloser
 	// AwaitEvent says that the answer is a stream of which nothing has come: until
-	// Began is called, FirstEventTimeout bounds the wait in place of IdleTimeout.
+	// Progress is called, FirstEventTimeout bounds the wait in place of IdleTimeout.
 	AwaitEvent()
-	// Began says that the stream has begun.
-	Began()
+	// Progress says that a part of the answer came, not only a sign of life. Between
+	// two parts the backend may be waited for as long as FirstEventTimeout, however
+	// many signs of life it gives: a model may think unseen, and an engine may hold
+	// back a tool call, but a slot must not be kept for ever.
+	Progress()
 }
 
 func newCall(ctx context.Context, cfg BackendConfig) *call {
@@ -275,8 +281,11 @@ func (c *call) rested(err error) {
 // AwaitEvent implements Answer.
 func (c *call) AwaitEvent() { c.until = time.Now().Add(c.firstEvent) }
 
-// Began implements Answer.
-func (c *call) Began() { c.until = time.Time{} }
+// Progress implements Answer.
+func (c *call) Progress() {
+	c.until = time.Time{}
+	c.reads, c.waited = 0, 0
+}
 
 // Read reads the answer. The clock runs only while the backend is waited for:
 // a slow client is not the backend's fault. Whatever comes before the first
@@ -284,12 +293,19 @@ func (c *call) Began() { c.until = time.Time{} }
 // clock of the first event back.
 func (c *call) Read(p []byte) (int, error) {
 	wait := c.idle
+	var since time.Time // of a read that may be one of many without progress
 	if !c.until.IsZero() {
 		wait = max(time.Until(c.until), 0)
+	} else if c.reads > 0 {
+		since = time.Now()
+		wait = min(wait, max(c.firstEvent-c.waited, 0))
 	}
 	c.timer.Reset(wait)
 	n, err := c.body.Read(p)
 	c.timer.Stop()
+	if c.reads++; !since.IsZero() {
+		c.waited += time.Since(since)
+	}
 	if err != nil && err != io.EOF && context.Cause(c.ctx) == ErrIdleTimeout {
 		if err = ErrIdleTimeout; !c.until.IsZero() {
 			err = ErrFirstEventTimeout

@@ -65,7 +65,8 @@ func TestDoubts(t *testing.T) {
 	}
 	node := &told{}
 	d := &doubts{ledger: ledger, node: node, grace: 10 * time.Minute, log: slog.New(slog.DiscardHandler),
-		sink: &sink{Reader: ledger.Reader, ledger: ledger, keys: keys, log: slog.New(slog.DiscardHandler)}}
+		sink: &sink{Reader: ledger.Reader, ledger: ledger, log: slog.New(slog.DiscardHandler)}}
+	d.sink.keys.Store(keys)
 	look := func() {
 		t.Helper()
 		if err := d.look(ctx); err != nil {

@@ -92,7 +92,7 @@ func throughExporter(t *testing.T, library string, state stub.State, devices ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newServer(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	s, err := newServer(t.Context(), origin{first: cfg}, slog.New(slog.DiscardHandler), new(slog.LevelVar))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -15,8 +16,12 @@ import (
 // pricerConfig maps the models to the pricer's. work is asked once the pricer
 // runs.
 func pricerConfig(cfg *config.Config, record *pricer.Record, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
-	p := pricer.Config{Record: record, Board: board, Replica: replicaName(), Log: log, Work: work,
-		Load: func(model string, now time.Time) pricing.Load { return fleet.Pool(model).Load(now) }}
+	return pricer.Config{Models: pricedModels(cfg), Record: record, Board: board, Replica: replicaName(), Log: log, Work: work,
+		Load: func(model string, now time.Time) pricing.Load { return poolLoad(fleet.Pool(model), now) }}
+}
+
+// pricedModels are the models as they are priced.
+func pricedModels(cfg *config.Config) (models []pricer.Model) {
 	for _, s := range cfg.Services {
 		for _, m := range s.Models {
 			model := pricer.Model{Name: m.Name, Base: m.Prices.Rates(), Params: m.Pricing.Params,
@@ -25,10 +30,10 @@ func pricerConfig(cfg *config.Config, record *pricer.Record, board *pricing.Boar
 			if m.Pricing.Shadow != nil {
 				model.Shadow = &m.Pricing.Shadow.Params
 			}
-			p.Models = append(p.Models, model)
+			models = append(models, model)
 		}
 	}
-	return p
+	return models
 }
 
 // replicaName tells this process from others on the same ledger, and from the
@@ -39,4 +44,12 @@ func replicaName() string {
 		host = "gateway"
 	}
 	return host[:min(len(host), 64)] + "-" + rand.Text()[:8]
+}
+
+// poolLoad is the load of a pool; nil: its model goes in this moment.
+func poolLoad(p *gpu.Pool, now time.Time) pricing.Load {
+	if p == nil {
+		return pricing.Load{KV: math.NaN(), SM: math.NaN(), Utilization: math.NaN(), Energy: math.NaN(), Stale: true}
+	}
+	return p.Load(now)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/catalog"
 	"sluice.example/sluice/internal/config"
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/internal/lightning"
@@ -45,7 +46,8 @@ func serve(ctx context.Context, e env, args []string) error {
 	if e.getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	log := newLogger(e, cfg.Log)
+	level := new(slog.LevelVar)
+	log := newLogger(e, cfg.Log, level)
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "warning", w)
 	}
@@ -54,7 +56,7 @@ func serve(ctx context.Context, e env, args []string) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
-	s, err := newServer(ctx, cfg, log)
+	s, err := newServer(ctx, origin{path: *path, getenv: e.getenv, first: cfg}, log, level)
 	if err != nil {
 		return err
 	}
@@ -75,9 +77,10 @@ func loadConfig(e env, path string) (*config.Config, error) {
 
 // newLogger writes to stderr. Warnings that repeat are counted rather than
 // written. Durations are texts such as 1.5s in both formats: in JSON they would
-// be bare nanoseconds.
-func newLogger(e env, cfg config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+// be bare nanoseconds. level is set, and may be changed later.
+func newLogger(e env, cfg config.Log, level *slog.LevelVar) *slog.Logger {
+	level.Set(cfg.Level)
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration {
 			a.Value = slog.StringValue(a.Value.Duration().String())
 		}
@@ -91,8 +94,11 @@ func newLogger(e env, cfg config.Log) *slog.Logger {
 
 // server is everything that one `gateway serve` runs.
 type server struct {
-	cfg     *config.Config
+	cfg     *config.Config // as it was at the start: what cannot change
+	live    *catalog.Live  // what can
 	log     *slog.Logger
+	level   *slog.LevelVar
+	board   *pricing.Board
 	store   store
 	ledger  *metering.Ledger
 	node    *lightning.Client
@@ -103,12 +109,25 @@ type server struct {
 	sink    *sink
 	certs   *gateway.Certificates // nil: no TLS
 	hangups <-chan os.Signal      // nil: none come
+
+	connections []*gateway.Connections // of the listeners
+	working     context.Context        // ends when the gateway has drained; nil: it does not run
+	background  sync.WaitGroup         // what runs as long
+}
+
+// origin is where a configuration comes from.
+type origin struct {
+	path   string
+	getenv func(string) string
+	first  *config.Config // as it was read
 }
 
 // newServer opens the store and builds the parts. It connects to nothing but
 // the store: lnd and the backends may be away.
-func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *server, err error) {
-	s := &server{cfg: cfg, log: log}
+func newServer(ctx context.Context, from origin, log *slog.Logger, level *slog.LevelVar) (_ *server, err error) {
+	cfg := from.first
+	s := &server{cfg: cfg, log: log, level: level, board: new(pricing.Board)}
+	s.live = catalog.New(catalog.Config{Path: from.path, Getenv: from.getenv, First: cfg, Apply: s, Above: s.above, Log: log})
 	defer func() {
 		if err != nil {
 			s.close()
@@ -134,18 +153,19 @@ func newServer(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *se
 	if s.node, err = lightning.Dial(lightningConfig(cfg.Lightning, log)); err != nil {
 		return nil, err
 	}
-	s.sink = &sink{Reader: s.ledger.Reader, ledger: s.ledger, keys: keys, log: log}
+	s.sink = &sink{Reader: s.ledger.Reader, ledger: s.ledger, log: log}
+	s.sink.keys.Store(keys)
 	if err := s.buildFleet(); err != nil {
 		return nil, err
 	}
-	board, prices := new(pricing.Board), pricer.NewRecord(s.store)
+	prices := pricer.NewRecord(s.store)
 	work := func(model string) float64 { return float64(s.gateway.Work(model)) }
-	if s.pricer, err = pricer.New(pricerConfig(cfg, prices, board, s.fleet, work, log)); err != nil {
+	if s.pricer, err = pricer.New(pricerConfig(cfg, prices, s.board, s.fleet, work, log)); err != nil {
 		return nil, err
 	}
 	s.gateway, err = gateway.New(gatewayConfig(cfg, gateway.Config{
-		Ledger: s.ledger, Keys: keys, Board: board, Prices: prices, Fleet: s.fleet, Feeds: s.sensors.list(), Invoices: invoicer{s.node},
-		Override: s.pricer.Override, Version: buildVersion(), Log: log,
+		Ledger: s.ledger, Keys: keys, Board: s.board, Prices: prices, Fleet: s.fleet, Feeds: s.sensors.before().list(), Invoices: invoicer{s.node},
+		Operator: operator{s.live}, Override: s.pricer.Override, Version: buildVersion(), Log: log,
 	}))
 	if err != nil {
 		return nil, err
@@ -160,10 +180,12 @@ func (s *server) doubts() *doubts {
 // buildFleet makes the fleet and what reads its load.
 func (s *server) buildFleet() error {
 	s.sensors = newSensors(s.cfg, s.log)
-	fleet, err := fleetConfig(s.cfg, s.sensors, s.log)
+	reading := s.sensors.plan(s.cfg)
+	fleet, err := fleetConfig(s.cfg, reading, s.log)
 	if err != nil {
 		return err
 	}
+	s.sensors.use(reading)
 	s.fleet, err = gpu.NewFleet(fleet)
 	return err
 }
@@ -197,24 +219,25 @@ func (s *server) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	s.working = working
 	s.fleet.Start(working)
 	s.sensors.run(working)
-	var background sync.WaitGroup
-	background.Go(func() { s.pricer.Run(working) })
-	background.Go(func() { _ = s.node.Watch(working, s.sink) }) // ends with its context only
-	background.Go(func() { s.doubts().run(working) })
-	background.Go(func() { s.gateway.Probe(working) })
+	s.background.Go(func() { s.pricer.Run(working) })
+	s.background.Go(func() { _ = s.node.Watch(working, s.sink) }) // ends with its context only
+	s.background.Go(func() { s.doubts().run(working) })
+	s.background.Go(func() { s.gateway.Probe(working) })
 	defer func() {
 		stop()
-		background.Wait()
+		s.background.Wait()
 	}()
 	servers, failed, err := s.listen()
 	if err != nil {
 		return err
 	}
 	s.log.Info("serving", "listen", s.cfg.Listen, "tls", s.cfg.TLS.Enabled(), "admin", s.cfg.Admin.Listen, "ledger", s.ledger.ID().String(), "version", buildVersion())
+	s.background.Go(func() { s.live.Watch(ctx) })
 	err = s.wait(ctx, failed)
-	limit, cancel := context.WithTimeout(working, s.cfg.DrainTimeout)
+	limit, cancel := context.WithTimeout(working, s.live.Current().Config.DrainTimeout)
 	defer cancel()
 	return errors.Join(err, s.gateway.Drain(limit, servers...))
 }
@@ -224,28 +247,14 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 	for {
 		select {
 		case <-ctx.Done():
-			s.log.Info("shutting down: finishing open answers", "at_most", s.cfg.DrainTimeout)
+			s.log.Info("shutting down: finishing open answers", "at_most", s.live.Current().Config.DrainTimeout)
 			return nil
 		case err := <-failed:
 			return err
 		case <-s.hangups:
-			s.reload()
+			_, _ = s.live.Reload("SIGHUP") // said in the log and in the status
 		}
 	}
-}
-
-// reload is what SIGHUP asks for: the TLS certificate is read again. The rest of
-// the configuration needs a restart.
-func (s *server) reload() {
-	if s.certs == nil {
-		s.log.Info("SIGHUP: there is no TLS certificate to read again; changes of the configuration need a restart")
-		return
-	}
-	if err := s.certs.Reload(); err != nil {
-		s.log.Error("SIGHUP: the TLS certificate stays what it was", "error", err)
-		return
-	}
-	s.log.Info("SIGHUP: the TLS certificate was read again; other changes of the configuration need a restart")
 }
 
 // listen opens both listeners and serves them. failed delivers why one of them
@@ -265,14 +274,15 @@ func (s *server) listen() (servers []*http.Server, failed <-chan error, err erro
 		{s.cfg.Listen, s.gateway.Handler(), s.certs},
 		{s.cfg.Admin.Listen, s.gateway.AdminHandler(), nil},
 	} {
+		limits := gateway.NewConnections(s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.cfg.TrustedProxies)
 		server, err := gateway.NewServer(gateway.ServerConfig{
-			Handler: l.handler, Certificates: l.certs, Log: s.log,
+			Handler: l.handler, Certificates: l.certs, Log: s.log, Connections: limits,
 			ReadHeaderTimeout: s.cfg.Limits.HeaderTimeout, IdleTimeout: s.cfg.Limits.IdleTimeout, MaxHeaderBytes: int(s.cfg.Limits.Headers),
-			MaxConnections: s.cfg.Limits.Connections, MaxPerAddress: s.cfg.Limits.PerAddress, TrustedProxies: s.cfg.TrustedProxies,
 		})
 		if err != nil {
 			return nil, nil, err
 		}
+		s.connections = append(s.connections, limits)
 		listener, err := net.Listen("tcp", l.addr)
 		if err != nil {
 			return nil, nil, fmt.Errorf("listen: %w", err)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"sync"
+	"time"
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/backends/gpu/nvml"
@@ -21,33 +23,57 @@ import (
 const telemetryNVML = "nvml"
 
 // sensors is everything that reads load: one feed per driver, exporter and
-// engine, shared by the backends that name it, and the hooks of asks.
+// engine, shared by the backends that name it, and the hooks of asks. Feeds live as
+// long as some backend needs them, over changes of the configuration.
 type sensors struct {
-	cfg   *config.Config
-	log   *slog.Logger
-	http  *http.Client
-	feeds map[string]*telemetry.Feed // by URL, or telemetryNVML
-	asks  []*gpu.AskFeed
-	nvml  *nvml.Sampler // nil: not open
+	log     *slog.Logger
+	library string // of NVML; empty: the system's
+	http    *http.Client
+
+	mu    sync.Mutex
+	now   *reading                 // what the backends in force need
+	nvml  *nvml.Sampler            // nil: not open
+	local *source[*telemetry.Feed] // of this host's GPUs: one for good, because two must not read at once
+	ctx   context.Context          // of what runs; nil: nothing does yet
 
 	running sync.WaitGroup
 }
 
+// reading is what the backends of one configuration need read.
+type reading struct {
+	sensors *sensors
+	cfg     config.Telemetry
+	feeds   map[string]*source[*telemetry.Feed] // by URL, or telemetryNVML
+	asks    map[string]*source[*gpu.AskFeed]
+}
+
+// source is one feed or hook.
+type source[F interface{ Run(context.Context) }] struct {
+	feed F
+	key  string             // of the server that it reads
+	stop context.CancelFunc // nil: it does not run
+}
+
 func newSensors(cfg *config.Config, log *slog.Logger) *sensors {
-	return &sensors{cfg: cfg, log: log, feeds: map[string]*telemetry.Feed{},
+	return &sensors{log: log, library: cfg.Telemetry.NVMLLibrary, now: new(reading),
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, DisableCompression: true}}}
 }
 
+// plan begins what a configuration needs read. Nothing is read for it before use.
+func (s *sensors) plan(cfg *config.Config) *reading {
+	return &reading{sensors: s, cfg: cfg.Telemetry, feeds: map[string]*source[*telemetry.Feed]{}, asks: map[string]*source[*gpu.AskFeed]{}}
+}
+
 // bind completes a backend's configuration with what reads its load.
-func (s *sensors) bind(b *config.Backend, to *gpu.BackendConfig) error {
-	to.StaleAfter = s.cfg.Telemetry.StaleAfter
+func (r *reading) bind(b *config.Backend, to *gpu.BackendConfig) error {
+	to.StaleAfter = r.cfg.StaleAfter
 	if b.EngineURL != nil {
-		to.Engine = s.feed(b.EngineURL.String(), func() telemetry.Sampler {
-			return telemetry.NewEngineSampler(b.EngineURL, s.keyed(b))
+		to.Engine = r.feed(b.EngineURL.String(), b.APIKey.Reveal(), r.cfg.Every, func() telemetry.Sampler {
+			return telemetry.NewEngineSampler(b.EngineURL, r.sensors.keyed(b))
 		})
 	}
 	if b.Ask.Set() {
-		ask, err := s.ask(b.Ask)
+		ask, err := r.ask(b.Ask)
 		if err != nil {
 			return fmt.Errorf("ask of backend %s: %w", b.Name, err)
 		}
@@ -56,7 +82,7 @@ func (s *sensors) bind(b *config.Backend, to *gpu.BackendConfig) error {
 	if len(b.GPUs) == 0 {
 		return nil
 	}
-	feed, err := s.gpus(b.Exporter)
+	feed, err := r.gpus(b.Exporter)
 	if err != nil {
 		return fmt.Errorf("GPUs of backend %s: %w", b.Name, err)
 	}
@@ -67,27 +93,34 @@ func (s *sensors) bind(b *config.Backend, to *gpu.BackendConfig) error {
 }
 
 // gpus is the feed of an exporter, or of this host's driver.
-func (s *sensors) gpus(exporter *url.URL) (*telemetry.Feed, error) {
+func (r *reading) gpus(exporter *url.URL) (*telemetry.Feed, error) {
 	if exporter != nil {
-		return s.feed(exporter.String(), func() telemetry.Sampler { return telemetry.NewExporterSampler(exporter, s.http) }), nil
+		return r.feed(exporter.String(), "", r.cfg.Every, func() telemetry.Sampler { return telemetry.NewExporterSampler(exporter, r.sensors.http) }), nil
 	}
-	if s.feeds[telemetryNVML] == nil {
-		sampler, err := nvml.Open(nvml.Config{Library: s.cfg.Telemetry.NVMLLibrary, Log: s.log})
-		switch {
-		case errors.Is(err, nvml.ErrUnavailable):
-			s.log.Warn("GPUs cannot be read on this host; prices follow engines and requests alone, and GPU time that has a price is taken from the clock or refused", "error", err)
-		case err != nil:
-			return nil, err
-		default:
-			s.nvml = sampler
-		}
+	sampler, err := r.sensors.driver()
+	if err != nil {
+		return nil, err
 	}
-	return s.feed(telemetryNVML, func() telemetry.Sampler {
-		if s.nvml == nil {
-			return unavailable{}
-		}
-		return s.nvml
-	}), nil
+	return r.feed(telemetryNVML, "", r.cfg.NVMLEvery, func() telemetry.Sampler { return sampler }), nil
+}
+
+// driver reads this host's GPUs, where that is possible.
+func (s *sensors) driver() (telemetry.Sampler, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nvml != nil {
+		return s.nvml, nil
+	}
+	sampler, err := nvml.Open(nvml.Config{Library: s.library, Log: s.log})
+	switch {
+	case errors.Is(err, nvml.ErrUnavailable):
+		s.log.Warn("GPUs cannot be read on this host; prices follow engines and requests alone, and GPU time that has a price is taken from the clock or refused", "error", err)
+		return unavailable{}, nil
+	case err != nil:
+		return nil, err
+	}
+	s.nvml = sampler
+	return sampler, nil
 }
 
 // unavailable stands for a driver that is not there: its feed is stale for good.
@@ -97,31 +130,50 @@ func (unavailable) Sample(context.Context) (telemetry.Reading, error) {
 	return telemetry.Reading{}, nvml.ErrUnavailable
 }
 
-// feed is the one feed of that name.
-func (s *sensors) feed(name string, sampler func() telemetry.Sampler) *telemetry.Feed {
-	if f := s.feeds[name]; f != nil {
-		return f
+// feed is the one feed of that name: the one that reads already, or another one.
+func (r *reading) feed(name, key string, every time.Duration, sampler func() telemetry.Sampler) *telemetry.Feed {
+	if f := r.feeds[name]; f != nil {
+		return f.feed
 	}
-	every := s.cfg.Telemetry.Every
+	f := r.sensors.before().feeds[name]
 	if name == telemetryNVML {
-		every = s.cfg.Telemetry.NVMLEvery
+		f = r.sensors.local
 	}
-	f := telemetry.NewFeed(telemetry.FeedConfig{Name: name, Sampler: sampler(), Every: every, Hold: s.cfg.Telemetry.StaleAfter, Log: s.log})
-	s.feeds[name] = f
-	return f
+	if f == nil || f.key != key {
+		f = &source[*telemetry.Feed]{key: key, feed: telemetry.NewFeed(telemetry.FeedConfig{
+			Name: name, Sampler: sampler(), Every: every, Hold: r.cfg.StaleAfter, Log: r.sensors.log})}
+	}
+	if name == telemetryNVML {
+		r.sensors.local = f
+	}
+	r.feeds[name] = f
+	return f.feed
 }
 
-func (s *sensors) ask(a config.Ask) (gpu.Ask, error) {
+// before is what is read now.
+func (s *sensors) before() *reading {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
+func (r *reading) ask(a config.Ask) (gpu.Ask, error) {
 	fixed := pricing.Rates{pricing.InputTokens: int64(a.Input), pricing.OutputTokens: int64(a.Output)}
 	if a.URL == nil {
 		return gpu.FixedAsk(fixed), nil
 	}
-	f, err := gpu.NewAskFeed(gpu.AskConfig{URL: a.URL, Fallback: fixed, Client: s.http, Log: s.log})
-	if err != nil {
-		return nil, err
+	name := fmt.Sprintf("%s %d %d", a.URL, a.Input, a.Output)
+	if r.asks[name] == nil {
+		r.asks[name] = r.sensors.before().asks[name]
 	}
-	s.asks = append(s.asks, f)
-	return f, nil
+	if r.asks[name] == nil {
+		f, err := gpu.NewAskFeed(gpu.AskConfig{URL: a.URL, Fallback: fixed, Client: r.sensors.http, Log: r.sensors.log})
+		if err != nil {
+			return nil, err
+		}
+		r.asks[name] = &source[*gpu.AskFeed]{feed: f}
+	}
+	return r.asks[name].feed, nil
 }
 
 // keyed sends a backend's key along, as its requests do.
@@ -152,11 +204,62 @@ func (t bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // run reads until ctx ends.
 func (s *sensors) run(ctx context.Context) {
-	for _, f := range s.feeds {
-		s.running.Go(func() { f.Run(ctx) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ctx = ctx
+	s.start(s.now)
+}
+
+// use makes a plan what is read. What it does not need goes on until retire.
+func (s *sensors) use(r *reading) (before *reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, s.now = s.now, r
+	for name, f := range r.feeds {
+		every := r.cfg.Every
+		if name == telemetryNVML {
+			every = r.cfg.NVMLEvery
+		}
+		f.feed.Tune(every, r.cfg.StaleAfter)
 	}
-	for _, a := range s.asks {
-		s.running.Go(func() { a.Run(ctx) })
+	if s.ctx != nil {
+		s.start(r)
+	}
+	return before
+}
+
+// start runs what does not run yet. The caller holds mu.
+func (s *sensors) start(r *reading) {
+	for _, f := range r.feeds {
+		launch(s, f)
+	}
+	for _, a := range r.asks {
+		launch(s, a)
+	}
+}
+
+func launch[F interface{ Run(context.Context) }](s *sensors, f *source[F]) {
+	if f.stop != nil || s.ctx.Err() != nil {
+		return
+	}
+	var ctx context.Context
+	ctx, f.stop = context.WithCancel(s.ctx)
+	s.running.Go(func() { f.feed.Run(ctx) })
+}
+
+// retire ends what was read before and is needed no more.
+func (s *sensors) retire(before *reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, f := range before.feeds {
+		if s.now.feeds[name] != f && name != telemetryNVML && f.stop != nil {
+			f.stop()
+		}
+	}
+	for name, a := range before.asks {
+		if s.now.asks[name] != a && a.stop != nil {
+			a.stop()
+		}
 	}
 }
 
@@ -170,15 +273,10 @@ func (s *sensors) close() {
 }
 
 // list is every feed by name, in a stable order.
-func (s *sensors) list() []*telemetry.Feed {
-	names := make([]string, 0, len(s.feeds))
-	for name := range s.feeds {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	feeds := make([]*telemetry.Feed, len(names))
-	for i, name := range names {
-		feeds[i] = s.feeds[name]
+func (r *reading) list() []*telemetry.Feed {
+	feeds := make([]*telemetry.Feed, 0, len(r.feeds))
+	for _, name := range slices.Sorted(maps.Keys(r.feeds)) {
+		feeds = append(feeds, r.feeds[name].feed)
 	}
 	return feeds
 }

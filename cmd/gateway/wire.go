@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
@@ -31,12 +32,12 @@ func auditEvery(cfg config.Audit) time.Duration {
 
 // fleetConfig maps backends to the fleet's, with what reads their load, and
 // models to its pools.
-func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, error) {
+func fleetConfig(cfg *config.Config, r *reading, log *slog.Logger) (gpu.Config, error) {
 	fleet := gpu.Config{Log: log}
 	for i := range cfg.Backends {
 		b := &cfg.Backends[i]
 		backend := gpu.BackendConfig{
-			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Slots: b.Slots,
+			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Slots: b.Slots, Weight: b.Weight,
 			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
 			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte,
 			FirstEventTimeout: b.Timeouts.FirstEvent, IdleTimeout: b.Timeouts.Idle,
@@ -45,7 +46,7 @@ func fleetConfig(cfg *config.Config, s *sensors, log *slog.Logger) (gpu.Config, 
 		if b.Health.Default {
 			backend.HealthFallback = []string{"/v1/models"}
 		}
-		if err := s.bind(b, &backend); err != nil {
+		if err := r.bind(b, &backend); err != nil {
 			return fleet, err
 		}
 		fleet.Backends = append(fleet.Backends, backend)
@@ -88,6 +89,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	g.Profiles = profiles(cfg)
 	g.ProductText = cfg.Lightning.Memo
 	g.InvoiceExpiry, g.InvoiceTimeout, g.QuoteTTL = cfg.Lightning.InvoiceExpiry, cfg.Lightning.Timeout, cfg.QuoteTTL
+	g.DrainTimeout = cfg.DrainTimeout
 	l := cfg.Limits
 	g.MaxInvoices, g.MaxBody, g.BodyTimeout, g.WriteStall = l.Invoices, int64(l.Body), l.BodyTimeout, l.WriteStall
 	g.MaxEvent, g.UnaryHoldBack = int(l.Event), int(l.UnaryHold)
@@ -131,7 +133,7 @@ func (i invoicer) Ready(ctx context.Context) error { return i.node.Ready(ctx) }
 type sink struct {
 	*metering.Reader // Born
 	ledger           *metering.Ledger
-	keys             *l402.Keyring
+	keys             atomic.Pointer[l402.Keyring] // in force
 	log              *slog.Logger
 }
 
@@ -150,7 +152,7 @@ func (s *sink) Restart(ctx context.Context, node string, c lightning.Cursor) err
 
 // owner is the account that an invoice of ours pays for; zero: it is not ours.
 func (s *sink) owner(inv lightning.SettledInvoice) l402.TokenID {
-	account, err := s.keys.OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
+	account, err := s.keys.Load().OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
 	if err != nil {
 		return l402.TokenID{}
 	}

@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"backends/gpu":              {"l402", "pricing"},
 	"migrations":                {},
 	"internal/config":           {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines, fields and APIs
+	"internal/catalog":          {"internal/config"},
 	"internal/lightning":        {"l402"},
 	"internal/pricer":           {"pricing"},
 	"internal/store":            {"l402", "pricing", "metering", "internal/pricer", "migrations"},
@@ -43,7 +44,7 @@ var allowed = map[string][]string{
 		"internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},
 	"tools/mutate":      {},
-	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/gateway", "internal/quiet",
+	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/catalog", "internal/gateway", "internal/quiet",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
 	"cmd/agent-client": {"l402", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/placeholder"},
 }

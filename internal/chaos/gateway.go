@@ -32,7 +32,8 @@ type Settings struct {
 	BackendURL string
 	Lease      string // renewed every third of it
 	Renew      string
-	Slots      int // of the backend, and places in the queue of each model ×4
+	Slots      int    // of the backend, and places in the queue of each model ×4
+	Output     string // price of the answers of "demo"; empty: 4000 sat/Mtok
 	More       []Model
 
 	listen, admin string
@@ -76,7 +77,7 @@ services:
     min_purchase: 4 sat
     max_purchase: 100000 sat
     models:
-      - {name: demo, backends: [one], context_tokens: 4096, max_completion_tokens: 1024, min_completion_tokens: 8, pricing: {policy: static}, prices: {input: 1000 sat/Mtok, output: 4000 sat/Mtok}, queue: {limit: {{.S.Queue}}, timeout: 30s}}
+      - {name: demo, backends: [one], context_tokens: 4096, max_completion_tokens: 1024, min_completion_tokens: 8, pricing: {policy: static}, prices: {input: 1000 sat/Mtok, output: {{or .Output "4000 sat/Mtok"}}}, queue: {limit: {{.S.Queue}}, timeout: 30s}}
       - {name: flat, backends: [one], context_tokens: 4096, max_completion_tokens: 1024, pricing: {policy: static}, prices: {call: 500 msat}, queue: {limit: {{.S.Queue}}, timeout: 30s}}
 {{range .More}}      - {name: {{.Name}}, backends: [{{.Name}}], context_tokens: 4096, max_completion_tokens: 1024, min_completion_tokens: 8, pricing: {policy: static}, prices: {input: 1000 sat/Mtok, output: 4000 sat/Mtok}, queue: {limit: {{.Queue}}, timeout: 30s}}
 {{end}}backends:

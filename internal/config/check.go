@@ -16,7 +16,6 @@ type checker struct {
 	*decoder
 	cfg     *Config
 	dir     string
-	getenv  func(string) string
 	envKey  bool            // keys[0] is not of the file
 	envUsed map[string]bool // variables of backends that were read
 }

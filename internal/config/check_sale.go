@@ -26,6 +26,7 @@ func (c *checker) checkBackends() map[string]*Backend {
 		byName[b.Name] = b
 		c.checkURL(b, at+".url")
 		c.between(at+".slots", int64(b.Slots), 1, 1<<20)
+		c.between(at+".weight", int64(b.Weight), 1, 1000)
 		if p := b.Health.Path; p != "" && (p[0] != '/' || strings.ContainsAny(p, " #")) {
 			c.failAt(at+".health.path", "want a path such as /health, or \"\" for no check, got %q", clip(p))
 		}

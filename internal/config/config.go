@@ -1,5 +1,6 @@
-// Package config reads the gateway's configuration: one YAML file, secrets
-// from the environment or from files beside it.
+// Package config reads the gateway's configuration: one YAML file, whose values may
+// hold environment variables (${NAME}), and secrets from the environment or from files
+// beside it.
 //
 //	cfg, err := config.Load("gateway.yaml", os.Getenv)
 //
@@ -9,13 +10,15 @@
 // that was returned is complete: defaults are filled in, files read, relative
 // paths made relative to the file's folder.
 //
-// deploy/gateway.example.yaml documents every key.
+// Diff tells how two configurations differ. A Config is not changed once it was
+// returned. deploy/gateway.example.yaml documents every key.
 package config
 
 import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"time"
 
 	"sluice.example/sluice/l402"
@@ -42,33 +45,36 @@ type Config struct {
 	Limits       Limits        `yaml:"limits"`
 	DrainTimeout time.Duration `yaml:"drain_timeout"` // for open answers after SIGTERM
 	QuoteTTL     time.Duration `yaml:"quote_ttl"`
+	Watch        bool          `yaml:"watch"` // the file, and those it names: a change is put in force by itself
 	Ledger       Ledger        `yaml:"ledger"`
 	Audit        Audit         `yaml:"audit"`
 	Log          Log           `yaml:"log"`
 
 	Warnings []string `yaml:"-"` // of what works and may disappoint
 
-	inline bool // the file itself holds secrets
+	inline bool              // the file itself holds secrets
+	raw    map[string]string // of values with environment variables: path of the key → as the file has it
 }
 
 // holdsSecrets says whether the file as written holds a secret.
 func (c *Config) holdsSecrets() bool {
-	for _, k := range c.Keys {
-		if k.Secret != "" {
+	own := func(key string, s Secret) bool { return s != "" && c.raw[key] == "" }
+	for i, k := range c.Keys {
+		if own("keys["+strconv.Itoa(i)+"].secret", k.Secret) {
 			return true
 		}
 	}
-	for _, b := range c.Backends {
-		if b.APIKey != "" {
+	for i, b := range c.Backends {
+		if own("backends["+strconv.Itoa(i)+"].api_key", b.APIKey) {
 			return true
 		}
 	}
 	if u, err := url.Parse(c.Store.URL.Reveal()); err == nil && u.User != nil {
-		if _, password := u.User.Password(); password {
+		if _, password := u.User.Password(); password && c.raw["store"] == "" {
 			return true
 		}
 	}
-	return c.Admin.Token != "" || c.Lightning.MacaroonBase64 != ""
+	return own("admin.token", c.Admin.Token) || own("lightning.macaroon_base64", c.Lightning.MacaroonBase64)
 }
 
 // TLS names the files of the buyers' listener; both empty: plain HTTP.
@@ -215,6 +221,7 @@ type Backend struct {
 	APIKey          Secret            `yaml:"api_key"`
 	APIKeyFile      string            `yaml:"api_key_file"`
 	Slots           int               `yaml:"slots"`
+	Weight          int               `yaml:"weight"` // its share of requests, relative to others of the model
 	Health          Health            `yaml:"health"`
 	Timeouts        Timeouts          `yaml:"timeouts"`
 	Tokenize        *bool             `yaml:"tokenize"`         // nil: as the engine does
@@ -353,6 +360,7 @@ func (m *Model) setDefaults() {
 }
 
 func (b *Backend) setDefaults() {
+	b.Weight = 1
 	b.Health = Health{Path: "/health", Every: 5 * time.Second}
 	b.Timeouts = Timeouts{Connect: 5 * time.Second, FirstByte: 5 * time.Minute, FirstEvent: 10 * time.Minute, Idle: time.Minute}
 }

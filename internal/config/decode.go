@@ -46,6 +46,7 @@ const maxNodes = 100_000
 // decoder fills a Config from YAML nodes by its yaml tags and collects what is
 // wrong.
 type decoder struct {
+	filling
 	errs  []*Error
 	lines map[string]int // where each key path stands
 	nodes int
@@ -83,14 +84,17 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 		n = n.Alias
 	}
 	d.lines[key] = n.Line
-	// A hook's command may be a shell's, which fills in its own.
-	if n.Kind == yaml.ScalarNode && !strings.Contains(key, ".hook.command[") && d.holdsPlaceholder(n, key) {
-		return
+	text := n.Value
+	if n.Kind == yaml.ScalarNode {
+		var ok bool
+		if text, ok = d.fill(n, key); !ok {
+			return
+		}
 	}
 	if e, ok := v.Addr().Interface().(*Engine); ok && n.Kind == yaml.ScalarNode {
 		v = reflect.ValueOf(&e.Name).Elem()
 	}
-	if scalar, err := parse(n.Value, v, tag); scalar {
+	if scalar, err := parse(text, v, tag); scalar {
 		switch {
 		case n.Kind != yaml.ScalarNode || n.Tag == "!!null":
 			d.fail(n.Line, key, "is %s, %s", kind(n), expected(v, tag))
@@ -111,15 +115,6 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 	default:
 		d.fail(n.Line, key, "is %s, %s", kind(n), expected(v, tag))
 	}
-}
-
-// holdsPlaceholder refuses a scalar that other programs would fill in.
-func (d *decoder) holdsPlaceholder(n *yaml.Node, key string) bool {
-	if n.Tag == placeholder.Literal || !placeholder.In(n.Value) {
-		return false
-	}
-	d.fail(n.Line, key, "%s; a secret can be given by its file or its environment variable as well", placeholder.Refusal)
-	return true
 }
 
 // optional decodes what may be left out: a pointer to a struct.
@@ -177,7 +172,8 @@ func keysOf(t reflect.Type) (keys []string) {
 func (d *decoder) dictionary(n *yaml.Node, key string, v reflect.Value) {
 	v.Set(reflect.MakeMap(v.Type()))
 	d.keys(n, key, func(name, value *yaml.Node, path string) {
-		if d.holdsPlaceholder(name, path) {
+		if name.Tag != placeholder.Literal && placeholder.In(name.Value) {
+			d.fail(name.Line, path, "holds a placeholder, and in a key nothing is filled in")
 			return
 		}
 		element := reflect.New(v.Type().Elem()).Elem()

@@ -8,6 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"gopkg.in/yaml.v3"
+
+	"sluice.example/sluice/internal/placeholder"
 )
 
 // maxFile bounds a configuration and every file it names, in bytes.
@@ -39,19 +43,23 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 // *Error for each thing wrong, in order of lines.
 func Parse(data []byte, dir string, getenv func(string) string) (*Config, error) {
 	cfg := defaults()
-	d := &decoder{lines: map[string]int{}}
+	d := &decoder{lines: map[string]int{}, filling: filling{getenv: getenv, raw: map[string]string{}}}
 	if err := d.document(data, cfg); err != nil {
 		return nil, err
 	}
 	// What follows would only complain about the same mistakes again.
 	if len(d.errs) == 0 {
-		c := &checker{decoder: d, cfg: cfg, dir: dir, getenv: getenv}
+		c := &checker{decoder: d, cfg: cfg, dir: dir}
+		cfg.raw = d.raw
 		cfg.inline = cfg.holdsSecrets()
 		c.resolve()
 		c.check()
 	}
 	if len(d.errs) > 0 {
 		return nil, d.joined()
+	}
+	for i, w := range cfg.Warnings {
+		cfg.Warnings[i] = d.scrub(w)
 	}
 	return cfg, nil
 }
@@ -60,9 +68,56 @@ func (d *decoder) joined() error {
 	slices.SortStableFunc(d.errs, func(a, b *Error) int { return cmp.Compare(a.Line, b.Line) })
 	list := make([]error, len(d.errs))
 	for i, e := range d.errs {
+		e.Reason = d.scrub(e.Reason)
 		list[i] = e
 	}
 	return errors.Join(list...)
+}
+
+// Files are those whose content is part of the configuration and may change while a
+// gateway runs, beside the file itself: keys and certificates. Paths are absolute.
+func (c *Config) Files() (paths []string) {
+	add := func(path string) {
+		if path != "" {
+			paths = append(paths, path)
+		}
+	}
+	add(c.TLS.Cert)
+	add(c.TLS.Key)
+	for _, k := range c.Keys {
+		add(k.SecretFile)
+	}
+	for _, b := range c.Backends {
+		add(b.APIKeyFile)
+	}
+	return paths
+}
+
+// AdminAt reads where a file's gateway has its operator's side, whatever else is wrong
+// with the file.
+func AdminAt(path string, getenv func(string) string) (Admin, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return Admin{}, fmt.Errorf("read configuration: %w", err)
+	}
+	var file struct {
+		Admin struct{ Listen, Token string }
+	}
+	if err := yaml.Unmarshal(data, &file); err != nil {
+		return Admin{}, errors.New("no listener of the operator can be read out of the configuration, which is no YAML")
+	}
+	admin := defaults().Admin
+	listen, _, err := placeholder.Fill(file.Admin.Listen, getenv)
+	if err != nil {
+		return admin, fmt.Errorf("admin.listen: %w", err)
+	}
+	token, _, err := placeholder.Fill(file.Admin.Token, getenv)
+	if err != nil {
+		return admin, fmt.Errorf("admin.token: %w", err)
+	}
+	admin.Listen = cmp.Or(listen, admin.Listen)
+	admin.Token = Secret(cmp.Or(getenv(EnvAdminToken), token))
+	return admin, nil
 }
 
 // readFile reads a regular file of at most maxFile bytes.

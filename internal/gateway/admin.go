@@ -20,11 +20,11 @@ import (
 // admin guards a JSON endpoint of the operator: the bearer token of the
 // configuration, compared in constant time. An empty one turns it off.
 func (g *Gateway) admin(handle func(r *http.Request) (any, error)) http.Handler {
-	want := sha256.Sum256([]byte(g.cfg.AdminToken))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		cat := g.catalog()
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(token))
-		if g.cfg.AdminToken == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		if cat.AdminToken == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], cat.adminToken[:]) != 1 {
 			newProblem(http.StatusUnauthorized, typeInvalidCredential, "send the admin token as a bearer token").write(w)
 			return
 		}
@@ -75,6 +75,7 @@ func (g *Gateway) adminStatus(r *http.Request) (any, error) {
 	}
 	return struct {
 		Version  string              `json:"version"`
+		Config   *ConfigStatus       `json:"config,omitempty"`
 		Ready    ready               `json:"ready"`
 		Totals   metering.Totals     `json:"totals"`
 		Ledger   metering.Stats      `json:"ledger"`
@@ -82,7 +83,7 @@ func (g *Gateway) adminStatus(r *http.Request) (any, error) {
 		Models   []price             `json:"models"`
 		Pools    []gpu.PoolStatus    `json:"pools"`
 		Backends []gpu.BackendStatus `json:"backends"`
-	}{g.cfg.Version, g.checkReady(r.Context()), totals, g.ledger.Stats(), g.open.count(), prices, g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
+	}{g.cfg.Version, g.configStatus(), g.checkReady(r.Context()), totals, g.ledger.Stats(), g.open.count(), prices, g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
 }
 
 // adminBackends is GET /admin/backends.

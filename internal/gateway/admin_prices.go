@@ -29,7 +29,7 @@ func (g *Gateway) livePrice(model string) (p livePrice) {
 // bounds it, and what a shadow policy would charge.
 func (g *Gateway) adminPrices(*http.Request) (any, error) {
 	list := map[string]livePrice{}
-	for _, name := range g.cfg.Board.Models() {
+	for _, name := range g.catalog().modelNames() {
 		list[name] = g.livePrice(name)
 	}
 	return map[string]any{"models": list}, nil

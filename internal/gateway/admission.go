@@ -11,7 +11,7 @@ func (x *exchange) admitStranger() error {
 	if x.token != nil {
 		return nil
 	}
-	wait, level := x.g.limits.stranger(x.g.addresses.of(x.r), x.g.now())
+	wait, level := x.g.limits.stranger(x.cat.addresses.of(x.r), x.g.now())
 	if wait == 0 {
 		return nil
 	}

@@ -31,8 +31,9 @@ const (
 // sniffed is a body whose first bytes were looked at.
 type sniffed struct {
 	io.ReadCloser
-	head []byte
-	err  error // came with the last byte of head
+	head  []byte
+	err   error      // came with the last byte of head
+	clock gpu.Answer // of a document: white space in it is a sign of life only; nil: none
 }
 
 func (s *sniffed) Read(p []byte) (int, error) {
@@ -44,7 +45,11 @@ func (s *sniffed) Read(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
-	return s.ReadCloser.Read(p)
+	n, err := s.ReadCloser.Read(p)
+	if s.clock != nil && len(bytes.TrimLeft(p[:max(0, n)], " \t\r\n")) > 0 {
+		s.clock.Progress()
+	}
+	return n, err
 }
 
 // sniffLength is how many bytes are looked at, at most, and maxLead how many of
@@ -126,18 +131,17 @@ func formOf(head []byte, labelled bool) (f form, sure bool) {
 //
 //go:noinline
 func (c *call) noAnswer(err error, status int) error {
-	b := c.lease.Backend().Name()
-	failure := c.meter.Failure()
-	if c.meter.Failed() && failure.Client() {
-		c.slotDone(nil, status)
-		c.release(metering.OutcomeBackendError)
-		return newProblem(http.StatusBadRequest, typeInvalidRequest, "the backend refused the request: "+c.failureWords())
-	}
 	c.slotDone(c.blame(format.BackendCut, err), status)
+	if c.meter.Failed() {
+		if problem := c.refusedWithin(); problem != nil {
+			return problem
+		}
+	}
+	b := c.lease.Backend().Name()
 	c.release(metering.OutcomeBackendError)
 	c.g.metrics.noAnswers.WithLabelValues(b).Inc()
 	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name,
-		"request_id", c.x.requestID, "error", err, "said", failure.Message, "dropped_events", c.meter.Noise())
+		"request_id", c.x.requestID, "error", err, "said", c.meter.Failure().Message, "dropped_events", c.meter.Noise())
 	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
 		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged")
@@ -149,8 +153,29 @@ func (c *call) noAnswer(err error, status int) error {
 	return newProblem(http.StatusBadGateway, typeBackendUnavailable, detail)
 }
 
+// refusedWithin ends a call that the backend refused within an answer of 200, as
+// refused ends one that was refused by its status. nil: the backend failed.
+func (c *call) refusedWithin() error {
+	said := saidWithin(c.meter.Failure())
+	switch result := c.outcome(&said); {
+	case result.Lacks != "":
+		c.release(metering.OutcomeNotTaken)
+		return gpu.ErrNotTaken
+	case result.RequestFault, c.forbidden(&said):
+		return c.hopeless(&said)
+	case said.ownersFault(), said.status >= 500, said.denied():
+		return nil
+	}
+	return c.passRefusal(&said, nil)
+}
+
 // failureWords is what the backend said went wrong within its answer, as the
-// client may see it. The log has the backend's own words.
+// client may see it: nothing about the gateway's key there. The log has the backend's
+// own words.
 func (c *call) failureWords() string {
-	return publicWords(c.meter.Failure().Message, c.lease.Backend(), c.o.model.Name)
+	said := saidWithin(c.meter.Failure())
+	if said.denied() && !said.BlamesContent() {
+		return ""
+	}
+	return said.public(c.lease.Backend(), c.o.model.Name)
 }

@@ -11,7 +11,7 @@ import (
 var errNotServed = fmt.Errorf("not sold now: %w", gpu.ErrNoBackend)
 
 // serves says whether some backend may be used for the model now.
-func (g *Gateway) serves(m *model) bool { return g.cfg.Fleet.Pool(m.Name).Serves() }
+func (g *Gateway) serves(m *model) bool { return m.pool.Serves() }
 
 // servesAny says whether the service has a model that can be served.
 func (g *Gateway) servesAny(svc *service) bool {

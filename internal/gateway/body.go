@@ -22,17 +22,24 @@ type bodyMemory struct {
 }
 
 type pool struct {
-	used atomic.Int64
-	most int64
+	used, most atomic.Int64
 }
 
 func newBodyMemory(most int64) *bodyMemory {
-	return &bodyMemory{holders: pool{most: most - most/8}, strangers: pool{most: most / 8}}
+	m := new(bodyMemory)
+	m.limit(most)
+	return m
+}
+
+// limit sets the bound; what is in memory stays there.
+func (m *bodyMemory) limit(most int64) {
+	m.holders.most.Store(most - most/8)
+	m.strangers.most.Store(most / 8)
 }
 
 // take takes n bytes, or none.
 func (p *pool) take(n int64) bool {
-	if p.used.Add(n) > p.most {
+	if p.used.Add(n) > p.most.Load() {
 		p.used.Add(-n)
 		return false
 	}
@@ -122,7 +129,7 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 // and a second for each BodyRate bytes, BodyTimeout at most. So a body that
 // drips in ends long before one that is large.
 func (x *exchange) awaitBody(arrived int) {
-	cfg := &x.g.cfg
+	cfg := &x.cat.Config
 	allowed := cfg.BodyGrace + time.Duration(float64(arrived)/float64(cfg.BodyRate)*float64(time.Second))
 	until := x.arrived.Add(min(allowed, cfg.BodyTimeout))
 	if arrived == 0 || until.Sub(x.bodyUntil) > cfg.BodyGrace/8 {

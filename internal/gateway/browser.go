@@ -22,10 +22,10 @@ const maxRequestHeaders = 4 << 10
 // readOrigin notes whether the answer may be read by the web page that asks. All
 // answers say so, refusals and challenges too: a page could not pay otherwise.
 func (x *exchange) readOrigin() {
-	if !x.g.browsers {
+	if !x.cat.browsers {
 		return
 	}
-	svc := x.g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil || len(svc.Origins) == 0 {
 		return
 	}

@@ -164,5 +164,7 @@ func TestOneModel(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	r.do("GET", "/v1/models/no/such", "", nil).wantProblem(t, http.StatusNotFound, "invalid-request")
-	r.do("GET", "/v1/models/", "", nil).wantProblem(t, http.StatusNotFound, "invalid-request")
+	if a := r.do("GET", "/v1/models/", "", nil); a.status != http.StatusOK || a.json(t)["object"] != "list" {
+		t.Errorf("the list with a slash: %d %s", a.status, a.body)
+	}
 }

@@ -53,6 +53,19 @@ func (c *Certificates) Reload() error {
 	return c.load()
 }
 
+// Use names other files and reads them. After an error nothing has changed.
+func (c *Certificates) Use(certFile, keyFile string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	oldCert, oldKey := c.certFile, c.keyFile
+	c.certFile, c.keyFile = certFile, keyFile
+	err := c.load()
+	if err != nil {
+		c.certFile, c.keyFile = oldCert, oldKey
+	}
+	return err
+}
+
 func (c *Certificates) stamps() (s [2]stamp) {
 	for i, name := range []string{c.certFile, c.keyFile} {
 		if info, err := os.Stat(name); err == nil {

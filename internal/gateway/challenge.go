@@ -81,7 +81,7 @@ func (g *Gateway) challenge(x *exchange, o offer) error {
 	mint := func() (minted, error) { return g.mint(x, o, amount, now) }
 	m, repeated := minted{}, false
 	if o.proven {
-		m, repeated, err = g.repeats.once(x.r.Context(), key, now, mint)
+		m, repeated, err = x.cat.repeats.once(x.r.Context(), key, now, mint)
 	} else {
 		m, err = mint()
 	}
@@ -151,7 +151,7 @@ func (g *Gateway) mint(x *exchange, o offer, amount l402.Msat, now time.Time) (m
 	if err := x.admitChallenge(); err != nil {
 		return minted{}, err
 	}
-	release, err := g.slots.acquire(x.r.Context(), x.token != nil, g.cfg.InvoiceTimeout)
+	release, err := x.cat.slots.acquire(x.r.Context(), x.token != nil, x.cat.InvoiceTimeout)
 	if err != nil {
 		return minted{}, err
 	}
@@ -162,7 +162,7 @@ func (g *Gateway) mint(x *exchange, o offer, amount l402.Msat, now time.Time) (m
 	}
 	preimage := l402.NewPreimage()
 	m := minted{hash: preimage.Hash(), amount: amount, lock: o.rateLock()}
-	m.macaroon, err = g.cfg.Keys.Mint(l402.MintParams{
+	m.macaroon, err = x.cat.Keys.Mint(l402.MintParams{
 		Service: o.service.Name, PaymentHash: m.hash, TokenID: account,
 		Deposit: amount, ValidUntil: now.Add(o.service.TokenLifetime), RateLock: m.lock,
 	})
@@ -170,11 +170,11 @@ func (g *Gateway) mint(x *exchange, o offer, amount l402.Msat, now time.Time) (m
 		return m, err
 	}
 	// The client may hang up; the node's work is done all the same.
-	ctx, cancel := x.detached(g.cfg.InvoiceTimeout)
+	ctx, cancel := x.detached(x.cat.InvoiceTimeout)
 	defer cancel()
 	m.invoice, err = g.cfg.Invoices.AddInvoice(ctx, Invoice{
-		Preimage: preimage, Amount: amount, Expiry: g.cfg.InvoiceExpiry,
-		Memo: memo(g.cfg.ProductText, g.cfg.Keys.SealMemo(account, m.hash, amount)),
+		Preimage: preimage, Amount: amount, Expiry: x.cat.InvoiceExpiry,
+		Memo: memo(x.cat.ProductText, x.cat.Keys.SealMemo(account, m.hash, amount)),
 	})
 	return m, err
 }

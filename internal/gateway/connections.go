@@ -17,27 +17,43 @@ const (
 	receiveBuffer = 256 << 10
 )
 
-// connections bounds the connections of one server, all together and for each
-// address, so that one caller cannot take the file descriptors of all. It is
-// the server's ConnState hook.
-type connections struct {
+// Connections bounds the connections of one server, all together and for each
+// address, so that one caller cannot take the file descriptors of all. Its method
+// state is the server's ConnState hook.
+type Connections struct {
+	refused atomic.Int64
+
+	mu         sync.Mutex
 	most, each int
 	trusted    []netip.Prefix // proxies stand for many callers: only most counts
-	refused    atomic.Int64
-
-	mu     sync.Mutex
-	open   map[net.Conn]netip.Prefix
-	counts map[netip.Prefix]int // open connections by address; none are zero
+	open       map[net.Conn]netip.Prefix
+	counts     map[netip.Prefix]int // open connections by address; none are zero
 }
 
-func newConnections(most, each int, trusted []netip.Prefix) *connections {
-	return &connections{most: most, each: each, trusted: trusted,
-		open: map[net.Conn]netip.Prefix{}, counts: map[netip.Prefix]int{}}
+// NewConnections bounds connections as Limit does.
+func NewConnections(most, each int, trusted []netip.Prefix) *Connections {
+	c := &Connections{open: map[net.Conn]netip.Prefix{}, counts: map[netip.Prefix]int{}}
+	c.Limit(most, each, trusted)
+	return c
+}
+
+// Limit sets the bounds: most are open at once (zero: 10,000), each of one IPv4 address
+// or IPv6 /64 that is no trusted proxy (zero: a quarter). Those that are open stay.
+func (c *Connections) Limit(most, each int, trusted []netip.Prefix) {
+	if most <= 0 {
+		most = 10_000
+	}
+	if each <= 0 {
+		each = max(most/4, 1)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most, c.each, c.trusted = most, each, trusted
 }
 
 // state is told of every new and closed connection. One beyond the limits is
 // closed at once: left in the backlog, those who pay would wait behind it.
-func (c *connections) state(conn net.Conn, state http.ConnState) {
+func (c *Connections) state(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		if !c.add(conn) {
@@ -51,7 +67,7 @@ func (c *connections) state(conn net.Conn, state http.ConnState) {
 	}
 }
 
-func (c *connections) add(conn net.Conn) bool {
+func (c *Connections) add(conn net.Conn) bool {
 	peer := peerAddress(conn.RemoteAddr().String())
 	bits := peer.BitLen()
 	if peer.Is6() {
@@ -71,7 +87,7 @@ func (c *connections) add(conn net.Conn) bool {
 	return true
 }
 
-func (c *connections) remove(conn net.Conn) {
+func (c *Connections) remove(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	from, counted := c.open[conn]
@@ -119,20 +135,28 @@ func connectionOf(r *http.Request) *net.TCPConn {
 // carry many. Callers without a token get three quarters of it at most.
 type places struct {
 	all, strangers         atomic.Int64
-	most, mostForStrangers int64
+	most, mostForStrangers atomic.Int64
 }
 
 func newPlaces(most int) *places {
-	return &places{most: int64(most), mostForStrangers: int64(most) - int64(most)/4}
+	p := new(places)
+	p.limit(most)
+	return p
+}
+
+// limit sets the bound; requests that are being served go on.
+func (p *places) limit(most int) {
+	p.most.Store(int64(most))
+	p.mostForStrangers.Store(int64(most) - int64(most)/4)
 }
 
 // take takes a place; give must follow if it did.
 func (p *places) take(holder bool) bool {
-	if !holder && p.strangers.Add(1) > p.mostForStrangers {
+	if !holder && p.strangers.Add(1) > p.mostForStrangers.Load() {
 		p.strangers.Add(-1)
 		return false
 	}
-	if p.all.Add(1) > p.most {
+	if p.all.Add(1) > p.most.Load() {
 		p.give(holder)
 		return false
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+
+	"sluice.example/sluice/backends/gpu"
 )
 
 // openRequests is every paid request in progress, so that a shutdown can wait
@@ -62,6 +64,27 @@ func (o *openRequests) cut() int {
 		c.cancel(errDrained)
 	}
 	return len(o.calls)
+}
+
+// cutOn ends the calls that are at a backend and were not cut before, and returns how
+// many.
+func (o *openRequests) cutOn(b *gpu.Backend) (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c := range o.calls {
+		if c.at.Load() == b && c.ctx.Err() == nil {
+			c.cancel(errBackendDrained)
+			n++
+		}
+	}
+	return n
+}
+
+// done reports whether the gateway is shut down and nothing is open any more.
+func (o *openRequests) done() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closing && len(o.calls) == 0
 }
 
 // draining reports whether the gateway is shutting down.

@@ -72,7 +72,7 @@ type listedModel struct {
 
 // listModels is GET /v1/models: OpenAI's list with the prices in force.
 func (g *Gateway) listModels(x *exchange) error {
-	svc := g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
 	}
@@ -86,7 +86,7 @@ func (g *Gateway) listModels(x *exchange) error {
 // showModel is GET /v1/models/{id}: one entry of the list. An id may hold
 // slashes.
 func (g *Gateway) showModel(x *exchange) error {
-	svc := g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
 	}
@@ -101,7 +101,7 @@ func (g *Gateway) showModel(x *exchange) error {
 func (g *Gateway) listed(m *model) listedModel {
 	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
 	entry.Sale.Formats = m.apiNames()
-	entry.Sale.Available = g.cfg.Fleet.Pool(m.Name).Serves()
+	entry.Sale.Available = g.serves(m)
 	if !m.CreatedAt.IsZero() {
 		entry.Created = m.CreatedAt.Unix()
 	}
@@ -115,7 +115,7 @@ func (g *Gateway) listed(m *model) listedModel {
 
 // showQuote is GET /l402/quote: the bound of a request that is not made yet.
 func (g *Gateway) showQuote(x *exchange) error {
-	svc := g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
 	}
@@ -145,7 +145,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if !g.serves(m) {
 		return errNotServed // a price that nobody can have
 	}
-	quote, err := epoch.Quote(pricing.Units{pricing.InputTokens: input, pricing.OutputTokens: output, pricing.Calls: 1, pricing.GPUMicros: m.gpuSlice(epoch.Rates)}, g.quoteExpiry())
+	quote, err := epoch.Quote(pricing.Units{pricing.InputTokens: input, pricing.OutputTokens: output, pricing.Calls: 1, pricing.GPUMicros: m.gpuSlice(epoch.Rates)}, x.quoteExpiry())
 	if err != nil {
 		return invalid("so many tokens cannot be priced")
 	}
@@ -181,7 +181,7 @@ func (g *Gateway) owner(x *exchange) (*l402.Token, error) {
 		return nil, err
 	}
 	if who == stranger {
-		svc := g.serviceFor(x.r.Host)
+		svc := x.cat.serviceFor(x.r.Host)
 		if svc == nil {
 			return nil, unknownRoute()
 		}
@@ -308,7 +308,7 @@ func (g *Gateway) topUp(x *exchange) error {
 	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Amount == nil || *wanted.Amount <= 0 {
 		return invalidParam("amount_msat", `send {"amount_msat": N} with N > 0`)
 	}
-	svc := g.services[token.Service]
+	svc := x.cat.services[token.Service]
 	if svc == nil {
 		return invalid("the service of this token is not sold here any more")
 	}
@@ -337,8 +337,9 @@ func (g *Gateway) healthz(x *exchange) error {
 
 // sortedServices lists the services by name, for stable output.
 func (g *Gateway) sortedServices() []*service {
-	list := make([]*service, 0, len(g.services))
-	for _, s := range g.services {
+	services := g.catalog().services
+	list := make([]*service, 0, len(services))
+	for _, s := range services {
 		list = append(list, s)
 	}
 	slices.SortFunc(list, func(a, b *service) int { return strings.Compare(a.Name, b.Name) })

@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +13,8 @@ import (
 // engines is what is known of each backend: what its owner said, and what it
 // was found to be. It is safe for concurrent use.
 type engines struct {
-	byBackend map[*gpu.Backend]*engine
+	perBackend[*engine]
+	settings atomic.Pointer[map[string]format.Setting] // what the owner says, by the backend's name
 }
 
 // engine is what is known of one backend.
@@ -21,8 +22,9 @@ type engine struct {
 	setting  format.Setting
 	known    atomic.Pointer[known]
 	overruns overrunLog
-	heard    atomic.Int64 // when the backend last sent anything of an answer, in Unix nanoseconds
+	heard    atomic.Int64 // when the backend last sent a part of an answer, in Unix nanoseconds
 	missing  sync.Map     // path of a tokenizer that the backend does not have → until when it is not asked again
+	asking   atomic.Bool  // it is being found out which engine serves, or was
 }
 
 // known is a profile and where it comes from.
@@ -31,36 +33,34 @@ type known struct {
 	source  string
 }
 
-// hear notes a sign of life of the backend.
+// hear notes a sign of life of the backend: a part of an answer. Headers, blank lines
+// and comments are none, because servers and proxies send them while a request waits.
 func (e *engine) hear() { e.heard.Store(time.Now().UnixNano()) }
 
 // silentSince reports whether the backend has shown nobody a sign of life since t.
 func (e *engine) silentSince(t time.Time) bool { return e.heard.Load() < t.UnixNano() }
 
-// newEngines knows what the owner said of the backends that serve the models,
-// by the backends' names. It fails on a setting for no backend.
-func newEngines(fleet *gpu.Fleet, models []string, settings map[string]format.Setting) (*engines, error) {
-	all, found := &engines{byBackend: map[*gpu.Backend]*engine{}}, map[string]bool{}
-	for _, model := range models {
-		for _, b := range fleet.Pool(model).Backends() {
-			if all.byBackend[b] != nil {
-				continue
-			}
-			e := &engine{setting: settings[b.Name()]}
-			source := "configuration"
-			if e.setting.Engine == "" {
-				source = "nothing yet"
-			}
-			e.set(format.EngineGeneric, source)
-			all.byBackend[b], found[b.Name()] = e, true
+// newEngines knows what the owner says of backends, by their names.
+func newEngines(settings map[string]format.Setting) *engines {
+	all := new(engines)
+	all.settings.Store(&settings)
+	all.make = func(b *gpu.Backend) *engine {
+		e := &engine{setting: (*all.settings.Load())[b.Name()]}
+		source := "configuration"
+		if e.setting.Engine == "" {
+			source = "nothing yet"
 		}
+		e.set(format.EngineGeneric, source)
+		return e
 	}
-	for name := range settings {
-		if !found[name] {
-			return nil, fmt.Errorf("there is a profile of the backend %q, which serves no model", name)
-		}
-	}
-	return all, nil
+	return all
+}
+
+// say takes over what the owner says from now on. What was found out about a backend
+// stands, unless the owner says something else of it than before.
+func (all *engines) say(settings map[string]format.Setting) {
+	all.settings.Store(&settings)
+	all.forget(func(b *gpu.Backend, e *engine) bool { return !reflect.DeepEqual(e.setting, settings[b.Name()]) })
 }
 
 // set notes that the backend was found to be an engine, and by what.
@@ -72,7 +72,7 @@ func (e *engine) set(found format.Engine, source string) {
 func (g *Gateway) profile(b *gpu.Backend) format.Profile { return g.engine(b).known.Load().profile }
 
 // engine is what is known of a backend that serves a model.
-func (g *Gateway) engine(b *gpu.Backend) *engine { return g.engines.byBackend[b] }
+func (g *Gateway) engine(b *gpu.Backend) *engine { return g.engines.of(b) }
 
 // lacks notes that a backend does not have a path.
 func (e *engine) lacks(path string, until time.Time) { e.missing.Store(path, until) }

@@ -18,6 +18,7 @@ import (
 type exchange struct {
 	http.ResponseWriter
 	g       *Gateway
+	cat     *catalog // in force when the request began
 	r       *http.Request
 	control *http.ResponseController
 	started time.Time // by the configured clock
@@ -98,7 +99,7 @@ func (x *exchange) dropStalled(err error) {
 // deadline that has most of its time left is not moved, which saves a call per
 // event. There is no way to fail that the next write would not report.
 func (x *exchange) roll() {
-	stall := x.g.cfg.WriteStall
+	stall := x.cat.WriteStall
 	now := time.Now() // the connection's clock, not the configured one
 	if x.deadline.Sub(now) < stall*3/4 {
 		x.deadline = now.Add(stall)
@@ -120,7 +121,8 @@ func (x *exchange) rest() {
 // credential, answers panics, and counts.
 func (g *Gateway) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := &exchange{ResponseWriter: w, g: g, r: r, control: http.NewResponseController(w), started: g.now(), arrived: time.Now()}
+		r = withTidyPath(r)
+		x := &exchange{ResponseWriter: w, g: g, cat: g.catalog(), r: r, control: http.NewResponseController(w), started: g.now(), arrived: time.Now()}
 		if r.ProtoMajor < 2 {
 			x.roll() // the connection may carry the deadline of its last request
 		}
@@ -185,7 +187,7 @@ func (x *exchange) authenticate() {
 		x.tokenErr = err
 		return
 	}
-	x.token, x.tokenErr = x.g.cfg.Keys.Verify(credential)
+	x.token, x.tokenErr = x.cat.Keys.Verify(credential)
 	if x.tokenErr != nil {
 		x.token = nil
 	}

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -93,7 +91,10 @@ type Config struct {
 	InvoiceExpiry  time.Duration // zero: 10 minutes
 	InvoiceTimeout time.Duration // for the node to make one; zero: 5 s
 	MaxInvoices    int           // being made at once; a quarter is kept for callers with a token. Zero: 64
-	QuoteTTL       time.Duration // how long a quote binds who pays for it; zero: 1 minute
+	// DrainTimeout is how long requests on a backend that the operator drains may go on.
+	// Zero: they are cut at once.
+	DrainTimeout time.Duration
+	QuoteTTL     time.Duration // how long a quote binds who pays for it; zero: 1 minute
 
 	Challenges *ChallengeLimits // how often callers may ask for one; nil: DefaultChallengeLimits
 	// TrustedProxies are believed when they name their client's address in
@@ -113,6 +114,9 @@ type Config struct {
 	SettleWait    time.Duration // how long the end of an answer waits for its charge; zero: 30 s
 	DrainGrace    time.Duration // for settling after streams were cut; zero: 10 s
 
+	// Operator is the configuration behind all of this; nil: there is none to be asked
+	// about or read again.
+	Operator Operator
 	// Override fixes the multiplier of a model's price at once, or lifts that with
 	// 0; nil: there is no such switch. pricing.ErrArgument is the operator's fault.
 	Override func(ctx context.Context, model string, multiplier float64) error
@@ -124,47 +128,24 @@ type Config struct {
 	Clock      func() time.Time // nil: time.Now
 }
 
-// Gateway serves one configuration. It is safe for concurrent use.
+// Gateway serves one catalog at a time. It is safe for concurrent use.
 type Gateway struct {
-	cfg      Config
-	log      *slog.Logger
-	now      func() time.Time
-	ledger   *metering.Ledger
-	byHost   map[string]*service
-	fallback *service // takes every host not named; may be nil
-	services map[string]*service
-	browsers bool // a service takes calls from web pages
+	cfg    Config // what stays: see Prepare
+	log    *slog.Logger
+	now    func() time.Time
+	ledger *metering.Ledger
+	live   atomic.Pointer[catalog] // in force; never nil
 
-	slots     *invoiceSlots
-	repeats   *repeats
-	limits    *challengeLimits
-	addresses *addresses
-	places    *places
-	engines   *engines
-	bodies    *bodyMemory
-	metrics   *metrics
-	open      *openRequests
-	settler   *settler
-	ready     readiness
-	totals    totals
-	failures  failures
-}
-
-// service is a Service made ready for look-ups.
-type service struct {
-	Service
-	models map[string]*model
-}
-
-// model is a Model with what was learned about it.
-type model struct {
-	Model
-	service *service
-	formats []format.Format
-	// calibrations is what was learned of each backend that serves the model.
-	calibrations map[*gpu.Backend]*format.Calibration
-	overheads    map[*gpu.Backend]*format.Overhead // of their templates
-	work         atomic.Int64                      // msat at base rates
+	limits   *challengeLimits
+	places   *places
+	engines  *engines
+	bodies   *bodyMemory
+	metrics  *metrics
+	open     *openRequests
+	settler  *settler
+	ready    readiness
+	totals   totals
+	failures failures
 }
 
 // New checks the configuration and builds a gateway. It starts nothing and
@@ -174,35 +155,22 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, errors.New("gateway: Ledger, Keys, Board, Prices, Fleet and Invoices are required")
 	}
 	cfg.setDefaults()
-	if len(cfg.ProductText) > 200 {
-		return nil, fmt.Errorf("gateway: product text is %d bytes, want at most 200", len(cfg.ProductText))
+	first, err := newCatalog(cfg, cfg.Fleet.Pool, nil)
+	if err == nil {
+		err = first.checkProfiles()
 	}
-	addresses, err := newAddresses(cfg.TrustedProxies, cfg.ForwardedHeader)
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	g := &Gateway{
 		cfg: cfg, log: cfg.Log, now: cfg.Clock, ledger: cfg.Ledger,
-		byHost: map[string]*service{}, services: map[string]*service{},
-		slots:     newInvoiceSlots(cfg.MaxInvoices),
-		repeats:   newRepeats(cfg.Ledger.Known),
-		limits:    newChallengeLimits(*cfg.Challenges, cfg.Clock()),
-		addresses: addresses,
-		places:    newPlaces(cfg.MaxRequests),
-		bodies:    newBodyMemory(cfg.MaxBodies),
-		open:      newOpenRequests(),
+		limits:  newChallengeLimits(*cfg.Challenges, cfg.Clock()),
+		places:  newPlaces(cfg.MaxRequests),
+		bodies:  newBodyMemory(cfg.MaxBodies),
+		engines: newEngines(cfg.Profiles),
+		open:    newOpenRequests(),
 	}
-	if len(cfg.Services) == 0 {
-		return nil, errors.New("gateway: no service is configured")
-	}
-	for _, s := range cfg.Services {
-		if err := g.addService(s); err != nil {
-			return nil, fmt.Errorf("gateway: service %q: %w", s.Name, err)
-		}
-	}
-	if g.engines, err = newEngines(cfg.Fleet, g.modelNames(), cfg.Profiles); err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
+	g.live.Store(first)
 	g.metrics = newMetrics(g)
 	g.settler = newSettler(g)
 	cfg.Fleet.ProveWith(g.prove)
@@ -255,92 +223,4 @@ func (c *Config) setDefaults() {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
-}
-
-func (g *Gateway) addService(cfg Service) error {
-	s := &service{Service: cfg, models: map[string]*model{}}
-	switch {
-	case cfg.Name == "" || strings.ContainsAny(cfg.Name, ":,= \t\r\n"):
-		return errors.New("the name must not be empty or hold ':', ',', '=' or spaces")
-	case g.services[cfg.Name] != nil:
-		return errors.New("configured twice")
-	case cfg.MinPurchase <= 0 || !cfg.MaxPurchase.Valid() || cfg.MaxPurchase%l402.MsatPerSat != 0 || cfg.MinPurchase.CeilSats() > cfg.MaxPurchase:
-		return fmt.Errorf("want 0 < min purchase (%v) ≤ max purchase (%v) in whole satoshis", cfg.MinPurchase, cfg.MaxPurchase)
-	case len(cfg.Models) == 0:
-		return errors.New("sells no model")
-	}
-	for i, name := range s.ForwardHeaders {
-		if err := checkForwarded(name); err != nil {
-			return fmt.Errorf("forwarded header %q: %w", name, err)
-		}
-		s.ForwardHeaders[i] = http.CanonicalHeaderKey(name)
-	}
-	if s.TokenLifetime <= 0 {
-		s.TokenLifetime = 365 * 24 * time.Hour
-	}
-	for _, m := range cfg.Models {
-		if m.Name == "" || s.models[m.Name] != nil {
-			return fmt.Errorf("model %q is empty or configured twice", m.Name)
-		}
-		if g.cfg.Fleet.Pool(m.Name) == nil {
-			return fmt.Errorf("model %q has no pool of backends", m.Name)
-		}
-		through, err := formatsNamed(m.Formats)
-		if err != nil {
-			return fmt.Errorf("model %q: %w", m.Name, err)
-		}
-		sold := &model{Model: m, service: s, formats: through, calibrations: map[*gpu.Backend]*format.Calibration{}, overheads: map[*gpu.Backend]*format.Overhead{}}
-		for _, b := range g.cfg.Fleet.Pool(m.Name).Backends() {
-			sold.calibrations[b], sold.overheads[b] = format.NewCalibration(), new(format.Overhead)
-			sold.calibrations[b].ExpectMedia(m.Limits.MediaTokens)
-		}
-		s.models[m.Name] = sold
-	}
-	g.services[cfg.Name] = s
-	g.browsers = g.browsers || len(cfg.Origins) > 0
-	if len(cfg.Hosts) == 0 {
-		if g.fallback != nil {
-			return fmt.Errorf("only one service may be without hosts, and %q is already", g.fallback.Name)
-		}
-		g.fallback = s
-	}
-	for _, host := range cfg.Hosts {
-		host = strings.ToLower(host)
-		if g.byHost[host] != nil {
-			return fmt.Errorf("host %q already belongs to another service", host)
-		}
-		g.byHost[host] = s
-	}
-	return nil
-}
-
-// serviceFor finds the service of a request's host; nil: none.
-func (g *Gateway) serviceFor(host string) *service {
-	if len(g.byHost) == 0 {
-		return g.fallback
-	}
-	if s := g.byHost[hostName(host)]; s != nil {
-		return s
-	}
-	return g.fallback
-}
-
-// hostName strips the port and the case from a Host header.
-func hostName(host string) string {
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
-		host = host[:i]
-	}
-	return strings.ToLower(host)
-}
-
-// modelNames lists all public models, sorted: the label set of the metrics.
-func (g *Gateway) modelNames() []string {
-	var names []string
-	for _, s := range g.services {
-		for name := range s.models {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }

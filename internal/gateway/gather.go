@@ -14,7 +14,10 @@ import (
 // what was generated: a client that hangs up pays for that and for no more, and a
 // backend that goes beyond the cap is cut there.
 func (c *call) gather(resp *http.Response) error {
-	end, err := c.collect(format.NewEvents(resp.Body, c.g.cfg.MaxEvent))
+	end, err := c.collect(format.NewEvents(resp.Body, c.x.cat.MaxEvent))
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	capped := errors.Is(err, errBeyondCap)
 	if end != format.Complete {
 		c.cancel(context.Canceled)
@@ -55,11 +58,13 @@ func (c *call) collect(events *format.Events) (format.End, error) {
 		if err != nil && !lastWithoutBlankLine(event, err) {
 			return c.streamBroke(err), err
 		}
-		c.engine.hear()
 		out, last := c.meter.Event(event)
+		if c.meter.IsPart() {
+			c.engine.hear()
+		}
 		switch {
 		case last:
-			return format.Complete, nil
+			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside
 		}

@@ -136,10 +136,8 @@ func (m *model) worked(u pricing.Units) {
 // Work is what was delivered of a model since the gateway started, in msat at
 // its base rates: what a floor from energy divides joules by.
 func (g *Gateway) Work(name string) l402.Msat {
-	for _, svc := range g.services {
-		if m := svc.models[name]; m != nil {
-			return l402.Msat(m.work.Load())
-		}
+	if m := g.catalog().model(name); m != nil {
+		return l402.Msat(m.work.Load())
 	}
 	return 0
 }

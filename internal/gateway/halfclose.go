@@ -60,7 +60,7 @@ func (x *exchange) watch() (end func()) {
 	p, asks := &x.presence, x.r.ProtoAtLeast(1, 1)
 	stop := context.AfterFunc(base, func() {
 		defer cancel()
-		for wait := resetFirst; p.stays(conn, asks, x.g.cfg.WriteStall); wait = min(2*wait, resetLast) {
+		for wait := resetFirst; p.stays(conn, asks, x.cat.WriteStall); wait = min(2*wait, resetLast) {
 			time.Sleep(wait)
 		}
 	})

@@ -83,10 +83,20 @@ const (
 
 func newChallengeLimits(cfg ChallengeLimits, now time.Time) *challengeLimits {
 	l := &challengeLimits{seed: maphash.MakeSeed(), start: now}
+	l.limit(cfg)
+	return l
+}
+
+// limit sets the bounds. Where one changes, its count begins anew: what is kept is the
+// time when a bucket is full, which says nothing at another rate.
+func (l *challengeLimits) limit(cfg ChallengeLimits) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for level, rate := range [levels]Rate{cfg.Address, cfg.Address, cfg.Subnet, cfg.Network, cfg.Total, cfg.Account} {
+		before := l.meters[level]
 		l.meters[level] = newMeter(rate)
 		switch {
-		case l.meters[level].off():
+		case l.meters[level].off(), l.meters[level] == before:
 		case level == levelTotal:
 			l.tables[level] = make(table, 1)
 		case level == levelAccount:
@@ -95,7 +105,6 @@ func newChallengeLimits(cfg ChallengeLimits, now time.Time) *challengeLimits {
 			l.tables[level] = make(table, addressEntries/ways)
 		}
 	}
-	return l
 }
 
 // stranger counts a caller without a token. It returns zero, or how long to
@@ -108,7 +117,7 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 	}
 	var keys [levelTotal + 1]uint64
 	for level, bits := range prefixes {
-		if bits > 0 && !l.meters[level].off() {
+		if bits > 0 {
 			keys[level] = l.prefixKey(addr, bits)
 		}
 	}
@@ -140,15 +149,16 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 
 // account counts a challenge made for an account: zero, or how long to wait.
 func (l *challengeLimits) account(id l402.TokenID, now time.Time) (wait time.Duration) {
-	if l.meters[levelAccount].off() {
-		return 0
-	}
 	key := maphash.Bytes(l.seed, id[:])
 	at := now.Sub(l.start).Nanoseconds()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	meter := l.meters[levelAccount]
+	if meter.off() {
+		return 0
+	}
 	e, until := l.tables[levelAccount].find(key)
-	full, ns := l.meters[levelAccount].take(until, at)
+	full, ns := meter.take(until, at)
 	if ns > 0 {
 		return time.Duration(ns)
 	}

@@ -172,9 +172,12 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge("backend_key_refused", "Whether the backend refuses the gateway's key.", boolean(b.KeyRefused), "backend", b.Name)
 		gauge("backend_unknown_models", "Models that the backend did not know when it was asked last.", float64(len(b.Lacks)), "backend", b.Name)
 		counter("gpu_time_fallbacks_total", "Requests with GPU time that was not measured but taken from the clock.", float64(b.Guessed), "backend", b.Name)
+		gauge("backend_drained", "Whether the operator took the backend out for new requests.", boolean(b.Drained), "backend", b.Name)
+		gauge("backend_leaving", "Requests that are open on servers of that name which a change of the configuration took away.", float64(b.Leaving), "backend", b.Name)
 		gauge("backend_in_flight", "Requests running on the backend.", float64(b.InFlight), "backend", b.Name)
 		counter("backend_failures_total", "Requests that the backend failed.", float64(b.Failed), "backend", b.Name)
 	}
+	s.g.collectConfig(gauge, counter)
 	s.g.collectPrices(gauge, counter)
 	s.g.collectLoad(gauge, counter)
 	collectLedger(s.g.ledger.Stats(), gauge, counter)
@@ -183,6 +186,21 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(s.g.bodies.strangers.used.Load()), "caller", "stranger")
 	gauge("draining", "Whether the gateway is shutting down.", boolean(s.g.open.draining()))
 	gauge("build_info", "Version.", 1, "version", s.g.cfg.Version)
+}
+
+// collectConfig shows which configuration is in force and how the last reload went; the
+// first two names are Prometheus's own convention.
+func (g *Gateway) collectConfig(gauge, counter metric) {
+	if g.cfg.Operator == nil {
+		return
+	}
+	c := g.cfg.Operator.Status()
+	gauge("config_last_reload_successful", "Whether the last attempt to read the configuration again succeeded; 1 before the first.", boolean(c.Last == nil || c.Last.OK))
+	gauge("config_last_reload_success_timestamp_seconds", "When the configuration was last read with success.", float64(c.SuccessAt.UnixMilli())/1000)
+	gauge("config_generation", "Number of the configuration in force: 1 since the start, and one more with each change.", float64(c.Generation))
+	gauge("config_changes_above", "Changes of the operator's that stand above the file until they are reset.", float64(len(c.Above)))
+	counter("config_reloads_total", "Attempts to read the configuration again.", float64(c.Succeeded), "result", "in_force")
+	counter("config_reloads_total", "Attempts to read the configuration again.", float64(c.Refused), "result", "refused")
 }
 
 // collectLedger shows what the ledger counts.

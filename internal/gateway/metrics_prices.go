@@ -12,7 +12,7 @@ type metric = func(name, help string, value float64, labels ...string)
 
 // collectPrices shows every price and why it is what it is.
 func (g *Gateway) collectPrices(gauge, counter metric) {
-	for _, name := range g.cfg.Board.Models() {
+	for _, name := range g.catalog().modelNames() {
 		e, ok := g.cfg.Board.Current(name)
 		if !ok {
 			continue
@@ -63,7 +63,7 @@ func (g *Gateway) collectLoad(gauge, counter metric) {
 			collectGPU(b.Name, &b.GPUs[i], known, counter)
 		}
 	}
-	for _, f := range g.cfg.Feeds {
+	for _, f := range g.catalog().Feeds {
 		s := f.Stats()
 		counter("telemetry_samples_total", "Readings of load.", float64(s.Samples), "feed", f.Name())
 		counter("telemetry_failures_total", "Readings that failed.", float64(s.Failures), "feed", f.Name())

@@ -73,7 +73,7 @@ func (c *call) warnOverrun(message string, excess format.Overrun, worth l402.Msa
 func (c *call) learnOverhead(excess int64) {
 	if context := c.o.limits.ContextTokens; c.o.req.Countable() && c.o.bound.Counted == 0 && (context <= 0 || c.o.bound.Input < context) {
 		known := c.o.limits.TemplateBase - c.o.model.Limits.TemplateBase
-		c.o.model.overheads[c.lease.Backend()].Learn(c.x.voter(), known+excess, c.g.now())
+		c.o.model.lessons.of(c.lease.Backend()).overhead.Learn(c.x.voter(), known+excess, c.g.now())
 	}
 }
 

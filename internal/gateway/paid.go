@@ -42,7 +42,7 @@ func (x *exchange) authorize(service string) (standing, error) {
 
 // paid is a POST to a path of an API that is sold.
 func (g *Gateway) paid(x *exchange, f format.Format) error {
-	svc := g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
 	}
@@ -60,7 +60,7 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 	if err := x.admitStranger(); err != nil {
 		return err
 	}
-	body, err := x.readBody(g.cfg.MaxBody)
+	body, err := x.readBody(x.cat.MaxBody)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 	}
 	x.model = o.model.Name
 	defer o.releasePart(x)
-	if !g.serves(o.model) && !(who == holder && g.cfg.Fleet.Pool(o.model.Name).Tries()) {
+	if !g.serves(o.model) && !(who == holder && o.model.pool.Tries()) {
 		return errNotServed
 	}
 	if who == holder {
@@ -96,7 +96,7 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 // showPrice is GET and HEAD on a paid POST route: directories and link checkers look
 // for the 402 in this way. A holder is told the method.
 func (g *Gateway) showPrice(x *exchange) error {
-	svc := g.serviceFor(x.r.Host)
+	svc := x.cat.serviceFor(x.r.Host)
 	if svc == nil {
 		return unknownRoute()
 	}
@@ -181,7 +181,7 @@ func (g *Gateway) blankOffer(x *exchange, svc *service, prefs preferences) offer
 	if len(svc.models) == 1 {
 		for _, m := range svc.models {
 			if epoch, ok := g.cfg.Board.Live(m.Name); ok {
-				of.order = &order{model: m, epoch: epoch, quoteExpiry: g.quoteExpiry()}
+				of.order = &order{model: m, epoch: epoch, quoteExpiry: x.quoteExpiry()}
 			}
 		}
 	}

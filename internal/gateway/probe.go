@@ -20,13 +20,16 @@ const (
 	probeFirst, probeLast = time.Second, 5 * time.Minute
 )
 
-// Probe finds out which engines serve, for each backend of which the owner did not
-// say it, and returns when ctx ends or all are known. Until then, and for ever where
-// nothing is recognised, a backend is taken for format.EngineGeneric.
+// Probe finds out which engines serve, for each backend of the catalog in force of
+// which the owner did not say it and nobody is finding it out, and returns when ctx
+// ends or all are known. Until then, and for ever where nothing is recognised, a
+// backend is taken for format.EngineGeneric. It is called again after each swap.
 func (g *Gateway) Probe(ctx context.Context) {
 	var asking sync.WaitGroup
-	for b, e := range g.engines.byBackend {
-		asking.Go(func() { g.probe(ctx, b, e) })
+	for _, b := range g.catalog().backends() {
+		if e := g.engine(b); e.asking.CompareAndSwap(false, true) {
+			asking.Go(func() { g.probe(ctx, b, e) })
+		}
 	}
 	asking.Wait()
 }
@@ -54,13 +57,17 @@ func (g *Gateway) probe(ctx context.Context, b *gpu.Backend, e *engine) {
 			case <-ctx.Done():
 			case <-time.After(wait):
 			}
+			if b.Gone() || g.engine(b) != e { // the owner says something else of it now
+				return
+			}
 		}
 	}
 	if ctx.Err() != nil && found == "" {
+		e.asking.Store(false)
 		return
 	}
 	e.set(found, source)
-	p := g.profile(b)
+	p := e.known.Load().profile
 	g.log.Info("engine of a backend", "backend", b.Name(), "engine", string(p.Engine), "known_by", source,
 		"caps", strings.Join(p.Caps, ","), "counts_tokens", p.Counting != format.CountNone, "running_usage", p.ContinuousUsage || p.RunningTimings)
 }
@@ -104,10 +111,11 @@ type engineView struct {
 // engineViews lists what is known of the engines, in the order of the fleet.
 func (g *Gateway) engineViews() []engineView {
 	views := []engineView{}
+	serving := g.catalog().backends()
 	for _, s := range g.cfg.Fleet.Status() {
-		for b, e := range g.engines.byBackend {
+		for _, b := range serving {
 			if b.Name() == s.Name {
-				k := e.known.Load()
+				k := g.engine(b).known.Load()
 				views = append(views, engineView{Backend: s.Name, KnownBy: k.source, Profile: k.profile})
 			}
 		}

@@ -175,7 +175,7 @@ func TestGRPCChallengeIsTrailersOnly(t *testing.T) {
 			t.Errorf("with %s: %v", name, frames)
 		}
 	}
-	for path, want := range map[string]string{"/pkg.Service/Method": "12", chatPath + "/": "12"} {
+	for path, want := range map[string]string{"/pkg.Service/Method": "12", chatPath + "/x": "12"} {
 		if frames := r.grpcFrames(path); len(frames) != 1 || frames[0]["grpc-status"] != want {
 			t.Errorf("%s: %v", path, frames)
 		}

@@ -17,7 +17,7 @@ func fromMany(r *rig, most int) {
 			r.t.Fatalf("still sold after %d requests that all failed: %+v", i, r.fleet.Status()[0])
 		}
 		k := r.mint(testService, newTokenID(), maxPurchase, tomorrow())
-		if a := r.chat(k, request()); a.status == http.StatusOK {
+		if a := r.chat(k, request("messages", fmt.Sprintf(`[{"role":"user","content":"number %d"}]`, i))); a.status == http.StatusOK {
 			r.t.Fatalf("served: %s", a.body)
 		}
 		r.wantSpent(k, 0)

@@ -59,13 +59,14 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 		for event, err := events.Next(); err == nil && !m.Failed(); event, err = events.Next() {
 			m.Event(event)
 		}
-		if m.Failed() {
-			err = errFailedInside
-		}
 	} else {
 		_, err = m.Unary(answer)
 	}
-	if err != nil {
+	switch {
+	case m.Failed() && m.Failure() != format.Failure{}:
+		said := saidWithin(m.Failure())
+		return said.result(b.Upstream(model))
+	case err != nil || m.Failed():
 		return gpu.Result{Err: errors.Join(errNoAnswer, err)}
 	}
 	return gpu.Result{Status: resp.StatusCode}
@@ -73,10 +74,8 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 
 // formatOf is the API by which a backend shows that it serves a model.
 func (g *Gateway) formatOf(name string) format.Format {
-	for _, svc := range g.services {
-		if m := svc.models[name]; m != nil {
-			return m.formats[0]
-		}
+	if m := g.catalog().model(name); m != nil {
+		return m.formats[0]
 	}
 	return formats[0]
 }

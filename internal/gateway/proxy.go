@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -28,10 +29,11 @@ type call struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	lease   *gpu.Lease // nil until a slot was given
-	engine  *engine    // of the lease's backend, once the request goes there
-	said    *refusal   // what its backend refused with; nil: nothing that was read
-	clock   gpu.Answer // the body of the answer as the backend sends it; nil: none yet
+	lease   *gpu.Lease                  // nil until a slot was given
+	engine  *engine                     // of the lease's backend, once the request goes there
+	at      atomic.Pointer[gpu.Backend] // where the request went last; nil: nowhere yet
+	said    *refusal                    // what its backend refused with; nil: nothing that was read
+	clock   gpu.Answer                  // the body of the answer as the backend sends it; nil: none yet
 	meter   format.Meter
 	gathers bool // the backend was asked for a stream, the client for a document
 	// patience says what becomes of the backend's work when the client hangs up.
@@ -40,6 +42,7 @@ type call struct {
 	arrived   time.Time   // at this gateway
 	began     time.Time   // when the request went to the backend that took it
 	delivered int64       // bytes of the answer's body written to the client
+	tokens    int64       // of the answer, as last looked at
 	tokenized bool        // what no usage told was counted, or could not be
 	room      int         // bytes of the memory for bodies that the answer may fill; see roomFor
 	refitted  bool        // the cap was lowered after the engine had refused it
@@ -52,6 +55,10 @@ type call struct {
 
 // errDrained cancels a call because the gateway shuts down.
 var errDrained = errors.New("the gateway shuts down")
+
+// errBackendDrained cancels a call because its backend is taken away. It is an
+// errDrained.
+var errBackendDrained = fmt.Errorf("its backend is taken away: %w", errDrained)
 
 func newCall(x *exchange, o *order, hold *metering.Hold) *call {
 	c := &call{g: x.g, x: x, o: o, hold: hold, arrived: x.started}
@@ -101,6 +108,12 @@ func (c *call) serve() error {
 		return c.unanswered(err)
 	}
 	defer resp.Body.Close()
+	return c.receive(resp)
+}
+
+// receive passes an answer on by what it is, whatever was asked for and whatever
+// it is called.
+func (c *call) receive(resp *http.Response) error {
 	c.clock, _ = resp.Body.(gpu.Answer)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return c.refused(resp)
@@ -108,18 +121,13 @@ func (c *call) serve() error {
 	if err := decode(resp); err != nil {
 		return c.unreadable(resp, err)
 	}
-	return c.answer(resp)
-}
-
-// answer passes an answer on by what it is, whatever was asked for and whatever
-// it is called.
-func (c *call) answer(resp *http.Response) error {
 	if c.clock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
 		c.clock.AwaitEvent()
 	}
 	f, err := sniff(resp)
 	if c.clock != nil && f == formObject {
-		c.clock.Began()
+		c.clock.Progress()
+		resp.Body.(*sniffed).clock = c.clock
 	}
 	switch {
 	case err != nil && c.o.req.Stream():
@@ -150,12 +158,24 @@ func (c *call) unreadable(resp *http.Response, err error) error {
 func (c *call) answered(err error, status int) {
 	took := time.Since(c.began)
 	c.askTokenizer()
-	c.lease.Done(gpu.Result{Err: err, Status: status, Took: took})
+	c.lease.Done(c.went(err, status, took))
 }
 
 // slotDone gives the slot back and tells the fleet how the backend did, once.
 func (c *call) slotDone(err error, status int) {
-	c.lease.Done(gpu.Result{Err: err, Status: status, Took: time.Since(c.began)})
+	c.lease.Done(c.went(err, status, time.Since(c.began)))
+}
+
+// went is how a request went. Of what the backend said within its answer the words
+// decide, as those of a refusal do.
+func (c *call) went(err error, status int, took time.Duration) gpu.Result {
+	result := gpu.Result{Err: err, Status: status, Doubtful: errors.Is(err, errNoEnd)}
+	if errors.Is(err, errFailedInside) {
+		said := saidWithin(c.meter.Failure())
+		result = c.outcome(&said)
+	}
+	result.Took = took
+	return result
 }
 
 // forward sends the request to the backend of the lease, and on to others for
@@ -167,9 +187,6 @@ func (c *call) forward() (*http.Response, error) {
 		rewrite := c.meet(b)
 		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
 		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
-		if err == nil {
-			c.engine.hear()
-		}
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
 			return nil, err
@@ -191,6 +208,7 @@ func (c *call) forward() (*http.Response, error) {
 // how its answer is metered.
 func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.engine = c.g.engine(b)
+	c.at.Store(b)
 	p := c.engine.known.Load().profile
 	c.gathers = c.o.req.Gathered(p)
 	streams := c.o.req.Stream() || c.gathers
@@ -201,10 +219,10 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 		c.patience.Store(stopsAtOnce)
 	}
 	c.began = time.Now()
-	c.meter = c.o.req.Meter(c.o.bound, c.o.model.calibrations[b], format.MeterOptions{
+	c.meter = c.o.req.Meter(c.o.bound, c.o.model.lessons.of(b).calibration, format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
-		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric,
-		Gathered:   c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
+		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric, OneCompletion: p.OneCompletion,
+		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
 	return format.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
@@ -219,7 +237,7 @@ func (c *call) unanswered(err error) error {
 	switch {
 	case c.drained():
 		c.release(metering.OutcomeDrained)
-		return draining()
+		return c.goneAway()
 	case c.clientGone() && errors.Is(err, gpu.ErrNotTaken):
 		c.release(metering.OutcomeClientGone) // the backend was never reached
 		return err

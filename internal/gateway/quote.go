@@ -56,15 +56,15 @@ func (g *Gateway) order(x *exchange, svc *service, f format.Format, body []byte)
 	if o.epoch, ok = g.cfg.Board.Live(m.Name); !ok {
 		return nil, retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
 	}
-	o.quoteExpiry = g.quoteExpiry()
+	o.quoteExpiry = x.quoteExpiry()
 	return o, o.price()
 }
 
 // overhead is how many tokens the templates of a model's backends add beyond what
 // its limits say.
 func (m *model) overhead(voter uint64, now time.Time) (most int64) {
-	for _, o := range m.overheads {
-		most = max(most, o.For(voter, now))
+	for _, l := range m.lessons.list() {
+		most = max(most, l.overhead.For(voter, now))
 	}
 	return most
 }
@@ -87,8 +87,8 @@ func (s *service) policy(model string) *format.Policy {
 }
 
 // quoteExpiry is until when a price named now is good for who pays for it.
-func (g *Gateway) quoteExpiry() time.Time {
-	return g.now().Add(g.cfg.QuoteTTL).UTC().Truncate(time.Second)
+func (x *exchange) quoteExpiry() time.Time {
+	return x.g.now().Add(x.cat.QuoteTTL).UTC().Truncate(time.Second)
 }
 
 func unknownModel() *problem {

@@ -104,7 +104,7 @@ func anyRefusesKey(list []gpu.BackendStatus, model string) bool {
 // backendsPart is ok when at least one model can be served. It names those that
 // cannot, and why as far as the public may know.
 func (g *Gateway) backendsPart(list []gpu.BackendStatus) (state string, models map[string]string) {
-	names := g.modelNames()
+	names := g.catalog().modelNames()
 	for _, name := range names {
 		if g.cfg.Fleet.Healthy(name) {
 			continue

@@ -17,13 +17,40 @@ var numbers = regexp.MustCompile(`\d{1,12}`)
 
 // refit lowers a cap that the gateway has chosen itself, after an engine has refused it
 // because prompt and cap are longer than its context. It is done once in a request.
-// The engine's words tell how long the prompt is; where they do not, the prompt is
-// taken for as many tokens as a text of its length rarely has.
 func (c *call) refit(resp *http.Response) bool {
-	if c.refitted || c.o.req.HasCap() || resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusUnprocessableEntity {
+	return (resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusUnprocessableEntity) &&
+		c.refittable() && c.fit(c.readRefusal(resp))
+}
+
+// refitWithin is refit for an engine that says so in an answer of 200, before anything
+// else.
+func (c *call) refitWithin() bool {
+	if !c.meter.Failed() || c.meter.Started() || c.x.status != 0 || !c.refittable() {
 		return false
 	}
-	said := c.readRefusal(resp)
+	said := saidWithin(c.meter.Failure())
+	return c.fit(&said)
+}
+
+func (c *call) refittable() bool { return !c.refitted && !c.o.req.HasCap() && c.ctx.Err() == nil }
+
+// again sends the request once more, to the same backend, after refitWithin.
+//
+//go:noinline
+func (c *call) again(refused *http.Response) error {
+	refused.Body.Close()
+	resp, err := c.forward()
+	if err != nil {
+		return c.unanswered(err)
+	}
+	defer resp.Body.Close()
+	return c.receive(resp)
+}
+
+// fit lowers the cap to what an engine's words leave for it. They tell how long the
+// prompt is; where they do not, the prompt is taken for as many tokens as a text of its
+// length rarely has.
+func (c *call) fit(said *refusal) bool {
 	limit, prompt := said.tooLong(c.o.bound.Cap, c.o.bound.Input)
 	if limit == 0 {
 		return false
@@ -43,7 +70,7 @@ func (c *call) refit(resp *http.Response) bool {
 // length of its context and that of the prompt, which has at most so many tokens. 0:
 // it speaks of something else, or does not say it.
 func (r *refusal) tooLong(cap, most int64) (limit, prompt int64) {
-	text := strings.ToLower(r.message)
+	text := strings.ToLower(r.Message)
 	found := contextLength.FindStringSubmatch(text)
 	if found == nil || !strings.Contains(text, "token") && !strings.Contains(text, "context") {
 		return 0, 0

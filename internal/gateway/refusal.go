@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/netip"
@@ -14,6 +13,7 @@ import (
 	"unicode"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering/format"
 )
 
 // maxRefusal bounds, in bytes, how much of a backend's refusal is read.
@@ -22,12 +22,12 @@ const maxRefusal = 64 << 10
 // maxEngineText bounds, in bytes, what a client is told of it.
 const maxEngineText = 400
 
-// refusal is what an engine says when it does not answer with a 2xx.
+// refusal is what an engine says when it does not answer with a 2xx, or within an
+// answer of 200.
 type refusal struct {
-	status  int
-	message string // empty: it gave none that can be read
-	kind    string // type and code, in lower case
-	param   string // the field that it names
+	status int // of the answer; within a 200 the one that its words name, else 500
+	within bool
+	format.Failure
 }
 
 // readRefusal reads the body of a refusal into memory, so that its connection is
@@ -44,46 +44,21 @@ func readRefusal(resp *http.Response) refusal {
 	return r
 }
 
-// parse knows the forms of errors in use: OpenAI's (vLLM, llama.cpp, Ollama, most
-// services), the flat ones of SGLang and TensorRT-LLM, a bare text (TGI), and
-// FastAPI's detail, which is a text or a list.
+// parse reads an error document, or one line of text: what takes several is a page.
 func (r *refusal) parse(body []byte) {
-	type plain struct {
-		Message string `json:"message"`
-		Type    any    `json:"type"`
-		Code    any    `json:"code"`
-		Param   any    `json:"param"`
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte(byteOrderMark)))
+	if f := format.ReadFailure(body); len(body) == 0 || body[0] == '{' || body[0] == '[' || !bytes.ContainsAny(body, "\n\x00") {
+		r.Failure = f
 	}
-	var form struct {
-		plain
-		Error     json.RawMessage `json:"error"`
-		ErrorType any             `json:"error_type"`
-		Detail    json.RawMessage `json:"detail"`
+}
+
+// saidWithin is what a backend said within an answer of 200.
+func saidWithin(f format.Failure) refusal {
+	r := refusal{status: f.Code, within: true, Failure: f}
+	if r.status == 0 {
+		r.status = http.StatusInternalServerError
 	}
-	if json.Unmarshal(body, &form) != nil {
-		return
-	}
-	said := form.plain
-	if len(form.Error) > 0 {
-		var inner plain
-		if json.Unmarshal(form.Error, &inner) == nil {
-			said = inner
-		} else {
-			_ = json.Unmarshal(form.Error, &said.Message) // no text: there is none
-		}
-	}
-	if said.Message == "" && len(form.Detail) > 0 {
-		var list []struct {
-			Msg string `json:"msg"`
-		}
-		if json.Unmarshal(form.Detail, &said.Message) != nil && json.Unmarshal(form.Detail, &list) == nil && len(list) > 0 {
-			said.Message = list[0].Msg
-		}
-	}
-	text := func(v any) string { s, _ := v.(string); return s }
-	r.message = strings.TrimSpace(said.Message)
-	r.kind = strings.ToLower(text(said.Type) + " " + text(said.Code) + " " + text(form.ErrorType))
-	r.param = text(said.Param)
+	return r
 }
 
 // result is what the fleet is told of the refusal of a request for the model that the
@@ -92,13 +67,21 @@ func (r *refusal) result(upstream string) gpu.Result {
 	result := gpu.Result{Status: r.status}
 	switch {
 	case r.unknownModel(upstream):
-		result.Lacks = r.message
+		result.Lacks = r.Message
 	case r.blamesRequest():
 		result.RequestFault = true
 	default:
-		result.Doubtful = r.ownersFault() || r.noSuchPath() || r.status >= 500 && r.message != "" && r.status != http.StatusServiceUnavailable
+		result.Doubtful = r.denied() || r.ownersFault() || r.noSuchPath() || r.status >= 500 && r.Message != "" && r.status != http.StatusServiceUnavailable
+		if r.within && (result.Doubtful || r.status >= 500) {
+			result.Err = errFailedInside
+		}
 	}
 	return result
+}
+
+// denied says whether the status speaks of the gateway's key or its rights.
+func (r *refusal) denied() bool {
+	return r.status == http.StatusUnauthorized || r.status == http.StatusForbidden
 }
 
 // ownersFault says whether the refusal, which is no 5xx, cannot be about what a client
@@ -109,9 +92,11 @@ func (r *refusal) ownersFault() bool {
 	case http.StatusPaymentRequired, http.StatusProxyAuthRequired, http.StatusMisdirectedRequest:
 		return true
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone: // of a router, not in an engine's words
-		return r.message == "" || strings.EqualFold(r.message, http.StatusText(r.status))
+		return r.Message == "" || format.Routine(r.Message)
+	case http.StatusBadRequest: // Gemini, of a key that it does not know
+		return strings.Contains(r.Kind, "api_key") || hasPrefix(r.Message, "API key not valid")
 	case http.StatusTooManyRequests:
-		return strings.Contains(r.kind, "insufficient_quota") || strings.Contains(r.kind, "billing")
+		return strings.Contains(r.Kind, "insufficient_quota") || strings.Contains(r.Kind, "billing")
 	}
 	return r.status < 400
 }
@@ -134,13 +119,18 @@ var (
 // for as upstream: vLLM, SGLang, OpenAI and Ollama answer 404 and name it, other
 // services answer 400.
 func (r *refusal) unknownModel(upstream string) bool {
-	if r.status != http.StatusNotFound && r.status != http.StatusBadRequest && r.status != http.StatusUnprocessableEntity {
+	switch r.status {
+	case http.StatusNotFound, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusForbidden:
+	default:
 		return false
 	}
-	if containsAny(r.kind, unknownCodes) {
+	if containsAny(r.Kind, unknownCodes) {
 		return true
 	}
-	text := strings.ToLower(r.message)
+	if r.status == http.StatusForbidden {
+		return false
+	}
+	text := strings.ToLower(r.Message)
 	if r.status == http.StatusNotFound {
 		return strings.Contains(text, "model") && containsAny(text, unknownAnywhere)
 	}
@@ -155,32 +145,28 @@ func containsAny(text string, parts []string) bool {
 	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 }
 
-// hopeless are parts of the texts with which engines refuse, by a 5xx, what they
-// can never serve: llama.cpp ("image input is not supported", "the request
-// exceeds the available context size"), Ollama ("does not support tools", "missing
-// data required for image input"), vLLM ("is not a multimodal model"), and types of
-// error that say so.
-var hopeless = []string{
-	"not supported", "unsupported", "does not support", "doesn't support", "not a multimodal", "data required for image",
-	"invalid_request", "badrequest", "bad_request", "exceeds the available context", "maximum context length",
-	"context length exceeded",
-	"failed to parse", "invalid grammar", "invalid json schema",
-}
-
-// machinery are parts of the texts of an engine whose machine is at fault, whatever
-// else they say: "CUDA error: the provided PTX was compiled with an unsupported
-// toolchain" is a driver that is too old.
-var machinery = []string{"cuda", "cublas", "cudnn", "nccl", "hip error", "rocm", "ptx", "driver", "out of memory", "device-side", "gpu "}
-
-// blamesRequest says whether the engine's own words lay a 5xx on the request.
+// blamesRequest says whether the engine's own words lay the refusal on the request,
+// where the status does not: a 5xx, a 403, or an error within an answer. Words can be
+// wrong, so that the fleet counts of whom they come.
 func (r *refusal) blamesRequest() bool {
-	text := r.kind + " " + strings.ToLower(r.message)
-	return r.status >= 500 && containsAny(text, hopeless) && !containsAny(text, machinery)
+	switch {
+	case r.status == http.StatusForbidden:
+		return r.BlamesContent()
+	case r.status >= 500:
+		return r.BlamesRequest() || r.within && r.BlamesContent()
+	case !r.within || r.ownersFault() || r.noSuchPath():
+		return false
+	}
+	return r.status != http.StatusUnauthorized && r.status != http.StatusRequestTimeout && r.status != http.StatusTooManyRequests
 }
 
-// public is the engine's message for the client.
+// public is the engine's message for the client; empty: it has none, or speaks of the
+// gateway's key.
 func (r *refusal) public(b *gpu.Backend, model string) string {
-	return publicWords(r.message, b, model)
+	if r.NamesKey() {
+		return ""
+	}
+	return publicWords(r.Message, b, model)
 }
 
 // publicWords is what an engine said as a client may see it: short, with the

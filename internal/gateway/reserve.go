@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -49,7 +50,7 @@ func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
 
 // place takes a place in the pool for a request that pays at most limit.
 func (g *Gateway) place(x *exchange, o *order, limit l402.Msat) (*gpu.Ticket, error) {
-	return g.cfg.Fleet.Pool(o.model.Name).AdmitBid(gpu.Key(x.token.ID), o.bid(limit))
+	return o.model.pool.AdmitBid(gpu.Key(x.token.ID), o.bid(limit))
 }
 
 // bid is what the pool needs to know of a request that pays at most limit.
@@ -138,9 +139,18 @@ func queueOutcome(c *call, err error) metering.Outcome {
 // queueError is what the client is told about it.
 func (c *call) queueError(err error) error {
 	if c.drained() {
-		return draining()
+		return c.goneAway()
 	}
 	return err
+}
+
+// goneAway refuses a request that was cut while the gateway shuts down, or because its
+// backend is taken away.
+func (c *call) goneAway() error {
+	if context.Cause(c.ctx) == errBackendDrained {
+		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
+	}
+	return draining()
 }
 
 // draining refuses what comes while the gateway shuts down.

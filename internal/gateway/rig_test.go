@@ -57,6 +57,8 @@ type rig struct {
 	client  *http.Client
 	log     *lockedBuffer
 	clock   *clock
+
+	backendURL string // of the last inference server
 }
 
 // setup is what a test may change before the rig starts.
@@ -140,6 +142,7 @@ func (r *rig) startFleet(s setup, log *slog.Logger) {
 		listener := httptest.NewServer(server.Handler())
 		r.t.Cleanup(listener.Close)
 		urls = append(urls, listener.URL)
+		r.backendURL = listener.URL // the last one's
 	}
 	var backends []gpu.BackendConfig
 	pool := gpu.PoolConfig{Model: testModel, QueueLimit: 8, QueueTimeout: 5 * time.Second}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 )
@@ -40,6 +41,22 @@ func (g *Gateway) Handler() http.Handler {
 	return g.serve(m)
 }
 
+// withTidyPath is a request whose path has no doubled slashes and none at its end, which
+// base URLs in configurations of clients leave there. No route differs by them, but names
+// of models may.
+func withTidyPath(r *http.Request) *http.Request {
+	path := r.URL.Path
+	if !strings.Contains(path, "//") && (len(path) < 2 || path[len(path)-1] != '/') || len(path) > len(pathModels)+1 && hasPrefix(path, pathModels+"/") {
+		return r
+	}
+	tidy := "/" + strings.Join(strings.FieldsFunc(path, func(c rune) bool { return c == '/' }), "/")
+	u := *r.URL
+	u.Path, u.RawPath = tidy, ""
+	clone := *r
+	clone.URL = &u
+	return &clone
+}
+
 // AdminHandler is what the operator's listener serves: metrics in the open, the
 // rest behind the bearer token.
 func (g *Gateway) AdminHandler() http.Handler {
@@ -51,6 +68,10 @@ func (g *Gateway) AdminHandler() http.Handler {
 	m.GET("/", plain(g.dashboard()))
 	m.GET("/admin/status", plain(g.admin(g.adminStatus)))
 	m.GET("/admin/backends", plain(g.admin(g.adminBackends)))
+	m.POST("/admin/backends", plain(g.admin(g.adminDrain)))
+	m.GET("/admin/config", plain(g.admin(g.adminConfig)))
+	m.POST("/admin/config/diff", plain(g.admin(g.adminCompare)))
+	m.POST("/admin/reload", plain(g.admin(g.adminReload)))
 	m.GET("/admin/prices", plain(g.admin(g.adminPrices)))
 	m.GET("/admin/epochs", plain(g.admin(g.adminEpochs)))
 	m.POST("/admin/prices", plain(g.admin(g.adminOverride)))

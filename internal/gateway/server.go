@@ -21,6 +21,8 @@ type ServerConfig struct {
 	// /64 that is not a trusted proxy; zero: a quarter.
 	MaxConnections, MaxPerAddress int
 	TrustedProxies                []netip.Prefix
+	// Connections stand in place of the three, for a caller who changes the bounds later.
+	Connections *Connections
 	// CertFile and KeyFile (PEM) turn TLS on; both or none. They are read again
 	// when they change.
 	CertFile, KeyFile string
@@ -52,13 +54,10 @@ func NewServer(cfg ServerConfig) (*http.Server, error) {
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 250, MaxReceiveBufferPerConnection: receiveBuffer, MaxReceiveBufferPerStream: receiveBuffer,
 			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
-	if cfg.MaxConnections <= 0 {
-		cfg.MaxConnections = 10_000
+	if cfg.Connections == nil {
+		cfg.Connections = NewConnections(cfg.MaxConnections, cfg.MaxPerAddress, cfg.TrustedProxies)
 	}
-	if cfg.MaxPerAddress <= 0 {
-		cfg.MaxPerAddress = max(cfg.MaxConnections/4, 1)
-	}
-	s.ConnState = newConnections(cfg.MaxConnections, cfg.MaxPerAddress, cfg.TrustedProxies).state
+	s.ConnState = cfg.Connections.state
 	s.ConnContext = withConnection
 	if s.MaxHeaderBytes <= 0 {
 		s.MaxHeaderBytes = 64 << 10

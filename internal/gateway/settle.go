@@ -20,10 +20,10 @@ func (c *call) charge(end format.End) (entry metering.Entry, settled bool) {
 
 // chargeAs is charge for an answer whose end has another name in the ledger.
 func (c *call) chargeAs(end format.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
-	c.askTokenizer()
-	if end == format.UnaryClientGone && c.clientGone() && c.engine.silentSince(c.began) {
+	if c.stalled() {
 		c.meter.Silent()
 	}
+	c.askTokenizer()
 	usage, source, clamped := c.meter.Final(end, time.Now())
 	c.noteExcess(clamped)
 	if usage != (pricing.Units{}) { // what is free for its tokens is free
@@ -38,11 +38,15 @@ func (c *call) chargeAs(end format.End, outcome metering.Outcome) (entry meterin
 	})
 }
 
+// stalled reports whether the client left a backend that showed nobody a sign of life
+// since the request went to it.
+func (c *call) stalled() bool { return c.clientGone() && c.engine.silentSince(c.began) }
+
 // askTokenizer lets a backend count what no usage told, where it can.
 func (c *call) askTokenizer() {
 	b := c.lease.Backend()
 	profile := c.g.profile(b)
-	if c.tokenized || profile.Counting == format.CountNone {
+	if c.tokenized || profile.Counting == format.CountNone || c.stalled() {
 		return
 	}
 	c.tokenized = true

@@ -36,7 +36,7 @@ func wordy(t *testing.T) string {
 				return
 			}
 		}
-		io.WriteString(w, "data: [DONE]\n\n")
+		io.WriteString(w, finishEvent+doneEvent)
 	}))
 	t.Cleanup(s.Close)
 	return s.URL

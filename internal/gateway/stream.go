@@ -23,7 +23,10 @@ import (
 // long as the functions above keep what they rarely need in functions of its own;
 // else the stack doubles, for each of thousands of streams.
 func (c *call) stream(resp *http.Response) error {
-	end, err := c.pump(format.NewEvents(resp.Body, c.g.cfg.MaxEvent), resp)
+	end, err := c.pump(format.NewEvents(resp.Body, c.x.cat.MaxEvent), resp)
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	if end != format.Complete {
 		// The backend stops generating before anything else happens.
 		c.cancel(context.Canceled)
@@ -57,11 +60,13 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 		if err != nil && !lastWithoutBlankLine(event, err) {
 			return c.streamBroke(err), err
 		}
-		c.engine.hear()
 		out, last := c.meter.Event(event)
+		if c.meter.IsPart() {
+			c.engine.hear()
+		}
 		switch {
 		case last:
-			return format.Complete, nil
+			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside
 		case out == nil:
@@ -84,19 +89,40 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 	}
 }
 
+// errNoEnd reports the marker of the end behind an answer that is not known to be
+// whole: its backend may have failed, or be one that never says more.
+var errNoEnd = errors.New("the backend ended its answer without a finish_reason for each completion")
+
+// endOf is how a stream ended with the marker of the end.
+func (c *call) endOf() (format.End, error) {
+	switch {
+	case c.meter.Finished():
+		return format.Complete, nil
+	case !c.meter.Started():
+		return format.BackendCut, errNoAnswer
+	}
+	return format.BackendCut, errNoEnd
+}
+
 // errFailedInside reports a backend that said within its answer that it failed.
 var errFailedInside = errors.New("backend failed within its answer")
 
-// count notes what was delivered and says why no more may be.
+// count notes what was delivered and says why no more may be. Of a whole answer nothing
+// is left to be kept back.
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
-	if c.clock != nil && usage[pricing.OutputTokens] > 0 { // an event that only says who speaks comes before the work
-		c.clock.Began()
+	if c.clock != nil && usage[pricing.OutputTokens] > c.tokens { // an event that only says who speaks comes before the work
+		c.tokens = usage[pricing.OutputTokens]
+		c.clock.Progress()
 	}
 	usage[pricing.GPUMicros] = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
-	return c.afford(usage, source)
+	err := c.afford(usage, source)
+	if errors.Is(err, errTooDear) && c.meter.Ended() {
+		return nil
+	}
+	return err
 }
 
 // lastWithoutBlankLine says whether a stream ended in an order that only lacks
@@ -108,6 +134,8 @@ func lastWithoutBlankLine(event []byte, err error) bool {
 // streamBroke says why no further event could be read.
 func (c *call) streamBroke(err error) format.End {
 	switch {
+	case c.meter.Ended() && !c.clientGone():
+		return format.Complete // whatever broke it, and without the marker at its end
 	case c.drained():
 		return format.Drained
 	case c.exhausted():
@@ -117,7 +145,7 @@ func (c *call) streamBroke(err error) format.End {
 	case errors.Is(err, gpu.ErrFirstEventTimeout):
 		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
 	case (errors.Is(err, io.EOF) || err == format.ErrPartial) && c.meter.Finished():
-		return format.Complete // whole, but for the marker at its end
+		return format.Complete
 	}
 	return format.BackendCut
 }
@@ -170,8 +198,10 @@ func (c *call) blame(end format.End, err error) error {
 		return nil
 	case errors.Is(err, errBeyondCap):
 		return err
-	case end != format.BackendCut, c.meter.Failed() && c.meter.Failure().Client():
+	case end != format.BackendCut:
 		return context.Canceled
+	case c.meter.Failed():
+		return errFailedInside
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, format.ErrPartial):
 		return io.ErrUnexpectedEOF
 	}
@@ -190,7 +220,7 @@ func (c *call) unbegun(end format.End, err error, status int) error {
 	case format.Drained:
 		c.slotDone(context.Canceled, 0)
 		c.release(metering.OutcomeDrained)
-		return draining()
+		return c.goneAway()
 	case format.HoldExhausted:
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
@@ -242,8 +272,12 @@ func (c *call) sayWhyCut(closing *format.Closing, cause error) {
 	case closing.End == format.HoldExhausted:
 		kind, code = typeInsufficientBalance, "balance_exhausted"
 		message = "the balance does not cover more of the answer; top up and repeat the request"
+	case closing.End == format.Drained && context.Cause(c.ctx) == errBackendDrained:
+		code, message = "backend_drained", "the backend is taken away; repeat the request"
 	case closing.End == format.Drained:
 		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
+	case errors.Is(cause, errNoEnd):
+		message = "the backend ended its answer without saying that it is whole"
 	case c.meter.Failed():
 		code, message = "backend_failed", "the backend failed within its answer"
 		if words := c.failureWords(); words != "" {

@@ -108,7 +108,7 @@ func (g *Gateway) holdPart(x *exchange, o *order, prefs preferences) (err error)
 
 // countable says whether some backend of the model can count this prompt.
 func (g *Gateway) countable(o *order) bool {
-	for _, b := range g.cfg.Fleet.Pool(o.model.Name).Backends() {
+	for _, b := range o.model.pool.Backends() {
 		if g.profile(b).Counting != format.CountNone {
 			return o.req.Countable()
 		}

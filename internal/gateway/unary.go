@@ -23,11 +23,11 @@ const roomStep = 256 << 10
 // UnaryHoldBack in any case, and up to an eighth of MaxBodies while the memory for
 // bodies has room. What was taken is given back with the request.
 func (c *call) roomFor(size int) bool {
-	free := maxUnaryTimes * c.g.cfg.UnaryHoldBack
+	free := maxUnaryTimes * c.x.cat.UnaryHoldBack
 	if size <= free+c.room {
 		return true
 	}
-	if int64(size) > c.g.cfg.MaxBodies/8 || !c.x.body.take(int64(size-free-c.room+roomStep)) {
+	if int64(size) > c.x.cat.MaxBodies/8 || !c.x.body.take(int64(size-free-c.room+roomStep)) {
 		return false
 	}
 	c.room = size - free + roomStep
@@ -44,7 +44,7 @@ const unaryGrace = 2 * time.Second
 // document; for one that asked for a stream it is kept until it is whole.
 func (c *call) unary(resp *http.Response) error {
 	c.finishBody()
-	limit := int64(c.g.cfg.UnaryHoldBack)
+	limit := int64(c.x.cat.UnaryHoldBack)
 	var buf bytes.Buffer
 	if n := resp.ContentLength; n > 0 && n <= limit {
 		buf.Grow(int(n) + bytes.MinRead)
@@ -65,6 +65,9 @@ func (c *call) unary(resp *http.Response) error {
 		return c.unaryLong(resp, &buf)
 	}
 	body, err := c.meter.Unary(buf.Bytes())
+	if c.refitWithin() {
+		return c.again(resp)
+	}
 	if err != nil {
 		return c.noAnswer(err, resp.StatusCode)
 	}
@@ -136,7 +139,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) error {
 	case c.drained():
 		c.slotDone(context.Canceled, 0)
 		c.release(metering.OutcomeDrained)
-		return draining()
+		return c.goneAway()
 	case c.exhausted():
 		c.slotDone(context.Canceled, 0)
 		return c.cutShort()

@@ -1,6 +1,7 @@
 // Package placeholder knows what other programs (shells, systemd, Compose, Helm)
-// would fill in. Sluice fills in nothing: read as it stands, such a text would be a
-// key that everybody knows, or the name of a directory with money in it.
+// would fill in. Read as it stands, such a text would be a key that everybody knows, or
+// the name of a directory with money in it. So the gateway's configuration fills in
+// ${NAME} and refuses the rest (Fill), and agent-client's refuses all of it (In):
 //
 //	if node.Tag != placeholder.Literal && placeholder.In(node.Value) {
 //		return errors.New(placeholder.Refusal)
@@ -12,8 +13,8 @@ import "strings"
 // Literal is the YAML tag of a value that is meant as it stands.
 const Literal = "!literal"
 
-// Refusal says what is wrong with a value and what to do. It does not quote the
-// value, which may be a secret.
+// Refusal is for a configuration in which nothing is filled in: it says what is wrong
+// with a value and what to do. It does not quote the value, which may be a secret.
 const Refusal = "holds a placeholder such as ${NAME}, $NAME or %NAME%, and nothing fills it in; write the value, or put !literal before one that is meant as it stands"
 
 // In says whether a text holds a placeholder: ${…}, $(…) or {{…}}; $NAME at the end

@@ -14,6 +14,7 @@ type model struct {
 	shadow  *pricing.Controller // nil: none
 	hook    *asker              // nil: the policy asks none
 	next    time.Time           // of the next turn
+	since   time.Time           // when it came
 
 	epoch    pricing.Epoch // in force; ID 0: none yet
 	fixed    float64       // multiplier that an operator fixed; 0: none

@@ -60,7 +60,7 @@ type Pricer struct {
 	tick    time.Duration
 	changed chan struct{} // the store has something new; capacity 1
 
-	mu     sync.Mutex // guards all below
+	mu     sync.Mutex // guards all below, and tick
 	models []*model
 	byName map[string]*model
 	lead   Lead // nil: another process leads
@@ -69,30 +69,32 @@ type Pricer struct {
 
 // New checks the configuration.
 func New(cfg Config) (*Pricer, error) {
-	p := &Pricer{cfg: cfg, log: cfg.Log, now: cfg.Clock, tick: slowest, changed: make(chan struct{}, 1), byName: map[string]*model{}}
+	p := &Pricer{cfg: cfg, log: cfg.Log, now: cfg.Clock, changed: make(chan struct{}, 1)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	if p.now == nil {
 		p.now = time.Now
 	}
-	for _, m := range cfg.Models {
-		warnings, err := m.Params.Validate()
+	if err := p.Check(cfg.Models); err != nil {
+		return nil, err
+	}
+	p.set(cfg.Models)
+	return p, nil
+}
+
+// Check says what is wrong with models to be priced.
+func (p *Pricer) Check(models []Model) error {
+	for _, m := range models {
+		_, err := m.Params.Validate()
 		if err == nil && m.Shadow != nil {
 			_, err = m.Shadow.Validate()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("price of model %q: %w", m.Name, err)
+			return fmt.Errorf("price of model %q: %w", m.Name, err)
 		}
-		for _, w := range warnings {
-			p.log.Warn("pricing", "model", m.Name, "warning", w)
-		}
-		p.tick = min(p.tick, m.Params.Interval)
-		model := newModel(m)
-		p.models = append(p.models, model)
-		p.byName[m.Name] = model
 	}
-	return p, nil
+	return nil
 }
 
 // Open gives every model a price: the last one published as long as it follows
@@ -146,7 +148,8 @@ func (p *Pricer) Run(ctx context.Context) {
 	beside.Go(func() { p.watch(ctx) })
 	beside.Go(func() { p.keepClean(ctx) })
 	defer p.resign()
-	tick := time.NewTicker(p.tick)
+	every := p.interval()
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -157,7 +160,18 @@ func (p *Pricer) Run(ctx context.Context) {
 		case <-p.changed:
 			p.hear(ctx)
 		}
+		if now := p.interval(); now != every { // other models
+			every = now
+			tick.Reset(every)
+		}
 	}
+}
+
+// interval is how often there is a turn.
+func (p *Pricer) interval() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tick
 }
 
 // watch listens for what other processes publish. When the store cannot be
@@ -187,6 +201,8 @@ func (p *Pricer) nudge() {
 func (p *Pricer) hear(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	before := make([]float64, len(p.models))
 	for i, m := range p.models {
 		before[i] = m.fixed
@@ -205,7 +221,10 @@ func (p *Pricer) hear(ctx context.Context) {
 // policy says: the kill switch. Zero lifts it. pricing.ErrArgument for a model
 // that is not priced here, or a multiplier that cannot be.
 func (p *Pricer) Override(ctx context.Context, model string, multiplier float64) error {
-	if p.byName[model] == nil {
+	p.mu.Lock()
+	known := p.byName[model] != nil
+	p.mu.Unlock()
+	if !known {
 		return fmt.Errorf("there is no model %q: %w", model, pricing.ErrArgument)
 	}
 	if multiplier < 0 || multiplier > pricing.MaxMultiplier || multiplier != multiplier {

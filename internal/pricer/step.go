@@ -19,6 +19,9 @@ func (p *Pricer) step(ctx context.Context) {
 		err = p.refresh(ctx)
 	}
 	now := p.now()
+	if err == nil {
+		err = p.adopt(ctx, now)
+	}
 	loads := p.measure(now)
 	others, exchanged := p.exchange(ctx, loads)
 	_ = p.answered(errors.Join(err, exchanged)) // said there; prices follow what this process sees

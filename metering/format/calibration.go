@@ -50,6 +50,7 @@ type Calibration struct {
 	begin      votes // seconds to the first token
 	answer     votes // tokens of one sequence of an answer
 	part       votes // tokens of a part of a prompt that is no text, such as a picture
+	habits     [habits]habit
 }
 
 // NewCalibration starts from the defaults.
@@ -95,7 +96,7 @@ func (c *Calibration) Estimates() Estimates {
 		v.refresh()
 	}
 	e := Estimates{Prompt: c.prompt.estimate, Bytes: c.completion.estimate, PerDelta: c.perDelta.estimate,
-		Pace: c.pace.estimate, Begin: c.begin.estimate, Answer: c.answer.estimate, Part: c.part.estimate}
+		Pace: c.pace.estimate, Begin: c.begin.estimate, Answer: c.answer.estimate, Part: c.part.estimate, Picture: c.part.fallback}
 	e.Steady = c.perDelta.known() && c.perDelta.spread <= unsteady
 	if c.perDelta.known() && c.completion.known() && c.perDelta.spread > unsteady && 2*c.completion.spread < c.perDelta.spread {
 		e.By = ByBytes

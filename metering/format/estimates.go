@@ -11,6 +11,7 @@ type Estimates struct {
 	Steady                    bool // several accounts have shown how many tokens come in one event
 	Prompt, Bytes, PerDelta   float64
 	Pace, Begin, Answer, Part float64
+	Picture                   float64 // what a picture takes that nothing was learned of
 }
 
 // LongToken is the length in bytes up to which a piece of text is taken for one

@@ -6,19 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// Failure is what a backend said went wrong within its answer.
+// Failure is what a backend said went wrong, with a status or within its answer.
 type Failure struct {
-	Message string // as the backend worded it, at most maxMessage bytes; empty: it said nothing
-	Code    int    // an HTTP status, where the backend named one; else 0
+	Message string // as the backend worded it, at most MaxMessage bytes; empty: it said nothing
+	Code    int    // an HTTP status, where the words name one; else 0
+	Kind    string // the types and codes that came with the message, in lower case, with blanks between
+	Param   string // the field of the request that it names; empty: none
 }
 
 // MaxMessage bounds the words of a backend that are passed on, in bytes.
 const MaxMessage = 300
-
-// Client reports whether the failure is the fault of the request.
-func (f Failure) Client() bool {
-	return f.Code >= 400 && f.Code < 500 && f.Code != 401 && f.Code != 402 && f.Code != 403 && f.Code != 408 && f.Code != 429
-}
 
 // errorWords are parts of the words with which servers say that they failed. No
 // heartbeat has one of them.

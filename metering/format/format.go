@@ -81,10 +81,14 @@ type Meter interface {
 	// client that asked for one; Close ends it.
 	Scatter(document []byte) []byte
 
+	// IsPart reports whether the event seen last is a part of the answer, and not noise.
+	IsPart() bool
 	// Started reports whether a part of the answer was delivered; Finished, whether
-	// the answer came to its end.
+	// the answer came to its end; Ended, whether nothing was written after that, so
+	// that nothing which follows makes it less.
 	Started() bool
 	Finished() bool
+	Ended() bool
 	// Failed reports whether the backend reported an error within its answer, and
 	// Failure what it said. Noise counts events that are none of the API.
 	Failed() bool
@@ -102,7 +106,7 @@ type Meter interface {
 	// delivered. Tokenized takes the counts; -1 where there is none.
 	NeedsTokenizer() (prompt bool, text string, ok bool)
 	Tokenized(prompt, completion int64)
-	// Silent says that the backend showed nobody a sign of life.
+	// Silent says that the backend sent nobody a part of an answer.
 	Silent()
 	// Final is what is charged after the answer ended, within the bound, and where the
 	// counts came from. clamped reports a usage that was brought within the bound, or

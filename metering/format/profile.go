@@ -45,6 +45,8 @@ type Profile struct {
 	// UsagePerSequence: with n above 1 a stream has a usage chunk for each
 	// completion, and the usage of a unary answer speaks of one completion.
 	UsagePerSequence bool `json:"usage_per_sequence"`
+	// OneCompletion: it makes one completion, whatever n says.
+	OneCompletion bool `json:"one_completion"`
 	// StopsUnary: it stops generating when the caller of a unary request hangs
 	// up. Each engine here stops a stream.
 	StopsUnary bool `json:"stops_unary"`
@@ -70,9 +72,9 @@ var profiles = [...]Profile{
 		IncludeUsage: true, UsagePerSequence: true, StopsUnary: true, RunningTimings: true, Streams: true, StreamsTools: true,
 		HealthPath: "/health"},
 	{Engine: EngineOllama, Caps: []string{CapTokens}, Counting: CountNone,
-		IncludeUsage: true, StopsUnary: true, Streams: true, StreamsTools: true, HealthPath: "/api/version"},
+		IncludeUsage: true, OneCompletion: true, StopsUnary: true, Streams: true, StreamsTools: true, HealthPath: "/api/version"},
 	{Engine: EngineTGI, Caps: []string{CapTokens}, Counting: CountTGI,
-		IncludeUsage: true, HealthPath: "/health"},
+		IncludeUsage: true, OneCompletion: true, HealthPath: "/health"},
 	{Engine: EngineTRTLLM, Caps: []string{CapTokens}, Counting: CountTRTLLM,
 		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
 	{Engine: EngineOpenAI, Caps: []string{CapCompletionTokens}, Counting: CountNone,

@@ -65,6 +65,7 @@ type FeedConfig struct {
 // and Stats are safe for concurrent use.
 type Feed struct {
 	cfg     FeedConfig
+	every   atomic.Int64 // nanoseconds
 	latest  atomic.Pointer[Snapshot]
 	running atomic.Bool
 
@@ -111,6 +112,7 @@ func NewFeed(cfg FeedConfig) *Feed {
 		cfg.Clock = time.Now
 	}
 	f := &Feed{cfg: cfg, tally: tally{hold: cfg.Hold}}
+	f.every.Store(int64(cfg.Every))
 	f.latest.Store(&Snapshot{index: &index{}})
 	return f
 }
@@ -119,7 +121,16 @@ func NewFeed(cfg FeedConfig) *Feed {
 func (f *Feed) Name() string { return f.cfg.Name }
 
 // Every is the interval between samples.
-func (f *Feed) Every() time.Duration { return f.cfg.Every }
+func (f *Feed) Every() time.Duration { return time.Duration(f.every.Load()) }
+
+// Tune changes the interval, from the next sample on, and how long a utilization
+// counts. Both are above 0.
+func (f *Feed) Tune(every, hold time.Duration) {
+	f.every.Store(int64(every))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tally.hold = hold
+}
 
 // Latest is the newest snapshot: never nil, at no cost worth counting, and
 // never changed afterwards.
@@ -139,10 +150,15 @@ func (f *Feed) Run(ctx context.Context) {
 	if f.running.Swap(true) {
 		return
 	}
-	ticker := time.NewTicker(f.cfg.Every)
+	every := f.Every()
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		f.Poll(ctx)
+		if now := f.Every(); now != every {
+			every = now
+			ticker.Reset(every)
+		}
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:

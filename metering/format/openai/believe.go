@@ -7,10 +7,10 @@ import (
 )
 
 // What makes a usage unbelievable. No text of more than fewBytes has more than
-// maxBytesPerToken bytes per token on average, though a run of white space or of one
-// sign may be a token of 128 bytes. Text in members that are not known is left out,
-// because it need not be the model's, such as documents that it was shown. Each event
-// may also hold strangeBytes of other text, such as the name of a tool.
+// MaxBytesPerToken bytes per token on average, not counting runs of white space or of
+// one sign, which may be a token of 128 bytes; see dense. Text in members that are not
+// known is left out, because it need not be the model's, such as documents that it was
+// shown. Each event may also hold strangeBytes of other text, such as the name of a tool.
 const (
 	fewBytes     = 256
 	strangeBytes = 48
@@ -27,14 +27,14 @@ const otherRatio = 1.4
 
 // tooFew reports whether what was delivered cannot be so few tokens.
 func tooFew(tokens int64, a *amount) bool {
-	return a.words > fewBytes && float64(a.words) > format.MaxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
+	return a.dense > fewBytes && float64(a.dense) > format.MaxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
 }
 
 // all is how many events and words were delivered of all choices.
 func (m *Meter) all() (sum amount) {
 	for i := range m.choices {
 		a := &m.choices[i].all
-		sum.deltas, sum.words = format.AddSat(sum.deltas, a.deltas), format.AddSat(sum.words, a.words)
+		sum.deltas, sum.words, sum.dense = format.AddSat(sum.deltas, a.deltas), format.AddSat(sum.words, a.words), format.AddSat(sum.dense, a.dense)
 	}
 	return sum
 }

@@ -10,43 +10,52 @@ type delta struct {
 	index     int64
 	bytes     int64 // of text, tool calls and reasoning included
 	foreign   int64 // those of bytes that are in members which are not known
+	dense     int64 // of the others, those that tokens must have been spent on
+	pictures  int64 // that the model made
 	exact     int64 // tokens, where the backend lists them one by one; 0: it does not
 	listed    int64 // bytes of the text that these tokens are; 0: not known
 	partial   bool  // it is of the beginning of a document: what it lists may lack tokens of its text
 	document  bool  // it is of a document
 	opaque    bool  // it carries something whose tokens nothing tells, such as sound
+	odd       bool  // it carries something of which nothing tells whether the model wrote it
+	spoken    bool  // a member that holds words is there, though it may say nothing
 	called    bool  // some of it is a tool call
 	reasoning bool  // some of it is reasoning
 	finished  bool  // it carries a finish_reason
 	reported  bool  // tokens holds the running usage that came with it
 	tokens    int64
 	text      []byte // the text itself, where it is kept
+	usage     []byte // a usage within the choice; nil: none
 }
 
-// carries reports whether the model wrote something.
-func (d *delta) carries() bool { return d.bytes > 0 || d.exact > 0 || d.opaque }
+// carries reports whether the model may have written something.
+func (d *delta) carries() bool { return d.certain() || d.bytes > 0 || d.odd }
+
+// certain reports whether it has for sure: something is where output stands.
+func (d *delta) certain() bool { return d.bytes > d.foreign || d.exact > 0 || d.opaque }
 
 // chunk is what the meter reads from one JSON object of an answer.
 type chunk struct {
 	deltas  []delta
-	choices bool   // it has the member choices, be it empty
-	objects bool   // one of its choices is an object
-	usage   []byte // the value of the member usage, null included; nil: none
-	timings []byte // the value of llama.cpp's timings; nil: none
-	failed  bool   // it is, or has, an error
-	fault   []byte // the value that says so; nil: the object as a whole
-	reason  string // the finish_reason that says so; empty: none does
-	strange bool   // it has a member that this package does not know, with text in it
-	ids     int64  // tokens that are listed beside the choices
-	partial bool   // it is the beginning of a document
-	unary   bool   // it is a document
+	choices bool      // it has the member choices, be it empty
+	objects bool      // one of its choices is an object
+	usage   []byte    // the value of the member usage, null included; nil: none
+	timings []byte    // the value of llama.cpp's timings; nil: none
+	failed  bool      // it is, or has, an error
+	fault   []byte    // the value that says so; nil: the object as a whole
+	reason  string    // the finish_reason that says so; empty: none does
+	strange []unknown // members that this package does not know, with text in them
+	scratch delta     // what is new in them
+	ids     int64     // tokens that are listed beside the choices
+	partial bool      // it is the beginning of a document
+	unary   bool      // it is a document
 	reader  reader
 }
 
 // read takes the JSON object v apart; checkValue accepted it. It reuses the
 // memory of c.
 func (c *chunk) read(v []byte, keepText bool) {
-	*c = chunk{deltas: c.deltas[:0], partial: c.partial, unary: c.unary, reader: c.reader}
+	*c = chunk{deltas: c.deltas[:0], strange: c.strange[:0], partial: c.partial, unary: c.unary, reader: c.reader}
 	sign := false // it speaks of an error, if it is no chunk
 	for w := rawjson.Members(v); w.More(); {
 		key, value := w.Member()
@@ -68,24 +77,69 @@ func (c *chunk) read(v []byte, keepText bool) {
 		case "token_ids", "output_ids", "output_token_ids":
 			c.ids = max(c.ids, count(value))
 		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
-			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "x_groq", "__verbose":
+			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "__verbose":
+		case "x_groq":
+			c.readEnvelope(value)
+		case "base_resp": // MiniMax
+			c.readStatus(value)
 		default:
 			if isFault(key, value) {
 				c.failed = true
 				continue
 			}
+			c.readEnvelope(value)
 			sign = sign || isSign(key, value)
-			c.strange = c.strange || hasText(value)
+			if hasText(value) {
+				c.strange = append(c.strange, unknown{key, value})
+			}
 		}
 	}
 	c.failed = c.failed || sign && len(c.deltas) == 0
 	c.countStrange()
 }
 
+// readEnvelope looks for an error within what an API sends beside the choices, where
+// Groq says that it stopped an answer early.
+func (c *chunk) readEnvelope(v []byte) {
+	for w := rawjson.Members(v); w.More(); {
+		if key, value := w.Member(); (value[0] == '"' || value[0] == '{') && isFault(key, value) {
+			c.failed, c.fault = true, value
+		}
+	}
+}
+
+// readStatus reads a status that is 0 where all is well, and the words beside it.
+func (c *chunk) readStatus(v []byte) {
+	var words []byte
+	failed := false
+	for w := rawjson.Members(v); w.More(); {
+		switch key, value := w.Member(); string(key) {
+		case "status_code":
+			failed = !saysNothing(value)
+		case "status_msg":
+			words = value
+		}
+	}
+	if failed {
+		c.failed, c.fault = true, words
+	}
+}
+
+// answers reports whether each choice of a document says something, or that it has
+// ended.
+func (c *chunk) answers() bool {
+	for i := range c.deltas {
+		if d := &c.deltas[i]; !d.carries() && !d.finished {
+			return false
+		}
+	}
+	return true
+}
+
 // failure is what went wrong in the object v, which failed.
 func (c *chunk) failure(v []byte) (f format.Failure) {
-	if f = failureOf(v); c.fault != nil && f.Message == "" {
-		f = failureOf(c.fault)
+	if f = format.FailureOf(v); c.fault != nil && f.Message == "" {
+		f = format.FailureOf(c.fault)
 	}
 	if f.Message == "" && c.reason != "" {
 		f.Message = format.Clean("finish_reason " + c.reason)
@@ -109,30 +163,37 @@ func (c *chunk) readChoices(v []byte, keepText bool) {
 
 // countStrange counts what stands beside the choices, where nothing in them carries
 // text: the tokens that are listed there, or one token for members that are not known.
+// Where a choice has a member for words, and it says nothing, only what is new counts.
 func (c *chunk) countStrange() {
-	if !c.strange && c.ids == 0 || len(c.deltas) == 0 {
+	if len(c.strange) == 0 && c.ids == 0 || len(c.deltas) == 0 {
 		return
 	}
+	spoken := false
 	for i := range c.deltas {
-		if c.deltas[i].carries() || c.deltas[i].finished {
+		d := &c.deltas[i]
+		if d.carries() || d.finished {
 			return
 		}
+		spoken = spoken || d.spoken
 	}
-	c.deltas[0].exact, c.deltas[0].opaque = c.ids, true
+	d := &c.deltas[0]
+	d.exact, d.odd = c.ids, !spoken || c.news()
+}
+
+// news reports whether the members that are not known say something new.
+func (c *chunk) news() bool {
+	c.scratch = delta{spoken: true}
+	r := &c.reader
+	r.begin(&c.scratch, false)
+	for _, u := range c.strange {
+		r.path = mix(mixNumber(2, 0), u.key)
+		r.addNew(u.key, u.value)
+	}
+	return c.scratch.carries()
 }
 
 // saysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
-func saysNothing(v []byte) bool {
-	switch v[0] {
-	case 'n', 'f':
-		return true
-	case '"':
-		return len(v) == 2
-	case '{', '[':
-		return rawjson.SkipSpace(v, 1) == len(v)-1
-	}
-	return string(v) == "0"
-}
+func saysNothing(v []byte) bool { return rawjson.SaysNothing(v) }
 
 // maxDeltas bounds the deltas of one chunk that are told apart; servers send
 // one, or one for each choice.
@@ -179,7 +240,10 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		case "message":
 			message = unlessNothing(value)
 		case "text":
+			d.spoken = d.spoken || rawjson.IsString(value)
 			text = unlessNothing(value)
+		case "usage": // Moonshot
+			d.usage = unlessNothing(value)
 		case "finish_reason":
 			if why := reason(value); why != "" {
 				d.finished = true

@@ -75,8 +75,8 @@ func (m *Meter) byChoice() tally {
 		c := &m.choices[i]
 		tokens := m.tokens(c)
 		sum = format.AddSat(sum, tokens)
-		credible = credible && (c.base > 0 || c.all.deltas == 0) && c.since.deltas == 0 &&
-			(c.all.deltas <= c.base || c.totalled) && !tooFew(c.base, &c.all)
+		credible = credible && (c.base > 0 || c.all.events() == 0) && c.since.events() == 0 &&
+			(c.all.events() <= c.base || c.totalled) && !tooFew(c.base, &c.all)
 		if c.hasUsage && !c.totalled {
 			with++
 			most = tokens
@@ -132,14 +132,15 @@ func (m *Meter) least() (n int64) {
 	return n
 }
 
-// Beyond reports whether it is certain that a backend generated more than it was
-// asked for: by its own running usage, or by events and bytes of which neither can
-// be so many within the cap, since servers send a token in two events at most and
-// tokens have 8 bytes at most on average. An estimate alone never says so.
+// Beyond reports whether it is certain that a backend goes on beyond what it was
+// asked for: by its own running usage where there is text for it too, since some
+// engines do not count hidden reasoning under the cap, or by events and bytes of which
+// neither can be so many within the cap, since servers send a token in two events at
+// most and tokens have 8 bytes at most on average. An estimate alone never says so,
+// nor the usage of an answer that has ended.
 func (m *Meter) Beyond() bool {
-	t := m.byChoice()
-	if t.source == metering.SourceRunning {
-		return t.tokens > m.bound.Output
+	if t := m.byChoice(); t.source == metering.SourceRunning && !m.Ended() {
+		return t.tokens > m.bound.Output && m.counted() > m.bound.Output
 	}
 	return m.least() > format.MulSat(2, m.bound.Output) && m.text() > format.MulSat(8, m.bound.Output)
 }

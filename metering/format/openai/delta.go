@@ -79,6 +79,7 @@ func (r *reader) readMessage(v []byte) {
 		r.path = mix(path, key)
 		switch string(key) {
 		case "content", "refusal":
+			r.d.spoken = r.d.spoken || rawjson.IsString(value)
 			r.addOutput(value)
 		case "reasoning", "reasoning_content", "thinking", "reasoning_text":
 			if !rawjson.IsString(value) {
@@ -94,9 +95,11 @@ func (r *reader) readMessage(v []byte) {
 			r.addFunction(value)
 		case "audio":
 			r.addAudio(value)
+		case "images", "image":
+			r.addPictures(value)
 		case "token_ids", "token_id", "output_ids", "output_token_ids":
 			r.addIDs(value)
-		case "name", "annotations", "citations":
+		case "name":
 		default:
 			if isFault(key, value) {
 				r.fault = value
@@ -136,28 +139,6 @@ func (r *reader) readReasoning(reasoning, details []byte) {
 	r.d.reasoning = r.d.reasoning || r.d.bytes > start.bytes
 }
 
-// later keeps a member that no rule is known for until the others are read.
-// Labels say nothing that the model wrote.
-func (r *reader) later(key, value []byte) {
-	if !saysNothing(value) && !isLabel(key) && !r.novel {
-		r.unknown = append(r.unknown, unknown{key, value})
-	}
-}
-
-// readUnknown adds the members that no rule is known for: what is new in them.
-func (r *reader) readUnknown() {
-	r.novel = true
-	start := mixNumber(1, r.d.index)
-	for _, u := range r.unknown {
-		r.place++
-		r.path = mix(start, u.key)
-		before := r.d.bytes
-		r.addAny(u.value)
-		r.d.foreign += r.d.bytes - before
-	}
-	r.novel = false
-}
-
 // addOutput adds a value that stands where output stands. Of a number nothing tells
 // how many tokens it is, so that it counts as one.
 func (r *reader) addOutput(v []byte) {
@@ -165,92 +146,10 @@ func (r *reader) addOutput(v []byte) {
 	case '"':
 		r.say(v)
 	case '{', '[':
-		r.addAny(v)
+		r.addAny(nil, v)
 	default:
 		r.d.opaque = r.d.opaque || !saysNothing(v) && !r.mute
 	}
-}
-
-// addAudio adds sound: its transcript is text, and nothing tells how many tokens
-// its samples are, so that they count as one.
-func (r *reader) addAudio(v []byte) {
-	if v[0] != '{' {
-		r.seal(v)
-		return
-	}
-	path := r.path
-	for w := rawjson.Members(v); w.More(); r.path = path {
-		key, value := w.Member()
-		r.path = mix(path, key)
-		switch string(key) {
-		case "transcript", "text":
-			r.addOutput(value)
-		case "data":
-			r.seal(value)
-		default:
-			if !isLabel(key) {
-				r.addNew(value)
-			}
-		}
-	}
-}
-
-// seal adds what has no words: it counts as one token.
-func (r *reader) seal(v []byte) {
-	r.d.opaque = r.d.opaque || hasText(v) && !r.mute
-}
-
-// addNew adds what of a value was not said before.
-func (r *reader) addNew(v []byte) {
-	before := r.novel
-	r.novel = true
-	r.addAny(v)
-	r.novel = before
-}
-
-// addAny adds every text within a value, whatever its members are called, but
-// for those that only name things. An address, or data in one, is no text: it
-// counts as one token.
-func (r *reader) addAny(v []byte) {
-	path := r.path
-	switch v[0] {
-	case '"':
-		if isAddress(v) {
-			r.seal(v)
-			return
-		}
-		r.say(v)
-	case '[':
-		n := int64(0)
-		for e := rawjson.Elements(v); e.More(); n++ {
-			r.path = mixNumber(path, n)
-			r.addAny(e.Value())
-		}
-	case '{':
-		for w := rawjson.Members(v); w.More(); {
-			key, value := w.Member()
-			r.path = mix(path, key)
-			switch string(key) {
-			case "signature", "encrypted", "encrypted_content": // seals, not words
-				r.seal(value)
-			default:
-				if !isLabel(key) {
-					r.addAny(value)
-				}
-			}
-		}
-	}
-	r.path = path
-}
-
-// isLabel reports whether a member with this name says what something is, or which
-// one, and nothing that the model wrote.
-func isLabel(key []byte) bool {
-	switch string(key) {
-	case "id", "type", "index", "role", "format", "status", "object", "model", "provider":
-		return true
-	}
-	return bytes.HasSuffix(key, []byte("_id")) || bytes.HasSuffix(key, []byte("Id")) || bytes.HasSuffix(key, []byte("_type"))
 }
 
 // addCalls adds tool calls: a list of them, or one.
@@ -283,7 +182,7 @@ func (r *reader) addCall(v []byte) {
 			r.addFunction(value)
 		default:
 			if !isLabel(key) {
-				r.addOutput(value)
+				r.addForeign(key, value)
 			}
 		}
 	}
@@ -309,7 +208,7 @@ func (r *reader) addFunction(v []byte) {
 			r.addOutput(value)
 		default:
 			if !isLabel(key) {
-				r.addNew(value)
+				r.addNew(key, value)
 			}
 		}
 	}
@@ -361,7 +260,8 @@ func entries(v []byte) (n, bytes int64) {
 
 // say adds a string that the model wrote, unless another member of the choice said
 // the same, or this member did before where only what is new counts. Such a
-// repetition counts one token where nothing else does.
+// repetition counts one token where nothing else does, unless a member that is known
+// is there and says nothing: then it is a constant in a sign of life.
 func (r *reader) say(v []byte) {
 	if len(v) == 2 {
 		return
@@ -373,7 +273,7 @@ func (r *reader) say(v []byte) {
 			return
 		}
 		if len(raw) == 0 {
-			r.d.opaque = r.d.opaque || !r.d.finished
+			r.d.odd = r.d.odd || !r.d.finished && !r.d.spoken
 			return
 		}
 	}
@@ -392,6 +292,7 @@ func (r *reader) say(v []byte) {
 func (d *delta) add(raw []byte, keepText bool) {
 	n := rawjson.TextBytes(raw)
 	d.bytes += n
+	d.dense += dense(raw)
 	if keepText {
 		if int64(len(raw)) != n {
 			raw = rawjson.Unquote(append(append([]byte{'"'}, raw...), '"'))

@@ -181,8 +181,11 @@ func (l *listener) check(t *testing.T, name string, p *play, whole bool, how uin
 	case !whole:
 		end = format.ClientGone
 	}
-	if finished := l.meter.Finished(); finished && p.unfinished || whole && !finished {
+	switch finished := l.meter.Finished(); {
+	case finished && p.unfinished || whole && !finished && !p.unfinished:
 		t.Fatalf("%s: finished %v", name, finished)
+	case whole && !finished:
+		end = format.BackendCut
 	}
 	tokens, deltas, usages := 0, 0, 0
 	for _, piece := range l.got {
@@ -212,10 +215,10 @@ func (l *listener) check(t *testing.T, name string, p *play, whole bool, how uin
 		fail("not the prompt")
 	case !exact && !p.opaque && math.Abs(float64(got)-float64(tokens)) > 0.25*float64(tokens)+float64(p.perDelta):
 		fail("far from the truth")
-	case end == format.ClientGone && got != running[pricing.OutputTokens]:
+	case end == format.ClientGone && got != running[pricing.OutputTokens] && !(p.noisy && usages > 0):
 		fail(fmt.Sprintf("not the running count %d", running[pricing.OutputTokens]))
 	}
-	if whole && !p.failed {
+	if whole && !p.failed && !p.unfinished {
 		l.checkDocument(t, name, p)
 	}
 }

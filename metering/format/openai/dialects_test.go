@@ -30,6 +30,7 @@ type play struct {
 	learned    bool // counts rest on how many tokens earlier streams had in an event
 	taught     int  // bytes of each token in the earlier answers, which need not be those of this one
 	documents  bool // the earlier answers were documents
+	noisy      bool // something that a usage refutes counts until it comes
 	opaque     bool // the text cannot be told from the events
 	unfinished bool // nothing in it says that the answer has ended
 	extra      int  // tokens that only the usage knows, such as hidden reasoning
@@ -41,6 +42,7 @@ type script struct {
 	rng     *rand.Rand
 	tokens  int // of each completion
 	made    []int
+	blank   bool // its tokens are runs of blanks
 	usageOf func(completion int) string
 }
 
@@ -57,6 +59,9 @@ func newScript(seed uint64) *script {
 // word is the text of some tokens.
 func (s *script) word(tokens int) string {
 	var b strings.Builder
+	if s.blank {
+		return strings.Repeat(" ", 128*tokens)
+	}
 	for range tokens * s.length {
 		b.WriteByte(byte('a' + s.rng.IntN(26)))
 	}
@@ -173,6 +178,7 @@ var dialects = []struct {
 	{"vLLM, token ids", func(s *script) *play {
 		s.role()
 		s.run(func(text string) string { return contentForm(text) + `,"token_ids":[7]` }, nothing)
+		s.finish("stop", "")
 		return s.done()
 	}},
 	{"SGLang", func(s *script) *play {
@@ -241,6 +247,13 @@ var dialects = []struct {
 		s.unfinished = true
 		return s.play
 	}},
+	{"a usage first, members of tomorrow", func(s *script) *play {
+		s.role()
+		s.add(`data: {"choices":[],"usage":` + s.usageOf(min(1, s.tokens)) + "}\n\n")
+		s.run(func(text string) string { return `"delta":{"inner":{"words":["` + text + `"]}}` }, nothing)
+		s.finish("stop", "")
+		return s.done()
+	}},
 	{"no usage", func(s *script) *play {
 		s.run(contentForm, nothing)
 		s.finish("length", "")
@@ -252,6 +265,28 @@ var dialects = []struct {
 			return fmt.Sprintf(`{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`, s.prompt, c, s.prompt+c+s.extra)
 		}
 		return s.plain()
+	}},
+	{"a marker without a reason", func(s *script) *play {
+		s.unfinished = true
+		s.role()
+		s.run(contentForm, nothing)
+		if s.rng.IntN(2) == 0 {
+			s.total()
+		}
+		return s.done()
+	}},
+	{"one of two, and the marker", func(s *script) *play {
+		s.n, s.unfinished = 2, true
+		s.run(contentForm, nothing)
+		s.add(chunk(1, `"delta":{},"finish_reason":"stop"`, ""))
+		return s.done()
+	}},
+	{"Groq", func(s *script) *play {
+		s.role()
+		s.run(contentForm, nothing)
+		s.finish("stop", `,"x_groq":{"id":"r","usage":`+s.usageOf(s.tokens)+`}`)
+		s.pieces[len(s.pieces)-1].usage = true
+		return s.done()
 	}},
 	{"numbers that are none", func(s *script) *play {
 		s.run(func(text string) string {
@@ -292,53 +327,57 @@ var dialects = []struct {
 		s.finish("stop", "")
 		return s.done()
 	}},
+	{"Moonshot", func(s *script) *play {
+		s.role()
+		s.run(contentForm, nothing)
+		s.add(chunk(0, `"delta":{},"finish_reason":"stop","usage":`+s.usageOf(s.tokens), ""))
+		s.pieces[len(s.pieces)-1].usage = true
+		return s.done()
+	}},
+	{"other names of counts", func(s *script) *play {
+		s.usageOf = func(c int) string {
+			return fmt.Sprintf(`{"input_tokens":"%d","output_tokens":"%d","prompt_tokens":0,"total_tokens":%d}`, s.prompt, c, s.prompt+c)
+		}
+		return s.plain()
+	}},
+	{"Gemini", func(s *script) *play {
+		seal := strings.Repeat("CvcQAdHt", 40)
+		s.run(func(text string) string {
+			return `"delta":{"content":"` + text + `","extra_content":{"google":{"thought_signature":"` + seal + `"}}}`
+		}, nothing)
+		s.finish("stop", `,"usage":`+s.usageOf(s.tokens))
+		s.pieces[len(s.pieces)-1].usage = true
+		return s.done()
+	}},
+	{"Azure", func(s *script) *play {
+		s.add(chunk(0, `"delta":{"role":"assistant","context":{"citations":[{"content":"`+strings.Repeat("found pages ", 99)+`"}]}},"finish_reason":null`, ""))
+		return s.plain()
+	}},
+	{"pages of tomorrow", func(s *script) *play {
+		s.noisy = true
+		s.add(chunk(0, `"delta":{"role":"assistant","pages":[{"body":"`+strings.Repeat("found pages ", 99)+`"}]},"finish_reason":null`, ""))
+		return s.plain()
+	}},
+	{"constants in empty chunks", func(s *script) *play {
+		s.noisy = true
+		beat := chunk(0, [...]string{`"delta":{"content":"","phase":"thinking"}`, `"delta":{"content":""},"phase":"thinking"`}[s.rng.IntN(2)]+`,"finish_reason":null`, "")
+		if s.rng.IntN(2) == 0 {
+			beat = chunk(0, `"delta":{"content":""},"finish_reason":null`, `,"note":"AI generated"`)
+		}
+		return rewritten(s.plain(), func(raw string) string { return beat + raw })
+	}},
+	{"runs of blanks", func(s *script) *play { s.blank = true; return s.plain() }},
+	{"MiniMax", func(s *script) *play {
+		s.run(contentForm, func(int) string {
+			return `,"base_resp":{"status_code":0,"status_msg":""},"error":{"code":0,"message":""}`
+		})
+		s.finish("stop", `,"base_resp":{"status_code":0,"status_msg":"success"}`)
+		s.total()
+		return s.done()
+	}},
 	{"members of tomorrow", func(s *script) *play {
 		s.run(func(text string) string { return `"delta":{"inner":{"words":["` + text + `"]}}` }, nothing)
 		s.finish("stop", "")
 		return s.done()
 	}},
-}
-
-// heldBack lists tokens without their text, then says all of it in one call.
-func heldBack(s *script) *play {
-	s.role()
-	s.made = make([]int, 1)
-	for range s.tokens {
-		s.say(0, 1, func(text string) string {
-			return `"delta":{},"logprobs":{"content":[{"token":"` + text + `","logprob":-1}]}`
-		}, "")
-	}
-	s.finish("tool_calls", "")
-	s.total()
-	return s.done()
-}
-
-// failing says some words, then that it failed.
-func failing(s *script) *play {
-	s.failed = true
-	s.role()
-	s.run(contentForm, nothing)
-	s.add([...]string{
-		`data: {"error":{"message":"out of memory","code":500}}`, `data: {"object":"error","message":"lost","code":500}`,
-		`data: {"detail":"lost"}`, `data: {"choices":[],"errors":["lost"]}`, "data: Internal Server Error", "event: exception\ndata: {}",
-		"data: " + `{"choices":[{"index":0,"delta":{"content":"lost"},"finish_reason":"error","error":{"code":502,"message":"lost"}}]}`,
-		"data: " + `{"choices":[{"index":0,"delta":{},"finish_reason":{"type":"abort"}}]}`,
-	}[s.rng.IntN(8)] + "\n\n")
-	return s.done()
-}
-
-// sequences are completions that end one after the other, each with its usage.
-func sequences(s *script) *play {
-	s.n, s.sequences = 1+s.rng.IntN(4), true
-	s.role()
-	s.made = make([]int, s.n)
-	for i := range s.n {
-		for range s.tokens {
-			s.say(i, 1, contentForm, "")
-		}
-		s.add(chunk(i, `"delta":{},"finish_reason":"stop"`, ""))
-		s.add(`data: {"choices":[],"usage":` + s.usageOf(s.tokens) + "}\n\n")
-		s.pieces[len(s.pieces)-1].usage = true
-	}
-	return s.done()
 }

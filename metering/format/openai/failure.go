@@ -1,27 +1,52 @@
 package openai
 
 import (
-	"bytes"
+	"strconv"
 	"strings"
 
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
-// isErrorName reports whether a member with this name holds an error, wherever it
-// stands in an answer.
-func isErrorName(key []byte) bool {
-	switch strings.ToLower(string(key)) {
-	case "error", "errors", "error_message", "error_msg", "errormessage", "exception":
+// isFault reports whether a member of an answer says that the answer has failed. Some
+// servers send it with each answer, and say in it that nothing did.
+func isFault(key, value []byte) bool {
+	return len(key) > 0 && key[0]|0x20 == 'e' && format.IsErrorName(key) && !namesNoError(value)
+}
+
+// namesNoError reports whether the value of an error says that there was none.
+func namesNoError(v []byte) bool {
+	switch v[0] {
+	case '"':
+		w := word(v)
+		return namesNothing(w) || namesSuccess(w)
+	case '[':
+		for e := rawjson.Elements(v); e.More(); {
+			if !namesNoError(e.Value()) {
+				return false
+			}
+		}
+		return true
+	case '{':
+		for w := rawjson.Members(v); w.More(); {
+			if key, value := w.Member(); string(key) != "request_id" && string(key) != "id" && !namesNoError(value) {
+				return false
+			}
+		}
+		return true
+	}
+	n, ok := number(v)
+	return saysNothing(v) || ok && n >= 200 && n < 300
+}
+
+// namesSuccess reports whether a word that may stand for an error, or a status, says
+// that all is well.
+func namesSuccess(word string) bool {
+	switch word {
+	case "ok", "okay", "success", "succeeded", "successful", "no error", "no errors", "noerror", "0", "200":
 		return true
 	}
 	return false
-}
-
-// isFault reports whether a member of an answer says that the answer has failed.
-func isFault(key, value []byte) bool {
-	return len(key) > 0 && key[0]|0x20 == 'e' && isErrorName(key) && !saysNothing(value) &&
-		!(rawjson.IsString(value) && namesNothing(word(value)))
 }
 
 // word is the text of a string in lower case, without the white space around it.
@@ -44,15 +69,32 @@ func isSign(key, value []byte) bool {
 	switch string(key) {
 	case "detail", "traceback":
 		return !saysNothing(value)
-	case "code", "status", "status_code", "statusCode":
+	case "success", "ok":
+		return value[0] == 'f'
+	case "code", "error_code", "status_code", "statusCode":
 		if n, ok := number(value); ok {
 			return n >= 400 || n < 0
 		}
-		return rawjson.IsString(value) && format.SpeaksOfError(rawjson.Unquote(value))
-	case "type", "object", "message", "msg", "error_type", "error_code":
+		return rawjson.IsString(value) && isFailureCode(word(value))
+	case "status":
+		if n, ok := number(value); ok {
+			return n >= 400 || n < 0
+		}
+		return rawjson.IsString(value) && isFailure(word(value))
+	case "type", "object", "message", "msg", "error_type":
 		return rawjson.IsString(value) && format.SpeaksOfError(rawjson.Unquote(value))
 	}
 	return false
+}
+
+// isFailureCode reports whether a word that stands where codes of errors stand is one.
+// APIs that name their errors have a name for each, so that it cannot be known; a
+// number is judged like one that is no word.
+func isFailureCode(word string) bool {
+	if n, err := strconv.Atoi(word); err == nil {
+		return n >= 400 || n < 0
+	}
+	return !namesNothing(word) && !namesSuccess(word)
 }
 
 // reason is the word that a finish_reason names, in lower case. It is empty where
@@ -84,76 +126,4 @@ func isFailure(reason string) bool {
 		return true
 	}
 	return format.SpeaksOfError([]byte(reason))
-}
-
-// readFailure finds the words in what a backend sent: an object with an error, a
-// message or a detail (OpenAI, vLLM, SGLang, FastAPI), or text.
-func readFailure(data []byte) format.Failure {
-	data = bytes.TrimSpace(data)
-	if len(data) == 0 || data[0] == '<' || string(data) == format.EndMarker {
-		return format.Failure{} // a page has no words for one line
-	}
-	if end, err := rawjson.CheckValue(data, 0, rawjson.MaxDepth); err != nil || end != len(data) {
-		return format.Failure{Message: format.Clean(string(data))}
-	}
-	return failureOf(data)
-}
-
-// failureOf finds the words in a value that checkValue accepted. Those of an error
-// stand above those of a message, and these above a detail; of a list the first
-// element counts.
-func failureOf(v []byte) (f format.Failure) {
-	switch v[0] {
-	case '"':
-		return format.Failure{Message: format.Clean(string(rawjson.Unquote(v)))}
-	case '[':
-		if e := rawjson.Elements(v); e.More() {
-			return failureOf(e.Value())
-		}
-		return f
-	case '{':
-	default:
-		return format.Failure{Code: statusOf(v)}
-	}
-	var inner format.Failure
-	rank := 0 // of the member that the message is from
-	for w := rawjson.Members(v); w.More(); {
-		key, value := w.Member()
-		if code := string(key); code == "code" || code == "status" || code == "status_code" || code == "statusCode" {
-			f.Code = max(f.Code, statusOf(value))
-			continue
-		}
-		if r := rankOf(key); r > rank && !saysNothing(value) {
-			if said := failureOf(value); said.Message != "" || said.Code != 0 {
-				inner, rank = said, r
-			}
-		}
-	}
-	f.Message = inner.Message
-	if inner.Code != 0 {
-		f.Code = inner.Code
-	}
-	return f
-}
-
-// rankOf orders the members that may hold the words of a failure; 0: it holds none.
-func rankOf(key []byte) int {
-	switch string(key) {
-	case "detail":
-		return 1
-	case "message", "msg":
-		return 2
-	}
-	if isErrorName(key) {
-		return 3
-	}
-	return 0
-}
-
-// statusOf is the status of an HTTP error that a value is; 0: it is none.
-func statusOf(v []byte) int {
-	if n, ok := number(v); ok && n >= 400 && n <= 599 {
-		return int(n)
-	}
-	return 0
 }

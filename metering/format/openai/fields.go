@@ -101,7 +101,7 @@ func isHarmless(key string) bool {
 		"smoothing_factor", "smoothing_curve", "temperature_last", "min_temp", "max_temp", "dynatemp_low",
 		"dynatemp_high", "dynatemp_range", "dynatemp_exponent", "dynamic_temperature", "mirostat",
 		"mirostat_mode", "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay", "samplers",
-		"sampler_order", "sampler_seed", "seed", "do_sample", "min_keep", "watermark", "watermarking", "stop",
+		"sampler_order", "sampler_seed", "seed", "random_seed", "do_sample", "min_keep", "watermark", "watermarking", "stop",
 		"stop_token_ids", "stop_regex", "include_stop_str_in_output", "no_stop_trim", "bad_words",
 		"early_stopping", "presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty",
 		"repeat_last_n", "length_penalty", "rep_pen", "rep_pen_range", "rep_pen_slope",
@@ -111,8 +111,8 @@ func isHarmless(key string) bool {
 		"post_sampling_probs", "ban_eos_token", "ignore_eos", "skip_special_tokens",
 		"spaces_between_special_tokens", "detokenize", "add_generation_prompt", "continue_final_message",
 		"add_special_tokens", "truncate_prompt_tokens", "truncation_side", "prompt_ignore_length",
-		"thinking_token_budget", "thinking_budget_tokens", "reasoning_budget", "thinking_forced_open",
-		"parallel_tool_calls", "parse_tool_calls", "user", "safety_identifier", "prompt_cache_key",
+		"thinking_token_budget", "thinking_budget_tokens", "thinking_budget", "reasoning_budget", "thinking_forced_open",
+		"parallel_tool_calls", "parse_tool_calls", "tool_stream", "user", "safety_identifier", "prompt_cache_key",
 		"cache_prompt", "cache_salt", "extra_key":
 		return true
 	}
@@ -141,14 +141,14 @@ func isDropped(key string) bool {
 		"tags", "safe_prompt", "safety_settings", "prediction", "stream_interval", "agent_hierarchy",
 		"timings_per_token", "return_progress", "sse_ping_interval", "verbose", "return_tokens",
 		"return_meta_info", "moderation", "min_keep_alive", "t_max_predict_ms", "t_max_prompt_ms",
-		"response_fields", "weight", "client_metadata":
+		"response_fields", "weight", "client_metadata", "user_id":
 		return true
 	}
 	return false
 }
 
-// isForbidden names what makes an engine open connections or files, use state
-// that others share, or read a prompt where this package does not look.
+// isForbidden names what makes an engine open connections or files, search the web,
+// use state that others share, or read a prompt where this package does not look.
 func isForbidden(key string) bool {
 	switch key {
 	case "kv_transfer_params", "ec_transfer_params", "bootstrap_host", "bootstrap_port", "bootstrap_room",
@@ -160,7 +160,8 @@ func isForbidden(key string) bool {
 		"prompt_token_ids_b64", "image_data", "video_data", "audio_data", "image_url", "file_id", "file_ids",
 		"multimodal_data", "return_hidden_states", "return_routed_experts", "routed_experts_prompt_start",
 		"injected_chat_template_kwargs", "options", "parameters", "sampling_params", "extra_body",
-		"generation_config", "nvext":
+		"generation_config", "nvext", "enable_search", "search_options", "web_search", "search_parameters",
+		"search_settings", "forced_search", "enable_code_interpreter", "deferred":
 		return true
 	}
 	return false

@@ -197,3 +197,52 @@ func TestNumbersAsClientsWriteThem(t *testing.T) {
 		t.Error("a byte order mark is no part of the document")
 	}
 }
+
+// What other services know, or send with their answers, passes or is dropped; nothing of
+// it makes the hold the whole context.
+func TestMembersOfOtherServices(t *testing.T) {
+	echo := func(more string) string {
+		return `"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b",` + more + `},{"role":"user","content":"c"}]`
+	}
+	tool := `"messages":[{"role":"user","content":"a"},{"role":"tool","tool_call_id":"x","content":"c","is_error":false}]`
+	pixels := `"messages":[{"role":"user","content":[{"type":"text","text":"x","min_pixels":3136,"max_pixels":100352}]}]`
+	user := `"messages":[{"role":"user","content":"x"}],`
+	for body, absent := range map[string]string{
+		echo(`"executed_tools":[{"index":0,"type":"search","arguments":"{}","output":"x"}]`): "executed_tools",
+		echo(`"channel":"final"`): "channel",
+		echo(`"images":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]`): "images",
+		echo(`"audio":{"id":"audio_1"}`):                    "audio",
+		echo(`"reasoning_text":"x","reasoning_opaque":"y"`): "reasoning_",
+		tool:                            "is_error",
+		pixels:                          "_pixels",
+		user + `"enable_search":false`:  "enable_search",
+		user + `"web_search":false`:     "web_search",
+		user + `"user_id":"x"`:          "user_id",
+		user + `"thinking_budget":1024`: "",
+		user + `"tool_stream":true`:     "",
+		user + `"random_seed":7`:        "",
+	} {
+		r, err := openai.Parse([]byte(`{"model":"m",` + body + `}`))
+		if err != nil {
+			t.Errorf("%s: %v", body, err)
+			continue
+		}
+		b, err := r.Bound(format.Limits{ContextTokens: 1 << 20, MaxCompletion: 256, TemplateBase: 64, TemplatePerMessage: 16})
+		if err != nil || b.Open || b.Input > 8*int64(len(body)) {
+			t.Errorf("%s: bound %+v, %v", body, b, err)
+		}
+		out := string(r.Rewrite(format.Rewrite{Cap: 10, Profile: format.ProfileOf(format.EngineGeneric)}))
+		if absent != "" && strings.Contains(out, absent) {
+			t.Errorf("%s: a backend gets %s", body, out)
+		}
+		if added, ok := strings.CutPrefix(body, user); ok && absent == "" && !strings.Contains(out, added) {
+			t.Errorf("%s: a backend gets %s", body, out)
+		}
+	}
+	for _, field := range []string{"enable_search", "web_search", "deferred"} {
+		_, err := openai.Parse([]byte(`{"model":"m",` + user + `"` + field + `":true}`))
+		if got := refusedParam(t, field, err); got != field {
+			t.Errorf("%s: param %q", field, got)
+		}
+	}
+}

@@ -192,12 +192,13 @@ func TestUnary(t *testing.T) {
 		"not a number":         {strings.Replace(answer(`,"usage":{"prompt_tokens":12,"completion_tokens":9}`), `"index":0`, `"index":NaN`, 1), tokens(12, 9), "reported", false, false},
 		"another object":       {`{"detail":"not here"}`, tokens(0, 0), "none", false, true},
 		"no choice":            {`{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":9}}`, tokens(0, 0), "none", false, true},
-		"no text, no usage":    {`{"choices":[{"message":{"content":""}}]}`, tokens(estimated, 0), "counted", false, false},
+		"no text, no usage":    {`{"choices":[{"message":{"content":""},"finish_reason":"stop"}]}`, tokens(estimated, 0), "counted", false, false},
+		"no text, no end":      {`{"choices":[{"message":{"content":""}}],"usage":{"prompt_tokens":12,"completion_tokens":9}}`, tokens(0, 0), "none", false, true},
 		"nothing at all":       {`{}`, tokens(0, 0), "none", false, true},
 		"white space":          {"\n " + answer(`,"usage":{"prompt_tokens":12,"completion_tokens":9}`) + "\n", tokens(12, 9), "reported", false, false},
 		"no JSON":              {`hello world!`, tokens(0, 0), "none", false, true},
 		"cut":                  {answer(``)[:100], tokens(0, 0), "none", false, true},
-		"huge":                 {`{"choices":[{"message":{"content":"` + strings.Repeat("a", 4<<20) + `"}}],"usage":{"prompt_tokens":12,"completion_tokens":200}}`, tokens(12, 256), "counted", false, false},
+		"huge":                 {`{"choices":[{"message":{"content":"` + strings.Repeat("word", 1<<20) + `"}}],"usage":{"prompt_tokens":12,"completion_tokens":200}}`, tokens(12, 256), "counted", false, false},
 	} {
 		m := meter(t, ``, format.MeterOptions{})
 		if _, err := m.Unary([]byte(c.body)); (err != nil) != c.broken {

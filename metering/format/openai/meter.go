@@ -60,6 +60,7 @@ type choice struct {
 	since      amount // what came after base
 	hasUsage   bool   // a running usage came, if only 0
 	finished   bool
+	resumed    bool // text came after its finish_reason
 	totalled   bool // a usage chunk of its own came
 	finalUsage bool // the usage came with the finish_reason
 	reasoning  bool
@@ -83,8 +84,9 @@ func NewMeter(r *Request, b format.Bound, cal *format.Calibration, o format.Mete
 // client gets, as every client can read it: one data line, without the id and
 // retry lines and the usage that the client did not ask for; comments alone where
 // there is no data; nil when the client gets nothing. out is valid until the next
-// call or as long as event is. last reports the end of the answer, [DONE]: settle,
-// then send EndFrame instead of it. Once Failed reports true nothing more may be
+// call or as long as event is. last reports the marker of the end, [DONE], which says
+// nothing of whether the answer is whole: where Finished reports true settle, then
+// send EndFrame instead of it. Once Failed reports true nothing more may be
 // passed on.
 //
 // Data that is no chunk is noise, such as a heartbeat: it is dropped and costs
@@ -96,14 +98,14 @@ func (m *Meter) Event(event []byte) (out []byte, last bool) {
 	b := m.readBlock(event)
 	switch {
 	case b.failure:
-		m.fail(readFailure(b.data))
+		m.fail(format.ReadFailure(b.data))
 		return nil, false
 	case len(b.data) == 0:
 		out = m.comments(event)
 		m.pending = int64(len(out))
 		return out, false
 	case string(b.data) == format.EndMarker:
-		m.done = true
+		m.noteEnd()
 		return event, true
 	}
 	out = m.readData(event, b)
@@ -125,7 +127,7 @@ func (m *Meter) readData(event []byte, b block) []byte {
 			m.fail(format.Failure{Message: "an event is not valid JSON"})
 			return nil
 		case format.SpeaksOfError(b.data):
-			m.fail(readFailure(b.data))
+			m.fail(format.ReadFailure(b.data))
 			return nil
 		default:
 			m.noise++
@@ -156,6 +158,9 @@ func (m *Meter) readData(event []byte, b block) []byte {
 // Data is the chunk in the event seen last, which Event has passed on or kept
 // back: what a Gathering takes. It is nil where there is none, as of noise.
 func (m *Meter) Data() []byte { return m.data }
+
+// IsPart implements format.Meter.
+func (m *Meter) IsPart() bool { return m.data != nil }
 
 // fail notes that the answer is not whole.
 func (m *Meter) fail(f format.Failure) {
@@ -207,13 +212,14 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 	alone := len(m.chunk.deltas) == 0
 	h.timings = m.readTimings()
 	raw := m.chunk.usage
+	m.readInner()
 	if raw == nil && !alone && m.chunk.deltas[0].finished {
 		raw = groqUsage(m.data)
 	}
 	if raw == nil {
 		return h, false
 	}
-	u, ok := readUsage(raw)
+	u, ok := m.usageOf(raw)
 	if ok {
 		m.note(u)
 	}
@@ -233,6 +239,28 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 	}
 	h.usage = true
 	return h, !rawjson.IsNull(raw)
+}
+
+// readInner takes the usages that stand within the choices: each is that of its
+// completion.
+func (m *Meter) readInner() {
+	for i := range m.chunk.deltas {
+		d := &m.chunk.deltas[i]
+		if u, ok := m.usageOf(d.usage); ok {
+			m.note(u)
+			d.reported, d.tokens = true, u.tokens()
+		}
+	}
+}
+
+// usageOf reads a usage. Of one that has only a total, the prompt is what it is
+// elsewhere, and the rest is the completion.
+func (m *Meter) usageOf(raw []byte) (u usage, ok bool) {
+	if u, ok = readUsage(raw); ok && u.total > 0 {
+		u.prompt = min(m.prompt().tokens, u.total)
+		u.completion = u.total - u.prompt
+	}
+	return u, ok
 }
 
 // readTimings takes llama.cpp's running counts, which are exact, and reports
@@ -276,7 +304,7 @@ func (m *Meter) Delivered() {
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
-		if m.finals > 0 && d.carries() {
+		if m.finals > 0 && (d.certain() || d.carries() && !m.Finished()) { // a usage in between is a snapshot
 			m.after.add(d, e)
 		}
 		m.choice(d.index).add(d, e)
@@ -312,6 +340,7 @@ func (c *choice) add(d *delta, e *format.Estimates) {
 		c.called = c.called || d.called
 	}
 	c.text = append(c.text, d.text...)
+	c.resumed = c.resumed || c.finished && d.bytes > 0
 	c.finished = c.finished || d.finished
 	if !d.reported {
 		return
@@ -319,7 +348,7 @@ func (c *choice) add(d *delta, e *format.Estimates) {
 	c.hasUsage = true
 	c.finalUsage = c.finalUsage || d.finished
 	c.reported = max(c.reported, d.tokens)
-	if d.tokens > 0 && 2*min(d.tokens, c.all.deltas) >= c.all.deltas {
+	if d.tokens > 0 && 2*min(d.tokens, c.all.events()) >= c.all.events() {
 		c.base = max(c.base, d.tokens)
 		c.since = amount{}
 	}
@@ -342,18 +371,3 @@ func (m *Meter) Failure() format.Failure { return m.failure }
 
 // Noise is how many events were dropped because they are none of the format.
 func (m *Meter) Noise() int64 { return m.noise }
-
-// Finished reports whether the answer came to its end: [DONE], or a
-// finish_reason for every completion. A stream that ends before that was cut by
-// the backend. A usage alone is no end: some servers send it first.
-func (m *Meter) Finished() bool {
-	if m.done {
-		return true
-	}
-	for i := range m.choices {
-		if !m.choices[i].finished {
-			return false
-		}
-	}
-	return int64(len(m.choices)) >= min(m.bound.Sequences, maxChoices)
-}

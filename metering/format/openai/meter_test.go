@@ -179,7 +179,7 @@ func TestRunning(t *testing.T) {
 		"an unknown member":          {{`data: {"choices":[{"index":0,"delta":{"inner_voice":"hm"}}]}` + "\n\n", 1, "counted"}},
 		"an unknown member above":    {{`data: {"words":"hm","choices":[{"index":0,"delta":{}}]}` + "\n\n", 1, "counted"}},
 		"known members above":        {{`data: {"id":"hm","obfuscation":"xyz","choices":[{"index":0,"delta":{"role":"assistant"}}]}` + "\n\n", 0, "counted"}},
-		"a picture":                  {{`data: {"choices":[{"index":0,"delta":{"images":[{"image_url":{"url":"data:image/png;base64,` + strings.Repeat("AAAA", 100) + `"}}]}}]}` + "\n\n", 1, "counted"}},
+		"a picture":                  {{`data: {"choices":[{"index":0,"delta":{"images":[{"image_url":{"url":"data:image/png;base64,` + strings.Repeat("AAAA", 100) + `"}}]}}]}` + "\n\n", 1 + int64(format.DefaultPartTokens), "counted"}},
 		"timings":                    {{content("a", `,"timings":{"cache_n":4,"prompt_n":8,"predicted_n":3}`), 3, "running"}},
 		"what makes no sense":        {{`data: {"choices":[[1],"x",null,{"index":"a","delta":[{"content":"x"}]}],"usage":[]}` + "\n\n", 2, "counted"}},
 	} {
@@ -211,7 +211,9 @@ func TestFinished(t *testing.T) {
 		"both":          {[]string{content("a", ""), finish, two}, true},
 		"a usage alone": {[]string{content("a", ""), total}, false},
 		"no reason":     {[]string{strings.Replace(finish, `"stop"`, `""`, 1), strings.Replace(two, `"stop"`, `"null"`, 1)}, false},
-		"done":          {[]string{content("a", ""), done}, true},
+		"done":          {[]string{content("a", ""), done}, false},
+		"one, and done": {[]string{content("a", ""), finish, done}, false},
+		"both, no done": {[]string{content("a", ""), two, finish, total}, true},
 	} {
 		m := meter(t, `"stream":true,"n":2`, format.MeterOptions{})
 		pass(m, c.events...)

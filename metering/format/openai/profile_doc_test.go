@@ -37,6 +37,9 @@ func documented(t *testing.T, p format.Profile) string {
 	if p.UsagePerSequence {
 		several = "one by one"
 	}
+	if p.OneCompletion {
+		several = "makes one"
+	}
 	switch {
 	case p.Streams && p.StreamsTools:
 		streams = "yes"

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"crypto/sha256"
 
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
@@ -299,6 +298,3 @@ func (r *Request) Media() int { return int(r.size.media) }
 
 // HasCap reports whether the client said how many tokens it wants at most.
 func (r *Request) HasCap() bool { return r.cap > 0 }
-
-// BodyHash is the SHA-256 of the body as received.
-func (r *Request) BodyHash() [32]byte { return sha256.Sum256(r.body) }

@@ -61,10 +61,10 @@ func at(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 // screenMessage does the same for one message. What it returns is shorter where
 // anything was dropped.
 func screenMessage(m []byte, i int, p *format.Policy) ([]byte, error) {
-	changed := false
+	changed, answer := false, isAnswer(m)
 	for c := rawjson.Members(m); c.More(); {
 		key, value := c.Member()
-		clean, v, err := screenMember(string(key), value, i, p)
+		clean, v, err := screenMember(string(key), value, i, answer, p)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +77,7 @@ func screenMessage(m []byte, i int, p *format.Policy) ([]byte, error) {
 	for c := rawjson.Members(m); c.More(); {
 		start := c.At()
 		key, value := c.Member()
-		clean, v, _ := screenMember(string(key), value, i, p) // it had no error above
+		clean, v, _ := screenMember(string(key), value, i, answer, p) // it had no error above
 		switch {
 		case v == drop:
 		case len(clean) != len(value):
@@ -89,6 +89,16 @@ func screenMessage(m []byte, i int, p *format.Policy) ([]byte, error) {
 	return closed(out), nil
 }
 
+// isAnswer reports whether a message is one of the model's own, sent back.
+func isAnswer(m []byte) bool {
+	for c := rawjson.Members(m); c.More(); {
+		if key, value := c.Member(); string(key) == "role" {
+			return string(value) == `"assistant"`
+		}
+	}
+	return false
+}
+
 // closed ends the object that out began, or is an empty one.
 func closed(out []byte) []byte {
 	if len(out) == 0 {
@@ -97,9 +107,9 @@ func closed(out []byte) []byte {
 	return append(out, '}')
 }
 
-// screenMember says what becomes of one member of the message i, and gives its
-// value as the backend gets it.
-func screenMember(key string, value []byte, i int, p *format.Policy) ([]byte, verdict, error) {
+// screenMember says what becomes of one member of the message i, which is an answer or
+// not, and gives its value as the backend gets it.
+func screenMember(key string, value []byte, i int, answer bool, p *format.Policy) ([]byte, verdict, error) {
 	switch key {
 	case "role", "name", "tool_call_id", "refusal", "reasoning", "reasoning_content", "thinking":
 		if !rawjson.IsString(value) && !rawjson.IsNull(value) {
@@ -126,12 +136,28 @@ func screenMember(key string, value []byte, i int, p *format.Policy) ([]byte, ve
 		"id", "created", "created_at", "timestamp", "index", "status", "parsed", "weight", "finish_reason", "stop_reason",
 		"usage", "model", "object", "type", "metadata", "extra_content", "vendor", "logprobs", "token_ids":
 		return value, drop, nil
+	case "is_error":
+		if rawjson.IsScalar(value) {
+			return value, drop, nil
+		}
 	}
-	if isEmpty(value) {
+	if isEmpty(value) || answer && comesWithAnswers(key) {
 		return value, drop, nil
 	}
 	param := at("messages", i) + "." + format.Clip(key)
 	return nil, keep, format.RefuseParam(param, "%s is not known here; leave it out", param)
+}
+
+// comesWithAnswers reports whether services send a member with their answers that other
+// engines do not read: it is dropped from an answer that is sent back. Elsewhere the same
+// names ask for something, as images does of Ollama.
+func comesWithAnswers(key string) bool {
+	switch key {
+	case "channel", "executed_tools", "images", "audio", "reasoning_text", "reasoning_opaque", "reasoning_summary",
+		"encrypted_content", "context", "search_results", "content_filter_results", "recipient", "end_turn":
+		return true
+	}
+	return false
 }
 
 // screenContent checks the content of the message i.
@@ -218,7 +244,8 @@ func screenPartMember(path, key string, value []byte, p *format.Policy) (verdict
 		return keep, screenBytes(param, value, p, "file_data", "filename")
 	case "detail":
 		return keep, nil
-	case "cache_control", "annotations", "citations", "signature", "logprobs", "id", "index", "metadata", "prompt_cache_breakpoint":
+	case "cache_control", "annotations", "citations", "signature", "logprobs", "id", "index", "metadata", "prompt_cache_breakpoint",
+		"min_pixels", "max_pixels", "total_pixels": // one engine would read more of a picture than is held for
 		return drop, nil
 	}
 	if isEmpty(value) {

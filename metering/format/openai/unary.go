@@ -14,7 +14,8 @@ var ErrNoAnswer = errors.New("it is no chat completion")
 // Unary reads a whole answer that is not a stream. It counts as delivered: a
 // unary answer is charged before it is sent. It fails with ErrNoAnswer for
 // anything but an object with at least one choice, such as a page of a proxy or
-// an error (see Failure); nothing is counted then. clean is the answer as it can be
+// an error (see Failure), and where a choice says nothing and has no end; nothing is
+// counted then. clean is the answer as it can be
 // sent on: body, or a copy without the numbers that are no JSON.
 func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	m.unary, m.chunk.unary = true, true
@@ -28,7 +29,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	}
 	object := body[rawjson.SkipSpace(body, 0):]
 	m.chunk.read(object, m.keepsText())
-	if m.chunk.failed || !m.chunk.objects {
+	if m.chunk.failed || !m.chunk.objects || !m.chunk.partial && !m.chunk.answers() {
 		var f format.Failure
 		if m.chunk.failed {
 			f = m.chunk.failure(object)
@@ -37,11 +38,14 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		return nil, ErrNoAnswer
 	}
 	m.pending = int64(len(body))
-	if m.chunk.usage != nil {
-		if u, ok := readUsage(m.chunk.usage); ok {
-			m.note(u)
-			m.final, m.hasFinal, m.finals = u, true, 1
-		}
+	raw := m.chunk.usage
+	if raw == nil {
+		raw = groqUsage(object)
+	}
+	m.readInner()
+	if u, ok := m.usageOf(raw); ok {
+		m.note(u)
+		m.final, m.hasFinal, m.finals = u, true, 1
 	}
 	m.Delivered()
 	m.after = amount{}

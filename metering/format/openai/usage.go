@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"bytes"
+	"encoding/json"
 	"math"
 	"strconv"
 
@@ -14,39 +16,69 @@ type usage struct {
 	cached             int64 // the part of prompt that a cache served
 	reasoning          int64 // the part of completion that is reasoning
 	beside             int64 // tokens that only the total has: reasoning that completion leaves out
+	total              int64 // of both, where nothing else is said; else 0
 }
 
-// readUsage reads a usage object. It reports false when that has neither a
-// prompt nor a completion count.
+// readUsage reads a usage object, with the names of several APIs. It reports false
+// when that has no count.
 func readUsage(v []byte) (u usage, ok bool) {
-	var total int64
-	var hasPrompt, hasCompletion, hasTotal bool
+	var prompt, completion, total counted
 	for c := rawjson.Members(v); c.More(); {
 		key, value := c.Member()
 		switch string(key) {
-		case "prompt_tokens":
-			u.prompt, hasPrompt = number(value)
-		case "completion_tokens":
-			u.completion, hasCompletion = number(value)
-		case "total_tokens":
-			total, hasTotal = number(value)
-		case "prompt_tokens_details":
+		case "prompt_tokens", "input_tokens", "promptTokens", "inputTokens":
+			prompt.read(value)
+		case "completion_tokens", "output_tokens", "completionTokens", "outputTokens":
+			completion.read(value)
+		case "total_tokens", "totalTokens":
+			total.read(value)
+		case "prompt_tokens_details", "input_tokens_details":
 			if n := detail(value, "cached_tokens"); n != 0 {
 				u.cached = n
 			}
-		case "prompt_cache_hit_tokens": // DeepSeek
-			u.cached, _ = number(value)
-		case "completion_tokens_details":
+		case "prompt_cache_hit_tokens", "cached_tokens": // DeepSeek; Moonshot
+			if n, _ := figure(value); n != 0 {
+				u.cached = n
+			}
+		case "completion_tokens_details", "output_tokens_details":
 			u.reasoning = max(u.reasoning, detail(value, "reasoning_tokens"))
 		case "reasoning_tokens": // SGLang
-			n, _ := number(value)
+			n, _ := figure(value)
 			u.reasoning = max(u.reasoning, n)
 		}
 	}
-	if hasPrompt && hasTotal && u.prompt >= 0 && u.completion >= 0 && total > u.prompt {
-		u.readTotal(total-u.prompt, hasCompletion)
+	u.prompt, u.completion = prompt.n, completion.n
+	switch {
+	case prompt.ok && total.ok && u.prompt >= 0 && u.completion >= 0 && total.n > u.prompt:
+		u.readTotal(total.n-u.prompt, completion.ok)
+	case !prompt.ok && !completion.ok && total.n > 0:
+		u.total = total.n
 	}
-	return u, hasPrompt || hasCompletion
+	return u, prompt.ok || completion.ok || u.total > 0
+}
+
+// counted is a count under one of several names. Where two of them are there the
+// larger one stands, since some servers send zeros under the names that they do not use;
+// a negative number stays unless another name has more.
+type counted struct {
+	n  int64
+	ok bool
+}
+
+func (c *counted) read(v []byte) {
+	if n, ok := figure(v); ok && (!c.ok || n > c.n) {
+		c.n, c.ok = n, true
+	}
+}
+
+// figure is a number, or a string of digits, as some servers write counts.
+func figure(v []byte) (int64, bool) {
+	if rawjson.IsString(v) && len(v) > 2 {
+		if v = bytes.TrimSpace(rawjson.Unquote(v)); len(v) == 0 || json.Unmarshal(v, new(float64)) != nil {
+			return 0, false
+		}
+	}
+	return number(v)
 }
 
 // readTotal takes from a total, of which the prompt was taken off, what the other
@@ -58,6 +90,7 @@ func (u *usage) readTotal(rest int64, hasCompletion bool) {
 	more := rest - u.completion
 	switch {
 	case more <= 0:
+		u.reasoning = min(u.reasoning, u.completion) // whatever is said of it, no more than this was generated
 	case !hasCompletion:
 		u.completion = rest
 	case more == u.cached:
@@ -122,7 +155,7 @@ func detail(v []byte, name string) int64 {
 	}
 	for c := rawjson.Members(v); c.More(); {
 		if key, value := c.Member(); string(key) == name {
-			n, _ := number(value)
+			n, _ := figure(value)
 			return n
 		}
 	}

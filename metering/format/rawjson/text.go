@@ -19,10 +19,10 @@ func TextBytes(raw []byte) int64 {
 			raw = raw[i+2:]
 			continue
 		}
-		r := hexRune(raw[i+2 : i+6])
+		r := HexRune(raw[i+2 : i+6])
 		raw = raw[i+6:]
 		if r >= 0xd800 && r < 0xdc00 && len(raw) >= 6 && raw[0] == '\\' && raw[1] == 'u' {
-			if low := hexRune(raw[2:6]); low >= 0xdc00 && low < 0xe000 {
+			if low := HexRune(raw[2:6]); low >= 0xdc00 && low < 0xe000 {
 				raw = raw[6:]
 				n -= 12 - 4
 				continue
@@ -36,8 +36,8 @@ func TextBytes(raw []byte) int64 {
 	}
 }
 
-// hexRune is the number that four hexadecimal digits stand for.
-func hexRune(b []byte) rune {
+// HexRune is the number that four hexadecimal digits stand for.
+func HexRune(b []byte) rune {
 	var r rune
 	for _, c := range b {
 		switch {

@@ -29,3 +29,16 @@ func Whole(v []byte) (n int64, ok bool) {
 	}
 	return int64(f), true
 }
+
+// SaysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
+func SaysNothing(v []byte) bool {
+	switch v[0] {
+	case 'n', 'f':
+		return true
+	case '"':
+		return len(v) == 2
+	case '{', '[':
+		return SkipSpace(v, 1) == len(v)-1
+	}
+	return string(v) == "0"
+}

@@ -1,0 +1,223 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice.example/sluice/l402"
+)
+
+// Change is one key in which two configurations differ. Secrets, and what came from
+// the environment, are not shown.
+type Change struct {
+	Key string `json:"key"`           // as services[chat].models[llama].prices.input
+	Old string `json:"old,omitempty"` // empty: not there
+	New string `json:"new,omitempty"`
+}
+
+// String is the change as one line.
+func (c Change) String() string {
+	switch {
+	case c.Old == "":
+		return "+ " + c.Key + ": " + c.New
+	case c.New == "":
+		return "- " + c.Key + ": " + c.Old
+	case c.Old == c.New: // secrets
+		return "~ " + c.Key + ": changed"
+	}
+	return "~ " + c.Key + ": " + c.Old + " → " + c.New
+}
+
+// Diff lists the keys in which b differs from a, in the order of the configuration.
+// Services, models, backends and keys are compared by their names: one that only b
+// has is one change.
+func Diff(a, b *Config) []Change {
+	before, after := flatten(a), flatten(b)
+	old := map[string]value{}
+	for _, v := range before {
+		old[v.key] = v
+	}
+	kept := map[string]bool{}
+	var changes []Change
+	for _, v := range after {
+		kept[v.key] = true
+		o, was := old[v.key]
+		switch {
+		case !was && v.under(old):
+			// said with the element as a whole
+		case !was:
+			changes = append(changes, Change{Key: v.key, New: v.shown})
+		case o.exact != v.exact:
+			changes = append(changes, Change{Key: v.key, Old: o.shown, New: v.shown})
+		}
+	}
+	present := map[string]value{}
+	for _, v := range after {
+		present[v.key] = v
+	}
+	for _, o := range before {
+		if !kept[o.key] && !o.under(present) {
+			changes = append(changes, Change{Key: o.key, Old: o.shown})
+		}
+	}
+	return changes
+}
+
+// value is one key of a configuration.
+type value struct {
+	key    string
+	shown  string
+	exact  string // what decides whether it changed; may be a secret
+	parent string // the named element that it belongs to; empty: none
+}
+
+// under says whether the value belongs to an element that the other configuration does
+// not have at all.
+func (v *value) under(other map[string]value) bool {
+	if v.parent == "" {
+		return false
+	}
+	_, there := other[v.parent]
+	return !there
+}
+
+// flattener walks a configuration.
+type flattener struct {
+	cfg    *Config
+	values []value
+}
+
+func flatten(c *Config) []value {
+	f := &flattener{cfg: c}
+	f.walk(reflect.ValueOf(c).Elem(), "", "", "", "")
+	return f.values
+}
+
+// walk adds a value: path is its key by indices, as in the file, key by names.
+func (f *flattener) walk(v reflect.Value, path, key, parent string, tag reflect.StructTag) {
+	if shown, exact, ok := render(v, tag); ok {
+		f.add(path, key, parent, shown, exact)
+		return
+	}
+	switch {
+	case v.Kind() == reflect.Pointer && !v.IsNil():
+		f.walk(v.Elem(), path, key, parent, "")
+	case v.Kind() == reflect.Struct:
+		f.fields(v, path, key, parent)
+	case v.Kind() == reflect.Map:
+		for _, name := range slices.SortedFunc(slices.Values(v.MapKeys()), func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) }) {
+			f.walk(v.MapIndex(name), path+"."+name.String(), key+"."+name.String(), parent, "")
+		}
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			at := "[" + strconv.Itoa(i) + "]"
+			name := elementName(v.Index(i), i)
+			child := key + "[" + name + "]"
+			f.values = append(f.values, value{key: child, shown: "present", exact: "present", parent: parent})
+			f.walk(v.Index(i), path+at, child, child, "")
+		}
+	}
+}
+
+func (f *flattener) fields(v reflect.Value, path, key, parent string) {
+	for _, field := range reflect.VisibleFields(v.Type()) {
+		name := field.Tag.Get("yaml")
+		if name == "" || name == "-" {
+			continue
+		}
+		f.walk(v.FieldByIndex(field.Index), strings.TrimPrefix(path+"."+name, "."), strings.TrimPrefix(key+"."+name, "."), parent, field.Tag)
+	}
+	if k, ok := v.Interface().(Key); ok { // wherever it came from
+		f.values = append(f.values, value{key: key + ".secret", shown: Secret("").String(), exact: string(k.Master.Secret[:]), parent: parent})
+	}
+}
+
+func (f *flattener) add(path, key, parent, shown, exact string) {
+	if strings.HasPrefix(key, "keys[") && strings.HasSuffix(key, ".secret") {
+		return // see fields
+	}
+	if raw := f.cfg.raw[path]; raw != "" && shown != "" {
+		shown = raw
+	}
+	if shown == "" && exact != "" {
+		shown = Secret("").String()
+	}
+	if exact == "" {
+		return // not there
+	}
+	f.values = append(f.values, value{key: key, shown: shown, exact: exact, parent: parent})
+}
+
+// elementName is what an element of a list is called.
+func elementName(v reflect.Value, i int) string {
+	for _, name := range []string{"Name", "ID"} {
+		if v.Kind() == reflect.Struct && v.FieldByName(name).IsValid() {
+			return v.FieldByName(name).String()
+		}
+	}
+	return strconv.Itoa(i)
+}
+
+// render shows a value as the file would have it; ok is false for what has parts. An
+// empty exact is a value that is not there.
+func render(v reflect.Value, tag reflect.StructTag) (shown, exact string, ok bool) {
+	switch x := v.Interface().(type) {
+	case Secret:
+		return "", string(x), true
+	case Store:
+		if x.Path != "" {
+			return "sqlite:" + x.Path, x.Path, true
+		}
+		return "", string(x.URL), true
+	case time.Duration:
+		return short(x), x.String(), true
+	case Rate:
+		text := strconv.FormatInt(int64(x), 10) + " msat/" + tag.Get("unit")
+		return text, text, true
+	case Size, Frequency, l402.Msat, l402.LedgerID, slog.Level, netip.Prefix:
+		text := fmt.Sprint(x)
+		return text, text, true
+	case *url.URL:
+		if x == nil {
+			return "", "", true
+		}
+		return x.Scheme + "://" + x.Host + x.Path, x.String(), true // a query may hold a key
+	case *bool:
+		if x == nil {
+			return "", "", true
+		}
+		return strconv.FormatBool(*x), strconv.FormatBool(*x), true
+	case []string:
+		if strings.HasSuffix(tag.Get("yaml"), "command") { // its arguments may be secrets
+			return "", strings.Join(x, "\x00"), true
+		}
+		return listed(x)
+	case []netip.Prefix:
+		texts := make([]string, len(x))
+		for i, p := range x {
+			texts[i] = p.String()
+		}
+		return listed(texts)
+	}
+	switch v.Kind() {
+	case reflect.String, reflect.Bool, reflect.Int, reflect.Int64, reflect.Float64:
+		text := fmt.Sprint(v.Interface())
+		return text, text, true
+	}
+	return "", "", false
+}
+
+// listed shows a list of words.
+func listed(words []string) (shown, exact string, ok bool) {
+	if len(words) == 0 {
+		return "", "", true
+	}
+	return "[" + strings.Join(words, ", ") + "]", strings.Join(words, "\x00"), true
+}

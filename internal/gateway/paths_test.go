@@ -1,0 +1,26 @@
+package gateway_test
+
+import (
+	"net/http"
+	"testing"
+)
+
+// Slashes that a base URL leaves in a path make no other route of it.
+func TestPathsWithMoreSlashesAreServed(t *testing.T) {
+	e := newScriptedEngine(t)
+	r, k := engineRig(t, 0, e)
+	for _, path := range []string{"//v1/chat/completions", "/v1/chat/completions/", "/v1//chat/completions//"} {
+		if a := r.do("POST", path, request(), k.with()); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+		r.do("POST", path, request(), nil).wantProblem(t, http.StatusPaymentRequired, "payment-required")
+	}
+	for path, want := range map[string]int{
+		"/v1/models/": http.StatusOK, "//v1/models": http.StatusOK, "/l402/balance/": http.StatusOK, "//healthz": http.StatusOK,
+		"/v1/models//demo": http.StatusNotFound, "/v1/./models": http.StatusNotFound, "//": http.StatusNotFound, "/v1/v1/models": http.StatusNotFound,
+	} {
+		if a := r.do("GET", path, "", k.with()); a.status != want {
+			t.Errorf("%s: %d, want %d\n%s", path, a.status, want, a.body)
+		}
+	}
+}
