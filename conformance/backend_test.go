@@ -36,17 +36,44 @@ func (s script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var request struct {
 		Stream   bool
 		Messages []struct{ Content any }
+		Prompt   any
 	}
-	if err := json.NewDecoder(r.Body).Decode(&request); err != nil || len(request.Messages) == 0 {
+	err := json.NewDecoder(r.Body).Decode(&request)
+	prompts := promptsOf(request.Prompt)
+	text := r.URL.Path == "/v1/completions"
+	if !text && len(request.Messages) > 0 {
+		prompts = []string{contentOf(request.Messages[len(request.Messages)-1].Content)}
+	}
+	if err != nil || len(prompts) == 0 {
 		http.Error(w, "bad request", http.StatusBadRequest)
 		return
 	}
-	prompt := contentOf(request.Messages[len(request.Messages)-1].Content)
 	if request.Stream {
-		s.stream(w, r, prompt)
+		s.stream(w, r, prompts, text)
 		return
 	}
-	s.whole(w, r, prompt)
+	s.whole(w, prompts, text)
+}
+
+// promptsOf reads the prompts of a request for completions. A token is a byte.
+func promptsOf(prompt any) (prompts []string) {
+	if text, ok := prompt.(string); ok {
+		return []string{text}
+	}
+	list, _ := prompt.([]any)
+	var tokens []byte
+	for _, one := range list {
+		switch one := one.(type) {
+		case string:
+			prompts = append(prompts, one)
+		case float64:
+			tokens = append(tokens, byte(one))
+		}
+	}
+	if tokens != nil {
+		prompts = append(prompts, string(tokens))
+	}
+	return prompts
 }
 
 // contentOf reads a message's text, which SDKs send plain or in parts.
@@ -65,13 +92,20 @@ func contentOf(content any) string {
 	return ""
 }
 
-func (s script) whole(w http.ResponseWriter, r *http.Request, prompt string) {
-	switch prompt {
-	case doAnswer:
-		w.Header().Set("Content-Type", "application/json")
+func (s script) whole(w http.ResponseWriter, prompts []string, text bool) {
+	w.Header().Set("Content-Type", "application/json")
+	switch {
+	case prompts[0] == doAnswer && text:
+		var choices []string
+		for i := range prompts {
+			choices = append(choices, fmt.Sprintf(`{"index":%d,"text":"one two three","logprobs":null,"finish_reason":"stop"}`, i))
+		}
+		n := 3 * len(prompts)
+		fmt.Fprintf(w, `{"id":"c","object":"text_completion","created":1,"model":"m","choices":[%s],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}`,
+			strings.Join(choices, ","), n, n, 2*n)
+	case prompts[0] == doAnswer:
 		io.WriteString(w, `{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"one two three"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6}}`)
 	default:
-		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", "1000")
 		io.WriteString(w, `{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"one tw`)
 		w.(http.Flusher).Flush()
@@ -79,7 +113,8 @@ func (s script) whole(w http.ResponseWriter, r *http.Request, prompt string) {
 	}
 }
 
-func (s script) stream(w http.ResponseWriter, r *http.Request, prompt string) {
+func (s script) stream(w http.ResponseWriter, r *http.Request, prompts []string, text bool) {
+	prompt := prompts[0]
 	w.Header().Set("Content-Type", "text/event-stream")
 	event := func(data string) {
 		fmt.Fprintf(w, "data: %s\n\n", data)
@@ -89,6 +124,14 @@ func (s script) stream(w http.ResponseWriter, r *http.Request, prompt string) {
 		event(fmt.Sprintf(`{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%s,"finish_reason":%s}]}`, text, finish))
 	}
 	say := func(word string) { delta(fmt.Sprintf(`{"role":"assistant","content":%q}`, word), "null") }
+	if text {
+		delta = func(text, finish string) {
+			for i := range prompts {
+				event(fmt.Sprintf(`{"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":%d,"text":%s,"logprobs":null,"finish_reason":%s}]}`, i, text, finish))
+			}
+		}
+		say = func(word string) { delta(fmt.Sprintf("%q", word), "null") }
+	}
 	if prompt == doTool {
 		delta(`{"role":"assistant","tool_calls":[{"index":0,"id":"t","type":"function","function":{"name":"pay","arguments":"{\"amount\": 1"}}]}`, "null")
 		panic(http.ErrAbortHandler)
@@ -102,8 +145,12 @@ func (s script) stream(w http.ResponseWriter, r *http.Request, prompt string) {
 	switch prompt {
 	case doAnswer:
 		say(" three")
-		delta("{}", `"stop"`)
-		event(`{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6}}`)
+		if text {
+			delta(`""`, `"stop"`)
+		} else {
+			delta("{}", `"stop"`)
+		}
+		event(fmt.Sprintf(`{"id":"c","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":%[1]d,"completion_tokens":%[1]d,"total_tokens":%[2]d}}`, 3*len(prompts), 6*len(prompts)))
 		event("[DONE]")
 	case doFail:
 		event(`{"error":{"message":"CUDA out of memory","type":"server_error","code":500}}`)

@@ -72,7 +72,7 @@ func newPlace(t testing.TB) *place {
 		epoch.ID = int64(len(sold.Models) + 1)
 		board.Set(epoch)
 		sold.Models = append(sold.Models, gateway.Model{Name: model, Base: rates, GPUSlice: 20 * time.Millisecond,
-			Formats: []string{"chat", "embeddings"}, Limits: format.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4}})
+			Formats: []string{"chat", "completions", "embeddings"}, Limits: format.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4}})
 	}
 	p.gw, err = gateway.New(gateway.Config{Services: []gateway.Service{sold}, Ledger: ledger, Keys: p.keys, Board: board, Prices: pricer.NewRecord(db), Fleet: fleet, Invoices: cashier{}})
 	must(t, err)

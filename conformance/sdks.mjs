@@ -20,6 +20,7 @@ const sdks = {
       const made = await client.embeddings.create({ model: job.model, input: job.input });
       return say(`${made.data.length} of ${made.data[0].embedding.length}, ${made.usage.prompt_tokens} tokens`);
     }
+    if (job.text) return complete(client, job, say);
     const request = { model: job.model, messages: [{ role: "user", content: job.prompt }], stream: job.stream };
     const answer = await client.chat.completions.create(request);
     if (!job.stream) return say(answer.choices[0].message.content);
@@ -59,6 +60,17 @@ const sdks = {
     say(answer.content?.[0]?.text);
   },
 };
+
+// complete goes on with a text, with the same text twice, or with its bytes as tokens.
+async function complete(client, job, say) {
+  const prompt = { one: job.prompt, batch: [job.prompt, job.prompt], tokens: [...Buffer.from(job.prompt)] }[job.text];
+  const answer = await client.completions.create({ model: job.model, prompt, stream: job.stream });
+  const texts = [];
+  const add = (choices) => choices.forEach((c) => (texts[c.index] = (texts[c.index] ?? "") + c.text));
+  if (job.stream) for await (const chunk of answer) add(chunk.choices);
+  else add(answer.choices);
+  say(texts.join("|"));
+}
 
 async function aiSDK(model, job, say) {
   if (!job.stream) return say((await generateText({ model, prompt: job.prompt, maxRetries: 0 })).text);

@@ -26,6 +26,7 @@ type job struct {
 	Stream  bool              `json:"stream"`
 	Lookup  bool              `json:"lookup"`
 	Input   any               `json:"input"` // texts or token ids to embed; nil: a chat
+	Text    string            `json:"text"`
 	Headers map[string]string `json:"headers"`
 }
 
@@ -44,6 +45,7 @@ type outcome struct {
 	prompt string
 	model  string // empty: modelTokens
 	lookup bool
+	twice  bool // two prompts get the answer
 	key    func(p *place) string
 	header string // value of L402-Max-Cost-Msat
 	raises string // the user sees this text in an error; empty: the whole answer
@@ -154,8 +156,11 @@ func (p *place) spend(j job) {
 func (o outcome) judge(t *testing.T, sdk string, r result) {
 	t.Helper()
 	whole := words
-	if o.lookup {
+	switch {
+	case o.lookup:
 		whole = modelTokens
+	case o.twice:
+		whole = words + "|" + words
 	}
 	switch {
 	case o.raises == "" && (r.Raised || r.Content != whole):

@@ -76,7 +76,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 		for j := range s.Models {
 			m := &s.Models[j]
 			service.Models = append(service.Models, gateway.Model{
-				Name: m.Name, OwnedBy: m.OwnedBy, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
+				Name: m.Name, OwnedBy: m.OwnedBy, Formats: m.APIs, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
 				Limits: format.Limits{
 					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
 					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage, MediaTokens: m.MediaTokens, MaxItems: m.MaxItems,

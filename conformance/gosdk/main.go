@@ -28,6 +28,7 @@ type job struct {
 	Stream  bool              `json:"stream"`
 	Lookup  bool              `json:"lookup"` // GET /v1/models/{id} in place of a chat
 	Input   json.RawMessage   `json:"input"`  // to embed, in place of a chat
+	Text    string            `json:"text"`   // textOne, textBatch or textTokens: completions in place of a chat
 	Headers map[string]string `json:"headers"`
 }
 
@@ -99,6 +100,9 @@ func callOpenAIGo(ctx context.Context, j job, r *result) error {
 		}
 		return err
 	}
+	if j.Text != "" {
+		return completeOpenAIGo(ctx, &c, j, r)
+	}
 	params := openaigo.ChatCompletionNewParams{Model: j.Model, Messages: []openaigo.ChatCompletionMessageParamUnion{openaigo.UserMessage(j.Prompt)}}
 	if !j.Stream {
 		answer, err := c.Chat.Completions.New(ctx, params)
@@ -128,6 +132,9 @@ func callGoOpenAI(ctx context.Context, j job, r *result) error {
 		m, err := c.GetModel(ctx, j.Model)
 		r.Content = m.ID
 		return err
+	}
+	if j.Text != "" {
+		return completeGoOpenAI(ctx, c, j, r)
 	}
 	request := goopenai.ChatCompletionRequest{Model: j.Model, Messages: []goopenai.ChatCompletionMessage{{Role: "user", Content: j.Prompt}}}
 	if !j.Stream {

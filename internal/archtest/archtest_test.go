@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"metering/format":           {"l402", "pricing", "metering"},
 	"backends/gpu":              {"l402", "pricing"},
 	"migrations":                {},
-	"internal/config":           {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines and fields
+	"internal/config":           {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines, fields and APIs
 	"internal/catalog":          {"internal/config"},
 	"internal/lightning":        {"l402"},
 	"internal/pricer":           {"pricing"},

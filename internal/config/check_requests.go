@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/apis"
 	"sluice.example/sluice/metering/format/openai"
 )
 
@@ -24,6 +25,23 @@ func (c *checker) checkRequests(fields, hosts []string, at string) {
 		key := at + ".media_hosts[" + strconv.Itoa(i) + "]"
 		if !openai.ValidMediaHost(host) {
 			c.failAt(key, "want a host name in lower case without scheme and port, such as cdn.example.com or *.example.com, got %q", clip(host))
+		}
+	}
+}
+
+// checkAPIs checks the names of the APIs that a model is sold through.
+func (c *checker) checkAPIs(names []string, at string) {
+	known := apis.Names()
+	if len(names) == 0 {
+		c.failAt(at+".apis", "the model is sold through no API; there are %s", strings.Join(known, ", "))
+	}
+	for i, name := range names {
+		key := at + ".apis[" + strconv.Itoa(i) + "]"
+		switch {
+		case !slices.Contains(known, name):
+			c.failAt(key, "there is no API %q; there are %s", clip(name), strings.Join(known, ", "))
+		case slices.Contains(names[:i], name):
+			c.failAt(key, "%q is listed twice", name)
 		}
 	}
 }

@@ -91,6 +91,7 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 			}
 			models[m.Name] = m
 			c.checkModel(m, at, backends)
+			c.checkAPIs(m.APIs, at)
 			c.checkRequests(m.AllowFields, m.MediaHosts, at)
 			c.between(at+".media_tokens", m.MediaTokens, 0, 1<<20)
 			c.checkPricing(m, at)

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering/format/apis"
 	"sluice.example/sluice/pricing"
 )
 
@@ -151,6 +152,7 @@ type Model struct {
 	Name                string         `yaml:"name"`
 	OwnedBy             string         `yaml:"owned_by"` // shown by /v1/models
 	Backends            []string       `yaml:"backends"`
+	APIs                []string       `yaml:"apis"` // that it is sold through, by their names
 	ContextTokens       int64          `yaml:"context_tokens"`
 	MaxCompletionTokens int64          `yaml:"max_completion_tokens"`
 	MinCompletionTokens int64          `yaml:"min_completion_tokens"`
@@ -354,6 +356,7 @@ func (s *Service) setDefaults() {
 
 func (m *Model) setDefaults() {
 	m.OwnedBy = "sluice"
+	m.APIs = apis.Names()[:1]
 	m.MinCompletionTokens = 16
 	m.TemplateTokens = TemplateTokens{Base: 64, PerMessage: 16}
 	m.Queue = Queue{Limit: 64, Timeout: 30 * time.Second}

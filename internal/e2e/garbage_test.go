@@ -166,7 +166,7 @@ func TestGarbageRequests(t *testing.T) {
 	}
 	do("GET", chatPath, "").wantProblem(t, http.StatusMethodNotAllowed, "unknown-route")
 	do("DELETE", "/l402/balance", "").wantProblem(t, http.StatusMethodNotAllowed, "unknown-route")
-	for _, path := range []string{"/v1/completions", "/v1/chat/completion", "/v1/chat/completions/1", "/tokenize", "/metrics", "/admin/status", "/V1/chat/completions"} {
+	for _, path := range []string{"/v1/completions/1", "/v1/chat/completion", "/v1/chat/completions/1", "/tokenize", "/metrics", "/admin/status", "/V1/chat/completions"} {
 		do("POST", path, good).wantProblem(t, http.StatusNotFound, "unknown-route")
 	}
 	do("POST", chatPath, good, "Content-Encoding", "gzip").wantProblem(t, http.StatusUnsupportedMediaType, "invalid-request")

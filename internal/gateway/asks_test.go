@@ -266,16 +266,16 @@ func (r *rig) chat(k token, body string, more ...string) *answer {
 	return r.do("POST", chatPath, body, k.with(more...))
 }
 
-// truth is what the inference server really did for its newest chat request.
+// truth is what the inference server really did for its newest request.
 func (r *rig) truth() inference.Recorded {
 	r.t.Helper()
 	requests := r.backend.Requests()
 	for _, rec := range slices.Backward(requests) {
-		if rec.Path == chatPath {
+		if rec.Path == chatPath || rec.Path == textPath {
 			return rec
 		}
 	}
-	r.t.Fatal("the backend got no chat request")
+	r.t.Fatal("the backend got no request")
 	return inference.Recorded{}
 }
 

@@ -35,11 +35,11 @@ func playing(t testing.TB, engine format.Engine, play http.HandlerFunc, more ...
 	}}, more...)...)
 }
 
-// serving is the address of a backend that answers chat requests with play, and
-// anything else with 404.
+// serving is the address of a backend that answers requests for chat and completions
+// with play, and anything else with 404.
 func serving(t testing.TB, play http.HandlerFunc) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if req.URL.Path != chatPath {
+		if req.URL.Path != chatPath && req.URL.Path != textPath {
 			http.NotFound(w, req)
 			return
 		}

@@ -47,7 +47,8 @@ func (x *exchange) reply(status int, value any) error {
 
 // modelSale is the member "l402" of a model in GET /v1/models.
 type modelSale struct {
-	Available bool `json:"available"` // a request for it can be served now
+	Available bool     `json:"available"` // a request for it can be served now
+	Formats   []string `json:"formats"`   // the APIs that it is sold through, as s_capabilities names them
 	*modelPrice
 }
 
@@ -99,6 +100,7 @@ func (g *Gateway) showModel(x *exchange) error {
 // listed is a model as the list shows it.
 func (g *Gateway) listed(m *model) listedModel {
 	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
+	entry.Sale.Formats = m.apiNames()
 	entry.Sale.Available = g.serves(m)
 	if !m.CreatedAt.IsZero() {
 		entry.Created = m.CreatedAt.Unix()

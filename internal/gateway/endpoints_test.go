@@ -162,7 +162,7 @@ func TestTopUpEndpoint(t *testing.T) {
 
 func TestUnknownRoutesAndMethods(t *testing.T) {
 	r := newRig(t)
-	for _, path := range []string{"/", "/v1/completions", "/v1/chat/completions/x", "/v1/chat/./completions", "/chat/completions", "/metrics", "/admin/status", "/l402/refund"} {
+	for _, path := range []string{"/", "/v1/completions/x", "/v1/engines/m/completions", "/v1/chat/completions/x", "/v1/chat/./completions", "/chat/completions", "/metrics", "/admin/status", "/l402/refund"} {
 		r.do("POST", path, request(), nil).wantProblem(t, http.StatusNotFound, "unknown-route")
 	}
 	a := r.do("PUT", chatPath, request(), nil)

@@ -5,26 +5,11 @@ import (
 	"strings"
 
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/metering/format/apis"
 )
 
-// formats is the table of the APIs that can be sold. A new one is a folder below
-// metering/format and a line here.
-var formats = []format.Format{
-	openai.Chat,
-	openai.Embeddings,
-	openai.Rerank,
-	openai.Score,
-}
-
-// Formats are the names of the APIs that a model can be sold through.
-func Formats() []string {
-	names := make([]string, len(formats))
-	for i, f := range formats {
-		names[i] = f.Name()
-	}
-	return names
-}
+// formats are the APIs that can be sold; apis has the table.
+var formats = apis.All()
 
 // formatsNamed are the formats of a model; without a name, the first of the table.
 func formatsNamed(names []string) ([]format.Format, error) {
@@ -40,7 +25,7 @@ func formatsNamed(names []string) ([]format.Format, error) {
 			}
 		}
 		if len(sold) == before {
-			return nil, fmt.Errorf("there is no API %q; there are %s", name, strings.Join(Formats(), ", "))
+			return nil, fmt.Errorf("there is no API %q; there are %s", name, strings.Join(apis.Names(), ", "))
 		}
 	}
 	return sold, nil
@@ -56,6 +41,15 @@ func isPaid(path string) bool {
 		}
 	}
 	return false
+}
+
+// apiNames are the names of the APIs that a model is sold through.
+func (m *model) apiNames() []string {
+	names := make([]string, len(m.formats))
+	for i, f := range m.formats {
+		names[i] = f.Name()
+	}
+	return names
 }
 
 // sells says whether a model is sold through an API.

@@ -63,7 +63,7 @@ type Service struct {
 // backends in the fleet, both under the same name.
 type Model struct {
 	Name      string
-	Formats   []string // the APIs that it is sold through, see Formats; none: chat
+	Formats   []string // the APIs that it is sold through, as apis.Names has them; none: chat
 	Limits    format.Limits
 	Policy    format.Policy // what requests may hold beyond what is known
 	CreatedAt time.Time     // shown by /v1/models

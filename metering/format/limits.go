@@ -21,7 +21,7 @@ type Bound struct {
 	Output    int64 // completion: Cap × Sequences
 	Open      bool  // the bytes do not bound the prompt, nor does a tokenizer that is shown only its text
 	Unseen    int64 // the part of Input that POST /tokenize is not shown, such as response_format
-	Counted   int64 // prompt tokens that the backend's tokenizer counted; 0: it was not asked
+	Counted   int64 // prompt tokens where they are known: sent as tokens, or counted by the backend's tokenizer; 0: they are not
 	Searches  int64 // queries over at most 100 documents: exact
 	Documents int64 // documents ranked or scored: exact
 }

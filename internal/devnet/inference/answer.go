@@ -12,7 +12,7 @@ import (
 // errFault reports that a scripted fault ended the answer.
 var errFault = errors.New("scripted fault")
 
-// answer is one chat request that has its slots.
+// answer is one request that has its slots.
 type answer struct {
 	s         *Server
 	plan      *plan
@@ -37,6 +37,11 @@ type sequence struct {
 }
 
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
+	s.generate(w, r, "chatcmpl-", s.parseChat)
+}
+
+// generate answers a request that parse checks.
+func (s *Server) generate(w http.ResponseWriter, r *http.Request, id string, parse func(object) (*chatRequest, error)) {
 	s.count.requests.Add(1)
 	body, o, err := readObject(r)
 	rec := s.record(r, body)
@@ -60,7 +65,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		s.cancel(rec)
 		return
 	}
-	q, err := s.parseChat(o)
+	q, err := parse(o)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -77,7 +82,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		s.cancel(rec)
 		return
 	}
-	s.answer(w, r, &answer{s: s, plan: p, q: q, rec: rec, id: "chatcmpl-" + rand.Text(), created: time.Now().Unix()})
+	s.answer(w, r, &answer{s: s, plan: p, q: q, rec: rec, id: id + rand.Text(), created: time.Now().Unix()})
 }
 
 func (s *Server) cancel(rec *Recorded) {
@@ -120,6 +125,9 @@ func (a *answer) begin() {
 		limit = 0
 	}
 	for i := range a.q.bestOf {
+		if a.q.prompts != nil && i%a.q.perPrompt == 0 {
+			openings = a.s.model.openings(a.q.prompts[i/a.q.perPrompt].text, openingChoices)
+		}
 		a.sequences = append(a.sequences, &sequence{index: i, limit: limit, stops: a.q.stops,
 			sampler: a.s.model.newSampler(a.q.how, openings, i)})
 	}

@@ -3,7 +3,7 @@
 //
 // At start it fits an n-gram model on an embedded text (corpus.txt, about 16
 // kB) and a tokenizer of about four bytes per token; it then answers
-// OpenAI-style chat requests at a realistic pace:
+// OpenAI-style chat and completion requests at a realistic pace:
 //
 //	srv, err := inference.New(inference.Config{Model: "demo", TokensPerSecond: 60})
 //	if err != nil {
@@ -11,9 +11,9 @@
 //	}
 //	return srv.ListenAndServe(ctx, "127.0.0.1:8000")
 //
-// Endpoints: POST /v1/chat/completions (unary and SSE), POST /v1/embeddings, POST
-// /v1/rerank, POST /v1/score, GET /v1/models, POST /tokenize, POST /detokenize, GET
-// /health, GET /metrics.
+// Endpoints: POST /v1/chat/completions and /v1/completions (unary and SSE), POST
+// /v1/embeddings, POST /v1/rerank, POST /v1/score, GET /v1/models, POST /tokenize,
+// POST /detokenize, GET /health, GET /metrics.
 //
 // A vector is made of the tokens of its text alone, so that it is the same each time;
 // a score is how near the vectors of two texts are.

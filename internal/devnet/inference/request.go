@@ -60,7 +60,7 @@ func readObject(r *http.Request) (body []byte, o object, err error) {
 	return body, o, nil
 }
 
-// chatRequest is a checked chat request.
+// chatRequest is a checked request: for chat, or for completions where it has prompts.
 type chatRequest struct {
 	prompt          []int  // token ids, template included
 	question        string // text of the last user message
@@ -72,9 +72,24 @@ type chatRequest struct {
 	stream          bool
 	includeUsage    bool
 	continuousUsage bool
+
+	prompts   []textPrompt // of completions; prompt holds the tokens of all
+	perPrompt int          // choices of each
 }
 
 func (s *Server) parseChat(o object) (*chatRequest, error) {
+	q, err := s.parseCommon(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.parsePrompt(q, o, true); err != nil {
+		return nil, err
+	}
+	return q, s.fitContext(q)
+}
+
+// parseCommon reads what both kinds of requests have.
+func (s *Server) parseCommon(o object) (*chatRequest, error) {
 	q := &chatRequest{choices: 1}
 	var name string
 	seed := s.cfg.Seed + s.count.unseeded.Add(1)<<32
@@ -94,13 +109,7 @@ func (s *Server) parseChat(o object) (*chatRequest, error) {
 	if name != s.cfg.Model {
 		return nil, &apiError{http.StatusNotFound, "NotFoundError", fmt.Sprintf("The model `%s` does not exist.", name)}
 	}
-	if err := errors.Join(q.parseStreamOptions(o), q.parseStops(o), q.parseCap(o), q.check(s.cfg.Slots)); err != nil {
-		return nil, err
-	}
-	if err := s.parsePrompt(q, o, true); err != nil {
-		return nil, err
-	}
-	return q, s.fitContext(q)
+	return q, errors.Join(q.parseStreamOptions(o), q.parseStops(o), q.parseCap(o), q.check(s.cfg.Slots))
 }
 
 func (q *chatRequest) parseStreamOptions(o object) error {

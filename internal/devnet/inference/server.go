@@ -132,6 +132,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/embeddings", s.guarded(s.reads(s.parseEmbeddings)))
 	mux.HandleFunc("POST /v1/rerank", s.guarded(s.reads(s.parseRerank)))
 	mux.HandleFunc("POST /v1/score", s.guarded(s.reads(s.parseScore)))
+	mux.HandleFunc("POST /v1/completions", s.guarded(s.completions))
 	mux.HandleFunc("GET /v1/models", s.guarded(s.models))
 	mux.HandleFunc("POST /tokenize", s.guarded(s.tokenize))
 	mux.HandleFunc("POST /detokenize", s.guarded(s.detokenize))

@@ -38,7 +38,7 @@ type part struct {
 func (a *answer) stream(ctx context.Context, w http.ResponseWriter) error {
 	st := &stream{answer: a, ctx: ctx, rc: http.NewResponseController(w), out: w, parts: make([]part, len(a.sequences))}
 	st.head = appendQuoted([]byte(`{"id":`), a.id)
-	st.head = strconv.AppendInt(append(st.head, `,"object":"chat.completion.chunk","created":`...), a.created, 10)
+	st.head = strconv.AppendInt(append(st.head, `,"object":"`+a.q.object(".chunk")+`","created":`...), a.created, 10)
 	st.head = append(appendQuoted(append(st.head, `,"model":`...), a.s.cfg.Model), `,"choices":[`...)
 
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -80,7 +80,7 @@ func (st *stream) run() error {
 		return err
 	}
 	for range st.plan.afterDone {
-		if err := st.delta(st.sequences[0], `{"content":" more"}`, ""); err != nil {
+		if err := st.delta(st.sequences[0], st.content(st.sequences[0], " more"), ""); err != nil {
 			return err
 		}
 	}
@@ -107,8 +107,8 @@ func (st *stream) token(q *sequence, text string) error {
 	if q.finish == "" {
 		return nil
 	}
-	if !st.plan.toolCalls {
-		return st.delta(q, `{"content":""}`, q.finish)
+	if !st.plan.toolCalls || st.q.prompts != nil {
+		return st.delta(q, st.content(q, ""), q.finish)
 	}
 	if err := st.delta(q, toolArguments(`"}`), ""); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (st *stream) token(q *sequence, text string) error {
 
 // start writes the role chunk of every sequence before anything else.
 func (st *stream) start() error {
-	if st.started {
+	if st.started || st.q.prompts != nil {
 		return nil
 	}
 	st.started = true
@@ -135,9 +135,13 @@ func (st *stream) start() error {
 	return nil
 }
 
-// content is the delta object that carries text.
+// content is the delta object that carries text; of completions the text itself.
 func (st *stream) content(q *sequence, text string) string {
 	switch {
+	case st.q.prompts != nil:
+		return string(appendQuoted(nil, text))
+	case text == "":
+		return `{"content":""}`
 	case st.plan.toolCalls:
 		inner := appendQuoted(nil, text)
 		return toolArguments(string(inner[1 : len(inner)-1]))
@@ -154,7 +158,7 @@ func toolArguments(fragment string) string {
 // delta writes one chunk with one choice.
 func (st *stream) delta(q *sequence, delta, finish string) error {
 	b := append(append(st.buf[:0], st.head...), `{"index":`...)
-	b = append(append(strconv.AppendInt(b, int64(q.index), 10), `,"delta":`...), delta...)
+	b = append(append(strconv.AppendInt(b, int64(q.index), 10), st.q.output()...), delta...)
 	b = append(b, `,"logprobs":null,"finish_reason":`...)
 	if finish == "" {
 		b = append(b, "null}]"...)
@@ -167,8 +171,8 @@ func (st *stream) delta(q *sequence, delta, finish string) error {
 	case finish != "" && st.plan.usageOnFinish && st.q.includeUsage:
 		b = st.plan.appendUsage(append(b, `,"usage":`...), st.plan.usage, prompt, st.generated)
 	case st.q.continuousUsage:
-		// Of this choice alone, as vLLM has it; the final usage has the sum.
-		b = st.plan.appendUsage(append(b, `,"usage":`...), st.plan.runningUsage, prompt, q.tokens)
+		// Of this choice and its prompt alone, as vLLM has it; the final usage has the sum.
+		b = st.plan.appendUsage(append(b, `,"usage":`...), st.plan.runningUsage, st.q.promptOf(q), q.tokens)
 	}
 	st.buf = append(b, '}')
 	return st.event(st.buf)

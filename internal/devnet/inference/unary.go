@@ -23,10 +23,11 @@ type completion struct {
 }
 
 type choiceJSON struct {
-	Index        int     `json:"index"`
-	Message      message `json:"message"`
-	Logprobs     *string `json:"logprobs"`
-	FinishReason string  `json:"finish_reason"`
+	Index        int      `json:"index"`
+	Message      *message `json:"message,omitempty"`
+	Text         *string  `json:"text,omitempty"` // of completions
+	Logprobs     *string  `json:"logprobs"`
+	FinishReason string   `json:"finish_reason"`
 }
 
 type message struct {
@@ -62,7 +63,7 @@ func (a *answer) unary(ctx context.Context, w http.ResponseWriter) error {
 		return err
 	}
 	a.free()
-	c := completion{ID: a.id, Object: "chat.completion", Created: a.created, Model: a.s.cfg.Model}
+	c := completion{ID: a.id, Object: a.q.object(""), Created: a.created, Model: a.s.cfg.Model}
 	for i, q := range a.best() {
 		choice, err := a.choice(i, q, texts[q.index].String(), reasoning[q.index].String())
 		if err != nil {
@@ -93,7 +94,10 @@ func (a *answer) best() []*sequence {
 }
 
 func (a *answer) choice(index int, q *sequence, text, reasoning string) (choiceJSON, error) {
-	c := choiceJSON{Index: index, FinishReason: q.finish, Message: message{Role: "assistant", ReasoningContent: reasoning}}
+	if a.q.prompts != nil {
+		return choiceJSON{Index: index, FinishReason: q.finish, Text: &text}, nil
+	}
+	c := choiceJSON{Index: index, FinishReason: q.finish, Message: &message{Role: "assistant", ReasoningContent: reasoning}}
 	if !a.plan.toolCalls {
 		c.Message.Content = &text
 		return c, nil

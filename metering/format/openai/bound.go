@@ -8,20 +8,9 @@ import "sluice.example/sluice/metering/format"
 // either, and where the completion has no cap at all, it fails with a
 // *RequestError.
 func (r *Request) Bound(l format.Limits) (format.Bound, error) {
-	b := format.Bound{Sequences: r.sequences, Cap: r.cap}
-	most := l.MaxCompletion
-	if most <= 0 {
-		most = l.ContextTokens
-	}
-	if most > 0 && (b.Cap == 0 || b.Cap > most) {
-		b.Cap = most
-	}
-	if b.Cap == 0 {
-		return format.Bound{}, format.RefuseParam(format.CapTokens, "max_tokens is missing; give the most tokens to generate")
-	}
-	b.Output = format.MulSat(b.Cap, b.Sequences)
-	if b.Output == format.MaxInt64 {
-		return format.Bound{}, format.Refuse("%d tokens for each of %d completions are too many; ask for less", b.Cap, b.Sequences)
+	b, err := boundOutput(r.cap, r.sequences, l)
+	if err != nil {
+		return format.Bound{}, err
 	}
 	open := r.size.open
 	if open == "" && r.size.media > 0 && l.MediaTokens <= 0 {
@@ -49,6 +38,27 @@ func (r *Request) Bound(l format.Limits) (format.Bound, error) {
 	return b, nil
 }
 
+// boundOutput bounds what is generated: so many sequences of at most cap tokens, or
+// of what the model allows where that is less or cap is 0.
+func boundOutput(cap, sequences int64, l format.Limits) (b format.Bound, err error) {
+	b.Cap, b.Sequences = cap, sequences
+	most := l.MaxCompletion
+	if most <= 0 {
+		most = l.ContextTokens
+	}
+	if most > 0 && (b.Cap == 0 || b.Cap > most) {
+		b.Cap = most
+	}
+	if b.Cap == 0 {
+		return b, format.RefuseParam(format.CapTokens, "max_tokens is missing; give the most tokens to generate")
+	}
+	b.Output = format.MulSat(b.Cap, b.Sequences)
+	if b.Output == format.MaxInt64 {
+		return b, format.Refuse("%d tokens for each of %d completions are too many; ask for less", b.Cap, b.Sequences)
+	}
+	return b, nil
+}
+
 // For a cap that fits: bytes of text in a token. English has 4 and more, code and
 // languages of few examples about 3, and hardly any text less than format.DenseBytes. Where
 // 4 would leave no room for an answer of shortAnswer tokens, more are tried.
@@ -69,8 +79,14 @@ func (r *Request) Fit(b format.Bound, l format.Limits) format.Bound {
 		return b.WithCap(max(l.ContextTokens-b.Input, l.MinCompletion))
 	}
 	others := format.AddSat(max(0, l.TemplateBase), format.MulSat(max(0, l.MediaTokens), r.size.media))
+	return fitText(b, l, r.size.text, others, b.Input)
+}
+
+// fitText is b with a cap that leaves room for a prompt of so many bytes of text and
+// of so many other tokens, which is most tokens at most.
+func fitText(b format.Bound, l format.Limits, text, others, most int64) format.Bound {
 	for _, bytes := range usualBytes {
-		prompt := min(b.Input, format.AddSat(r.size.text/bytes, others))
+		prompt := min(most, format.AddSat(text/bytes, others))
 		if left := l.ContextTokens - prompt; left >= max(shortAnswer, l.MinCompletion) {
 			return b.WithCap(left)
 		}

@@ -1,5 +1,5 @@
-// Package openai is the OpenAI chat format as a meter sees it: what a request
-// can cost at most, what must be sent to the backend so that it costs no
+// Package openai is OpenAI's APIs as a meter sees them, Chat and Completions: what a
+// request can cost at most, what must be sent to the backend so that it costs no
 // more, and what an answer did cost, at every moment while it passes.
 //
 // A request, before anything is reserved:
@@ -32,4 +32,7 @@
 // along, fields this package does not know), the bound is the model's context
 // length, or the request is refused. Nothing here does I/O or keeps state
 // beyond one request, but for the Calibration of a model.
+//
+// Completions are a Request with prompts in place of messages, and a Meter that tells
+// the prompts of a batch apart.
 package openai

@@ -29,6 +29,10 @@ const (
 	kindTools                  // the same, and a tool may be the backend's own
 	kindScalars                // arguments of a template: bounded when they are plain values
 	kindModalities             // kinds of output: only text is bounded by the cap
+	kindPrompt                 // of completions: texts or tokens
+	kindSuffix                 // of completions: the text behind the one that is generated
+	kindEcho                   // of completions: the prompt comes back within the answer
+	kindElsewhere              // what another path takes in place of a prompt
 )
 
 // kindOf is the kind of the field named exactly key. The names are those of the
@@ -217,8 +221,8 @@ func knows(p *format.Profile, k kind, key string) bool {
 }
 
 // foldsToKnown reports whether key is no known field, but would be one for a
-// backend that ignores case, as Go's encoding/json does.
-func foldsToKnown(key string) bool {
+// backend that ignores case, as Go's encoding/json does. kindOf is the API's.
+func foldsToKnown(key string, kindOf func(string) kind) bool {
 	plain := true
 	for i := range len(key) {
 		if c := key[i]; c >= 0x80 || (c >= 'A' && c <= 'Z') {

@@ -12,7 +12,7 @@ import (
 func CheckAllowField(name string) error {
 	switch kindOf(name) {
 	case kindUnknown:
-		if name == "" || len(name) > 64 || foldsToKnown(name) {
+		if name == "" || len(name) > 64 || foldsToKnown(name, kindOf) {
 			return fmt.Errorf("%q is not the name of a field", format.Clip(name))
 		}
 		return nil

@@ -67,11 +67,8 @@ func ParseFor(body []byte, policy func(model string) *format.Policy) (*Request, 
 		return nil, format.Refuse("the body cannot be read: %v; send one JSON object", err)
 	}
 	r := &Request{body: body, sequences: 1, members: make([]member, 0, 16)}
-	if err := r.collect(text[rawjson.SkipSpace(text, 0):]); err != nil {
+	if err := r.collect(text[rawjson.SkipSpace(text, 0):], kindOf); err != nil {
 		return nil, err
-	}
-	if r.model == "" {
-		return nil, format.RefuseParam("model", "model is missing; name the model to ask")
 	}
 	p := policy(r.model)
 	for i := range r.members {
@@ -85,13 +82,14 @@ func ParseFor(body []byte, policy func(model string) *format.Policy) (*Request, 
 	return r, r.checkBeams()
 }
 
-// collect takes the object apart into its members and finds the model.
-func (r *Request) collect(object []byte) error {
+// collect takes the object apart into its members, of the kinds that the API knows,
+// and finds the model.
+func (r *Request) collect(object []byte, kindOf func(string) kind) error {
 	for c := rawjson.Members(object); c.More(); {
 		start := c.At()
 		key, value := c.Member()
 		m := member{key: string(key), raw: c.Since(start), value: value}
-		if m.kind = kindOf(m.key); m.kind == kindUnknown && foldsToKnown(m.key) {
+		if m.kind = kindOf(m.key); m.kind == kindUnknown && foldsToKnown(m.key, kindOf) {
 			return format.RefuseParam(format.Clip(m.key), "the field %q is not spelt as documented; use lower case", format.Clip(m.key))
 		}
 		if len(r.members) == maxMembers {
@@ -109,6 +107,9 @@ func (r *Request) collect(object []byte) error {
 			r.model = string(rawjson.Unquote(value))
 		}
 		r.members = append(r.members, m)
+	}
+	if r.model == "" {
+		return format.RefuseParam("model", "model is missing; name the model to ask")
 	}
 	return nil
 }
@@ -173,6 +174,8 @@ func (r *Request) admit(m *member, p *format.Policy) error {
 	case isEmpty(m.value), m.kind != kindUnknown && isNeutral(m.value):
 		m.dropped = true
 		return nil
+	case m.key == "prompt":
+		return format.Refuse("prompt belongs to /v1/completions; send messages here, or call that path")
 	case m.kind == kindForbidden:
 		return format.Refuse("the field %q cannot be used here; leave it out", m.key)
 	case !p.Allows(m.key):

@@ -52,7 +52,7 @@ func (r *Request) appendBounds(out []byte, w format.Rewrite) []byte {
 	for _, name := range caps {
 		out = rawjson.AppendNumber(out, name, w.Cap)
 	}
-	if w.Profile.Engine == format.EngineOpenAI {
+	if w.Profile.Engine == format.EngineOpenAI && r.messages != nil { // completions are never stored
 		out = rawjson.AppendMember(out, "store", []byte("false"))
 	}
 	return out

@@ -11,6 +11,11 @@ import (
 // accepted, as the events of one: all of it in one chunk, and its usage in another
 // one where withUsage says that the client asked for it. EndFrame ends it.
 func StreamOf(document []byte, withUsage bool) []byte {
+	return streamOf(document, "chat.completion.chunk", withUsage)
+}
+
+// streamOf is StreamOf for chunks that are called object.
+func streamOf(document []byte, object string, withUsage bool) []byte {
 	document = bytes.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' { // white space between the tokens of JSON
 			return ' '
@@ -27,7 +32,7 @@ func StreamOf(document []byte, withUsage bool) []byte {
 		case "usage":
 			usage = value
 		case "object":
-			head = append(rawjson.Next(head), `"object":"chat.completion.chunk"`...)
+			head = appendRaw(head, key, rawjson.Quote(object))
 		default:
 			head = appendRaw(head, key, value)
 		}
