@@ -385,3 +385,28 @@ func TestNowWaitsForNothing(t *testing.T) {
 		}
 	})
 }
+
+// Look finds what Admit would, however many look at once, and takes nothing.
+func TestLookTakesNoPlace(t *testing.T) {
+	f := fleetOf(t, map[string]int{"a": 1}, PoolConfig{Model: "m", Backends: []string{"a"}, QueueLimit: 1})
+	p := f.Pool("m")
+	lease := mustLease(t, p)
+	for i := range 5 {
+		if err := p.Look(Key{byte(i)}, Bid{}); err != nil {
+			t.Errorf("look %d: %v", i, err)
+		}
+	}
+	ticket, err := p.Admit(Key{9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ticket.Cancel()
+	var full *FullError
+	if err := p.Look(Key{1}, Bid{}); !errors.As(err, &full) {
+		t.Errorf("a full pool looks as if it had room: %v", err)
+	}
+	lease.Done(Result{})
+	if n := p.places; n != 1 {
+		t.Errorf("%d places are taken", n)
+	}
+}

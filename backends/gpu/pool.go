@@ -93,20 +93,39 @@ func (p *Pool) Admit(key Key) (*Ticket, error) { return p.AdmitBid(key, Bid{}) }
 func (p *Pool) AdmitBid(key Key, bid Bid) (*Ticket, error) {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
-	free, usable := p.free(&bid)
+	extra, err := p.admits(key, &bid)
+	if err != nil {
+		return nil, err
+	}
+	p.places++
+	return &Ticket{pool: p, key: key, bid: bid, extra: extra}, nil
+}
+
+// Look says what AdmitBid would, and takes no place: so that no other request is
+// refused because of one that only looks.
+func (p *Pool) Look(key Key, bid Bid) error {
+	p.fleet.mu.Lock()
+	defer p.fleet.mu.Unlock()
+	_, err := p.admits(key, &bid)
+	return err
+}
+
+// admits says whether there is a place for a request, and whether it is one beyond
+// the limit.
+func (p *Pool) admits(key Key, bid *Bid) (extra bool, err error) {
+	free, usable := p.free(bid)
 	if !usable || p.fleet.closed {
-		return nil, p.nowhere(nil)
+		return false, p.nowhere(nil)
 	}
 	own := free == 0 && p.ownLimit(key)
-	extra := p.places >= free+p.cfg.QueueLimit
+	extra = p.places >= free+p.cfg.QueueLimit
 	// Callers without money may hold a place for a moment, so there are only so
 	// many beyond the limit.
 	if own || extra && (p.places >= free+2*p.cfg.QueueLimit || !p.outranks(key)) {
 		p.refused++
-		return nil, &FullError{RetryAfter: p.retryAfter(free), Own: own}
+		return false, &FullError{RetryAfter: p.retryAfter(free), Own: own}
 	}
-	p.places++
-	return &Ticket{pool: p, key: key, bid: bid, extra: extra}, nil
+	return extra, nil
 }
 
 // free counts the slots free now for a request with this bid. False: no backend

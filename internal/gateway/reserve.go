@@ -60,14 +60,12 @@ func (o *order) bid(limit l402.Msat) gpu.Bid {
 // reserve holds the bound on the account and the token's budgets. Where the
 // balance does not cover it, the backend's tokenizer may find a tighter bound,
 // and the client may have allowed a lower cap; else it is a 402. Before, it looks
-// for room in the pool, and keeps no place: until an invoice is made, empty accounts
+// for room in the pool, and takes no place: until an invoice is made, empty accounts
 // would keep those of callers who pay.
 func (g *Gateway) reserve(x *exchange, o *order, prefs preferences) (*metering.Hold, error) {
-	room, err := g.place(x, o, o.least())
-	if err != nil {
+	if err := o.model.pool.Look(gpu.Key(x.token.ID), o.bid(o.least())); err != nil {
 		return nil, err
 	}
-	room.Cancel()
 	hold, err := g.hold(x, o, prefs)
 	var short *metering.InsufficientError
 	if errors.As(err, &short) && g.tighten(x, o, prefs, short.Available) {
