@@ -155,7 +155,7 @@ func (c *catalog) add(cfg Service, pool func(string) *gpu.Pool, before *catalog)
 		if p == nil {
 			return fmt.Errorf("model %q has no pool of backends", m.Name)
 		}
-		through, err := formatsNamed(m.Formats)
+		through, err := formatsNamed(c.APIs, m.Formats)
 		if err != nil {
 			return fmt.Errorf("model %q: %w", m.Name, err)
 		}
@@ -248,7 +248,7 @@ func (g *Gateway) catalog() *catalog { return g.live.Load() }
 // Nothing has changed before swap is called, and afterwards each new request sees
 // all of it; requests that are open keep what they began with. pool finds the
 // backends of its models, nil: the fleet's pools. Taken from the first configuration
-// are Ledger, Board, Prices, Fleet, Invoices, SettleWait, DrainGrace, the operator's hooks,
+// are APIs, Ledger, Board, Prices, Fleet, Invoices, SettleWait, DrainGrace, the operator's hooks,
 // Dashboard, Version, Log and Clock. Calls of Prepare and swap must not overlap.
 func (g *Gateway) Prepare(cfg Config, pool func(model string) *gpu.Pool) (swap func(), err error) {
 	if cfg.Keys == nil {
@@ -257,7 +257,7 @@ func (g *Gateway) Prepare(cfg Config, pool func(model string) *gpu.Pool) (swap f
 	fixed := &g.cfg
 	cfg.Ledger, cfg.Board, cfg.Prices, cfg.Fleet, cfg.Invoices = fixed.Ledger, fixed.Board, fixed.Prices, fixed.Fleet, fixed.Invoices
 	cfg.SettleWait, cfg.DrainGrace, cfg.Operator = fixed.SettleWait, fixed.DrainGrace, fixed.Operator
-	cfg.Override, cfg.Dashboard, cfg.Version = fixed.Override, fixed.Dashboard, fixed.Version
+	cfg.APIs, cfg.Override, cfg.Dashboard, cfg.Version = fixed.APIs, fixed.Override, fixed.Dashboard, fixed.Version
 	cfg.Log, cfg.Clock = fixed.Log, fixed.Clock
 	cfg.setDefaults()
 	if pool == nil {

@@ -24,7 +24,7 @@ func wrongMethod(x *exchange) error {
 		x.Header().Del("Allow")
 		return unknownRoute() // there is HEAD, and nothing to see
 	}
-	if isPaid(x.r.URL.Path) {
+	if x.g.isPaid(x.r.URL.Path) {
 		x.Header().Set("Allow", http.MethodPost) // GET and HEAD exist there for probes only
 	}
 	return newProblem(http.StatusMethodNotAllowed, typeUnknownRoute, "this route does not take that method; see the Allow header")
@@ -100,7 +100,7 @@ func (g *Gateway) showModel(x *exchange) error {
 // listed is a model as the list shows it.
 func (g *Gateway) listed(m *model) listedModel {
 	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
-	entry.Sale.Formats = m.apiNames()
+	entry.Sale.Formats = namesOf(m.formats)
 	entry.Sale.Available = g.serves(m)
 	if !m.CreatedAt.IsZero() {
 		entry.Created = m.CreatedAt.Unix()

@@ -5,35 +5,31 @@ import (
 	"strings"
 
 	"sluice.example/sluice/metering/format"
-	"sluice.example/sluice/metering/format/apis"
 )
 
-// formats are the APIs that can be sold; apis has the table.
-var formats = apis.All()
-
-// formatsNamed are the formats of a model; without a name, the first of the table.
-func formatsNamed(names []string) ([]format.Format, error) {
+// formatsNamed are the formats of a model among all; without a name, the first.
+func formatsNamed(all []format.Format, names []string) ([]format.Format, error) {
 	if len(names) == 0 {
-		return formats[:1], nil
+		return all[:1], nil
 	}
 	sold := make([]format.Format, 0, len(names))
 	for _, name := range names {
 		before := len(sold)
-		for _, f := range formats {
+		for _, f := range all {
 			if f.Name() == name {
 				sold = append(sold, f)
 			}
 		}
 		if len(sold) == before {
-			return nil, fmt.Errorf("there is no API %q; there are %s", name, strings.Join(apis.Names(), ", "))
+			return nil, fmt.Errorf("there is no API %q; there are %s", name, strings.Join(namesOf(all), ", "))
 		}
 	}
 	return sold, nil
 }
 
 // isPaid says whether a path is that of a paid POST route.
-func isPaid(path string) bool {
-	for _, f := range formats {
+func (g *Gateway) isPaid(path string) bool {
+	for _, f := range g.cfg.APIs {
 		for _, p := range f.Paths() {
 			if p == path {
 				return true
@@ -43,10 +39,10 @@ func isPaid(path string) bool {
 	return false
 }
 
-// apiNames are the names of the APIs that a model is sold through.
-func (m *model) apiNames() []string {
-	names := make([]string, len(m.formats))
-	for i, f := range m.formats {
+// namesOf are the names of APIs.
+func namesOf(list []format.Format) []string {
+	names := make([]string, len(list))
+	for i, f := range list {
 		names[i] = f.Name()
 	}
 	return names

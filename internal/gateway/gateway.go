@@ -16,6 +16,7 @@ import (
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/apis"
 	"sluice.example/sluice/pricing"
 )
 
@@ -74,9 +75,10 @@ type Model struct {
 	GPUSlice time.Duration // of GPU time held at a time, where that has a price; zero: 10 s
 }
 
-// Config is everything a Gateway needs. The first block is required.
+// Config is everything a Gateway needs. The first block is required, but for APIs.
 type Config struct {
 	Services []Service
+	APIs     []format.Format // that models can be sold through; nil: apis.All
 	Ledger   *metering.Ledger
 	Keys     *l402.Keyring
 	Board    *pricing.Board
@@ -190,6 +192,9 @@ func (c *Config) setDefaults() {
 	orDuration(&c.WriteStall, 30*time.Second)
 	orDuration(&c.SettleWait, 30*time.Second)
 	orDuration(&c.DrainGrace, 10*time.Second)
+	if len(c.APIs) == 0 {
+		c.APIs = apis.All()
+	}
 	if c.MaxInvoices <= 0 {
 		c.MaxInvoices = 64
 	}

@@ -80,5 +80,5 @@ func (g *Gateway) formatOf(name string) format.Format {
 	if m := g.catalog().model(name); m != nil {
 		return m.formats[0]
 	}
-	return formats[0]
+	return g.cfg.APIs[0]
 }

@@ -24,7 +24,7 @@ func (g *Gateway) Handler() http.Handler {
 	m.NoRoute(g.public("unknown", func(*exchange) error { return unknownRoute() }))
 	m.NoMethod(g.public("unknown", wrongMethod))
 	m.HEAD("/", g.public("root", (*exchange).root))
-	for _, f := range formats {
+	for _, f := range g.cfg.APIs {
 		for _, path := range f.Paths() {
 			m.POST(path, g.public(f.Name(), func(x *exchange) error { return g.paid(x, f) }))
 			read(path, f.Name(), g.showPrice)
