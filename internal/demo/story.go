@@ -68,7 +68,7 @@ func (d *demo) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, scene := range []func(context.Context, *agent) error{d.firstCall, d.streamedCall, d.hangUp, d.change, d.surge, d.topUp} {
+	for _, scene := range []func(context.Context, *agent) error{d.firstCall, d.streamedCall, d.embed, d.hangUp, d.change, d.surge, d.topUp} {
 		if err := scene(ctx, a); err != nil {
 			return err
 		}
