@@ -186,7 +186,7 @@ func TestPublicEndpoints(t *testing.T) {
 		t.Errorf("/readyz says %v", ready)
 	}
 	lab.do(t, http.MethodGet, "/healthz", "", nil).want(t, http.StatusOK)
-	for _, path := range []string{"/metrics", "/admin/status", "/", "/v1", "/v1/embeddings", "/l402/balance/1"} {
+	for _, path := range []string{"/metrics", "/admin/status", "/", "/v1", "/v1/responses", "/l402/balance/1"} {
 		lab.do(t, http.MethodGet, path, "", nil).wantProblem(t, http.StatusNotFound, "unknown-route")
 	}
 	for _, path := range []string{"/admin/status", "/admin/backends", "/admin/deposits?state=unclaimed"} {
