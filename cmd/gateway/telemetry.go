@@ -26,9 +26,9 @@ const telemetryNVML = "nvml"
 // engine, shared by the backends that name it, and the hooks of asks. Feeds live as
 // long as some backend needs them, over changes of the configuration.
 type sensors struct {
-	log     *slog.Logger
-	library string // of NVML; empty: the system's
-	http    *http.Client
+	log      *slog.Logger
+	nvmlPath string // of NVML; empty: the system's
+	http     *http.Client
 
 	mu    sync.Mutex
 	now   *reading                 // what the backends in force need
@@ -55,7 +55,7 @@ type source[F interface{ Run(context.Context) }] struct {
 }
 
 func newSensors(cfg *config.Config, log *slog.Logger) *sensors {
-	return &sensors{log: log, library: cfg.Telemetry.NVMLLibrary, now: new(reading),
+	return &sensors{log: log, nvmlPath: cfg.Telemetry.NVMLLibrary, now: new(reading),
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, DisableCompression: true}}}
 }
 
@@ -111,7 +111,7 @@ func (s *sensors) driver() (telemetry.Sampler, error) {
 	if s.nvml != nil {
 		return s.nvml, nil
 	}
-	sampler, err := nvml.Open(nvml.Config{Library: s.library, Log: s.log})
+	sampler, err := nvml.Open(nvml.Config{Library: s.nvmlPath, Log: s.log})
 	switch {
 	case errors.Is(err, nvml.ErrUnavailable):
 		s.log.Warn("GPUs cannot be read on this host; prices follow engines and requests alone, and GPU time that has a price is taken from the clock or refused", "error", err)

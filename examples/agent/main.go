@@ -1,7 +1,8 @@
 // Command agent asks a model one question and pays for the answer from an lnd
 // wallet, with the buyer's SDK.
 //
-//	agent -url http://gateway:8080 -model demo -lnd 127.0.0.1:10009 -tls-cert tls.cert -macaroon admin.macaroon -network regtest "Say hello."
+//	agent -url http://gateway:8080 -model demo -network regtest \
+//		-lnd 127.0.0.1:10009 -tls-cert tls.cert -macaroon admin.macaroon "Say hello."
 //
 // The credit that is left stays in the folder of -tokens, for the next question.
 package main

@@ -77,7 +77,10 @@ func TestHangingUpBeforeTheFirstEvent(t *testing.T) {
 	r.until("the backend has it", func() bool { return len(r.backend.Requests()) == 1 })
 	hangUp()
 	<-done
-	r.wantSpent(k, 0)
+	e := r.lastCharge(k)
+	if e.Outcome != metering.OutcomeClientGone || e.Usage[pricing.OutputTokens] != 0 || e.Usage[pricing.InputTokens] == 0 {
+		t.Errorf("entry %+v", e)
+	}
 }
 
 func TestHangingUpDuringAUnaryAnswerPaysByPace(t *testing.T) {

@@ -38,9 +38,13 @@ func (c *call) chargeAs(end format.End, outcome metering.Outcome) (entry meterin
 	})
 }
 
-// stalled reports whether the client left a backend that showed nobody a sign of life
-// since the request went to it.
-func (c *call) stalled() bool { return c.clientGone() && c.engine.silentSince(c.began) }
+// stalled reports whether the client stopped waiting for a document, and the backend
+// showed nobody a sign of life since the request went to it. A stream that its client
+// left costs its prompt all the same: otherwise an idle backend would read prompts for
+// free, for callers who leave before its first token.
+func (c *call) stalled() bool {
+	return !c.o.req.Stream() && c.clientGone() && c.engine.silentSince(c.began)
+}
 
 // askTokenizer lets a backend count what no usage told, where it can.
 func (c *call) askTokenizer() {

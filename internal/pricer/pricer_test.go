@@ -213,6 +213,9 @@ func TestKillSwitch(t *testing.T) {
 	if err := g.pricer.Override(ctx, modelName, 2.5); err != nil {
 		t.Fatal(err)
 	}
+	if standing, ok := g.board.Standing(modelName); !ok || standing.Fixed != 2.5 {
+		t.Errorf("the operator was told that the price is fixed, and it is not: %+v", standing)
+	}
 	g.until("a fixed price", func(e pricing.Epoch, s pricing.Standing) bool {
 		return e.Multiplier == 2.5 && e.BoundBy == pricing.BoundFixed && e.Rates == base.Scale(2.5) && s.Fixed == 2.5
 	})
