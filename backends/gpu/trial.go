@@ -3,6 +3,7 @@ package gpu
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -100,7 +101,10 @@ func (b *Backend) proveAny(p *Pool) error {
 	if !isDenial(err) {
 		return err
 	}
-	for _, other := range b.pools {
+	b.fleet.mu.Lock()
+	pools := slices.Clone(b.pools) // another configuration may change them meanwhile
+	b.fleet.mu.Unlock()
+	for _, other := range pools {
 		if other != p && b.prove(other) == nil {
 			b.fleet.mu.Lock()
 			b.lack(p, err.Error(), time.Now())

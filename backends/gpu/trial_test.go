@@ -2,6 +2,8 @@ package gpu
 
 import (
 	"context"
+	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -141,4 +143,36 @@ func TestKeyThatMayNotUseOneModel(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 	})
+}
+
+// A trial may take long, and another configuration may come meanwhile: the detector of
+// races watches.
+func TestTrialBesideAnotherConfiguration(t *testing.T) {
+	a := BackendConfig{Name: "a", URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}, Slots: 4}
+	of := func(models ...string) Config {
+		c := Config{Backends: []BackendConfig{a}}
+		for _, m := range models {
+			c.Pools = append(c.Pools, PoolConfig{Model: m, Backends: []string{"a"}})
+		}
+		return c
+	}
+	f := newFleet(t, of("m", "n"))
+	asked := proving(f, func(string) Result { return Result{Status: 403} })
+	b, p := f.backend("a"), f.Pool("m")
+	var trials sync.WaitGroup
+	trials.Go(func() {
+		for range 200 {
+			if err := b.proveAny(p); !isDenial(err) {
+				t.Errorf("the key is refused everywhere: %v", err)
+			}
+		}
+	})
+	for range 200 {
+		change(t, f, of("m"))
+		change(t, f, of("m", "n", "o"))
+	}
+	trials.Wait()
+	if asked.Load() < 200 {
+		t.Errorf("asked %d times", asked.Load())
+	}
 }
