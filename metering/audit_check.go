@@ -75,6 +75,9 @@ func (a *auditor) checkCharge(set *lineSet, n *numbered[TransferRow], account l4
 // inexact says what is wrong with a charge by itself: it charges at most what was
 // held, and with what was not billed it is the cost of its usage at its rates.
 func (c *ChargeRow) inexact() string {
+	if damaged(c.Checksum, c.checksum()) {
+		return fmt.Sprintf("what was fixed when it was made has changed since, such as the %d msat that were held", c.Amount)
+	}
 	u, err := readUsage(c.Usage)
 	if err != nil {
 		return "its usage cannot be read"

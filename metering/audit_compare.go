@@ -100,6 +100,9 @@ func (v *view) checkBudgets(rows []BudgetRow) error {
 		if b.Spent < 0 || b.Held < 0 || b.Spent > b.Limit || b.Held > b.Limit-b.Spent {
 			v.mismatch(about, "budget %x: spent %d and held %d of %d", b.ID, b.Spent, b.Held, b.Limit)
 		}
+		if damaged(b.Checksum, b.checksum()) {
+			v.mismatch(about, "budget %x: what was fixed when it was made has changed since, such as its limit of %d", b.ID, b.Limit)
+		}
 		if b.Spent != sums[0] || overflow {
 			v.mismatch(about, "budget %x: spent %d, recomputed %d", b.ID, b.Spent, sums[0])
 		}

@@ -37,8 +37,10 @@ func (b *Batch) onBudgets(a *AccountRow, chain []l402.Budget, change func(*Budge
 	for i := range chain {
 		row, was := b.Budgets.get(chain[i].ID), false
 		if row == nil {
-			row = b.Budgets.put(chain[i].ID, BudgetRow{ID: chain[i].ID, Account: a.ID, Parent: parentOf(chain, i),
-				Limit: chain[i].Limit, ValidUntil: chain[i].ValidUntil})
+			made := BudgetRow{ID: chain[i].ID, Account: a.ID, Parent: parentOf(chain, i),
+				Limit: chain[i].Limit, ValidUntil: chain[i].ValidUntil}
+			made.Checksum = made.checksum()
+			row = b.Budgets.put(made.ID, made)
 		} else {
 			was = row.live()
 		}

@@ -147,6 +147,7 @@ func (o *settleOp) charge(b *Batch, a *AccountRow, held, charged l402.Msat) {
 			}
 		})
 	}
+	row.Checksum = row.checksum()
 	b.Charges.put(o.id, row)
 }
 

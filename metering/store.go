@@ -106,6 +106,7 @@ type BudgetRow struct {
 	Children   int64  // live budgets that were delegated from this one
 	ValidUntil int64  // unix seconds, no token names it later; 0: made by a version that did not know it
 	Last       HoldID // newest charge made through it as the innermost budget, linked by ChargeRow.ChainPrev
+	Checksum   int32  // of what never changes, see checksum; 0: made by a version that knew none
 }
 
 // live reports whether the budget counts against the limits on budgets: there is
@@ -148,6 +149,7 @@ type ChargeRow struct {
 	Rates       []byte // see appendRates
 	Provisional bool
 	Lock        l402.PaymentHash // payment that locked Rates; zero: none. Never changes
+	Checksum    int32            // of what never changes, see checksum; 0: made by a version that knew none
 }
 
 // DepositRow is one payment. What settled at the Lightning node is the truth;

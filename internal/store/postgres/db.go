@@ -6,7 +6,7 @@
 //
 // A batch takes two round trips at most: one that reads its rows without a lock, which
 // falls away where this process wrote all of them last, and one that writes the changes
-// with a single statement, sluice_apply_3. That statement takes
+// with a single statement, sluice_apply_5. That statement takes
 // the accounts whose rows are as they were read and that nobody else has locked, and
 // writes everything that belongs to them; the others are tried again. So a gateway
 // that stands still keeps no lock, and a locked account keeps only its own requests

@@ -15,10 +15,10 @@ import (
 // Column lists, in the order in which the functions below read them.
 const (
 	accountColumns = `id, status, available, held, deposited, charged, adjusted, budgets, last_charge, xmin`
-	budgetColumns  = `id, account, max_spend, spent, held, parent, children, valid_until, last_charge`
+	budgetColumns  = `id, account, max_spend, spent, held, parent, children, valid_until, last_charge, checksum`
 	holdColumns    = `id, account, amount, owner, context, usage, source`
 	chargeColumns  = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
-clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock, chain_prev`
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock, chain_prev, checksum`
 	depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered, doubted, owed`
 )
 
@@ -161,7 +161,8 @@ func readAccount(r raw) metering.AccountRow {
 }
 
 func readBudget(r raw) metering.BudgetRow {
-	x := metering.BudgetRow{Limit: r.msat(2), Spent: r.msat(3), Held: r.msat(4), Children: r.int(6), ValidUntil: r.int(7)}
+	x := metering.BudgetRow{Limit: r.msat(2), Spent: r.msat(3), Held: r.msat(4), Children: r.int(6), ValidUntil: r.int(7),
+		Checksum: int32(r.int(9))}
 	r.id(0, x.ID[:])
 	r.id(1, x.Account[:])
 	r.id(5, x.Parent[:])
@@ -182,7 +183,7 @@ func readCharge(r raw) metering.ChargeRow {
 	x := metering.ChargeRow{At: r.int(3), Service: r.text(4), Model: r.text(5), Source: metering.Source(r.text(7)),
 		Outcome: metering.Outcome(r.text(8)), Backend: r.text(9), Usage: r.bytes(10), Clamped: r.bool(11),
 		Delivered: r.int(12), Amount: r.msat(13), Charged: r.msat(14), Unbilled: r.msat(15), Epoch: r.int(16),
-		Rates: r.bytes(17), Provisional: r.bool(18)}
+		Rates: r.bytes(17), Provisional: r.bool(18), Checksum: int32(r.int(21))}
 	r.id(0, x.Hold[:])
 	r.id(1, x.Account[:])
 	r.id(2, x.Prev[:])

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"sluice.example/sluice/internal/store/pgtest"
 	"sluice.example/sluice/internal/store/postgres"
 	"sluice.example/sluice/internal/store/storetest"
@@ -57,6 +59,22 @@ func TestDamage(t *testing.T) {
 func TestOldDamage(t *testing.T) {
 	pgtest.Start(t)
 	storetest.Old(t, unguarded)
+}
+
+// TestColumns asks the server which columns hold numbers.
+func TestColumns(t *testing.T) {
+	url := pgtest.Start(t)
+	open(t, url)
+	rows, err := admin(t, url).Query(context.Background(), `SELECT table_name || '.' || column_name FROM information_schema.columns
+		WHERE table_schema = 'public' AND data_type IN ('bigint', 'integer', 'smallint') ORDER BY 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Columns(t, columns)
 }
 
 func BenchmarkAudits(b *testing.B) {

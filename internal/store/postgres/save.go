@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// What became of an account of a batch: the result of sluice_apply_3.
+// What became of an account of a batch: the result of sluice_apply_5.
 const (
 	taken  = 1
 	locked = 2
@@ -55,11 +55,11 @@ func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) (w written, err e
 	return w, nil
 }
 
-// applySQL calls sluice_apply_3, and asks for the version of what it writes; its parameters are those that applyCall adds, in
+// applySQL calls sluice_apply_5, and asks for the version of what it writes; its parameters are those that applyCall adds, in
 // the order of the calls in save.
-var applySQL = "SELECT sluice_apply_3(" + placeholders(applyParameters) + "), pg_current_xact_id()::xid, " + clock
+var applySQL = "SELECT sluice_apply_5(" + placeholders(applyParameters) + "), pg_current_xact_id()::xid, " + clock
 
-const applyParameters = 99
+const applyParameters = 100 // the most that PostgreSQL allows
 
 func placeholders(n int) string {
 	list := make([]string, n)
@@ -110,6 +110,9 @@ func optional(id []byte) []byte {
 	return nil
 }
 
+// checksum is NULL for a row without one.
+func checksum(v int32) pgtype.Int4 { return pgtype.Int4{Int32: v, Valid: v != 0} }
+
 // moment is NULL for a time that never was.
 func moment(v int64) pgtype.Int8 { return pgtype.Int8{Int64: v, Valid: v != 0} }
 
@@ -139,7 +142,7 @@ func (c *applyCall) budgets(b *metering.Batch) {
 		column(rows, func(r *row) []byte { return optional(r.Parent[:]) }), limits,
 		amounts(rows, func(r *row) l402.Msat { return r.Spent }), amounts(rows, func(r *row) l402.Msat { return r.Held }),
 		column(rows, func(r *row) int64 { return r.Children }), column(rows, func(r *row) int64 { return r.ValidUntil }),
-		column(rows, func(r *row) pgtype.UUID { return optionalUUID(r.Last) }))
+		column(rows, func(r *row) pgtype.UUID { return optionalUUID(r.Last) }), column(rows, func(r *row) pgtype.Int4 { return checksum(r.Checksum) }))
 }
 
 // holds writes no running usage of holds that stand: heartbeats do, and theirs may
@@ -175,11 +178,22 @@ func (c *applyCall) charges(b *metering.Batch) {
 		column(rows, func(r *row) string { return r.Service }), column(rows, func(r *row) string { return r.Model }),
 		column(rows, func(r *row) []byte { return optional(r.Chain[:]) }), column(rows, func(r *row) string { return string(r.Source) }),
 		column(rows, func(r *row) string { return string(r.Outcome) }), column(rows, func(r *row) string { return r.Backend }),
-		column(rows, func(r *row) []byte { return r.Usage }), column(rows, func(r *row) bool { return r.Clamped }),
+		column(rows, func(r *row) []byte { return r.Usage }), column(rows, flags),
 		column(rows, func(r *row) int64 { return r.Delivered }), amounts(rows, func(r *row) l402.Msat { return r.Amount }),
 		amounts(rows, func(r *row) l402.Msat { return r.Charged }), amounts(rows, func(r *row) l402.Msat { return r.Unbilled }),
 		column(rows, func(r *row) int64 { return r.Epoch }), column(rows, func(r *row) []byte { return r.Rates }),
-		column(rows, func(r *row) bool { return r.Provisional }), column(rows, func(r *row) []byte { return optional(r.Lock[:]) }))
+		column(rows, func(r *row) []byte { return optional(r.Lock[:]) }), column(rows, func(r *row) pgtype.Int4 { return checksum(r.Checksum) }))
+}
+
+// flags is c_flags of a charge.
+func flags(r *metering.ChargeRow) (f int16) {
+	if r.Clamped {
+		f |= 1
+	}
+	if r.Provisional {
+		f |= 2
+	}
+	return f
 }
 
 // pointers makes a list of rows one of pointers to them.

@@ -123,7 +123,7 @@ func auditAccount(s *stmt) metering.AccountRow {
 
 func auditBudget(s *stmt) metering.BudgetRow {
 	var id [32]byte
-	s.colID(8, id[:])
+	s.colID(9, id[:])
 	return readBudget(s, id)
 }
 

@@ -56,7 +56,7 @@ func (w *writer) loadBudgets(b *metering.Batch) error {
 
 func readBudget(s *stmt, id [32]byte) metering.BudgetRow {
 	r := metering.BudgetRow{ID: id, Limit: l402.Msat(s.colInt(1)), Spent: l402.Msat(s.colInt(2)), Held: l402.Msat(s.colInt(3)),
-		Children: s.colInt(5), ValidUntil: s.colInt(6)}
+		Children: s.colInt(5), ValidUntil: s.colInt(6), Checksum: int32(s.colInt(8))}
 	s.colID(0, r.Account[:])
 	s.colID(4, r.Parent[:])
 	s.colID(7, r.Last[:])
@@ -92,7 +92,7 @@ func readCharge(s *stmt) metering.ChargeRow {
 		Source: metering.Source(s.colText(7)), Outcome: metering.Outcome(s.colText(8)), Backend: s.colText(9),
 		Usage: s.colBytes(10), Clamped: s.colInt(11) != 0, Delivered: s.colInt(12), Amount: l402.Msat(s.colInt(13)),
 		Charged: l402.Msat(s.colInt(14)), Unbilled: l402.Msat(s.colInt(15)), Epoch: s.colInt(16),
-		Rates: s.colBytes(17), Provisional: s.colInt(18) != 0}
+		Rates: s.colBytes(17), Provisional: s.colInt(18) != 0, Checksum: int32(s.colInt(21))}
 	s.colID(0, c.Hold[:])
 	s.colID(1, c.Account[:])
 	s.colID(2, c.Prev[:])

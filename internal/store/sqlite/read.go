@@ -156,7 +156,7 @@ func (d *DB) ExpiredBudgets(ctx context.Context, before int64, after [32]byte, l
 		return r.query(`SELECT `+budgetColumns+`, id FROM budgets WHERE id > ? ORDER BY id LIMIT ?`,
 			func(s *stmt) { s.blob(after[:]).int(int64(limit)) }, func(s *stmt) error {
 				looked++
-				s.colID(8, next[:])
+				s.colID(9, next[:])
 				if row := readBudget(s, next); row.ValidUntil > 0 && row.ValidUntil < before && row.Held == 0 {
 					list = append(list, row)
 				}

@@ -59,7 +59,7 @@ func (w *writer) saveAccounts(b *metering.Batch) error {
 func (w *writer) saveBudgets(b *metering.Batch) error {
 	err := each(b.Budgets.Inserted, func(r *metering.BudgetRow) error {
 		return w.insertBudget.blob(r.Account[:]).msat(r.Limit).msat(r.Spent).msat(r.Held).id(r.Parent[:]).int(r.Children).
-			int(r.ValidUntil).id(r.Last[:]).blob(r.ID[:]).run()
+			int(r.ValidUntil).id(r.Last[:]).moment(int64(r.Checksum)).blob(r.ID[:]).run()
 	})
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (w *writer) saveCharges(b *metering.Batch) error {
 		return w.insertCharge.blob(c.Hold[:]).blob(c.Account[:]).id(c.Prev[:]).int(c.At).text(c.Service).text(c.Model).
 			id(c.Chain[:]).text(string(c.Source)).text(string(c.Outcome)).text(c.Backend).blob(c.Usage).bool(c.Clamped).
 			int(c.Delivered).msat(c.Amount).msat(c.Charged).msat(c.Unbilled).int(c.Epoch).blob(c.Rates).
-			bool(c.Provisional).id(c.Lock[:]).id(c.ChainPrev[:]).run()
+			bool(c.Provisional).id(c.Lock[:]).id(c.ChainPrev[:]).moment(int64(c.Checksum)).run()
 	})
 	if err != nil {
 		return err

@@ -65,6 +65,32 @@ func unguarded(t *testing.T) (metering.Store, func(string) int64) {
 func TestDamage(t *testing.T)    { storetest.Damage(t, unguarded) }
 func TestOldDamage(t *testing.T) { storetest.Old(t, unguarded) }
 
+// TestColumns asks the file which columns hold numbers.
+func TestColumns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	open(t, path)
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query(`SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c
+		WHERE t.type = 'table' AND c.type = 'INTEGER' ORDER BY 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var columns []string
+	for rows.Next() {
+		var c string
+		if err := rows.Scan(&c); err != nil {
+			t.Fatal(err)
+		}
+		columns = append(columns, c)
+	}
+	storetest.Columns(t, columns)
+}
+
 func BenchmarkAudits(b *testing.B) {
 	storetest.BenchAudits(b, func(b *testing.B) (metering.Store, func() int64) {
 		path := filepath.Join(b.TempDir(), "ledger.db")

@@ -33,9 +33,9 @@ type writer struct {
 }
 
 const chargeColumns = `hold, account, prev, at, service, model, chain, source, outcome, backend, usage,
-clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock, chain_prev`
+clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_lock, chain_prev, checksum`
 
-const budgetColumns = `account, max_spend, spent, held, parent, children, valid_until, last_charge`
+const budgetColumns = `account, max_spend, spent, held, parent, children, valid_until, last_charge, checksum`
 
 const depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered, doubted, owed`
 
@@ -68,7 +68,7 @@ func (w *writer) prepareAll() error {
 		{&w.loadAccount, `SELECT status, available, held, deposited, charged, adjusted, budgets, last_charge FROM accounts WHERE id = ?`},
 		{&w.saveAccount, `UPDATE accounts SET status = ?, available = ?, held = ?, deposited = ?, charged = ?, adjusted = ?, budgets = ?, last_charge = ? WHERE id = ?`},
 		{&w.loadBudget, `SELECT ` + budgetColumns + ` FROM budgets WHERE id = ?`},
-		{&w.insertBudget, `INSERT INTO budgets (` + budgetColumns + `, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.insertBudget, `INSERT INTO budgets (` + budgetColumns + `, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		// Without the account, which never changes: SQLite would write its index anew.
 		{&w.updateBudget, `UPDATE budgets SET spent = ?, held = ?, children = ?, last_charge = ? WHERE id = ?`},
 		{&w.deleteBudget, `DELETE FROM budgets WHERE id = ?`},
@@ -77,7 +77,7 @@ func (w *writer) prepareAll() error {
 		{&w.updateHold, `UPDATE holds SET amount = ?, owner = ? WHERE id = ?`},
 		{&w.deleteHold, `DELETE FROM holds WHERE id = ?`},
 		{&w.loadCharge, `SELECT ` + chargeColumns + ` FROM charges WHERE hold = ?`},
-		{&w.insertCharge, `INSERT INTO charges (` + chargeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.insertCharge, `INSERT INTO charges (` + chargeColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.updateCharge, `UPDATE charges SET at = ?, source = ?, outcome = ?, backend = ?, usage = ?, clamped = ?, delivered = ?, charged = ?, unbilled = ?, provisional = ? WHERE hold = ?`},
 		{&w.loadDeposit, `SELECT ` + depositColumns + ` FROM deposits WHERE hash = ?`},
 		{&w.saveDeposit, `INSERT OR REPLACE INTO deposits (` + depositColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
