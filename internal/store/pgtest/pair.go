@@ -159,11 +159,30 @@ func (p *Pair) Promote(ctx context.Context) (received string, err error) {
 	if err := query(ctx, url, "SELECT pg_last_wal_receive_lsn()::text", &received); err != nil {
 		return "", fmt.Errorf("promote: %w", err)
 	}
-	var done bool
-	if err := query(ctx, url, "SELECT pg_promote(true, 30)", &done); err != nil || !done {
-		return "", fmt.Errorf("promote: done %v: %w", done, err)
+	return received, promote(ctx, url)
+}
+
+// promote makes a standby the primary, and returns once it is. Anything that is asked
+// of a server that recovers may be cancelled by what it recovers, so it asks again for
+// 50 seconds at most.
+func promote(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
+	defer cancel()
+	for {
+		var recovers, done bool
+		err := query(ctx, url, "SELECT pg_is_in_recovery()", &recovers)
+		if err == nil && !recovers {
+			return nil
+		}
+		if err == nil {
+			err = query(ctx, url, "SELECT pg_promote(false)", &done)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("promote: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return received, nil
 }
 
 // Remove ends both servers and deletes their files.

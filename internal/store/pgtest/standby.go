@@ -7,9 +7,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Standby starts a server that follows this one by streaming, for one test. name
@@ -49,15 +46,7 @@ func (s *Server) Standby(t testing.TB, name string, settings ...string) *Server 
 // Promote makes a standby the primary, and waits until it is.
 func (s *Server) Promote(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	c, err := pgx.Connect(ctx, s.URL("postgres"))
-	if err != nil {
+	if err := promote(context.Background(), s.URL("postgres")); err != nil {
 		t.Fatal(err)
-	}
-	defer c.Close(ctx)
-	var done bool
-	if err := c.QueryRow(ctx, "SELECT pg_promote(true, 50)").Scan(&done); err != nil || !done {
-		t.Fatalf("pg_promote: %v, %v", done, err)
 	}
 }
