@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"strings"
 
@@ -18,6 +20,54 @@ const eventStream = "text/event-stream"
 // errNoAnswer reports a 2xx whose body is no answer of the format: a page of a
 // proxy, nothing at all, lines of another protocol.
 var errNoAnswer = errors.New("the body is no answer of the API")
+
+// relay passes an answer on by what it is, whatever was asked for and whatever
+// it is called, and says how the call ended. It returns nil where the request goes to the
+// backend once more; see refit.
+func (c *call) relay(resp *http.Response) *ending {
+	c.clock, _ = resp.Body.(gpu.Answer)
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		if c.refit(resp) {
+			return nil
+		}
+		return c.refused(resp)
+	}
+	if err := decode(resp); err != nil {
+		return c.unreadable(resp, err)
+	}
+	if c.clock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
+		c.clock.AwaitEvent()
+	}
+	f, err := sniff(resp)
+	if f == formList && takesList(c.meter) {
+		f = formObject
+	}
+	if c.clock != nil && f == formObject {
+		c.clock.Progress()
+		resp.Body.(*sniffed).clock = c.clock
+	}
+	switch {
+	case err != nil && c.o.req.Stream():
+		return c.unbegun(c.streamBroke(err), err, resp.StatusCode)
+	case err != nil:
+		return c.unaryBroke(err, resp.StatusCode, nil)
+	case f == formEvents && c.o.req.Stream():
+		return c.stream(resp)
+	case f == formEvents:
+		return c.gather(resp)
+	case f == formObject:
+		return c.unary(resp)
+	}
+	return c.noAnswer(errNoAnswer, resp.StatusCode)
+}
+
+// unreadable ends a call whose answer cannot be metered.
+//
+//go:noinline
+func (c *call) unreadable(resp *http.Response, err error) *ending {
+	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged").because(err)
+	return c.free(metering.OutcomeBackendError, p).blamed(err, resp.StatusCode)
+}
 
 // form is what the body of an answer looks like.
 type form uint8
@@ -130,6 +180,20 @@ func formOf(head []byte, labelled bool) (f form, sure bool) {
 	return formOther, true
 }
 
+// isEventStream says whether an answer is server-sent events, whatever was
+// asked for.
+func isEventStream(h http.Header) bool {
+	value := h.Get("Content-Type")
+	if value == eventStream {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(value)
+	if err != nil {
+		kind, _, _ = strings.Cut(value, ";")
+	}
+	return strings.EqualFold(strings.TrimSpace(kind), eventStream)
+}
+
 // takesList says whether the answer that is metered may be a list without an object
 // around it.
 func takesList(m format.Meter) bool {
@@ -141,43 +205,41 @@ func takesList(m format.Meter) bool {
 // or the backend failed: nothing is charged.
 //
 //go:noinline
-func (c *call) noAnswer(err error, status int) error {
+func (c *call) noAnswer(err error, status int) *ending {
 	c.slotDone(c.blame(format.BackendCut, err), status)
 	if c.meter.Failed() {
-		if problem := c.refusedWithin(); problem != nil {
-			return problem
+		if e := c.refusedWithin(); e != nil {
+			return e
 		}
 	}
 	b := c.lease.Backend().Name()
-	c.release(metering.OutcomeBackendError)
 	c.g.metrics.noAnswers.WithLabelValues(b).Inc()
 	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name,
 		"request_id", c.x.requestID, "error", err, "said", c.meter.Failure().Message, "dropped_events", c.meter.Noise())
 	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
-		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
-			"the backend did not go on with its answer in time; nothing was charged")
+		return c.free(metering.OutcomeBackendError, newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
+			"the backend did not go on with its answer in time; nothing was charged"))
 	}
 	detail := "the backend's answer is none of this API; nothing was charged"
 	if words := c.failureWords(); words != "" {
 		detail = "the backend failed and said: " + words + " (nothing was charged)"
 	}
-	return newProblem(http.StatusBadGateway, typeBackendUnavailable, detail)
+	return c.free(metering.OutcomeBackendError, newProblem(http.StatusBadGateway, typeBackendUnavailable, detail))
 }
 
 // refusedWithin ends a call that the backend refused within an answer of 200, as
 // refused ends one that was refused by its status. nil: the backend failed.
-func (c *call) refusedWithin() error {
+func (c *call) refusedWithin() *ending {
 	said := saidWithin(c.meter.Failure())
 	switch result := c.outcome(&said); {
 	case result.Lacks != "":
-		c.release(metering.OutcomeNotTaken)
-		return gpu.ErrNotTaken
+		return c.free(metering.OutcomeNotTaken, gpu.ErrNotTaken)
 	case result.RequestFault, c.forbidden(&said):
 		return c.hopeless(&said)
 	case said.ownersFault(), said.status >= 500, said.denied():
 		return nil
 	}
-	return c.passRefusal(&said, nil)
+	return c.passRefusal(&said)
 }
 
 // failureWords is what the backend said went wrong within its answer, as the
@@ -189,4 +251,12 @@ func (c *call) failureWords() string {
 		return ""
 	}
 	return said.public(c.lease.Backend(), c.o.model.Name)
+}
+
+// cutShort ends a call before anything of its answer was sent: what the backend
+// did costs as much as if the client had hung up.
+func (c *call) cutShort() *ending {
+	e := c.charged(format.UnaryClientGone, context.Canceled, 0)
+	e.worked, e.outcome, e.rest = false, metering.OutcomeHoldExhausted, restOffer
+	return e
 }

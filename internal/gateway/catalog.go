@@ -195,6 +195,14 @@ func (c *catalog) serviceFor(host string) *service {
 	return c.fallback
 }
 
+// reach finds the service that the request's host names.
+func (x *exchange) reach() error {
+	if x.service = x.cat.serviceFor(x.r.Host); x.service == nil {
+		return unknownRoute()
+	}
+	return nil
+}
+
 // hostName strips the port and the case from a Host header.
 func hostName(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {

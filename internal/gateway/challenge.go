@@ -1,18 +1,44 @@
 package gateway
 
 import (
-	"context"
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering/format/rawjson"
 )
+
+// reason is why a caller is asked to pay.
+type reason int
+
+const (
+	forCredit    reason = iota // nothing was asked for whose cost could be bounded: a probe, a page about an account
+	forRequest                 // the caller holds no token that counts here
+	forShortfall               // the balance does not cover the request
+	forRest                    // the balance did not last for the answer, which was cut
+	forTopUp                   // the caller wants more credit
+)
+
+// wordings say what a 402 is and, for a human, what to do. ofPart stands in place of
+// detail where the token is a part of an account: its payment opens a new account.
+var wordings = [...]struct{ kind, detail, ofPart string }{
+	forCredit:  {typePaymentRequired, "buy prepaid credit by paying the invoice, then send a JSON body with the credential", ""},
+	forRequest: {typePaymentRequired, "pay the invoice, then repeat the request with the macaroon and the preimage", ""},
+	forShortfall: {typeInsufficientBalance,
+		"the balance does not cover this request; pay the invoice to top it up, then repeat the request with the new credential",
+		"the token's budget does not cover this request; the invoice opens a new account"},
+	forRest: {typeInsufficientBalance,
+		"the balance did not last for the GPU time of the answer, which was cut and charged; pay the invoice, then repeat the request with the new credential", ""},
+	forTopUp: {typePaymentRequired,
+		"pay the invoice; the new macaroon and its preimage spend from the same account",
+		"pay the invoice; it opens a new account, because this token is only a part of its account"},
+}
 
 // offer is what a 402 asks for and why.
 type offer struct {
@@ -21,7 +47,7 @@ type offer struct {
 	detail   string            // what to do, for a human
 	order    *order            // what was asked for; nil: not known
 	account  *l402.TokenID     // which account a payment tops up; nil: a new one
-	balance  *l402.Msat        // of a valid token; nil: none came
+	balance  *l402.Msat        // of a valid token; nil: none came, or it is not known
 	required l402.Msat         // upper bound of the request's cost; 0: not known
 	wish     l402.Msat         // L402-Deposit-Msat or the amount of a top-up
 	proof    [sha256.Size]byte // names a caller that proved itself
@@ -29,14 +55,77 @@ type offer struct {
 	inBody   bool // the challenge is in the JSON as well
 }
 
-// minted is one challenge as it was given out. The macaroon is a secret until
-// it is paid.
-type minted struct {
-	macaroon []byte
-	invoice  string
-	hash     l402.PaymentHash
-	amount   l402.Msat
-	lock     l402.RateLock
+// offer asks the caller to pay. Every 402 of the gateway is made here. o is what was asked
+// for, nil if that is not known; balance is what the token has left, nil if it is not
+// known, or there is none.
+//
+//go:noinline
+func (g *Gateway) offer(x *exchange, why reason, o *order, balance *l402.Msat) error {
+	words := &wordings[why]
+	of := offer{service: x.service, kind: words.kind, detail: words.detail, order: o, balance: balance, inBody: why == forTopUp}
+	if o != nil {
+		of.required = o.required
+	}
+	if why == forCredit {
+		of.order = g.onlyModel(x)
+	}
+	topsUp := why >= forShortfall
+	if !topsUp && x.who == expired {
+		topsUp, of.detail = true, "the token has expired; "+of.detail
+	}
+	if topsUp && !x.token.Attenuated { // who holds only a part must not pay for the whole
+		of.account = &x.token.ID
+	} else if topsUp && words.ofPart != "" {
+		of.detail = words.ofPart
+	}
+	if topsUp && balance == nil && why != forRest {
+		available, err := x.available()
+		if err != nil {
+			return err
+		}
+		of.balance = &available
+	}
+	if why != forRest { // of an answer that was cut: what is lacking, each time anew
+		of.wish = x.prefs.deposit
+		of.proveBy(x)
+	}
+	return g.challenge(x, &of)
+}
+
+// onlyModel is the order for a service with one model: its price is shown. nil: there are
+// several, or it has no price.
+func (g *Gateway) onlyModel(x *exchange) *order {
+	if len(x.service.models) != 1 {
+		return nil
+	}
+	for _, m := range x.service.models {
+		if epoch, ok := g.cfg.Board.Live(m.Name); ok {
+			return &order{model: m, epoch: epoch, quoteExpiry: x.quoteExpiry()}
+		}
+	}
+	return nil
+}
+
+// blank says whether a body asks for nothing, as that of a directory's probe:
+// no JSON, or an empty value.
+func blank(body []byte) bool {
+	body = bytes.TrimSpace(rawjson.TrimBOM(body))
+	switch string(body) {
+	case "", "{}", "null", "[]", `""`:
+		return true
+	}
+	return !json.Valid(body)
+}
+
+// proveBy makes the offer repeatable for a caller that proved itself: by a
+// token, or else by a random nonce.
+func (o *offer) proveBy(x *exchange) {
+	switch nonce := x.prefs.nonce; {
+	case x.token != nil:
+		o.proof, o.proven = sha256.Sum256(append([]byte("token\x00"), x.token.Copy[:]...)), true
+	case nonce != "":
+		o.proof, o.proven = sha256.Sum256([]byte("nonce\x00"+nonce)), true
+	}
 }
 
 // amount applies the wire contract's rule: the largest of the minimum purchase,
@@ -50,26 +139,18 @@ func (o *offer) amount() (l402.Msat, error) {
 		p := newProblem(http.StatusBadRequest, typeCostAboveMaximum,
 			"this request may cost more than the largest purchase; lower max_tokens or shorten the prompt")
 		p.Required, p.Maximum = &o.required, &o.service.MaxPurchase
-		o.describe(p)
+		if o.order != nil {
+			o.order.describe(p)
+		}
 		return 0, p
 	}
 	return max(o.service.MinPurchase, min(o.wish, o.service.MaxPurchase), lacks).CeilSats(), nil
 }
 
-// describe adds the price in force to a problem.
-func (o *offer) describe(p *problem) {
-	if o.order == nil {
-		return
-	}
-	e, expiry := &o.order.epoch, o.order.quoteExpiry
-	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.order.model.Name, &e.Rates, &e.ID, &expiry
-	p.Multiplier, p.Signal, p.BoundBy = &e.Multiplier, &e.Signal, e.BoundBy
-}
-
 // challenge turns an offer into the answer to the request: a 402, or the
 // reason why there is none. Nobody is asked to pay for what nothing can serve.
-func (g *Gateway) challenge(x *exchange, o offer) error {
-	if !g.sells(&o) {
+func (g *Gateway) challenge(x *exchange, o *offer) error {
+	if !g.sells(o) {
 		return errNotServed
 	}
 	amount, err := o.amount()
@@ -96,15 +177,17 @@ func (g *Gateway) challenge(x *exchange, o offer) error {
 	if o.inBody {
 		p.Macaroon = base64.StdEncoding.EncodeToString(m.macaroon)
 	}
-	o.describe(p)
-	if repeated && p.QuoteExpiry != nil {
-		p.QuoteExpiry = &m.lock.Until // as its macaroon says
+	if o.order != nil {
+		o.order.describe(p)
+		if repeated {
+			p.QuoteExpiry = &m.lock.Until // as its macaroon says
+		}
 	}
 	return p
 }
 
 // noChallenge says why there is none.
-func (g *Gateway) noChallenge(x *exchange, o offer, err error) error {
+func (g *Gateway) noChallenge(x *exchange, o *offer, err error) error {
 	g.metrics.challenges.WithLabelValues("refused").Inc()
 	if gone := x.r.Context().Err(); gone != nil {
 		return gone
@@ -134,110 +217,10 @@ func (o *offer) repeatKey(amount l402.Msat) [sha256.Size]byte {
 	return sha256.Sum256(append(b, o.service.Name...))
 }
 
-// proveBy makes the offer repeatable for a caller that proved itself: by a
-// token, or else by a random nonce.
-func (o *offer) proveBy(x *exchange, nonce string) {
-	switch {
-	case x.token != nil:
-		o.proof, o.proven = sha256.Sum256(append([]byte("token\x00"), x.token.Copy[:]...)), true
-	case nonce != "":
-		o.proof, o.proven = sha256.Sum256([]byte("nonce\x00"+nonce)), true
+// rateLock is what a challenge for this offer promises.
+func (o *offer) rateLock() l402.RateLock {
+	if o.order == nil {
+		return l402.RateLock{}
 	}
-}
-
-// mint makes the invoice and its macaroon. Nothing is written to the store: the
-// sealed memo and the derived root key are all that is needed later.
-func (g *Gateway) mint(x *exchange, o offer, amount l402.Msat, now time.Time) (minted, error) {
-	if err := x.admitChallenge(); err != nil {
-		return minted{}, err
-	}
-	release, err := x.cat.slots.acquire(x.r.Context(), x.token != nil, x.cat.InvoiceTimeout)
-	if err != nil {
-		return minted{}, err
-	}
-	defer release()
-	account := l402.NewTokenID()
-	if o.account != nil {
-		account = *o.account
-	}
-	preimage := l402.NewPreimage()
-	m := minted{hash: preimage.Hash(), amount: amount, lock: o.rateLock()}
-	m.macaroon, err = x.cat.Keys.Mint(l402.MintParams{
-		Service: o.service.Name, PaymentHash: m.hash, TokenID: account,
-		Deposit: amount, ValidUntil: now.Add(o.service.TokenLifetime), RateLock: m.lock,
-	})
-	if err != nil {
-		return m, err
-	}
-	// The client may hang up; the node's work is done all the same.
-	ctx, cancel := x.detached(x.cat.InvoiceTimeout)
-	defer cancel()
-	m.invoice, err = g.cfg.Invoices.AddInvoice(ctx, Invoice{
-		Preimage: preimage, Amount: amount, Expiry: x.cat.InvoiceExpiry,
-		Memo: memo(x.cat.ProductText, x.cat.Keys.SealMemo(account, m.hash, amount)),
-	})
-	return m, err
-}
-
-// memo joins the product text that a wallet shows and the sealed token id.
-func memo(product, sealed string) string {
-	return strings.TrimSpace(product + " " + sealed)
-}
-
-// SealedMemo finds the sealed token id in an invoice's memo as this package
-// wrote it: the last word. It is for l402.Keyring.OpenMemo, which tells an
-// invoice of ours from any other.
-func SealedMemo(memo string) string {
-	return memo[strings.LastIndexByte(memo, ' ')+1:]
-}
-
-// invoiceSlots bounds the invoices being made at once, since every stranger can
-// ask for one. A share is kept for callers who hold a token, so that a flood
-// cannot stop a paying client's top-up.
-type invoiceSlots struct {
-	shared, reserved chan struct{}
-	waiting          atomic.Int64
-	maxWaiting       int64
-}
-
-// errInvoicesBusy reports that too many invoices are being made.
-var errInvoicesBusy = errors.New("too many invoices are being made")
-
-func newInvoiceSlots(limit int) *invoiceSlots {
-	reserved := max(limit/4, 1)
-	return &invoiceSlots{
-		shared:     make(chan struct{}, max(limit-reserved, 1)),
-		reserved:   make(chan struct{}, reserved),
-		maxWaiting: int64(limit) * 16,
-	}
-}
-
-// acquire takes a slot, waiting at most limit and while ctx lasts.
-func (s *invoiceSlots) acquire(ctx context.Context, holder bool, limit time.Duration) (release func(), err error) {
-	select {
-	case s.shared <- struct{}{}:
-		return func() { <-s.shared }, nil
-	default:
-	}
-	var reserved chan struct{} // nil: never ready
-	if holder {
-		reserved = s.reserved
-	} else if s.waiting.Add(1) > s.maxWaiting {
-		s.waiting.Add(-1)
-		return nil, errInvoicesBusy
-	} else {
-		defer s.waiting.Add(-1)
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case s.shared <- struct{}{}:
-		return func() { <-s.shared }, nil
-	case reserved <- struct{}{}:
-		return func() { <-s.reserved }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-timer.C:
-		return nil, errInvoicesBusy
-	}
+	return l402.RateLock{Epoch: o.order.epoch.ID, Until: o.order.quoteExpiry}
 }

@@ -72,13 +72,12 @@ type listedModel struct {
 
 // listModels is GET /v1/models: OpenAI's list with the prices in force.
 func (g *Gateway) listModels(x *exchange) error {
-	svc := x.cat.serviceFor(x.r.Host)
-	if svc == nil {
-		return unknownRoute()
+	if err := x.reach(); err != nil {
+		return err
 	}
-	list := make([]listedModel, 0, len(svc.models))
-	for _, m := range svc.Models {
-		list = append(list, g.listed(svc.models[m.Name]))
+	list := make([]listedModel, 0, len(x.service.models))
+	for _, m := range x.service.Models {
+		list = append(list, g.listed(x.service.models[m.Name]))
 	}
 	return x.reply(http.StatusOK, map[string]any{"object": "list", "data": list})
 }
@@ -86,11 +85,10 @@ func (g *Gateway) listModels(x *exchange) error {
 // showModel is GET /v1/models/{id}: one entry of the list. An id may hold
 // slashes.
 func (g *Gateway) showModel(x *exchange) error {
-	svc := x.cat.serviceFor(x.r.Host)
-	if svc == nil {
-		return unknownRoute()
+	if err := x.reach(); err != nil {
+		return err
 	}
-	m := svc.models[strings.TrimPrefix(x.r.URL.Path, pathModels+"/")]
+	m := x.service.models[strings.TrimPrefix(x.r.URL.Path, pathModels+"/")]
 	if m == nil {
 		return unknownModel()
 	}
@@ -115,15 +113,14 @@ func (g *Gateway) listed(m *model) listedModel {
 
 // showQuote is GET /l402/quote: the bound of a request that is not made yet.
 func (g *Gateway) showQuote(x *exchange) error {
-	svc := x.cat.serviceFor(x.r.Host)
-	if svc == nil {
-		return unknownRoute()
+	if err := x.reach(); err != nil {
+		return err
 	}
 	query, err := url.ParseQuery(x.r.URL.RawQuery)
 	if err != nil {
 		return invalid("the query cannot be read")
 	}
-	m := svc.models[query.Get("model")]
+	m := x.service.models[query.Get("model")]
 	if m == nil {
 		return unknownModel()
 	}
@@ -172,25 +169,23 @@ func parseCount(s string, def int64) (int64, bool) {
 // owner is the caller of an endpoint about an account: the token, even an
 // expired one, or the 402 that any other caller gets.
 func (g *Gateway) owner(x *exchange) (*l402.Token, error) {
-	prefs, err := parsePreferences(x.r.Header)
-	if err != nil {
+	if err := x.readPreferences(); err != nil {
 		return nil, err
 	}
 	who, err := x.authorize("")
 	if err != nil {
 		return nil, err
 	}
-	if who == stranger {
-		svc := x.cat.serviceFor(x.r.Host)
-		if svc == nil {
-			return nil, unknownRoute()
-		}
-		if err := x.admitStranger(); err != nil {
-			return nil, err
-		}
-		return nil, g.challenge(x, g.blankOffer(x, svc, prefs))
+	if who != stranger {
+		return x.token, x.credit()
 	}
-	return x.token, x.credit()
+	if err := x.reach(); err != nil {
+		return nil, err
+	}
+	if err := x.admitStranger(); err != nil {
+		return nil, err
+	}
+	return nil, g.offer(x, forCredit, nil, nil)
 }
 
 // showBalance is GET /l402/balance.
@@ -308,31 +303,44 @@ func (g *Gateway) topUp(x *exchange) error {
 	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Amount == nil || *wanted.Amount <= 0 {
 		return invalidParam("amount_msat", `send {"amount_msat": N} with N > 0`)
 	}
-	svc := x.cat.services[token.Service]
-	if svc == nil {
+	x.service = x.cat.services[token.Service]
+	if x.service == nil {
 		return invalid("the service of this token is not sold here any more")
 	}
-	if *wanted.Amount > svc.MaxPurchase {
+	if *wanted.Amount > x.service.MaxPurchase {
 		p := newProblem(http.StatusBadRequest, typeCostAboveMaximum, "the amount is above the largest purchase")
 		p.Param = "amount_msat"
-		p.Required, p.Maximum = wanted.Amount, &svc.MaxPurchase
+		p.Required, p.Maximum = wanted.Amount, &x.service.MaxPurchase
 		return p
 	}
-	of := offer{service: svc, kind: typePaymentRequired, wish: *wanted.Amount, inBody: true,
-		detail: "pay the invoice; the new macaroon and its preimage spend from the same account"}
-	if token.Attenuated {
-		of.detail = "pay the invoice; it opens a new account, because this token is only a part of its account"
-	}
-	of.proveBy(x, "")
-	if err := x.sameAccount(&of); err != nil {
-		return err
-	}
-	return g.challenge(x, of)
+	x.prefs.deposit = *wanted.Amount
+	return g.offer(x, forTopUp, nil, nil)
 }
 
 // healthz is GET /healthz: the process serves.
 func (g *Gateway) healthz(x *exchange) error {
 	return x.reply(http.StatusOK, map[string]string{"status": "ok", "version": g.cfg.Version})
+}
+
+// showPrice is GET and HEAD on a paid POST route: directories and link checkers look
+// for the 402 in this way. A holder is told the method.
+func (g *Gateway) showPrice(x *exchange) (err error) {
+	if err := x.reach(); err != nil {
+		return err
+	}
+	if err := x.readPreferences(); err != nil {
+		return err
+	}
+	if x.who, err = x.authorize(x.service.Name); err != nil {
+		return err
+	}
+	if err := x.admitStranger(); err != nil {
+		return err
+	}
+	if x.who == holder {
+		return wrongMethod(x)
+	}
+	return g.offer(x, forCredit, nil, nil)
 }
 
 // sortedServices lists the services by name, for stable output.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"os"
@@ -29,6 +30,10 @@ type exchange struct {
 	bodyUntil time.Time // when the body has to have come, as far as that was told to the connection
 	body      bodyUse   // what it takes of the memory for bodies
 	presence  presence  // of the client
+
+	service *service    // that the host reaches; see reach
+	prefs   preferences // the client's own limits and wishes; see readPreferences
+	who     standing    // what the credential is worth here; see identify
 
 	route     string      // of the URL map, for the metrics
 	token     *l402.Token // proven genuine and paid; its caveats are judged by authorize
@@ -222,6 +227,17 @@ func (x *exchange) creditAnyway() {
 	}
 }
 
+// available is what the token may spend, its payment included.
+func (x *exchange) available() (l402.Msat, error) {
+	if err := x.credit(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := x.detached(x.g.cfg.SettleWait)
+	defer cancel()
+	balance, err := x.g.ledger.Balance(ctx, x.token.ID, x.token.Budgets)
+	return balance.Available, err
+}
+
 // detached returns a context that outlives the client, for what must be
 // recorded whatever it does.
 func (x *exchange) detached(limit time.Duration) (context.Context, context.CancelFunc) {
@@ -269,4 +285,17 @@ func (x *exchange) id() string {
 		x.failureID = metering.NewHoldID().String()
 	}
 	return x.failureID
+}
+
+// voter stands for the account in what is learnt from answers; 0: there is none.
+func (x *exchange) voter() uint64 {
+	if x.token == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(x.token.ID[:8])
+}
+
+// quoteExpiry is until when a price named now is good for who pays for it.
+func (x *exchange) quoteExpiry() time.Time {
+	return x.g.now().Add(x.cat.QuoteTTL).UTC().Truncate(time.Second)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 
 	"sluice.example/sluice/metering/format"
 )
@@ -13,10 +12,10 @@ import (
 // with what the backend would have answered. So the gateway knows at each moment
 // what was generated: a client that hangs up pays for that and for no more, and a
 // backend that goes beyond the cap is cut there.
-func (c *call) gather(resp *http.Response) error {
+func (c *call) gather(resp *http.Response) *ending {
 	end, err := c.collect(format.NewEvents(resp.Body, c.x.cat.MaxEvent))
 	if c.refitWithin() {
-		return c.again(resp)
+		return nil
 	}
 	capped := errors.Is(err, errBeyondCap)
 	if end != format.Complete {
@@ -28,9 +27,7 @@ func (c *call) gather(resp *http.Response) error {
 	case errors.Is(err, errAnswerTooLong):
 		return c.tooLong(resp)
 	case end == format.ClientGone:
-		c.answered(context.Canceled, 0)
-		_, _ = c.charge(format.UnaryClientGone) // nobody is left to be told
-		return context.Canceled
+		return c.leftAlone(format.UnaryClientGone)
 	case end == format.Drained, end == format.HoldExhausted:
 		return c.unbegun(end, err, resp.StatusCode)
 	default:
@@ -39,7 +36,7 @@ func (c *call) gather(resp *http.Response) error {
 		}
 		return c.unbegun(format.BackendCut, err, resp.StatusCode)
 	}
-	c.answered(c.blame(end, err), resp.StatusCode)
+	c.answered(c.blame(end, err), resp.StatusCode) // what is counted now stands in the document
 	resp.Header = gatheredHeader(resp.Header)
 	return c.document(resp, c.meter.Document(capped), end)
 }
@@ -86,23 +83,4 @@ func (c *call) collect(events *format.Events) (format.End, error) {
 			return format.HoldExhausted, err
 		}
 	}
-}
-
-// document charges an answer that is one document and sends it.
-func (c *call) document(resp *http.Response, body []byte, end format.End) error {
-	if c.clientGone() {
-		_, _ = c.charge(format.UnaryClientGone) // nobody is left to be told
-		return context.Canceled
-	}
-	c.delivered = int64(len(body))
-	entry, settled := c.charge(end)
-	h := c.x.Header()
-	passHeader(h, resp.Header)
-	c.announce(h)
-	c.tell(h, entry, settled)
-	h["Cache-Control"] = []string{"no-store"}
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	c.x.WriteHeader(resp.StatusCode)
-	_, _ = c.x.Write(body) // the charge stands; a client that hung up just now can look it up
-	return nil
 }

@@ -7,15 +7,6 @@ import (
 	"strings"
 )
 
-// The response headers of the wire contract.
-const (
-	headerBalance    = "L402-Balance-Msat"
-	headerCost       = "L402-Cost-Msat"
-	headerEpoch      = "L402-Price-Epoch"
-	headerRequestID  = "L402-Request-Id"
-	headerSettlement = "L402-Settlement"
-)
-
 // withheld says whether a request header never reaches a backend, whatever its
 // owner wants. Hop-by-hop headers (RFC 9110, 7.6.1) are between us and the client;
 // credentials are the client's money; an encoding would hide the usage from us;
@@ -42,18 +33,6 @@ func checkForwarded(name string) error {
 		return errors.New("the gateway writes this header itself, or it is between the client and the gateway")
 	}
 	return nil
-}
-
-// passes says whether a backend's response header reaches the client: what
-// describes the answer. Others would act on the client in our name, describe a
-// body that we rewrite, or tell about the backend. A backend's own challenge would
-// send a wallet after a stranger's invoice.
-func passes(name string) bool {
-	switch name {
-	case "Content-Type", "Content-Language", "Retry-After":
-		return true
-	}
-	return false
 }
 
 func hasPrefix(name string, prefixes ...string) bool {
@@ -89,15 +68,6 @@ func forwardHeader(client http.Header, allowed []string, stream bool, id string)
 
 // Never written to.
 var acceptJSON, acceptEvents = []string{"application/json"}, []string{"text/event-stream, application/json"}
-
-// passHeader copies what the client may see of a backend's header.
-func passHeader(to, backend http.Header) {
-	for name, values := range backend {
-		if passes(name) && len(values) > 0 {
-			to[name] = values[:1]
-		}
-	}
-}
 
 // connectionListed returns the header names that Connection declares to be
 // hop-by-hop; nil, as good as empty, in the usual case.

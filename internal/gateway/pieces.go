@@ -18,7 +18,7 @@ const pieceSize = 64 << 10
 // A client that hangs up within it pays for all of it, because the backend had made all
 // of it before it sent the first byte. The rest is read for its usage, as long as it
 // comes within unaryGrace.
-func (c *call) unaryPieces(resp *http.Response, m format.Pieces, came *bytes.Buffer) error {
+func (c *call) unaryPieces(resp *http.Response, m format.Pieces, came *bytes.Buffer) *ending {
 	m.Piece(came.Bytes())
 	if m.Failed() {
 		return c.noAnswer(errNoAnswer, resp.StatusCode)

@@ -42,6 +42,12 @@ var preferenceRules = [...]struct{ header, rule string }{
 	{headerIdempotency, "must be one value of 1 to 255 bytes"},
 }
 
+// readPreferences reads the headers of the request.
+func (x *exchange) readPreferences() (err error) {
+	x.prefs, err = parsePreferences(x.r.Header)
+	return err
+}
+
 // parsePreferences reads the headers. What cannot be read is a 400: a misspelt
 // limit must not be no limit.
 func parsePreferences(h http.Header) (preferences, error) {

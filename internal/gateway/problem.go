@@ -252,10 +252,3 @@ func (p *problem) describe(h http.Header) {
 		h.Set("Connection", "close")
 	}
 }
-
-// nameAnswer sets the headers in which the SDKs of OpenAI and Anthropic look for
-// the name of an answer.
-func nameAnswer(h http.Header, id string) {
-	name := []string{id}
-	h["X-Request-Id"], h["Request-Id"] = name, name
-}

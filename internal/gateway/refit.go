@@ -34,19 +34,6 @@ func (c *call) refitWithin() bool {
 
 func (c *call) refittable() bool { return !c.refitted && !c.o.req.HasCap() && c.ctx.Err() == nil }
 
-// again sends the request once more, to the same backend, after refitWithin.
-//
-//go:noinline
-func (c *call) again(refused *http.Response) error {
-	refused.Body.Close()
-	resp, err := c.forward()
-	if err != nil {
-		return c.unanswered(err)
-	}
-	defer resp.Body.Close()
-	return c.receive(resp)
-}
-
 // fit lowers the cap to what an engine's words leave for it. They tell how long the
 // prompt is; where they do not, the prompt is taken for as many tokens as a text of its
 // length rarely has.

@@ -5,95 +5,69 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
-	"net/http"
-	"time"
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 )
 
-// sell looks for room, holds the money, takes a place, waits for a slot and
-// serves. The order matters: a full pool refuses before anything is written, and
-// nobody has a place in the queue without money.
-func (g *Gateway) sell(x *exchange, o *order, prefs preferences) error {
-	hold, err := g.reserve(x, o, prefs)
-	if err != nil {
-		return err
-	}
-	c := newCall(x, o, hold)
-	defer c.abandon()
-	if most := o.ceiling(hold); prefs.maxCost >= 0 && most > prefs.maxCost { // the rate lock was used up meanwhile
-		c.release(metering.OutcomeNotTaken)
-		return g.aboveMaxCost(o, prefs, most)
-	}
-	ticket, err := g.place(x, o, hold.Amount())
-	if err != nil { // there was room a moment ago
-		c.release(metering.OutcomeNotTaken)
-		return err
-	}
-	defer ticket.Cancel()
-	if !g.open.add(c) {
-		c.release(metering.OutcomeDrained)
-		return draining()
-	}
-	defer g.open.remove(c)
-	lease, err := ticket.Wait(c.ctx)
-	if err != nil {
-		c.release(queueOutcome(c, err))
-		return c.queueError(err)
-	}
-	c.lease = lease
-	return c.serve()
-}
-
-// place takes a place in the pool for a request that pays at most limit.
-func (g *Gateway) place(x *exchange, o *order, limit l402.Msat) (*gpu.Ticket, error) {
-	return o.model.pool.AdmitBid(gpu.Key(x.token.ID), o.bid(limit))
-}
-
-// bid is what the pool needs to know of a request that pays at most limit.
-func (o *order) bid(limit l402.Msat) gpu.Bid {
-	return gpu.Bid{AtMost: o.bound.Units(), Limit: limit}
-}
+// countShare is the part of a request's bound that is held before a backend is
+// asked to count its prompt.
+const countShare = 8
 
 // reserve holds the bound on the account and the token's budgets. Where the
 // balance does not cover it, the backend's tokenizer may find a tighter bound,
-// and the client may have allowed a lower cap; else it is a 402. Before, it looks
-// for room in the pool, and takes no place: until an invoice is made, empty accounts
-// would keep those of callers who pay.
-func (g *Gateway) reserve(x *exchange, o *order, prefs preferences) (*metering.Hold, error) {
+// and the client may have allowed a lower cap; else short says what is available. Before,
+// it looks for room in the pool, and takes no place: otherwise unfunded callers would
+// occupy the places of paying ones until their invoices are made.
+func (g *Gateway) reserve(x *exchange, o *order) (hold *metering.Hold, short *metering.InsufficientError, err error) {
+	if err := g.withinMaxCost(x, o); err != nil {
+		return nil, nil, err
+	}
 	if err := o.model.pool.Look(gpu.Key(x.token.ID), o.bid(o.least())); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	hold, err := g.hold(x, o, prefs)
-	var short *metering.InsufficientError
-	if errors.As(err, &short) && g.tighten(x, o, prefs, short.Available) {
-		hold, err = g.hold(x, o, prefs)
+	hold, err = g.hold(x, o)
+	if errors.As(err, &short) && g.tighten(x, o, short.Available) {
+		hold, err = g.hold(x, o)
 	}
-	if errors.As(err, &short) && prefs.truncate && o.truncate(short.Available) {
-		hold, err = g.hold(x, o, prefs)
+	if errors.As(err, &short) && x.prefs.truncate && o.truncate(short.Available) {
+		hold, err = g.hold(x, o)
 	}
 	if errors.As(err, &short) {
-		return nil, g.challenge(x, g.insufficient(x, o, prefs, short))
+		return nil, short, nil
 	}
-	return hold, err
+	return hold, nil, err
+}
+
+// withinMaxCost refuses a request whose bound is above the client's own limit, unless
+// counting its tokens brings it below.
+func (g *Gateway) withinMaxCost(x *exchange, o *order) error {
+	if !o.exceeds(x.prefs.maxCost) {
+		return nil
+	}
+	available, err := x.available()
+	if err == nil && g.tighten(x, o, available) && !o.exceeds(x.prefs.maxCost) {
+		return nil
+	}
+	return o.aboveMaxCost(x.prefs.maxCost, o.least())
 }
 
 // hold asks the ledger once. What was held for counting becomes part of it.
-func (g *Gateway) hold(x *exchange, o *order, prefs preferences) (*metering.Hold, error) {
+func (g *Gateway) hold(x *exchange, o *order) (*metering.Hold, error) {
 	if o.part != nil {
-		return g.takeRest(x, o, prefs)
+		return g.takeRest(x, o)
 	}
-	return g.take(x, g.reservation(x, o, prefs))
+	return g.take(x, g.reservation(x, o))
 }
 
 // reservation is what the ledger is asked for.
-func (g *Gateway) reservation(x *exchange, o *order, prefs preferences) metering.Reservation {
+func (g *Gateway) reservation(x *exchange, o *order) metering.Reservation {
 	r := metering.Reservation{
 		Account: x.token.ID, Budgets: x.token.Budgets, Chain: x.token.Chain, RateLimits: x.token.RateLimits,
 		Amount: o.required, Service: o.model.service.Name, Model: o.model.Name, Epoch: o.epoch.ID, Rates: o.epoch.Rates, Prompt: o.bound.Input,
-		Idempotency: idempotency(x, o, prefs.idempotency), Lock: o.lock,
+		Idempotency: idempotency(x, o), Lock: o.lock,
 	}
 	if !x.credited && x.token.Deposit > 0 {
 		d := x.deposit()
@@ -103,14 +77,14 @@ func (g *Gateway) reservation(x *exchange, o *order, prefs preferences) metering
 }
 
 // idempotency names a request by the chain that pays and the client's key.
-func idempotency(x *exchange, o *order, key string) *metering.Idempotency {
-	if key == "" {
+func idempotency(x *exchange, o *order) *metering.Idempotency {
+	if x.prefs.idempotency == "" {
 		return nil
 	}
 	h := sha256.New()
 	h.Write(x.token.ID[:])
 	h.Write(x.token.Chain[:])
-	io.WriteString(h, key)
+	io.WriteString(h, x.prefs.idempotency)
 	id := new(metering.Idempotency)
 	h.Sum(id.Key[:0])
 	h.Reset()
@@ -120,39 +94,107 @@ func idempotency(x *exchange, o *order, key string) *metering.Idempotency {
 	return id
 }
 
-// queueOutcome says why a request left the queue without a slot.
-func queueOutcome(c *call, err error) metering.Outcome {
-	switch {
-	case c.drained():
-		return metering.OutcomeDrained
-	case c.clientGone():
-		return metering.OutcomeClientGone
-	case errors.Is(err, gpu.ErrQueueTimeout):
-		return metering.OutcomeQueueTimeout
+// take makes a hold.
+func (g *Gateway) take(x *exchange, r metering.Reservation) (*metering.Hold, error) {
+	hold, err := g.ledger.Reserve(x.r.Context(), r)
+	if err == nil {
+		x.credited = true
 	}
-	return metering.OutcomeNotTaken
+	return hold, err
 }
 
-// queueError is what the client is told about it.
-func (c *call) queueError(err error) error {
-	if c.drained() {
-		return c.goneAway()
+// takeRest raises the part that was held for counting to the whole. Under a rate
+// lock the part is given back instead, because it was held at other rates.
+func (g *Gateway) takeRest(x *exchange, o *order) (*metering.Hold, error) {
+	if o.lock != nil {
+		o.releasePart(x)
+		return g.take(x, g.reservation(x, o))
 	}
+	err := o.part.Extend(x.r.Context(), max(o.required, o.part.Amount()))
+	var short *metering.InsufficientError
+	if errors.As(err, &short) { // what is held already counts for this request
+		return nil, &metering.InsufficientError{Available: short.Available + o.part.Amount(), Required: o.required, Credited: short.Credited}
+	}
+	if err != nil {
+		return nil, err
+	}
+	hold := o.part
+	o.part = nil
+	return hold, nil
+}
+
+// tighten asks a backend's tokenizer for the prompt's real length, once per
+// request, and reports whether the bound became lower. Counting is work for the
+// backend, so it is done like any other: with money held, an eighth of the bound by
+// bytes, and in a slot. An account whose available balance does not cover the whole
+// gets a slot that is free and that nobody waits for, or none: a place in the queue is
+// for those who pay. It gets the slot before the hold, so that the number of slots
+// bounds the holds of such accounts. The hold stays with the order; see hold.
+func (g *Gateway) tighten(x *exchange, o *order, available l402.Msat) bool {
+	if o.tokenized || available < o.countingPart() || !g.countable(o) {
+		return false
+	}
+	o.tokenized = true
+	count := g.countQueued
+	if available < o.required {
+		count = g.countNow
+	}
+	q, n, err := count(x, o)
+	if err != nil { // the hold of the whole fails for the same reason, and says so
+		g.log.Debug("tokenizer", "model", o.model.Name, "error", err)
+		return false
+	}
+	before := o.required
+	o.whole = o.whole.WithCount(q, n)
+	o.bound = o.req.Fit(o.whole, o.limits)
+	return o.price() == nil && o.required < before
+}
+
+// countingPart is what is held before a backend is asked to count.
+func (o *order) countingPart() l402.Msat { return (o.required + countShare - 1) / countShare }
+
+// countQueued holds the part and counts in a slot, for which it may wait.
+func (g *Gateway) countQueued(x *exchange, o *order) (q format.Question, n int64, err error) {
+	ticket, err := o.place(x.token.ID, o.least())
+	if err != nil {
+		return q, 0, err
+	}
+	defer ticket.Cancel()
+	if err := g.holdPart(x, o); err != nil {
+		return q, 0, err
+	}
+	lease, err := ticket.Wait(x.r.Context())
+	if err != nil {
+		return q, 0, err
+	}
+	return g.countInSlot(x, o, lease)
+}
+
+// countNow takes a slot that is free, holds the part and counts.
+func (g *Gateway) countNow(x *exchange, o *order) (q format.Question, n int64, err error) {
+	ticket, err := o.place(x.token.ID, o.least())
+	if err != nil {
+		return q, 0, err
+	}
+	defer ticket.Cancel()
+	lease, err := ticket.Now()
+	if err != nil {
+		return q, 0, err
+	}
+	if err := g.holdPart(x, o); err != nil {
+		lease.Done(gpu.Result{Err: context.Canceled, Refused: true})
+		return q, 0, err
+	}
+	return g.countInSlot(x, o, lease)
+}
+
+// holdPart holds what counting is worth. It stays with the order.
+func (g *Gateway) holdPart(x *exchange, o *order) (err error) {
+	r := g.reservation(x, o)
+	r.Amount = o.countingPart()
+	if r.Lock = nil; o.lock != nil { // the hold under the lock is made anew, and counts then
+		r.RateLimits, r.Idempotency = nil, nil
+	}
+	o.part, err = g.take(x, r)
 	return err
-}
-
-// goneAway refuses a request that was cut while the gateway shuts down, or because its
-// backend is taken away.
-func (c *call) goneAway() error {
-	if context.Cause(c.ctx) == errBackendDrained {
-		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
-	}
-	return draining()
-}
-
-// draining refuses what comes while the gateway shuts down.
-func draining() error {
-	p := retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "this gateway is shutting down; repeat the request"), time.Second)
-	p.closeClient = true
-	return p
 }

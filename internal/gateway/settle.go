@@ -3,23 +3,48 @@ package gateway
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
+	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
-// charge measures how the answer ended and settles it. settled is false when
-// the store could not confirm it in time; the charge is on its way then.
-func (c *call) charge(end format.End) (entry metering.Entry, settled bool) {
-	return c.chargeAs(end, end.Outcome())
+// settle gives the slot back and ends the hold, with the charge for what was delivered or
+// without one. settled is false when the store could not confirm it in time; the charge
+// is on its way then.
+func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
+	switch {
+	case c.lease == nil: // no slot was given
+	case e.worked:
+		c.answered(e.blame, e.status)
+	default:
+		c.slotDone(e.blame, e.status)
+	}
+	switch {
+	case e.rest != restDocument:
+	case c.clientGone(): // nobody is left to be told
+		e.end, e.rest, e.problem = format.UnaryClientGone, restProblem, context.Canceled
+	default:
+		c.delivered = int64(len(e.body))
+	}
+	switch e.bill {
+	case billAnswer:
+		return c.charge(e.end, e.outcome)
+	case billCall:
+		return c.chargeCall(e.outcome)
+	}
+	return c.release(e.outcome)
 }
 
-// chargeAs is charge for an answer whose end has another name in the ledger.
-func (c *call) chargeAs(end format.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
+// charge measures what was delivered of an answer that ended so. An empty outcome is
+// end's.
+func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
+	if outcome == "" {
+		outcome = end.Outcome()
+	}
 	if c.stalled() {
 		c.meter.Silent()
 	}
@@ -32,55 +57,33 @@ func (c *call) chargeAs(end format.End, outcome metering.Outcome) (entry meterin
 	if end == format.Complete && c.meter.Failed() {
 		outcome = metering.OutcomeBackendCut // it said so itself
 	}
-	return c.settle(metering.Settlement{
+	return c.commit(metering.Settlement{
 		Usage: usage, Source: source, Outcome: outcome, ClampedUsage: clamped,
 		DeliveredBytes: c.delivered, Backend: c.lease.Backend().Name(),
 	})
 }
 
-// stalled reports whether the client stopped waiting for a document, and the backend
-// showed nobody a sign of life since the request went to it. A stream that its client
-// left costs its prompt all the same: otherwise an idle backend would read prompts for
-// free, for callers who leave before its first token.
-func (c *call) stalled() bool {
-	return !c.o.req.Stream() && c.clientGone() && c.engine.silentSince(c.began)
+// chargeCall charges the call fee for a refusal, where the service asks for one.
+func (c *call) chargeCall(outcome metering.Outcome) (entry metering.Entry, settled bool) {
+	s := metering.Settlement{Source: metering.SourceNone, Outcome: outcome, Backend: c.x.backend}
+	if c.o.model.service.ChargeCallOn4xx {
+		s.Usage, s.Source = pricing.Units{pricing.Calls: 1}, metering.SourceCounted
+	}
+	return c.commit(s)
 }
 
-// askTokenizer lets a backend count what no usage told, where it can.
-func (c *call) askTokenizer() {
-	b := c.lease.Backend()
-	profile := c.g.profile(b)
-	if c.tokenized || profile.Counting == format.CountNone || c.stalled() {
-		return
-	}
-	c.tokenized = true
-	prompt, text, ok := c.meter.NeedsTokenizer()
-	if !ok {
-		return
-	}
-	ctx, cancel := c.x.detached(tokenizeTimeout)
-	defer cancel()
-	promptTokens, completionTokens := int64(-1), int64(-1)
-	if prompt {
-		if q, n, err := c.g.count(ctx, b, c.g.questions(b, c.o)); err == nil {
-			promptTokens = q.Likely(n)
-		}
-	}
-	if q, ok := format.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
-		if _, n, err := c.g.count(ctx, b, []format.Question{q}); err == nil {
-			completionTokens = n
-		}
-	}
-	c.meter.Tokenized(promptTokens, completionTokens)
+// release ends the hold without a charge.
+func (c *call) release(outcome metering.Outcome) (entry metering.Entry, settled bool) {
+	return c.commit(metering.Settlement{Source: metering.SourceNone, Outcome: outcome})
 }
 
-// settle ends the hold with a charge, exactly once, on a context that the
+// commit ends the hold with a settlement, exactly once, on a context that the
 // client cannot end. It waits at most SettleWait for the store: long enough for
 // a database to be restarted. After that the ledger goes on by itself, and the
 // end of the answer is sent without numbers: the owner may lose this charge if
 // the process dies within the outage, but no client pays for an answer that it
 // did not get.
-func (c *call) settle(s metering.Settlement) (entry metering.Entry, settled bool) {
+func (c *call) commit(s metering.Settlement) (entry metering.Entry, settled bool) {
 	c.ended = true
 	started := time.Now()
 	ctx, cancel := c.x.detached(c.g.cfg.SettleWait)
@@ -110,37 +113,20 @@ func (c *call) logEnd(e metering.Entry, backend string) {
 	c.g.log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 
-// release ends the hold without a charge, exactly once.
-//
-//go:noinline
-func (c *call) release(outcome metering.Outcome) {
-	_, _ = c.settle(metering.Settlement{Source: metering.SourceNone, Outcome: outcome}) // the answer has no numbers either way
+// worked counts an answer at the model's base rates, whatever it was charged.
+func (m *model) worked(u pricing.Units) {
+	if cost, err := m.Base.Cost(u); err == nil {
+		m.work.Add(int64(cost))
+	}
 }
 
-// abandon ends a call that left its path, by a panic: what was delivered is
-// charged, and no hold outlives its request.
-func (c *call) abandon() {
-	defer c.cancel(context.Canceled)
-	c.unwatch()
-	if c.ended {
-		return
+// Work is what was delivered of a model since the gateway started, in msat at
+// its base rates: what a floor from energy divides joules by.
+func (g *Gateway) Work(name string) l402.Msat {
+	if m := g.catalog().model(name); m != nil {
+		return l402.Msat(m.work.Load())
 	}
-	c.cancel(context.Canceled)
-	if c.lease == nil || c.meter == nil {
-		c.release(metering.OutcomeBackendError)
-		return
-	}
-	_, _ = c.charge(format.BackendCut) // the panic answers the client
-}
-
-// tell puts the charge into the headers of an answer.
-func (c *call) tell(h http.Header, entry metering.Entry, settled bool) {
-	if !settled {
-		h[headerSettlement] = []string{"pending"}
-		return
-	}
-	h[headerCost] = []string{amountText(entry.Charged)}
-	h[headerBalance] = []string{amountText(entry.Available)}
+	return 0
 }
 
 // settler waits for settlements that the store did not confirm in time, so that

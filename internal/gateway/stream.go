@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/l402"
@@ -14,18 +13,18 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// stream passes a stream of events on, each one flushed as it comes, and
-// settles before the end of it is sent. The header waits for the first event, so
-// that an answer which is none can still be a problem with a status of its own.
+// stream passes a stream of events on, each one flushed as it comes, but for the end of
+// it, which close sends. The header waits for the first event, so that an answer which is
+// none can still be a problem with a status of its own.
 //
 // The goroutine of a stream waits here, below everything that led to it, and
 // net/http takes 3 KiB of stack to send a header. Together they fit into 8 KiB as
 // long as the functions above keep what they rarely need in functions of its own;
 // else the stack doubles, for each of thousands of streams.
-func (c *call) stream(resp *http.Response) error {
+func (c *call) stream(resp *http.Response) *ending {
 	end, err := c.pump(format.NewEvents(resp.Body, c.x.cat.MaxEvent), resp)
 	if c.refitWithin() {
-		return c.again(resp)
+		return nil
 	}
 	if end != format.Complete {
 		// The backend stops generating before anything else happens.
@@ -35,8 +34,14 @@ func (c *call) stream(resp *http.Response) error {
 	if c.x.status == 0 {
 		return c.unbegun(end, err, resp.StatusCode)
 	}
-	c.endStream(end, err, resp.StatusCode)
-	return nil
+	return c.chargedStream(end, err, resp.StatusCode)
+}
+
+// chargedStream says that a stream ended so, and why.
+func (c *call) chargedStream(end format.End, cause error, status int) *ending {
+	e := c.charged(end, c.blame(end, cause), status)
+	e.rest, e.cause = restEvents, cause
+	return e
 }
 
 // begin sends the header of a stream.
@@ -208,21 +213,16 @@ func (c *call) blame(end format.End, err error) error {
 	return err
 }
 
-// unbegun ends a stream of which nothing was passed on.
+// unbegun says how a stream ends of which nothing was passed on.
 //
 //go:noinline
-func (c *call) unbegun(end format.End, err error, status int) error {
+func (c *call) unbegun(end format.End, err error, status int) *ending {
 	switch end {
 	case format.ClientGone:
-		c.answered(context.Canceled, 0)
-		_, _ = c.charge(end) // nobody is left to be told
-		return context.Canceled
+		return c.leftAlone(end)
 	case format.Drained:
-		c.slotDone(context.Canceled, 0)
-		c.release(metering.OutcomeDrained)
-		return c.goneAway()
+		return c.free(metering.OutcomeDrained, c.goneAway())
 	case format.HoldExhausted:
-		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
 	}
 	if err == nil {
@@ -231,60 +231,9 @@ func (c *call) unbegun(end format.End, err error, status int) error {
 	return c.noAnswer(err, status)
 }
 
-// endStream settles and sends the end of the stream: what it cost, in the block of
-// the end marker, or of the error frame where the answer is not whole; then the
-// trailer.
-func (c *call) endStream(end format.End, cause error, status int) {
-	c.answered(c.blame(end, cause), status)
-	entry, settled := c.charge(end)
-	if end == format.ClientGone || end == format.UnaryClientGone {
-		return
-	}
-	comment := make([]byte, 0, 96)
-	if settled {
-		comment = append(comment, ": l402 cost_msat="...)
-		comment = strconv.AppendInt(comment, int64(entry.Charged), 10)
-		comment = append(comment, " balance_msat="...)
-		comment = strconv.AppendInt(comment, int64(entry.Available), 10)
-		c.x.Header()[headerCost] = []string{amountText(entry.Charged)}
-	} else {
-		comment = append(comment, ": l402 settlement=pending"...)
-	}
-	closing := format.Closing{End: end}
-	if end != format.Complete {
-		comment = append(append(comment, " outcome="...), end.Outcome()...)
-		c.sayWhyCut(&closing, cause)
-	}
-	closing.Comment = string(comment)
-	if _, err := c.x.Write(c.meter.Close(closing)); err == nil {
-		_ = c.x.FlushError() // the charge stands; a client that misses the end can look it up
-	}
+// leftAlone ends a call whose client hung up before anything of the answer was sent.
+func (c *call) leftAlone(end format.End) *ending {
+	e := c.charged(end, context.Canceled, 0)
+	e.problem = context.Canceled // nobody is left to be told
+	return e
 }
-
-// sayWhyCut words the end of a stream that is not whole.
-//
-//go:noinline
-func (c *call) sayWhyCut(closing *format.Closing, cause error) {
-	kind, code, message := typeBackendUnavailable, "backend_cut", "the backend broke off its answer"
-	switch {
-	case errors.Is(cause, errBeyondCap):
-		code, message = "cap_exceeded", "the backend went on beyond the cap of the request, where the answer was cut"
-	case closing.End == format.HoldExhausted:
-		kind, code = typeInsufficientBalance, "balance_exhausted"
-		message = "the balance does not cover more of the answer; top up and repeat the request"
-	case closing.End == format.Drained && context.Cause(c.ctx) == errBackendDrained:
-		code, message = "backend_drained", "the backend is taken away; repeat the request"
-	case closing.End == format.Drained:
-		code, message = "shutting_down", "the gateway is shutting down; repeat the request"
-	case errors.Is(cause, errNoEnd):
-		message = "the backend ended its answer without saying that it is whole"
-	case c.meter.Failed():
-		code, message = "backend_failed", "the backend failed within its answer"
-		if words := c.failureWords(); words != "" {
-			message += ": " + words
-		}
-	}
-	closing.Kind, closing.Code, closing.Message = kind, code, message+" (what was delivered is charged)"
-}
-
-func amountText(m l402.Msat) string { return strconv.FormatInt(int64(m), 10) }

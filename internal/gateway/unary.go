@@ -38,11 +38,11 @@ func (c *call) roomFor(size int) bool {
 // up within it: the backend has generated it by then, and its usage comes last.
 const unaryGrace = 2 * time.Second
 
-// unary passes on an answer that is one document. It is held until it is
+// unary passes on an answer that is one document. It is held back until it is
 // charged, so that its headers tell the truth; beyond UnaryHoldBack it is
 // passed on as it comes, with its cost as a trailer, to a client that asked for a
 // document; for one that asked for a stream it is kept until it is whole.
-func (c *call) unary(resp *http.Response) error {
+func (c *call) unary(resp *http.Response) *ending {
 	c.finishBody()
 	limit := int64(c.x.cat.UnaryHoldBack)
 	var buf bytes.Buffer
@@ -68,17 +68,22 @@ func (c *call) unary(resp *http.Response) error {
 		return c.unaryLong(resp, &buf)
 	}
 	body, err := c.meter.Unary(buf.Bytes())
-	if c.refitWithin() {
-		return c.again(resp)
-	}
-	if err != nil {
+	switch {
+	case c.refitWithin():
+		return nil
+	case err != nil:
 		return c.noAnswer(err, resp.StatusCode)
-	}
-	c.answered(nil, resp.StatusCode)
-	if c.o.req.Stream() {
+	case c.o.req.Stream():
 		return c.scatter(resp, body)
 	}
 	return c.document(resp, body, format.Complete)
+}
+
+// document says that the answer is one document, made of resp.
+func (c *call) document(resp *http.Response, body []byte, end format.End) *ending {
+	e := c.charged(end, nil, resp.StatusCode)
+	e.rest, e.resp, e.body = restDocument, resp, body
+	return e
 }
 
 // readOn reads the rest of a document that must be whole before anything of it can be
@@ -104,11 +109,9 @@ func (c *call) readOn(body io.Reader, buf *bytes.Buffer) error {
 // told not to try.
 //
 //go:noinline
-func (c *call) tooLong(resp *http.Response) error {
+func (c *call) tooLong(resp *http.Response) *ending {
 	c.cancel(context.Canceled)
 	resp.Body.Close()
-	c.slotDone(context.Canceled, 0)
-	c.release(metering.OutcomeBackendCut)
 	c.g.log.Warn("an answer is too long to be put together", "backend", c.lease.Backend().Name(), "model", c.o.model.Name,
 		"request_id", c.x.requestID)
 	detail := "the answer is longer than this gateway can put together; ask for a stream, or for fewer log probabilities; nothing was charged"
@@ -117,12 +120,14 @@ func (c *call) tooLong(resp *http.Response) error {
 	}
 	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, detail)
 	p.noRetry = true
-	return p
+	return c.free(metering.OutcomeBackendCut, p)
 }
 
 // scatter sends a document to a client that asked for a stream, as the events of
-// one: readers of streams would take the document for an answer without a word.
-func (c *call) scatter(resp *http.Response, body []byte) error {
+// one: readers of streams would take the document for an answer without a word. The slot
+// is given back first, because the client may be slow.
+func (c *call) scatter(resp *http.Response, body []byte) *ending {
+	c.answered(nil, resp.StatusCode)
 	c.begin(resp)
 	n, err := c.x.Write(c.meter.Scatter(body))
 	c.delivered = int64(n)
@@ -130,32 +135,25 @@ func (c *call) scatter(resp *http.Response, body []byte) error {
 	if err != nil {
 		end = format.UnaryClientGone
 	}
-	c.endStream(end, err, resp.StatusCode)
-	return nil
+	return c.chargedStream(end, err, resp.StatusCode)
 }
 
 // unaryBroke ends a call whose answer broke off before anything of it was sent.
 // came is what came of it: a client that hung up within it pays for that, if there
 // is no usage.
-func (c *call) unaryBroke(err error, status int, came []byte) error {
+func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 	switch {
 	case c.drained():
-		c.slotDone(context.Canceled, 0)
-		c.release(metering.OutcomeDrained)
-		return c.goneAway()
+		return c.free(metering.OutcomeDrained, c.goneAway())
 	case c.exhausted():
-		c.slotDone(context.Canceled, 0)
 		return c.cutShort()
 	case c.clientGone() && c.ctx.Err() != nil:
 		c.meter.UnaryPart(came)
-		c.answered(context.Canceled, 0)
-		_, _ = c.charge(format.UnaryClientGone) // nobody is left to be told
-		return context.Canceled
+		return c.leftAlone(format.UnaryClientGone)
 	}
-	c.slotDone(err, status)
-	c.release(metering.OutcomeBackendCut)
 	c.g.log.Warn("backend broke off a unary answer", "backend", c.lease.Backend().Name(), "error", err)
-	return newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off its answer; nothing was charged")
+	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off its answer; nothing was charged")
+	return c.free(metering.OutcomeBackendCut, p).blamed(err, status)
 }
 
 // unaryLong passes on an answer that is too long to be held back. A copy is
@@ -163,7 +161,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) error {
 // that hangs up within it pays for all of it, because the backend has made all of
 // it by then: the rest is read for its usage, or, where it does not come in time,
 // what came is counted.
-func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) error {
+func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) *ending {
 	c.beginLong(resp)
 	end, blame := c.passLong(resp.Body, buf)
 	if end != format.Complete {
@@ -189,17 +187,11 @@ func (c *call) beginLong(resp *http.Response) {
 	c.x.WriteHeader(resp.StatusCode)
 }
 
-// endLong charges such an answer, and puts its cost into the trailer.
-func (c *call) endLong(end format.End, blame error, status int) error {
-	c.answered(blame, status)
-	entry, settled := c.charge(end)
-	if end != format.Complete {
-		panic(http.ErrAbortHandler) // half a document must not look like a whole one
-	}
-	if settled {
-		c.x.Header()[headerCost] = []string{amountText(entry.Charged)}
-	}
-	return nil
+// endLong says how such an answer ended. Its cost goes into the trailer.
+func (c *call) endLong(end format.End, blame error, status int) *ending {
+	e := c.charged(end, blame, status)
+	e.rest = restTrailer
+	return e
 }
 
 // errAnswerTooLong reports an answer beyond all limits.

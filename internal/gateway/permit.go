@@ -9,6 +9,29 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
+// permit refuses what must not be forwarded or sold: a model that nothing serves, and
+// what the token's caveats or the client's own limit forbid. A rate lock that the token
+// has is applied on the way. Of a caller with money the limit is looked at when the money
+// is held, because counting tokens may lower the bound; see withinMaxCost.
+func (g *Gateway) permit(x *exchange, o *order) error {
+	if !g.serves(o.model) && !(x.who == holder && o.model.pool.Tries()) {
+		return errNotServed
+	}
+	if x.who != holder {
+		if o.exceeds(x.prefs.maxCost) {
+			return o.aboveMaxCost(x.prefs.maxCost, o.least())
+		}
+		return nil
+	}
+	if err := x.token.AllowModel(o.model.Name); err != nil {
+		return err
+	}
+	if err := x.token.AllowCapability(o.format.Name()); err != nil {
+		return err
+	}
+	return g.applyLock(x, o)
+}
+
 // Prices is the record of published prices, which outlives this process.
 type Prices interface {
 	// Epoch finds one published price; one that is not on record is not found,
@@ -58,12 +81,4 @@ func (g *Gateway) epoch(ctx context.Context, id int64) (pricing.Epoch, bool) {
 	}
 	g.cfg.Board.Remember(e)
 	return e, true
-}
-
-// rateLock is what a challenge for this order promises.
-func (o *offer) rateLock() l402.RateLock {
-	if o.order == nil {
-		return l402.RateLock{}
-	}
-	return l402.RateLock{Epoch: o.order.epoch.ID, Until: o.order.quoteExpiry}
 }

@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+
+	"sluice.example/sluice/l402"
+	"sluice.example/sluice/metering"
+)
+
+// The response headers of the wire contract.
+const (
+	headerBalance    = "L402-Balance-Msat"
+	headerCost       = "L402-Cost-Msat"
+	headerEpoch      = "L402-Price-Epoch"
+	headerRequestID  = "L402-Request-Id"
+	headerSettlement = "L402-Settlement"
+)
+
+// passes says whether a backend's response header reaches the client: what
+// describes the answer. Others would act on the client in our name, describe a
+// body that we rewrite, or tell about the backend. A backend's own challenge would
+// send a wallet after a stranger's invoice.
+func passes(name string) bool {
+	switch name {
+	case "Content-Type", "Content-Language", "Retry-After":
+		return true
+	}
+	return false
+}
+
+// passHeader copies what the client may see of a backend's header.
+func passHeader(to, backend http.Header) {
+	for name, values := range backend {
+		if passes(name) && len(values) > 0 {
+			to[name] = values[:1]
+		}
+	}
+}
+
+// announce sets the headers that name the request and its price.
+func (c *call) announce(h http.Header) {
+	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
+	h[headerRequestID] = []string{c.x.requestID}
+	nameAnswer(h, c.x.requestID)
+}
+
+// tell puts the charge into the headers of an answer.
+func (c *call) tell(h http.Header, entry *metering.Entry, settled bool) {
+	if !settled {
+		h[headerSettlement] = []string{"pending"}
+		return
+	}
+	h[headerCost] = []string{amountText(entry.Charged)}
+	h[headerBalance] = []string{amountText(entry.Available)}
+}
+
+// nameAnswer sets the headers in which the SDKs of OpenAI and Anthropic look for
+// the name of an answer.
+func nameAnswer(h http.Header, id string) {
+	name := []string{id}
+	h["X-Request-Id"], h["Request-Id"] = name, name
+}
+
+func amountText(m l402.Msat) string { return strconv.FormatInt(int64(m), 10) }
