@@ -160,7 +160,9 @@ func newServer(ctx context.Context, from origin, log *slog.Logger, level *slog.L
 	}
 	prices := pricer.NewRecord(s.store)
 	work := func(model string) float64 { return float64(s.gateway.Work(model)) }
-	if s.pricer, err = pricer.New(pricerConfig(cfg, prices, s.board, s.fleet, work, log)); err != nil {
+	priced := pricerConfig(cfg, prices, s.board, s.fleet, work, log)
+	priced.Moved = func(ctx context.Context, e pricing.Epoch) { s.gateway.PriceMoved(ctx, e) }
+	if s.pricer, err = pricer.New(priced); err != nil {
 		return nil, err
 	}
 	s.gateway, err = gateway.New(gatewayConfig(cfg, gateway.Config{

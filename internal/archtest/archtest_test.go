@@ -31,7 +31,8 @@ var allowed = map[string][]string{
 	"internal/store":            {"l402", "pricing", "metering", "internal/pricer", "migrations"},
 	"internal/placeholder":      {},
 	"internal/quiet":            {},
-	"internal/gateway":          {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/quiet"},
+	"internal/observe":          {"l402", "pricing", "metering"}, // what happened, in the words of the ledger
+	"internal/gateway":          {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/observe", "internal/quiet"},
 	"internal/devnet":           {"l402", "internal/lightning"},
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
 	"internal/demo": {"l402", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/devnet",
@@ -67,6 +68,8 @@ var forbidden = []struct {
 	{"internal/gateway", "sluice.example/sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "sluice.example/sluice/internal/pricer", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/pricer", "sluice.example/sluice/metering", "prices know no money"},
+	{"internal/observe", "sluice.example/sluice/internal/gateway", "observers are told; they ask nothing of the request"},
+	{"internal/observe", "sluice.example/sluice/backends/gpu", "observers are told; what has a state is read by whoever shows it"},
 	{"internal/gateway", "sluice.example/sluice/internal/lightning", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "github.com/lightningnetwork/lnd", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"cmd/agent-client", "github.com/gin-gonic/gin", "the buyer's binary serves nothing"},

@@ -33,7 +33,7 @@ func (x *exchange) admitChallenge() error {
 // limited is the 429 of a bucket. A connection whose request was not read to
 // its end is of no more use: reading on is what the refusal saves.
 func (x *exchange) limited(wait time.Duration, level int, detail string) error {
-	x.g.metrics.limited.WithLabelValues(levelNames[level]).Inc()
+	x.g.observer.Limited(x.r.Context(), levelNames[level])
 	p := retryable(newProblem(http.StatusTooManyRequests, typeRateLimited, detail), wait)
 	p.closeClient = x.r.ProtoMajor < 2 && x.r.ContentLength != 0
 	return p

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 )
@@ -212,10 +213,7 @@ func (c *call) noAnswer(err error, status int) *ending {
 			return e
 		}
 	}
-	b := c.lease.Backend().Name()
-	c.g.metrics.noAnswers.WithLabelValues(b).Inc()
-	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name,
-		"request_id", c.x.requestID, "error", err, "said", c.meter.Failure().Message, "dropped_events", c.meter.Noise())
+	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.meter.Failure().Message, Dropped: c.meter.Noise()})
 	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
 		return c.free(metering.OutcomeBackendError, newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged"))

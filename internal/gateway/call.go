@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
@@ -196,6 +197,19 @@ func (c *call) went(err error, status int, took time.Duration) gpu.Result {
 	}
 	result.Took = took
 	return result
+}
+
+// failing tells how the backend of the call failed.
+//
+//go:noinline
+func (c *call) failing(f observe.Failure) {
+	f.Backend, f.Model, f.RequestID = c.x.backend, c.o.model.Name, c.x.requestID
+	c.g.observer.BackendFailed(c.ctx, f)
+}
+
+// firstByte tells that the first part of the answer came.
+func (c *call) firstByte() {
+	c.g.observer.FirstByte(c.ctx, c.o.model.Name, c.g.now().Sub(c.x.started))
 }
 
 // leave gives back what the call still has. Of a call that left its path, by a panic,

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering/format/rawjson"
 )
@@ -169,7 +170,11 @@ func (g *Gateway) challenge(x *exchange, o *offer) error {
 	if err != nil {
 		return g.noChallenge(x, o, err)
 	}
-	g.metrics.challenged(repeated)
+	result := observe.ChallengeMade
+	if repeated {
+		result = observe.ChallengeRepeated
+	}
+	g.observer.Challenged(x.r.Context(), observe.Challenge{Service: o.service.Name, Result: result})
 	p := newProblem(http.StatusPaymentRequired, o.kind, o.detail)
 	p.challenge = l402.FormatChallenge(m.macaroon, m.invoice)
 	p.Amount, p.Required, p.Balance = &m.amount, &o.required, o.balance
@@ -188,7 +193,8 @@ func (g *Gateway) challenge(x *exchange, o *offer) error {
 
 // noChallenge says why there is none.
 func (g *Gateway) noChallenge(x *exchange, o *offer, err error) error {
-	g.metrics.challenges.WithLabelValues("refused").Inc()
+	failed := observe.Challenge{Service: o.service.Name, Result: observe.ChallengeRefused}
+	defer func() { g.observer.Challenged(x.r.Context(), failed) }()
 	if gone := x.r.Context().Err(); gone != nil {
 		return gone
 	}
@@ -199,7 +205,7 @@ func (g *Gateway) noChallenge(x *exchange, o *offer, err error) error {
 	p := retryable(newProblem(http.StatusServiceUnavailable, typeLightningUnavailable,
 		"no invoice can be made now; tokens with a balance go on working"), lightningRetry)
 	if p.expected = errors.Is(err, errInvoicesBusy); !p.expected {
-		g.log.Warn("no challenge", "service", o.service.Name, "error", err)
+		failed.Err = err
 	}
 	return p
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 )
@@ -138,17 +139,15 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 			x.awaitBody(0)
 		}
 		defer x.watch()()
-		g.metrics.inFlight.Inc()
+		g.observer.Began(r.Context())
 		defer func() {
 			panicked := recover()
 			if panicked != nil && panicked != http.ErrAbortHandler {
-				g.log.Error("panic while serving", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
-				g.metrics.panics.Inc()
+				g.observer.Panicked(r.Context(), r.URL.Path, panicked, debug.Stack())
 			}
-			g.metrics.inFlight.Dec()
 			x.body.release()
 			x.roll() // for what net/http itself writes at the end
-			g.metrics.answered(x)
+			g.observer.Ended(r.Context(), x.route, x.status)
 			if panicked == nil {
 				return
 			}
@@ -212,20 +211,20 @@ func (x *exchange) credit() error {
 	}
 	ctx, cancel := x.detached(x.g.cfg.SettleWait)
 	defer cancel()
-	if _, err := x.g.ledger.Deposit(ctx, x.deposit()); err != nil {
-		return err
-	}
-	x.credited = true
-	return nil
+	_, err := x.g.ledger.Deposit(ctx, x.deposit())
+	x.credited = err == nil
+	x.paid(err)
+	return err
+}
+
+// paid tells that a payment was presented, and whether it is credited.
+func (x *exchange) paid(err error) {
+	x.g.observer.Paid(x.r.Context(), observe.Payment{Hash: x.token.PaymentHash, Amount: x.token.Deposit, Err: err})
 }
 
 // creditAnyway credits where the answer does not depend on it. After a failure
 // the client can present the token again, and the settle stream credits too.
-func (x *exchange) creditAnyway() {
-	if err := x.credit(); err != nil {
-		x.g.log.Warn("deposit was not credited", "payment_hash", x.token.PaymentHash.String(), "error", err)
-	}
-}
+func (x *exchange) creditAnyway() { _ = x.credit() }
 
 // available is what the token may spend, its payment included.
 func (x *exchange) available() (l402.Msat, error) {
@@ -263,11 +262,8 @@ func (x *exchange) fail(err error) {
 	if x.requestID != "" {
 		x.Header()[headerRequestID] = []string{x.requestID}
 	}
-	if p.Status >= http.StatusInternalServerError && !p.expected {
-		x.g.log.Warn("request failed", "path", x.r.URL.Path, "status", p.Status, "model", x.model, "backend", x.backend,
-			"request_id", p.RequestID, "cause", p.reason(err))
-	}
-	x.g.metrics.problem(p)
+	x.g.observer.Refused(x.r.Context(), observe.Refusal{Kind: p.kind(), Status: p.Status, Path: x.r.URL.Path,
+		Model: x.model, Backend: x.backend, RequestID: p.RequestID, Expected: p.expected, Cause: p.reason(err)})
 	if p.closeClient && x.r.ProtoMajor < 2 {
 		x.dismiss(p)
 		return

@@ -12,6 +12,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/internal/quiet"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
@@ -126,8 +127,10 @@ type Config struct {
 	AdminToken string       // bearer token of /admin; empty: /admin is off
 	Dashboard  http.Handler // what GET / of the admin listener shows; nil: a small page of our own
 	Version    string
-	Log        *slog.Logger     // nil: nothing is logged. Warnings that repeat are counted rather than written
-	Clock      func() time.Time // nil: time.Now
+	// Observer is told of everything that happens, beside the metrics and the log; nil: none.
+	Observer observe.Observer
+	Log      *slog.Logger     // nil: nothing is logged. Warnings that repeat are counted rather than written
+	Clock    func() time.Time // nil: time.Now
 }
 
 // Gateway serves one catalog at a time. It is safe for concurrent use.
@@ -142,7 +145,8 @@ type Gateway struct {
 	places   *places
 	engines  *engines
 	bodies   *bodyMemory
-	metrics  *metrics
+	observer observe.Observer // of everything that happens on the public listener
+	metrics  *observe.Metrics
 	open     *openRequests
 	settler  *settler
 	ready    readiness
@@ -173,7 +177,8 @@ func New(cfg Config) (*Gateway, error) {
 		open:    newOpenRequests(),
 	}
 	g.live.Store(first)
-	g.metrics = newMetrics(g)
+	g.metrics = observe.NewMetrics(&stateCollector{g: g})
+	g.observer = observe.All(g.metrics, observe.NewLog(cfg.Log), cfg.Observer)
 	g.settler = newSettler(g)
 	cfg.Fleet.ProveWith(g.prove)
 	return g, nil
@@ -229,3 +234,6 @@ func (c *Config) setDefaults() {
 		c.Clock = time.Now
 	}
 }
+
+// PriceMoved tells those who watch the gateway that a price came into force.
+func (g *Gateway) PriceMoved(ctx context.Context, e pricing.Epoch) { g.observer.PriceMoved(ctx, e) }

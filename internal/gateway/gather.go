@@ -70,7 +70,7 @@ func (c *call) collect(events *format.Events) (format.End, error) {
 			continue
 		}
 		if first {
-			c.g.metrics.firstByte(c)
+			c.firstByte()
 			first = false
 		}
 		if !c.roomFor(gathered) {

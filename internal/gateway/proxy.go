@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 )
@@ -90,7 +91,7 @@ func (c *call) unanswered(err error) *ending {
 		e.problem = err // nobody is left to be told
 		return e
 	case errors.Is(err, gpu.ErrFirstByteTimeout):
-		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
+		c.failing(observe.Failure{Kind: observe.TimedOut})
 		return c.free(metering.OutcomeBackendTimeout, err).blamed(err, 0)
 	}
 	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off before it answered; nothing was charged").because(err)

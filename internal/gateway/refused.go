@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 )
 
@@ -37,7 +38,7 @@ func (c *call) outcome(said *refusal) gpu.Result {
 // it past the meter.
 func (c *call) refused(resp *http.Response) *ending {
 	said := c.readRefusal(resp)
-	c.g.metrics.backendStatus(c.o.model.Name, said.status)
+	c.failing(observe.Failure{Kind: observe.Refused, Status: said.status})
 	result := c.outcome(said)
 	c.lease.Done(result)
 	switch {
@@ -66,8 +67,7 @@ func (c *call) hopeless(said *refusal) *ending {
 	if text == "" {
 		text = "the backend refused it with status " + strconv.Itoa(said.status)
 	}
-	c.g.log.Info("backend cannot serve a request", "backend", c.x.backend, "model", c.x.model,
-		"request_id", c.x.requestID, "status", said.status, "reason", text)
+	c.failing(observe.Failure{Kind: observe.Hopeless, Status: said.status, Said: text})
 	p := invalidParam(said.Param, "the model cannot serve this request: "+text+"; nothing was charged")
 	p.noRetry = true
 	return c.free(metering.OutcomeBackendError, p)

@@ -100,6 +100,9 @@ func (g *Gateway) take(x *exchange, r metering.Reservation) (*metering.Hold, err
 	if err == nil {
 		x.credited = true
 	}
+	if err == nil && r.Deposit != nil {
+		x.paid(nil)
+	}
 	return hold, err
 }
 

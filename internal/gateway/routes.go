@@ -63,7 +63,7 @@ func (g *Gateway) AdminHandler() http.Handler {
 	m := newMux()
 	m.NoRoute(plain(http.HandlerFunc(adminUnknown)))
 	m.NoMethod(plain(http.HandlerFunc(adminUnknown)))
-	m.GET("/metrics", plain(g.metrics.handler()))
+	m.GET("/metrics", plain(g.metrics.Handler()))
 	m.GET("/healthz", plain(http.HandlerFunc(adminAlive)))
 	m.GET("/", plain(g.dashboard()))
 	m.GET("/admin/status", plain(g.admin(g.adminStatus)))

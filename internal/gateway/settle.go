@@ -2,10 +2,10 @@ package gateway
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
@@ -93,24 +93,19 @@ func (c *call) commit(s metering.Settlement) (entry metering.Entry, settled bool
 		c.g.settler.later(c, s, err)
 		return entry, false
 	}
-	c.g.metrics.settled(c.o.model.Name, entry, time.Since(started))
-	c.o.model.worked(entry.Usage)
-	c.noteUnbilled(entry, s.Backend)
-	c.logEnd(entry, s.Backend)
+	c.committed(entry, s.Backend, started, false)
 	return entry, true
 }
 
-// logEnd writes the one line that a paid request leaves at level info.
-func (c *call) logEnd(e metering.Entry, backend string) {
-	attrs := []slog.Attr{slog.String("request_id", c.x.requestID),
-		slog.String("model", c.o.model.Name), slog.String("outcome", string(e.Outcome)), slog.String("source", string(e.Source)),
-		slog.Int64("charged_msat", int64(e.Charged)), slog.Int64("input_tokens", e.Usage[pricing.InputTokens]),
-		slog.Int64("output_tokens", e.Usage[pricing.OutputTokens]), slog.String("backend", backend),
-		slog.Duration("took", time.Since(c.arrived))}
+// committed tells that the hold has ended, which took since began.
+func (c *call) committed(e metering.Entry, backend string, began time.Time, late bool) {
+	c.o.model.worked(e.Usage)
+	s := observe.Settlement{RequestID: c.x.requestID, Model: c.o.model.Name, Backend: backend, Entry: e,
+		Took: time.Since(began), Total: time.Since(c.arrived), Late: late}
 	if e.Usage[pricing.GPUMicros] > 0 {
-		attrs = append(attrs, slog.Int64("gpu_us", e.Usage[pricing.GPUMicros]), slog.String("gpu_source", gpuSource(c.gpuUse())))
+		s.GPUSource = gpuSource(c.gpuUse())
 	}
-	c.g.log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
+	c.g.observer.Settled(c.ctx, s)
 }
 
 // worked counts an answer at the model's base rates, whatever it was charged.
@@ -148,21 +143,16 @@ func newSettler(g *Gateway) *settler {
 
 // later takes a settlement over.
 func (s *settler) later(c *call, settlement metering.Settlement, cause error) {
-	s.g.log.Error("charge is delayed", "request_id", c.x.requestID, "error", cause)
-	s.g.metrics.unsettled.Inc()
+	s.g.observer.Delayed(c.ctx, c.x.requestID, cause)
 	began := time.Now()
 	s.pending.Go(func() {
-		defer s.g.metrics.unsettled.Dec()
 		// The same settlement goes on, whatever the arguments.
 		entry, err := c.hold.Settle(s.ctx, settlement)
 		if err != nil {
-			s.g.metrics.lost.Inc()
-			s.g.log.Error("charge is lost to its hold's lease", "request_id", c.x.requestID, "error", err)
+			s.g.observer.Lost(c.ctx, c.x.requestID, err)
 			return
 		}
-		s.g.metrics.settled(c.o.model.Name, entry, time.Since(began))
-		c.o.model.worked(entry.Usage)
-		c.logEnd(entry, settlement.Backend)
+		c.committed(entry, settlement.Backend, began, true)
 	})
 }
 

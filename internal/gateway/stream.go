@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
@@ -77,7 +78,7 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 		case out == nil:
 			continue
 		case c.x.status == 0:
-			c.g.metrics.firstByte(c)
+			c.firstByte()
 			c.begin(resp)
 		}
 		n, err := c.x.Write(out)
@@ -148,7 +149,7 @@ func (c *call) streamBroke(err error) format.End {
 	case c.clientGone() && c.ctx.Err() != nil:
 		return format.ClientGone
 	case errors.Is(err, gpu.ErrFirstEventTimeout):
-		c.g.metrics.unanswered.WithLabelValues(c.o.model.Name).Inc()
+		c.failing(observe.Failure{Kind: observe.TimedOut})
 	case (errors.Is(err, io.EOF) || err == format.ErrPartial) && c.meter.Finished():
 		return format.Complete
 	}

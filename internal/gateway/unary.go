@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 )
@@ -51,7 +52,7 @@ func (c *call) unary(resp *http.Response) *ending {
 	}
 	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
 	c.engine.hear()
-	c.g.metrics.firstByte(c)
+	c.firstByte()
 	long := int64(buf.Len()) > limit
 	if err == nil && long && c.o.req.Stream() {
 		err, long = c.readOn(resp.Body, &buf), false
@@ -112,8 +113,7 @@ func (c *call) readOn(body io.Reader, buf *bytes.Buffer) error {
 func (c *call) tooLong(resp *http.Response) *ending {
 	c.cancel(context.Canceled)
 	resp.Body.Close()
-	c.g.log.Warn("an answer is too long to be put together", "backend", c.lease.Backend().Name(), "model", c.o.model.Name,
-		"request_id", c.x.requestID)
+	c.failing(observe.Failure{Kind: observe.TooLong})
 	detail := "the answer is longer than this gateway can put together; ask for a stream, or for fewer log probabilities; nothing was charged"
 	if c.o.req.Stream() {
 		detail = "the backend sent one document in place of a stream, and it is longer than this gateway can keep; nothing was charged"
@@ -151,7 +151,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 		c.meter.UnaryPart(came)
 		return c.leftAlone(format.UnaryClientGone)
 	}
-	c.g.log.Warn("backend broke off a unary answer", "backend", c.lease.Backend().Name(), "error", err)
+	c.failing(observe.Failure{Kind: observe.BrokeOff, Err: err})
 	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off its answer; nothing was charged")
 	return c.free(metering.OutcomeBackendCut, p).blamed(err, status)
 }

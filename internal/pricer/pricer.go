@@ -27,7 +27,7 @@ type Energy struct {
 	Overhead  float64 // factor from the GPUs' joules to those on the bill, at least 1
 }
 
-// Config is everything a Pricer needs. All but Log and Clock is required.
+// Config is everything a Pricer needs. All but Moved, Log and Clock is required.
 type Config struct {
 	Models []Model
 	Record *Record // where prices are published and loads are exchanged
@@ -35,7 +35,10 @@ type Config struct {
 	Load   func(model string, now time.Time) pricing.Load // of the model's pool
 	// Work is what was delivered of the model through this process since it started,
 	// in msat at the base rates: a counter.
-	Work    func(model string) float64
+	Work func(model string) float64
+	// Moved is told of each price that comes into force in this process; nil: nobody is. It
+	// must not block.
+	Moved   func(ctx context.Context, e pricing.Epoch)
 	Replica string // names this process among those on the ledger
 	Log     *slog.Logger
 	Clock   func() time.Time

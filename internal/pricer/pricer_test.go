@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -68,6 +69,15 @@ type gateway struct {
 	board  *pricing.Board
 	pricer *pricer.Pricer
 	stop   func()
+
+	mu    sync.Mutex
+	moves []pricing.Epoch // that it was told of
+}
+
+func (g *gateway) moved(_ context.Context, e pricing.Epoch) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.moves = append(g.moves, e)
 }
 
 // start opens a pricer on the record and runs it.
@@ -82,7 +92,7 @@ func start(t *testing.T, record *pricer.Record, replica string, m pricer.Model) 
 		m.Params = params()
 	}
 	var err error
-	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Record: record, Board: g.board, Load: g.read, Work: g.delivered, Replica: replica})
+	g.pricer, err = pricer.New(pricer.Config{Models: []pricer.Model{m}, Record: record, Board: g.board, Load: g.read, Work: g.delivered, Moved: g.moved, Replica: replica})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +178,11 @@ func TestPriceFollowsTheLoad(t *testing.T) {
 			t.Errorf("epoch %+v after %+v", e, last)
 		}
 		last = e
+	}
+	g.stop()
+	same := func(a, b pricing.Epoch) bool { return a.ID == b.ID && a.Rates == b.Rates }
+	if !slices.EqualFunc(g.moves, g.epochs(), same) {
+		t.Errorf("told of %+v, want each epoch once", g.moves)
 	}
 }
 

@@ -114,8 +114,15 @@ func (p *Pricer) put(ctx context.Context, m *model, d pricing.Decision, at time.
 		return err
 	}
 	m.epoch = e
-	p.cfg.Board.Set(e)
+	p.inForce(ctx, e)
 	return nil
+}
+
+// inForce puts a price on the board.
+func (p *Pricer) inForce(ctx context.Context, e pricing.Epoch) {
+	if p.cfg.Board.Set(e) && p.cfg.Moved != nil {
+		p.cfg.Moved(ctx, e)
+	}
 }
 
 // refresh takes over what is published and what is overridden.
@@ -131,7 +138,7 @@ func (p *Pricer) refresh(ctx context.Context) error {
 	for _, e := range latest {
 		if m := p.byName[e.Model]; m != nil && e.ID > m.epoch.ID {
 			m.follow(e)
-			p.cfg.Board.Set(e)
+			p.inForce(ctx, e)
 		}
 	}
 	for _, m := range p.models {

@@ -1,0 +1,29 @@
+package observe
+
+import (
+	"context"
+	"time"
+
+	"sluice.example/sluice/pricing"
+)
+
+// None sees nothing. An observer that wants to know of some events only embeds it.
+type None struct{}
+
+var _ Observer = None{}
+
+// Began does nothing, and so do all others.
+func (None) Began(context.Context)                            {}
+func (None) Ended(context.Context, string, int)               {}
+func (None) Panicked(context.Context, string, any, []byte)    {}
+func (None) Limited(context.Context, string)                  {}
+func (None) Refused(context.Context, Refusal)                 {}
+func (None) Challenged(context.Context, Challenge)            {}
+func (None) Paid(context.Context, Payment)                    {}
+func (None) FirstByte(context.Context, string, time.Duration) {}
+func (None) BackendFailed(context.Context, Failure)           {}
+func (None) Overran(context.Context, Overrun)                 {}
+func (None) Settled(context.Context, Settlement)              {}
+func (None) Delayed(context.Context, string, error)           {}
+func (None) Lost(context.Context, string, error)              {}
+func (None) PriceMoved(context.Context, pricing.Epoch)        {}
