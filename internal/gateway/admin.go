@@ -17,11 +17,18 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// admin guards a JSON endpoint of the operator: the bearer token of the
+// admin is the operator's side of a gateway: what is shown and changed behind the bearer
+// token. No request of a caller comes here.
+type admin struct {
+	*Gateway
+	totals totals
+}
+
+// guard guards a JSON endpoint of the operator: the bearer token of the
 // configuration, compared in constant time. An empty one turns it off.
-func (g *Gateway) admin(handle func(r *http.Request) (any, error)) http.Handler {
+func (a *admin) guard(handle func(r *http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		cat := g.catalog()
+		cat := a.catalog()
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(token))
 		if cat.AdminToken == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], cat.adminToken[:]) != 1 {
@@ -32,7 +39,7 @@ func (g *Gateway) admin(handle func(r *http.Request) (any, error)) http.Handler 
 		if err != nil {
 			p := problemFor(err)
 			if p.Status >= http.StatusInternalServerError {
-				g.log.Warn("admin request failed", "path", r.URL.Path, "error", p.reason(err))
+				a.log.Warn("admin request failed", "path", r.URL.Path, "error", p.reason(err))
 			}
 			p.write(w)
 			return
@@ -52,24 +59,24 @@ func adminAlive(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("{\"status\":\"ok\"}\n"))
 }
 
-// adminStatus is GET /admin/status: the live figures in one object.
-func (g *Gateway) adminStatus(r *http.Request) (any, error) {
+// status is GET /admin/status: the live figures in one object.
+func (a *admin) status(r *http.Request) (any, error) {
 	type price struct {
 		Service string         `json:"service"`
 		Price   *pricing.Epoch `json:"price,omitempty"`
 		Model   string         `json:"model"`
 	}
 	var prices []price
-	for _, svc := range g.sortedServices() {
+	for _, svc := range a.sortedServices() {
 		for _, m := range svc.Models {
 			p := price{Service: svc.Name, Model: m.Name}
-			if e, ok := g.cfg.Board.Current(m.Name); ok {
+			if e, ok := a.cfg.Board.Current(m.Name); ok {
 				p.Price = &e
 			}
 			prices = append(prices, p)
 		}
 	}
-	totals, err := g.totals.get(r.Context(), g.ledger.Totals)
+	totals, err := a.totals.get(r.Context(), a.ledger.Totals)
 	if err != nil {
 		return nil, err
 	}
@@ -83,16 +90,16 @@ func (g *Gateway) adminStatus(r *http.Request) (any, error) {
 		Models   []price             `json:"models"`
 		Pools    []gpu.PoolStatus    `json:"pools"`
 		Backends []gpu.BackendStatus `json:"backends"`
-	}{g.cfg.Version, g.configStatus(), g.checkReady(r.Context()), totals, g.ledger.Stats(), g.open.count(), prices, g.cfg.Fleet.Pools(), g.cfg.Fleet.Status()}, nil
+	}{a.cfg.Version, a.configStatus(), a.checkReady(r.Context()), totals, a.ledger.Stats(), a.open.count(), prices, a.cfg.Fleet.Pools(), a.cfg.Fleet.Status()}, nil
 }
 
-// adminBackends is GET /admin/backends.
-func (g *Gateway) adminBackends(*http.Request) (any, error) {
+// backends is GET /admin/backends.
+func (a *admin) backends(*http.Request) (any, error) {
 	return struct {
 		Pools    []gpu.PoolStatus    `json:"pools"`
 		Backends []gpu.BackendStatus `json:"backends"`
 		Engines  []engineView        `json:"engines"`
-	}{g.cfg.Fleet.Pools(), g.cfg.Fleet.Status(), g.engineViews()}, nil
+	}{a.cfg.Fleet.Pools(), a.cfg.Fleet.Status(), a.engineViews()}, nil
 }
 
 const (
@@ -102,15 +109,15 @@ const (
 	unconfirmedAfter = time.Minute
 )
 
-// adminDeposits is GET /admin/deposits?state=unclaimed|unconfirmed.
-func (g *Gateway) adminDeposits(r *http.Request) (any, error) {
+// deposits is GET /admin/deposits?state=unclaimed|unconfirmed.
+func (a *admin) deposits(r *http.Request) (any, error) {
 	var list []metering.DepositRow
 	var err error
 	switch r.URL.Query().Get("state") {
 	case "unclaimed":
-		list, err = g.ledger.Unclaimed(r.Context(), adminDepositLimit)
+		list, err = a.ledger.Unclaimed(r.Context(), adminDepositLimit)
 	case "unconfirmed":
-		list, err = g.ledger.Unconfirmed(r.Context(), unconfirmedAfter, adminDepositLimit)
+		list, err = a.ledger.Unconfirmed(r.Context(), unconfirmedAfter, adminDepositLimit)
 	default:
 		return nil, invalid("state must be unclaimed or unconfirmed")
 	}
@@ -167,30 +174,30 @@ func (v accountView) MarshalJSON() ([]byte, error) {
 	return append(append(balance[:len(balance)-1], ','), rest[1:]...), nil
 }
 
-// adminAccount is GET /admin/accounts/{id}.
-func (g *Gateway) adminAccount(r *http.Request) (any, error) {
+// account is GET /admin/accounts/{id}.
+func (a *admin) account(r *http.Request) (any, error) {
 	id, err := l402.ParseTokenID(r.PathValue("id"))
 	if err != nil {
 		return nil, invalid(err.Error())
 	}
-	return g.viewAccount(r, id)
+	return a.viewAccount(r, id)
 }
 
-func (g *Gateway) viewAccount(r *http.Request, id l402.TokenID) (any, error) {
-	status, err := g.ledger.Status(r.Context(), id)
+func (a *admin) viewAccount(r *http.Request, id l402.TokenID) (any, error) {
+	status, err := a.ledger.Status(r.Context(), id)
 	if err != nil {
 		return nil, err
 	}
-	balance, err := g.ledger.Balance(r.Context(), id, nil)
+	balance, err := a.ledger.Balance(r.Context(), id, nil)
 	if err != nil {
 		return nil, err
 	}
-	recent, _, err := g.ledger.Entries(r.Context(), metering.EntryQuery{Account: id, Limit: 20})
+	recent, _, err := a.ledger.Entries(r.Context(), metering.EntryQuery{Account: id, Limit: 20})
 	return accountView{balance, status, recent}, err
 }
 
-// adminAccountAction is POST /admin/accounts/{id}/{freeze,unfreeze,revoke}.
-func (g *Gateway) adminAccountAction(r *http.Request) (any, error) {
+// accountAction is POST /admin/accounts/{id}/{freeze,unfreeze,revoke}.
+func (a *admin) accountAction(r *http.Request) (any, error) {
 	id, err := l402.ParseTokenID(r.PathValue("id"))
 	if err != nil {
 		return nil, invalid(err.Error())
@@ -206,11 +213,11 @@ func (g *Gateway) adminAccountAction(r *http.Request) (any, error) {
 	default:
 		return nil, unknownRoute()
 	}
-	if err := g.ledger.SetStatus(r.Context(), id, status); err != nil {
+	if err := a.ledger.SetStatus(r.Context(), id, status); err != nil {
 		return nil, err
 	}
-	g.log.Info("account status changed", "account", id.String(), "status", status.String())
-	return g.viewAccount(r, id)
+	a.log.Info("account status changed", "account", id.String(), "status", status.String())
+	return a.viewAccount(r, id)
 }
 
 // totals remembers the sums over all accounts for ten times as long as reading
@@ -242,9 +249,9 @@ var dashboardPage []byte
 
 // dashboard is GET / of the admin listener: a page that shows /admin/status. It
 // holds no figures itself, so it needs no token.
-func (g *Gateway) dashboard() http.Handler {
-	if g.cfg.Dashboard != nil {
-		return g.cfg.Dashboard
+func (a *admin) dashboard() http.Handler {
+	if a.cfg.Dashboard != nil {
+		return a.cfg.Dashboard
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()

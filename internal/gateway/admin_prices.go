@@ -15,22 +15,22 @@ type livePrice struct {
 	Standing *pricing.Standing `json:"standing,omitempty"`
 }
 
-func (g *Gateway) livePrice(model string) (p livePrice) {
-	if e, ok := g.cfg.Board.Current(model); ok {
+func (a *admin) livePrice(model string) (p livePrice) {
+	if e, ok := a.cfg.Board.Current(model); ok {
 		p.Price = &e
 	}
-	if s, ok := g.cfg.Board.Standing(model); ok {
+	if s, ok := a.cfg.Board.Standing(model); ok {
 		p.Standing = &s
 	}
 	return p
 }
 
-// adminPrices is GET /admin/prices: every price, the signal behind it, what
+// prices is GET /admin/prices: every price, the signal behind it, what
 // bounds it, and what a shadow policy would charge.
-func (g *Gateway) adminPrices(*http.Request) (any, error) {
+func (a *admin) prices(*http.Request) (any, error) {
 	list := map[string]livePrice{}
-	for _, name := range g.catalog().modelNames() {
-		list[name] = g.livePrice(name)
+	for _, name := range a.catalog().modelNames() {
+		list[name] = a.livePrice(name)
 	}
 	return map[string]any{"models": list}, nil
 }
@@ -38,9 +38,9 @@ func (g *Gateway) adminPrices(*http.Request) (any, error) {
 // maxOverride bounds the body of an override, in bytes.
 const maxOverride = 4 << 10
 
-// adminOverride is POST /admin/prices: the kill switch. It fixes a model's
+// override is POST /admin/prices: the kill switch. It fixes a model's
 // multiplier at once on all replicas, and lifts that with 0.
-func (g *Gateway) adminOverride(r *http.Request) (any, error) {
+func (a *admin) override(r *http.Request) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxOverride))
 	if err != nil {
 		return nil, invalid("the body cannot be read")
@@ -52,22 +52,22 @@ func (g *Gateway) adminOverride(r *http.Request) (any, error) {
 	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Model == "" || wanted.Multiplier == nil {
 		return nil, invalid(`send {"model": "…", "multiplier": N}, with N = 1 for the rate card and 0 to let the policy go on`)
 	}
-	if g.cfg.Override == nil {
+	if a.cfg.Override == nil {
 		return nil, invalid("prices cannot be overridden here")
 	}
-	if err := g.cfg.Override(r.Context(), wanted.Model, *wanted.Multiplier); errors.Is(err, pricing.ErrArgument) {
+	if err := a.cfg.Override(r.Context(), wanted.Model, *wanted.Multiplier); errors.Is(err, pricing.ErrArgument) {
 		return nil, invalid(err.Error())
 	} else if err != nil {
 		return nil, pricesAway(err)
 	}
-	g.log.Warn("price overridden by the operator", "model", wanted.Model, "multiplier", *wanted.Multiplier)
+	a.log.Warn("price overridden by the operator", "model", wanted.Model, "multiplier", *wanted.Multiplier)
 	return map[string]any{"model": wanted.Model, "multiplier": *wanted.Multiplier}, nil
 }
 
-// adminEpochs is GET /admin/epochs?model=M&since=TIME&after=ID&limit=N: published
+// epochs is GET /admin/epochs?model=M&since=TIME&after=ID&limit=N: published
 // prices by ascending id, in the form that `gateway simulate` replays. The next
 // page is after the last id of this one.
-func (g *Gateway) adminEpochs(r *http.Request) (any, error) {
+func (a *admin) epochs(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	after, ok := parseCount(query.Get("after"), 0)
 	if !ok {
@@ -81,7 +81,7 @@ func (g *Gateway) adminEpochs(r *http.Request) (any, error) {
 	if !ok {
 		return nil, invalid("since must be a time in RFC 3339 or in unix seconds")
 	}
-	epochs, err := g.cfg.Prices.Epochs(r.Context(), pricing.EpochQuery{Model: query.Get("model"), After: after, Since: since, Limit: int(min(limit, 1<<20))})
+	epochs, err := a.cfg.Prices.Epochs(r.Context(), pricing.EpochQuery{Model: query.Get("model"), After: after, Since: since, Limit: int(min(limit, 1<<20))})
 	if err != nil {
 		return nil, pricesAway(err)
 	}

@@ -150,7 +150,6 @@ type Gateway struct {
 	open     *openRequests
 	settler  *settler
 	ready    readiness
-	totals   totals
 	failures failures
 }
 

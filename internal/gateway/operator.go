@@ -54,53 +54,53 @@ func noOperator() error {
 }
 
 // configStatus is what the operator sees of the configuration; nil: there is none.
-func (g *Gateway) configStatus() *ConfigStatus {
-	if g.cfg.Operator == nil {
+func (a *admin) configStatus() *ConfigStatus {
+	if a.cfg.Operator == nil {
 		return nil
 	}
-	s := g.cfg.Operator.Status()
+	s := a.cfg.Operator.Status()
 	return &s
 }
 
-// adminConfig is GET /admin/config.
-func (g *Gateway) adminConfig(*http.Request) (any, error) {
-	if g.cfg.Operator == nil {
+// config is GET /admin/config.
+func (a *admin) config(*http.Request) (any, error) {
+	if a.cfg.Operator == nil {
 		return nil, noOperator()
 	}
-	return g.cfg.Operator.Status(), nil
+	return a.cfg.Operator.Status(), nil
 }
 
-// adminReload is POST /admin/reload.
-func (g *Gateway) adminReload(r *http.Request) (any, error) {
-	if g.cfg.Operator == nil {
+// reload is POST /admin/reload.
+func (a *admin) reload(r *http.Request) (any, error) {
+	if a.cfg.Operator == nil {
 		return nil, noOperator()
 	}
-	changes, err := g.cfg.Operator.Reload(context.WithoutCancel(r.Context()))
+	changes, err := a.cfg.Operator.Reload(context.WithoutCancel(r.Context()))
 	if err != nil {
 		return nil, invalid(err.Error())
 	}
 	return changes, nil
 }
 
-// adminCompare is POST /admin/config/diff: the body is the file that would be used.
-func (g *Gateway) adminCompare(r *http.Request) (any, error) {
-	if g.cfg.Operator == nil {
+// compare is POST /admin/config/diff: the body is the file that would be used.
+func (a *admin) compare(r *http.Request) (any, error) {
+	if a.cfg.Operator == nil {
 		return nil, noOperator()
 	}
 	file, err := io.ReadAll(io.LimitReader(r.Body, maxConfigFile+1))
 	if err != nil || len(file) > maxConfigFile {
 		return nil, invalid("the body cannot be read; send a configuration of at most 1 MiB")
 	}
-	changes, err := g.cfg.Operator.Compare(file)
+	changes, err := a.cfg.Operator.Compare(file)
 	if err != nil {
 		return nil, invalid(err.Error())
 	}
 	return changes, nil
 }
 
-// adminDrain is POST /admin/backends: it takes a backend out for new requests, or puts
+// drain is POST /admin/backends: it takes a backend out for new requests, or puts
 // it back. Requests that are open there go on until the deadline.
-func (g *Gateway) adminDrain(r *http.Request) (any, error) {
+func (a *admin) drain(r *http.Request) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxOverride))
 	if err != nil {
 		return nil, invalid("the body cannot be read")
@@ -115,16 +115,16 @@ func (g *Gateway) adminDrain(r *http.Request) (any, error) {
 		wanted.Within != nil && !(*wanted.Within >= 0 && *wanted.Within <= longest) {
 		return nil, invalid(`send {"backend": "…", "drain": true}, or false to put it back; "within_s": N cuts what is open after N seconds, else drain_timeout says when`)
 	}
-	if !g.cfg.Fleet.Drain(wanted.Backend, *wanted.Drain) {
+	if !a.cfg.Fleet.Drain(wanted.Backend, *wanted.Drain) {
 		return nil, invalid("there is no backend of that name; GET /admin/backends lists them")
 	}
-	within := g.catalog().DrainTimeout
+	within := a.catalog().DrainTimeout
 	if wanted.Within != nil {
 		within = time.Duration(*wanted.Within * float64(time.Second))
 	}
-	g.log.Warn("backend drained or put back by the operator", "backend", wanted.Backend, "drain", *wanted.Drain, "cut_after", within)
-	if b := g.cfg.Fleet.Named(wanted.Backend); b != nil && *wanted.Drain {
-		g.CutLeft(within, b)
+	a.log.Warn("backend drained or put back by the operator", "backend", wanted.Backend, "drain", *wanted.Drain, "cut_after", within)
+	if b := a.cfg.Fleet.Named(wanted.Backend); b != nil && *wanted.Drain {
+		a.CutLeft(within, b)
 	}
 	return map[string]any{"backend": wanted.Backend, "drain": *wanted.Drain}, nil
 }

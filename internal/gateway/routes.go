@@ -60,24 +60,25 @@ func withTidyPath(r *http.Request) *http.Request {
 // AdminHandler is what the operator's listener serves: metrics in the open, the
 // rest behind the bearer token.
 func (g *Gateway) AdminHandler() http.Handler {
+	a := &admin{Gateway: g}
 	m := newMux()
 	m.NoRoute(plain(http.HandlerFunc(adminUnknown)))
 	m.NoMethod(plain(http.HandlerFunc(adminUnknown)))
 	m.GET("/metrics", plain(g.metrics.Handler()))
 	m.GET("/healthz", plain(http.HandlerFunc(adminAlive)))
-	m.GET("/", plain(g.dashboard()))
-	m.GET("/admin/status", plain(g.admin(g.adminStatus)))
-	m.GET("/admin/backends", plain(g.admin(g.adminBackends)))
-	m.POST("/admin/backends", plain(g.admin(g.adminDrain)))
-	m.GET("/admin/config", plain(g.admin(g.adminConfig)))
-	m.POST("/admin/config/diff", plain(g.admin(g.adminCompare)))
-	m.POST("/admin/reload", plain(g.admin(g.adminReload)))
-	m.GET("/admin/prices", plain(g.admin(g.adminPrices)))
-	m.GET("/admin/epochs", plain(g.admin(g.adminEpochs)))
-	m.POST("/admin/prices", plain(g.admin(g.adminOverride)))
-	m.GET("/admin/deposits", plain(g.admin(g.adminDeposits)))
-	m.GET("/admin/accounts/:id", plain(g.admin(g.adminAccount)))
-	m.POST("/admin/accounts/:id/:action", plain(g.admin(g.adminAccountAction)))
+	m.GET("/", plain(a.dashboard()))
+	m.GET("/admin/status", plain(a.guard(a.status)))
+	m.GET("/admin/backends", plain(a.guard(a.backends)))
+	m.POST("/admin/backends", plain(a.guard(a.drain)))
+	m.GET("/admin/config", plain(a.guard(a.config)))
+	m.POST("/admin/config/diff", plain(a.guard(a.compare)))
+	m.POST("/admin/reload", plain(a.guard(a.reload)))
+	m.GET("/admin/prices", plain(a.guard(a.prices)))
+	m.GET("/admin/epochs", plain(a.guard(a.epochs)))
+	m.POST("/admin/prices", plain(a.guard(a.override)))
+	m.GET("/admin/deposits", plain(a.guard(a.deposits)))
+	m.GET("/admin/accounts/:id", plain(a.guard(a.account)))
+	m.POST("/admin/accounts/:id/:action", plain(a.guard(a.accountAction)))
 	return m
 }
 
