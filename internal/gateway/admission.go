@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"io"
 	"net/http"
 	"time"
 )
@@ -44,4 +45,35 @@ func (x *exchange) overloaded() error {
 	p := retryable(newProblem(http.StatusServiceUnavailable, typeQueueFull, "the gateway serves as many requests as it can; repeat this one"), busyRetry)
 	p.closeClient, p.expected = x.r.ProtoMajor < 2, true
 	return p
+}
+
+// Bounds on reading, and throwing away, what a refused client is still sending.
+// Closed at once, the connection would be reset, and the client never see why.
+const (
+	linger         = time.Second     // without a byte of it
+	lingerTooLarge = 5 * time.Second // in all, for a body that is merely too large; for others linger
+	lingerBytes    = 64 << 20
+)
+
+// dismiss sends a problem to a client whose connection is not kept, and waits a
+// moment for what that client is still sending.
+func (x *exchange) dismiss(p *problem) {
+	_ = x.control.EnableFullDuplex() // the answer does not wait for the body
+	p.writeAs(x, dialectOf(x.r))
+	until := time.Now().Add(linger)
+	if p.Status == http.StatusRequestEntityTooLarge {
+		until = time.Now().Add(lingerTooLarge)
+	}
+	_ = x.control.SetReadDeadline(time.Now().Add(linger))
+	if x.r.Body == nil || x.r.Header.Get("Expect") != "" || x.FlushError() != nil {
+		return // a client that asks first has sent nothing
+	}
+	for left := int64(lingerBytes); left > 0 && time.Now().Before(until); {
+		n, err := io.CopyN(io.Discard, x.r.Body, min(left, 1<<20))
+		if err != nil {
+			return
+		}
+		left -= n
+		_ = x.control.SetReadDeadline(time.Now().Add(min(linger, time.Until(until))))
+	}
 }

@@ -4,76 +4,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync/atomic"
 	"time"
 )
-
-// freeBody is how much of each body, in bytes, is not counted against
-// bodyMemory: a usual chat fits, so that it is quoted and served even while
-// large bodies are refused. The number of requests bounds the sum.
-const freeBody = 16 << 10
-
-// bodyMemory bounds the bytes of all bodies that are in memory at once, and of
-// answers that are kept beyond what each may take. Callers
-// without a token share a part of their own, so that strangers with large
-// bodies take nothing from those who pay.
-type bodyMemory struct {
-	holders, strangers pool
-}
-
-type pool struct {
-	used, most atomic.Int64
-}
-
-func newBodyMemory(most int64) *bodyMemory {
-	m := new(bodyMemory)
-	m.limit(most)
-	return m
-}
-
-// limit sets the bound; what is in memory stays there.
-func (m *bodyMemory) limit(most int64) {
-	m.holders.most.Store(most - most/8)
-	m.strangers.most.Store(most / 8)
-}
-
-// take takes n bytes, or none.
-func (p *pool) take(n int64) bool {
-	if p.used.Add(n) > p.most.Load() {
-		p.used.Add(-n)
-		return false
-	}
-	return true
-}
-
-// bodyUse is what one request took of a pool.
-type bodyUse struct {
-	pool  *pool
-	bytes int64
-}
-
-// grow makes the use cover a buffer of size bytes.
-func (u *bodyUse) grow(size int) bool {
-	more := int64(size) - freeBody - u.bytes
-	return more <= 0 || u.take(more)
-}
-
-// take takes n bytes more, or none.
-func (u *bodyUse) take(n int64) bool {
-	if !u.pool.take(n) {
-		return false
-	}
-	u.bytes += n
-	return true
-}
-
-// release gives everything back; nothing may refer to the body any more.
-func (u *bodyUse) release() {
-	if u.bytes > 0 {
-		u.pool.used.Add(-u.bytes)
-		u.bytes = 0
-	}
-}
 
 // readBody reads the whole body, limit bytes at most, within its time. Metering
 // needs all of it before anything is forwarded. What it takes of bodyMemory is
@@ -89,10 +21,7 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, newProblem(http.StatusUnsupportedMediaType, typeInvalidRequest, "send the body without Content-Encoding")
 	}
-	x.body.pool = &x.g.bodies.holders
-	if x.token == nil {
-		x.body.pool = &x.g.bodies.strangers
-	}
+	x.body.of(x.g.bodies, x.token != nil)
 	// Room for a byte more than there may be, so as to see the end. A claimed
 	// length is believed only as far as the bytes have come.
 	most := limit + 1

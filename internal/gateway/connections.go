@@ -163,6 +163,10 @@ func (p *places) take(holder bool) bool {
 	return true
 }
 
+// taken is how many are.
+func (p *places) taken() int64 { return p.all.Load() }
+
+// give gives a place back.
 func (p *places) give(holder bool) {
 	p.all.Add(-1)
 	if !holder {

@@ -138,7 +138,9 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 			// once all of it is there.
 			x.awaitBody(0)
 		}
-		defer x.watch()()
+		watched, end := x.presence.watch(r, x.cat.WriteStall)
+		defer end()
+		x.r = watched
 		g.observer.Began(r.Context())
 		defer func() {
 			panicked := recover()

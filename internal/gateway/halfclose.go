@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -48,23 +47,22 @@ func (p *presence) begin() {
 }
 
 // watch gives the request a context that does not end with the client's sending
-// side alone. The returned function ends the watch.
-func (x *exchange) watch() (end func()) {
-	conn, _ := x.r.Context().Value(connectionKey{}).(net.Conn)
-	if tcpOf(conn) == nil || x.r.ProtoMajor > 1 {
-		return func() {} // of HTTP/2, a stream tells by itself that its client reset it
+// side alone. stall is how long a write may take. end ends the watch.
+func (p *presence) watch(r *http.Request, stall time.Duration) (watched *http.Request, end func()) {
+	conn, _ := r.Context().Value(connectionKey{}).(net.Conn)
+	if tcpOf(conn) == nil || r.ProtoMajor > 1 {
+		return r, func() {} // of HTTP/2, a stream tells by itself that its client reset it
 	}
-	base := x.r.Context()
+	base := r.Context()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(base))
-	x.r = x.r.WithContext(ctx)
-	p, asks := &x.presence, x.r.ProtoAtLeast(1, 1)
+	asks := r.ProtoAtLeast(1, 1)
 	stop := context.AfterFunc(base, func() {
 		defer cancel()
-		for wait := resetFirst; p.stays(conn, asks, x.cat.WriteStall); wait = min(2*wait, resetLast) {
+		for wait := resetFirst; p.stays(conn, asks, stall); wait = min(2*wait, resetLast) {
 			time.Sleep(wait)
 		}
 	})
-	return func() {
+	return r.WithContext(ctx), func() {
 		stop()
 		p.mu.Lock()
 		p.over = true
@@ -96,37 +94,6 @@ func (p *presence) stays(conn net.Conn, asks bool, stall time.Duration) bool {
 	_, err := conn.Write(interim)
 	p.asked, p.waits = err == nil, err == nil
 	return p.asked
-}
-
-// Bounds on reading, and throwing away, what a refused client is still sending.
-// Closed at once, the connection would be reset, and the client never see why.
-const (
-	linger         = time.Second     // without a byte of it
-	lingerTooLarge = 5 * time.Second // in all, for a body that is merely too large; for others linger
-	lingerBytes    = 64 << 20
-)
-
-// dismiss sends a problem to a client whose connection is not kept, and waits a
-// moment for what that client is still sending.
-func (x *exchange) dismiss(p *problem) {
-	_ = x.control.EnableFullDuplex() // the answer does not wait for the body
-	p.writeAs(x, dialectOf(x.r))
-	until := time.Now().Add(linger)
-	if p.Status == http.StatusRequestEntityTooLarge {
-		until = time.Now().Add(lingerTooLarge)
-	}
-	_ = x.control.SetReadDeadline(time.Now().Add(linger))
-	if x.r.Body == nil || x.r.Header.Get("Expect") != "" || x.FlushError() != nil {
-		return // a client that asks first has sent nothing
-	}
-	for left := int64(lingerBytes); left > 0 && time.Now().Before(until); {
-		n, err := io.CopyN(io.Discard, x.r.Body, min(left, 1<<20))
-		if err != nil {
-			return
-		}
-		left -= n
-		_ = x.control.SetReadDeadline(time.Now().Add(min(linger, time.Until(until))))
-	}
 }
 
 // side is what a peer has done with the direction in which it sends, by TCP.

@@ -51,9 +51,10 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	s.g.collectPrices(gauge, counter)
 	s.g.collectLoad(gauge, counter)
 	collectLedger(s.g.ledger.Stats(), gauge, counter)
-	gauge("http_places_taken", "Requests being served, of those that may be at once.", float64(s.g.places.all.Load()))
-	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(s.g.bodies.holders.used.Load()), "caller", "holder")
-	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(s.g.bodies.strangers.used.Load()), "caller", "stranger")
+	gauge("http_places_taken", "Requests being served, of those that may be at once.", float64(s.g.places.taken()))
+	holders, strangers := s.g.bodies.inUse()
+	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(holders), "caller", "holder")
+	gauge("body_bytes", "Memory taken by bodies of requests, without the first 16 KiB of each.", float64(strangers), "caller", "stranger")
 	gauge("draining", "Whether the gateway is shutting down.", boolean(s.g.open.draining()))
 	gauge("build_info", "Version.", 1, "version", s.g.cfg.Version)
 }
