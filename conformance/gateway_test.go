@@ -15,6 +15,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/backends/gpu/telemetry"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
@@ -76,7 +77,7 @@ func newPlace(t testing.TB) *place {
 	}
 	p.gw, err = gateway.New(gateway.Config{Services: []gateway.Service{sold}, Ledger: ledger, Keys: p.keys, Board: board, Prices: pricer.NewRecord(db), Fleet: fleet, Invoices: cashier{}})
 	must(t, err)
-	server, err := gateway.NewServer(gateway.ServerConfig{Handler: p.gw.Handler()})
+	server, err := intake.NewServer(intake.ServerConfig{Handler: p.gw.Handler()})
 	must(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -18,6 +18,7 @@ import (
 	"sluice.example/sluice/internal/catalog"
 	"sluice.example/sluice/internal/config"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/quiet"
@@ -107,12 +108,12 @@ type server struct {
 	pricer  *pricer.Pricer
 	gateway *gateway.Gateway
 	sink    *sink
-	certs   *gateway.Certificates // nil: no TLS
-	hangups <-chan os.Signal      // nil: none come
+	certs   *intake.Certificates // nil: no TLS
+	hangups <-chan os.Signal     // nil: none come
 
-	connections []*gateway.Connections // of the listeners
-	working     context.Context        // ends when the gateway has drained; nil: it does not run
-	background  sync.WaitGroup         // what runs as long
+	connections []*intake.Connections // of the listeners
+	working     context.Context       // ends when the gateway has drained; nil: it does not run
+	background  sync.WaitGroup        // what runs as long
 }
 
 // origin is where a configuration comes from.
@@ -264,20 +265,20 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 func (s *server) listen() (servers []*http.Server, failed <-chan error, err error) {
 	errs := make(chan error, 2)
 	if s.cfg.TLS.Enabled() {
-		if s.certs, err = gateway.NewCertificates(s.cfg.TLS.Cert, s.cfg.TLS.Key, s.log, nil); err != nil {
+		if s.certs, err = intake.NewCertificates(s.cfg.TLS.Cert, s.cfg.TLS.Key, s.log, nil); err != nil {
 			return nil, nil, err
 		}
 	}
 	for _, l := range []struct {
 		addr    string
 		handler http.Handler
-		certs   *gateway.Certificates
+		certs   *intake.Certificates
 	}{
 		{s.cfg.Listen, s.gateway.Handler(), s.certs},
 		{s.cfg.Admin.Listen, s.gateway.AdminHandler(), nil},
 	} {
-		limits := gateway.NewConnections(s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.cfg.TrustedProxies)
-		server, err := gateway.NewServer(gateway.ServerConfig{
+		limits := intake.NewConnections(s.cfg.Limits.Connections, s.cfg.Limits.PerAddress, s.cfg.TrustedProxies)
+		server, err := intake.NewServer(intake.ServerConfig{
 			Handler: l.handler, Certificates: l.certs, Log: s.log, Connections: limits,
 			ReadHeaderTimeout: s.cfg.Limits.HeaderTimeout, IdleTimeout: s.cfg.Limits.IdleTimeout, MaxHeaderBytes: int(s.cfg.Limits.Headers),
 		})

@@ -12,6 +12,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/config"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
@@ -94,9 +95,9 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	g.MaxInvoices, g.MaxBody, g.BodyTimeout, g.WriteStall = l.Invoices, int64(l.Body), l.BodyTimeout, l.WriteStall
 	g.MaxEvent, g.UnaryHoldBack = int(l.Event), int(l.UnaryHold)
 	g.MaxRequests, g.MaxBodies = l.Requests, int64(l.Bodies)
-	g.Challenges = &gateway.ChallengeLimits{
-		Address: gateway.Rate(l.Challenges.PerAddress), Subnet: gateway.Rate(l.Challenges.PerSubnet),
-		Network: gateway.Rate(l.Challenges.PerNetwork), Total: gateway.Rate(l.Challenges.Total), Account: gateway.Rate(l.Challenges.PerAccount),
+	g.Challenges = &intake.ChallengeLimits{
+		Address: intake.Rate(l.Challenges.PerAddress), Subnet: intake.Rate(l.Challenges.PerSubnet),
+		Network: intake.Rate(l.Challenges.PerNetwork), Total: intake.Rate(l.Challenges.Total), Account: intake.Rate(l.Challenges.PerAccount),
 	}
 	g.TrustedProxies, g.ForwardedHeader = cfg.TrustedProxies, cfg.ForwardedHeader
 	g.AdminToken = cfg.Admin.Token.Reveal()

@@ -32,7 +32,8 @@ var allowed = map[string][]string{
 	"internal/placeholder":      {},
 	"internal/quiet":            {},
 	"internal/observe":          {"l402", "pricing", "metering"}, // what happened, in the words of the ledger
-	"internal/gateway":          {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/observe", "internal/quiet"},
+	"internal/gateway":          {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/gateway/intake", "internal/observe", "internal/quiet"},
+	"internal/gateway/intake":   {"l402"}, // accounts are counted by their token
 	"internal/devnet":           {"l402", "internal/lightning"},
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
 	"internal/demo": {"l402", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/devnet",
@@ -41,11 +42,11 @@ var allowed = map[string][]string{
 	"internal/chaos":                 {"l402", "internal/lightning", "internal/devnet", "internal/devnet/inference"},
 	"internal/chaos/nemesis":         {"l402", "pricing", "metering", "internal/store", "internal/devnet", "internal/chaos"},
 	"internal/chaos/nemesis/history": {},
-	"internal/bench": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/gateway", "internal/pricer", "internal/store", "internal/lightning",
+	"internal/bench": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/gateway", "internal/gateway/intake", "internal/pricer", "internal/store", "internal/lightning",
 		"internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},
 	"tools/mutate":      {},
-	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/catalog", "internal/gateway", "internal/quiet",
+	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/catalog", "internal/gateway", "internal/gateway/intake", "internal/quiet",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
 	"cmd/agent-client": {"l402", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/placeholder"},
 }
@@ -68,7 +69,9 @@ var forbidden = []struct {
 	{"internal/gateway", "sluice.example/sluice/internal/store", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "sluice.example/sluice/internal/pricer", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/pricer", "sluice.example/sluice/metering", "prices know no money"},
+	{"internal/gateway/intake", "sluice.example/sluice/metering", "what is taken on is bounded before anything is known of money"},
 	{"internal/observe", "sluice.example/sluice/internal/gateway", "observers are told; they ask nothing of the request"},
+	{"internal/gateway/intake", "sluice.example/sluice/metering", "what is taken on is bounded before anything is known of money"},
 	{"internal/observe", "sluice.example/sluice/backends/gpu", "observers are told; what has a state is read by whoever shows it"},
 	{"internal/gateway", "sluice.example/sluice/internal/lightning", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},
 	{"internal/gateway", "github.com/lightningnetwork/lnd", "the gateway states the interfaces it needs; cmd/gateway hands it the implementations"},

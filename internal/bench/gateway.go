@@ -18,6 +18,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/postgres"
@@ -95,7 +96,7 @@ func serveGateway(ctx context.Context, plan []byte, tell func(any) error) (err e
 	if err != nil {
 		return err
 	}
-	srv, err := gateway.NewServer(gateway.ServerConfig{Handler: g.Handler(), Log: log})
+	srv, err := intake.NewServer(intake.ServerConfig{Handler: g.Handler(), Log: log})
 	if err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, pri
 				ContextTokens: 8192, MaxCompletion: 1024, MinCompletion: 16, TemplateBase: 64, TemplatePerMessage: 16}}}}},
 		Ledger: ledger, Keys: keys, Board: board, Prices: prices, Fleet: fleet, Invoices: invoices,
 		// All load comes from one address: the limits on challenges are off.
-		Challenges:  new(gateway.ChallengeLimits),
+		Challenges:  new(intake.ChallengeLimits),
 		ProductText: "prepaid credit for API calls", Version: "bench", Log: log,
 	}, writeCredentials(p.Credentials, keys, p.Accounts)
 }

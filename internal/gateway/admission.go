@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"sluice.example/sluice/internal/gateway/intake"
 )
 
 // admitStranger counts a caller without a token, before anything of its body is
@@ -12,7 +14,7 @@ func (x *exchange) admitStranger() error {
 	if x.token != nil {
 		return nil
 	}
-	wait, level := x.g.limits.stranger(x.cat.addresses.of(x.r), x.g.now())
+	wait, level := x.g.limits.Stranger(x.cat.addresses.Of(x.r), x.g.now())
 	if wait == 0 {
 		return nil
 	}
@@ -24,17 +26,17 @@ func (x *exchange) admitChallenge() error {
 	if x.token == nil {
 		return nil // counted by admitStranger
 	}
-	wait := x.g.limits.account(x.token.ID, x.g.now())
+	wait := x.g.limits.Account(x.token.ID, x.g.now())
 	if wait == 0 {
 		return nil
 	}
-	return x.limited(wait, levelAccount, "too many invoices were asked for this account; pay one of them, or wait")
+	return x.limited(wait, intake.LevelAccount, "too many invoices were asked for this account; pay one of them, or wait")
 }
 
 // limited is the 429 of a bucket. A connection whose request was not read to
 // its end is of no more use: reading on is what the refusal saves.
 func (x *exchange) limited(wait time.Duration, level int, detail string) error {
-	x.g.observer.Limited(x.r.Context(), levelNames[level])
+	x.g.observer.Limited(x.r.Context(), intake.LevelName(level))
 	p := retryable(newProblem(http.StatusTooManyRequests, typeRateLimited, detail), wait)
 	p.closeClient = x.r.ProtoMajor < 2 && x.r.ContentLength != 0
 	return p

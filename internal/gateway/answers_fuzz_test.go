@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
@@ -65,10 +65,10 @@ func scriptOf(rng *rand.Rand, whole, failing bool) scripted {
 }
 
 // unlimited lets each execution buy an account of its own.
-var unlimited = gateway.ChallengeLimits{
-	Address: gateway.Rate{PerSecond: 1e6, Burst: 1e6}, Subnet: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
-	Network: gateway.Rate{PerSecond: 1e6, Burst: 1e6}, Total: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
-	Account: gateway.Rate{PerSecond: 1e6, Burst: 1e6},
+var unlimited = intake.ChallengeLimits{
+	Address: intake.Rate{PerSecond: 1e6, Burst: 1e6}, Subnet: intake.Rate{PerSecond: 1e6, Burst: 1e6},
+	Network: intake.Rate{PerSecond: 1e6, Burst: 1e6}, Total: intake.Rate{PerSecond: 1e6, Burst: 1e6},
+	Account: intake.Rate{PerSecond: 1e6, Burst: 1e6},
 }
 
 // FuzzAnswers lets a backend answer with a stream in some dialect, over HTTP: all

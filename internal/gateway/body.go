@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"sluice.example/sluice/internal/gateway/intake"
 )
 
 // readBody reads the whole body, limit bytes at most, within its time. Metering
@@ -21,18 +23,18 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 	if r.Header.Get("Content-Encoding") != "" {
 		return nil, newProblem(http.StatusUnsupportedMediaType, typeInvalidRequest, "send the body without Content-Encoding")
 	}
-	x.body.of(x.g.bodies, x.token != nil)
+	x.body.From(x.g.bodies, x.token != nil)
 	// Room for a byte more than there may be, so as to see the end. A claimed
 	// length is believed only as far as the bytes have come.
 	most := limit + 1
 	if r.ContentLength > 0 {
 		most = r.ContentLength + 1
 	}
-	buf := make([]byte, 0, min(most, freeBody))
+	buf := make([]byte, 0, min(most, intake.FreeBody))
 	for {
 		if len(buf) == cap(buf) {
 			size := int(min(2*int64(cap(buf)), most))
-			if !x.body.grow(size) {
+			if !x.body.Grow(size) {
 				return nil, tooManyBodies()
 			}
 			buf = append(make([]byte, 0, size), buf...)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 )
 
 const page = "https://app.example"
@@ -93,7 +94,7 @@ func TestBackendsDoNotOpenTheGatewayToPages(t *testing.T) {
 func TestPreflightsAreLimited(t *testing.T) {
 	r := newRig(t, withOrigins(page), func(s *setup) {
 		s.gateway = func(c *gateway.Config) {
-			c.Challenges = &gateway.ChallengeLimits{Address: gateway.Rate{PerSecond: 0.001, Burst: 2}}
+			c.Challenges = &intake.ChallengeLimits{Address: intake.Rate{PerSecond: 0.001, Burst: 2}}
 		}
 	})
 	for range 2 {
@@ -147,7 +148,7 @@ func TestProbesOfPaidRoutes(t *testing.T) {
 func TestProbesAreLimited(t *testing.T) {
 	r := newRig(t, func(s *setup) {
 		s.gateway = func(c *gateway.Config) {
-			c.Challenges = &gateway.ChallengeLimits{Address: gateway.Rate{PerSecond: 0.001, Burst: 1}}
+			c.Challenges = &intake.ChallengeLimits{Address: intake.Rate{PerSecond: 0.001, Burst: 1}}
 		}
 	})
 	for _, want := range []int{http.StatusPaymentRequired, http.StatusTooManyRequests} {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering/format"
 )
@@ -26,7 +27,7 @@ type catalog struct {
 	services map[string]*service
 	browsers bool // a service takes calls from web pages
 
-	addresses  *addresses
+	addresses  *intake.Addresses
 	slots      *invoiceSlots
 	repeats    *repeats
 	adminToken [sha256.Size]byte // the hash of it
@@ -84,7 +85,7 @@ func newCatalog(cfg Config, pool func(model string) *gpu.Pool, before *catalog) 
 	if len(cfg.ProductText) > 200 {
 		return nil, fmt.Errorf("product text is %d bytes, want at most 200", len(cfg.ProductText))
 	}
-	addresses, err := newAddresses(cfg.TrustedProxies, cfg.ForwardedHeader)
+	addresses, err := intake.NewAddresses(cfg.TrustedProxies, cfg.ForwardedHeader)
 	if err != nil {
 		return nil, err
 	}
@@ -282,10 +283,10 @@ func (g *Gateway) Prepare(cfg Config, pool func(model string) *gpu.Pool) (swap f
 func (g *Gateway) swap(next *catalog) {
 	before := g.catalog()
 	g.engines.say(next.Profiles)
-	g.places.limit(next.MaxRequests)
-	g.bodies.limit(next.MaxBodies)
+	g.places.Limit(next.MaxRequests)
+	g.bodies.Limit(next.MaxBodies)
 	if !reflect.DeepEqual(before.Challenges, next.Challenges) {
-		g.limits.limit(*next.Challenges)
+		g.limits.Limit(*next.Challenges)
 	}
 	g.live.Store(next)
 	gone := func(b *gpu.Backend) bool { return b.Gone() }

@@ -12,6 +12,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering/format"
 )
@@ -100,7 +101,7 @@ func TestSwapChangesWhatNewRequestsSee(t *testing.T) {
 	}
 	r.chat(fresh, request()).want(t, http.StatusOK)
 	r.swap(func(c *gateway.Config) {
-		c.Challenges = &gateway.ChallengeLimits{Total: gateway.Rate{PerSecond: 0.001, Burst: 1}}
+		c.Challenges = &intake.ChallengeLimits{Total: intake.Rate{PerSecond: 0.001, Burst: 1}}
 	})
 	r.do("POST", chatPath, "", nil).want(t, http.StatusPaymentRequired)
 	r.do("POST", chatPath, "", nil).wantProblem(t, http.StatusTooManyRequests, "rate-limited")

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 )
 
 // A certificate that was renewed is served without a restart: when it is asked
@@ -21,11 +21,11 @@ func TestRenewedCertificateIsServed(t *testing.T) {
 	nextCert, nextKey := selfSigned(t)
 	lastCert, lastKey := selfSigned(t)
 	clock, log := new(clock), new(lockedBuffer)
-	certs, err := gateway.NewCertificates(cert, key, slog.New(slog.NewTextHandler(log, nil)), clock.now)
+	certs, err := intake.NewCertificates(cert, key, slog.New(slog.NewTextHandler(log, nil)), clock.now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv, err := gateway.NewServer(gateway.ServerConfig{Handler: http.NotFoundHandler(), Certificates: certs})
+	srv, err := intake.NewServer(intake.ServerConfig{Handler: http.NotFoundHandler(), Certificates: certs})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 )
 
-func limitChallenges(l gateway.ChallengeLimits) func(*setup) {
+func limitChallenges(l intake.ChallengeLimits) func(*setup) {
 	return func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.Challenges = &l }
 	}
@@ -23,7 +24,7 @@ func limitChallenges(l gateway.ChallengeLimits) func(*setup) {
 func TestFloodFromOneAddressIsLimited(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(1_000_000)
-	limits := gateway.DefaultChallengeLimits()
+	limits := intake.DefaultChallengeLimits()
 	started := time.Now()
 	var made, refused atomic.Int64
 	var all sync.WaitGroup
@@ -111,7 +112,7 @@ func TestFloodFromManyAddressesIsLimited(t *testing.T) {
 	}
 	r.wantServed(k) // meanwhile
 	all.Wait()
-	limits := gateway.DefaultChallengeLimits()
+	limits := intake.DefaultChallengeLimits()
 	most := limits.Total.Burst + int(limits.Total.PerSecond*time.Since(started).Seconds()) + 1
 	if int(made.Load()) > most || made.Load() == 0 || (refused.Load() == 0 && n > 2*most) {
 		t.Errorf("%d invoices and %d refusals of %d, want at most %d invoices", made.Load(), refused.Load(), n, most)
@@ -125,7 +126,7 @@ func TestFloodFromManyAddressesIsLimited(t *testing.T) {
 
 func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, limitChallenges(gateway.ChallengeLimits{Address: gateway.Rate{PerSecond: 0.1, Burst: 1}}))
+	r := newRig(t, limitChallenges(intake.ChallengeLimits{Address: intake.Rate{PerSecond: 0.1, Burst: 1}}))
 	r.do("POST", chatPath, request(), nil).wantProblem(t, http.StatusPaymentRequired, "payment-required")
 	for _, h := range []header{{"Content-Length": "1000"}, {"Content-Length": "8000000"}, {"Transfer-Encoding": "chunked"}, {"Content-Length": "1000", "Expect": "100-continue"}} {
 		c := r.dial("")
@@ -150,8 +151,8 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 }
 
 func TestHoldersAreNotCountedByAddress(t *testing.T) {
-	r := newRig(t, limitChallenges(gateway.ChallengeLimits{
-		Address: gateway.Rate{PerSecond: 0.01, Burst: 1}, Account: gateway.Rate{PerSecond: 0.01, Burst: 3}}))
+	r := newRig(t, limitChallenges(intake.ChallengeLimits{
+		Address: intake.Rate{PerSecond: 0.01, Burst: 1}, Account: intake.Rate{PerSecond: 0.01, Burst: 3}}))
 	k := r.buy(minPurchase)
 	for range 5 {
 		r.do("POST", chatPath, request(), nil).wantProblem(t, http.StatusTooManyRequests, "rate-limited")
@@ -205,7 +206,7 @@ func TestManyPoorRequestsAtOnceCostOneInvoice(t *testing.T) {
 // With no limit on challenges at all, and a node as slow as one under load, the
 // share of the slots that is kept lets a paying client through.
 func TestTopUpSucceedsWhileStrangersTakeAllInvoices(t *testing.T) {
-	r := newRig(t, limitChallenges(gateway.ChallengeLimits{}))
+	r := newRig(t, limitChallenges(intake.ChallengeLimits{}))
 	k := r.buy(minPurchase)
 	r.node.takes = 80 * time.Millisecond // 64 at once: 800 per second
 	stop := make(chan struct{})
@@ -243,7 +244,7 @@ func TestTopUpSucceedsWhileStrangersTakeAllInvoices(t *testing.T) {
 }
 
 func TestClientsBehindATrustedProxyAreCountedApart(t *testing.T) {
-	limits := gateway.ChallengeLimits{Address: gateway.Rate{PerSecond: 0.01, Burst: 1}}
+	limits := intake.ChallengeLimits{Address: intake.Rate{PerSecond: 0.01, Burst: 1}}
 	ask := func(r *rig, forwarded string) int {
 		return r.do("POST", chatPath, request(), header{"X-Forwarded-For": forwarded}).status
 	}

@@ -13,7 +13,7 @@ import (
 	"gopkg.in/macaroon.v2"
 	_ "modernc.org/sqlite" // the driver, to count rows
 
-	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 )
@@ -78,7 +78,7 @@ func TestFreshBudgetsLeaveNoRows(t *testing.T) {
 	if paid+limited != int64(n) {
 		t.Errorf("%d answers of 402 and %d of 429 to %d requests", paid, limited, n)
 	}
-	account := gateway.DefaultChallengeLimits().Account
+	account := intake.DefaultChallengeLimits().Account
 	most := account.Burst + int(account.PerSecond*time.Since(started).Seconds()) + 1
 	if made := r.node.count() - invoices; made > most {
 		t.Errorf("%d invoices were made, want at most %d", made, most)

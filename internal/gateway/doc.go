@@ -5,13 +5,12 @@
 // that it is in: who asks and what for, what it costs at most, whether it may be, the hold
 // or the 402, a slot, the answer as it is metered, the settlement, the end of the answer.
 // The endpoints about models and accounts are in endpoints.go, the operator's in admin.go
-// and operator.go, and what one process takes on at once is bounded in server.go,
-// connections.go, limits.go and body.go.
+// and operator.go, and package intake bounds what one process takes on at once.
 //
 // The happy path of its user, cmd/gateway:
 //
 //	gw, err := gateway.New(gateway.Config{Services: …, Ledger: …, …})
-//	srv, err := gateway.NewServer(gateway.ServerConfig{Handler: gw.Handler()})
+//	srv, err := intake.NewServer(intake.ServerConfig{Handler: gw.Handler()})
 //	go srv.Serve(listener)
 //	…
 //	err = gw.Drain(ctx, srv) // on SIGTERM

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/metering"
 )
 
@@ -246,11 +247,11 @@ func TestHTTP2AnswersMayTakeTheirTime(t *testing.T) {
 
 func TestTLSFromFiles(t *testing.T) {
 	cert, key := selfSigned(t)
-	if _, err := gateway.NewServer(gateway.ServerConfig{Handler: http.NotFoundHandler(), CertFile: cert}); err == nil {
+	if _, err := intake.NewServer(intake.ServerConfig{Handler: http.NotFoundHandler(), CertFile: cert}); err == nil {
 		t.Error("a certificate without a key was taken")
 	}
 	r := newRig(t)
-	srv, err := gateway.NewServer(gateway.ServerConfig{Handler: r.gw.Handler(), CertFile: cert, KeyFile: key})
+	srv, err := intake.NewServer(intake.ServerConfig{Handler: r.gw.Handler(), CertFile: cert, KeyFile: key})
 	if err != nil {
 		t.Fatal(err)
 	}

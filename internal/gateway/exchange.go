@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
@@ -26,11 +27,11 @@ type exchange struct {
 	started time.Time // by the configured clock
 	arrived time.Time // by the connection's
 
-	status    int       // 0 until the header was written
-	deadline  time.Time // when the client counts as stalled; moved on by writes
-	bodyUntil time.Time // when the body has to have come, as far as that was told to the connection
-	body      bodyUse   // what it takes of the memory for bodies
-	presence  presence  // of the client
+	status    int             // 0 until the header was written
+	deadline  time.Time       // when the client counts as stalled; moved on by writes
+	bodyUntil time.Time       // when the body has to have come, as far as that was told to the connection
+	body      intake.BodyUse  // what it takes of the memory for bodies
+	presence  intake.Presence // of the client
 
 	service *service    // that the host reaches; see reach
 	prefs   preferences // the client's own limits and wishes; see readPreferences
@@ -58,7 +59,7 @@ func (x *exchange) WriteHeader(status int) {
 		return
 	}
 	if status >= 200 {
-		x.presence.begin()
+		x.presence.Begin()
 		x.status = status
 		x.share()
 	}
@@ -95,7 +96,7 @@ func (x *exchange) FlushError() error {
 // which it would otherwise keep for as long as the client's machine is there.
 func (x *exchange) dropStalled(err error) {
 	if err != nil && x.r.ProtoMajor < 2 && errors.Is(err, os.ErrDeadlineExceeded) {
-		if conn := connectionOf(x.r); conn != nil {
+		if conn := intake.ConnectionOf(x.r); conn != nil {
 			_ = conn.SetLinger(0) // the connection is closed in any case
 		}
 	}
@@ -138,7 +139,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 			// once all of it is there.
 			x.awaitBody(0)
 		}
-		watched, end := x.presence.watch(r, x.cat.WriteStall)
+		watched, end := x.presence.Watch(r, x.cat.WriteStall)
 		defer end()
 		x.r = watched
 		g.observer.Began(r.Context())
@@ -147,7 +148,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 			if panicked != nil && panicked != http.ErrAbortHandler {
 				g.observer.Panicked(r.Context(), r.URL.Path, panicked, debug.Stack())
 			}
-			x.body.release()
+			x.body.Release()
 			x.roll() // for what net/http itself writes at the end
 			g.observer.Ended(r.Context(), x.route, x.status)
 			if panicked == nil {
@@ -162,12 +163,12 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		x.authenticate()
 		x.readOrigin()
 		if r.URL.Path != pathAlive { // who asks that ends a gateway that does not answer
-			if !g.places.take(x.token != nil) {
+			if !g.places.Take(x.token != nil) {
 				x.route = "overload"
 				x.fail(x.overloaded())
 				return
 			}
-			defer g.places.give(x.token != nil)
+			defer g.places.Give(x.token != nil)
 		}
 		if x.isPreflight() {
 			x.preflight()

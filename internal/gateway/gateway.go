@@ -12,6 +12,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/internal/quiet"
 	"sluice.example/sluice/l402"
@@ -99,7 +100,7 @@ type Config struct {
 	DrainTimeout time.Duration
 	QuoteTTL     time.Duration // how long a quote binds who pays for it; zero: 1 minute
 
-	Challenges *ChallengeLimits // how often callers may ask for one; nil: DefaultChallengeLimits
+	Challenges *intake.ChallengeLimits // how often callers may ask for one; nil: DefaultChallengeLimits
 	// TrustedProxies are believed when they name their client's address in
 	// ForwardedHeader: X-Forwarded-For (also when empty) or Forwarded.
 	TrustedProxies  []netip.Prefix
@@ -141,10 +142,10 @@ type Gateway struct {
 	ledger *metering.Ledger
 	live   atomic.Pointer[catalog] // in force; never nil
 
-	limits   *challengeLimits
-	places   *places
+	limits   *intake.Limiter
+	places   *intake.Places
 	engines  *engines
-	bodies   *bodyMemory
+	bodies   *intake.Bodies
 	observer observe.Observer // of everything that happens on the public listener
 	metrics  *observe.Metrics
 	open     *openRequests
@@ -169,9 +170,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, log: cfg.Log, now: cfg.Clock, ledger: cfg.Ledger,
-		limits:  newChallengeLimits(*cfg.Challenges, cfg.Clock()),
-		places:  newPlaces(cfg.MaxRequests),
-		bodies:  newBodyMemory(cfg.MaxBodies),
+		limits:  intake.NewLimiter(*cfg.Challenges, cfg.Clock()),
+		places:  intake.NewPlaces(cfg.MaxRequests),
+		bodies:  intake.NewBodies(cfg.MaxBodies),
 		engines: newEngines(cfg.Profiles),
 		open:    newOpenRequests(),
 	}
@@ -204,7 +205,7 @@ func (c *Config) setDefaults() {
 	}
 	orDuration(&c.BodyGrace, 10*time.Second)
 	if c.Challenges == nil {
-		limits := DefaultChallengeLimits()
+		limits := intake.DefaultChallengeLimits()
 		c.Challenges = &limits
 	}
 	if c.MaxRequests <= 0 {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/metering/format"
 )
 
@@ -32,8 +33,8 @@ func overTLS(t *testing.T, play http.HandlerFunc, more ...func(*setup)) (r *rig,
 	t.Helper()
 	cert, key := selfSigned(t)
 	r = playing(t, format.EngineGeneric, play, append([]func(*setup){func(s *setup) {
-		s.server = func(c *gateway.ServerConfig) {
-			certs, err := gateway.NewCertificates(cert, key, c.Log, nil)
+		s.server = func(c *intake.ServerConfig) {
+			certs, err := intake.NewCertificates(cert, key, c.Log, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/l402"
 )
 
@@ -186,7 +187,7 @@ func TestGRPCChallengeIsTrailersOnly(t *testing.T) {
 func TestGRPCRefusalsHaveTheirStatus(t *testing.T) {
 	r := newRig(t, func(s *setup) {
 		s.gateway = func(c *gateway.Config) {
-			c.Challenges = &gateway.ChallengeLimits{Address: gateway.Rate{PerSecond: 0.001, Burst: 1}}
+			c.Challenges = &intake.ChallengeLimits{Address: intake.Rate{PerSecond: 0.001, Burst: 1}}
 		}
 	})
 	if f := r.grpcFrames(chatPath)[0]; f["grpc-status"] != "13" {
@@ -201,7 +202,7 @@ func TestGRPCRefusalsHaveTheirStatus(t *testing.T) {
 func TestGRPCChallengeOverTLS(t *testing.T) {
 	certFile, keyFile := selfSigned(t)
 	r := newRig(t)
-	srv, err := gateway.NewServer(gateway.ServerConfig{Handler: r.gw.Handler(), CertFile: certFile, KeyFile: keyFile})
+	srv, err := intake.NewServer(intake.ServerConfig{Handler: r.gw.Handler(), CertFile: certFile, KeyFile: keyFile})
 	if err != nil {
 		t.Fatal(err)
 	}

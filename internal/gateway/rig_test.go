@@ -16,6 +16,7 @@ import (
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/devnet/inference"
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/internal/pricer"
 	"sluice.example/sluice/internal/store/sqlite"
 	"sluice.example/sluice/l402"
@@ -71,7 +72,7 @@ type setup struct {
 	service     func(*gateway.Service)
 	gateway     func(*gateway.Config)
 	ledger      func(*metering.Config)
-	server      func(*gateway.ServerConfig)
+	server      func(*intake.ServerConfig)
 	rates       *pricing.Rates
 }
 
@@ -188,11 +189,11 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 	if r.gw, err = gateway.New(cfg); err != nil {
 		r.t.Fatal(err)
 	}
-	server := gateway.ServerConfig{Handler: r.gw.Handler(), Log: log}
+	server := intake.ServerConfig{Handler: r.gw.Handler(), Log: log}
 	if s.server != nil {
 		s.server(&server)
 	}
-	if r.srv, err = gateway.NewServer(server); err != nil {
+	if r.srv, err = intake.NewServer(server); err != nil {
 		r.t.Fatal(err)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway"
+	"sluice.example/sluice/internal/gateway/intake"
 )
 
 // wordy is a backend whose streams are as long as their request says in
@@ -88,7 +89,7 @@ func TestSlowReadersAreCutAndCostLittle(t *testing.T) {
 func TestSlowHeadersAreCut(t *testing.T) {
 	n := crowd(t, 300, 2_000, 2)
 	r := newRig(t, func(s *setup) {
-		s.server = func(c *gateway.ServerConfig) { c.ReadHeaderTimeout = 2 * time.Second }
+		s.server = func(c *intake.ServerConfig) { c.ReadHeaderTimeout = 2 * time.Second }
 	})
 	k := r.buy(1_000_000)
 	before := memory()
@@ -174,7 +175,7 @@ func TestDrippingBodyIsCutByItsRate(t *testing.T) {
 
 func TestConnectionsPerAddress(t *testing.T) {
 	r := newRig(t, func(s *setup) {
-		s.server = func(c *gateway.ServerConfig) { c.MaxConnections, c.MaxPerAddress = 12, 4 }
+		s.server = func(c *intake.ServerConfig) { c.MaxConnections, c.MaxPerAddress = 12, 4 }
 	})
 	alive := func(c *raw) bool {
 		_, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")

@@ -28,7 +28,7 @@ func (c *call) roomFor(size int) bool {
 	if size <= free+c.room {
 		return true
 	}
-	if int64(size) > c.x.cat.MaxBodies/8 || !c.x.body.take(int64(size-free-c.room+roomStep)) {
+	if int64(size) > c.x.cat.MaxBodies/8 || !c.x.body.Take(int64(size-free-c.room+roomStep)) {
 		return false
 	}
 	c.room = size - free + roomStep

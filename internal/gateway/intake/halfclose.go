@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"context"
@@ -29,9 +29,9 @@ const (
 	resetFirst, resetLast = time.Millisecond, 200 * time.Millisecond
 )
 
-// presence tells a client that hung up from one that only sends no more. It
+// Presence tells a client that hung up from one that only sends no more. It
 // guards the moment at which an answer begins.
-type presence struct {
+type Presence struct {
 	mu    sync.Mutex
 	begun bool // the header of the answer is being sent, or was
 	waits bool // the client sends no more and was not gone when that was noticed
@@ -39,16 +39,16 @@ type presence struct {
 	over  bool // the request has been served
 }
 
-// begin notes that the answer begins.
-func (p *presence) begin() {
+// Begin notes that the answer begins.
+func (p *Presence) Begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.begun = true
 }
 
-// watch gives the request a context that does not end with the client's sending
+// Watch gives the request a context that does not end with the client's sending
 // side alone. stall is how long a write may take. end ends the watch.
-func (p *presence) watch(r *http.Request, stall time.Duration) (watched *http.Request, end func()) {
+func (p *Presence) Watch(r *http.Request, stall time.Duration) (watched *http.Request, end func()) {
 	conn, _ := r.Context().Value(connectionKey{}).(net.Conn)
 	if tcpOf(conn) == nil || r.ProtoMajor > 1 {
 		return r, func() {} // of HTTP/2, a stream tells by itself that its client reset it
@@ -73,7 +73,7 @@ func (p *presence) watch(r *http.Request, stall time.Duration) (watched *http.Re
 
 // stays says whether a client that sends no more still waits for its answer. It
 // asks the client once, if asks allows it; stall is how long that may take.
-func (p *presence) stays(conn net.Conn, asks bool, stall time.Duration) bool {
+func (p *Presence) stays(conn net.Conn, asks bool, stall time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	tcp := tcpOf(conn)

@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"net/http"
@@ -39,21 +39,21 @@ func TestForwardedAddressIsTheLastUntrustedHop(t *testing.T) {
 		{"10.0.0.1:1", headerForwarded, []string{`for=_hidden`}, "10.0.0.1"},
 		{"10.0.0.1:1", headerForwarded, []string{`proto=https`}, "10.0.0.1"},
 	} {
-		a, err := newAddresses(trusted, c.header)
+		a, err := NewAddresses(trusted, c.header)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// A client can always send the header that the proxy does not write.
 		h := http.Header{headerXForwardedFor: {"6.6.6.6"}, headerForwarded: {"for=6.6.6.6"}, "X-Real-Ip": {"6.6.6.6"}}
 		h[c.header] = c.lines
-		if got := a.of(&http.Request{RemoteAddr: c.peer, Header: h}); got.String() != c.want {
+		if got := a.Of(&http.Request{RemoteAddr: c.peer, Header: h}); got.String() != c.want {
 			t.Errorf("%s, %s %q: %v, want %s", c.peer, c.header, c.lines, got, c.want)
 		}
 	}
-	if _, err := newAddresses(nil, "X-Real-IP"); err == nil {
+	if _, err := NewAddresses(nil, "X-Real-IP"); err == nil {
 		t.Error("another header was taken")
 	}
-	if _, err := newAddresses([]netip.Prefix{{}}, ""); err == nil {
+	if _, err := NewAddresses([]netip.Prefix{{}}, ""); err == nil {
 		t.Error("an invalid prefix was taken")
 	}
 }
@@ -69,18 +69,18 @@ func FuzzForwarded(f *testing.F) {
 		if standard {
 			name, last = headerForwarded, "for=203.0.113.9"
 		}
-		a, err := newAddresses(trusted, name)
+		a, err := NewAddresses(trusted, name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r := &http.Request{RemoteAddr: "10.0.0.1:1", Header: http.Header{name: {client}}}
-		if got := a.of(r); !got.IsValid() || got.Is4In6() || got.Zone() != "" {
+		if got := a.Of(r); !got.IsValid() || got.Is4In6() || got.Zone() != "" {
 			t.Errorf("%q gives %v", client, got)
 		}
 		// Whatever the client writes, what the proxy adds behind it counts.
 		for _, lines := range [][]string{{client + ", " + last}, {client, last}} {
 			r.Header[name] = lines
-			if got := a.of(r); got.String() != "203.0.113.9" {
+			if got := a.Of(r); got.String() != "203.0.113.9" {
 				t.Errorf("%q gives %v", lines, got)
 			}
 		}

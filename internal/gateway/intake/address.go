@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"errors"
@@ -15,13 +15,15 @@ const (
 	headerForwarded     = "Forwarded" // RFC 7239
 )
 
-// addresses tells where a request comes from.
-type addresses struct {
+// Addresses tells where a request comes from.
+type Addresses struct {
 	trusted []netip.Prefix // proxies that are believed
 	header  string         // the one that they write; any other may be the client's own
 }
 
-func newAddresses(trusted []netip.Prefix, header string) (*addresses, error) {
+// NewAddresses believes the trusted proxies, in the header that they write: X-Forwarded-For
+// (also when empty) or Forwarded.
+func NewAddresses(trusted []netip.Prefix, header string) (*Addresses, error) {
 	header = http.CanonicalHeaderKey(header)
 	switch header {
 	case "":
@@ -35,13 +37,13 @@ func newAddresses(trusted []netip.Prefix, header string) (*addresses, error) {
 			return nil, errors.New("a trusted proxy's prefix is not valid")
 		}
 	}
-	return &addresses{slices.Clone(trusted), header}, nil
+	return &Addresses{slices.Clone(trusted), header}, nil
 }
 
-// of returns the address of a request's client: the peer of the connection, or,
+// Of returns the address of a request's client: the peer of the connection, or,
 // if that is a trusted proxy, the last hop that is none. What stands before
 // that hop was written by it or by its clients and is not believed.
-func (a *addresses) of(r *http.Request) netip.Addr {
+func (a *Addresses) Of(r *http.Request) netip.Addr {
 	addr := peerAddress(r.RemoteAddr)
 	if !trusts(a.trusted, addr) {
 		return addr
@@ -66,7 +68,7 @@ func (a *addresses) of(r *http.Request) netip.Addr {
 }
 
 // hop reads one element of the header.
-func (a *addresses) hop(element string) (netip.Addr, bool) {
+func (a *Addresses) hop(element string) (netip.Addr, bool) {
 	if a.header == headerXForwardedFor {
 		return parseHop(element)
 	}

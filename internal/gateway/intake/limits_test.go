@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"encoding/binary"
@@ -13,9 +13,9 @@ import (
 
 // flood asks once for each address at one moment and counts what is let
 // through.
-func flood(l *challengeLimits, at time.Time, n int, addr func(i int) netip.Addr) (passed int) {
+func flood(l *Limiter, at time.Time, n int, addr func(i int) netip.Addr) (passed int) {
 	for i := range n {
-		if wait, _ := l.stranger(addr(i), at); wait == 0 {
+		if wait, _ := l.Stranger(addr(i), at); wait == 0 {
 			passed++
 		}
 	}
@@ -60,11 +60,11 @@ func TestEachLevelHasItsOwnLimit(t *testing.T) {
 		{"an IPv6 /32", "network", func(i int) netip.Addr { return v6(0x20010db8, uint32(i)<<16, 1) }, cfg.Network.Burst},
 		{"many IPv6 /32s", "total", func(i int) netip.Addr { return v6(uint32(0x20010000+i), 1, 1) }, cfg.Total.Burst},
 	} {
-		l := newChallengeLimits(cfg, now)
+		l := NewLimiter(cfg, now)
 		if got := flood(l, now, 20_000, c.addr); got != c.burst {
 			t.Errorf("%s: %d passed at once, want %d", c.name, got, c.burst)
 		}
-		wait, level := l.stranger(c.addr(0), now)
+		wait, level := l.Stranger(c.addr(0), now)
 		if wait <= 0 || wait > time.Second || levelNames[level] != c.level {
 			t.Errorf("%s: refused for %v by %s, want up to a second by %s", c.name, wait, levelNames[level], c.level)
 		}
@@ -81,7 +81,7 @@ func TestLimitsHoldOverAMinute(t *testing.T) {
 		"one address":       {func(int) netip.Addr { return v4(127, 0, 0, 1) }, cfg.Address},
 		"10,000 of 100 /16": {func(i int) netip.Addr { return v4(127, i%100, i/100%100, 1) }, cfg.Total},
 	} {
-		l := newChallengeLimits(cfg, start)
+		l := NewLimiter(cfg, start)
 		passed := 0
 		for i := range 60_000 { // a thousand a second
 			now := start.Add(time.Duration(i) * time.Millisecond)
@@ -95,7 +95,7 @@ func TestLimitsHoldOverAMinute(t *testing.T) {
 }
 
 func TestRefusedCallersUseUpNothingOfTheirNeighbours(t *testing.T) {
-	l := newChallengeLimits(DefaultChallengeLimits(), time.Unix(1_800_000_000, 0))
+	l := NewLimiter(DefaultChallengeLimits(), time.Unix(1_800_000_000, 0))
 	now := time.Unix(1_800_000_000, 0)
 	flood(l, now, 100_000, func(int) netip.Addr { return v4(192, 0, 2, 1) })
 	if got := flood(l, now, 100, func(int) netip.Addr { return v4(192, 0, 2, 2) }); got != 100 {
@@ -104,16 +104,16 @@ func TestRefusedCallersUseUpNothingOfTheirNeighbours(t *testing.T) {
 }
 
 func TestRetryAfterIsEnough(t *testing.T) {
-	l := newChallengeLimits(ChallengeLimits{Address: Rate{0.5, 1}}, time.Unix(1_800_000_000, 0))
+	l := NewLimiter(ChallengeLimits{Address: Rate{0.5, 1}}, time.Unix(1_800_000_000, 0))
 	now, addr := time.Unix(1_800_000_000, 0), v4(1, 2, 3, 4)
-	if wait, _ := l.stranger(addr, now); wait != 0 {
+	if wait, _ := l.Stranger(addr, now); wait != 0 {
 		t.Fatalf("the first has to wait %v", wait)
 	}
-	wait, _ := l.stranger(addr, now)
+	wait, _ := l.Stranger(addr, now)
 	if wait != 2*time.Second {
 		t.Errorf("wait %v, want 2s", wait)
 	}
-	if again, _ := l.stranger(addr, now.Add(wait)); again != 0 {
+	if again, _ := l.Stranger(addr, now.Add(wait)); again != 0 {
 		t.Errorf("after the wait it is still %v", again)
 	}
 }
@@ -124,7 +124,7 @@ func TestCyclingAddressesNeitherGrowMemoryNorForgetNetworks(t *testing.T) {
 	cfg := DefaultChallengeLimits()
 	cfg.Total = Rate{}
 	now := time.Unix(1_800_000_000, 0)
-	l := newChallengeLimits(cfg, now)
+	l := NewLimiter(cfg, now)
 	memory := func() (n int) {
 		for _, t := range l.tables {
 			n += len(t) * int(unsafe.Sizeof([ways]entry{}))
@@ -140,12 +140,12 @@ func TestCyclingAddressesNeitherGrowMemoryNorForgetNetworks(t *testing.T) {
 	if passed != cfg.Network.Burst {
 		t.Errorf("%d of one /32 passed, want %d", passed, cfg.Network.Burst)
 	}
-	if allocs := testing.AllocsPerRun(1000, func() { l.stranger(v6(0x20010db8, r.Uint32(), r.Uint64()), now) }); allocs != 0 || memory() != before {
+	if allocs := testing.AllocsPerRun(1000, func() { l.Stranger(v6(0x20010db8, r.Uint32(), r.Uint64()), now) }); allocs != 0 || memory() != before {
 		t.Errorf("a refusal allocates %v times", allocs)
 	}
 	// Many networks at once do not wash out the one that is limited.
 	flood(l, now, 200_000, func(i int) netip.Addr { return v4(1+i%200, i/200%250, i/50_000, i%7) })
-	if wait, _ := l.stranger(v6(0x20010db8, 1, 1), now); wait == 0 {
+	if wait, _ := l.Stranger(v6(0x20010db8, 1, 1), now); wait == 0 {
 		t.Error("the limited network was forgotten")
 	}
 }
@@ -153,41 +153,41 @@ func TestCyclingAddressesNeitherGrowMemoryNorForgetNetworks(t *testing.T) {
 func TestAccountsHaveTheirOwnLimit(t *testing.T) {
 	cfg := DefaultChallengeLimits()
 	now := time.Unix(1_800_000_000, 0)
-	l := newChallengeLimits(cfg, now)
+	l := NewLimiter(cfg, now)
 	flood(l, now, 10_000, func(i int) netip.Addr { return v4(10, i%200, i/200, 1) }) // strangers have used up theirs
 	one, other := l402.NewTokenID(), l402.NewTokenID()
 	passed := 0
 	for range 1000 {
-		if l.account(one, now) == 0 {
+		if l.Account(one, now) == 0 {
 			passed++
 		}
 	}
-	if passed != cfg.Account.Burst || l.account(one, now) > time.Second || l.account(other, now) != 0 {
-		t.Errorf("%d passed, want %d; wait %v, of another %v", passed, cfg.Account.Burst, l.account(one, now), l.account(other, now))
+	if passed != cfg.Account.Burst || l.Account(one, now) > time.Second || l.Account(other, now) != 0 {
+		t.Errorf("%d passed, want %d; wait %v, of another %v", passed, cfg.Account.Burst, l.Account(one, now), l.Account(other, now))
 	}
 }
 
 func TestLimitsThatAreOff(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	l := newChallengeLimits(ChallengeLimits{Subnet: Rate{1, 2}}, now)
+	l := NewLimiter(ChallengeLimits{Subnet: Rate{1, 2}}, now)
 	if got := flood(l, now, 10, func(i int) netip.Addr { return v4(1, 2, 3, i) }); got != 2 {
 		t.Errorf("%d of a limited subnet passed, want 2", got)
 	}
 	if got := flood(l, now, 500, func(i int) netip.Addr { return v4(1, 2, i%250, i/250) }); got < 499-2 {
 		t.Errorf("%d of 500 passed", got)
 	}
-	if l.account(l402.TokenID{1}, now) != 0 {
+	if l.Account(l402.TokenID{1}, now) != 0 {
 		t.Error("an account was limited")
 	}
 }
 
 func BenchmarkStrangerLimit(b *testing.B) {
-	l := newChallengeLimits(DefaultChallengeLimits(), time.Now())
+	l := NewLimiter(DefaultChallengeLimits(), time.Now())
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		r := rand.New(rand.NewPCG(1, 2))
 		for pb.Next() {
-			l.stranger(v6(0x20010db8, r.Uint32(), r.Uint64()), time.Now())
+			l.Stranger(v6(0x20010db8, r.Uint32(), r.Uint64()), time.Now())
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"hash/maphash"
@@ -52,11 +52,14 @@ const (
 	levelSubnet
 	levelNetwork
 	levelTotal
-	levelAccount
+	LevelAccount
 	levels
 )
 
 var levelNames = [levels]string{"address", "address", "subnet", "network", "total", "account"}
+
+// LevelName is what metrics call a level.
+func LevelName(level int) string { return levelNames[level] }
 
 // Prefix lengths in bits of the levels that are about addresses; 0: none.
 var (
@@ -64,10 +67,10 @@ var (
 	prefixes6 = [levelTotal]int{levelAddress: 128, levelSite: 64, levelSubnet: 48, levelNetwork: 32}
 )
 
-// challengeLimits are the buckets of ChallengeLimits. Their memory is fixed,
+// Limiter has the buckets of ChallengeLimits, and is safe for concurrent use. Their memory is fixed,
 // about 4 MiB, whatever callers do. Each level has a table of its own, so that
 // a caller who goes through many addresses drives out no network's count.
-type challengeLimits struct {
+type Limiter struct {
 	seed  maphash.Seed // nobody can choose addresses that meet in a table
 	start time.Time
 
@@ -81,15 +84,16 @@ const (
 	accountEntries = 1 << 13
 )
 
-func newChallengeLimits(cfg ChallengeLimits, now time.Time) *challengeLimits {
-	l := &challengeLimits{seed: maphash.MakeSeed(), start: now}
-	l.limit(cfg)
+// NewLimiter counts from now on.
+func NewLimiter(cfg ChallengeLimits, now time.Time) *Limiter {
+	l := &Limiter{seed: maphash.MakeSeed(), start: now}
+	l.Limit(cfg)
 	return l
 }
 
-// limit sets the bounds. Where one changes, its count begins anew: what is kept is the
+// Limit sets the bounds. Where one changes, its count begins anew: what is kept is the
 // time when a bucket is full, which says nothing at another rate.
-func (l *challengeLimits) limit(cfg ChallengeLimits) {
+func (l *Limiter) Limit(cfg ChallengeLimits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for level, rate := range [levels]Rate{cfg.Address, cfg.Address, cfg.Subnet, cfg.Network, cfg.Total, cfg.Account} {
@@ -99,7 +103,7 @@ func (l *challengeLimits) limit(cfg ChallengeLimits) {
 		case l.meters[level].off(), l.meters[level] == before:
 		case level == levelTotal:
 			l.tables[level] = make(table, 1)
-		case level == levelAccount:
+		case level == LevelAccount:
 			l.tables[level] = make(table, accountEntries/ways)
 		default:
 			l.tables[level] = make(table, addressEntries/ways)
@@ -107,10 +111,10 @@ func (l *challengeLimits) limit(cfg ChallengeLimits) {
 	}
 }
 
-// stranger counts a caller without a token. It returns zero, or how long to
+// Stranger counts a caller without a token. It returns zero, or how long to
 // wait and the level that says so; what is refused counts nowhere, so that
 // nobody uses up what others share by being refused.
-func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Duration, by int) {
+func (l *Limiter) Stranger(addr netip.Addr, now time.Time) (wait time.Duration, by int) {
 	prefixes := &prefixes6
 	if addr = addr.Unmap(); addr.Is4() {
 		prefixes = &prefixes4
@@ -147,17 +151,17 @@ func (l *challengeLimits) stranger(addr netip.Addr, now time.Time) (wait time.Du
 	return 0, 0
 }
 
-// account counts a challenge made for an account: zero, or how long to wait.
-func (l *challengeLimits) account(id l402.TokenID, now time.Time) (wait time.Duration) {
+// Account counts a challenge made for an account: zero, or how long to wait.
+func (l *Limiter) Account(id l402.TokenID, now time.Time) (wait time.Duration) {
 	key := maphash.Bytes(l.seed, id[:])
 	at := now.Sub(l.start).Nanoseconds()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	meter := l.meters[levelAccount]
+	meter := l.meters[LevelAccount]
 	if meter.off() {
 		return 0
 	}
-	e, until := l.tables[levelAccount].find(key)
+	e, until := l.tables[LevelAccount].find(key)
 	full, ns := meter.take(until, at)
 	if ns > 0 {
 		return time.Duration(ns)
@@ -167,7 +171,7 @@ func (l *challengeLimits) account(id l402.TokenID, now time.Time) (wait time.Dur
 }
 
 // prefixKey hashes the first bits of an address, whole bytes of it.
-func (l *challengeLimits) prefixKey(addr netip.Addr, bits int) uint64 {
+func (l *Limiter) prefixKey(addr netip.Addr, bits int) uint64 {
 	var b [17]byte
 	b[0] = byte(addr.BitLen())
 	if addr.Is4() {

@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"context"
@@ -125,49 +125,50 @@ func withConnection(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, conn)
 }
 
-// connectionOf is the connection of a request; nil: it is not known.
-func connectionOf(r *http.Request) *net.TCPConn {
+// ConnectionOf is the connection of a request; nil: it is not known.
+func ConnectionOf(r *http.Request) *net.TCPConn {
 	conn, _ := r.Context().Value(connectionKey{}).(net.Conn)
 	return tcpOf(conn)
 }
 
-// places bounds the requests being served at once: one HTTP/2 connection may
+// Places bounds the requests being served at once: one HTTP/2 connection may
 // carry many. Callers without a token get three quarters of it at most.
-type places struct {
+type Places struct {
 	all, strangers         atomic.Int64
 	most, mostForStrangers atomic.Int64
 }
 
-func newPlaces(most int) *places {
-	p := new(places)
-	p.limit(most)
+// NewPlaces bounds them to most.
+func NewPlaces(most int) *Places {
+	p := new(Places)
+	p.Limit(most)
 	return p
 }
 
-// limit sets the bound; requests that are being served go on.
-func (p *places) limit(most int) {
+// Limit sets the bound; requests that are being served go on.
+func (p *Places) Limit(most int) {
 	p.most.Store(int64(most))
 	p.mostForStrangers.Store(int64(most) - int64(most)/4)
 }
 
-// take takes a place; give must follow if it did.
-func (p *places) take(holder bool) bool {
+// Take takes a place; give must follow if it did.
+func (p *Places) Take(holder bool) bool {
 	if !holder && p.strangers.Add(1) > p.mostForStrangers.Load() {
 		p.strangers.Add(-1)
 		return false
 	}
 	if p.all.Add(1) > p.most.Load() {
-		p.give(holder)
+		p.Give(holder)
 		return false
 	}
 	return true
 }
 
-// taken is how many are.
-func (p *places) taken() int64 { return p.all.Load() }
+// Taken is how many are.
+func (p *Places) Taken() int64 { return p.all.Load() }
 
-// give gives a place back.
-func (p *places) give(holder bool) {
+// Give gives a place back.
+func (p *Places) Give(holder bool) {
 	p.all.Add(-1)
 	if !holder {
 		p.strangers.Add(-1)
