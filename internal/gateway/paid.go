@@ -37,6 +37,12 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 	if x.who != holder {
 		return g.offer(x, forRequest, o, nil) // a 402: challenge.go
 	}
+	return g.sell(x, o)
+}
+
+// sell goes on for a caller with money: from the hold to the end of the answer. Once it
+// returns, the hold is over.
+func (g *Gateway) sell(x *exchange, o *order) error {
 	hold, short, err := g.reserve(x, o) // the money is held: reserve.go
 	switch {
 	case short != nil:
@@ -47,8 +53,8 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 	return newCall(x, o, hold).fulfil()
 }
 
-// fulfil goes on from the hold to the end of the answer. A full pool has refused before
-// anything was written, and nobody gets a place in the queue without money.
+// fulfil gives what the hold pays for. A full pool has refused before anything was
+// written, and nobody gets a place in the queue without money.
 func (c *call) fulfil() error {
 	defer c.leave()
 	e := c.takeSlot() // a place in the queue, then a slot; nil if it has one: slot.go

@@ -23,13 +23,18 @@ func (g *Gateway) permit(x *exchange, o *order) error {
 		}
 		return nil
 	}
-	if err := x.token.AllowModel(o.model.Name); err != nil {
-		return err
-	}
-	if err := x.token.AllowCapability(o.format.Name()); err != nil {
+	if err := x.allow(o); err != nil {
 		return err
 	}
 	return g.applyLock(x, o)
+}
+
+// allow enforces what a holder's caveats say about models and kinds of calls.
+func (x *exchange) allow(o *order) error {
+	if err := x.token.AllowModel(o.model.Name); err != nil {
+		return err
+	}
+	return x.token.AllowCapability(o.format.Name())
 }
 
 // Prices is the record of published prices, which outlives this process.
