@@ -16,24 +16,26 @@ import (
 // directly. A room is a package and everything below it; the longest match
 // counts.
 var allowed = map[string][]string{
-	"l402":                      {},
-	"l402/client":               {"l402"},
-	"l402/client/lndwallet":     {"l402", "l402/client", "internal/lightning"},
-	"pricing":                   {"l402"},
-	"metering":                  {"l402", "pricing"},
-	"metering/format":           {"l402", "pricing", "metering"},
-	"backends/gpu":              {"l402", "pricing"},
-	"migrations":                {},
-	"internal/config":           {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines, fields and APIs
-	"internal/catalog":          {"internal/config"},
-	"internal/lightning":        {"l402"},
-	"internal/pricer":           {"pricing"},
-	"internal/store":            {"l402", "pricing", "metering", "internal/pricer", "migrations"},
-	"internal/placeholder":      {},
-	"internal/quiet":            {},
-	"internal/observe":          {"l402", "pricing", "metering"}, // what happened, in the words of the ledger
-	"internal/gateway":          {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/gateway/intake", "internal/observe", "internal/quiet"},
-	"internal/gateway/intake":   {"l402"}, // accounts are counted by their token
+	"l402":                  {},
+	"l402/client":           {"l402"},
+	"l402/client/lndwallet": {"l402", "l402/client", "internal/lightning"},
+	"pricing":               {"l402"},
+	"metering":              {"l402", "pricing"},
+	"metering/format":       {"l402", "pricing", "metering"},
+	"backends/gpu":          {"l402", "pricing"},
+	"migrations":            {},
+	"internal/config":       {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines, fields and APIs
+	"internal/catalog":      {"internal/config"},
+	"internal/lightning":    {"l402"},
+	"internal/pricer":       {"pricing"},
+	"internal/store":        {"l402", "pricing", "metering", "internal/pricer", "migrations"},
+	"internal/placeholder":  {},
+	"internal/quiet":        {},
+	"internal/observe":      {"l402", "pricing", "metering"}, // what happened, in the words of the ledger
+	"internal/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/gateway/intake",
+		"internal/gateway/problem", "internal/observe", "internal/quiet"},
+	"internal/gateway/problem":  {"l402", "pricing", "metering", "metering/format", "backends/gpu"}, // whose errors it words
+	"internal/gateway/intake":   {"l402"},                                                           // accounts are counted by their token
 	"internal/devnet":           {"l402", "internal/lightning"},
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
 	"internal/demo": {"l402", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/devnet",

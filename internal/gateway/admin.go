@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+
+	"sluice.example/sluice/internal/gateway/problem"
+
 	_ "embed"
 	"encoding/json"
 	"net/http"
@@ -32,16 +35,16 @@ func (a *admin) guard(handle func(r *http.Request) (any, error)) http.Handler {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(token))
 		if cat.AdminToken == "" || !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], cat.adminToken[:]) != 1 {
-			newProblem(http.StatusUnauthorized, typeInvalidCredential, "send the admin token as a bearer token").write(w)
+			problem.New(http.StatusUnauthorized, problem.InvalidCredential, "send the admin token as a bearer token").Write(w)
 			return
 		}
 		value, err := handle(r)
 		if err != nil {
-			p := problemFor(err)
+			p := problem.For(err)
 			if p.Status >= http.StatusInternalServerError {
-				a.log.Warn("admin request failed", "path", r.URL.Path, "error", p.reason(err))
+				a.log.Warn("admin request failed", "path", r.URL.Path, "error", p.Reason(err))
 			}
-			p.write(w)
+			p.Write(w)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -51,7 +54,7 @@ func (a *admin) guard(handle func(r *http.Request) (any, error)) http.Handler {
 }
 
 func adminUnknown(w http.ResponseWriter, _ *http.Request) {
-	newProblem(http.StatusNotFound, typeUnknownRoute, "there is no such route on this listener").write(w)
+	problem.New(http.StatusNotFound, problem.UnknownRoute, "there is no such route on this listener").Write(w)
 }
 
 func adminAlive(w http.ResponseWriter, _ *http.Request) {
@@ -119,7 +122,7 @@ func (a *admin) deposits(r *http.Request) (any, error) {
 	case "unconfirmed":
 		list, err = a.ledger.Unconfirmed(r.Context(), unconfirmedAfter, adminDepositLimit)
 	default:
-		return nil, invalid("state must be unclaimed or unconfirmed")
+		return nil, problem.Invalid("state must be unclaimed or unconfirmed")
 	}
 	views := make([]depositView, 0, len(list))
 	for i := range list {
@@ -178,7 +181,7 @@ func (v accountView) MarshalJSON() ([]byte, error) {
 func (a *admin) account(r *http.Request) (any, error) {
 	id, err := l402.ParseTokenID(r.PathValue("id"))
 	if err != nil {
-		return nil, invalid(err.Error())
+		return nil, problem.Invalid(err.Error())
 	}
 	return a.viewAccount(r, id)
 }
@@ -200,7 +203,7 @@ func (a *admin) viewAccount(r *http.Request, id l402.TokenID) (any, error) {
 func (a *admin) accountAction(r *http.Request) (any, error) {
 	id, err := l402.ParseTokenID(r.PathValue("id"))
 	if err != nil {
-		return nil, invalid(err.Error())
+		return nil, problem.Invalid(err.Error())
 	}
 	var status metering.Status
 	switch r.PathValue("action") {

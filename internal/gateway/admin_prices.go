@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/pricing"
 )
 
@@ -43,20 +44,20 @@ const maxOverride = 4 << 10
 func (a *admin) override(r *http.Request) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxOverride))
 	if err != nil {
-		return nil, invalid("the body cannot be read")
+		return nil, problem.Invalid("the body cannot be read")
 	}
 	var wanted struct {
 		Model      string   `json:"model"`
 		Multiplier *float64 `json:"multiplier"`
 	}
 	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Model == "" || wanted.Multiplier == nil {
-		return nil, invalid(`send {"model": "…", "multiplier": N}, with N = 1 for the rate card and 0 to let the policy go on`)
+		return nil, problem.Invalid(`send {"model": "…", "multiplier": N}, with N = 1 for the rate card and 0 to let the policy go on`)
 	}
 	if a.cfg.Override == nil {
-		return nil, invalid("prices cannot be overridden here")
+		return nil, problem.Invalid("prices cannot be overridden here")
 	}
 	if err := a.cfg.Override(r.Context(), wanted.Model, *wanted.Multiplier); errors.Is(err, pricing.ErrArgument) {
-		return nil, invalid(err.Error())
+		return nil, problem.Invalid(err.Error())
 	} else if err != nil {
 		return nil, pricesAway(err)
 	}
@@ -71,15 +72,15 @@ func (a *admin) epochs(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	after, ok := parseCount(query.Get("after"), 0)
 	if !ok {
-		return nil, invalid("after must be the id of an epoch")
+		return nil, problem.Invalid("after must be the id of an epoch")
 	}
 	limit, ok := parseCount(query.Get("limit"), 0)
 	if !ok {
-		return nil, invalid("limit must be a number of epochs")
+		return nil, problem.Invalid("limit must be a number of epochs")
 	}
 	since, ok := parseTime(query.Get("since"))
 	if !ok {
-		return nil, invalid("since must be a time in RFC 3339 or in unix seconds")
+		return nil, problem.Invalid("since must be a time in RFC 3339 or in unix seconds")
 	}
 	epochs, err := a.cfg.Prices.Epochs(r.Context(), pricing.EpochQuery{Model: query.Get("model"), After: after, Since: since, Limit: int(min(limit, 1<<20))})
 	if err != nil {
@@ -91,5 +92,5 @@ func (a *admin) epochs(r *http.Request) (any, error) {
 // pricesAway tells the operator that the record of prices does not answer. An
 // override may have been written all the same; writing it again does no harm.
 func pricesAway(cause error) error {
-	return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the record of prices does not answer"), busyRetry).because(cause)
+	return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the record of prices does not answer"), problem.BusyRetry).Because(cause)
 }

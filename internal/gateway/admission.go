@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway/intake"
+	"sluice.example/sluice/internal/gateway/problem"
 )
 
 // admitStranger counts a caller without a token, before anything of its body is
@@ -37,15 +38,15 @@ func (x *exchange) admitChallenge() error {
 // its end is of no more use: reading on is what the refusal saves.
 func (x *exchange) limited(wait time.Duration, level int, detail string) error {
 	x.g.observer.Limited(x.r.Context(), intake.LevelName(level))
-	p := retryable(newProblem(http.StatusTooManyRequests, typeRateLimited, detail), wait)
-	p.closeClient = x.r.ProtoMajor < 2 && x.r.ContentLength != 0
+	p := problem.Retryable(problem.New(http.StatusTooManyRequests, problem.RateLimited, detail), wait)
+	p.CloseClient = x.r.ProtoMajor < 2 && x.r.ContentLength != 0
 	return p
 }
 
 // overloaded refuses a request because as many are being served as may.
 func (x *exchange) overloaded() error {
-	p := retryable(newProblem(http.StatusServiceUnavailable, typeQueueFull, "the gateway serves as many requests as it can; repeat this one"), busyRetry)
-	p.closeClient, p.expected = x.r.ProtoMajor < 2, true
+	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.QueueFull, "the gateway serves as many requests as it can; repeat this one"), problem.BusyRetry)
+	p.CloseClient, p.Expected = x.r.ProtoMajor < 2, true
 	return p
 }
 
@@ -59,9 +60,9 @@ const (
 
 // dismiss sends a problem to a client whose connection is not kept, and waits a
 // moment for what that client is still sending.
-func (x *exchange) dismiss(p *problem) {
+func (x *exchange) dismiss(p *problem.Problem) {
 	_ = x.control.EnableFullDuplex() // the answer does not wait for the body
-	p.writeAs(x, dialectOf(x.r))
+	p.WriteAs(x, dialectOf(x.r))
 	until := time.Now().Add(linger)
 	if p.Status == http.StatusRequestEntityTooLarge {
 		until = time.Now().Add(lingerTooLarge)

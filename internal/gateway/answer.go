@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
@@ -66,7 +67,7 @@ func (c *call) relay(resp *http.Response) *ending {
 //
 //go:noinline
 func (c *call) unreadable(resp *http.Response, err error) *ending {
-	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged").because(err)
+	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged").Because(err)
 	return c.free(metering.OutcomeBackendError, p).blamed(err, resp.StatusCode)
 }
 
@@ -215,14 +216,14 @@ func (c *call) noAnswer(err error, status int) *ending {
 	}
 	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.meter.Failure().Message, Dropped: c.meter.Noise()})
 	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
-		return c.free(metering.OutcomeBackendError, newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
+		return c.free(metering.OutcomeBackendError, problem.New(http.StatusGatewayTimeout, problem.BackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged"))
 	}
 	detail := "the backend's answer is none of this API; nothing was charged"
 	if words := c.failureWords(); words != "" {
 		detail = "the backend failed and said: " + words + " (nothing was charged)"
 	}
-	return c.free(metering.OutcomeBackendError, newProblem(http.StatusBadGateway, typeBackendUnavailable, detail))
+	return c.free(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail))
 }
 
 // refusedWithin ends a call that the backend refused within an answer of 200, as

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 )
@@ -42,7 +43,7 @@ func passHeader(to, backend http.Header) {
 func (c *call) announce(h http.Header) {
 	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
 	h[headerRequestID] = []string{c.x.requestID}
-	nameAnswer(h, c.x.requestID)
+	problem.NameAnswer(h, c.x.requestID)
 }
 
 // tell puts the charge into the headers of an answer.
@@ -53,13 +54,6 @@ func (c *call) tell(h http.Header, entry *metering.Entry, settled bool) {
 	}
 	h[headerCost] = []string{amountText(entry.Charged)}
 	h[headerBalance] = []string{amountText(entry.Available)}
-}
-
-// nameAnswer sets the headers in which the SDKs of OpenAI and Anthropic look for
-// the name of an answer.
-func nameAnswer(h http.Header, id string) {
-	name := []string{id}
-	h["X-Request-Id"], h["Request-Id"] = name, name
 }
 
 func amountText(m l402.Msat) string { return strconv.FormatInt(int64(m), 10) }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway/intake"
+	"sluice.example/sluice/internal/gateway/problem"
 )
 
 // readBody reads the whole body, limit bytes at most, within its time. Metering
@@ -21,7 +22,7 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
 	if r.Header.Get("Content-Encoding") != "" {
-		return nil, newProblem(http.StatusUnsupportedMediaType, typeInvalidRequest, "send the body without Content-Encoding")
+		return nil, problem.New(http.StatusUnsupportedMediaType, problem.InvalidRequest, "send the body without Content-Encoding")
 	}
 	x.body.From(x.g.bodies, x.token != nil)
 	// Room for a byte more than there may be, so as to see the end. A claimed
@@ -48,8 +49,8 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 			_ = x.control.SetReadDeadline(time.Time{}) // from here on a read only tells whether the client is there
 			return buf, nil
 		case err != nil:
-			p := newProblem(http.StatusRequestTimeout, typeInvalidRequest, "the body did not arrive in time or in full")
-			p.closeClient = true
+			p := problem.New(http.StatusRequestTimeout, problem.InvalidRequest, "the body did not arrive in time or in full")
+			p.CloseClient = true
 			return nil, p
 		}
 		x.awaitBody(len(buf))
@@ -71,7 +72,7 @@ func (x *exchange) awaitBody(arrived int) {
 
 // tooManyBodies refuses a body that there is no memory for.
 func tooManyBodies() error {
-	p := retryable(newProblem(http.StatusServiceUnavailable, typeQueueFull, "too many large requests are being read; repeat this one"), busyRetry)
-	p.closeClient, p.expected = true, true
+	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.QueueFull, "too many large requests are being read; repeat this one"), problem.BusyRetry)
+	p.CloseClient, p.Expected = true, true
 	return p
 }

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"sluice.example/sluice/internal/gateway/problem"
 )
 
 // exposed are the response headers that a web page may read: what it needs to
@@ -72,7 +74,7 @@ func (x *exchange) preflight() {
 	}
 	wanted := strings.Join(x.r.Header["Access-Control-Request-Headers"], ", ")
 	if len(wanted) > maxRequestHeaders || strings.ContainsFunc(wanted, notHeaderList) {
-		x.fail(invalidParam("Access-Control-Request-Headers", "the header Access-Control-Request-Headers must be a short list of header names"))
+		x.fail(problem.InvalidParam("Access-Control-Request-Headers", "the header Access-Control-Request-Headers must be a short list of header names"))
 		return
 	}
 	h := x.Header()

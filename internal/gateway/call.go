@@ -106,8 +106,8 @@ func (c *call) charged(end format.End, blame error, status int) *ending {
 
 // free says that a call ended without a charge, and what the client is told. The fleet is
 // told nothing that would count against the backend; see also blamed.
-func (c *call) free(outcome metering.Outcome, problem error) *ending {
-	c.ending = ending{blame: context.Canceled, outcome: outcome, problem: problem}
+func (c *call) free(outcome metering.Outcome, err error) *ending {
+	c.ending = ending{blame: context.Canceled, outcome: outcome, problem: err}
 	return &c.ending
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering/format/rawjson"
@@ -29,14 +30,14 @@ const (
 // wordings say what a 402 is and, for a human, what to do. ofPart stands in place of
 // detail where the token is a part of an account: its payment opens a new account.
 var wordings = [...]struct{ kind, detail, ofPart string }{
-	forCredit:  {typePaymentRequired, "buy prepaid credit by paying the invoice, then send a JSON body with the credential", ""},
-	forRequest: {typePaymentRequired, "pay the invoice, then repeat the request with the macaroon and the preimage", ""},
-	forShortfall: {typeInsufficientBalance,
+	forCredit:  {problem.PaymentRequired, "buy prepaid credit by paying the invoice, then send a JSON body with the credential", ""},
+	forRequest: {problem.PaymentRequired, "pay the invoice, then repeat the request with the macaroon and the preimage", ""},
+	forShortfall: {problem.InsufficientBalance,
 		"the balance does not cover this request; pay the invoice to top it up, then repeat the request with the new credential",
 		"the token's budget does not cover this request; the invoice opens a new account"},
-	forRest: {typeInsufficientBalance,
+	forRest: {problem.InsufficientBalance,
 		"the balance did not last for the GPU time of the answer, which was cut and charged; pay the invoice, then repeat the request with the new credential", ""},
-	forTopUp: {typePaymentRequired,
+	forTopUp: {problem.PaymentRequired,
 		"pay the invoice; the new macaroon and its preimage spend from the same account",
 		"pay the invoice; it opens a new account, because this token is only a part of its account"},
 }
@@ -137,7 +138,7 @@ func (o *offer) amount() (l402.Msat, error) {
 		lacks -= *o.balance
 	}
 	if lacks > o.service.MaxPurchase {
-		p := newProblem(http.StatusBadRequest, typeCostAboveMaximum,
+		p := problem.New(http.StatusBadRequest, problem.CostAboveMaximum,
 			"this request may cost more than the largest purchase; lower max_tokens or shorten the prompt")
 		p.Required, p.Maximum = &o.required, &o.service.MaxPurchase
 		if o.order != nil {
@@ -175,8 +176,8 @@ func (g *Gateway) challenge(x *exchange, o *offer) error {
 		result = observe.ChallengeRepeated
 	}
 	g.observer.Challenged(x.r.Context(), observe.Challenge{Service: o.service.Name, Result: result})
-	p := newProblem(http.StatusPaymentRequired, o.kind, o.detail)
-	p.challenge = l402.FormatChallenge(m.macaroon, m.invoice)
+	p := problem.New(http.StatusPaymentRequired, o.kind, o.detail)
+	p.Challenge = l402.FormatChallenge(m.macaroon, m.invoice)
 	p.Amount, p.Required, p.Balance = &m.amount, &o.required, o.balance
 	p.Reusable, p.PaymentHash, p.Invoice = true, m.hash.String(), m.invoice
 	if o.inBody {
@@ -198,13 +199,13 @@ func (g *Gateway) noChallenge(x *exchange, o *offer, err error) error {
 	if gone := x.r.Context().Err(); gone != nil {
 		return gone
 	}
-	if limited, ok := err.(*problem); ok {
+	if limited, ok := err.(*problem.Problem); ok {
 		own := *limited // it may be shared with others who waited for the same challenge
 		return &own
 	}
-	p := retryable(newProblem(http.StatusServiceUnavailable, typeLightningUnavailable,
+	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.LightningUnavailable,
 		"no invoice can be made now; tokens with a balance go on working"), lightningRetry)
-	if p.expected = errors.Is(err, errInvoicesBusy); !p.expected {
+	if p.Expected = errors.Is(err, errInvoicesBusy); !p.Expected {
 		failed.Err = err
 	}
 	return p

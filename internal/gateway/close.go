@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 )
@@ -80,12 +81,12 @@ func (c *call) closeStream(e *ending, entry *metering.Entry, settled bool) {
 
 // sayWhyCut words the end of a stream that is not whole.
 func (c *call) sayWhyCut(closing *format.Closing, cause error) {
-	kind, code, message := typeBackendUnavailable, "backend_cut", "the backend broke off its answer"
+	kind, code, message := problem.BackendUnavailable, "backend_cut", "the backend broke off its answer"
 	switch {
 	case errors.Is(cause, errBeyondCap):
 		code, message = "cap_exceeded", "the backend went on beyond the cap of the request, where the answer was cut"
 	case closing.End == format.HoldExhausted:
-		kind, code = typeInsufficientBalance, "balance_exhausted"
+		kind, code = problem.InsufficientBalance, "balance_exhausted"
 		message = "the balance does not cover more of the answer; top up and repeat the request"
 	case closing.End == format.Drained && context.Cause(c.ctx) == errBackendDrained:
 		code, message = "backend_drained", "the backend is taken away; repeat the request"

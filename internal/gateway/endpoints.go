@@ -9,13 +9,14 @@ import (
 	"strings"
 	"time"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/pricing"
 )
 
 func unknownRoute() error {
-	return newProblem(http.StatusNotFound, typeUnknownRoute, "there is no such route; nothing is passed through that is not metered")
+	return problem.New(http.StatusNotFound, problem.UnknownRoute, "there is no such route; nothing is passed through that is not metered")
 }
 
 // wrongMethod refuses a method; the header Allow says what the route takes.
@@ -27,7 +28,7 @@ func wrongMethod(x *exchange) error {
 	if x.g.isPaid(x.r.URL.Path) {
 		x.Header().Set("Allow", http.MethodPost) // GET and HEAD exist there for probes only
 	}
-	return newProblem(http.StatusMethodNotAllowed, typeUnknownRoute, "this route does not take that method; see the Allow header")
+	return problem.New(http.StatusMethodNotAllowed, problem.UnknownRoute, "this route does not take that method; see the Allow header")
 }
 
 // reply sends a JSON answer that must not be cached.
@@ -118,7 +119,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	}
 	query, err := url.ParseQuery(x.r.URL.RawQuery)
 	if err != nil {
-		return invalid("the query cannot be read")
+		return problem.Invalid("the query cannot be read")
 	}
 	m := x.service.models[query.Get("model")]
 	if m == nil {
@@ -127,24 +128,24 @@ func (g *Gateway) showQuote(x *exchange) error {
 	input, okInput := parseCount(query.Get("input_tokens"), 0)
 	output, okOutput := parseCount(query.Get("max_tokens"), m.Limits.MaxCompletion)
 	if !okInput {
-		return invalidParam("input_tokens", "input_tokens must be a plain number of tokens")
+		return problem.InvalidParam("input_tokens", "input_tokens must be a plain number of tokens")
 	}
 	if !okOutput {
-		return invalidParam("max_tokens", "max_tokens must be a plain number of tokens")
+		return problem.InvalidParam("max_tokens", "max_tokens must be a plain number of tokens")
 	}
 	if m.Limits.MaxCompletion > 0 {
 		output = min(output, m.Limits.MaxCompletion)
 	}
 	epoch, ok := g.cfg.Board.Live(m.Name)
 	if !ok {
-		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
+		return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the model has no price yet"), problem.BusyRetry)
 	}
 	if !g.serves(m) {
 		return errNotServed // a price that nobody can have
 	}
 	quote, err := epoch.Quote(pricing.Units{pricing.InputTokens: input, pricing.OutputTokens: output, pricing.Calls: 1, pricing.GPUMicros: m.gpuSlice(epoch.Rates)}, x.quoteExpiry())
 	if err != nil {
-		return invalid("so many tokens cannot be priced")
+		return problem.Invalid("so many tokens cannot be priced")
 	}
 	return x.reply(http.StatusOK, struct {
 		pricing.Quote
@@ -240,24 +241,24 @@ func (g *Gateway) showUsage(x *exchange) error {
 		return err
 	}
 	if token.Attenuated && len(token.Budgets) == 0 {
-		return newProblem(http.StatusForbidden, typeCaveatViolation,
+		return problem.New(http.StatusForbidden, problem.CaveatViolation,
 			"this token is a part of an account without a budget of its own, so that its charges are not kept apart; ask the holder of the whole token")
 	}
 	query, err := url.ParseQuery(x.r.URL.RawQuery)
 	if err != nil {
-		return invalid("the query cannot be read")
+		return problem.Invalid("the query cannot be read")
 	}
 	since, ok := parseTime(query.Get("since"))
 	if !ok {
-		return invalidParam("since", "since must be a time in RFC 3339 or in unix seconds")
+		return problem.InvalidParam("since", "since must be a time in RFC 3339 or in unix seconds")
 	}
 	limit, ok := parseCount(query.Get("limit"), defaultPage)
 	if !ok || limit < 1 {
-		return invalidParam("limit", "limit must be a number of charges from 1 to "+strconv.Itoa(maxPage))
+		return problem.InvalidParam("limit", "limit must be a number of charges from 1 to "+strconv.Itoa(maxPage))
 	}
 	before := query.Get("next")
 	if _, err := metering.ParseHoldID(before); before != "" && err != nil {
-		return invalidParam("next", "next must be the value that the page before gave")
+		return problem.InvalidParam("next", "next must be the value that the page before gave")
 	}
 	entries, next, err := g.ledger.Entries(x.r.Context(), metering.EntryQuery{
 		Account: token.ID, Chain: token.Chain, Since: since, Before: before, Limit: int(min(limit, maxPage)),
@@ -301,14 +302,14 @@ func (g *Gateway) topUp(x *exchange) error {
 		Amount *l402.Msat `json:"amount_msat"`
 	}
 	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Amount == nil || *wanted.Amount <= 0 {
-		return invalidParam("amount_msat", `send {"amount_msat": N} with N > 0`)
+		return problem.InvalidParam("amount_msat", `send {"amount_msat": N} with N > 0`)
 	}
 	x.service = x.cat.services[token.Service]
 	if x.service == nil {
-		return invalid("the service of this token is not sold here any more")
+		return problem.Invalid("the service of this token is not sold here any more")
 	}
 	if *wanted.Amount > x.service.MaxPurchase {
-		p := newProblem(http.StatusBadRequest, typeCostAboveMaximum, "the amount is above the largest purchase")
+		p := problem.New(http.StatusBadRequest, problem.CostAboveMaximum, "the amount is above the largest purchase")
 		p.Param = "amount_msat"
 		p.Required, p.Maximum = wanted.Amount, &x.service.MaxPurchase
 		return p

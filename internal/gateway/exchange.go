@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/gateway/intake"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
@@ -260,18 +261,18 @@ func (x *exchange) fail(err error) {
 		x.status = statusClientGone
 		return
 	}
-	p := problemFor(err)
+	p := problem.For(err)
 	p.RequestID = x.id()
 	if x.requestID != "" {
 		x.Header()[headerRequestID] = []string{x.requestID}
 	}
-	x.g.observer.Refused(x.r.Context(), observe.Refusal{Kind: p.kind(), Status: p.Status, Path: x.r.URL.Path,
-		Model: x.model, Backend: x.backend, RequestID: p.RequestID, Expected: p.expected, Cause: p.reason(err)})
-	if p.closeClient && x.r.ProtoMajor < 2 {
+	x.g.observer.Refused(x.r.Context(), observe.Refusal{Kind: p.Kind(), Status: p.Status, Path: x.r.URL.Path,
+		Model: x.model, Backend: x.backend, RequestID: p.RequestID, Expected: p.Expected, Cause: p.Reason(err)})
+	if p.CloseClient && x.r.ProtoMajor < 2 {
 		x.dismiss(p)
 		return
 	}
-	p.writeAs(x, dialectOf(x.r))
+	p.WriteAs(x, dialectOf(x.r))
 }
 
 // id names the answer: the hold where there is one, because that finds it in the

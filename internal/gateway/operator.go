@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 )
 
 // Operator is the configuration behind what a gateway sells, as the operator's
@@ -50,7 +51,7 @@ type ReloadStatus struct {
 const maxConfigFile = 1 << 20
 
 func noOperator() error {
-	return invalid("this gateway has no configuration file that could be read again")
+	return problem.Invalid("this gateway has no configuration file that could be read again")
 }
 
 // configStatus is what the operator sees of the configuration; nil: there is none.
@@ -77,7 +78,7 @@ func (a *admin) reload(r *http.Request) (any, error) {
 	}
 	changes, err := a.cfg.Operator.Reload(context.WithoutCancel(r.Context()))
 	if err != nil {
-		return nil, invalid(err.Error())
+		return nil, problem.Invalid(err.Error())
 	}
 	return changes, nil
 }
@@ -89,11 +90,11 @@ func (a *admin) compare(r *http.Request) (any, error) {
 	}
 	file, err := io.ReadAll(io.LimitReader(r.Body, maxConfigFile+1))
 	if err != nil || len(file) > maxConfigFile {
-		return nil, invalid("the body cannot be read; send a configuration of at most 1 MiB")
+		return nil, problem.Invalid("the body cannot be read; send a configuration of at most 1 MiB")
 	}
 	changes, err := a.cfg.Operator.Compare(file)
 	if err != nil {
-		return nil, invalid(err.Error())
+		return nil, problem.Invalid(err.Error())
 	}
 	return changes, nil
 }
@@ -103,7 +104,7 @@ func (a *admin) compare(r *http.Request) (any, error) {
 func (a *admin) drain(r *http.Request) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxOverride))
 	if err != nil {
-		return nil, invalid("the body cannot be read")
+		return nil, problem.Invalid("the body cannot be read")
 	}
 	var wanted struct {
 		Backend string   `json:"backend"`
@@ -113,10 +114,10 @@ func (a *admin) drain(r *http.Request) (any, error) {
 	const longest = 24 * 60 * 60
 	if err := json.Unmarshal(body, &wanted); err != nil || wanted.Backend == "" || wanted.Drain == nil ||
 		wanted.Within != nil && !(*wanted.Within >= 0 && *wanted.Within <= longest) {
-		return nil, invalid(`send {"backend": "…", "drain": true}, or false to put it back; "within_s": N cuts what is open after N seconds, else drain_timeout says when`)
+		return nil, problem.Invalid(`send {"backend": "…", "drain": true}, or false to put it back; "within_s": N cuts what is open after N seconds, else drain_timeout says when`)
 	}
 	if !a.cfg.Fleet.Drain(wanted.Backend, *wanted.Drain) {
-		return nil, invalid("there is no backend of that name; GET /admin/backends lists them")
+		return nil, problem.Invalid("there is no backend of that name; GET /admin/backends lists them")
 	}
 	within := a.catalog().DrainTimeout
 	if wanted.Within != nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
@@ -35,7 +36,7 @@ func (o *order) price() (err error) {
 		o.lock.Amount, err = o.cost(o.lock.Rates, o.bound)
 	}
 	if err != nil {
-		return invalid("the request's cost cannot be bounded; lower max_tokens or n, or send less at once")
+		return problem.Invalid("the request's cost cannot be bounded; lower max_tokens or n, or send less at once")
 	}
 	return nil
 }
@@ -116,7 +117,7 @@ func (o *order) releasePart(x *exchange) {
 // aboveMaxCost refuses with the quote, so that the client can decide. most is the
 // client's own limit.
 func (o *order) aboveMaxCost(most, required l402.Msat) error {
-	p := newProblem(http.StatusPreconditionFailed, typeCostAboveMaximum,
+	p := problem.New(http.StatusPreconditionFailed, problem.CostAboveMaximum,
 		"this request may cost more than "+headerMaxCost+" allows; nothing was charged")
 	p.Required, p.Maximum = &required, &most
 	o.describe(p)
@@ -124,7 +125,7 @@ func (o *order) aboveMaxCost(most, required l402.Msat) error {
 }
 
 // describe adds the price in force to a problem.
-func (o *order) describe(p *problem) {
+func (o *order) describe(p *problem.Problem) {
 	e, expiry := &o.epoch, o.quoteExpiry
 	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.model.Name, &e.Rates, &e.ID, &expiry
 	p.Multiplier, p.Signal, p.BoundBy = &e.Multiplier, &e.Signal, e.BoundBy

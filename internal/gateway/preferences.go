@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/l402"
 )
 
@@ -56,7 +57,7 @@ func parsePreferences(h http.Header) (preferences, error) {
 		name := preferenceRules[i].header
 		values, ok := h[name]
 		if ok && (len(values) != 1 || !p.set(name, strings.TrimSpace(values[0]))) {
-			return p, invalidParam(name, "the header "+name+" "+preferenceRules[i].rule)
+			return p, problem.InvalidParam(name, "the header "+name+" "+preferenceRules[i].rule)
 		}
 	}
 	return p, nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
@@ -94,7 +95,7 @@ func (c *call) unanswered(err error) *ending {
 		c.failing(observe.Failure{Kind: observe.TimedOut})
 		return c.free(metering.OutcomeBackendTimeout, err).blamed(err, 0)
 	}
-	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off before it answered; nothing was charged").because(err)
+	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend broke off before it answered; nothing was charged").Because(err)
 	return c.free(metering.OutcomeBackendError, p).blamed(err, 0)
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/metering/format"
 )
 
@@ -30,7 +31,7 @@ func (g *Gateway) order(x *exchange, f format.Format, body []byte) (*order, erro
 	o.bound = req.Fit(o.whole, o.limits)
 	var ok bool
 	if o.epoch, ok = g.cfg.Board.Live(m.Name); !ok {
-		return nil, retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the model has no price yet"), busyRetry)
+		return nil, problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the model has no price yet"), problem.BusyRetry)
 	}
 	o.quoteExpiry = x.quoteExpiry()
 	if err := o.price(); err != nil {
@@ -58,8 +59,8 @@ func (s *service) policy(model string) *format.Policy {
 	return new(format.Policy)
 }
 
-func unknownModel() *problem {
-	p := newProblem(http.StatusNotFound, typeInvalidRequest, "there is no such model here; GET /v1/models lists them")
+func unknownModel() *problem.Problem {
+	p := problem.New(http.StatusNotFound, problem.InvalidRequest, "there is no such model here; GET /v1/models lists them")
 	p.Param = "model"
 	return p
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 )
@@ -68,8 +69,8 @@ func (c *call) hopeless(said *refusal) *ending {
 		text = "the backend refused it with status " + strconv.Itoa(said.status)
 	}
 	c.failing(observe.Failure{Kind: observe.Hopeless, Status: said.status, Said: text})
-	p := invalidParam(said.Param, "the model cannot serve this request: "+text+"; nothing was charged")
-	p.noRetry = true
+	p := problem.InvalidParam(said.Param, "the model cannot serve this request: "+text+"; nothing was charged")
+	p.NoRetry = true
 	return c.free(metering.OutcomeBackendError, p)
 }
 
@@ -80,13 +81,13 @@ func (c *call) failed(said *refusal) *ending {
 	cause := errors.New("the backend answered " + strconv.Itoa(said.status))
 	text := said.public(c.lease.Backend(), c.o.model.Name)
 	if said.status < 500 || text == "" {
-		return c.free(metering.OutcomeBackendError, newProblem(http.StatusBadGateway, typeBackendUnavailable,
-			"the backend failed with status "+strconv.Itoa(said.status)+"; nothing was charged").because(cause))
+		return c.free(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable,
+			"the backend failed with status "+strconv.Itoa(said.status)+"; nothing was charged").Because(cause))
 	}
-	p := newProblem(http.StatusBadGateway, typeBackendUnavailable,
+	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable,
 		"the backend failed with status "+strconv.Itoa(said.status)+": "+text+"; nothing was charged")
-	p.cause = errors.New(cause.Error() + ": " + text)
-	p.noRetry = c.g.failures.again(c.o.body)
+	p.Cause = errors.New(cause.Error() + ": " + text)
+	p.NoRetry = c.g.failures.again(c.o.body)
 	return c.free(metering.OutcomeBackendError, p)
 }
 
@@ -97,11 +98,11 @@ func (c *call) passRefusal(said *refusal) *ending {
 	if text == "" {
 		text = "the backend refused the request with status " + strconv.Itoa(said.status)
 	}
-	kind := typeInvalidRequest
+	kind := problem.InvalidRequest
 	if said.status == http.StatusTooManyRequests {
-		kind = typeRateLimited
+		kind = problem.RateLimited
 	}
-	p := newProblem(said.status, kind, text)
+	p := problem.New(said.status, kind, text)
 	p.Param = said.Param
 	e := c.free(metering.OutcomeBackendError, p)
 	e.rest, e.bill = restRefusal, billCall

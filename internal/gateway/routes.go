@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"sluice.example/sluice/internal/gateway/problem"
 )
 
 const (
@@ -121,4 +123,18 @@ func plain(h http.Handler) gin.HandlerFunc {
 		h.ServeHTTP(c.Writer, c.Request)
 		c.Writer.WriteHeaderNow()
 	}
+}
+
+// dialectOf is the dialect of a request. A route that does not exist is answered
+// as the caller's SDK would have it: Anthropic's name themselves.
+func dialectOf(r *http.Request) problem.Dialect {
+	switch path := r.URL.Path; {
+	case problem.IsGRPC(r.Header):
+		return problem.GRPC
+	case path == pathAlive, path == pathReady, hasPrefix(path, "/l402/", "/.well-known/"):
+		return problem.Plain
+	case path == "/v1/messages", hasPrefix(path, "/v1/messages/"), r.Header["Anthropic-Version"] != nil:
+		return problem.Anthropic
+	}
+	return problem.OpenAI
 }

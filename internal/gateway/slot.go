@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/metering"
 )
 
@@ -55,14 +56,14 @@ func (c *call) queueError(err error) error {
 // backend is taken away.
 func (c *call) goneAway() error {
 	if context.Cause(c.ctx) == errBackendDrained {
-		return retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
+		return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
 	}
 	return draining()
 }
 
 // draining refuses what comes while the gateway shuts down.
 func draining() error {
-	p := retryable(newProblem(http.StatusServiceUnavailable, typeBackendUnavailable, "this gateway is shutting down; repeat the request"), time.Second)
-	p.closeClient = true
+	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "this gateway is shutting down; repeat the request"), time.Second)
+	p.CloseClient = true
 	return p
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
@@ -118,8 +119,8 @@ func (c *call) tooLong(resp *http.Response) *ending {
 	if c.o.req.Stream() {
 		detail = "the backend sent one document in place of a stream, and it is longer than this gateway can keep; nothing was charged"
 	}
-	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, detail)
-	p.noRetry = true
+	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail)
+	p.NoRetry = true
 	return c.free(metering.OutcomeBackendCut, p)
 }
 
@@ -152,7 +153,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 		return c.leftAlone(format.UnaryClientGone)
 	}
 	c.failing(observe.Failure{Kind: observe.BrokeOff, Err: err})
-	p := newProblem(http.StatusBadGateway, typeBackendUnavailable, "the backend broke off its answer; nothing was charged")
+	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend broke off its answer; nothing was charged")
 	return c.free(metering.OutcomeBackendCut, p).blamed(err, status)
 }
 

@@ -1,4 +1,4 @@
-package gateway
+package problem
 
 import (
 	"net/http"
@@ -7,34 +7,20 @@ import (
 	"time"
 )
 
-// dialect is how a problem looks to the SDKs of the API whose route was called.
-type dialect int
+// Dialect is how a problem looks to the SDKs of the API whose route was called.
+type Dialect int
 
 const (
-	plainDialect     dialect = iota // RFC 9457 alone: routes of our own
-	openAIDialect                   // and an error member as OpenAI's SDKs show it
-	anthropicDialect                // and as Anthropic's do
-	grpcDialect                     // one HEADERS frame with a status
+	Plain     Dialect = iota // RFC 9457 alone: routes of our own
+	OpenAI                   // and an error member as OpenAI's SDKs show it
+	Anthropic                // and as Anthropic's do
+	GRPC                     // one HEADERS frame with a status
 )
-
-// dialectOf is the dialect of a request. A route that does not exist is answered
-// as the caller's SDK would have it: Anthropic's name themselves.
-func dialectOf(r *http.Request) dialect {
-	switch path := r.URL.Path; {
-	case isGRPC(r.Header):
-		return grpcDialect
-	case path == pathAlive, path == pathReady, hasPrefix(path, "/l402/", "/.well-known/"):
-		return plainDialect
-	case path == "/v1/messages", hasPrefix(path, "/v1/messages/"), r.Header["Anthropic-Version"] != nil:
-		return anthropicDialect
-	}
-	return openAIDialect
-}
 
 // openAIProblem is a problem with the member that the SDKs of OpenAI's API show.
 // Its code is text: some of them fail on a number.
 type openAIProblem struct {
-	*problem
+	*Problem
 	// Message is what Anthropic's SDK shows of a body that is not its own API's. Only
 	// unknown routes have it: there the caller may be any SDK.
 	Message string `json:"message,omitempty"`
@@ -47,12 +33,12 @@ type openAIProblem struct {
 }
 
 // anthropicProblem is a problem as the SDKs of Anthropic's API show it. They go by
-// the type "error", so that the problem's own type is in Problem; and one of them
+// the type "error", so that the problem's own type is in URN; and one of them
 // shows a clean text only where Message is at the top too.
 type anthropicProblem struct {
-	*problem
+	*Problem
 	Type    string `json:"type"`
-	Problem string `json:"problem"`
+	URN     string `json:"problem"`
 	Message string `json:"message"`
 	Error   struct {
 		Type    string `json:"type"`
@@ -61,21 +47,21 @@ type anthropicProblem struct {
 }
 
 // in returns what is encoded in a dialect.
-func (p *problem) in(d dialect) any {
+func (p *Problem) in(d Dialect) any {
 	switch d {
-	case openAIDialect:
-		o := openAIProblem{problem: p}
-		o.Error.Message, o.Error.Type = p.Detail, p.kind()
-		o.Error.Code = strings.ReplaceAll(p.kind(), "-", "_")
+	case OpenAI:
+		o := openAIProblem{Problem: p}
+		o.Error.Message, o.Error.Type = p.Detail, p.Kind()
+		o.Error.Code = strings.ReplaceAll(p.Kind(), "-", "_")
 		if p.Param != "" {
 			o.Error.Param = &p.Param
 		}
-		if p.kind() == typeUnknownRoute {
+		if p.Kind() == UnknownRoute {
 			o.Message = p.Detail
 		}
 		return o
-	case anthropicDialect:
-		a := anthropicProblem{problem: p, Type: "error", Problem: p.Type, Message: p.Detail}
+	case Anthropic:
+		a := anthropicProblem{Problem: p, Type: "error", URN: p.Type, Message: p.Detail}
 		a.Error.Type, a.Error.Message = anthropicType(p.Status), p.Detail
 		return a
 	}
@@ -108,9 +94,9 @@ func anthropicType(status int) string {
 	return "invalid_request_error"
 }
 
-// isGRPC says whether a request is gRPC's own, which HTTP/2 carries. gRPC for web
+// IsGRPC says whether a request is gRPC's own, which HTTP/2 carries. gRPC for web
 // pages ends in a frame of the body and is not sold.
-func isGRPC(h http.Header) bool {
+func IsGRPC(h http.Header) bool {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	kind = strings.ToLower(strings.TrimSpace(kind))
 	return kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
@@ -137,7 +123,7 @@ const grpcPaymentRequired = "payment required"
 
 // writeGRPC sends the problem in one HEADERS frame (trailers-only), which gRPC
 // reads as the whole answer. The headers of describe are set.
-func (p *problem) writeGRPC(w http.ResponseWriter) {
+func (p *Problem) writeGRPC(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/grpc")
 	code, message := p.grpcStatus()
@@ -150,7 +136,7 @@ func (p *problem) writeGRPC(w http.ResponseWriter) {
 }
 
 // grpcStatus is the status of gRPC that says the same.
-func (p *problem) grpcStatus() (code int, message string) {
+func (p *Problem) grpcStatus() (code int, message string) {
 	switch p.Status {
 	case http.StatusPaymentRequired:
 		return grpcInternal, grpcPaymentRequired
@@ -161,7 +147,7 @@ func (p *problem) grpcStatus() (code int, message string) {
 	case http.StatusForbidden:
 		return grpcPermissionDenied, p.Detail
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		if p.kind() == typeUnknownRoute {
+		if p.Kind() == UnknownRoute {
 			return grpcUnimplemented, p.Detail
 		}
 		return grpcNotFound, p.Detail
@@ -172,7 +158,7 @@ func (p *problem) grpcStatus() (code int, message string) {
 	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
 		return grpcDeadlineExceeded, p.Detail
 	case http.StatusTooManyRequests:
-		if p.kind() == typeQueueFull {
+		if p.Kind() == QueueFull {
 			return grpcUnavailable, p.Detail
 		}
 		return grpcResourceExhausted, p.Detail
