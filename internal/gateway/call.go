@@ -69,11 +69,10 @@ type ending struct {
 	end     format.End       // of an answer that is charged
 	outcome metering.Outcome // in the ledger; empty: end's
 
-	rest    rest           // what the client still gets; see close
-	cause   error          // why events are cut
-	problem error          // that the client is told, or that nobody is left to be told
-	body    []byte         // of a document
-	resp    *http.Response // that the document is made of
+	rest    rest   // what the client still gets; see close
+	cause   error  // why events are cut
+	problem error  // that the client is told, or that nobody is left to be told
+	body    []byte // of a document, made of the call's resp
 }
 
 // bill is what a call costs.

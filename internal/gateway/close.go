@@ -35,7 +35,8 @@ func (c *call) close(e *ending, entry *metering.Entry, settled bool) error {
 		if !settled {
 			return c.g.offer(c.x, forRest, c.o, nil)
 		}
-		return c.g.offer(c.x, forRest, c.o, &entry.Available)
+		left := entry.Available // a copy, so that entry stays off the heap
+		return c.g.offer(c.x, forRest, c.o, &left)
 	}
 	return e.problem
 }
@@ -43,12 +44,12 @@ func (c *call) close(e *ending, entry *metering.Entry, settled bool) error {
 // sendDocument sends an answer that is one document.
 func (c *call) sendDocument(e *ending, entry *metering.Entry, settled bool) {
 	h := c.x.Header()
-	passHeader(h, e.resp.Header)
+	passHeader(h, c.resp.Header)
 	c.announce(h)
 	c.tell(h, entry, settled)
 	h["Cache-Control"] = []string{"no-store"}
 	h["Content-Length"] = []string{strconv.Itoa(len(e.body))}
-	c.x.WriteHeader(e.resp.StatusCode)
+	c.x.WriteHeader(c.resp.StatusCode)
 	_, _ = c.x.Write(e.body) // the charge stands; a client that hung up just now can look it up
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // standing is what a caller's credential is worth on a route.
-type standing int
+type standing uint8
 
 const (
 	stranger standing = iota // no credential, or none that counts here: a new account

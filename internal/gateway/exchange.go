@@ -36,11 +36,11 @@ type exchange struct {
 
 	service *service    // that the host reaches; see reach
 	prefs   preferences // the client's own limits and wishes; see readPreferences
-	who     standing    // what the credential is worth here; see identify
 
 	route     string      // of the URL map, for the metrics
 	token     *l402.Token // proven genuine and paid; its caveats are judged by authorize
 	tokenErr  error       // why there is no token, or nil when none was presented
+	who       standing    // what the credential is worth here; see identify
 	credited  bool        // the token's deposit is known to be in the ledger
 	requestID string      // of the hold; empty: none was made
 	failureID string      // of an answer without a hold; empty: it has no name yet

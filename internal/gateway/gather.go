@@ -38,7 +38,7 @@ func (c *call) gather(resp *http.Response) *ending {
 	}
 	c.answered(c.blame(end, err), resp.StatusCode) // what is counted now stands in the document
 	resp.Header = gatheredHeader(resp.Header)
-	return c.document(resp, c.meter.Document(capped), end)
+	return c.document(c.meter.Document(capped), end)
 }
 
 // gatheredHeader is the header of a document made of a stream with the header h.

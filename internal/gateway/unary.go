@@ -78,13 +78,14 @@ func (c *call) unary(resp *http.Response) *ending {
 	case c.o.req.Stream():
 		return c.scatter(resp, body)
 	}
-	return c.document(resp, body, format.Complete)
+	return c.document(body, format.Complete)
 }
 
-// document says that the answer is one document, made of resp.
-func (c *call) document(resp *http.Response, body []byte, end format.End) *ending {
-	e := c.charged(end, nil, resp.StatusCode)
-	e.rest, e.resp, e.body = restDocument, resp, body
+// document says that the answer is one document, with what passes of the header that the
+// backend sent.
+func (c *call) document(body []byte, end format.End) *ending {
+	e := c.charged(end, nil, c.resp.StatusCode)
+	e.rest, e.body = restDocument, body
 	return e
 }
 
