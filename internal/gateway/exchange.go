@@ -130,6 +130,9 @@ func (x *exchange) rest() {
 func (g *Gateway) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = withTidyPath(r)
+		if ctx := g.observer.Began(r); ctx != r.Context() {
+			r = r.WithContext(ctx)
+		}
 		x := &exchange{ResponseWriter: w, g: g, cat: g.catalog(), r: r, control: http.NewResponseController(w), started: g.now(), arrived: time.Now()}
 		if r.ProtoMajor < 2 {
 			x.roll() // the connection may carry the deadline of its last request
@@ -143,7 +146,6 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		watched, end := x.presence.Watch(r, x.cat.WriteStall)
 		defer end()
 		x.r = watched
-		g.observer.Began(r.Context())
 		defer func() {
 			panicked := recover()
 			if panicked != nil && panicked != http.ErrAbortHandler {
@@ -163,7 +165,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		}()
 		x.authenticate()
 		x.readOrigin()
-		if r.URL.Path != pathAlive { // who asks that ends a gateway that does not answer
+		if r.URL.Path != pathAlive { // liveness probes skip the limit: Kubernetes restarts a pod that does not answer
 			if !g.places.Take(x.token != nil) {
 				x.route = "overload"
 				x.fail(x.overloaded())

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ type watcher struct {
 	failed   []observe.Failure
 	settled  []observe.Settlement
 	first    int
+	lost     int // events without the context that Began made
 	inFlight int
 	routes   []string
 }
@@ -32,9 +34,21 @@ func (w *watcher) note(do func()) {
 	do()
 }
 
-func (w *watcher) Began(context.Context) { w.note(func() { w.inFlight++ }) }
-func (w *watcher) Ended(_ context.Context, route string, _ int) {
+// span is what a trace would keep in the context of a request.
+type span struct{}
+
+func (w *watcher) Began(r *http.Request) context.Context {
+	w.note(func() { w.inFlight++ })
+	return context.WithValue(r.Context(), span{}, true)
+}
+func (w *watcher) Ended(ctx context.Context, route string, _ int) {
 	w.note(func() { w.inFlight--; w.routes = append(w.routes, route) })
+	w.inSpan(ctx)
+}
+func (w *watcher) inSpan(ctx context.Context) {
+	if ctx.Value(span{}) == nil {
+		w.note(func() { w.lost++ })
+	}
 }
 func (w *watcher) Refused(_ context.Context, r observe.Refusal) {
 	w.note(func() { w.refused = append(w.refused, r) })
@@ -49,7 +63,8 @@ func (w *watcher) FirstByte(context.Context, string, time.Duration) { w.note(fun
 func (w *watcher) BackendFailed(_ context.Context, f observe.Failure) {
 	w.note(func() { w.failed = append(w.failed, f) })
 }
-func (w *watcher) Settled(_ context.Context, s observe.Settlement) {
+func (w *watcher) Settled(ctx context.Context, s observe.Settlement) {
+	w.inSpan(ctx)
 	w.note(func() { w.settled = append(w.settled, s) })
 }
 
@@ -83,6 +98,9 @@ func TestObserverSeesTheWayOfARequest(t *testing.T) {
 	}
 	if len(w.refused) != 2 || w.refused[0].Status != 402 || w.refused[1].Status != 502 || w.refused[1].RequestID != w.settled[1].RequestID {
 		t.Errorf("refusals: %+v, want a 402 and a 502 with the request's id", w.refused)
+	}
+	if w.lost > 0 {
+		t.Errorf("%d events have another context than Began made", w.lost)
 	}
 	if w.first != 1 || !slices.Equal(w.routes, []string{"chat", "chat", "chat"}) {
 		t.Errorf("first bytes: %d, routes: %v", w.first, w.routes)

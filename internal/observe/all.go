@@ -2,6 +2,7 @@ package observe
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"sluice.example/sluice/pricing"
@@ -22,10 +23,13 @@ type all []Observer
 
 var _ Observer = all(nil)
 
-func (a all) Began(ctx context.Context) {
+func (a all) Began(r *http.Request) context.Context {
 	for _, o := range a {
-		o.Began(ctx)
+		if ctx := o.Began(r); ctx != r.Context() {
+			r = r.WithContext(ctx)
+		}
 	}
+	return r.Context()
 }
 
 func (a all) Ended(ctx context.Context, route string, status int) {

@@ -105,7 +105,10 @@ func class(status int) string {
 }
 
 // Began counts what is in flight.
-func (m *Metrics) Began(context.Context) { m.inFlight.Inc() }
+func (m *Metrics) Began(r *http.Request) context.Context {
+	m.inFlight.Inc()
+	return r.Context()
+}
 
 // Ended counts answers.
 func (m *Metrics) Ended(_ context.Context, route string, status int) {

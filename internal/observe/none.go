@@ -2,6 +2,7 @@ package observe
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"sluice.example/sluice/pricing"
@@ -12,8 +13,10 @@ type None struct{}
 
 var _ Observer = None{}
 
-// Began does nothing, and so do all others.
-func (None) Began(context.Context)                            {}
+// Began adds nothing to the context of the request.
+func (None) Began(r *http.Request) context.Context { return r.Context() }
+
+// Ended does nothing, and so do all others.
 func (None) Ended(context.Context, string, int)               {}
 func (None) Panicked(context.Context, string, any, []byte)    {}
 func (None) Limited(context.Context, string)                  {}

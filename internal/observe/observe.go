@@ -13,6 +13,7 @@ package observe
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"sluice.example/sluice/l402"
@@ -26,8 +27,10 @@ import (
 // backends, routes, kinds and levels come from the configuration or from a fixed list, so
 // that clients cannot make their number grow; paths and errors do not.
 type Observer interface {
-	// Began says that a request of the public listener is being served.
-	Began(ctx context.Context)
+	// Began says that a request of the public listener is being served. Later events of
+	// the request get the context that it returns, which is the request's own or made of
+	// it: there a trace keeps its span.
+	Began(r *http.Request) context.Context
 	// Ended says that it is served no more; status is 0 if nothing was answered.
 	Ended(ctx context.Context, route string, status int)
 	// Panicked says that a handler did.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"strings"
@@ -24,7 +25,10 @@ type counter struct {
 
 func newCounter() *counter { return &counter{Observer: observe.None{}, seen: map[string]int{}} }
 
-func (c *counter) Began(context.Context)                            { c.seen["Began"]++ }
+func (c *counter) Began(r *http.Request) context.Context {
+	c.seen["Began"]++
+	return context.WithValue(r.Context(), c, len(c.seen))
+}
 func (c *counter) Ended(context.Context, string, int)               { c.seen["Ended"]++ }
 func (c *counter) Panicked(context.Context, string, any, []byte)    { c.seen["Panicked"]++ }
 func (c *counter) Limited(context.Context, string)                  { c.seen["Limited"]++ }
@@ -46,9 +50,12 @@ func TestAllTellsEach(t *testing.T) {
 	events := reflect.TypeFor[observe.Observer]()
 	for i := range events.NumMethod() {
 		method := events.Method(i)
-		args := []reflect.Value{reflect.ValueOf(t.Context())}
-		for j := 1; j < method.Type.NumIn(); j++ {
+		var args []reflect.Value
+		for j := range method.Type.NumIn() {
 			args = append(args, reflect.Zero(method.Type.In(j)))
+		}
+		if method.Name == "Began" {
+			args[0] = reflect.ValueOf(httptest.NewRequest("GET", "/", nil))
 		}
 		both.MethodByName(method.Name).Call(args)
 		for _, c := range []*counter{first, second} {
@@ -140,13 +147,22 @@ func TestLogIsQuietAboutWhatIsExpected(t *testing.T) {
 	}
 }
 
+// TestAllKeepsWhatEachAddsToTheContext: a trace finds its span again, whoever else watches.
+func TestAllKeepsWhatEachAddsToTheContext(t *testing.T) {
+	first, second := newCounter(), newCounter()
+	ctx := observe.All(first, observe.None{}, second).Began(httptest.NewRequest("GET", "/", nil))
+	if ctx.Value(first) == nil || ctx.Value(second) == nil {
+		t.Errorf("the context lacks what an observer added: %v, %v", ctx.Value(first), ctx.Value(second))
+	}
+}
+
 // TestEventsAllocateNothing: on the way of a request, telling several observers costs no
 // memory beyond what each of them takes.
 func TestEventsAllocateNothing(t *testing.T) {
 	o := observe.All(observe.None{}, observe.None{})
-	ctx := t.Context()
+	ctx, r := t.Context(), httptest.NewRequest("GET", "/", nil)
 	if n := testing.AllocsPerRun(100, func() {
-		o.Began(ctx)
+		o.Began(r)
 		o.FirstByte(ctx, "m", time.Second)
 		o.Settled(ctx, settlement)
 		o.Ended(ctx, "chat", 200)
