@@ -146,23 +146,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		watched, end := x.presence.Watch(r, x.cat.WriteStall)
 		defer end()
 		x.r = watched
-		defer func() {
-			panicked := recover()
-			if panicked != nil && panicked != http.ErrAbortHandler {
-				g.observer.Panicked(r.Context(), r.URL.Path, panicked, debug.Stack())
-			}
-			x.body.Release()
-			x.roll() // for what net/http itself writes at the end
-			g.observer.Ended(r.Context(), x.route, x.status)
-			if panicked == nil {
-				return
-			}
-			if x.status == 0 && panicked != http.ErrAbortHandler {
-				x.fail(errPanic)
-				return
-			}
-			panic(http.ErrAbortHandler) // the answer is broken: the client must see that
-		}()
+		defer func() { x.served(recover()) }()
 		x.authenticate()
 		x.readOrigin()
 		if r.URL.Path != pathAlive { // liveness probes skip the limit: Kubernetes restarts a pod that does not answer
@@ -188,6 +172,25 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 }
 
 var errPanic = errors.New("panic while serving")
+
+// served ends the exchange, after its handler has returned or panicked.
+func (x *exchange) served(panicked any) {
+	ctx := x.r.Context()
+	if panicked != nil && panicked != http.ErrAbortHandler {
+		x.g.observer.Panicked(ctx, x.r.URL.Path, panicked, debug.Stack())
+	}
+	x.body.Release()
+	x.roll() // for what net/http itself writes at the end
+	x.g.observer.Ended(ctx, x.route, x.status)
+	if panicked == nil {
+		return
+	}
+	if x.status == 0 && panicked != http.ErrAbortHandler {
+		x.fail(errPanic)
+		return
+	}
+	panic(http.ErrAbortHandler) // the answer is broken: the client must see that
+}
 
 // authenticate proves the credential by computation alone, on every route: the
 // payment behind it is credited whatever becomes of the request.

@@ -73,7 +73,7 @@ func (c *call) answer() *ending {
 		if e != nil {
 			return e
 		}
-		if e = c.relay(resp); e != nil { // by its content, and from there in stream.go, gather.go or unary.go: answer.go
+		if e = c.relay(resp); e != nil { // by its content, then in stream.go, gather.go or unary.go: answer.go
 			return e
 		}
 	}
