@@ -236,6 +236,7 @@ func (c *call) leave() {
 		_, _ = c.release(metering.OutcomeBackendError)
 		return
 	}
+	c.askTokenizer()
 	_, _ = c.charge(format.BackendCut, "") // the panic answers the client
 }
 

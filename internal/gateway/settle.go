@@ -32,6 +32,9 @@ func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
 	}
 	switch e.bill {
 	case billAnswer:
+		if !e.worked {
+			c.askTokenizer()
+		}
 		return c.charge(e.end, e.outcome)
 	case billCall:
 		return c.chargeCall(e.outcome)
@@ -39,8 +42,8 @@ func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
 	return c.release(e.outcome)
 }
 
-// charge measures what was delivered of an answer that ended so. An empty outcome is
-// end's.
+// charge measures what was delivered of an answer that ended so, after its backend's
+// tokenizer was asked. An empty outcome is end's.
 func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	if outcome == "" {
 		outcome = end.Outcome()
@@ -48,7 +51,6 @@ func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.
 	if c.stalled() {
 		c.meter.Silent()
 	}
-	c.askTokenizer()
 	usage, source, clamped := c.meter.Final(end, time.Now())
 	c.noteExcess(clamped)
 	if usage != (pricing.Units{}) { // what is free for its tokens is free
