@@ -11,7 +11,7 @@ import (
 )
 
 // readBody reads the whole body, limit bytes at most, within its time. Metering
-// needs all of it before anything is forwarded. What it takes of bodyMemory is
+// needs all of it before anything is forwarded. What it takes of the memory for bodies is
 // given back when the request ends.
 func (x *exchange) readBody(limit int64) ([]byte, error) {
 	r := x.r
