@@ -75,7 +75,7 @@ func (g *Gateway) offer(x *exchange, why reason, o *order, balance *l402.Msat) e
 	if !topsUp && x.who == expired {
 		topsUp, of.detail = true, "the token has expired; "+of.detail
 	}
-	if topsUp && !x.token.Attenuated { // who holds only a part must not pay for the whole
+	if topsUp && !x.token.Attenuated { // the holder of a part must not pay for the whole
 		of.account = &x.token.ID
 	} else if topsUp && words.ofPart != "" {
 		of.detail = words.ofPart

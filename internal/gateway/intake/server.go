@@ -26,7 +26,7 @@ type ServerConfig struct {
 	// CertFile and KeyFile (PEM) turn TLS on; both or none. They are read again
 	// when they change.
 	CertFile, KeyFile string
-	// Certificates stand in place of the two, for who reloads them himself.
+	// Certificates stand in place of the two, for a caller that reloads them itself.
 	Certificates *Certificates
 	Log          *slog.Logger // connection errors; nil: none
 }
