@@ -152,7 +152,7 @@ func (c *call) noAnswer(err error, status int) error {
 	c.release(metering.OutcomeBackendError)
 	c.g.metrics.noAnswers.WithLabelValues(b).Inc()
 	c.g.log.Warn("backend gave no answer that can be passed on", "backend", b, "model", c.o.model.Name,
-		"request_id", c.x.requestID, "error", err, "said", c.meter.Failure().Message, "dropped_events", c.meter.Noise())
+		"request_id", c.x.requestID, "error", err, "said", c.lease.Backend().Redact(c.meter.Failure().Message), "dropped_events", c.meter.Noise())
 	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
 		return newProblem(http.StatusGatewayTimeout, typeBackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged")
@@ -188,5 +188,5 @@ func (c *call) failureWords() string {
 	if said.denied() && !said.BlamesContent() {
 		return ""
 	}
-	return said.public(c.lease.Backend(), c.o.model.Name)
+	return said.public(c.lease.Backend(), c.o)
 }

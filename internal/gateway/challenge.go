@@ -62,7 +62,7 @@ func (o *offer) describe(p *problem) {
 		return
 	}
 	e, expiry := &o.order.epoch, o.order.quoteExpiry
-	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.order.model.Name, &e.Rates, &e.ID, &expiry
+	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.order.asked, &e.Rates, &e.ID, &expiry
 	p.Multiplier, p.Signal, p.BoundBy = &e.Multiplier, &e.Signal, e.BoundBy
 }
 

@@ -47,8 +47,9 @@ func (x *exchange) reply(status int, value any) error {
 
 // modelSale is the member "l402" of a model in GET /v1/models.
 type modelSale struct {
-	Available bool     `json:"available"` // a request for it can be served now
-	Formats   []string `json:"formats"`   // the APIs that it is sold through, as s_capabilities names them
+	Available bool     `json:"available"`          // a request for it can be served now
+	Formats   []string `json:"formats"`            // the APIs that it is sold through, as s_capabilities names them
+	AliasOf   string   `json:"alias_of,omitempty"` // the model that this is another name of, with its price and backends
 	*modelPrice
 }
 
@@ -76,9 +77,12 @@ func (g *Gateway) listModels(x *exchange) error {
 	if svc == nil {
 		return unknownRoute()
 	}
-	list := make([]listedModel, 0, len(svc.models))
+	list := make([]listedModel, 0, len(svc.named))
 	for _, m := range svc.Models {
-		list = append(list, g.listed(svc.models[m.Name]))
+		list = append(list, g.listed(svc.models[m.Name], m.Name))
+		for _, alias := range m.Aliases {
+			list = append(list, g.listed(svc.models[m.Name], alias))
+		}
 	}
 	return x.reply(http.StatusOK, map[string]any{"object": "list", "data": list})
 }
@@ -90,18 +94,22 @@ func (g *Gateway) showModel(x *exchange) error {
 	if svc == nil {
 		return unknownRoute()
 	}
-	m := svc.models[strings.TrimPrefix(x.r.URL.Path, pathModels+"/")]
+	name := strings.TrimPrefix(x.r.URL.Path, pathModels+"/")
+	m := svc.named[name]
 	if m == nil {
 		return unknownModel()
 	}
-	return x.reply(http.StatusOK, g.listed(m))
+	return x.reply(http.StatusOK, g.listed(m, name))
 }
 
-// listed is a model as the list shows it.
-func (g *Gateway) listed(m *model) listedModel {
-	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
+// listed is a model as the list shows it under one of its names.
+func (g *Gateway) listed(m *model, name string) listedModel {
+	entry := listedModel{ID: name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
 	entry.Sale.Formats = namesOf(m.formats)
 	entry.Sale.Available = g.serves(m)
+	if name != m.Name {
+		entry.Sale.AliasOf = m.Name
+	}
 	if !m.CreatedAt.IsZero() {
 		entry.Created = m.CreatedAt.Unix()
 	}
@@ -123,7 +131,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if err != nil {
 		return invalid("the query cannot be read")
 	}
-	m := svc.models[query.Get("model")]
+	m := svc.named[query.Get("model")]
 	if m == nil {
 		return unknownModel()
 	}
@@ -149,6 +157,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if err != nil {
 		return invalid("so many tokens cannot be priced")
 	}
+	quote.Model = query.Get("model") // as the client knows it
 	return x.reply(http.StatusOK, struct {
 		pricing.Quote
 		Bound        l402.Msat `json:"bound_msat"`

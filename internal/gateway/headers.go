@@ -12,6 +12,7 @@ const (
 	headerBalance    = "L402-Balance-Msat"
 	headerCost       = "L402-Cost-Msat"
 	headerEpoch      = "L402-Price-Epoch"
+	headerModel      = "L402-Model" // of the model that served, where the client allowed another one
 	headerRequestID  = "L402-Request-Id"
 	headerSettlement = "L402-Settlement"
 )

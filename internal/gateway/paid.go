@@ -71,13 +71,18 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 		}
 		return err
 	}
+	if prefs.fallback != "" {
+		if o, err = g.withFallback(x, svc, f, o, prefs, who); err != nil {
+			return err
+		}
+	}
 	x.model = o.model.Name
 	defer o.releasePart(x)
 	if !g.serves(o.model) && !(who == holder && o.model.pool.Tries()) {
 		return errNotServed
 	}
 	if who == holder {
-		if err := x.allow(o.model.Name, f.Name()); err != nil {
+		if err := x.allow(o, f.Name()); err != nil {
 			return err
 		}
 		if err := g.applyLock(x, o); err != nil {
@@ -89,6 +94,9 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 	}
 	if who != holder {
 		return g.challengeFor(x, svc, o, prefs, who)
+	}
+	if o.next != nil {
+		return g.sellEither(x, o, prefs)
 	}
 	return g.sell(x, o, prefs)
 }
@@ -143,14 +151,6 @@ func (g *Gateway) challengeFor(x *exchange, svc *service, o *order, prefs prefer
 	return g.challenge(x, offer)
 }
 
-// allow enforces what a holder's caveats say about models and kinds of calls.
-func (x *exchange) allow(model, capability string) error {
-	if err := x.token.AllowModel(model); err != nil {
-		return err
-	}
-	return x.token.AllowCapability(capability)
-}
-
 // withinMaxCost refuses a request whose bound is above the client's own limit.
 func (g *Gateway) withinMaxCost(x *exchange, o *order, prefs preferences, who standing) error {
 	if prefs.maxCost < 0 || o.least() <= prefs.maxCost {
@@ -181,7 +181,7 @@ func (g *Gateway) blankOffer(x *exchange, svc *service, prefs preferences) offer
 	if len(svc.models) == 1 {
 		for _, m := range svc.models {
 			if epoch, ok := g.cfg.Board.Live(m.Name); ok {
-				of.order = &order{model: m, epoch: epoch, quoteExpiry: x.quoteExpiry()}
+				of.order = &order{model: m, asked: m.Name, epoch: epoch, quoteExpiry: x.quoteExpiry()}
 			}
 		}
 	}

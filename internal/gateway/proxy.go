@@ -189,7 +189,7 @@ func (c *call) forward() (*http.Response, error) {
 		c.x.backend, c.said = b.Name(), nil
 		rewrite := c.meet(b)
 		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
-		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
+		resp, err := b.Do(c.ctx, http.MethodPost, b.Path(c.o.path, c.o.model.Name), c.o.req.Rewrite(rewrite), own(header, c.o.model.headers))
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
 			return nil, err
@@ -225,7 +225,7 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.meter = c.o.req.Meter(c.o.bound, c.o.model.lessons.of(b).calibration, format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric, OneCompletion: p.OneCompletion,
-		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
+		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter(), Public: c.o.public()})
 	return format.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
@@ -275,6 +275,9 @@ func (c *call) announce(h http.Header) {
 	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
 	h[headerRequestID] = []string{c.x.requestID}
 	nameAnswer(h, c.x.requestID)
+	if c.o.tells {
+		h[headerModel] = []string{c.o.asked}
+	}
 }
 
 // isEventStream says whether an answer is server-sent events, whatever was

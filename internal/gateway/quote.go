@@ -17,7 +17,8 @@ import (
 // order is what one request asks for and what it costs at most.
 type order struct {
 	model       *model
-	path        string // at the backend
+	asked       string // its name, as the client has it
+	path        string // of the request
 	body        []byte // as the client sent it
 	req         format.Request
 	limits      format.Limits // of the model, with what was learnt of its templates
@@ -29,24 +30,31 @@ type order struct {
 	lock        *metering.RateLock // the quote that the caller's payment bought; nil: none, or none that is cheaper
 	tokenized   bool               // a backend's tokenizer was asked
 	part        *metering.Hold     // held for asking it, until the whole is held; nil: none
+	next        *order             // for the model that may serve in place of this one; nil: none may
+	own         l402.Msat          // with next: what required is without it
+	tells       bool               // the answer says which model served
 }
 
 // order parses a request, finds its model and bounds its cost from above
 // at the price in force.
 func (g *Gateway) order(x *exchange, svc *service, f format.Format, body []byte) (*order, error) {
-	path := x.r.URL.Path
-	req, err := f.Parse(path, body, svc.policy)
+	req, err := f.Parse(x.r.URL.Path, body, svc.policy)
 	if err != nil {
 		return nil, err
 	}
-	m := svc.models[req.Model()]
+	m := svc.named[req.Model()]
 	if m == nil {
 		return nil, unknownModel()
 	}
+	return g.orderOf(x, m, req.Model(), f, req, body)
+}
+
+// orderOf bounds the cost of a request to a model that the client knows as name.
+func (g *Gateway) orderOf(x *exchange, m *model, name string, f format.Format, req format.Request, body []byte) (o *order, err error) {
 	if !m.sells(f) {
 		return nil, otherAPI(m)
 	}
-	o := &order{model: m, path: path, body: body, req: req, limits: m.Limits}
+	o = &order{model: m, asked: name, path: x.r.URL.Path, body: body, req: req, limits: m.Limits}
 	o.limits.TemplateBase += m.overhead(x.voter(), g.now())
 	if o.whole, err = req.Bound(o.limits); err != nil {
 		return nil, err
@@ -80,7 +88,7 @@ func (x *exchange) voter() uint64 {
 // policy is what the owner of a model allows in requests; nothing of one that is
 // not sold here.
 func (s *service) policy(model string) *format.Policy {
-	if m := s.models[model]; m != nil {
+	if m := s.named[model]; m != nil {
 		return &m.Policy
 	}
 	return new(format.Policy)
@@ -104,6 +112,10 @@ func (o *order) price() (err error) {
 	}
 	if err != nil {
 		return invalid("the request's cost cannot be bounded; lower max_tokens or n, or send less at once")
+	}
+	if o.next != nil { // either may serve
+		o.own = o.required
+		o.required = max(o.required, o.next.required)
 	}
 	return nil
 }

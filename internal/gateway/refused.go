@@ -32,7 +32,7 @@ func (c *call) notTaken(resp *http.Response) bool {
 	result := c.outcome(c.readRefusal(resp))
 	result.Refused = true
 	if result.Lacks != "" {
-		result.Lacks = c.said.public(c.lease.Backend(), c.o.model.Name)
+		result.Lacks = c.said.public(c.lease.Backend(), c.o)
 	}
 	c.lease.Done(result)
 	return true
@@ -88,7 +88,7 @@ func (c *call) forbidden(said *refusal) bool {
 // hopeless ends a call that the engine failed because no try can succeed.
 func (c *call) hopeless(said *refusal) error {
 	c.release(metering.OutcomeBackendError)
-	text := said.public(c.lease.Backend(), c.o.model.Name)
+	text := said.public(c.lease.Backend(), c.o)
 	if text == "" {
 		text = "the backend refused it with status " + strconv.Itoa(said.status)
 	}
@@ -105,7 +105,7 @@ func (c *call) hopeless(said *refusal) error {
 func (c *call) failed(said *refusal) error {
 	c.release(metering.OutcomeBackendError)
 	cause := errors.New("the backend answered " + strconv.Itoa(said.status))
-	text := said.public(c.lease.Backend(), c.o.model.Name)
+	text := said.public(c.lease.Backend(), c.o)
 	if said.status < 500 || text == "" {
 		return newProblem(http.StatusBadGateway, typeBackendUnavailable,
 			"the backend failed with status "+strconv.Itoa(said.status)+"; nothing was charged").because(cause)
@@ -125,7 +125,7 @@ func (c *call) passRefusal(said *refusal, retryAfter []string) error {
 		s.Usage, s.Source = pricing.Units{pricing.Calls: 1}, metering.SourceCounted
 	}
 	entry, settled := c.settle(s)
-	text := said.public(c.lease.Backend(), c.o.model.Name)
+	text := said.public(c.lease.Backend(), c.o)
 	if text == "" {
 		text = "the backend refused the request with status " + strconv.Itoa(said.status)
 	}

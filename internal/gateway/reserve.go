@@ -54,6 +54,9 @@ func (g *Gateway) place(x *exchange, o *order, limit l402.Msat) (*gpu.Ticket, er
 
 // bid is what the pool needs to know of a request that pays at most limit.
 func (o *order) bid(limit l402.Msat) gpu.Bid {
+	if o.next != nil { // the rest is for the other model
+		limit = min(limit, o.own)
+	}
 	return gpu.Bid{AtMost: o.bound.Units(), Limit: limit}
 }
 

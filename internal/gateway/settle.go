@@ -67,6 +67,7 @@ func (c *call) askTokenizer() {
 		}
 	}
 	if q, ok := format.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
+		q.Header = c.o.model.headers
 		if _, n, err := c.g.count(ctx, b, []format.Question{q}); err == nil {
 			completionTokens = n
 		}
