@@ -38,12 +38,34 @@ func (b *Backend) address(path string) url.URL {
 	return u
 }
 
+// shortKey and shortParameter are lengths in bytes below which a key, or a parameter of
+// a query, is not looked for in texts: no secret is as short, and words are.
+const (
+	shortKey       = 6
+	shortParameter = 16
+)
+
+// secretsOf lists what must not be seen in a server's words.
+func secretsOf(cfg *BackendConfig) (secrets []string) {
+	if key := cfg.APIKey.Reveal(); len(key) >= shortKey {
+		secrets = append(secrets, key)
+	}
+	query, _ := url.ParseQuery(cfg.Query.Reveal()) // what cannot be read goes to the server as it is
+	for _, values := range query {
+		for _, value := range values {
+			if len(value) >= shortParameter {
+				secrets = append(secrets, value)
+			}
+		}
+	}
+	return secrets
+}
+
 // Redact is a text without the backend's key, which some servers repeat in their
 // errors.
 func (b *Backend) Redact(text string) string {
-	key := b.cfg.APIKey.Reveal()
-	if key == "" {
-		return text
+	for _, secret := range b.secrets {
+		text = strings.ReplaceAll(text, secret, "[redacted]")
 	}
-	return strings.ReplaceAll(text, key, "[redacted]")
+	return text
 }

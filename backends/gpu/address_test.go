@@ -33,7 +33,8 @@ func TestAddressOfARequest(t *testing.T) {
 			t.Errorf("%s came to %s with %v, want %s", path, got.RequestURI, got.Header, want)
 		}
 	}
-	if text := b.Redact("no key sk-backend, sk-backend!"); text != "no key [redacted], [redacted]!" {
+	keyed := oneBackend(t, srv.URL, func(c *BackendConfig) { c.APIKey, c.Query = "sk-backend", "key=a%2Fb-0123456789abcdef&v=2024-10-21" })
+	if text := keyed.Redact("no key sk-backend, sk-backend, a/b-0123456789abcdef in 2024-10-21"); text != "no key [redacted], [redacted], [redacted] in 2024-10-21" {
 		t.Errorf("%q", text)
 	}
 }

@@ -109,6 +109,7 @@ type Backend struct {
 	fleet     *Fleet
 	cfg       BackendConfig // as it began; set has what may change
 	base      url.URL
+	secrets   []string // see Redact
 	transport *http.Transport
 	freshOnce sync.Once
 	freshOnes *http.Transport
@@ -169,7 +170,7 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 			*d.value = d.def
 		}
 	}
-	b := &Backend{fleet: f, cfg: cfg, base: *cfg.URL}
+	b := &Backend{fleet: f, cfg: cfg, base: *cfg.URL, secrets: secretsOf(&cfg)}
 	for _, g := range cfg.GPUs {
 		if g.Feed == nil || g.Device == "" {
 			return nil, errors.New("a GPU needs a feed and the name of a device")

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/l402"
 )
 
 // fallbackConfig is two models: demo, and large, which costs ten times as much.
@@ -164,5 +166,33 @@ backends:
 	}
 	if a := g.ask("POST", chatPath, chatOf("large", ""), "Authorization", k); a.status != http.StatusTooManyRequests {
 		t.Errorf("the next one: %d %s", a.status, a.body)
+	}
+}
+
+// A client that allows a shorter answer gets one of either model. Where the balance does
+// not cover the other model, only the one that was asked for may serve.
+func TestFallbackAndTruncation(t *testing.T) {
+	one := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
+	two := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
+	g := openSeller(t, t.TempDir(), fallbackConfig+`
+backends:
+  - {name: one, url: "`+one.URL+`", slots: 4, engine: ollama, health: {path: ""}}
+  - {name: two, url: "`+two.URL+`", slots: 4, engine: ollama, health: {path: ""}}
+`, os.Getenv)
+	body := strings.Replace(chatOf("demo", ""), `"max_tokens":16`, `"max_tokens":64`, 1)
+	own := l402.Msat(g.bound(body, "Authorization", g.credit(10_000)))
+	ask := func(credit l402.Msat) said {
+		return g.ask("POST", chatPath, body, "Authorization", g.credit(credit), "L402-Allow-Fallback", "large", "L402-Allow-Truncate", "1")
+	}
+	if a := ask(own + 10); a.status != http.StatusOK || one.last(t, chatPath).body["max_tokens"] != 64.0 {
+		t.Errorf("the balance covers one model: %d %s", a.status, a.body)
+	}
+	one.answer("POST "+chatPath, saying(http.StatusServiceUnavailable, `{}`))
+	if a := ask(own + 10); a.status != http.StatusServiceUnavailable || len(two.at(chatPath)) != 0 {
+		t.Errorf("the balance does not cover the other one: %d %s", a.status, a.body)
+	}
+	a := ask(7 * own)
+	if most, _ := two.last(t, chatPath).body["max_tokens"].(float64); a.status != http.StatusOK || most < 16 || most >= 64 {
+		t.Errorf("the other one is shortened to %v: %d %s", most, a.status, a.body)
 	}
 }

@@ -195,8 +195,8 @@ func (a said) number(t *testing.T, name string) int64 {
 	return int64(n)
 }
 
-// bound is what a request can cost at most: the gateway tells who allows no more than
-// nothing.
+// bound is what a request can cost at most, which the gateway says to a client that
+// allows nothing.
 func (g *seller) bound(body string, headers ...string) int64 {
 	g.t.Helper()
 	a := g.ask("POST", chatPath, body, append(headers, "L402-Max-Cost-Msat", "0")...)

@@ -52,7 +52,7 @@ func (g *Gateway) withFallback(x *exchange, svc *service, f format.Format, o *or
 //go:noinline
 func (g *Gateway) sellEither(x *exchange, o *order, prefs preferences) error {
 	err := g.sell(x, o, prefs)
-	if !untaken(err) || x.status != 0 || x.r.Context().Err() != nil {
+	if o.next == nil || !untaken(err) || x.status != 0 || x.r.Context().Err() != nil {
 		return err
 	}
 	o.releasePart(x) // the balance is whole again

@@ -139,6 +139,9 @@ func (o *order) least() l402.Msat {
 // truncate lowers the completion cap to what available covers and reports
 // whether at least the model's minimum is left.
 func (o *order) truncate(available l402.Msat) bool {
+	if o.next != nil && !o.next.truncate(available) {
+		o.next = nil // the balance is for the model that was asked for
+	}
 	cost := func(limit int64) l402.Msat {
 		cost, err := o.cost(o.epoch.Rates, o.bound.WithCap(limit))
 		if err != nil {
