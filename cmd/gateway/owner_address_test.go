@@ -86,8 +86,8 @@ func repeatsItsKey(t *testing.T, g *seller, u *upstream, credential string) {
 	}
 }
 
-// The address of a backend changes while the gateway runs: requests that come after it
-// go to the other one.
+// The address and the engine of a backend change while the gateway runs: requests that
+// come after it go there, as the engine wants them.
 func TestReloadOfAnAddress(t *testing.T) {
 	u := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m"), "POST /v2/chat": chats("m")})
 	file := func(more string) string {
@@ -100,7 +100,20 @@ func TestReloadOfAnAddress(t *testing.T) {
 	if a := g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	if got := u.last(t, chatPath); got.body["max_tokens"] != 16.0 {
+		t.Errorf("before: %s", got.raw)
+	}
 	if len(u.at(chatPath)) != 1 || u.last(t, "/v2/chat").header.Get("X-Key") != "other" {
 		t.Errorf("%d requests at the path before", len(u.at(chatPath)))
+	}
+	g.reload(strings.Replace(file(`, paths: {chat: /v2/chat}`), "engine: vllm", "engine: openai, cap_field: max_tokens", 1))
+	g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k)
+	if got := u.last(t, "/v2/chat"); got.body["max_tokens"] != 16.0 || got.body["store"] != false || got.header.Get("X-Key") != "" {
+		t.Errorf("another engine, with what the owner says above it: %s", got.raw)
+	}
+	g.reload(strings.Replace(file(`, paths: {chat: /v2/chat}`), "engine: vllm", "engine: openai", 1))
+	g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k)
+	if got := u.last(t, "/v2/chat"); got.body["max_completion_tokens"] != 16.0 || got.body["max_tokens"] != nil {
+		t.Errorf("another engine: %s", got.raw)
 	}
 }

@@ -28,6 +28,16 @@ func pathsOf(key string) []string {
 	return nil
 }
 
+// isAPI says whether a key of Backend.Paths stands for an API that is sold.
+func isAPI(key string) bool {
+	for _, f := range apis.All() {
+		if f.Name() == key || slices.Contains(f.Paths(), key) {
+			return true
+		}
+	}
+	return false
+}
+
 // ServerPaths are the paths of requests and where the server has what others have
 // there.
 func (b *Backend) ServerPaths() map[string]string {
@@ -81,8 +91,8 @@ func (c *checker) checkAddress(b *Backend, at string) {
 			c.failAt(at, "want a path such as /v2/chat, got %q", clip(there))
 		case strings.ContainsAny(strings.ReplaceAll(there, "{model}", ""), "{}"):
 			c.failAt(at, "only {model} is filled in, got %q", clip(there))
-		case key == "models" && strings.Contains(there, "{model}"):
-			c.failAt(at, "lists all models, so that {model} names none")
+		case strings.Contains(there, "{model}") && !isAPI(key):
+			c.failAt(at, "{model} is filled in for the APIs that are sold only: %s", strings.Join(apis.Names(), ", "))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Query)) {
