@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -54,6 +55,11 @@ backends:
 	}
 	if got := two.last(t, chatPath); got.body["model"] != "large" {
 		t.Errorf("the other backend is asked for %v", got.body["model"])
+	}
+	w := httptest.NewRecorder()
+	g.s.gateway.AdminHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if want := `sluice_fallbacks_total{fallback="large",model="demo"} 2`; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("the metrics lack %s", want)
 	}
 	usage := g.ask("GET", "/l402/usage", "", "Authorization", k).body
 	if strings.Count(usage, `"model":"large"`) != 2 {

@@ -40,6 +40,9 @@ func (g *Gateway) withFallback(x *exchange, svc *service, f format.Format, o *or
 		}
 	}
 	if !g.serves(o.model) && g.serves(m) {
+		if who == holder { // else nothing is asked yet
+			g.fellBack(o, next, errNotServed)
+		}
 		return next, nil
 	}
 	o.next = next
@@ -59,11 +62,17 @@ func (g *Gateway) sellEither(x *exchange, o *order, prefs preferences) error {
 	next := o.next
 	defer next.releasePart(x)
 	x.model = next.model.Name
-	g.log.Info("another model serves, as the client allows", "model", o.model.Name, "fallback", next.model.Name, "reason", err)
+	g.fellBack(o, next, err)
 	once := *x.token // its limits have counted the request
 	once.RateLimits = nil
 	x.token = &once
 	return g.sell(x, next, prefs)
+}
+
+// fellBack notes that another model is asked, and why.
+func (g *Gateway) fellBack(o, next *order, why error) {
+	g.metrics.fallbacks.WithLabelValues(o.model.Name, next.model.Name).Inc()
+	g.log.Info("another model is asked, as the client allows", "model", o.model.Name, "fallback", next.model.Name, "reason", why)
 }
 
 // untaken says whether an order failed because no backend took it now.
