@@ -36,8 +36,15 @@ type BackendConfig struct {
 	// appended to it. Scheme http, https (HTTP/2 where the server offers it)
 	// or h2c (HTTP/2 in the clear, known beforehand).
 	URL *url.URL
-	// APIKey is sent as a bearer token; empty: no Authorization header.
-	APIKey l402.Secret
+	// APIKey is sent as a bearer token in Authorization, or as it is in the header
+	// KeyHeader, where that is not empty. Empty: it is not sent.
+	APIKey    l402.Secret
+	KeyHeader string
+	// Paths are where the server has what others have under the path of a request. One
+	// may hold a query, and {model}, which stands for the server's name of the model. A
+	// path that is not listed stays as it is.
+	Paths map[string]string
+	Query l402.Secret // goes with each request, encoded: it may hold a key; empty: none
 	// Slots is how many requests run there at once, 1..MaxSlots.
 	Slots int
 	// Weight is the backend's share of its pools' requests, relative to the others': see
@@ -70,6 +77,9 @@ type BackendConfig struct {
 	// Engine reads the server's own metrics; nil: its load is what this
 	// gateway gives it.
 	Engine *telemetry.Feed
+	// EngineMayLack says that the server may show no metrics. As long as Engine has
+	// read none, the backend counts as one without; otherwise prices would stand still.
+	EngineMayLack bool
 	// GPUs are those that the server works on; none: not known.
 	GPUs []GPU
 	// Ask is what the server's owner asks for requests; nil: nothing.
@@ -89,6 +99,7 @@ type GPU struct {
 type settings struct {
 	Slots, Weight int
 	Engine        *telemetry.Feed
+	EngineMayLack bool
 	Ask           Ask
 	StaleAfter    time.Duration
 }
@@ -98,6 +109,7 @@ type Backend struct {
 	fleet     *Fleet
 	cfg       BackendConfig // as it began; set has what may change
 	base      url.URL
+	secrets   []string // see Redact
 	transport *http.Transport
 	freshOnce sync.Once
 	freshOnes *http.Transport
@@ -158,7 +170,7 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 			*d.value = d.def
 		}
 	}
-	b := &Backend{fleet: f, cfg: cfg, base: *cfg.URL}
+	b := &Backend{fleet: f, cfg: cfg, base: *cfg.URL, secrets: secretsOf(&cfg)}
 	for _, g := range cfg.GPUs {
 		if g.Feed == nil || g.Device == "" {
 			return nil, errors.New("a GPU needs a feed and the name of a device")

@@ -94,7 +94,8 @@ func (plan *Plan) Pool(model string) *Pool { return plan.byModel[model] }
 // connections, health and what was learnt go on.
 func (b *Backend) same(o *Backend) bool {
 	x, y := &b.cfg, &o.cfg
-	return x.Name == y.Name && x.URL.String() == y.URL.String() && x.APIKey == y.APIKey &&
+	return x.Name == y.Name && x.URL.String() == y.URL.String() && x.APIKey == y.APIKey && x.KeyHeader == y.KeyHeader &&
+		maps.Equal(x.Paths, y.Paths) && x.Query == y.Query &&
 		x.HealthPath == y.HealthPath && slices.Equal(x.HealthFallback, y.HealthFallback) && x.HealthEvery == y.HealthEvery &&
 		x.ConnectTimeout == y.ConnectTimeout && x.FirstByteTimeout == y.FirstByteTimeout &&
 		x.FirstEventTimeout == y.FirstEventTimeout && x.IdleTimeout == y.IdleTimeout &&
@@ -185,7 +186,7 @@ func (b *Backend) tune(cfg *BackendConfig) {
 	if stale == 0 {
 		stale = DefaultStaleAfter
 	}
-	b.set = settings{Slots: slots, Weight: max(weight, 1), Engine: cfg.Engine, Ask: cfg.Ask, StaleAfter: stale}
+	b.set = settings{Slots: slots, Weight: max(weight, 1), Engine: cfg.Engine, EngineMayLack: cfg.EngineMayLack, Ask: cfg.Ask, StaleAfter: stale}
 }
 
 // joinPool makes room in the backend's books for a pool.

@@ -45,6 +45,7 @@ func (b *Backend) lacking(p *Pool, now time.Time) bool {
 // lack takes in that the backend does not know the model of a pool.
 func (b *Backend) lack(p *Pool, reason string, now time.Time) {
 	l := b.lackOf(p)
+	reason = b.Redact(reason)
 	if l.reason == "" {
 		b.fleet.log.Warn("backend does not know the model and gets no requests for it: compare its name under models with its list",
 			"backend", b.cfg.Name, "model", p.cfg.Model, "upstream_model", b.Upstream(p.cfg.Model), "reason", reason)
@@ -94,7 +95,7 @@ const maxModelList = 4 << 20
 func (b *Backend) listed() (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(b.fleet.ctx, max(b.cfg.ConnectTimeout, reachMost))
 	defer cancel()
-	resp, err := b.Do(ctx, http.MethodGet, modelsPath, nil, nil)
+	resp, err := b.Do(ctx, http.MethodGet, b.Path(modelsPath, ""), nil, nil)
 	if err != nil {
 		return nil, err
 	}

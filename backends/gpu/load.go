@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"sluice.example/sluice/backends/gpu/telemetry"
 	"sluice.example/sluice/pricing"
 )
 
@@ -15,11 +16,19 @@ type sense struct {
 	newest       time.Time // of all readings, stale ones too; zero: none
 }
 
+// engine is the feed of the server's own metrics; nil: it shows none.
+func (b *Backend) engine() *telemetry.Feed {
+	if e := b.set.Engine; e != nil && !(b.set.EngineMayLack && e.Latest().At.IsZero()) {
+		return e
+	}
+	return nil
+}
+
 func (b *Backend) sense(now time.Time) sense {
 	s := sense{Load: pricing.UnknownLoad()}
 	s.Stale = true
-	if b.set.Engine != nil {
-		snapshot := b.set.Engine.Latest()
+	if e := b.engine(); e != nil {
+		snapshot := e.Latest()
 		s.newest = snapshot.At
 		if e := snapshot.Engine; e != nil && snapshot.Fresh(now, b.set.StaleAfter) {
 			s.Stale, s.Running, s.Waiting, s.KV = false, e.Running, e.Waiting, e.KV
@@ -92,7 +101,7 @@ func (j *joined) add(b *Backend, now time.Time) {
 			j.utilization.add(g.device.Utilization)
 		}
 	}
-	j.telemetry = j.telemetry || b.set.Engine != nil || len(b.gpus) > 0
+	j.telemetry = j.telemetry || b.engine() != nil || len(b.gpus) > 0
 	j.fresh = j.fresh || !s.Stale
 	if s.newest.After(j.newest) {
 		j.newest = s.newest

@@ -81,6 +81,34 @@ func wantLoad(t *testing.T, what string, got, want pricing.Load) {
 
 var none = math.NaN()
 
+// A server whose engine is known may all the same show no metrics. It is one without,
+// until it has shown some: then their absence is a failure.
+func TestEngineThatNeverShowedMetricsIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newGauge("e")
+		b := server("a", 4, e)
+		b.EngineMayLack = true
+		f := newFleet(t, Config{Backends: []BackendConfig{b}, Pools: []PoolConfig{{Model: "m", Backends: []string{"a"}}}})
+		e.err = errors.New("404")
+		e.feed.Poll(t.Context())
+		time.Sleep(time.Minute)
+		if l := f.Pool("m").Load(time.Now()); l.Stale || f.Status()[0].Telemetry != "" {
+			t.Errorf("a server without metrics: %+v, %q", l, f.Status()[0].Telemetry)
+		}
+		e.err = nil
+		e.engine(3, 1, 0.5)
+		if l := f.Pool("m").Load(time.Now()); l.Stale || l.Running != 3 {
+			t.Errorf("it shows some: %+v", l)
+		}
+		e.err = errors.New("connection refused")
+		e.feed.Poll(t.Context())
+		time.Sleep(time.Minute)
+		if l := f.Pool("m").Load(time.Now()); !l.Stale || f.Status()[0].Telemetry == "" {
+			t.Errorf("they are gone: %+v", l)
+		}
+	})
+}
+
 func TestLoadJoinsCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ea, eb := newGauge("a"), newGauge("b")

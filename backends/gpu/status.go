@@ -104,8 +104,8 @@ func (f *Fleet) Status() []BackendStatus {
 			}
 		}
 		s.Load = b.load(now)
-		if b.set.Engine != nil {
-			s.Telemetry = failure(b.set.Engine)
+		if e := b.engine(); e != nil {
+			s.Telemetry = failure(e)
 		}
 		for _, g := range b.gpus {
 			s.GPUs = append(s.GPUs, g.status(b, now))

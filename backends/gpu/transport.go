@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -82,7 +81,8 @@ func newTransport(base *url.URL, cfg BackendConfig, k *keeping) (*http.Transport
 var strip = [...]string{"Authorization", "Macaroon", "Grpc-Metadata-Macaroon", "Idempotency-Key", "X-Idempotency-Key"}
 
 // Do sends one request and returns the answer as soon as its header is there.
-// path starts with a slash and may carry a query. h is taken over, the caller's
+// path starts with a slash and may carry a query; see Path for servers that have their
+// API elsewhere. h is taken over, the caller's
 // credentials in it are replaced by the backend's key; it may be nil. body must not
 // be changed afterwards: it may still be on its way when an answer comes early.
 // Redirects are returned, not followed. The caller closes the body of the answer;
@@ -107,8 +107,12 @@ func (b *Backend) Do(ctx context.Context, method, path string, body []byte, h ht
 	for _, name := range strip {
 		delete(h, name)
 	}
-	if b.cfg.APIKey != "" {
+	switch {
+	case b.cfg.APIKey == "":
+	case b.cfg.KeyHeader == "":
 		h.Set("Authorization", "Bearer "+b.cfg.APIKey.Reveal())
+	default:
+		h.Set(b.cfg.KeyHeader, b.cfg.APIKey.Reveal())
 	}
 	if len(h["User-Agent"]) == 0 {
 		h.Set("User-Agent", "sluice")
@@ -180,9 +184,7 @@ func (b *Backend) fresh() *http.Transport {
 }
 
 func (b *Backend) request(call *call, method, path string, body []byte, h http.Header) *http.Request {
-	u := b.base
-	path, u.RawQuery, _ = strings.Cut(path, "?")
-	u.Path += path
+	u := b.address(path)
 	ctx := httptrace.WithClientTrace(call.ctx, &httptrace.ClientTrace{
 		// Each attempt of net/http begins here. An earlier one of the same call
 		// wrote nothing, else there would be no second.

@@ -68,9 +68,10 @@ func (s *sensors) plan(cfg *config.Config) *reading {
 func (r *reading) bind(b *config.Backend, to *gpu.BackendConfig) error {
 	to.StaleAfter = r.cfg.StaleAfter
 	if b.EngineURL != nil {
-		to.Engine = r.feed(b.EngineURL.String(), b.APIKey.Reveal(), r.cfg.Every, func() telemetry.Sampler {
+		to.Engine = r.feed(b.EngineURL.String(), b.KeyHeader+" "+b.APIKey.Reveal(), r.cfg.Every, func() telemetry.Sampler {
 			return telemetry.NewEngineSampler(b.EngineURL, r.sensors.keyed(b))
 		})
+		to.EngineMayLack = b.Engine.Preset
 	}
 	if b.Ask.Set() {
 		ask, err := r.ask(b.Ask)
@@ -182,22 +183,26 @@ func (s *sensors) keyed(b *config.Backend) *http.Client {
 	if key == "" || b.EngineURL.Host != b.URL.Host {
 		return s.http
 	}
-	return &http.Client{Transport: bearer{key, *b.EngineURL, s.http.Transport}}
+	t := keyed{header: b.KeyHeader, value: key, of: *b.EngineURL, next: s.http.Transport}
+	if t.header == "" {
+		t.header, t.value = "Authorization", "Bearer "+key
+	}
+	return &http.Client{Transport: t}
 }
 
-// bearer adds a bearer token to each request to one server. A redirect to another
-// one is followed without it: the key is that server's alone.
-type bearer struct {
-	key  string
-	of   url.URL
-	next http.RoundTripper
+// keyed adds a key to each request to one server. A redirect to another one is
+// followed without it: the key is that server's alone.
+type keyed struct {
+	header, value string
+	of            url.URL
+	next          http.RoundTripper
 }
 
-func (t bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t keyed) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.Header.Del("Authorization")
+	r.Header.Del(t.header)
 	if r.URL.Host == t.of.Host && r.URL.Scheme == t.of.Scheme {
-		r.Header.Set("Authorization", "Bearer "+t.key)
+		r.Header.Set(t.header, t.value)
 	}
 	return t.next.RoundTrip(r)
 }

@@ -38,15 +38,13 @@ func fleetConfig(cfg *config.Config, r *reading, log *slog.Logger) (gpu.Config, 
 	for i := range cfg.Backends {
 		b := &cfg.Backends[i]
 		backend := gpu.BackendConfig{
-			Name: b.Name, URL: b.URL, APIKey: b.APIKey, Slots: b.Slots, Weight: b.Weight,
-			HealthPath: b.Health.Path, HealthEvery: b.Health.Every,
+			Name: b.Name, URL: b.URL, APIKey: b.APIKey, KeyHeader: b.KeyHeader, Paths: b.ServerPaths(), Query: b.ServerQuery(),
+			Slots: b.Slots, Weight: b.Weight, HealthEvery: b.Health.Every,
 			ConnectTimeout: b.Timeouts.Connect, FirstByteTimeout: b.Timeouts.FirstByte,
 			FirstEventTimeout: b.Timeouts.FirstEvent, IdleTimeout: b.Timeouts.Idle,
 			Models: b.Models,
 		}
-		if b.Health.Default {
-			backend.HealthFallback = []string{"/v1/models"}
-		}
+		backend.HealthPath, backend.HealthFallback = b.HealthPaths()
 		if err := r.bind(b, &backend); err != nil {
 			return fleet, err
 		}
@@ -77,12 +75,12 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 		for j := range s.Models {
 			m := &s.Models[j]
 			service.Models = append(service.Models, gateway.Model{
-				Name: m.Name, OwnedBy: m.OwnedBy, Formats: m.APIs, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
+				Name: m.Name, Aliases: m.Aliases, OwnedBy: m.OwnedBy, Formats: m.APIs, Base: m.Prices.Rates(), GPUSlice: m.GPUSlice,
 				Limits: format.Limits{
 					ContextTokens: m.ContextTokens, MaxCompletion: m.MaxCompletionTokens, MinCompletion: m.MinCompletionTokens,
 					TemplateBase: m.TemplateTokens.Base, TemplatePerMessage: m.TemplateTokens.PerMessage, MediaTokens: m.MediaTokens, MaxItems: m.MaxItems,
 				},
-				Policy: m.Policy(s),
+				Policy: m.Policy(s), SetHeaders: m.SetHeaders,
 			})
 		}
 		g.Services = append(g.Services, service)

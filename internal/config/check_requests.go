@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +51,7 @@ func (c *checker) checkAPIs(names []string, at string) {
 // stay here in any case the gateway refuses when it is built.
 func (c *checker) checkHeaders(names []string, at string) {
 	for i, name := range names {
-		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		if !isHeader(strings.ToLower(name)) {
 			c.failAt(at+".forward_headers["+strconv.Itoa(i)+"]", "want the name of a header such as X-My-Tenant, got %q", clip(name))
 		}
 	}
@@ -59,8 +60,13 @@ func (c *checker) checkHeaders(names []string, at string) {
 // Policy is what a model's owner allows in requests: what the service allows, and
 // the model.
 func (m *Model) Policy(s *Service) format.Policy {
-	return format.Policy{
+	p := format.Policy{
 		AllowFields: append(slices.Clone(s.AllowFields), m.AllowFields...),
 		MediaHosts:  append(slices.Clone(s.MediaHosts), m.MediaHosts...),
+		Remove:      m.RemoveFields,
 	}
+	for _, name := range slices.Sorted(maps.Keys(m.SetFields)) {
+		p.Set = append(p.Set, format.NewField(name, m.SetFields[name]))
+	}
+	return p
 }

@@ -24,7 +24,9 @@ func (c *checker) checkBackends() map[string]*Backend {
 			c.failAt(at+".name", "another backend has the name %q", b.Name)
 		}
 		byName[b.Name] = b
+		c.preset(b, at)
 		c.checkURL(b, at+".url")
+		c.checkAddress(b, at)
 		c.between(at+".slots", int64(b.Slots), 1, 1<<20)
 		c.between(at+".weight", int64(b.Weight), 1, 1000)
 		if p := b.Health.Path; p != "" && (p[0] != '/' || strings.ContainsAny(p, " #")) {
@@ -56,8 +58,8 @@ func (c *checker) checkURL(b *Backend, at string) {
 		c.failAt(at, "holds a user or password; give the key as api_key")
 	case u.RawQuery != "" || u.Fragment != "":
 		c.failAt(at, "want scheme, host and path only")
-	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v1"):
-		c.failAt(at, "ends in /v1; leave that out, it is part of every request's path")
+	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v1") && len(b.Paths) == 0:
+		c.failAt(at, "ends in /v1; leave that out, it is part of every request's path, or say in paths where the server has its APIs")
 	}
 }
 
@@ -91,8 +93,10 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 			}
 			models[m.Name] = m
 			c.checkModel(m, at, backends)
+			c.checkAliases(m, at)
 			c.checkAPIs(m.APIs, at)
 			c.checkRequests(m.AllowFields, m.MediaHosts, at)
+			c.checkOwned(m, at)
 			c.between(at+".media_tokens", m.MediaTokens, 0, 1<<20)
 			c.checkPricing(m, at)
 			c.checkPrices(s, m, at, backends)
@@ -164,8 +168,7 @@ func (c *checker) checkPurchase(s *Service, at string) {
 }
 
 func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) {
-	// A comma would split the name in a caveat that lists models.
-	if m.Name == "" || len(m.Name) > 128 || strings.ContainsFunc(m.Name, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' || r == '"' }) {
+	if !isModelName(m.Name) {
 		c.failAt(at+".name", "want 1 to 128 printable ASCII characters without spaces, commas and quotes, got %q", clip(m.Name))
 	}
 	if len(m.Backends) == 0 {

@@ -150,6 +150,7 @@ type CORS struct {
 // Model is one public model.
 type Model struct {
 	Name                string         `yaml:"name"`
+	Aliases             []string       `yaml:"aliases"`  // other names of it, at the same price
 	OwnedBy             string         `yaml:"owned_by"` // shown by /v1/models
 	Backends            []string       `yaml:"backends"`
 	APIs                []string       `yaml:"apis"` // that it is sold through, by their names
@@ -160,10 +161,14 @@ type Model struct {
 	Prices              Prices         `yaml:"prices"`
 	Pricing             Pricing        `yaml:"pricing"`
 	AllowFields         []string       `yaml:"allow_fields"` // of requests, beside the service's
-	MediaHosts          []string       `yaml:"media_hosts"`  // beside the service's
-	MediaTokens         int64          `yaml:"media_tokens"` // the most prompt tokens of one picture; 0: not known
-	MaxItems            int64          `yaml:"max_items"`    // texts to embed, or documents to rank, in one request; 0: as the API has it
-	GPUSlice            time.Duration  `yaml:"gpu_slice"`    // of GPU time held at a time, where that has a price
+	// SetFields stand in each request in place of the client's, RemoveFields in none.
+	SetFields    map[string]JSON   `yaml:"set_fields"`
+	RemoveFields []string          `yaml:"remove_fields"`
+	SetHeaders   map[string]Secret `yaml:"set_headers"`  // of requests to backends
+	MediaHosts   []string          `yaml:"media_hosts"`  // beside the service's
+	MediaTokens  int64             `yaml:"media_tokens"` // the most prompt tokens of one picture; 0: not known
+	MaxItems     int64             `yaml:"max_items"`    // texts to embed, or documents to rank, in one request; 0: as the API has it
+	GPUSlice     time.Duration     `yaml:"gpu_slice"`    // of GPU time held at a time, where that has a price
 	// GPUFallback says what GPU time costs while it cannot be read: FallbackWall or
 	// FallbackRefuse.
 	GPUFallback string `yaml:"gpu_time_fallback"`
@@ -225,6 +230,9 @@ type Backend struct {
 	URL             *url.URL          `yaml:"url"`
 	APIKey          Secret            `yaml:"api_key"`
 	APIKeyFile      string            `yaml:"api_key_file"`
+	KeyHeader       string            `yaml:"key_header"` // takes the key as it is; empty: Authorization, as a bearer token
+	Paths           map[string]string `yaml:"paths"`      // an API, models or a path → the path there
+	Query           map[string]Secret `yaml:"query"`      // parameters that go with each request
 	Slots           int               `yaml:"slots"`
 	Weight          int               `yaml:"weight"` // its share of requests, relative to others of the model
 	Health          Health            `yaml:"health"`

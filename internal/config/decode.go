@@ -84,6 +84,10 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 		n = n.Alias
 	}
 	d.lines[key] = n.Line
+	if j, ok := v.Addr().Interface().(*JSON); ok {
+		*j = d.json(n, key)
+		return
+	}
 	text := n.Value
 	if n.Kind == yaml.ScalarNode {
 		var ok bool

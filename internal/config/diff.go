@@ -103,6 +103,9 @@ func flatten(c *Config) []value {
 // walk adds a value: path is its key by indices, as in the file, key by names.
 func (f *flattener) walk(v reflect.Value, path, key, parent string, tag reflect.StructTag) {
 	if shown, exact, ok := render(v, tag); ok {
+		if _, any := v.Interface().(JSON); any && f.cfg.filledBelow(path) {
+			shown = ""
+		}
 		f.add(path, key, parent, shown, exact)
 		return
 	}
@@ -171,6 +174,8 @@ func render(v reflect.Value, tag reflect.StructTag) (shown, exact string, ok boo
 	switch x := v.Interface().(type) {
 	case Secret:
 		return "", string(x), true
+	case JSON:
+		return string(x), string(x), true
 	case Store:
 		if x.Path != "" {
 			return "sqlite:" + x.Path, x.Path, true

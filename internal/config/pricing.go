@@ -48,6 +48,8 @@ type Telemetry struct {
 type Engine struct {
 	Name    string `yaml:"name"`    // one of format.Engines; empty: the server is asked
 	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty: it does not
+
+	Preset bool `yaml:"-"` // Metrics is that of the engine: the server may not show them
 }
 
 // Ask is what a backend's owner wants for a request.

@@ -214,7 +214,7 @@ func (c *call) noAnswer(err error, status int) *ending {
 			return e
 		}
 	}
-	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.meter.Failure().Message, Dropped: c.meter.Noise()})
+	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.lease.Backend().Redact(c.meter.Failure().Message), Dropped: c.meter.Noise()})
 	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
 		return c.free(metering.OutcomeBackendError, problem.New(http.StatusGatewayTimeout, problem.BackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged"))
@@ -249,7 +249,7 @@ func (c *call) failureWords() string {
 	if said.denied() && !said.BlamesContent() {
 		return ""
 	}
-	return said.public(c.lease.Backend(), c.o.model.Name)
+	return said.public(c.lease.Backend(), c.o)
 }
 
 // cutShort ends a call before anything of its answer was sent: what the backend

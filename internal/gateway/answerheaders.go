@@ -14,6 +14,7 @@ const (
 	headerBalance    = "L402-Balance-Msat"
 	headerCost       = "L402-Cost-Msat"
 	headerEpoch      = "L402-Price-Epoch"
+	headerModel      = "L402-Model" // of the model that served, where the client allowed another one
 	headerRequestID  = "L402-Request-Id"
 	headerSettlement = "L402-Settlement"
 )
@@ -44,6 +45,9 @@ func (c *call) announce(h http.Header) {
 	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
 	h[headerRequestID] = []string{c.x.requestID}
 	problem.NameAnswer(h, c.x.requestID)
+	if c.o.tells {
+		h[headerModel] = []string{c.o.asked}
+	}
 }
 
 // tell puts the charge into the headers of an answer.

@@ -10,7 +10,7 @@ import (
 
 // exposed are the response headers that a web page may read: what it needs to
 // pay, to wait, and to know what it was charged.
-const exposed = "WWW-Authenticate, " + headerCost + ", " + headerBalance + ", " + headerEpoch + ", " + headerRequestID + ", " +
+const exposed = "WWW-Authenticate, " + headerCost + ", " + headerBalance + ", " + headerEpoch + ", " + headerModel + ", " + headerRequestID + ", " +
 	headerSettlement + ", L402-Replayed, L402-Receipt, Payment-Receipt, X-Request-Id, Request-Id, Retry-After"
 
 // preflightAge is how long browsers may keep the answer to a preflight, in

@@ -37,6 +37,7 @@ type catalog struct {
 type service struct {
 	Service
 	models map[string]*model
+	named  map[string]*model // by name and by alias
 }
 
 // model is a Model with its backends and what was learnt about it.
@@ -45,7 +46,10 @@ type model struct {
 	*learnt
 	service *service
 	formats []format.Format // that it is sold through
-	pool    *gpu.Pool
+	headers http.Header     // of requests to backends, see Model.SetHeaders
+	// names are the name and the aliases, each as a JSON string.
+	names map[string][]byte
+	pool  *gpu.Pool
 }
 
 // learnt is what answers have taught about a model. It outlives the catalogs that
@@ -160,7 +164,14 @@ func (c *catalog) add(cfg Service, pool func(string) *gpu.Pool, before *catalog)
 		if err != nil {
 			return fmt.Errorf("model %q: %w", m.Name, err)
 		}
-		s.models[m.Name] = &model{Model: m, formats: through, learnt: learn(&m, before.model(m.Name)), service: s, pool: p}
+		headers, err := ownHeaders(m.SetHeaders)
+		if err != nil {
+			return fmt.Errorf("model %q: %w", m.Name, err)
+		}
+		s.models[m.Name] = &model{Model: m, formats: through, headers: headers, learnt: learn(&m, before.model(m.Name)), service: s, pool: p}
+	}
+	if err := s.nameModels(); err != nil {
+		return err
 	}
 	c.services[cfg.Name] = s
 	c.browsers = c.browsers || len(cfg.Origins) > 0

@@ -102,7 +102,7 @@ func (g *Gateway) onlyModel(x *exchange) *order {
 	}
 	for _, m := range x.service.models {
 		if epoch, ok := g.cfg.Board.Live(m.Name); ok {
-			return &order{model: m, epoch: epoch, quoteExpiry: x.quoteExpiry()}
+			return &order{model: m, asked: m.Name, epoch: epoch, quoteExpiry: x.quoteExpiry()}
 		}
 	}
 	return nil

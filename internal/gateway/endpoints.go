@@ -48,8 +48,9 @@ func (x *exchange) reply(status int, value any) error {
 
 // modelSale is the member "l402" of a model in GET /v1/models.
 type modelSale struct {
-	Available bool     `json:"available"` // a request for it can be served now
-	Formats   []string `json:"formats"`   // the APIs that it is sold through, as s_capabilities names them
+	Available bool     `json:"available"`          // a request for it can be served now
+	Formats   []string `json:"formats"`            // the APIs that it is sold through, as s_capabilities names them
+	AliasOf   string   `json:"alias_of,omitempty"` // the model that this is another name of, with its price and backends
 	*modelPrice
 }
 
@@ -76,9 +77,12 @@ func (g *Gateway) listModels(x *exchange) error {
 	if err := x.reach(); err != nil {
 		return err
 	}
-	list := make([]listedModel, 0, len(x.service.models))
+	list := make([]listedModel, 0, len(x.service.named))
 	for _, m := range x.service.Models {
-		list = append(list, g.listed(x.service.models[m.Name]))
+		list = append(list, g.listed(x.service.models[m.Name], m.Name))
+		for _, alias := range m.Aliases {
+			list = append(list, g.listed(x.service.models[m.Name], alias))
+		}
 	}
 	return x.reply(http.StatusOK, map[string]any{"object": "list", "data": list})
 }
@@ -89,18 +93,22 @@ func (g *Gateway) showModel(x *exchange) error {
 	if err := x.reach(); err != nil {
 		return err
 	}
-	m := x.service.models[strings.TrimPrefix(x.r.URL.Path, pathModels+"/")]
+	name := strings.TrimPrefix(x.r.URL.Path, pathModels+"/")
+	m := x.service.named[name]
 	if m == nil {
 		return unknownModel()
 	}
-	return x.reply(http.StatusOK, g.listed(m))
+	return x.reply(http.StatusOK, g.listed(m, name))
 }
 
-// listed is a model as the list shows it.
-func (g *Gateway) listed(m *model) listedModel {
-	entry := listedModel{ID: m.Name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
+// listed is a model as the list shows it under one of its names.
+func (g *Gateway) listed(m *model, name string) listedModel {
+	entry := listedModel{ID: name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
 	entry.Sale.Formats = namesOf(m.formats)
 	entry.Sale.Available = g.serves(m)
+	if name != m.Name {
+		entry.Sale.AliasOf = m.Name
+	}
 	if !m.CreatedAt.IsZero() {
 		entry.Created = m.CreatedAt.Unix()
 	}
@@ -121,7 +129,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if err != nil {
 		return problem.Invalid("the query cannot be read")
 	}
-	m := x.service.models[query.Get("model")]
+	m := x.service.named[query.Get("model")]
 	if m == nil {
 		return unknownModel()
 	}
@@ -147,6 +155,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if err != nil {
 		return problem.Invalid("so many tokens cannot be priced")
 	}
+	quote.Model = query.Get("model") // as the client knows it
 	return x.reply(http.StatusOK, struct {
 		pricing.Quote
 		Bound        l402.Msat `json:"bound_msat"`

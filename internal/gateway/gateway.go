@@ -65,12 +65,17 @@ type Service struct {
 // Model is one public model of a service. Its prices are on the board, its
 // backends in the fleet, both under the same name.
 type Model struct {
-	Name      string
-	Formats   []string // the APIs that it is sold through, as apis.Names has them; none: chat
-	Limits    format.Limits
-	Policy    format.Policy // what requests may hold beyond what is known
-	CreatedAt time.Time     // shown by /v1/models
-	OwnedBy   string        // shown by /v1/models
+	Name string
+	// Aliases are other names by which clients may ask for it, at the same price and of
+	// the same backends.
+	Aliases []string
+	Formats []string // the APIs that it is sold through, as apis.Names has them; none: chat
+	Limits  format.Limits
+	Policy  format.Policy // what requests may hold beyond what is known
+	// SetHeaders are headers of requests to backends, over the client's.
+	SetHeaders map[string]l402.Secret
+	CreatedAt  time.Time // shown by /v1/models
+	OwnedBy    string    // shown by /v1/models
 	// Base is the rate card that prices are multiples of; it values work for
 	// Work and for nothing else.
 	Base     pricing.Rates

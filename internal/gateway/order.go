@@ -15,8 +15,9 @@ import (
 // order is what one request asks for and what it costs at most.
 type order struct {
 	model       *model
+	asked       string        // its name, as the client has it
 	format      format.Format // whose path was called
-	path        string        // at the backend
+	path        string        // of the request
 	body        []byte        // as the client sent it
 	req         format.Request
 	limits      format.Limits // of the model, with what was learnt of its templates
@@ -28,6 +29,9 @@ type order struct {
 	lock        *metering.RateLock // the quote that the caller's payment bought; nil: none, or none that is cheaper
 	tokenized   bool               // a backend's tokenizer was asked
 	part        *metering.Hold     // held for asking it, until the whole is held; nil: none
+	next        *order             // for the model that may serve in place of this one; nil: none may
+	own         l402.Msat          // with next: what required is without it
+	tells       bool               // the answer says which model served
 }
 
 // price sets required, and what the lock has to cover, from the bound.
@@ -37,6 +41,10 @@ func (o *order) price() (err error) {
 	}
 	if err != nil {
 		return problem.Invalid("the request's cost cannot be bounded; lower max_tokens or n, or send less at once")
+	}
+	if o.next != nil { // either may serve
+		o.own = o.required
+		o.required = max(o.required, o.next.required)
 	}
 	return nil
 }
@@ -68,6 +76,9 @@ func (o *order) exceeds(most l402.Msat) bool { return most >= 0 && o.least() > m
 // truncate lowers the completion cap to what available covers and reports
 // whether at least the model's minimum is left.
 func (o *order) truncate(available l402.Msat) bool {
+	if o.next != nil && !o.next.truncate(available) {
+		o.next = nil // the balance is for the model that was asked for
+	}
 	cost := func(limit int64) l402.Msat {
 		cost, err := o.cost(o.epoch.Rates, o.bound.WithCap(limit))
 		if err != nil {
@@ -98,6 +109,9 @@ func (o *order) place(account l402.TokenID, limit l402.Msat) (*gpu.Ticket, error
 
 // bid is what the pool needs to know of a request that pays at most limit.
 func (o *order) bid(limit l402.Msat) gpu.Bid {
+	if o.next != nil { // the rest is for the other model
+		limit = min(limit, o.own)
+	}
 	return gpu.Bid{AtMost: o.bound.Units(), Limit: limit}
 }
 
@@ -127,7 +141,7 @@ func (o *order) aboveMaxCost(most, required l402.Msat) error {
 // describe adds the price in force to a problem.
 func (o *order) describe(p *problem.Problem) {
 	e, expiry := &o.epoch, o.quoteExpiry
-	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.model.Name, &e.Rates, &e.ID, &expiry
+	p.Model, p.Rates, p.Epoch, p.QuoteExpiry = o.asked, &e.Rates, &e.ID, &expiry
 	p.Multiplier, p.Signal, p.BoundBy = &e.Multiplier, &e.Signal, e.BoundBy
 }
 

@@ -37,6 +37,9 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 	if x.who != holder {
 		return g.offer(x, forRequest, o, nil) // a 402: challenge.go
 	}
+	if o.next != nil {
+		return g.sellEither(x, o) // another model may serve, as the client allows: fallback.go
+	}
 	return g.sell(x, o)
 }
 

@@ -29,14 +29,6 @@ func (g *Gateway) permit(x *exchange, o *order) error {
 	return g.applyLock(x, o)
 }
 
-// allow enforces what a holder's caveats say about models and kinds of calls.
-func (x *exchange) allow(o *order) error {
-	if err := x.token.AllowModel(o.model.Name); err != nil {
-		return err
-	}
-	return x.token.AllowCapability(o.format.Name())
-}
-
 // Prices is the record of published prices, which outlives this process.
 type Prices interface {
 	// Epoch finds one published price; one that is not on record is not found,

@@ -19,13 +19,14 @@ const pieceSize = 64 << 10
 // of it before it sent the first byte. The rest is read for its usage, as long as it
 // comes within unaryGrace.
 func (c *call) unaryPieces(resp *http.Response, m format.Pieces, came *bytes.Buffer) *ending {
-	m.Piece(came.Bytes())
+	first := m.Piece(came.Bytes())
 	if m.Failed() {
 		return c.noAnswer(errNoAnswer, resp.StatusCode)
 	}
 	c.hold.Progress(m.Running()) // what the backend did is not lost with this gateway
 	c.beginLong(resp)
-	end, blame := c.passPieces(resp.Body, m, came)
+	*came = bytes.Buffer{} // first has its memory, until it was passed on
+	end, blame := c.passPieces(resp.Body, m, first)
 	if end != format.Complete {
 		c.cancel(context.Canceled)
 	}
@@ -34,16 +35,15 @@ func (c *call) unaryPieces(resp *http.Response, m format.Pieces, came *bytes.Buf
 
 // passPieces writes what came already and the rest, and says how it ended. What comes
 // after the client hung up is only read.
-func (c *call) passPieces(body io.Reader, m format.Pieces, came *bytes.Buffer) (format.End, error) {
-	gone := c.passPiece(m, came.Bytes())
-	*came = bytes.Buffer{}
+func (c *call) passPieces(body io.Reader, m format.Pieces, first []byte) (format.End, error) {
+	gone := c.passPiece(m, first)
 	room := make([]byte, pieceSize)
 	for {
 		n, err := body.Read(room)
 		c.engine.hear()
 		if n > 0 {
-			m.Piece(room[:n])
-			gone = gone || c.passPiece(m, room[:n])
+			piece := m.Piece(room[:n])
+			gone = gone || c.passPiece(m, piece)
 		}
 		switch {
 		case m.Failed():

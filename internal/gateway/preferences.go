@@ -14,6 +14,7 @@ const (
 	headerDeposit     = "L402-Deposit-Msat"
 	headerMaxCost     = "L402-Max-Cost-Msat"
 	headerTruncate    = "L402-Allow-Truncate"
+	headerFallback    = "L402-Allow-Fallback"
 	headerNonce       = "L402-Client-Nonce"
 	headerIdempotency = "Idempotency-Key"
 )
@@ -23,6 +24,7 @@ const (
 	minNonce       = 16 // below that a nonce proves nothing: two callers may share it
 	maxNonce       = 256
 	maxIdempotency = 255
+	maxModelName   = 128 // as the configuration has it
 )
 
 // preferences are the wishes in a request's L402-* headers.
@@ -30,6 +32,7 @@ type preferences struct {
 	deposit     l402.Msat // buy at least this much; 0: no wish
 	maxCost     l402.Msat // refuse above this; -1: no limit
 	truncate    bool      // lower the completion cap rather than answer 402
+	fallback    string    // the model that may serve where the one asked for cannot; empty: none
 	nonce       string    // repeats a challenge for a caller without a token
 	idempotency string
 }
@@ -39,6 +42,7 @@ var preferenceRules = [...]struct{ header, rule string }{
 	{headerDeposit, "must be one plain number of msat"},
 	{headerMaxCost, "must be one plain number of msat"},
 	{headerTruncate, "must be 1 or 0"},
+	{headerFallback, "must be the name of one model"},
 	{headerNonce, "must be one value of 16 to 256 random bytes"},
 	{headerIdempotency, "must be one value of 1 to 255 bytes"},
 }
@@ -74,6 +78,9 @@ func (p *preferences) set(name, value string) bool {
 	case headerTruncate:
 		p.truncate = value == "1"
 		return value == "1" || value == "0"
+	case headerFallback:
+		p.fallback = value
+		return value != "" && len(value) <= maxModelName && !strings.ContainsAny(value, ", ")
 	case headerNonce:
 		p.nonce = value
 		return len(value) >= minNonce && len(value) <= maxNonce

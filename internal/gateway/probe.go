@@ -92,7 +92,7 @@ func (g *Gateway) recognise(ctx context.Context, b *gpu.Backend) (found format.E
 func (g *Gateway) get(ctx context.Context, b *gpu.Backend, path string) (body []byte, status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	resp, err := b.Do(ctx, http.MethodGet, path, nil, nil)
+	resp, err := b.Do(ctx, http.MethodGet, b.Path(path, ""), nil, nil)
 	if err != nil {
 		return nil, 0, err
 	}

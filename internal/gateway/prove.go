@@ -22,14 +22,14 @@ const maxProof = 1 << 20
 // gpu.Prover.
 func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.Result {
 	profile := g.profile(b)
-	api := g.formatOf(model)
+	api, policy, headers := g.smallestOf(model)
 	path, smallest := api.Smallest()
-	req, err := api.Parse(path, []byte(smallest), func(string) *format.Policy { return new(format.Policy) })
+	req, err := api.Parse(path, []byte(smallest), func(string) *format.Policy { return policy })
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
 	body := req.Rewrite(format.Rewrite{Model: b.Upstream(model), Cap: 1, Profile: profile})
-	resp, err := b.Do(ctx, http.MethodPost, path, body, http.Header{"Content-Type": {"application/json"}})
+	resp, err := b.Do(ctx, http.MethodPost, b.Path(path, model), body, own(http.Header{"Content-Type": {"application/json"}}, headers))
 	if err != nil {
 		return gpu.Result{Err: err}
 	}
@@ -75,10 +75,11 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	return gpu.Result{Status: resp.StatusCode}
 }
 
-// formatOf is the API by which a backend shows that it serves a model.
-func (g *Gateway) formatOf(name string) format.Format {
+// smallestOf is the API by which a backend shows that it serves a model, and what the
+// model's owner wants of each request.
+func (g *Gateway) smallestOf(name string) (format.Format, *format.Policy, http.Header) {
 	if m := g.catalog().model(name); m != nil {
-		return m.formats[0]
+		return m.formats[0], &m.Policy, m.headers
 	}
-	return g.cfg.APIs[0]
+	return g.cfg.APIs[0], new(format.Policy), nil
 }

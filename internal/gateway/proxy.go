@@ -34,7 +34,7 @@ func (c *call) try() (*http.Response, error) {
 		c.x.backend, c.said = b.Name(), nil
 		rewrite := c.meet(b)
 		header := forwardHeader(c.x.r.Header, c.o.model.service.ForwardHeaders, rewrite.Stream || c.o.req.Stream(), c.x.requestID)
-		resp, err := b.Do(c.ctx, http.MethodPost, c.o.path, c.o.req.Rewrite(rewrite), header)
+		resp, err := b.Do(c.ctx, http.MethodPost, b.Path(c.o.path, c.o.model.Name), c.o.req.Rewrite(rewrite), own(header, c.o.model.headers))
 		switch {
 		case err != nil && !errors.Is(err, gpu.ErrNotTaken):
 			return nil, err
@@ -70,7 +70,7 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.meter = c.o.req.Meter(c.o.bound, c.o.model.lessons.of(b).calibration, format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric, OneCompletion: p.OneCompletion,
-		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter()})
+		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter(), Public: c.o.public()})
 	return format.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
@@ -127,7 +127,7 @@ func (c *call) notTaken(resp *http.Response) bool {
 	result := c.outcome(c.readRefusal(resp))
 	result.Refused = true
 	if result.Lacks != "" {
-		result.Lacks = c.said.public(c.lease.Backend(), c.o.model.Name)
+		result.Lacks = c.said.public(c.lease.Backend(), c.o)
 	}
 	c.lease.Done(result)
 	return true

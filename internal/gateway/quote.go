@@ -11,19 +11,31 @@ import (
 // order parses a request, finds its model and bounds its cost from above
 // at the price in force.
 func (g *Gateway) order(x *exchange, f format.Format, body []byte) (*order, error) {
-	path := x.r.URL.Path
-	req, err := f.Parse(path, body, x.service.policy)
+	req, err := f.Parse(x.r.URL.Path, body, x.service.policy)
 	if err != nil {
 		return nil, err
 	}
-	m := x.service.models[req.Model()]
+	m := x.service.named[req.Model()]
 	if m == nil {
 		return nil, unknownModel()
 	}
+	o, err := g.orderOf(x, m, req.Model(), f, req, body)
+	if err == nil && x.prefs.fallback != "" {
+		o, err = g.withFallback(x, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	x.model = o.model.Name
+	return o, nil
+}
+
+// orderOf bounds the cost of a request to a model that the client knows as name.
+func (g *Gateway) orderOf(x *exchange, m *model, name string, f format.Format, req format.Request, body []byte) (o *order, err error) {
 	if !m.sells(f) {
 		return nil, otherAPI(m)
 	}
-	o := &order{model: m, format: f, path: path, body: body, req: req, limits: m.Limits}
+	o = &order{model: m, asked: name, format: f, path: x.r.URL.Path, body: body, req: req, limits: m.Limits}
 	o.limits.TemplateBase += m.overhead(x.voter(), g.now())
 	if o.whole, err = req.Bound(o.limits); err != nil {
 		return nil, err
@@ -34,11 +46,7 @@ func (g *Gateway) order(x *exchange, f format.Format, body []byte) (*order, erro
 		return nil, problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the model has no price yet"), problem.BusyRetry)
 	}
 	o.quoteExpiry = x.quoteExpiry()
-	if err := o.price(); err != nil {
-		return nil, err
-	}
-	x.model = m.Name
-	return o, nil
+	return o, o.price()
 }
 
 // overhead is how many tokens the templates of a model's backends add beyond what
@@ -53,7 +61,7 @@ func (m *model) overhead(voter uint64, now time.Time) (most int64) {
 // policy is what the owner of a model allows in requests; nothing of one that is
 // not sold here.
 func (s *service) policy(model string) *format.Policy {
-	if m := s.models[model]; m != nil {
+	if m := s.named[model]; m != nil {
 		return &m.Policy
 	}
 	return new(format.Policy)

@@ -162,20 +162,21 @@ func (r *refusal) blamesRequest() bool {
 
 // public is the engine's message for the client; empty: it has none, or speaks of the
 // gateway's key.
-func (r *refusal) public(b *gpu.Backend, model string) string {
+func (r *refusal) public(b *gpu.Backend, o *order) string {
 	if r.NamesKey() {
 		return ""
 	}
-	return publicWords(r.Message, b, model)
+	return o.words(r.Message, b)
 }
 
-// publicWords is what an engine said as a client may see it: short, with the
-// model's public name, and without addresses and paths of the owner's network.
-func publicWords(text string, b *gpu.Backend, model string) string {
-	text = strings.ReplaceAll(text, b.Upstream(model), model)
+// publicWords is what an engine said of a model as a client may see it: short, with the
+// name that the client asked for, and without addresses and paths of the owner's
+// network.
+func publicWords(text string, b *gpu.Backend, model, asked string) string {
+	text = strings.ReplaceAll(b.Redact(text), b.Upstream(model), asked)
 	words := strings.FieldsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || !unicode.IsPrint(c) })
 	for i, w := range words {
-		if bare := strings.Trim(w, `"'()[]{}<>,;:.!?`+"`"); bare != model && internalName(bare, b.Host()) {
+		if bare := strings.Trim(w, `"'()[]{}<>,;:.!?`+"`"); bare != asked && internalName(bare, b.Host()) {
 			words[i] = "…"
 		}
 	}

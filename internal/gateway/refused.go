@@ -64,7 +64,7 @@ func (c *call) forbidden(said *refusal) bool {
 
 // hopeless ends a call that the engine failed because no try can succeed.
 func (c *call) hopeless(said *refusal) *ending {
-	text := said.public(c.lease.Backend(), c.o.model.Name)
+	text := said.public(c.lease.Backend(), c.o)
 	if text == "" {
 		text = "the backend refused it with status " + strconv.Itoa(said.status)
 	}
@@ -79,7 +79,7 @@ func (c *call) hopeless(said *refusal) *ending {
 // a further try.
 func (c *call) failed(said *refusal) *ending {
 	cause := errors.New("the backend answered " + strconv.Itoa(said.status))
-	text := said.public(c.lease.Backend(), c.o.model.Name)
+	text := said.public(c.lease.Backend(), c.o)
 	if said.status < 500 || text == "" {
 		return c.free(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable,
 			"the backend failed with status "+strconv.Itoa(said.status)+"; nothing was charged").Because(cause))
@@ -94,7 +94,7 @@ func (c *call) failed(said *refusal) *ending {
 // passRefusal passes a backend's 4xx on in the form of the route, charged with
 // the call fee where the service asks for one.
 func (c *call) passRefusal(said *refusal) *ending {
-	text := said.public(c.lease.Backend(), c.o.model.Name)
+	text := said.public(c.lease.Backend(), c.o)
 	if text == "" {
 		text = "the backend refused the request with status " + strconv.Itoa(said.status)
 	}

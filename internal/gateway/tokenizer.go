@@ -37,7 +37,11 @@ func (g *Gateway) countable(o *order) bool {
 
 // questions lists the calls that may count the prompt at a backend.
 func (g *Gateway) questions(b *gpu.Backend, o *order) []format.Question {
-	return o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.limits)
+	list := o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.limits)
+	for i := range list {
+		list[i].Header = o.model.headers
+	}
+	return list
 }
 
 // countInSlot counts the prompt in a slot of a backend, and gives the slot back.
@@ -70,7 +74,7 @@ func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []format.
 
 // ask puts one question, and the one that its answer leads to.
 func (g *Gateway) ask(ctx context.Context, b *gpu.Backend, q format.Question) (int64, error) {
-	resp, err := b.Do(ctx, http.MethodPost, q.Path, q.Body, http.Header{"Content-Type": {"application/json"}})
+	resp, err := b.Do(ctx, http.MethodPost, b.Path(q.Path, ""), q.Body, own(http.Header{"Content-Type": {"application/json"}}, q.Header))
 	if err != nil {
 		return 0, err
 	}
@@ -113,6 +117,7 @@ func (c *call) askTokenizer() {
 		}
 	}
 	if q, ok := format.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
+		q.Header = c.o.model.headers
 		if _, n, err := c.g.count(ctx, b, []format.Question{q}); err == nil {
 			completionTokens = n
 		}

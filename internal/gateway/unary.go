@@ -203,9 +203,10 @@ var errAnswerTooLong = errors.New("unary answer is too long")
 // comes after the client hung up is only read.
 func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (format.End, error) {
 	var err error
+	names := format.NewRenamer(c.o.public())
 	for sent, gone := 0, false; ; {
 		if !gone {
-			n, writeErr := c.x.Write(buf.Bytes()[sent:])
+			n, writeErr := c.x.Write(names.Piece(buf.Bytes()[sent:]))
 			c.delivered += int64(n)
 			if gone = writeErr != nil; gone {
 				c.left() // an HTTP/1 server notices only after its handler has read

@@ -74,6 +74,12 @@ func (a all) FirstByte(ctx context.Context, model string, took time.Duration) {
 	}
 }
 
+func (a all) FellBack(ctx context.Context, model, fallback string, why error) {
+	for _, o := range a {
+		o.FellBack(ctx, model, fallback, why)
+	}
+}
+
 func (a all) BackendFailed(ctx context.Context, f Failure) {
 	for _, o := range a {
 		o.BackendFailed(ctx, f)

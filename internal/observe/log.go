@@ -46,6 +46,11 @@ func (l *Log) Paid(_ context.Context, p Payment) {
 	}
 }
 
+// FellBack writes which.
+func (l *Log) FellBack(_ context.Context, model, fallback string, why error) {
+	l.log.Info("another model is asked, as the client allows", "model", model, "fallback", fallback, "reason", why)
+}
+
 // BackendFailed writes what else only the client would know. The fleet tells of backends
 // that refuse or do not answer.
 func (l *Log) BackendFailed(_ context.Context, f Failure) {

@@ -37,6 +37,7 @@ type Metrics struct {
 	overrun    *prometheus.CounterVec // backend, direction
 	overrunFee *prometheus.CounterVec // backend
 	backend    *prometheus.CounterVec // model, class
+	fallbacks  *prometheus.CounterVec // model, fallback
 
 	toFirstByte *prometheus.HistogramVec // model
 	settleTime  prometheus.Histogram
@@ -74,6 +75,7 @@ func NewMetrics(more ...prometheus.Collector) *Metrics {
 	m.overruns = counters("backend_overruns_total", "Answers beyond what their hold pays for, by kind: prompt and completion (more than the request's bound), usage (an impossible usage), cost (more than was held).", "backend", "kind")
 	m.overrun = counters("backend_overrun_tokens_total", "Tokens delivered beyond the bound of their request and not charged, by direction (input, output).", "backend", "direction")
 	m.overrunFee = counters("backend_overrun_msat_total", "What was delivered and could not be charged, in msat: more than a little means that the backend does not keep to the cap, or that the model's limits are wrong.", "backend")
+	m.fallbacks = counters("fallbacks_total", "Requests for a model that another one was asked for instead, as the clients allowed.", "model", "fallback")
 	m.unanswered = counters("backend_timeouts_total", "Requests without a first byte in time: work that was not billed.", "model")
 	m.backend = counters("backend_refusals_total", "Answers of backends other than 2xx.", "model", "class")
 	m.toFirstByte = prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "sluice", Name: "first_byte_seconds",
@@ -133,6 +135,11 @@ func (m *Metrics) Challenged(_ context.Context, c Challenge) {
 // FirstByte observes the time.
 func (m *Metrics) FirstByte(_ context.Context, model string, took time.Duration) {
 	m.toFirstByte.WithLabelValues(model).Observe(took.Seconds())
+}
+
+// FellBack counts by the models.
+func (m *Metrics) FellBack(_ context.Context, model, fallback string, _ error) {
+	m.fallbacks.WithLabelValues(model, fallback).Inc()
 }
 
 // BackendFailed counts work that nobody paid for, and refusals.

@@ -24,6 +24,7 @@ func (None) Refused(context.Context, Refusal)                 {}
 func (None) Challenged(context.Context, Challenge)            {}
 func (None) Paid(context.Context, Payment)                    {}
 func (None) FirstByte(context.Context, string, time.Duration) {}
+func (None) FellBack(context.Context, string, string, error)  {}
 func (None) BackendFailed(context.Context, Failure)           {}
 func (None) Overran(context.Context, Overrun)                 {}
 func (None) Settled(context.Context, Settlement)              {}

@@ -45,6 +45,9 @@ type Observer interface {
 	Paid(ctx context.Context, p Payment)
 	// FirstByte says how long the first part of an answer took, since the request came.
 	FirstByte(ctx context.Context, model string, took time.Duration)
+	// FellBack says that another model is asked than the client wanted first, as it
+	// allows, and why.
+	FellBack(ctx context.Context, model, fallback string, why error)
 	// BackendFailed says that a backend gave no answer that could be passed on whole.
 	BackendFailed(ctx context.Context, f Failure)
 	// Overran says that a backend did, or reported, more than its request could cost.

@@ -36,6 +36,7 @@ func (c *counter) Refused(context.Context, observe.Refusal)         { c.seen["Re
 func (c *counter) Challenged(context.Context, observe.Challenge)    { c.seen["Challenged"]++ }
 func (c *counter) Paid(context.Context, observe.Payment)            { c.seen["Paid"]++ }
 func (c *counter) FirstByte(context.Context, string, time.Duration) { c.seen["FirstByte"]++ }
+func (c *counter) FellBack(context.Context, string, string, error)  { c.seen["FellBack"]++ }
 func (c *counter) BackendFailed(context.Context, observe.Failure)   { c.seen["BackendFailed"]++ }
 func (c *counter) Overran(context.Context, observe.Overrun)         { c.seen["Overran"]++ }
 func (c *counter) Settled(context.Context, observe.Settlement)      { c.seen["Settled"]++ }

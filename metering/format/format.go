@@ -123,9 +123,10 @@ type Meter interface {
 // is kept. Unary reads one that came whole; a document is read in one of both ways.
 type Pieces interface {
 	Meter
-	// Piece reads the next part of the document. Failed says afterwards that it
-	// cannot be an answer, whatever follows. Delivered says that it was written.
-	Piece(part []byte)
+	// Piece reads the next part of the document and returns it as the client gets it,
+	// in the memory of part. Failed says afterwards that it cannot be an answer,
+	// whatever follows. Delivered says that it was written.
+	Piece(part []byte) []byte
 	// PiecesEnd says that the document has come to its end. It fails where it was
 	// no answer.
 	PiecesEnd() error

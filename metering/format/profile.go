@@ -60,23 +60,26 @@ type Profile struct {
 	StreamsTools bool `json:"streams_tools"`
 	// HealthPath answers GET with a 2xx while the server can serve.
 	HealthPath string `json:"health_path"`
+	// MetricsPath shows the server's own load in Prometheus' format. Some engines have
+	// it only if they are started so. Empty: the engine has none.
+	MetricsPath string `json:"metrics_path,omitempty"`
 }
 
 // profiles is the table of what is known, one row per engine.
 var profiles = [...]Profile{
 	{Engine: EngineVLLM, Caps: []string{CapTokens}, Counting: CountVLLM,
-		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
+		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health", MetricsPath: "/metrics"},
 	{Engine: EngineSGLang, Caps: []string{CapTokens}, Counting: CountSGLang,
-		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
+		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health", MetricsPath: "/metrics"},
 	{Engine: EngineLlamaCpp, Caps: []string{CapTokens}, Counting: CountLlamaCpp,
 		IncludeUsage: true, UsagePerSequence: true, StopsUnary: true, RunningTimings: true, Streams: true, StreamsTools: true,
-		HealthPath: "/health"},
+		HealthPath: "/health", MetricsPath: "/metrics"},
 	{Engine: EngineOllama, Caps: []string{CapTokens}, Counting: CountNone,
 		IncludeUsage: true, OneCompletion: true, StopsUnary: true, Streams: true, StreamsTools: true, HealthPath: "/api/version"},
 	{Engine: EngineTGI, Caps: []string{CapTokens}, Counting: CountTGI,
-		IncludeUsage: true, OneCompletion: true, HealthPath: "/health"},
+		IncludeUsage: true, OneCompletion: true, HealthPath: "/health", MetricsPath: "/metrics"},
 	{Engine: EngineTRTLLM, Caps: []string{CapTokens}, Counting: CountTRTLLM,
-		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health"},
+		IncludeUsage: true, ContinuousUsage: true, StopsUnary: true, Streams: true, HealthPath: "/health", MetricsPath: "/prometheus/metrics"},
 	{Engine: EngineOpenAI, Caps: []string{CapCompletionTokens}, Counting: CountNone,
 		IncludeUsage: true, Streams: true, StreamsTools: true, HealthPath: "/v1/models"},
 	// A server that knows one of the two names ignores the other one, so only

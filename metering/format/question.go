@@ -3,12 +3,15 @@ package format
 import (
 	"errors"
 	"fmt"
+	"net/http"
 )
 
 // Question is one call that makes a backend count tokens without generating any.
 type Question struct {
 	Path string // of a POST at the backend
 	Body []byte // JSON
+	// Header goes with the call, beside what it needs in any case; nil: nothing.
+	Header http.Header
 
 	Unseen   int64 // tokens that the call is not shown: at most
 	Template int64 // and likely
@@ -35,7 +38,7 @@ func (q *Question) Answer(body []byte) (tokens int64, next *Question, err error)
 		if err != nil {
 			return 0, nil, err
 		}
-		following.Unseen, following.Template, following.Least = q.Unseen, q.Template, q.Least
+		following.Unseen, following.Template, following.Least, following.Header = q.Unseen, q.Template, q.Least, q.Header
 		return 0, &following, nil
 	}
 	if tokens, err = q.Read(body); err == nil && tokens < q.Least {

@@ -14,6 +14,7 @@ type MeterOptions struct {
 	Gathered         bool             // the stream is read for a client that waits for one document
 	KeepText         bool             // keep the text, for NeedsTokenizer, as long as no usage was reported
 	Voter            uint64           // who asked, for the Calibration: one number for each account
+	Public           []byte           // the public name of the model, a JSON string, which answers carry; nil: what the backend wrote
 }
 
 // Rewrite is what a request becomes before a backend sees it.

@@ -50,6 +50,7 @@ func (m *Meter) Document(capped bool) []byte {
 	if m.gathering == nil {
 		m.gathering = new(Gathering)
 	}
+	m.gathering.name(m.opts.Public)
 	return m.gathering.Document(m.opts.UsagePerSequence, capped)
 }
 

@@ -39,6 +39,7 @@ type chunk struct {
 	deltas  []delta
 	choices bool      // it has the member choices, be it empty
 	objects bool      // one of its choices is an object
+	model   []byte    // the value of the member model; nil: none
 	usage   []byte    // the value of the member usage, null included; nil: none
 	timings []byte    // the value of llama.cpp's timings; nil: none
 	failed  bool      // it is, or has, an error
@@ -62,6 +63,8 @@ func (c *chunk) read(v []byte, keepText bool) {
 		switch string(key) {
 		case "choices":
 			c.readChoices(value, keepText)
+		case format.MemberModel:
+			c.model = value
 		case "usage":
 			c.usage = value
 		case "timings":
@@ -76,7 +79,7 @@ func (c *chunk) read(v []byte, keepText bool) {
 			}
 		case "token_ids", "output_ids", "output_token_ids":
 			c.ids = max(c.ids, count(value))
-		case "id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
+		case "id", "created", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
 			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "__verbose":
 		case "x_groq":
 			c.readEnvelope(value)
@@ -294,13 +297,14 @@ func count(v []byte) (n int64) {
 	return n
 }
 
-// hidden names the members of a chunk that the gateway asked for and the client
-// did not: its usage, or llama.cpp's timings.
-type hidden struct{ usage, timings bool }
+// hidden names the members of a chunk that the client does not see as they are: those
+// that the gateway asked for and the client did not, which are its usage or llama.cpp's
+// timings, and the backend's name of the model.
+type hidden struct{ usage, timings, model bool }
 
 // removeHidden appends to dst the object v, which checkValue accepted, without
-// the members that h names.
-func removeHidden(dst, v []byte, h hidden) []byte {
+// the members that h names, and with public in place of the name of the model.
+func removeHidden(dst, v []byte, h hidden, public []byte) []byte {
 	kept := 0 // v[:kept] is in dst
 	first := true
 	for c := rawjson.Members(v); ; {
@@ -309,7 +313,12 @@ func removeHidden(dst, v []byte, h hidden) []byte {
 			return append(dst, v[kept:]...)
 		}
 		start := c.At()
-		key, _ := c.Member()
+		key, value := c.Member()
+		if h.model && string(key) == format.MemberModel {
+			dst = append(append(dst, v[kept:c.At()-len(value)]...), public...)
+			kept, first = c.At(), false
+			continue
+		}
 		if !(h.usage && string(key) == "usage" || h.timings && string(key) == "timings") {
 			first = false
 			continue

@@ -55,6 +55,7 @@ func parseCompletion(body []byte, policy func(model string) *format.Policy) (*co
 		return nil, err
 	}
 	p := policy(r.model)
+	r.members = impose(r.members, p, completionKind)
 	for i := range r.members {
 		if err := r.read(&r.members[i], p); err != nil {
 			return nil, format.About(r.members[i].key, err)

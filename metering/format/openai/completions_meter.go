@@ -101,6 +101,7 @@ func (m *completionMeter) Document(capped bool) []byte {
 	if g == nil {
 		g = new(Gathering)
 	}
+	g.name(m.opts.Public)
 	out := make([]byte, 0, g.size+256)
 	out = append(g.top.appendFields(append(out, '{')), ',')
 	if len(g.top.fields) == 0 {

@@ -100,6 +100,13 @@ func (g *Gathering) Add(data []byte) int {
 	return g.size
 }
 
+// name puts the public name of the model in place of the backend's; nil: it stays.
+func (g *Gathering) name(public []byte) {
+	if n := g.top.find(format.MemberModel); n != nil && public != nil {
+		n.replace(public)
+	}
+}
+
 func (g *Gathering) addChoice(v []byte) {
 	if v[0] != '{' {
 		if hasText(v) {

@@ -13,7 +13,7 @@ func FuzzRemoveUsage(f *testing.F) {
 			return
 		}
 		doc = doc[rawjson.SkipSpace(doc, 0):]
-		out := removeHidden(nil, doc, hidden{usage: true})
+		out := removeHidden(nil, doc, hidden{usage: true}, nil)
 		if err := rawjson.CheckDocument(out); err != nil {
 			t.Fatalf("%s became %s: %v", doc, out, err)
 		}

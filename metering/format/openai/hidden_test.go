@@ -16,7 +16,7 @@ func TestRemoveUsage(t *testing.T) {
 		`{"a":1,"usage":1,"usage":2,"\u0075b":3}`: `{"a":1,"\u0075b":3}`,
 		`{"us\u0061ge":7,"a":1}`:                  `{"a":1}`,
 	} {
-		if got := removeHidden(nil, []byte(in), hidden{usage: true}); string(got) != want {
+		if got := removeHidden(nil, []byte(in), hidden{usage: true}, nil); string(got) != want {
 			t.Errorf("%s: %s, want %s", in, got, want)
 		}
 	}

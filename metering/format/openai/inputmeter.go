@@ -50,6 +50,9 @@ func newInputMeter(r *inputs, s *results, b format.Bound, cal *format.Calibratio
 	}
 	m := &inputMeter{request: r, results: s, bound: b, cal: cal, opts: o, counted: -1}
 	m.outline = rawjson.NewOutline(s.lists, m.result)
+	if o.Public != nil {
+		m.outline.Rename(format.MemberModel, o.Public)
+	}
 	return m
 }
 
@@ -108,7 +111,7 @@ func (m *inputMeter) Unary(document []byte) ([]byte, error) {
 		m.Fail(format.Failure{})
 		return nil, fmt.Errorf("%w: %w", ErrNotComputed, err)
 	}
-	m.Piece(clean)
+	clean = m.Piece(clean)
 	if err := m.PiecesEnd(); err != nil {
 		return nil, err
 	}
@@ -123,11 +126,14 @@ func (m *inputMeter) UnaryPart(part []byte) {
 }
 
 // Piece implements format.Pieces.
-func (m *inputMeter) Piece(part []byte) {
-	m.Came(len(part))
-	if m.outline.Add(part) != nil && !m.Failed() {
+func (m *inputMeter) Piece(part []byte) []byte {
+	err := m.outline.Add(part)
+	if err != nil && !m.Failed() {
 		m.Fail(format.Failure{})
 	}
+	part = m.outline.Renamed(part)
+	m.Came(len(part))
+	return part
 }
 
 // PiecesEnd implements format.Pieces.

@@ -63,6 +63,7 @@ func (r *inputs) parse(body []byte, policy func(model string) *format.Policy, re
 		return format.RefuseParam("model", "model is missing; name the model to ask")
 	}
 	p := policy(r.model)
+	r.members = impose(r.members, p, r.api.kindOf)
 	for i := range r.members {
 		m := &r.members[i]
 		var err error
@@ -110,7 +111,9 @@ func (r *inputs) collect(object []byte) error {
 func (r *inputs) read(m *member, p *format.Policy) error {
 	switch {
 	case m.kind == kindModel:
-	case m.kind == kindDropped || isEmpty(m.value):
+	case m.kind == kindDropped:
+		m.dropped = !m.forced
+	case isEmpty(m.value) && !m.forced:
 		m.dropped = true
 	case m.kind == kindNoStream:
 		if m.dropped = true; !isNeutral(m.value) {
@@ -148,7 +151,7 @@ func (r *inputs) read(m *member, p *format.Policy) error {
 		if m.dropped = isNeutral(m.value); !m.dropped {
 			return format.Refuse("the field %q cannot be used here; leave it out", m.key)
 		}
-	case !p.Allows(m.key):
+	case !m.forced && !p.Allows(m.key):
 		return format.Refuse("the field %q is not known here; leave it out", format.Clip(m.key))
 	default:
 		r.added += int64(len(m.raw))
@@ -256,7 +259,7 @@ func (r *inputs) Rewrite(w format.Rewrite) []byte {
 	for i := range r.members {
 		m := &r.members[i]
 		switch {
-		case m.dropped, strict && m.kind != kindUnknown && !r.api.strict(m.key):
+		case m.dropped, strict && !m.forced && m.kind != kindUnknown && !r.api.strict(m.key):
 		case m.kind == kindModel && w.Model != "":
 			out = rawjson.AppendMember(out, m.key, rawjson.Quote(w.Model))
 		default:

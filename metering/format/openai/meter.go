@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"bytes"
+	"slices"
 	"time"
 
 	"sluice.example/sluice/metering/format"
@@ -152,6 +154,7 @@ func (m *Meter) readData(event []byte, b block) []byte {
 	if drop {
 		return nil
 	}
+	h.model = m.renames()
 	return m.shown(event, b, h)
 }
 
@@ -178,15 +181,31 @@ func (m *Meter) shown(event []byte, b block, h hidden) []byte {
 	case b.odd:
 		data := b.data
 		if h != (hidden{}) {
-			m.spliced = removeHidden(m.spliced[:0], data, h)
+			m.spliced = removeHidden(m.spliced[:0], data, h, m.opts.Public)
 			data = m.spliced
 		}
 		return m.reframe(event, data)
 	}
 	m.spliced = append(m.spliced[:0], event[:b.at]...)
-	m.spliced = removeHidden(m.spliced, b.data, h)
+	m.spliced = removeHidden(m.spliced, b.data, h, m.opts.Public)
 	m.spliced = append(m.spliced, event[b.at+len(b.data):]...)
 	return m.spliced
+}
+
+// renames reports whether the object seen last names the model otherwise than the
+// client knows it.
+func (m *Meter) renames() bool {
+	return m.opts.Public != nil && m.chunk.model != nil && !bytes.Equal(m.chunk.model, m.opts.Public)
+}
+
+// renamed is the object v with the public name of the model. It may change v.
+func (m *Meter) renamed(v []byte) []byte {
+	for c := rawjson.Members(v); c.More(); {
+		if key, value := c.Member(); string(key) == format.MemberModel {
+			return slices.Replace(v, c.At()-len(value), c.At(), m.opts.Public...)
+		}
+	}
+	return v
 }
 
 // drop forgets the event seen last; what it held and was not delivered is

@@ -40,13 +40,17 @@ func documented(t *testing.T, p format.Profile) string {
 	if p.OneCompletion {
 		several = "makes one"
 	}
+	metrics := "no"
+	if p.MetricsPath != "" {
+		metrics = code([]string{p.MetricsPath}, "")
+	}
 	switch {
 	case p.Streams && p.StreamsTools:
 		streams = "yes"
 	case p.Streams:
 		streams = "not with tools"
 	}
-	return "| " + strings.Join([]string{"`" + string(p.Engine) + "`", code(p.Caps, ""), code(paths, "no"), running, several, streams, yes(p.StopsUnary), code([]string{p.HealthPath}, "")}, " | ") + " |"
+	return "| " + strings.Join([]string{"`" + string(p.Engine) + "`", code(p.Caps, ""), code(paths, "no"), running, several, streams, yes(p.StopsUnary), code([]string{p.HealthPath}, ""), metrics}, " | ") + " |"
 }
 
 // The table of engines in the documentation is the table of the code.

@@ -16,6 +16,7 @@ type member struct {
 	key     string
 	kind    kind
 	dropped bool   // no backend gets it
+	forced  bool   // the owner of the model set it
 	raw     []byte // the whole of it, `"key": value`
 	value   []byte
 }
@@ -71,6 +72,7 @@ func ParseFor(body []byte, policy func(model string) *format.Policy) (*Request, 
 		return nil, err
 	}
 	p := policy(r.model)
+	r.members = impose(r.members, p, kindOf)
 	for i := range r.members {
 		if err := r.read(&r.members[i], p); err != nil {
 			return nil, format.About(r.members[i].key, err)
@@ -129,7 +131,7 @@ func (r *Request) read(m *member, p *format.Policy) (err error) {
 		}
 		return err
 	case kindDropped:
-		m.dropped = true
+		m.dropped = !m.forced
 		return nil
 	case kindForbidden, kindRisky, kindUnknown:
 		return r.admit(m, p)
@@ -171,6 +173,7 @@ func (r *Request) read(m *member, p *format.Policy) (err error) {
 // write fields that they do not use so.
 func (r *Request) admit(m *member, p *format.Policy) error {
 	switch {
+	case m.forced:
 	case isEmpty(m.value), m.kind != kindUnknown && isNeutral(m.value):
 		m.dropped = true
 		return nil

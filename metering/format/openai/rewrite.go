@@ -19,7 +19,7 @@ func (r *Request) Rewrite(w format.Rewrite) []byte {
 	for i := range r.members {
 		m := &r.members[i]
 		switch {
-		case m.dropped, !knows(&w.Profile, m.kind, m.key), m.kind == kindOptions, m.kind == kindStream && w.Stream:
+		case m.dropped, !m.forced && !knows(&w.Profile, m.kind, m.key), m.kind == kindOptions, m.kind == kindStream && w.Stream:
 		case m.kind == kindModel && w.Model != "":
 			out = rawjson.AppendMember(out, m.key, rawjson.Quote(w.Model))
 		case m.kind == kindMessages && len(r.messages) != len(m.value):

@@ -16,7 +16,7 @@ var ErrNoAnswer = errors.New("it is no chat completion")
 // anything but an object with at least one choice, such as a page of a proxy or
 // an error (see Failure), and where a choice says nothing and has no end; nothing is
 // counted then. clean is the answer as it can be
-// sent on: body, or a copy without the numbers that are no JSON.
+// sent on: body, which may be changed, or a copy without the numbers that are no JSON.
 func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	m.unary, m.chunk.unary = true, true
 	if err := format.CheckObject(body); err != nil {
@@ -37,7 +37,6 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		m.fail(f)
 		return nil, ErrNoAnswer
 	}
-	m.pending = int64(len(body))
 	raw := m.chunk.usage
 	if raw == nil {
 		raw = groqUsage(object)
@@ -47,6 +46,10 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		m.note(u)
 		m.final, m.hasFinal, m.finals = u, true, 1
 	}
+	if m.renames() {
+		body = m.renamed(object)
+	}
+	m.pending = int64(len(body))
 	m.Delivered()
 	m.after = amount{}
 	return body, nil

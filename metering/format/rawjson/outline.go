@@ -32,6 +32,7 @@ type Outline struct {
 	list          int    // its depth; 0: none is open
 	cut           int    // depth of the list of which the first element is over; 0: none
 	str           stringState
+	renaming      renaming
 	ended         bool
 	err           error
 }
@@ -52,14 +53,17 @@ func NewOutline(lists []string, each func(list string, element []byte) error) *O
 
 // Add reads the next piece. Once it failed it fails in the same way.
 func (o *Outline) Add(piece []byte) error {
+	o.renaming.next(len(piece))
 	for i := 0; i < len(piece) && o.err == nil; {
 		switch {
 		case o.str.open:
 			i = o.addString(piece, i)
+			o.renaming.passed(i, o.str.open)
 		case o.cut > 0 && !isStructure(piece[i]):
 			i++
 		default:
 			o.step(piece[i])
+			o.renaming.opened(i)
 			i++
 		}
 	}
@@ -83,6 +87,7 @@ func (o *Outline) step(c byte) {
 		o.close(c)
 	case c == '"':
 		o.str = stringState{open: true}
+		o.renaming.open = o.isRenamed()
 		o.keep(c)
 	case c == ',':
 		o.comma()
