@@ -117,12 +117,15 @@ backends:
 	first, k := make(chan said), g.credit(10_000)
 	go func(k string) { first <- g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k) }(k)
 	<-slow
-	k = g.credit(10_000)
-	if a := g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k); a.status != http.StatusTooManyRequests {
+	k = narrowed(t, g.credit(10_000), "inference_rpm=1")
+	if a := g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k); a.status != http.StatusTooManyRequests || !strings.Contains(a.body, "queue-full") {
 		t.Errorf("without the header: %d %s", a.status, a.body)
 	}
 	if a := g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k, "L402-Allow-Fallback", "large"); a.status != http.StatusOK || a.header.Get("L402-Model") != "large" {
 		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if a := g.ask("POST", chatPath, chatOf("large", ""), "Authorization", k); a.status != http.StatusTooManyRequests || !strings.Contains(a.body, "rate-limited") {
+		t.Errorf("it counted once against the limit of the token: %d %s", a.status, a.body)
 	}
 	close(done)
 	if a := <-first; a.status != http.StatusOK {

@@ -59,14 +59,16 @@ func (g *Gateway) sellEither(x *exchange, o *order) error {
 	if o.next == nil || !untaken(err) || x.status != 0 || x.r.Context().Err() != nil {
 		return err
 	}
+	if x.requestID != "" || o.part != nil && o.lock == nil { // a hold has counted the request against the limits of the token
+		once := *x.token
+		once.RateLimits = nil
+		x.token = &once
+	}
 	o.releasePart(x) // the balance is whole again
 	next := o.next
 	defer next.releasePart(x)
 	x.model = next.model.Name
 	g.fellBack(x, o, next, err)
-	once := *x.token // its limits have counted the request
-	once.RateLimits = nil
-	x.token = &once
 	return g.sell(x, next)
 }
 
