@@ -18,8 +18,8 @@ type votes struct {
 	ring     [maxVoters]vote
 	sorted   [maxVoters]float64 // the values of ring: each answer casts votes, so sorting anew would cost too much
 	n        int                // votes in ring, and values in sorted
-	cast     int64   // votes ever cast
-	fallback float64 // what the default says; above 0
+	cast     int64              // votes ever cast
+	fallback float64            // what the default says; above 0
 	estimate float64
 	spread   float64 // median distance of the votes from their middle, relative to it
 	seen     int64   // cast, when estimate was made
