@@ -37,7 +37,8 @@ func (l *Ledger) auditLoop(ctx context.Context) {
 	})
 }
 
-// auditDue reads how far audits have come. A time in the future says nothing.
+// auditDue reads how far audits have come. The first audit comes one interval after the
+// ledger's birth. A time in the future says nothing.
 func (l *Ledger) auditDue(ctx context.Context) (bool, error) {
 	reading, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -47,7 +48,11 @@ func (l *Ledger) auditDue(ctx context.Context) (bool, error) {
 	}
 	l.stats.mismatched.Store(state.Mismatched)
 	l.stats.auditedAt.Store(state.At)
-	age := time.Since(time.UnixMicro(state.At))
+	last := time.UnixMicro(state.At)
+	if l.born.After(last) {
+		last = l.born
+	}
+	age := time.Since(last)
 	return age >= l.cfg.AuditEvery || age < -auditBeat, nil
 }
 

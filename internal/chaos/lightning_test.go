@@ -43,13 +43,14 @@ func credited(t *testing.T, g *Gateway, k Credential, deposited int64) {
 	})
 }
 
-// TestNode replaces the Lightning node by a new one, then stops that.
+// TestNode replaces the Lightning node by a new one, then stops that, then loses its disk.
 func TestNode(t *testing.T) {
 	t.Parallel()
 	till, backend := meet(t), quick(t)
 	next := another(t)
 	t.Run("replaced", func(t *testing.T) { replaced(t, till, next, till.Settings(backend.URL)) })
 	t.Run("stopped", func(t *testing.T) { stopped(t, next, next.Settings(backend.URL)) })
+	t.Run("rebuilt", func(t *testing.T) { rebuilt(t, next, next.Settings(backend.URL)) })
 }
 
 func replaced(t *testing.T, old, next *Till, settings Settings) {

@@ -92,7 +92,9 @@ type sniffed struct {
 func (s *sniffed) Read(p []byte) (int, error) {
 	if len(s.head) > 0 {
 		n := copy(p, s.head)
-		s.head = s.head[n:]
+		if s.head = s.head[n:]; len(s.head) == 0 {
+			s.head = nil // a stream may go on for minutes
+		}
 		return n, nil
 	}
 	if s.err != nil {

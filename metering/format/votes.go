@@ -16,9 +16,10 @@ const (
 // others say, however often it asks.
 type votes struct {
 	ring     [maxVoters]vote
-	n        int     // votes in ring
-	cast     int64   // votes ever cast
-	fallback float64 // what the default says; above 0
+	sorted   [maxVoters]float64 // the values of ring: each answer casts votes, so sorting anew would cost too much
+	n        int                // votes in ring, and values in sorted
+	cast     int64              // votes ever cast
+	fallback float64            // what the default says; above 0
 	estimate float64
 	spread   float64 // median distance of the votes from their middle, relative to it
 	seen     int64   // cast, when estimate was made
@@ -54,6 +55,7 @@ func (v *votes) add(voter uint64, value float64) {
 			at = i
 		}
 	}
+	values := v.sorted[:v.n]
 	switch {
 	case at >= 0:
 	case v.n < maxVoters:
@@ -62,6 +64,12 @@ func (v *votes) add(voter uint64, value float64) {
 	default:
 		at = oldest
 	}
+	if at < len(values) {
+		i, _ := slices.BinarySearch(values, v.ring[at].value)
+		values = slices.Delete(values, i, i+1)
+	}
+	i, _ := slices.BinarySearch(values, value)
+	_ = slices.Insert(values, i, value) // in place: there is room
 	if old := v.ring[at]; old.voter != voter || old.at <= v.seen {
 		v.moves++
 	}
@@ -74,28 +82,48 @@ func (v *votes) refresh() {
 	if v.seen == v.cast {
 		return
 	}
-	var room [maxVoters + votesDefault]float64
-	values := room[:v.n]
-	for i := range values {
-		values[i] = v.ring[i].value
-	}
-	for range votesDefault {
-		values = append(values, v.fallback)
-	}
-	middle := median(values)
+	middle := v.median()
 	step := math.Pow(maxVoteStep, float64(v.moves))
 	v.estimate = min(max(middle, v.estimate/step), v.estimate*step)
 	v.seen, v.moves = v.cast, 0
-	values = values[:0]
-	for i := range v.ring[:v.n] {
-		values = append(values, math.Abs(v.ring[i].value-middle)/middle)
-	}
-	v.spread = median(values)
+	v.spread = spread(v.sorted[:v.n], middle)
 }
 
-// median sorts the values, of which there is at least one.
-func median(values []float64) float64 {
-	slices.Sort(values)
-	n := len(values)
-	return (values[(n-1)/2] + values[n/2]) / 2
+// median is that of the votes and of those that the default has.
+func (v *votes) median() float64 {
+	values := v.sorted[:v.n]
+	first, _ := slices.BinarySearch(values, v.fallback) // where the default's votes stand
+	at := func(i int) float64 {
+		switch {
+		case i < first:
+			return values[i]
+		case i < first+votesDefault:
+			return v.fallback
+		}
+		return values[i-votesDefault]
+	}
+	n := v.n + votesDefault
+	return (at((n-1)/2) + at(n/2)) / 2
+}
+
+// spread is the median of the distances of sorted values from middle, relative to it.
+// There is at least one value.
+func spread(values []float64, middle float64) float64 {
+	above, _ := slices.BinarySearch(values, middle)
+	below := above - 1
+	var last, before float64 // the two largest of the distances so far
+	for range len(values)/2 + 1 {
+		before = last
+		if above == len(values) || below >= 0 && middle-values[below] <= values[above]-middle {
+			last = middle - values[below]
+			below--
+		} else {
+			last = values[above] - middle
+			above++
+		}
+	}
+	if len(values)%2 == 1 {
+		before = last
+	}
+	return (before + last) / 2 / middle
 }

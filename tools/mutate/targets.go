@@ -64,6 +64,7 @@ var moneyCode = []target{
 	{files: []string{"migrations/postgres/*.sql"}, suites: join(migrationPostgresTests, postgresTests)},
 	{files: []string{"internal/lightning/session.go", "internal/lightning/watch.go", "internal/lightning/watermark.go",
 		"internal/lightning/settled.go"}, suites: lightningTests},
+	{files: []string{"internal/pricer/record.go"}, suites: join([]suite{{pkg: "./internal/pricer"}}, sqliteTests, postgresTests)},
 }
 
 func join(lists ...[]suite) (all []suite) {
