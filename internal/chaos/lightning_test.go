@@ -50,7 +50,7 @@ func TestNode(t *testing.T) {
 	next := another(t)
 	t.Run("replaced", func(t *testing.T) { replaced(t, till, next, till.Settings(backend.URL)) })
 	t.Run("stopped", func(t *testing.T) { stopped(t, next, next.Settings(backend.URL)) })
-	t.Run("rebuilt", func(t *testing.T) { rebuilt(t, next, next.Settings(backend.URL)) })
+	t.Run("rebuilt", func(t *testing.T) { replanted(t, next, next.Settings(backend.URL)) })
 }
 
 func replaced(t *testing.T, old, next *Till, settings Settings) {

@@ -1,20 +1,21 @@
 package chaos
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"testing"
 )
 
-// rebuilt loses the node's disk while the gateway is away. When the gateway is back, the
+// replanted loses the node's disk while the gateway is away. When the gateway is back, the
 // node that was rebuilt from its seed has settled more than the ledger's cursor says.
-func rebuilt(t *testing.T, till *Till, settings Settings) {
+func replanted(t *testing.T, till *Till, settings Settings) {
 	g := site.Gateway(t, settings)
 	k := till.Buy(t, g, 20_000)
-	for range 3 {
-		till.TopUp(t, g, k, 1000)
+	for i := range 3 {
+		till.TopUp(t, g, k, int64(4000+i)) // the same amount would be the same challenge
 	}
-	credited(t, g, k, 23_000)
+	credited(t, g, k, 32_003)
 	if err := g.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -30,8 +31,8 @@ func rebuilt(t *testing.T, till *Till, settings Settings) {
 	// makes the invoices that the node settles while no gateway watches.
 	g.Restart(t)
 	var challenges []*Answer
-	for range 8 {
-		challenges = append(challenges, g.Ask(t, http.MethodPost, "/l402/topup", `{"amount_msat":2000}`, k.Header()))
+	for i := range 8 {
+		challenges = append(challenges, g.Ask(t, http.MethodPost, "/l402/topup", fmt.Sprintf(`{"amount_msat":%d}`, 5000+i), k.Header()))
 	}
 	strange := g.offered(t, 6000)
 	if err := g.Stop(); err != nil {
@@ -51,13 +52,13 @@ func rebuilt(t *testing.T, till *Till, settings Settings) {
 	fresh := till.Pay(t, strange)
 
 	g.Restart(t)
-	credited(t, g, k, 23_000+8*2000)
+	credited(t, g, k, 32_003+8*5000+28)
 	g.Verify(t)
 	if b := g.Balance(t, fresh); b.Available != 6000 {
 		t.Errorf("a buyer who comes late: %+v", b)
 	}
 	g.Ask(t, http.MethodPost, ChatPath, Chat("flat", 4, false), k.Header()).Want(t, http.StatusOK)
-	till.TopUp(t, g, k, 3000) // and so it goes on
-	credited(t, g, k, 23_000+8*2000+3000)
+	till.TopUp(t, g, k, 7000) // and so it goes on
+	credited(t, g, k, 32_003+8*5000+28+7000)
 	g.Verify(t)
 }
