@@ -28,6 +28,8 @@ type job struct {
 	Input   any               `json:"input"` // texts or token ids to embed; nil: a chat
 	Text    string            `json:"text"`
 	Headers map[string]string `json:"headers"`
+
+	Purchase *purchase `json:"purchase,omitempty"`
 }
 
 type result struct {
