@@ -205,7 +205,7 @@ func TestCutByTheBalance(t *testing.T) {
 		if !r.Raised || !strings.Contains(r.Error, "the balance does not cover more of the answer") {
 			t.Errorf("%s: the user sees %+v", sdk, r)
 		}
-		if b.Charged < credit/2 || b.Charged > credit || b.Available != credit-b.Charged {
+		if b.Charged <= 0 || b.Charged > credit || b.Available != credit-b.Charged {
 			t.Errorf("%s: %+v of a balance of %d", sdk, b, credit)
 		}
 	}
