@@ -49,6 +49,7 @@ func TestReplicasOutliveReloads(t *testing.T) {
 	}
 	pace := time.NewTicker(200 * time.Millisecond) // so that all of it happens within the streams
 	defer pace.Stop()
+	began := time.Now()
 	for n := range reloads {
 		<-pace.C
 		f.change(t, n)
@@ -57,10 +58,11 @@ func TestReplicasOutliveReloads(t *testing.T) {
 			open[n%len(open)].begin(f.price)
 		}
 	}
-	left := 0
+	left := 0 // requests that are open after the last reload
 	for _, r := range f.list {
 		left += r.openRequests(t)
 	}
+	t.Logf("%d changes took %s", reloads, time.Since(began).Round(100*time.Millisecond))
 	if want := reloadStreams + reloads/5; left != want && len(raceFlags) == 0 { // the detector slows reloads down
 		t.Errorf("%d requests are open after the reloads, want all %d", left, want)
 	}
