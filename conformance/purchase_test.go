@@ -241,3 +241,27 @@ func TestSDKsSeeRefusals(t *testing.T) {
 
 // inputOf is the member with the texts of each API.
 var inputOf = map[string]string{"completions": "prompt", "embeddings": "input"}
+
+// TestSDKsRaiseOnHalfTheVectors: an answer that breaks off raises, with words where it is
+// short, and is free. The header of a long one is sent by then.
+func TestSDKsRaiseOnHalfTheVectors(t *testing.T) {
+	for sdk, command := range map[string][]string{"openai-go": buildGo(t, "go.mod"), "openai-node": javascript(t)} {
+		s := newShop(t)
+		fault := map[string]string{"X-Fault": "cut:1"}
+		jobs := []job{
+			{Name: "short", Purchase: &purchase{API: "embeddings", Input: longInput(3)}},
+			{Name: "long", Purchase: &purchase{API: "embeddings", Input: longInput(2048), Dimensions: 1024}},
+		}
+		for i := range jobs {
+			jobs[i].SDK, jobs[i].URL, jobs[i].Key, jobs[i].Model, jobs[i].Headers = sdk, s.url, rich(s.place), modelTokens, fault
+		}
+		for i, r := range run(t, command, jobs) {
+			if !r.Raised || jobs[i].Name == "short" && !strings.Contains(r.Error, "the backend broke off its answer; nothing was charged") {
+				t.Errorf("%s, %s: the user sees %+v", sdk, r.Name, r)
+			}
+			if charged := s.settled(jobs[i].Key).Charged; charged != 0 || s.truth(i).Outcome != "fault" {
+				t.Errorf("%s, %s: charged %d msat for %+v", sdk, r.Name, charged, s.truth(i).Outcome)
+			}
+		}
+	}
+}
