@@ -148,7 +148,7 @@ func TestLargeAnswers(t *testing.T) {
 
 // largeShare is the most memory that one such answer may take, in bytes: what is held
 // back of it (limits.unary_hold), as it grows and until it is collected.
-const largeShare = 40 << 20
+const largeShare = 24 << 20
 
 // TestLargeAnswerIsLeft: a client that hangs up in the middle of 90 MB pays for all of
 // it, since the backend had made all of it.

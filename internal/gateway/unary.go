@@ -49,7 +49,7 @@ func (c *call) unary(resp *http.Response) error {
 	if n := resp.ContentLength; n > 0 && n <= limit {
 		buf.Grow(int(n) + bytes.MinRead)
 	}
-	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
+	err := holdBack(&buf, resp.Body, limit)
 	c.engine.hear()
 	c.g.metrics.firstByte(c)
 	long := int64(buf.Len()) > limit
