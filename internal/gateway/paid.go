@@ -77,7 +77,7 @@ func (g *Gateway) paid(x *exchange, f format.Format) error {
 		return errNotServed
 	}
 	if who == holder {
-		if err := x.allow(o.model.Name, f.Name()); err != nil {
+		if err := x.allow(o.model.Name, f); err != nil {
 			return err
 		}
 		if err := g.applyLock(x, o); err != nil {
@@ -144,11 +144,11 @@ func (g *Gateway) challengeFor(x *exchange, svc *service, o *order, prefs prefer
 }
 
 // allow enforces what a holder's caveats say about models and kinds of calls.
-func (x *exchange) allow(model, capability string) error {
+func (x *exchange) allow(model string, f format.Format) error {
 	if err := x.token.AllowModel(model); err != nil {
 		return err
 	}
-	return x.token.AllowCapability(capability)
+	return format.Permit(x.token, f)
 }
 
 // withinMaxCost refuses a request whose bound is above the client's own limit.
