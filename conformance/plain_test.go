@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"sluice.example/sluice/l402"
 )
 
 // plain is an answer to a request that no SDK made.
@@ -188,9 +186,6 @@ func TestPlainRerankIsLeft(t *testing.T) {
 		t.Errorf("charged %d msat, the backend counted %d", charged, did.PromptTokens)
 	}
 }
-
-// poor is a key with little credit.
-func (s *shop) poor(credit l402.Msat) string { return s.key(credit) }
 
 // TestCutByTheBalance: a text whose GPU time outgrows the balance is cut with the words
 // that say so, for no more than the balance.

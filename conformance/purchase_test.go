@@ -140,7 +140,7 @@ func TestSDKsPayWhatTheBackendCounts(t *testing.T) {
 			for i, d := range bargains {
 				jobs[i] = job{SDK: sdk, Name: d.name, URL: s.url, Key: rich(s.place), Model: modelTokens, Stream: d.stream, Headers: d.headers, Purchase: &bargains[i].buys}
 				if d.credit > 0 {
-					jobs[i].Key = s.poor(d.credit)
+					jobs[i].Key = s.key(d.credit)
 				}
 			}
 			for i, r := range run(t, command, jobs) {
@@ -181,40 +181,45 @@ func (d deal) judge(t *testing.T, r result, got bought, did inference.Recorded, 
 	}
 }
 
+// refused are calls that the gateway refuses, each for another reason.
+func (s *shop) refused(sdk string) (jobs []job) {
+	for api, input := range map[string]any{"completions": prompt, "embeddings": longInput(3)} {
+		for name, j := range map[string]job{
+			"400":            {Purchase: &purchase{Input: []any{}}},
+			"402":            {Key: "sk-none"},
+			"402 of a token": {Key: s.key(1)},
+			"404":            {Model: "nope"},
+			"412":            {Headers: map[string]string{"L402-Max-Cost-Msat": "1"}},
+			"429":            {Key: s.key(4_000_000, service+"_rpm=1")},
+			"502":            {Headers: map[string]string{"X-Fault": "status:500"}},
+			"503":            {Model: modelDown},
+		} {
+			j.SDK, j.Name, j.URL = sdk, api+" "+name, s.url
+			if j.Key == "" {
+				j.Key = rich(s.place)
+			}
+			if j.Model == "" {
+				j.Model = modelTokens
+			}
+			if j.Purchase == nil {
+				j.Purchase = &purchase{Input: input}
+			}
+			j.Purchase.API = api
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
 // TestSDKsSeeRefusals: whatever the gateway refuses, a user of the SDKs sees the words
 // that plain HTTP has in detail, and pays nothing.
 func TestSDKsSeeRefusals(t *testing.T) {
-	many := map[string]string{"L402-Max-Cost-Msat": "1"}
 	for sdk, command := range map[string][]string{"openai-go": buildGo(t, "go.mod"), "openai-node": javascript(t)} {
 		t.Run(sdk, func(t *testing.T) {
 			s := newShop(t)
-			var jobs []job
-			for api, input := range map[string]any{"completions": prompt, "embeddings": longInput(3)} {
-				for name, j := range map[string]job{
-					"400":            {Purchase: &purchase{Input: []any{}}},
-					"402":            {Key: "sk-none"},
-					"402 of a token": {Key: s.poor(1)},
-					"404":            {Model: "nope"},
-					"412":            {Headers: many},
-					"429":            {Key: s.key(4_000_000, service+"_rpm=1")},
-					"502":            {Headers: map[string]string{"X-Fault": "status:500"}},
-					"503":            {Model: modelDown},
-				} {
-					j.SDK, j.Name, j.URL = sdk, api+" "+name, s.url
-					if j.Key == "" {
-						j.Key = rich(s.place)
-					}
-					if j.Model == "" {
-						j.Model = modelTokens
-					}
-					if j.Purchase == nil {
-						j.Purchase = &purchase{Input: input}
-					}
-					j.Purchase.API = api
-					jobs = append(jobs, j)
-				}
-			}
+			jobs := s.refused(sdk)
 			words, before := make([]string, len(jobs)), make([]int, len(jobs))
+			minute := time.Now().Truncate(time.Minute)
 			for i, j := range jobs {
 				body, err := json.Marshal(map[string]any{"model": j.Model, inputOf[j.Purchase.API]: j.Purchase.Input})
 				must(t, err)
@@ -222,13 +227,15 @@ func TestSDKsSeeRefusals(t *testing.T) {
 				if strings.HasSuffix(j.Name, "429") {
 					ask() // uses the minute up
 				}
-				if words[i] = ask(); words[i] == "" {
-					t.Errorf("%s: it is served", j.Name)
-				}
-				before[i] = s.settled(j.Key).Charged
+				words[i], before[i] = ask(), s.settled(j.Key).Charged
 			}
-			for i, r := range run(t, command, jobs) {
-				if !r.Raised || !strings.Contains(r.Error, words[i]) {
+			results := run(t, command, jobs)
+			sameMinute := time.Now().Truncate(time.Minute).Equal(minute)
+			for i, r := range results {
+				if strings.HasSuffix(r.Name, "429") && !sameMinute {
+					continue // another minute has begun, in which it is served
+				}
+				if !r.Raised || words[i] == "" || !strings.Contains(r.Error, words[i]) {
 					t.Errorf("%s: the user sees %q, which lacks %q", r.Name, r.Error, words[i])
 				}
 				if now := s.settled(jobs[i].Key).Charged; now != before[i] {
