@@ -21,6 +21,7 @@ import (
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/apis"
 	"sluice.example/sluice/pricing"
 )
 
@@ -43,8 +44,16 @@ type place struct {
 	keys *l402.Keyring
 }
 
-// newPlace starts one. Everything ends with the test.
+// newPlace starts one whose backend does what the prompt says. Everything ends with the
+// test.
 func newPlace(t testing.TB) *place {
+	t.Helper()
+	return newPlaceBefore(t, func(p *place) http.Handler { return script{p} }, nil)
+}
+
+// newPlaceBefore starts one before a backend of the test's own. profiles say what is
+// known of it; nil: it is asked.
+func newPlaceBefore(t testing.TB, backendOf func(*place) http.Handler, profiles map[string]format.Setting) *place {
 	t.Helper()
 	ctx := t.Context()
 	p := &place{t: t}
@@ -61,21 +70,21 @@ func newPlace(t testing.TB) *place {
 	p.keys, err = l402.NewKeyring(ledger.ID(), []l402.MasterKey{{ID: "test", State: l402.KeyMint, Secret: [32]byte{1, 2, 3}}})
 	must(t, err)
 
-	backend := httptest.NewServer(script{p})
+	backend := httptest.NewServer(backendOf(p))
 	t.Cleanup(backend.Close)
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
 	fleet := newFleet(t, backend.URL, closed.URL)
 	board, tokens, timed := new(pricing.Board), pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 2_000_000}, pricing.Rates{pricing.GPUMicros: 100_000}
-	sold := gateway.Service{Name: service, MinPurchase: 10_000, MaxPurchase: 5_000_000}
+	sold := gateway.Service{Name: service, MinPurchase: 10_000, MaxPurchase: 5_000_000, ForwardHeaders: []string{"X-Fault"}}
 	for model, rates := range map[string]pricing.Rates{modelTokens: tokens, modelTime: timed, modelDown: tokens} {
 		epoch := pricing.Fixed(model, rates, time.Now())
 		epoch.ID = int64(len(sold.Models) + 1)
 		board.Set(epoch)
 		sold.Models = append(sold.Models, gateway.Model{Name: model, Base: rates, GPUSlice: 20 * time.Millisecond,
-			Formats: []string{"chat", "completions", "embeddings"}, Limits: format.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4}})
+			Formats: apis.Names(), Limits: format.Limits{ContextTokens: 8192, MaxCompletion: 256, MinCompletion: 4}})
 	}
-	p.gw, err = gateway.New(gateway.Config{Services: []gateway.Service{sold}, Ledger: ledger, Keys: p.keys, Board: board, Prices: pricer.NewRecord(db), Fleet: fleet, Invoices: cashier{}})
+	p.gw, err = gateway.New(gateway.Config{Services: []gateway.Service{sold}, Ledger: ledger, Keys: p.keys, Board: board, Prices: pricer.NewRecord(db), Fleet: fleet, Profiles: profiles, Invoices: cashier{}})
 	must(t, err)
 	server, err := intake.NewServer(intake.ServerConfig{Handler: p.gw.Handler()})
 	must(t, err)

@@ -7,6 +7,7 @@ import { ChatOpenAI } from "@langchain/openai";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, streamText } from "ai";
+import { buy } from "./purchase.mjs";
 
 const jobTimeout = 30_000; // ms; what hangs is a fault as well
 
@@ -16,6 +17,7 @@ const sdks = {
   async "openai-node"(job, say) {
     const client = new OpenAI({ apiKey: job.key, baseURL: job.url, maxRetries: 0, defaultHeaders: job.headers });
     if (job.lookup) return say((await client.models.retrieve(job.model)).id);
+    if (job.purchase) return buy(client, job, say);
     if (job.input) {
       const made = await client.embeddings.create({ model: job.model, input: job.input });
       return say(`${made.data.length} of ${made.data[0].embedding.length}, ${made.usage.prompt_tokens} tokens`);

@@ -28,6 +28,8 @@ type job struct {
 	Input   any               `json:"input"` // texts or token ids to embed; nil: a chat
 	Text    string            `json:"text"`
 	Headers map[string]string `json:"headers"`
+
+	Purchase *purchase `json:"purchase,omitempty"`
 }
 
 type result struct {
@@ -195,17 +197,6 @@ func run(t *testing.T, command []string, jobs []job) []result {
 		}
 	}
 	return results
-}
-
-// buildGo builds gosdk with one list of modules.
-func buildGo(t *testing.T, modules string) []string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "gosdk")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile="+modules, "-o", binary, "./gosdk")
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build gosdk with %s: %v\n%s", modules, err, output)
-	}
-	return []string{binary}
 }
 
 // javascript is how sdks.mjs is run. The SDKs want Node.js 22; where the machine's

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/l402/client"
@@ -69,8 +70,12 @@ func (a *app) quote(ctx context.Context, c command, args []string) error {
 	fs := a.flags(c.name)
 	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
 	fs.Func("model", "`NAME` of the model", func(s string) error { v.Set("model", s); return nil })
-	for name, usage := range map[string]string{"input-tokens": "`N` tokens in the prompt", "max-tokens": "most `N` tokens in the answer"} {
-		key := map[string]string{"input-tokens": "input_tokens", "max-tokens": "max_tokens"}[name]
+	fs.Func("path", "`PATH` of the API that is meant, such as /v1/embeddings; default: any", func(s string) error { v.Set("path", s); return nil })
+	for name, usage := range map[string]string{
+		"input-tokens": "`N` tokens in the prompt", "max-tokens": "most `N` tokens in the answer",
+		"searches": "`N` queries over at most 100 documents each, to rank", "documents": "`N` documents to rank or to score",
+	} {
+		key := strings.ReplaceAll(name, "-", "_")
 		fs.Func(name, usage, func(s string) error {
 			n, err := strconv.ParseUint(s, 10, 63)
 			v.Set(key, strconv.FormatUint(n, 10))

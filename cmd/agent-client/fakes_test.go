@@ -116,7 +116,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case "/v1/models":
 		list(rw, "silent", "cut", "failing", "down", "m", "demo", "sluice", "chat", "default")
 	case "/l402/quote":
-		fmt.Fprintf(rw, `{"model":%q,"bound_msat":%d}`+"\n", r.URL.Query().Get("model"), price)
+		fmt.Fprintf(rw, `{"model":%q,"bound_msat":%d,"asked":%q}`+"\n", r.URL.Query().Get("model"), price, r.URL.Query().Encode())
 	case "/l402/balance":
 		w.balance(rw, token)
 	case "/l402/topup":

@@ -47,7 +47,7 @@ func commands() []command {
 		{name: "serve", args: "--config FILE", summary: "run the gateway", run: serve},
 		{name: "demo", args: "[--dir D] [--once] [--store URL] [--replicas N]", summary: "a local Lightning network, a gateway, a model and an agent that pays", run: runDemo},
 		{name: "check-config", args: "FILE", summary: "read a configuration and say what is wrong with it", run: checkConfig},
-		{name: "reload", args: "--config FILE [--admin HOST:PORT]", summary: "have the running gateway read its configuration again, and say what changed or why not", run: reload},
+		{name: "reload", args: "--config FILE [--admin HOST:PORT] [--json]", summary: "have the running gateway read its configuration again, and say what changed or why not", run: reload},
 		{name: "diff-config", args: "--config FILE [--admin HOST:PORT]", summary: "say what a configuration would change of the running gateway, and change nothing", run: diffConfig},
 		{name: "verify-ledger", args: "--config FILE [--full] [--pause FACTOR]", summary: "recompute every balance from its lines and compare with lnd, since the last closed month or all", run: verifyLedger},
 		{name: "gpu-exporter", args: "[--listen ADDR] [--nvml-library PATH]", summary: "serve what NVML reads of this machine's GPUs as Prometheus text", run: runExporter},

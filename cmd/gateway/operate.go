@@ -6,11 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"sluice.example/sluice/internal/catalog"
@@ -25,21 +27,50 @@ const maxReport = 16 << 20
 
 // reload is `gateway reload`.
 func reload(ctx context.Context, e env, args []string) error {
-	a, _, err := adminOf(e, "reload", args)
+	var asJSON bool
+	a, _, err := adminOf(e, "reload", args, func(set *flag.FlagSet) { set.BoolVar(&asJSON, "json", false, "print one JSON object") })
 	if err != nil {
 		return err
 	}
-	report, err := a.ask(ctx, "/admin/reload", nil)
+	report, err := a.ask(ctx, http.MethodPost, "/admin/reload", nil)
+	if asJSON {
+		err = errors.Join(err, a.tellReload(ctx, e.stdout, report, err))
+	}
 	if err != nil {
 		return fmt.Errorf("the configuration before stays in force: %w", err)
 	}
-	if len(report.Changes) == 0 {
+	switch {
+	case asJSON:
+		return nil
+	case len(report.Changes) == 0:
 		fmt.Fprintf(e.stdout, "generation %d stays in force: nothing has changed\n", report.Generation)
-	} else {
+	default:
 		fmt.Fprintf(e.stdout, "generation %d is in force\n", report.Generation)
 	}
 	describe(e.stdout, report)
 	return nil
+}
+
+// reloaded is what `gateway reload --json` prints.
+type reloaded struct {
+	Generation int64           `json:"generation"` // in force; 0: the gateway does not say
+	Changed    []config.Change `json:"changed"`
+	Refused    []string        `json:"refused"` // why the file is refused, each with its line or key
+}
+
+// tellReload prints how a reload went that ended with refused.
+func (a admin) tellReload(ctx context.Context, w io.Writer, r catalog.Report, refused error) error {
+	told := reloaded{Generation: r.Generation, Changed: r.Changes, Refused: []string{}}
+	if told.Changed == nil {
+		told.Changed = []config.Change{}
+	}
+	if refused != nil {
+		told.Refused = strings.Split(refused.Error(), "\n")
+		if now, err := a.ask(ctx, http.MethodGet, "/admin/config", nil); err == nil {
+			told.Generation = now.Generation
+		}
+	}
+	return json.NewEncoder(w).Encode(told)
 }
 
 // diffConfig is `gateway diff-config`.
@@ -52,7 +83,7 @@ func diffConfig(ctx context.Context, e env, args []string) error {
 	if err != nil {
 		return err
 	}
-	report, err := a.ask(ctx, "/admin/config/diff", file)
+	report, err := a.ask(ctx, http.MethodPost, "/admin/config/diff", file)
 	if err != nil {
 		return fmt.Errorf("%s would be refused: %w", path, err)
 	}
@@ -86,11 +117,14 @@ type admin struct {
 }
 
 // adminOf reads the flags of a subcommand that asks a running gateway, and finds that
-// gateway by its file.
-func adminOf(e env, name string, args []string) (a admin, path string, err error) {
+// gateway by its file. more adds flags of the subcommand's own.
+func adminOf(e env, name string, args []string, more ...func(*flag.FlagSet)) (a admin, path string, err error) {
 	set := flags(e, name)
 	set.StringVar(&path, "config", "", "configuration file (required)")
 	address := set.String("admin", "", "where the gateway's operator listens; default: admin.listen of the file")
+	for _, add := range more {
+		add(set)
+	}
 	if err := parse(set, args, 0); err != nil {
 		return a, path, err
 	}
@@ -115,12 +149,12 @@ func adminOf(e env, name string, args []string) (a admin, path string, err error
 	return a, path, nil
 }
 
-// ask posts a question to the admin API. An error that the gateway answers with is
-// returned in its words.
-func (a admin) ask(ctx context.Context, path string, body []byte) (report catalog.Report, err error) {
+// ask asks the admin API, and reads what is a report in the answer. An error that the
+// gateway answers with is returned in its words.
+func (a admin) ask(ctx context.Context, method, path string, body []byte) (report catalog.Report, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+a.address+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+a.address+path, bytes.NewReader(body))
 	if err != nil {
 		return report, err
 	}

@@ -30,6 +30,8 @@ type job struct {
 	Input   json.RawMessage   `json:"input"`  // to embed, in place of a chat
 	Text    string            `json:"text"`   // textOne, textBatch or textTokens: completions in place of a chat
 	Headers map[string]string `json:"headers"`
+
+	Purchase *purchase `json:"purchase"` // in place of a chat
 }
 
 // embeds says whether the job is to embed.
@@ -90,6 +92,9 @@ func callOpenAIGo(ctx context.Context, j job, r *result) error {
 		options = append(options, option.WithHeader(name, value))
 	}
 	c := openaigo.NewClient(options...)
+	if j.Purchase != nil {
+		return buy(ctx, c, j, r)
+	}
 	if j.embeds() {
 		return embedOpenAIGo(ctx, c, j, r)
 	}

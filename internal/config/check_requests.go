@@ -47,6 +47,17 @@ func (c *checker) checkAPIs(names []string, at string) {
 	}
 }
 
+// generates reports whether a model that is sold through these APIs writes tokens. An
+// API that is not known may.
+func generates(names []string) bool {
+	for _, f := range apis.All() {
+		if slices.Contains(names, f.Name()) && format.Generates(f) {
+			return true
+		}
+	}
+	return !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(apis.Names(), name) })
+}
+
 // checkHeaders checks the names of request headers that backends get. Those that
 // stay here in any case the gateway refuses when it is built.
 func (c *checker) checkHeaders(names []string, at string) {

@@ -186,7 +186,11 @@ func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) 
 	}
 	const most = 1 << 30
 	c.between(at+".context_tokens", m.ContextTokens, 1, most)
-	c.between(at+".max_completion_tokens", m.MaxCompletionTokens, 1, most)
+	least := int64(1)
+	if !generates(m.APIs) {
+		least = 0
+	}
+	c.between(at+".max_completion_tokens", m.MaxCompletionTokens, least, most)
 	c.between(at+".min_completion_tokens", m.MinCompletionTokens, 1, most)
 	c.between(at+".template_tokens.base", m.TemplateTokens.Base, 0, 1<<20)
 	c.between(at+".template_tokens.per_message", m.TemplateTokens.PerMessage, 0, 1<<20)
@@ -231,6 +235,10 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 		c.failAt(at+".prices", "every price is zero, so the model would be free")
 		return
 	}
+	if p == (Prices{Output: p.Output}) && !generates(m.APIs) {
+		c.failAt(at+".prices", "only output has a price, and the APIs of the model write none, so the model would be free")
+		return
+	}
 	if p.CachedInput > p.Input {
 		c.failAt(at+".prices.cached_input", "is more than input; the hold of a request is reckoned with input")
 	}
@@ -243,7 +251,7 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 		pricing.OutputTokens: m.MaxCompletionTokens, pricing.Calls: 1, pricing.GPUMicros: m.GPUSlice.Microseconds(),
 	})
 	switch {
-	case m.MaxCompletionTokens <= 0: // said already
+	case m.MaxCompletionTokens <= 0 && generates(m.APIs): // said already
 	case err != nil:
 		c.failAt(at+".prices", "a request of %d tokens that sets no maximum costs more than there is money", smallPrompt)
 	case cost > s.MaxPurchase:

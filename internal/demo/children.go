@@ -213,7 +213,7 @@ services:
     models:
       - name: «MODEL»
         backends: [model-server]
-        apis: [chat, completions, embeddings]
+        apis: [chat, completions, embeddings, rerank, score]
         context_tokens: 4096
         max_completion_tokens: 256
         min_completion_tokens: 8

@@ -42,6 +42,7 @@ type reloading struct {
 	client *gateway // over TLS
 	price  int      // of an output token, in msat
 	two    bool     // there is a second backend
+	watch  bool     // the gateway watches its file
 }
 
 // TestStreamsOutliveReloads keeps 200 streams open while the configuration changes 50
@@ -153,6 +154,9 @@ func (r *reloading) save(t *testing.T) {
 	if !r.two {
 		first, _, _ := strings.Cut(r.Sale, "  - {name: two")
 		r.Sale = strings.Replace(first, "[one, two]", "[one]", 1)
+	}
+	if r.watch {
+		r.Sale += "watch: true\n"
 	}
 	if err := r.write(); err != nil {
 		t.Fatal(err)

@@ -133,16 +133,9 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if m == nil {
 		return unknownModel()
 	}
-	input, okInput := parseCount(query.Get("input_tokens"), 0)
-	output, okOutput := parseCount(query.Get("max_tokens"), m.Limits.MaxCompletion)
-	if !okInput {
-		return problem.InvalidParam("input_tokens", "input_tokens must be a plain number of tokens")
-	}
-	if !okOutput {
-		return problem.InvalidParam("max_tokens", "max_tokens must be a plain number of tokens")
-	}
-	if m.Limits.MaxCompletion > 0 {
-		output = min(output, m.Limits.MaxCompletion)
+	asked, err := m.quotedFor(query)
+	if err != nil {
+		return err
 	}
 	epoch, ok := g.cfg.Board.Live(m.Name)
 	if !ok {
@@ -151,20 +144,19 @@ func (g *Gateway) showQuote(x *exchange) error {
 	if !g.serves(m) {
 		return errNotServed // a price that nobody can have
 	}
-	quote, err := epoch.Quote(pricing.Units{pricing.InputTokens: input, pricing.OutputTokens: output, pricing.Calls: 1, pricing.GPUMicros: m.gpuSlice(epoch.Rates)}, x.quoteExpiry())
+	quote, err := epoch.Quote(asked.units(m.gpuSlice(epoch.Rates)), x.quoteExpiry())
 	if err != nil {
 		return problem.Invalid("so many tokens cannot be priced")
 	}
 	quote.Model = query.Get("model") // as the client knows it
 	return x.reply(http.StatusOK, struct {
 		pricing.Quote
-		Bound        l402.Msat `json:"bound_msat"`
-		InputTokens  int64     `json:"input_tokens"`
-		OutputTokens int64     `json:"max_tokens"`
-		Multiplier   float64   `json:"multiplier"`
-		Signal       float64   `json:"signal"`
-		BoundBy      string    `json:"bound_by"`
-	}{quote, quote.Bound, input, output, epoch.Multiplier, epoch.Signal, epoch.BoundBy})
+		Bound l402.Msat `json:"bound_msat"`
+		quoted
+		Multiplier float64 `json:"multiplier"`
+		Signal     float64 `json:"signal"`
+		BoundBy    string  `json:"bound_by"`
+	}{quote, quote.Bound, asked, epoch.Multiplier, epoch.Signal, epoch.BoundBy})
 }
 
 // parseCount reads a plain number; an absent one is def.

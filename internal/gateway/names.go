@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -44,5 +45,5 @@ func (x *exchange) allow(o *order) error {
 	if err != nil {
 		return err
 	}
-	return x.token.AllowCapability(o.format.Name())
+	return format.Permit(x.token, o.format)
 }

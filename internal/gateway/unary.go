@@ -51,7 +51,7 @@ func (c *call) unary(resp *http.Response) *ending {
 	if n := resp.ContentLength; n > 0 && n <= limit {
 		buf.Grow(int(n) + bytes.MinRead)
 	}
-	_, err := buf.ReadFrom(io.LimitReader(resp.Body, limit+1))
+	err := holdBack(&buf, resp.Body, limit)
 	c.engine.hear()
 	c.firstByte()
 	long := int64(buf.Len()) > limit

@@ -92,8 +92,8 @@ func (c *Client) balanceOf(ctx context.Context, base string, t Token) (Balance, 
 }
 
 // Quote asks the gateway at base for the most that a request may cost, as the
-// JSON it answers with. Values are those of the endpoint: model, input_tokens,
-// max_tokens. It needs no token and pays nothing. Errors: *StatusError.
+// JSON it answers with. Values are those of the endpoint: model, path, input_tokens,
+// max_tokens, searches, documents. It needs no token and pays nothing. Errors: *StatusError.
 func (c *Client) Quote(ctx context.Context, base string, v url.Values) (json.RawMessage, error) {
 	if _, err := Origin(base); err != nil {
 		return nil, err

@@ -181,7 +181,7 @@ func TestAttemptsThatTheCallerEndsCarryOneKey(t *testing.T) {
 			return ctx, cancel
 		},
 		"deadline": func() (context.Context, func()) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // by then the request is under way
 			return ctx, func() { <-ctx.Done(); cancel() }
 		},
 		"with a cause": func() (context.Context, func()) {

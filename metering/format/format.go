@@ -9,7 +9,8 @@ import (
 
 // Format is one API that is sold. It is safe for concurrent use.
 type Format interface {
-	// Name names the API in metrics, in s_capabilities and in logs; it never changes.
+	// Name names the API in metrics, in s_capabilities (see Kindred too) and in logs; it
+	// never changes.
 	Name() string
 	// Paths are those of its paid POST routes, at the gateway and at backends alike.
 	Paths() []string

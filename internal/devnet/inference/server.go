@@ -130,8 +130,12 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.guarded(s.chat))
 	mux.HandleFunc("POST /v1/embeddings", s.guarded(s.reads(s.parseEmbeddings)))
-	mux.HandleFunc("POST /v1/rerank", s.guarded(s.reads(s.parseRerank)))
-	mux.HandleFunc("POST /v1/score", s.guarded(s.reads(s.parseScore)))
+	for _, path := range []string{"/v1/rerank", "/rerank", "/v2/rerank"} { // as vLLM has them
+		mux.HandleFunc("POST "+path, s.guarded(s.reads(s.parseRerank)))
+	}
+	for _, path := range []string{"/v1/score", "/score"} {
+		mux.HandleFunc("POST "+path, s.guarded(s.reads(s.parseScore)))
+	}
 	mux.HandleFunc("POST /v1/completions", s.guarded(s.completions))
 	mux.HandleFunc("GET /v1/models", s.guarded(s.models))
 	mux.HandleFunc("POST /tokenize", s.guarded(s.tokenize))

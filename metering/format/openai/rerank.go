@@ -30,7 +30,10 @@ func (rerank) Name() string { return "rerank" }
 func (score) Name() string { return "score" }
 
 // Paths implements format.Format.
-func (rerank) Paths() []string { return []string{"/v1/rerank", "/rerank"} }
+func (rerank) Paths() []string { return []string{"/v1/rerank", "/rerank", "/v2/rerank"} }
+
+// Capability implements format.Kindred: a token for rerank scores as well.
+func (score) Capability() string { return rerank{}.Name() }
 
 // Paths implements format.Format.
 func (score) Paths() []string { return []string{"/v1/score", "/score"} }

@@ -1,0 +1,36 @@
+package gateway_test
+
+import (
+	"net/http"
+	"testing"
+)
+
+// A token that is limited to rerank may score, as the protocol has it, and the other way
+// round it may not.
+func TestCapabilityOfScore(t *testing.T) {
+	r := newRig(t, reading)
+	k := r.buy(maxPurchase)
+	bodies := map[string]string{
+		rerankPath:     `{"model":"demo","query":"a","documents":["a"]}`,
+		scorePath:      `{"model":"demo","text_1":"a","text_2":["b"]}`,
+		embeddingsPath: `{"model":"demo","input":"a"}`,
+	}
+	for capability, may := range map[string][]string{
+		"rerank": {rerankPath, scorePath}, "score": {scorePath}, "embeddings": {embeddingsPath}, "embeddings,rerank": {rerankPath, scorePath, embeddingsPath},
+	} {
+		narrow := k.attenuate(t, "inference_capabilities="+capability)
+		allowed := map[string]bool{}
+		for _, path := range may {
+			allowed[path] = true
+		}
+		for path, body := range bodies {
+			a := r.do("POST", path, body, narrow.with())
+			if allowed[path] != (a.status == http.StatusOK) {
+				t.Errorf("%s with %s: %d %s", path, capability, a.status, a.body)
+			}
+			if !allowed[path] {
+				a.wantProblem(t, http.StatusForbidden, "caveat-violation")
+			}
+		}
+	}
+}
