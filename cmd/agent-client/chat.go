@@ -234,29 +234,27 @@ func (r *chatResult) whole(body io.Reader, show io.Writer) error {
 func (r *chatResult) stream(body io.Reader, show io.Writer) error {
 	done := false
 	var cut *failedAnswer
-	err := readEvents(body, func(data []byte) error {
-		if string(data) == "[DONE]" {
+	for events := client.NewEventReader(body); ; {
+		event, err := events.Next()
+		switch {
+		case errors.Is(err, io.EOF) && cut != nil:
+			return cut
+		case errors.Is(err, io.EOF) && !done:
+			return errors.New("the answer was cut before its end")
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case string(event.Data) == "[DONE]":
 			done = true
-			return nil
+		case event.Data == nil || cut != nil:
+		default:
+			// Behind an error in the answer comes what the answer cost.
+			if err := r.add(event.Data, show); err != nil && !errors.As(err, &cut) {
+				return err
+			}
 		}
-		if cut != nil {
-			return nil
-		}
-		err := r.add(data, show)
-		if errors.As(err, &cut) {
-			return nil // what the answer cost comes behind the error
-		}
-		return err
-	})
-	switch {
-	case err != nil:
-		return err
-	case cut != nil:
-		return cut
-	case !done:
-		return errors.New("the answer was cut before its end")
 	}
-	return nil
 }
 
 // failedAnswer is an error that came within an answer.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"sluice.example/sluice/internal/backoff"
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 	"sluice.example/sluice/l402/client"
 )
 
@@ -123,7 +125,7 @@ func (a *app) walletPay(ctx context.Context, c command, args []string) error {
 // payOnce pays an invoice, or returns the payment that was already made for
 // it. The question comes first: an invoice that was paid and has expired since
 // is a success.
-func payOnce(ctx context.Context, node *lightning.Client, bolt11 string, inv client.Invoice, limit, fee l402.Msat, timeout time.Duration) (lightning.Payment, error) {
+func payOnce(ctx context.Context, node *lightning.Client, invoice string, inv bolt11.Invoice, limit, fee l402.Msat, timeout time.Duration) (lightning.Payment, error) {
 	p, err := waitTracked(ctx, node, inv.Hash, timeout)
 	switch {
 	case err == nil && p.State == lightning.StateSucceeded:
@@ -141,7 +143,7 @@ func payOnce(ctx context.Context, node *lightning.Client, bolt11 string, inv cli
 	case inv.Amount > limit:
 		return p, &client.BudgetError{Cap: "per request", Origin: "the invoice", Asked: inv.Amount, Limit: limit}
 	}
-	p, err = node.Pay(ctx, bolt11, fee, timeout)
+	p, err = node.Pay(ctx, invoice, fee, timeout)
 	var failed *lightning.PaymentError
 	switch {
 	case errors.As(err, &failed):
@@ -157,14 +159,12 @@ func payOnce(ctx context.Context, node *lightning.Client, bolt11 string, inv cli
 func waitTracked(ctx context.Context, node *lightning.Client, hash l402.PaymentHash, timeout time.Duration) (lightning.Payment, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pause := backoff.New(100*time.Millisecond, time.Second); ; {
 		p, err := node.Track(ctx, hash)
 		if err != nil || p.State != lightning.StateInFlight {
 			return p, err
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if pause.Wait(ctx) != nil {
 			return p, nil
 		}
 	}

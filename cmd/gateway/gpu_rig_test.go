@@ -23,7 +23,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu/nvml/stub"
 	"sluice.example/sluice/internal/config"
-	"sluice.example/sluice/internal/devnet/loopback"
+	"sluice.example/sluice/internal/lab/loopback"
 )
 
 // chain is everything between a GPU and the price that an operator sees: the

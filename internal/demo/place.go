@@ -102,7 +102,7 @@ type node struct {
 // writeSummary writes demo.json, the sign that the demo is ready.
 func (d *demo) writeSummary() error {
 	s := summary{
-		GatewayURL: d.gatewayURL(), GatewayConfig: d.config(d.replicas[0]),
+		GatewayURL: d.gatewayURL(), GatewayConfig: d.replicas[0].Config,
 		AdminURL: d.adminURL(), AdminToken: d.adminToken, Service: service, Model: model,
 		AgentConfig: d.place.path("agent.yaml"), BackendURL: d.backendURL(),
 		LND: map[string]node{
@@ -116,8 +116,8 @@ func (d *demo) writeSummary() error {
 		s.PIDs["gpu_exporter"] = d.exporter.Pid()
 	}
 	for _, r := range d.replicas {
-		s.GatewayURLs = append(s.GatewayURLs, r.url())
-		s.PIDs[r.name] = r.process.Pid()
+		s.GatewayURLs = append(s.GatewayURLs, r.URL)
+		s.PIDs[r.Name] = r.Process().Pid()
 	}
 	content, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// What became of an account of a batch: the result of sluice_apply_5.
+// The fates of an account of a batch: the result of sluice_apply_5.
 const (
 	taken  = 1
 	locked = 2
@@ -236,8 +236,8 @@ func (c *applyCall) deposits(b *metering.Batch) {
 
 // limits writes rate windows and idempotency keys.
 func (c *applyCall) limits(b *metering.Batch) {
-	type rate = metering.RateRow
-	rates := collect(b.Rates.Upserted)
+	type rate = metering.WindowRow
+	rates := collect(b.Windows.Upserted)
 	c.add(column(rates, func(r *rate) int32 { return c.at[r.Account] }), column(rates, func(r *rate) []byte { return r.ID[:] }),
 		column(rates, func(r *rate) int64 { return r.Window }), column(rates, func(r *rate) int64 { return r.Count }),
 		column(rates, func(r *rate) int64 { return r.Previous }))

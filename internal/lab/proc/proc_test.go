@@ -4,6 +4,8 @@ package proc_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // parentEnv makes this test binary play a parent that starts a child, prints
@@ -141,6 +143,70 @@ func TestExitTellsTheEndOfTheLog(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "\n    50\n") {
 		t.Errorf("too much of the log: %v", err)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	p, err := l.Start(spec(t, "echo up; sleep 600"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	n := 0
+	if err := p.Await(t.Context(), "three", func(context.Context) error {
+		if n++; n < 3 {
+			return errors.New("too few")
+		}
+		return nil
+	}); err != nil || n != 3 {
+		t.Errorf("asked %d times: %v", n, err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	never := func(context.Context) error { return errors.New("not yet") }
+	if err := p.Await(short, "never", never); err == nil || !strings.Contains(err.Error(), "wait until never") ||
+		!strings.Contains(err.Error(), "not yet") || !strings.Contains(err.Error(), "    up") {
+		t.Errorf("at the limit: %v", err)
+	}
+	gone, err := l.Start(spec(t, "echo no such option; exit 3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Await(t.Context(), "never", never); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("of a process that ended: %v", err)
+	}
+}
+
+func TestFinishWantsAGoodEnd(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	for script, want := range map[string]string{
+		`trap "exit 0" TERM; echo up; while :; do sleep 0.01; done`: "",
+		`trap "exit 4" TERM; echo up; while :; do sleep 0.01; done`: "exit status 4",
+		`trap "" TERM; echo up; while :; do sleep 0.01; done`:       "did not end within",
+		`echo up; exit 0`: "ended before it was told to",
+	} {
+		p, err := l.Start(spec(t, script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it runs", func() bool { return strings.Contains(p.Tail(1), "up") })
+		if strings.HasSuffix(script, "exit 0") {
+			<-p.Done()
+		}
+		limit := 10 * time.Second
+		if strings.HasPrefix(want, "did not") {
+			limit = 100 * time.Millisecond
+		}
+		err = p.Finish(syscall.SIGTERM, limit)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", script, err, want)
+		}
+		if p.Running() {
+			t.Errorf("%s: it runs still", script)
+		}
 	}
 }
 
