@@ -304,8 +304,9 @@ func amountOrMsat(name, s string) (l402.Msat, error) {
 }
 
 // purchase reads what is to be bought. A bare number is msat; one below a satoshi
-// is refused, because whoever writes 5 means something larger. Lightning invoices
-// of gateways are in whole satoshis, so that anything else would be rounded.
+// is refused, because a user who writes 5 means something larger. Lightning
+// invoices of gateways are in whole satoshis, so that anything else would be
+// rounded.
 func purchase(name, s string) (l402.Msat, error) {
 	m, err := amountOrMsat(name, s)
 	switch {

@@ -123,8 +123,8 @@ func (a *app) delegator(base string, id []string) (client.Token, error) {
 	return choose(slices.DeleteFunc(tokens, func(t client.Token) bool { return origin != "" && t.Origin != origin }), id)
 }
 
-// handOver prints the copy or writes it to a file. What people should know
-// goes to standard error.
+// handOver prints the copy or writes it to a file. The hints for people go
+// to standard error.
 func (a *app) handOver(whole, part client.Token, f *delegateFlags) error {
 	data, err := part.Export()
 	if err != nil {

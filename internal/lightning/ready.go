@@ -10,7 +10,7 @@ import (
 // readiness remembers the last probe, so that however often readiness is
 // asked for, lnd sees at most one probe per interval.
 type readiness struct {
-	turn chan struct{} // holds one token; who has it owns the fields below
+	turn chan struct{} // holds one token; the goroutine that has taken it owns the fields below
 	at   time.Time
 	err  error
 }
