@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"sluice.example/sluice/internal/secretfile"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/l402/client"
 )
@@ -137,7 +137,7 @@ func (a *app) handOver(whole, part client.Token, f *delegateFlags) error {
 	where := "what is on standard output"
 	if f.out != "" {
 		where = f.out
-		if err := writeSecret(f.out, data); err != nil {
+		if err := secretfile.Write(f.out, data); err != nil {
 			return fmt.Errorf("write the credential: %w", err)
 		}
 	}
@@ -252,29 +252,4 @@ func parseEnd(s string, now time.Time) (time.Time, error) {
 		return t, fmt.Errorf("want 24h, 2030-01-31T12:00:00Z or unix seconds, got %q", clip(s))
 	}
 	return t, nil
-}
-
-// writeSecret replaces the file at path, readable by its owner only. A reader
-// or a crash sees the old file or the new one.
-func writeSecret(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return err
 }

@@ -18,7 +18,7 @@ import (
 var allowed = map[string][]string{
 	"l402":                      {},
 	"l402/bolt11":               {"l402"},
-	"l402/client":               {"l402", "l402/bolt11", "internal/backoff"},
+	"l402/client":               {"l402", "l402/bolt11", "internal/backoff", "internal/secretfile"},
 	"l402/client/lndwallet":     {"l402", "l402/client", "internal/lightning"},
 	"pricing":                   {"l402"},
 	"metering":                  {"l402", "pricing"},
@@ -28,6 +28,7 @@ var allowed = map[string][]string{
 	"internal/config":           {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines, fields and APIs
 	"internal/catalog":          {"internal/config"},
 	"internal/backoff":          {},
+	"internal/secretfile":       {},
 	"internal/lightning":        {"l402", "l402/bolt11", "internal/backoff"},
 	"internal/pricer":           {"pricing"},
 	"internal/store":            {"l402", "pricing", "metering", "internal/backoff", "internal/pricer", "migrations"},
@@ -37,7 +38,7 @@ var allowed = map[string][]string{
 	"internal/lab":              {"pricing"},
 	"internal/devnet":           {"l402", "internal/lightning", "internal/lab"},
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
-	"internal/demo": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/lab", "internal/devnet",
+	"internal/demo": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/secretfile", "internal/lab", "internal/devnet",
 		"internal/devnet/inference"},
 	"internal/e2e":                   {},
 	"internal/chaos":                 {"l402", "l402/client", "internal/lightning", "internal/lab", "internal/devnet", "internal/devnet/inference"},
@@ -49,7 +50,7 @@ var allowed = map[string][]string{
 	"tools/mutate":      {},
 	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/catalog", "internal/gateway", "internal/quiet",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
-	"cmd/agent-client": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/backoff", "internal/placeholder"},
+	"cmd/agent-client": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/backoff", "internal/placeholder", "internal/secretfile"},
 }
 
 // forbidden lists packages and modules that a room must not reach even
