@@ -28,6 +28,7 @@ var allowed = map[string][]string{
 	"internal/config":           {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines, fields and APIs
 	"internal/catalog":          {"internal/config"},
 	"internal/backoff":          {},
+	"internal/cli":              {},
 	"internal/secretfile":       {},
 	"internal/lightning":        {"l402", "l402/bolt11", "internal/backoff"},
 	"internal/pricer":           {"pricing"},
@@ -48,9 +49,9 @@ var allowed = map[string][]string{
 		"internal/lab", "internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},
 	"tools/mutate":      {},
-	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/catalog", "internal/gateway", "internal/quiet",
+	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/cli", "internal/config", "internal/catalog", "internal/gateway", "internal/quiet",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
-	"cmd/agent-client": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/backoff", "internal/placeholder", "internal/secretfile"},
+	"cmd/agent-client": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/backoff", "internal/cli", "internal/placeholder", "internal/secretfile"},
 }
 
 // forbidden lists packages and modules that a room must not reach even
