@@ -91,7 +91,6 @@ func Dial(cfg Config) (*Client, error) {
 		timeout: cfg.Timeout,
 		log:     cfg.Log,
 		pace:    defaultPace(),
-		ready:   newReadiness(),
 	}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
