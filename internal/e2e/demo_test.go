@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/lab/labtest"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // TestDemoTellsItsFacts reads demo.json as a script would.
@@ -50,7 +51,7 @@ func TestDemoTellsItsFacts(t *testing.T) {
 		}
 	}
 	for _, role := range []string{"demo", "gateway", "backend", "gpu_exporter", "btcd", "lnd_gateway", "lnd_agent"} {
-		if pid := demo.PIDs[role]; pid == 0 || !alive(pid) {
+		if pid := demo.PIDs[role]; pid == 0 || !proc.Alive(pid) {
 			t.Errorf("pids.%s is %d, which does not run", role, pid)
 		}
 	}
@@ -105,8 +106,8 @@ func TestDemoSurvivesItsParts(t *testing.T) {
 	before := d.post(t, chat(), k.header()).want(t, http.StatusOK).msat(t, "L402-Balance-Msat")
 
 	d.replaceGateway(t)
-	if b := d.balance(t, k); b.Available != before || !alive(d.PIDs["demo"]) {
-		t.Errorf("after a restart of the gateway %d msat are left of %d; demo alive: %t", b.Available, before, alive(d.PIDs["demo"]))
+	if b := d.balance(t, k); b.Available != before || !proc.Alive(d.PIDs["demo"]) {
+		t.Errorf("after a restart of the gateway %d msat are left of %d; demo alive: %t", b.Available, before, proc.Alive(d.PIDs["demo"]))
 	}
 	d.standStill(t, k, payer)
 
@@ -115,7 +116,7 @@ func TestDemoSurvivesItsParts(t *testing.T) {
 	}
 	labtest.Eventually(t, 10*time.Second, "all of the demo's processes end with it", func() error {
 		for role, pid := range d.PIDs {
-			if alive(pid) {
+			if proc.Alive(pid) {
 				return fmt.Errorf("%s still runs", role)
 			}
 		}
@@ -130,7 +131,7 @@ func (d *demonstration) replaceGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	labtest.Eventually(t, 5*time.Second, "the gateway is gone", func() error {
-		if alive(d.PIDs["gateway"]) {
+		if proc.Alive(d.PIDs["gateway"]) {
 			return fmt.Errorf("it still runs")
 		}
 		return nil

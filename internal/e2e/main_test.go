@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -109,25 +108,6 @@ func named(what string, err error) error {
 func verifyLedger(config string) error {
 	_, err := driver.VerifyLedger(context.Background(), filepath.Join(binaries, "gateway"), config)
 	return err
-}
-
-// alive says whether there is a process with that id. A zombie that its parent
-// has not waited for does not count.
-func alive(pid int) bool {
-	if syscall.Kill(pid, 0) != nil {
-		return false
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return !errors.Is(err, os.ErrNotExist) || !isDir("/proc/self")
-	}
-	_, state, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(state, "Z")
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }
 
 // processesOf lists the command lines that name a folder, where the system

@@ -93,7 +93,7 @@ func (d *demonstration) interrupt() error {
 func (d *demonstration) gone() error {
 	var errs []error
 	for role, pid := range d.PIDs {
-		if alive(pid) {
+		if proc.Alive(pid) {
 			errs = append(errs, fmt.Errorf("the demo's %s (pid %d) still runs", role, pid))
 		}
 	}

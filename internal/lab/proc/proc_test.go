@@ -64,14 +64,14 @@ func TestChildDiesWithKilledParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(line)
 	}
-	if !alive(child) {
+	if !proc.Alive(child) {
 		t.Fatal("the child is not running")
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = parent.Wait() // reports the kill
-	eventually(t, "the child is dead", func() bool { return !alive(child) })
+	eventually(t, "the child is dead", func() bool { return !proc.Alive(child) })
 }
 
 // TestChildOutlivesThreads starts a child while many threads come and go: the
@@ -121,7 +121,7 @@ func TestStopAsksThenKillsTheGroup(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "was killed") {
 		t.Errorf("got %v", err)
 	}
-	eventually(t, "the whole group is dead", func() bool { return !alive(p.Pid()) && !alive(grandchild) })
+	eventually(t, "the whole group is dead", func() bool { return !proc.Alive(p.Pid()) && !proc.Alive(grandchild) })
 	if err := p.Stop(time.Second); err != nil {
 		t.Errorf("stopping an ended process: %v", err)
 	}
@@ -221,19 +221,6 @@ func TestStartFails(t *testing.T) {
 
 func spec(t *testing.T, script string) proc.Spec {
 	return proc.Spec{Name: "test", Path: "/bin/sh", Args: []string{"-c", script}, Log: filepath.Join(t.TempDir(), "log")}
-}
-
-// alive reports whether the process exists and is no zombie.
-func alive(pid int) bool {
-	if syscall.Kill(pid, 0) != nil {
-		return false
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return runtime.GOOS != "linux"
-	}
-	_, state, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(state, "Z")
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
