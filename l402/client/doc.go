@@ -15,6 +15,9 @@
 //	resp, err := api.Post(url, "application/json", body)
 //	charge := client.Cost(resp)
 //
+// A stream tells its cost in a comment, which most readers of events drop: see
+// [EventReader] and [CostScanner].
+//
 // A request goes out with the stored token of its origin, if there is one. On
 // a 402 the invoice is decoded and compared with everything else that the
 // challenge says, checked against the caps, paid once, and the request is sent
