@@ -55,8 +55,8 @@ func (e *UsageError) Unwrap() error { return e.Err }
 func Usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
 
 // Run carries out the command that args name. It returns the command's name, empty
-// where there is none, and the command's error; a *UsageError says that nothing
-// was done. Help that was asked for is no error.
+// where no command was found, and the command's error. A *UsageError says that
+// nothing was done. Help that was asked for is no error.
 func (p Program) Run(ctx context.Context, args []string) (name string, err error) {
 	root := p.group(p.Name)
 	root.SetArgs(args)
@@ -66,7 +66,10 @@ func (p Program) Run(ctx context.Context, args []string) (name string, err error
 	if p.Flags != nil {
 		p.Flags(root.PersistentFlags())
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &UsageError{err} })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		name = strings.TrimPrefix(strings.TrimPrefix(c.CommandPath(), p.Name), " ")
+		return &UsageError{err}
+	})
 	help := map[*cobra.Command]Command{}
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { p.help(c, help) })
 	groups := map[string]*cobra.Command{}

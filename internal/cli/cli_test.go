@@ -77,7 +77,10 @@ func TestUsageErrors(t *testing.T) {
 		"say --quiet a":  "unknown flag: --quiet",
 		"say -n x a":     `"-n, --times" flag`,
 	} {
-		did, _, _, err := run(strings.Fields(line)...)
+		did, name, _, err := run(strings.Fields(line)...)
+		if wantName := map[string]string{"say --quiet a": "say", "say -n x a": "say"}[line]; name != wantName {
+			t.Errorf("%q: the command is %q, want %q", line, name, wantName)
+		}
 		var wrong *cli.UsageError
 		if !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) || did != "" {
 			t.Errorf("%q: %v, want %q", line, err, want)
