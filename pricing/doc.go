@@ -7,7 +7,8 @@
 // from above, and takes a Quote, which is what gets reserved:
 //
 //	epoch, ok := board.Current("llama-3.1-8b")
-//	quote, err := epoch.Quote(pricing.Units{pricing.InputTokens: 900, pricing.OutputTokens: 256, pricing.Calls: 1}, expires)
+//	usage := pricing.Units{pricing.InputTokens: 900, pricing.OutputTokens: 256, pricing.Calls: 1}
+//	quote, err := epoch.Quote(usage, expires)
 //
 // When the answer has ended, the usage that was measured is charged at the
 // same rates, whatever the board says by then:

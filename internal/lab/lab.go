@@ -3,7 +3,8 @@
 // and reads the operator's side. The demo, the benchmark and all tests of built
 // binaries stand on it:
 //
-//	s := &lab.Server{Gateway: lab.NewGateway(url, admin, token), Launcher: launcher, Program: "bin/gateway", Config: path, Log: log}
+//	s := &lab.Server{Gateway: lab.NewGateway(url, admin, token),
+//		Launcher: launcher, Program: "bin/gateway", Config: path, Log: log}
 //	err := s.Start(ctx)                         // ready, or the end of the log
 //	b, err := s.Balance(ctx, authorization)
 //	err = s.Stop()

@@ -55,8 +55,8 @@ func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) (w written, err e
 	return w, nil
 }
 
-// applySQL calls sluice_apply_5, and asks for the version of what it writes; its parameters are those that applyCall adds, in
-// the order of the calls in save.
+// applySQL calls sluice_apply_5, and asks for the version of what it writes. The parameters are those that applyCall
+// adds, in the order of the calls in save.
 var applySQL = "SELECT sluice_apply_5(" + placeholders(applyParameters) + "), pg_current_xact_id()::xid, " + clock
 
 const applyParameters = 100 // the most that PostgreSQL allows
