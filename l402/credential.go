@@ -58,7 +58,8 @@ var credentialHeaders = [...]string{
 }
 
 // CredentialHeaders lists the headers that CredentialFromHeader reads, in
-// canonical form. What forwards or logs a request must leave all of them out.
+// canonical form. A proxy that forwards a request, and a log, must leave all
+// of them out.
 func CredentialHeaders() []string { return slices.Clone(credentialHeaders[:]) }
 
 // CredentialFromHeader finds the L402 credential of a request. It reads

@@ -128,7 +128,7 @@ func TestSeveralMacaroonsInOneCredential(t *testing.T) {
 }
 
 // A request may carry the credential in any header that is listed, and in no
-// other: whoever forwards requests goes by the list.
+// other: a proxy that forwards requests goes by the list.
 func TestCredentialHeadersAreTheOnesRead(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
 	m := mint(t, ring)

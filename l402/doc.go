@@ -31,11 +31,12 @@
 // Token.ID names the account that pays; Token.PaymentHash names one deposit to
 // it. A token carries what was minted, up to and including its deposit, and
 // then what holders added, which may only narrow: a smaller budget, an earlier
-// expiry, fewer models or capabilities, a rate limit. What this package cannot
-// understand but is meant for the token's service is refused, because a
-// misspelt limit must not be no limit. Every budget caveat opens a sub-budget
-// named by the macaroon's signature at that place: its parent makes one
-// offline with Attenuate, and copies of one sub-token share one budget.
+// expiry, fewer models or capabilities, a rate limit. A caveat that is meant
+// for the token's service and that this package does not understand is
+// refused, because a misspelt limit must not be no limit. Every budget caveat
+// opens a sub-budget named by the macaroon's signature at that place: its
+// parent makes one offline with Attenuate, and copies of one sub-token share
+// one budget.
 //
 // # The client's side
 //
@@ -47,5 +48,5 @@
 //
 // A MasterKey, Preimage or Credential prints nothing useful under any
 // formatting verb, in logs or through an encoder. An unpaid macaroon is a
-// secret as well: who learns its preimage later owns the account.
+// secret as well: somebody who learns the preimage later owns the account.
 package l402

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// What can be wrong with a credential, from the outside in. Each one has its
-// own answer to the caller; none of their texts contains a secret.
+// The errors of a credential, from the outside in. The caller gets another
+// answer for each; none of their texts contains a secret.
 var (
 	// ErrMalformedCredential: an L402 credential is there and cannot be read.
 	// Answer: 402 with a fresh challenge.

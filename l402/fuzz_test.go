@@ -79,8 +79,8 @@ func FuzzCredential(f *testing.F) {
 	})
 }
 
-// FuzzCaveats: whatever a holder adds (a line each), an accepted token is
-// never wider than its parent.
+// FuzzCaveats: with any caveats that a holder adds (a line each), an
+// accepted token is never wider than its parent.
 func FuzzCaveats(f *testing.F) {
 	for _, v := range readVectors[[]caveatVector](f, "caveats.json") {
 		if v.Minted == nil && !v.ThirdParty && len(v.Added) > 0 {

@@ -69,8 +69,8 @@ func ParsePaymentHash(s string) (PaymentHash, error) {
 	return b, nil
 }
 
-// Preimage proves a payment. Whoever holds it together with the macaroon owns
-// the account, so it prints nothing useful; Hex is the explicit way out.
+// Preimage proves a payment. A holder of preimage and macaroon owns the
+// account, so a Preimage prints nothing useful; Hex is the explicit way out.
 type Preimage [32]byte
 
 // NewPreimage returns a random preimage for a new invoice.

@@ -27,7 +27,7 @@ const (
 )
 
 // MasterKey is the secret from which the root keys of all tokens are derived.
-// Whoever learns it can mint credit, so it prints only its id.
+// Somebody who learns it can mint credit, so a MasterKey prints only the id.
 type MasterKey struct {
 	ID     string
 	State  KeyState
@@ -160,7 +160,7 @@ type MintParams struct {
 
 // Mint returns a new version 2 binary macaroon, signed with a root key derived
 // from the minting master key. It writes nothing anywhere. An unpaid macaroon
-// is a secret: who learns its preimage later owns the account.
+// is a secret: somebody who learns the preimage later owns the account.
 func (k *Keyring) Mint(p MintParams) ([]byte, error) {
 	if err := ValidateService(p.Service); err != nil {
 		return nil, err

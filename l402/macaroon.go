@@ -164,7 +164,7 @@ func Inspect(unverified []byte) (Identifier, []string, error) {
 	return id, conditions, nil
 }
 
-// Attenuate adds first-party caveats to a macaroon, offline: whoever holds the
+// Attenuate adds first-party caveats to a macaroon, offline: a holder of the
 // result can do at most what the conditions leave. The caller's slice is not
 // changed. It fails with ErrMacaroon when bytes are no macaroon or the result
 // would be larger than MaxMacaroonSize; whether the service understands the

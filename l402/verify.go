@@ -58,11 +58,11 @@ type Token struct {
 	capabilities nameLimit
 }
 
-// Verify proves a credential: first the signature under each live key, then
-// the preimage, both in constant time. Of several macaroons the one that a key of
-// ours signed counts. It fails with ErrUnknownToken, with ErrPreimage, or with
-// ErrConflictingCredentials when two of them are ours. Caveats are not judged here: call
-// Authorize next. It does no I/O, takes a few microseconds for each macaroon, and
+// Verify proves a credential: first the signature under each live key, then the
+// preimage, both in constant time. Where a credential has several macaroons, the one
+// that a key of ours signed counts. It fails with ErrUnknownToken, with ErrPreimage, or
+// with ErrConflictingCredentials when two of them are ours. Caveats are not judged here:
+// call Authorize next. It does no I/O, takes a few microseconds for each macaroon, and
 // is safe for concurrent use. A nil credential is no token.
 func (k *Keyring) Verify(unverified *Credential) (*Token, error) {
 	if unverified == nil {

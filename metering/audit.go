@@ -40,8 +40,8 @@ type AuditOptions struct {
 	// Pause is how long to rest after each look, as a multiple of what it took.
 	Pause float64
 	// Subjects bounds how many accounts, budgets and payments are in memory at a time,
-	// about 150 bytes each. 0: a million. Of more, one range of ids is audited after
-	// another, and the lines are read again for each.
+	// about 150 bytes each. 0: a million. Where there are more, an audit takes one
+	// range of ids after another and reads the lines again for each.
 	Subjects int
 }
 
@@ -139,8 +139,8 @@ func (a *auditor) audit(ctx context.Context, part *share) error {
 	if err := a.catchUp(ctx); err != nil {
 		return err
 	}
-	// From here on the share stays: what leaves it would be compared without its lines,
-	// or counted twice. What comes in meanwhile takes memory.
+	// From here on the share stays: an account that left it would be compared without
+	// its lines, or counted twice. Accounts that come in meanwhile take memory.
 	a.shrink = nil
 	for _, walk := range []func(context.Context, *share) error{a.walkAccounts, a.walkBudgets, a.walkPayments, a.leftOver} {
 		if err := walk(ctx, part); err != nil {

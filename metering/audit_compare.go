@@ -169,8 +169,9 @@ func (v *view) checkPayments(rows []DepositRow, ids []l402.PaymentHash) error {
 	return nil
 }
 
-// wronglyOwed reports whether d.Owed is impossible. What a payment that was seen
-// settled owes depends on what arrived, which only the Lightning node knows.
+// wronglyOwed reports whether d.Owed is impossible. The debt of a payment that
+// was seen settled depends on the amount that arrived, which only the Lightning
+// node knows.
 func (d *DepositRow) wronglyOwed() bool {
 	switch {
 	case d.Settled != 0:

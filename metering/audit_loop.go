@@ -6,13 +6,14 @@ import (
 	"time"
 )
 
-// auditBeat is how often a process looks whether an audit is due, and what the last
-// one said, at most.
+// auditBeat is how often a process looks, at most, whether an audit is due and what
+// the last one said.
 const auditBeat = 15 * time.Second
 
-// auditLoop audits what is new whenever the last audit, of any process, is long
-// enough ago: not after each start. Of all processes on a store one audits. What it
-// finds is a defect or damage: it is logged, and shown by the Stats of all.
+// auditLoop audits the changes whenever the last audit, by any process, is long
+// enough ago; a start alone is no reason for one. Of all processes on a store one
+// audits. A difference is a defect or damage: it is logged, and the Stats of all
+// processes show it.
 func (l *Ledger) auditLoop(ctx context.Context) {
 	if l.cfg.AuditEvery < 0 {
 		return

@@ -25,8 +25,9 @@ type newAudit struct {
 // AuditNew checks what changed since the last audit: each new line against the row
 // that it names, and the accounts, budgets and payments of those lines, as well as
 // everything that is held, against their sums. It keeps the sums up to date, so that
-// its cost depends on what is new. What it finds wrong it looks at again each
-// time, until it is right. The report's sums are those of what it compared.
+// the cost of an audit depends on the changes alone. A row that is wrong is compared
+// again each time, until it is right. The report's sums are those of what it
+// compared.
 func (l *Ledger) AuditNew(ctx context.Context) (Report, error) {
 	r, err := l.auditNew(ctx)
 	return r, unavailable("audit", err)

@@ -36,8 +36,8 @@ func (l *Ledger) tidyLoop(ctx context.Context) {
 }
 
 // Tidy removes what has run out: idempotency keys, rate windows, budgets whose
-// tokens have expired. It happens by itself every 30 s. What fails is logged and
-// tried again the next time.
+// tokens have expired. It happens by itself every 30 s. A removal that fails is
+// logged and tried again the next time.
 func (l *Ledger) Tidy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()

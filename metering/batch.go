@@ -27,7 +27,7 @@ type Batch struct {
 	Holds       Table[HoldID, HoldRow]
 	Charges     Table[HoldID, ChargeRow]
 	Deposits    Table[l402.PaymentHash, DepositRow]
-	Rates       Table[[32]byte, RateRow]
+	Windows     Table[[32]byte, WindowRow]
 	Keys        Table[KeyID, KeyRow]
 	Adjustments Table[HoldID, AdjustmentRow]
 	Cursors     Table[string, CursorRow]
@@ -53,7 +53,7 @@ type rules struct {
 // Changed reports whether there is anything to write.
 func (b *Batch) Changed() bool {
 	return b.Accounts.changed() || b.Budgets.changed() || b.Holds.changed() || b.Charges.changed() ||
-		b.Deposits.changed() || b.Rates.changed() || b.Keys.changed() || b.Adjustments.changed() ||
+		b.Deposits.changed() || b.Windows.changed() || b.Keys.changed() || b.Adjustments.changed() ||
 		b.Cursors.changed() || len(b.Transfers) > 0
 }
 
@@ -77,7 +77,7 @@ func (b *Batch) reset() {
 	b.Holds.reset()
 	b.Charges.reset()
 	b.Deposits.reset()
-	b.Rates.reset()
+	b.Windows.reset()
 	b.Keys.reset()
 	b.Adjustments.reset()
 	b.Cursors.reset()
@@ -101,7 +101,7 @@ func (b *Batch) end() {
 	b.Holds.eachChanged(func(r *HoldRow) { touch(r.Account) })
 	b.Charges.eachChanged(func(r *ChargeRow) { touch(r.Account) })
 	b.Deposits.eachChanged(func(r *DepositRow) { touch(r.Account) })
-	b.Rates.eachChanged(func(r *RateRow) { touch(r.Account) })
+	b.Windows.eachChanged(func(r *WindowRow) { touch(r.Account) })
 	b.Keys.eachChanged(func(r *KeyRow) { touch(r.Account) })
 	b.Adjustments.eachChanged(func(r *AdjustmentRow) { touch(r.Account) })
 }

@@ -8,12 +8,13 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// census finds rows of charges and adjustments that no line stands behind, and
-// lines without their row, although lines have no index by what they name and both
-// grow meanwhile. It sums up the amounts of all lines, each times a random number of
-// its id, and takes off the same for the rows: what is left must be 0. Rows are
-// covered in ascending ids. A line of an id that was covered counts no more, unless
-// the look that covered it saw the line: so each id is compared as of one snapshot.
+// census finds rows of charges and adjustments that no line stands behind, and lines
+// without their row, although lines have no index by what they name and both grow
+// meanwhile. It sums up the amounts of all lines, each times a random number of its
+// id, and takes off the same for the rows: what is left must be 0. Rows are covered
+// in ascending ids. Once an id is covered, a line of that id no longer counts,
+// unless the look that covered the id saw the line: so each id is compared as of one
+// snapshot.
 type census struct {
 	audit *auditor
 	kinds [2]headcount // charges, adjustments

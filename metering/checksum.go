@@ -6,10 +6,10 @@ import (
 )
 
 // Most amounts of the ledger stand in two places, and an audit compares them: a charge
-// with its line, a balance with the sum of its lines. What was held for a charge and the
-// limit of a sub-budget stand in one place only. A checksum over the columns that never
-// change finds a change of those. It shows damage and hand-made edits; it is no
-// signature, because whoever can write the table can write a checksum as well.
+// with its line, a balance with the sum of its lines. Two stand in one place only: the
+// hold of a charge and the limit of a sub-budget. A checksum over the columns that never
+// change finds a change of those two. It shows damage and hand-made edits; it is no
+// signature, because a program that can write the table can write a checksum as well.
 
 // castagnoli is CRC-32C (RFC 3720, appendix B.4), for which processors have instructions.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

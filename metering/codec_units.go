@@ -83,8 +83,8 @@ func appendPairs(b []byte, n []int64) []byte {
 	return b
 }
 
-// readNumbers reads either form into numbers that are all zero. What it read before it
-// failed stands there.
+// readNumbers reads either form into numbers that are all zero. When it fails, the
+// numbers that it has read so far stand there.
 func readNumbers(b []byte, into []int64, order []pricing.Unit) error {
 	d := decoder{b: b}
 	switch form := d.byte(); {

@@ -79,9 +79,10 @@ func (l *Ledger) AdvanceCursor(ctx context.Context, c CursorRow, anew bool) erro
 }
 
 // Doubt takes a payment back that was presented and that the Lightning node does
-// not know, although it should: see Reader.Unconfirmed. What is available of it
-// leaves the account; what was spent is noted on the deposit. Should the payment
-// settle after all, it is credited again. A payment that settled stays as it is.
+// not know, although it should: see Reader.Unconfirmed. The part that is still
+// available leaves the account; the part that was spent is noted on the deposit.
+// Should the payment settle after all, it is credited again. A payment that
+// settled stays as it is.
 func (l *Ledger) Doubt(ctx context.Context, d DepositRow) error {
 	return l.do(ctx, "doubt a deposit", &doubtOp{hash: d.Hash, who: d.Account}, true)
 }

@@ -65,7 +65,7 @@ func (o *reserveOp) need(b *Batch, again bool) {
 		b.Holds.need(o.r.ID)
 	}
 	for i := range o.r.RateLimits {
-		b.Rates.need(o.r.RateLimits[i].ID)
+		b.Windows.need(o.r.RateLimits[i].ID)
 	}
 	if o.r.Idempotency != nil {
 		b.Likely = true
@@ -118,7 +118,7 @@ func (o *reserveOp) apply(b *Batch) error {
 	if o.made.amount > 0 && b.tooMany(a, o.r.Budgets) {
 		return ErrTooManyBudgets
 	}
-	if err := b.countRates(a.ID, o.r.RateLimits); err != nil {
+	if err := b.countRequests(a.ID, o.r.RateLimits); err != nil {
 		return err
 	}
 	b.take(a, o.r.ID, &o.made, noUsage, SourceNone)
@@ -161,8 +161,8 @@ func (b *Batch) take(a *AccountRow, id HoldID, t *terms, usage []byte, source So
 		// before the request goes on: else one key could be charged twice.
 		b.Durable = true
 		key := KeyID{a.ID, i.Key}
-		// A hold that was lost and is made anew leaves the key with the request that
-		// has it now: see keyRoom.
+		// A hold that was lost and is made anew does not take the key back: the
+		// request that has the key now keeps it. See keyRoom.
 		if k := b.Keys.get(key); k == nil || k.Hold == id || k.Expires <= b.Now {
 			b.Keys.put(key, KeyRow{KeyID: key, Body: i.Body, Hold: id, Expires: b.until(IdempotencyTTL)})
 		}
@@ -248,22 +248,22 @@ func (o *extendOp) apply(b *Batch) error {
 	return nil
 }
 
-// countRates checks all limits and, only when all have room, counts one
+// countRequests checks all limits and, only when all have room, counts one
 // request on each.
-func (b *Batch) countRates(account l402.TokenID, limits []l402.RateLimit) error {
+func (b *Batch) countRequests(account l402.TokenID, limits []l402.RateLimit) error {
 	var wait time.Duration
 	for i := range limits {
-		row := currentWindow(b.Rates.get(limits[i].ID), b.Now)
+		row := currentWindow(b.Windows.get(limits[i].ID), b.Now)
 		wait = max(wait, row.wait(limits[i].PerMinute, b.Now))
 	}
 	if wait > 0 {
 		return &RateLimitedError{RetryAfter: wait}
 	}
 	for i := range limits {
-		row := currentWindow(b.Rates.get(limits[i].ID), b.Now)
+		row := currentWindow(b.Windows.get(limits[i].ID), b.Now)
 		row.ID, row.Account = limits[i].ID, account
 		row.Count++
-		b.Rates.put(row.ID, row)
+		b.Windows.put(row.ID, row)
 	}
 	return nil
 }

@@ -20,10 +20,10 @@ type settleOp struct {
 	cost  l402.Msat
 	s     Settlement
 	sweep bool
-	owner OwnerID // of a sweep: who was taken for dead
+	owner OwnerID // of a sweep: the process that was taken for dead
 	again bool    // an earlier attempt may have been committed: what it found out counts
-	// maybe is a lock under which the hold may have been made: whoever releases it
-	// never heard. The rows tell, and ctx is this operation's own.
+	// maybe is a lock under which the hold may have been made: the operation that
+	// releases it never heard. The rows tell, and ctx is this operation's own.
 	maybe l402.PaymentHash
 
 	entry    Entry     // result

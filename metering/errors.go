@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// What the ledger refuses with. None of them has changed anything, except that
+// The ledger's refusals. A refused operation has changed nothing, except that
 // a refused Reserve leaves its Deposit credited.
 var (
 	// ErrBusy: the queue to the writer is full; try again in a moment.
@@ -40,8 +40,8 @@ var (
 	ErrNotLeader = errors.New("another process leads the audits")
 )
 
-// What a Store reports about a batch that was rolled back for certain. Any
-// other error leaves it open whether the batch was committed.
+// A Store's reports of a batch that was rolled back for certain. Any other
+// error leaves it open whether the batch was committed.
 var (
 	// ErrConflict: a row is locked by someone else, or the transaction lost
 	// against a concurrent one. A smaller batch, or the same later, may pass.

@@ -12,8 +12,8 @@ const (
 	// nothing was remembered when it was needed.
 	maxRemembered = 1 << 18
 	// distrustFor is how many batches an account is loaded for after somebody else
-	// has changed it: gateways that serve the same account would else spend most of
-	// their batches on rows that are no more.
+	// has changed it: otherwise gateways that serve the same account would spend
+	// most of their batches on rows that another gateway has replaced.
 	distrustFor = 8
 )
 
@@ -63,30 +63,30 @@ func (m *Memory) Len() int {
 	return len(m.accounts) + len(m.budgets) + len(m.holds)
 }
 
-// Fill gives a batch the rows that are known, which are loaded no more. A batch
-// of which an earlier attempt may have been committed gets none.
+// Fill gives a batch the rows that are known, so that the store need not load
+// them. A batch of which an earlier attempt may have been committed gets none.
 func (m *Memory) Fill(b *Batch) {
 	if b.repeated {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, e := range b.Accounts.entries[:b.Accounts.n] {
+	for _, e := range b.Accounts.cells[:b.Accounts.n] {
 		if a := m.accounts[e.key]; a != nil && a.distrust == 0 {
 			e.recall(a.row)
 		}
 	}
-	for _, e := range b.Budgets.entries[:b.Budgets.n] {
+	for _, e := range b.Budgets.cells[:b.Budgets.n] {
 		if k, ok := m.budgets[e.key]; ok && m.stands(b, k.row.Account, k.of) {
 			e.recall(k.row)
 		}
 	}
-	for _, e := range b.Holds.entries[:b.Holds.n] {
+	for _, e := range b.Holds.cells[:b.Holds.n] {
 		if k, ok := m.holds[e.key]; ok && !e.latest && m.stands(b, k.row.Account, k.of) {
 			e.recall(k.row)
 		}
 	}
-	for _, e := range b.Charges.entries[:b.Charges.n] { // a hold is open or charged, never both
+	for _, e := range b.Charges.cells[:b.Charges.n] { // a hold is open or charged, never both
 		e.known = b.Holds.recalled(e.key)
 	}
 }
@@ -100,7 +100,7 @@ func (m *Memory) stands(b *Batch, id l402.TokenID, of *knownAccount) bool {
 // compared when the batch is written. Where not, the store calls Rewind, loads
 // everything and decides anew.
 func (m *Memory) Stands(b *Batch) bool {
-	for _, e := range b.Accounts.entries[:b.Accounts.n] {
+	for _, e := range b.Accounts.cells[:b.Accounts.n] {
 		if e.known && !e.changed {
 			return false
 		}
@@ -116,7 +116,7 @@ func (m *Memory) Wrote(b *Batch, version int64) {
 	if m.accounts == nil || len(m.accounts)+len(m.budgets)+len(m.holds) > maxRemembered {
 		m.forget()
 	}
-	for _, e := range b.Accounts.entries[:b.Accounts.n] {
+	for _, e := range b.Accounts.cells[:b.Accounts.n] {
 		if !e.changed || !e.present {
 			continue
 		}
@@ -126,7 +126,7 @@ func (m *Memory) Wrote(b *Batch, version int64) {
 		}
 		m.wroteAccount(&e.row, version)
 	}
-	for _, e := range b.Budgets.entries[:b.Budgets.n] {
+	for _, e := range b.Budgets.cells[:b.Budgets.n] {
 		a := b.written(e.row.Account)
 		switch {
 		case !a:
@@ -136,7 +136,7 @@ func (m *Memory) Wrote(b *Batch, version int64) {
 			delete(m.budgets, e.key)
 		}
 	}
-	for _, e := range b.Holds.entries[:b.Holds.n] {
+	for _, e := range b.Holds.cells[:b.Holds.n] {
 		switch {
 		case !e.changed || !b.written(e.row.Account):
 		case e.present:
@@ -173,14 +173,14 @@ func (m *Memory) wroteAccount(row *AccountRow, version int64) {
 // leave out.
 func (b *Batch) written(id l402.TokenID) bool {
 	i, ok := b.Accounts.index[id]
-	if !ok || !b.Accounts.entries[i].changed {
+	if !ok || !b.Accounts.cells[i].changed {
 		return false
 	}
 	_, missed := b.missed[id]
 	return !missed
 }
 
-// Rewind takes back what was decided and what was loaded: the next load is of
+// Rewind takes back all decisions and all loaded rows: the next load is of
 // every row.
 func (b *Batch) Rewind() {
 	b.Durable = false
@@ -190,7 +190,7 @@ func (b *Batch) Rewind() {
 	b.Holds.rewind()
 	b.Charges.rewind()
 	b.Deposits.rewind()
-	b.Rates.rewind()
+	b.Windows.rewind()
 	b.Keys.rewind()
 	b.Adjustments.rewind()
 	b.Cursors.rewind()

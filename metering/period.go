@@ -7,8 +7,8 @@ import (
 )
 
 // periodCount counts and hashes the lines of one period, in their order, with the
-// rows that they name. Of a charge that was replaced only the line that made it as
-// it stands carries the row.
+// rows that they name. A charge that was replaced has several lines; only the line
+// that made the present charge carries the row.
 type periodCount struct {
 	from, to                     Position
 	transfers, budgets           hash.Hash

@@ -9,7 +9,8 @@ import (
 )
 
 // task is one operation on its way through the queue. The writer owns the
-// operation until done is closed; then whoever submitted it does.
+// operation until done is closed; then the goroutine that submitted it
+// does.
 type task struct {
 	operation
 	name    string // for errors

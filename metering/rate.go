@@ -10,10 +10,10 @@ import "time"
 const minuteMicros = int64(time.Minute / time.Microsecond)
 
 // currentWindow is the row (nil: none yet) as it stands at now.
-func currentWindow(row *RateRow, now int64) RateRow {
+func currentWindow(row *WindowRow, now int64) WindowRow {
 	window := now / minuteMicros
 	if row == nil {
-		return RateRow{Window: window}
+		return WindowRow{Window: window}
 	}
 	r := *row
 	switch {
@@ -28,7 +28,7 @@ func currentWindow(row *RateRow, now int64) RateRow {
 
 // wait is how long until one more request fits; 0 when it fits now, else at
 // least a second.
-func (r RateRow) wait(perMinute, now int64) time.Duration {
+func (r WindowRow) wait(perMinute, now int64) time.Duration {
 	if perMinute <= 0 {
 		return time.Minute
 	}

@@ -26,7 +26,7 @@ func TestRateWait(t *testing.T) {
 		{"almost", 0, 10, 5, at(35.9), time.Second},
 		{"none allowed", 0, 0, 0, at(0), time.Minute},
 	} {
-		row := RateRow{Window: 1000, Count: test.count, Previous: test.previous}
+		row := WindowRow{Window: 1000, Count: test.count, Previous: test.previous}
 		if got := row.wait(test.perMinute, test.now); got != test.want {
 			t.Errorf("%s: wait %s, want %s", test.name, got, test.want)
 		}
@@ -34,8 +34,8 @@ func TestRateWait(t *testing.T) {
 }
 
 func TestCurrentWindow(t *testing.T) {
-	row := &RateRow{Window: 1000, Count: 7, Previous: 3}
-	for now, want := range map[int64]RateRow{
+	row := &WindowRow{Window: 1000, Count: 7, Previous: 3}
+	for now, want := range map[int64]WindowRow{
 		at(59):   {Window: 1000, Count: 7, Previous: 3},
 		at(60):   {Window: 1001, Previous: 7},
 		at(120):  {Window: 1002},
@@ -53,7 +53,7 @@ func TestRateIsKept(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
 		limit := 1 + rnd.Int64N(20)
-		var row *RateRow
+		var row *WindowRow
 		now := at(0)
 		byWindow := map[int64]int64{}
 		for range 300 {

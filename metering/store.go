@@ -109,10 +109,10 @@ type BudgetRow struct {
 	Checksum   int32  // of what never changes, see checksum; 0: made by a version that knew none
 }
 
-// live reports whether the budget counts against the limits on budgets: there is
-// something left to spend, or something held. One that is spent out stays on
-// record until its tokens have expired, and bothers nobody. A budget of a version
-// that knew no expiry counts always, as it did then.
+// live reports whether the budget counts against the limits on budgets: something
+// is left to spend, or something is held. A budget that is spent out stays on
+// record until its tokens have expired, and counts against nothing. A budget of a
+// version that knew no expiry counts always, as it did in that version.
 func (r *BudgetRow) live() bool { return r.Spent < r.Limit || r.Held > 0 || r.ValidUntil == 0 }
 
 // HoldRow is one open reservation.
@@ -152,8 +152,8 @@ type ChargeRow struct {
 	Checksum    int32            // of what never changes, see checksum; 0: made by a version that knew none
 }
 
-// DepositRow is one payment. What settled at the Lightning node is the truth;
-// until then the credential's proof counts.
+// DepositRow is one payment. A settlement at the Lightning node is the truth;
+// until it comes the credential's proof counts.
 type DepositRow struct {
 	Hash      l402.PaymentHash `json:"payment_hash"`
 	Account   l402.TokenID     `json:"account"`
@@ -167,8 +167,8 @@ type DepositRow struct {
 	Owed      l402.Msat        `json:"owed_msat"`    // of Credited: no payment stands behind it, and it was spent
 }
 
-// RateRow counts one rate limit over two windows of a minute.
-type RateRow struct {
+// WindowRow counts one rate limit over two windows of a minute.
+type WindowRow struct {
 	ID       [32]byte
 	Account  l402.TokenID // whose token states the limit; not stored
 	Window   int64        // minutes since 1970

@@ -4,12 +4,12 @@ package metering
 // keys, the store loads those that exist, the ledger changes them, the store
 // writes the changes. Not safe for concurrent use.
 type Table[K comparable, R any] struct {
-	index   map[K]int
-	entries []*entry[K, R] // the first n are in use; the rest is kept for the next batch
-	n       int
+	index map[K]int
+	cells []*cell[K, R] // the first n are in use; the rest is kept for the next batch
+	n     int
 }
 
-type entry[K comparable, R any] struct {
+type cell[K comparable, R any] struct {
 	key     K
 	row     R
 	stored  bool // the store has a row
@@ -28,10 +28,10 @@ func (t *Table[K, R]) need(k K) {
 		t.index = make(map[K]int)
 	}
 	t.index[k] = t.n
-	if t.n == len(t.entries) {
-		t.entries = append(t.entries, new(entry[K, R]))
+	if t.n == len(t.cells) {
+		t.cells = append(t.cells, new(cell[K, R]))
 	}
-	*t.entries[t.n] = entry[K, R]{key: k}
+	*t.cells[t.n] = cell[K, R]{key: k}
 	t.n++
 }
 
@@ -39,31 +39,32 @@ func (t *Table[K, R]) need(k K) {
 func (t *Table[K, R]) needFresh(k K) {
 	if _, ok := t.index[k]; !ok {
 		t.need(k)
-		t.entries[t.index[k]].known = true
+		t.cells[t.index[k]].known = true
 	}
 }
 
-// needLatest names a row of which no earlier state will do.
+// needLatest names a row whose present state the store must load: an
+// earlier state in memory is not enough.
 func (t *Table[K, R]) needLatest(k K) {
 	t.need(k)
-	t.entries[t.index[k]].latest = true
+	t.cells[t.index[k]].latest = true
 }
 
 // recall gives the row that the store has without a load.
-func (e *entry[K, R]) recall(row R) {
+func (e *cell[K, R]) recall(row R) {
 	e.row, e.stored, e.present, e.known = row, true, true, true
 }
 
 // recalled says whether the row under a key came from memory.
 func (t *Table[K, R]) recalled(k K) bool {
 	i, ok := t.index[k]
-	return ok && t.entries[i].known && t.entries[i].stored
+	return ok && t.cells[i].known && t.cells[i].stored
 }
 
 // rewind takes back all but the names.
 func (t *Table[K, R]) rewind() {
-	for _, e := range t.entries[:t.n] {
-		*e = entry[K, R]{key: e.key, latest: e.latest}
+	for _, e := range t.cells[:t.n] {
+		*e = cell[K, R]{key: e.key, latest: e.latest}
 	}
 }
 
@@ -78,7 +79,7 @@ func (t *Table[K, R]) Len() int { return t.n }
 
 // Keys yields the rows named, each once.
 func (t *Table[K, R]) Keys(yield func(K) bool) {
-	for _, e := range t.entries[:t.n] {
+	for _, e := range t.cells[:t.n] {
 		if !yield(e.key) {
 			return
 		}
@@ -87,7 +88,7 @@ func (t *Table[K, R]) Keys(yield func(K) bool) {
 
 // Missing yields the rows to load: those named of which nothing is known.
 func (t *Table[K, R]) Missing(yield func(K) bool) {
-	for _, e := range t.entries[:t.n] {
+	for _, e := range t.cells[:t.n] {
 		if !e.known && !yield(e.key) {
 			return
 		}
@@ -98,16 +99,16 @@ func (t *Table[K, R]) Missing(yield func(K) bool) {
 // for is ignored.
 func (t *Table[K, R]) Loaded(k K, row R) {
 	if i, ok := t.index[k]; ok {
-		e := t.entries[i]
+		e := t.cells[i]
 		e.row, e.stored, e.present = row, true, true
 	}
 }
 
-// get returns the row, or nil when there is none. Whoever changes it calls
-// touch.
+// get returns the row, or nil when there is none. A caller that changes the
+// row calls touch.
 func (t *Table[K, R]) get(k K) *R {
-	if i, ok := t.index[k]; ok && t.entries[i].present {
-		return &t.entries[i].row
+	if i, ok := t.index[k]; ok && t.cells[i].present {
+		return &t.cells[i].row
 	}
 	return nil
 }
@@ -115,7 +116,7 @@ func (t *Table[K, R]) get(k K) *R {
 // touch marks a row that get returned as changed.
 func (t *Table[K, R]) touch(k K) {
 	if i, ok := t.index[k]; ok {
-		t.entries[i].changed = true
+		t.cells[i].changed = true
 	}
 }
 
@@ -123,7 +124,7 @@ func (t *Table[K, R]) touch(k K) {
 // within the same decision. The key was named with need before.
 func (t *Table[K, R]) put(k K, row R) *R {
 	t.need(k)
-	e := t.entries[t.index[k]]
+	e := t.cells[t.index[k]]
 	e.row, e.present, e.changed = row, true, true
 	return &e.row
 }
@@ -131,35 +132,35 @@ func (t *Table[K, R]) put(k K, row R) *R {
 // open makes a row that the store lacks, which is written only once touch is called.
 func (t *Table[K, R]) open(k K, row R) {
 	t.need(k)
-	if e := t.entries[t.index[k]]; !e.present {
+	if e := t.cells[t.index[k]]; !e.present {
 		e.row, e.present = row, true
 	}
 }
 
 // remove deletes the row under a key.
 func (t *Table[K, R]) remove(k K) {
-	if i, ok := t.index[k]; ok && t.entries[i].present {
-		t.entries[i].present, t.entries[i].changed = false, true
+	if i, ok := t.index[k]; ok && t.cells[i].present {
+		t.cells[i].present, t.cells[i].changed = false, true
 	}
 }
 
 // Inserted yields the rows that the store lacks. Read them, don't keep them.
 func (t *Table[K, R]) Inserted(yield func(*R) bool) {
-	t.yieldRows(yield, func(e *entry[K, R]) bool { return e.present && !e.stored })
+	t.yieldRows(yield, func(e *cell[K, R]) bool { return e.present && !e.stored })
 }
 
 // Updated yields the rows that the store has in an older form.
 func (t *Table[K, R]) Updated(yield func(*R) bool) {
-	t.yieldRows(yield, func(e *entry[K, R]) bool { return e.present && e.stored })
+	t.yieldRows(yield, func(e *cell[K, R]) bool { return e.present && e.stored })
 }
 
 // Upserted yields both inserted and updated rows.
 func (t *Table[K, R]) Upserted(yield func(*R) bool) {
-	t.yieldRows(yield, func(e *entry[K, R]) bool { return e.present })
+	t.yieldRows(yield, func(e *cell[K, R]) bool { return e.present })
 }
 
-func (t *Table[K, R]) yieldRows(yield func(*R) bool, want func(*entry[K, R]) bool) {
-	for _, e := range t.entries[:t.n] {
+func (t *Table[K, R]) yieldRows(yield func(*R) bool, want func(*cell[K, R]) bool) {
+	for _, e := range t.cells[:t.n] {
 		if e.changed && want(e) && !yield(&e.row) {
 			return
 		}
@@ -168,12 +169,12 @@ func (t *Table[K, R]) yieldRows(yield func(*R) bool, want func(*entry[K, R]) boo
 
 // Deleted yields the rows that the store has and that are to go.
 func (t *Table[K, R]) Deleted(yield func(*R) bool) {
-	t.yieldRows(yield, func(e *entry[K, R]) bool { return !e.present && e.stored })
+	t.yieldRows(yield, func(e *cell[K, R]) bool { return !e.present && e.stored })
 }
 
 // eachChanged calls fn with every row that is to be written or to go.
 func (t *Table[K, R]) eachChanged(fn func(*R)) {
-	for _, e := range t.entries[:t.n] {
+	for _, e := range t.cells[:t.n] {
 		if e.changed && (e.present || e.stored) {
 			fn(&e.row)
 		}
@@ -182,7 +183,7 @@ func (t *Table[K, R]) eachChanged(fn func(*R)) {
 
 // changed reports whether anything is to be written.
 func (t *Table[K, R]) changed() bool {
-	for _, e := range t.entries[:t.n] {
+	for _, e := range t.cells[:t.n] {
 		if e.changed && (e.present || e.stored) {
 			return true
 		}

@@ -173,7 +173,7 @@ func (w *writer) due(tasks []*task) []*task {
 }
 
 // park puts a task aside: for the next batch when somebody else changed its
-// account, or until whoever has the account locked may be done.
+// account, or until the process that has the account locked may be done.
 func (w *writer) park(t *task, locked bool) {
 	p := w.parked[t.account()]
 	if p == nil {

@@ -8,10 +8,10 @@ import (
 // Controller moves the price of one model. It is pure, a function of its
 // parameters and what it was told, and not safe for concurrent use.
 //
-// Whatever it is told, a multiplier that it decides is a positive number within
-// floor and ceiling, and no further than one slew step per interval from the
-// one before. Only fixed prices stand above that: the static policy, which is
-// the rate card, and the kill switch (Observation.Fixed).
+// For any observation the decided multiplier is a positive number within floor
+// and ceiling, and no further than one slew step per interval from the one
+// before. Only fixed prices stand above that: the static policy, which is the
+// rate card, and the kill switch (Observation.Fixed).
 type Controller struct {
 	p          Params
 	multiplier float64

@@ -2,12 +2,13 @@
 // is pure: no I/O, no clock; a Board holds the prices in force, a Controller
 // what it needs to decide the next one.
 //
-// The happy path: whoever decides prices publishes an Epoch per model on a
-// Board. A request reads the epoch in force once, bounds its own usage from
-// above, and takes a Quote, which is what gets reserved:
+// The happy path: a Controller, or the owner, publishes an Epoch per model
+// on a Board. A request reads the epoch in force once, bounds its own usage
+// from above, and takes a Quote, which is what gets reserved:
 //
 //	epoch, ok := board.Current("llama-3.1-8b")
-//	quote, err := epoch.Quote(pricing.Units{pricing.InputTokens: 900, pricing.OutputTokens: 256, pricing.Calls: 1}, expires)
+//	usage := pricing.Units{pricing.InputTokens: 900, pricing.OutputTokens: 256, pricing.Calls: 1}
+//	quote, err := epoch.Quote(usage, expires)
 //
 // When the answer has ended, the usage that was measured is charged at the
 // same rates, whatever the board says by then:

@@ -42,7 +42,7 @@ type EpochQuery struct {
 var ErrArgument = errors.New("invalid argument")
 
 // Fixed is the epoch of a price that follows no load. Its ID is given by
-// whoever publishes it.
+// the process that publishes it.
 func Fixed(model string, r Rates, at time.Time) Epoch {
 	return Epoch{Model: model, Rates: r, Multiplier: 1, BoundBy: BoundFixed, At: at}
 }

@@ -52,12 +52,12 @@ type Point struct {
 	Multiplier float64 `yaml:"multiplier"`
 }
 
-// DefaultParams is the policy for who chooses none: the target rule on the
-// joined signal, between once and four times the rate card. The numbers are
-// those at which a simulated surge to three times the demand keeps the 99th
-// percentile of waits below 5 s for practically every seed: a queue that forms
-// within seconds has to be answered within seconds, so there is no smoothing
-// and a wide slew upwards. docs/pricing.md has the comparison.
+// DefaultParams is the policy of a model whose owner chooses none: the target
+// rule on the joined signal, between once and four times the rate card. The
+// numbers are those at which a simulated surge to three times the demand keeps
+// the 99th percentile of waits below 5 s for practically every seed: a queue
+// that forms within seconds has to be answered within seconds, so there is no
+// smoothing and a wide slew upwards. docs/pricing.md has the comparison.
 func DefaultParams() Params {
 	return Params{
 		Policy: PolicyTarget, Interval: 5 * time.Second,
@@ -70,9 +70,10 @@ func DefaultParams() Params {
 	}
 }
 
-// Validate joins an error for each setting that cannot work, naming it. What
-// works but is likely to disappoint comes back as warnings: a loop that the
-// assumed demand makes oscillate, a curve that cannot reach its ends.
+// Validate joins an error for each setting that cannot work, and names it.
+// Settings that work but are likely to disappoint come back as warnings: a
+// loop that the assumed demand makes oscillate, a curve that cannot reach
+// its ends.
 func (p Params) Validate() (warnings []string, err error) {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {

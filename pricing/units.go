@@ -32,7 +32,7 @@ const (
 	unitEnd = 22
 )
 
-// What one rate counts, in units. Each divides denominator.
+// How many units one rate is for. Each divides denominator.
 const (
 	one     = 1
 	million = 1_000_000 // tokens, characters, pixels, or microseconds: a second

@@ -18,7 +18,7 @@ type Bid struct {
 
 func (b Bid) pays(ask l402.Msat) bool { return b.Limit <= 0 || ask <= b.Limit }
 
-// Ask is what a backend's owner asks for requests. What the buyer pays does not
+// Ask is what a backend's owner asks for requests. The buyer's price does not
 // depend on it.
 type Ask interface {
 	// Rates is the owner's rate card at the moment. It is called with the fleet's

@@ -21,10 +21,11 @@ type Plan struct {
 }
 
 // Prepare checks a configuration whole and says what it takes to get there. A
-// backend whose configuration is the same, but for its slots, its weight, what it
-// asks and where its load is read, stays with its connections, its health and all
-// that was learnt of it; another one of that name takes the place of the one before.
-// A pool stays with its model. Calls of Prepare and Commit must not overlap.
+// backend stays, with its connections, its health and all that was learnt of it, if
+// its configuration differs at most in its slots, its weight, what it asks and where
+// its load is read. Otherwise a new backend takes the place of the old one under the
+// same name. A pool stays with its model. Calls of Prepare and Commit must not
+// overlap.
 func (f *Fleet) Prepare(cfg Config) (*Plan, error) {
 	plan := &Plan{fleet: f, byModel: make(map[string]*Pool, len(cfg.Pools))}
 	byName := make(map[string]*Backend, len(cfg.Backends))
@@ -138,8 +139,8 @@ func (plan *Plan) Commit() (leaving []*Backend) {
 	return leaving
 }
 
-// setPools makes the fleet's pools those of the plan. A pool whose model is sold no more
-// keeps the backends that stay, for requests that wait in it or began before.
+// setPools makes the fleet's pools those of the plan. A pool whose model is no longer
+// sold keeps the backends that stay, for requests that wait in it or began before.
 func (plan *Plan) setPools() {
 	f := plan.fleet
 	f.retired = slices.DeleteFunc(f.retired, func(p *Pool) bool {
@@ -199,14 +200,14 @@ func (b *Backend) joinPool(p *Pool) {
 	b.lacks = append(b.lacks, lack{})
 	b.dealt = append(b.dealt, 0)
 	for _, g := range b.gpus {
-		if g.meter != nil {
-			g.meter.join(p)
+		if g.divider != nil {
+			g.divider.join(p)
 		}
 	}
 }
 
-// leavePools strikes pools that the backend serves no more, once none of their
-// requests is on it.
+// leavePools strikes pools that the backend no longer serves, once none of
+// their requests is on it.
 func (b *Backend) leavePools() {
 	for i := len(b.pools) - 1; i >= 0; i-- {
 		p := b.pools[i]
@@ -214,8 +215,8 @@ func (b *Backend) leavePools() {
 			continue
 		}
 		for _, g := range b.gpus {
-			if g.meter != nil {
-				g.meter.part(p)
+			if g.divider != nil {
+				g.divider.part(p)
 			}
 		}
 		b.pools = slices.Delete(b.pools, i, i+1)
@@ -225,7 +226,7 @@ func (b *Backend) leavePools() {
 	}
 }
 
-// leave takes a backend out of the fleet. What it works on goes on.
+// leave takes a backend out of the fleet. Requests that it works on go on.
 func (b *Backend) leave(now time.Time) {
 	f := b.fleet
 	b.leaving = true
@@ -248,23 +249,23 @@ func (b *Backend) depart(now time.Time) {
 	b.gone.Store(true)
 	f.leaving = slices.DeleteFunc(f.leaving, func(o *Backend) bool { return o == b })
 	for _, g := range b.gpus {
-		if g.meter != nil {
-			f.leaveMeter(b, g.meter, now)
-			f.refeed(g.meter, now)
-			g.meter = nil
+		if g.divider != nil {
+			f.leaveDivider(b, g.divider, now)
+			f.refeed(g.divider, now)
+			g.divider = nil
 		}
 	}
 	go b.closeIdle()
 }
 
-// refeed has a meter follow a feed that a backend of the fleet names. Where a GPU is
+// refeed has a divider follow a feed that a backend of the fleet names. Where a GPU is
 // read by another exporter than before, the former feed ends with its last backend.
-func (f *Fleet) refeed(m *meter, now time.Time) {
+func (f *Fleet) refeed(m *divider, now time.Time) {
 	var heir *binding
 	for _, b := range f.backends {
 		for _, g := range b.gpus {
 			switch {
-			case g.meter != m:
+			case g.divider != m:
 			case g.Feed == m.feed:
 				return
 			default:

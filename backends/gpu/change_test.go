@@ -303,9 +303,9 @@ func TestChangesUnderLoad(t *testing.T) {
 				t.Errorf("%s keeps %d pools, %v", b.Name(), len(b.pools), b.byPool)
 			}
 		}
-		for _, m := range f.meters {
+		for _, m := range f.dividers {
 			if m.inFlight != 0 || m.bound > 2 {
-				t.Errorf("a meter has %d in flight for %d bindings", m.inFlight, m.bound)
+				t.Errorf("a divider has %d in flight for %d bindings", m.inFlight, m.bound)
 			}
 		}
 	})

@@ -32,11 +32,11 @@ func (p *Pool) anyOpen() bool {
 	return false
 }
 
-// choose finds the backend with a free slot for t: of those that can serve in
-// time the cheapest, of these the one where the least wait is expected. wait
-// says that one outside t.tried may be used and asks no more than t pays, so
-// that a slot may come. Where all that may be used are ejected, the one soonest
-// to return is taken.
+// choose finds the backend with a free slot for t. Among the backends that can
+// serve in time it takes the cheapest, and among equally cheap ones the one
+// with the least expected wait. wait says that a backend outside t.tried may be
+// used and asks no more than t pays, so that a slot may come. Where all usable
+// backends are ejected, choose takes the one that returns soonest.
 func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 	now := time.Now()
 	top := p.best(t.tried, now)
@@ -76,8 +76,8 @@ func (p *Pool) deal(b *Backend) {
 	b.dealt[slices.Index(b.pools, p)] = p.dealt
 }
 
-// turnOf is where another request of the pool would move b. One that was away is not
-// far behind the others: it makes nothing up.
+// turnOf is where another request of the pool would move b. A backend that was away
+// is not far behind the others, because it does not make up for its absence.
 func (p *Pool) turnOf(b *Backend) float64 {
 	step := 1 / float64(b.set.Weight)
 	return max(b.dealt[slices.Index(b.pools, p)], p.dealt-step) + step

@@ -28,7 +28,7 @@ type conn struct {
 	scout    atomic.Bool  // watched, to see whether the server keeps it
 }
 
-// What has become of the request a connection was given.
+// The fates of a request that a connection was given.
 const (
 	written   int32 = iota // or none was given
 	fresh                  // nothing written, on a new connection
@@ -99,7 +99,8 @@ func (c *conn) rest(now time.Time) {
 
 // untouched says that the backend cannot have got the whole request that the
 // connection was given, and never will: it is for a connection that failed.
-// Requests have a length, so a part of one is none.
+// Requests have a length, so a backend never takes a part of one for a whole
+// request.
 func (c *conn) untouched() bool {
 	if c == nil {
 		return false

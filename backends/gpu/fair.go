@@ -13,7 +13,8 @@ type Key [32]byte
 // the round after the one that is being served, its next ticket to the round
 // after that, and so on. Slots are given round by round, within a round in
 // order of arrival. So accounts take turns, one account alone is served in
-// order of arrival, and whoever has the most waiting has the last ticket.
+// order of arrival, and the account with the most requests waiting has the
+// last ticket.
 //
 // Everything is guarded by fleet.mu.
 type domain struct {
@@ -101,8 +102,8 @@ func (p *Pool) outranks(key Key) bool {
 	return last != nil && p.domain.nextRound(key) < last.round
 }
 
-// enter puts a ticket into the queue. One that was admitted although the queue
-// was full takes the place of the last one, which is refused instead.
+// enter puts a ticket into the queue. A ticket that was admitted although the
+// queue was full takes the place of the last ticket, which is refused instead.
 func (p *Pool) enter(t *Ticket) error {
 	if t.moved() {
 		p.queue.insert(t)
@@ -154,9 +155,9 @@ func (t *Ticket) before(o *Ticket) bool {
 	return t.round < o.round || (t.round == o.round && t.seq < o.seq)
 }
 
-// insert puts t in its place. That is at the end of its round, found at once.
-// Only a round that has lost its tickets to hang-ups, or a request that was
-// elsewhere before, takes a walk from there.
+// insert puts t in its place, at the end of t's round, which is found at
+// once. Only a round that has lost its tickets to hang-ups, or a request that
+// was elsewhere before, takes a walk from there.
 func (q *queue) insert(t *Ticket) {
 	if q.ends == nil {
 		q.ends = map[uint64]*Ticket{}

@@ -51,8 +51,8 @@ func (l *line) join(p *Pool, account byte) *waiter {
 	return w
 }
 
-// run serves whoever waits, one after the other, beginning with the end of
-// running.
+// run serves the requests that wait, one after the other, beginning with
+// the end of running.
 func (l *line) run(running *Lease) {
 	for {
 		before := len(l.served)

@@ -1,7 +1,8 @@
-// Package gpu keeps fleets of inference servers: it knows which of them are
-// well and how loaded, how many requests each may run at once, who waits for a
-// slot, what part of a GPU's time a request took, and how to talk to a server so
-// that "it never got the request" and "it may have worked on it" are told apart.
+// Package gpu keeps fleets of inference servers: it knows which of them are well
+// and how loaded, how many requests each may run at once, which requests wait
+// for a slot, what part of a GPU's time a request took, and how to talk to a
+// server so that "it never got the request" and "it may have worked on it" are
+// told apart.
 //
 // A backend is one server with a number of slots; a pool is one public model
 // and the backends that serve it. A backend may be in several pools: its slots
@@ -30,7 +31,7 @@
 // four backends are all compared; of more, two are drawn and compared. Where
 // backends ask prices of their own (Ask), the pool is a reverse auction: the
 // cheapest one that can serve in time gets the request, and none that asks more
-// than the request pays. What the buyer pays does not depend on it.
+// than the request pays. The buyer's price does not depend on it.
 //
 // # GPU-seconds
 //
@@ -128,16 +129,16 @@ type Fleet struct {
 	order    []*Pool // as configured, for Status
 	retired  []*Pool // whose model is gone, with requests that wait
 	rand     *rand.Rand
-	meters   map[string]*meter // by the GPU's UUID
-	mark     uint64            // of the last walk over the meters
-	seq      uint64            // of the last ticket that asked for a slot
+	dividers map[string]*divider // by the GPU's UUID
+	mark     uint64              // of the last walk over the dividers
+	seq      uint64              // of the last ticket that asked for a slot
 	closed   bool
 }
 
 // NewFleet checks the configuration and builds the fleet. No connection is
 // made, and no health checked, before Start.
 func NewFleet(cfg Config) (*Fleet, error) {
-	f := &Fleet{log: cfg.Log, drained: map[string]bool{}, rand: cfg.Rand, meters: map[string]*meter{}, born: time.Now()}
+	f := &Fleet{log: cfg.Log, drained: map[string]bool{}, rand: cfg.Rand, dividers: map[string]*divider{}, born: time.Now()}
 	f.ctx, f.end = context.WithCancel(context.Background())
 	if f.rand == nil {
 		f.rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
@@ -153,8 +154,9 @@ func NewFleet(cfg Config) (*Fleet, error) {
 	return f, nil
 }
 
-// Prover sends a backend a request for the model of a pool that costs as little as
-// can be, and says how it went. Err of the Result also reports an answer that is none.
+// Prover sends a backend a request for the model of a pool that costs as little as can
+// be, and says how it went. Err of the Result also reports an answer of 200 that
+// answers nothing.
 type Prover func(ctx context.Context, b *Backend, model string) Result
 
 // ProveWith has p show whether a backend whose requests failed serves again. Without
@@ -192,8 +194,9 @@ func (f *Fleet) watch(b *Backend) {
 	f.watchers.Go(func() { b.watch(ctx) })
 }
 
-// Close ends the health checks, fails whoever still waits with ErrNoBackend,
-// refuses new tickets and closes idle connections. Answers being read go on.
+// Close ends the health checks, fails the requests that still wait with
+// ErrNoBackend, refuses new tickets and closes idle connections. Answers
+// being read go on.
 func (f *Fleet) Close() {
 	f.mu.Lock()
 	f.closed = true

@@ -8,16 +8,16 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// meter shares out the busy time and energy of one GPU among the requests in
+// divider shares out the busy time and energy of one GPU among the requests in
 // flight on the backends that work on it. Between two events the number in
 // flight stays the same, so it is enough to look at each event: what the GPU
 // was busy since the last one, divided by that number, is what each request
 // gets. So the shares of all requests add up to the GPU's busy time while there
 // was any. Guarded by fleet.mu.
-type meter struct {
+type divider struct {
 	feed     *telemetry.Feed
 	uuid     string
-	since    float64 // the feed's count of busy seconds when the meter began
+	since    float64 // the feed's count of busy seconds when the divider began
 	busy     float64 // that count up to the last event
 	joules   float64 // likewise; NaN: no counter seen yet
 	inFlight int
@@ -25,7 +25,7 @@ type meter struct {
 	shared   float64 // seconds given to requests in all
 	users    []*user
 	bound    int    // bindings that use it
-	mark     uint64 // of the last walk over the meters that came by
+	mark     uint64 // of the last walk over the dividers that came by
 }
 
 // user is one pool on a GPU.
@@ -36,7 +36,7 @@ type user struct {
 }
 
 // advance shares out what has passed until now.
-func (m *meter) advance(now time.Time) {
+func (m *divider) advance(now time.Time) {
 	totals, ok := m.feed.Latest().Totals(m.uuid)
 	if !ok {
 		return
@@ -62,7 +62,7 @@ func (m *meter) advance(now time.Time) {
 
 // spread books energy to the pools on the GPU by their requests in flight; what
 // it takes to be idle falls to all alike.
-func (m *meter) spread(joules float64) {
+func (m *divider) spread(joules float64) {
 	for _, u := range m.users {
 		part := 1 / float64(len(m.users))
 		if m.inFlight > 0 {
@@ -73,7 +73,7 @@ func (m *meter) spread(joules float64) {
 }
 
 // add changes the number in flight of a pool.
-func (m *meter) add(p *Pool, n int) {
+func (m *divider) add(p *Pool, n int) {
 	m.inFlight += n
 	for _, u := range m.users {
 		if u.pool == p {
@@ -83,7 +83,7 @@ func (m *meter) add(p *Pool, n int) {
 }
 
 // join notes that a backend on the GPU serves a pool.
-func (m *meter) join(p *Pool) {
+func (m *divider) join(p *Pool) {
 	at := slices.IndexFunc(m.users, func(u *user) bool { return u.pool == p })
 	if at < 0 {
 		at = len(m.users)
@@ -93,7 +93,7 @@ func (m *meter) join(p *Pool) {
 }
 
 // part undoes a join.
-func (m *meter) part(p *Pool) {
+func (m *divider) part(p *Pool) {
 	m.users = slices.DeleteFunc(m.users, func(u *user) bool {
 		if u.pool == p {
 			u.bound--
@@ -107,13 +107,13 @@ type binding struct {
 	GPU
 	snapshot *telemetry.Snapshot // that device is of
 	device   *telemetry.Device   // nil: not in the reading
-	meter    *meter              // nil: never seen, or it is another binding's too
-	offset   float64             // joins the shares of one meter to those of the next
+	divider  *divider            // nil: never seen, or it is another binding's too
+	offset   float64             // joins the shares of one divider to those of the next
 	gaps     gaps                // in what is known of its work
 }
 
 // look finds the device in the latest snapshot and, where the name means
-// another GPU than before, changes meters.
+// another GPU than before, changes dividers.
 func (b *Backend) look(g *binding, now time.Time) {
 	s := g.Feed.Latest()
 	if s == g.snapshot {
@@ -121,29 +121,29 @@ func (b *Backend) look(g *binding, now time.Time) {
 	}
 	g.snapshot = s
 	g.device, _ = s.Device(g.Device)
-	if g.device != nil && (g.meter == nil || g.meter.uuid != g.device.UUID) {
+	if g.device != nil && (g.divider == nil || g.divider.uuid != g.device.UUID) {
 		b.bind(g, now)
 	}
 }
 
-// bind puts a backend's binding, and its requests in flight, on the meter of
+// bind puts a backend's binding, and its requests in flight, on the divider of
 // the device that it means now.
 func (b *Backend) bind(g *binding, now time.Time) {
 	f := b.fleet
-	if slices.ContainsFunc(b.gpus, func(o *binding) bool { return o != g && o.meter != nil && o.meter.uuid == g.device.UUID }) {
+	if slices.ContainsFunc(b.gpus, func(o *binding) bool { return o != g && o.divider != nil && o.divider.uuid == g.device.UUID }) {
 		return // one GPU under two names counts once
 	}
-	if g.meter != nil {
-		g.offset += f.leaveMeter(b, g.meter, now)
+	if g.divider != nil {
+		g.offset += f.leaveDivider(b, g.divider, now)
 	}
-	m := f.meters[g.device.UUID]
+	m := f.dividers[g.device.UUID]
 	if m == nil {
 		// It counts from the reading that shows the GPU: the first event after
 		// that comes here, so what is in flight now was in flight then.
-		m = &meter{feed: g.Feed, uuid: g.device.UUID, joules: math.NaN()}
+		m = &divider{feed: g.Feed, uuid: g.device.UUID, joules: math.NaN()}
 		m.since, _ = g.snapshot.Busy(m.uuid, g.snapshot.At)
 		m.busy = m.since
-		f.meters[m.uuid] = m
+		f.dividers[m.uuid] = m
 	} else {
 		m.advance(now)
 	}
@@ -152,12 +152,12 @@ func (b *Backend) bind(g *binding, now time.Time) {
 		m.join(p)
 		m.add(p, b.byPool[i])
 	}
-	g.meter = m
+	g.divider = m
 	g.offset -= m.share
 }
 
-// leaveMeter takes a backend off a meter and returns the share there.
-func (f *Fleet) leaveMeter(b *Backend, m *meter, now time.Time) (share float64) {
+// leaveDivider takes a backend off a divider and returns the share there.
+func (f *Fleet) leaveDivider(b *Backend, m *divider, now time.Time) (share float64) {
 	m.advance(now)
 	for i, p := range b.pools {
 		m.add(p, -b.byPool[i])
@@ -169,7 +169,7 @@ func (f *Fleet) leaveMeter(b *Backend, m *meter, now time.Time) (share float64) 
 		return u.bound == 0
 	})
 	if m.bound--; m.bound == 0 {
-		delete(f.meters, m.uuid)
+		delete(f.dividers, m.uuid)
 	}
 	return m.share
 }
@@ -179,13 +179,13 @@ func (f *Fleet) leaveMeter(b *Backend, m *meter, now time.Time) (share float64) 
 // was none.
 type shares struct{ measured, fallback float64 }
 
-// gpuShare brings the backend's meters up to now and returns the shares.
+// gpuShare brings the backend's dividers up to now and returns the shares.
 func (b *Backend) gpuShare(now time.Time) (s shares) {
 	for _, g := range b.gpus {
 		b.pass(g, now)
-		if g.meter != nil {
-			g.meter.advance(now)
-			s.measured += g.offset + g.meter.share
+		if g.divider != nil {
+			g.divider.advance(now)
+			s.measured += g.offset + g.divider.share
 		}
 		s.fallback += g.gaps.share
 	}
@@ -215,8 +215,8 @@ func (b *Backend) end(p *Pool, now time.Time) {
 func (b *Backend) shift(p *Pool, n int) {
 	b.byPool[slices.Index(b.pools, p)] += n
 	for _, g := range b.gpus {
-		if g.meter != nil {
-			g.meter.add(p, n)
+		if g.divider != nil {
+			g.divider.add(p, n)
 		}
 	}
 }

@@ -57,8 +57,8 @@ func TestGPUTime(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		wantGPU(t, "beside another there", late, 4600*time.Millisecond)
 		wantGPU(t, "beside the first there", another, 100*time.Millisecond)
-		if len(f.meters) != 2 {
-			t.Errorf("%d meters, want those of GPU-b and GPU-c", len(f.meters))
+		if len(f.dividers) != 2 {
+			t.Errorf("%d dividers, want those of GPU-b and GPU-c", len(f.dividers))
 		}
 
 		// The feed stops: the last utilization holds for 15 s of which 12 have

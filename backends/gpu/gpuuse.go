@@ -16,7 +16,7 @@ type gaps struct {
 }
 
 // pass brings a GPU of the backend up to now, and shares out what passed unknown
-// in equal parts among the requests in flight, as the meter does with what the GPU
+// in equal parts among the requests in flight, as the divider does with what the GPU
 // was busy.
 func (b *Backend) pass(g *binding, now time.Time) {
 	s, old, from := &g.gaps, g.snapshot, g.gaps.mark
@@ -31,8 +31,8 @@ func (b *Backend) pass(g *binding, now time.Time) {
 	}
 	unknown += overlap(from, now, s.until, now)
 	n := b.inFlight
-	if g.meter != nil {
-		n = g.meter.inFlight
+	if g.divider != nil {
+		n = g.divider.inFlight
 	}
 	if from.IsZero() || unknown <= 0 || n <= 0 || b.inFlight == 0 {
 		return

@@ -109,7 +109,7 @@ func (b *Backend) check(ctx context.Context) error {
 			return b.named(err)
 		case last:
 			b.settlePath(len(paths))
-			return nil // whatever it answers, it can be reached
+			return nil // any answer shows that it can be reached
 		}
 	}
 }

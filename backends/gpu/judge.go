@@ -17,7 +17,7 @@ const (
 	// in a row, from however few, put the backend on trial.
 	doubtAccounts, doubtMost = 3, 10
 	// The back-off of an ejection doubles from ejectBase to ejectMax, each
-	// ±20 %. One more failure after it ejects again.
+	// ±20 %. After the back-off, one more failure ejects the backend again.
 	ejectBase, ejectMax = time.Second, time.Minute
 	// reachMost is the longest back-off of a backend that cannot be reached:
 	// looking whether it can costs nothing.

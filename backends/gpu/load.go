@@ -91,11 +91,11 @@ func (j *joined) add(b *Backend, now time.Time) {
 		j.KV = s.KV
 	}
 	for _, g := range b.gpus {
-		if g.meter == nil || g.meter.mark == j.fleet.mark {
+		if g.divider == nil || g.divider.mark == j.fleet.mark {
 			continue
 		}
-		g.meter.mark = j.fleet.mark
-		g.meter.advance(now)
+		g.divider.mark = j.fleet.mark
+		g.divider.advance(now)
 		if g.device != nil && g.snapshot.Fresh(now, b.set.StaleAfter) {
 			j.sm.add(g.device.SM)
 			j.utilization.add(g.device.Utilization)
@@ -147,7 +147,7 @@ func (p *Pool) load(now time.Time) pricing.Load {
 	return l
 }
 
-// Load is how busy the backend is now. Its energy is not told: that is shared
+// Load is how busy the backend is now. It leaves out energy, which is shared
 // out among pools.
 func (b *Backend) Load(now time.Time) pricing.Load {
 	b.fleet.mu.Lock()

@@ -190,9 +190,9 @@ func (p *Pool) fail(t *Ticket, err error) {
 	close(t.ready)
 }
 
-// dispatch gives free slots of b to whoever is next in any of its pools, and
-// fails those who can get one nowhere any more. It is called whenever a slot of
-// b or its health has changed.
+// dispatch gives free slots of b to the requests that are next in any of its
+// pools, and fails those who can get one nowhere any more. It is called
+// whenever a slot of b or its health has changed.
 func (f *Fleet) dispatch(b *Backend) {
 	for {
 		var first *Ticket

@@ -102,11 +102,10 @@ func (p *Pool) serves(now time.Time) bool {
 	return false
 }
 
-// Serves says whether a request of the pool's model can be served: some backend
-// may be used. It is true before the first health check, and false where each
-// backend fails its check without serving all the same, fails clients'
-// requests and the gateway's own, cannot be reached, refuses the gateway's key, or does not know the
-// model.
+// Serves says whether a request of the pool's model can be served: some backend may be used. It is
+// true before the first health check. It is false where each backend fails its check and serves
+// nothing, fails both the clients' requests and the gateway's own, cannot be reached, refuses the
+// gateway's key, or does not know the model.
 func (p *Pool) Serves() bool {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()

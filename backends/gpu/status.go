@@ -122,8 +122,8 @@ func (g *binding) status(b *Backend, now time.Time) GPUStatus {
 	if s.Fresh && g.tells() {
 		s.Source = "measured"
 	}
-	if g.meter != nil {
-		s.Busy, s.Shared = g.meter.busy-g.meter.since, g.meter.shared
+	if g.divider != nil {
+		s.Busy, s.Shared = g.divider.busy-g.divider.since, g.divider.shared
 	}
 	return s
 }

@@ -46,8 +46,9 @@ func (t *Ticket) Wait(ctx context.Context) (*Lease, error) {
 	return t.pool.wait(ctx, t)
 }
 
-// Now is Wait for whoever must not wait: it returns a slot if one is free and
-// nobody waits for it, else ErrBusy. The ticket is used up either way.
+// Now is Wait for a request that must not wait: it returns a slot if one is
+// free and nobody waits for it, else ErrBusy. The ticket is used up either
+// way.
 func (t *Ticket) Now() (*Lease, error) {
 	t.pool.fleet.mu.Lock()
 	defer t.pool.fleet.mu.Unlock()

@@ -290,9 +290,9 @@ func (c *call) Progress() {
 }
 
 // Read reads the answer. The clock runs only while the backend is waited for:
-// a slow client is not the backend's fault. Whatever comes before the first
-// event, such as comments that keep the connection alive, does not turn the
-// clock of the first event back.
+// a slow client is not the backend's fault. Bytes before the first event,
+// such as comments that keep the connection alive, do not turn the clock of
+// the first event back.
 func (c *call) Read(p []byte) (int, error) {
 	wait := c.idle
 	var since time.Time // of a read that may be one of many without progress

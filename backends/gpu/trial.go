@@ -30,9 +30,9 @@ func (b *Backend) suspect(p *Pool, now time.Time) {
 	}
 }
 
-// try has the gateway's own request judge b, one at a time. If it goes well, the failures
-// were about what clients asked: nothing speaks against b any more, and one that was
-// ejected is still used last, and sold. Else it is ejected.
+// try has the gateway's own request judge b, one at a time. If that request goes well,
+// the failures were about what clients asked: nothing speaks against b any more, and an
+// ejected b is used and sold again, after all others. Otherwise b is ejected.
 func (b *Backend) try(p *Pool) {
 	h := &b.health
 	if h.onTrial {
@@ -93,8 +93,8 @@ func (b *Backend) prove(p *Pool) error {
 	return nil
 }
 
-// proveAny is prove for whether the backend takes the gateway's key: it does if it
-// serves any of its models. One that the key may not use is as one that the backend does
+// proveAny shows whether the backend takes the gateway's key: it does if it serves any
+// of its models. A model that the key may not use counts as one that the backend does
 // not know.
 func (b *Backend) proveAny(p *Pool) error {
 	err := b.prove(p)

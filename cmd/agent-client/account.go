@@ -9,38 +9,44 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/l402/client"
 )
 
-func (a *app) balance(ctx context.Context, c command, args []string) error {
-	_, base, buyer, err := a.gatewayCommand(c, args, 0)
-	if err != nil {
-		return err
+func (a *app) balance(fs *pflag.FlagSet) cli.Run {
+	open := a.gatewayFlag(fs)
+	return func(ctx context.Context, _ []string) error {
+		base, buyer, err := open()
+		if err != nil {
+			return err
+		}
+		b, err := buyer.Balance(ctx, base)
+		if err != nil {
+			return err
+		}
+		return a.showBalance(b)
 	}
-	b, err := buyer.Balance(ctx, base)
-	if err != nil {
-		return err
-	}
-	return a.showBalance(b)
 }
 
-// gatewayCommand reads a command line of --url and n arguments.
-func (a *app) gatewayCommand(c command, args []string, n int) (rest []string, base string, buyer *client.Client, err error) {
-	fs := a.flags(c.name)
-	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
-	if rest, err = a.parse(c, fs, args, n, n); err != nil {
-		return nil, "", nil, err
+// gatewayFlag declares --url. The function that it returns opens the buyer at that
+// gateway, or at the configuration's.
+func (a *app) gatewayFlag(fs *pflag.FlagSet) func() (base string, buyer *client.Client, err error) {
+	url := fs.String("url", "", "gateway's `URL`; default gateway_url of the configuration")
+	return func() (string, *client.Client, error) {
+		cfg, err := a.config()
+		if err != nil {
+			return "", nil, err
+		}
+		base, err := cfg.gateway(*url)
+		if err != nil {
+			return "", nil, err
+		}
+		buyer, err := a.buyer(cfg)
+		return base, buyer, err
 	}
-	cfg, err := a.config()
-	if err != nil {
-		return nil, "", nil, err
-	}
-	if base, err = cfg.gateway(base); err != nil {
-		return nil, "", nil, err
-	}
-	buyer, err = a.buyer(cfg)
-	return rest, base, buyer, err
 }
 
 func (a *app) showBalance(b client.Balance) error {
@@ -64,10 +70,9 @@ func (a *app) showBalance(b client.Balance) error {
 	return err
 }
 
-func (a *app) quote(ctx context.Context, c command, args []string) error {
+func (a *app) quote(fs *pflag.FlagSet) cli.Run {
 	var base string
 	v := url.Values{}
-	fs := a.flags(c.name)
 	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
 	fs.Func("model", "`NAME` of the model", func(s string) error { v.Set("model", s); return nil })
 	fs.Func("path", "`PATH` of the API that is meant, such as /v1/embeddings; default: any", func(s string) error { v.Set("path", s); return nil })
@@ -82,35 +87,34 @@ func (a *app) quote(ctx context.Context, c command, args []string) error {
 			return err
 		})
 	}
-	if _, err := a.parse(c, fs, args, 0, 0); err != nil {
-		return err
+	return func(ctx context.Context, _ []string) error {
+		if v.Get("model") == "" {
+			return usagef("want --model NAME")
+		}
+		cfg, err := a.config()
+		if err != nil {
+			return err
+		}
+		if base, err = cfg.gateway(base); err != nil {
+			return err
+		}
+		buyer, err := a.buyer(cfg)
+		if err != nil {
+			return err
+		}
+		q, err := buyer.Quote(ctx, base, v)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.print(q)
+		}
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, bytes.TrimSpace(q), "", "  "); err != nil {
+			return fmt.Errorf("read quote: %w", err)
+		}
+		return a.say("%s", pretty.String())
 	}
-	if v.Get("model") == "" {
-		return usagef("want --model NAME")
-	}
-	cfg, err := a.config()
-	if err != nil {
-		return err
-	}
-	if base, err = cfg.gateway(base); err != nil {
-		return err
-	}
-	buyer, err := a.buyer(cfg)
-	if err != nil {
-		return err
-	}
-	q, err := buyer.Quote(ctx, base, v)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.print(q)
-	}
-	var pretty bytes.Buffer
-	if err := json.Indent(&pretty, bytes.TrimSpace(q), "", "  "); err != nil {
-		return fmt.Errorf("read quote: %w", err)
-	}
-	return a.say("%s", pretty.String())
 }
 
 // topupHelp follows the summary in the command's own help.
@@ -119,30 +123,33 @@ const topupHelp = `
     msat. A gateway whose smallest purchase is larger is not paid.`
 
 // topup buys exactly what was asked for, or nothing.
-func (a *app) topup(ctx context.Context, c command, args []string) error {
-	rest, base, buyer, err := a.gatewayCommand(c, args, 1)
-	if err != nil {
-		return err
+func (a *app) topup(fs *pflag.FlagSet) cli.Run {
+	open := a.gatewayFlag(fs)
+	return func(ctx context.Context, args []string) error {
+		base, buyer, err := open()
+		if err != nil {
+			return err
+		}
+		n, err := purchase("AMOUNT", args[0])
+		if err != nil {
+			return err
+		}
+		p, b, err := buyer.TopUp(ctx, base, n)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.print(struct {
+				TokenID     string         `json:"token_id"`
+				PaymentHash string         `json:"payment_hash"`
+				Amount      l402.Msat      `json:"amount_msat"`
+				Fee         l402.Msat      `json:"fee_msat"`
+				Balance     client.Balance `json:"balance"`
+			}{p.Token.ID.String(), p.Token.PaymentHash.String(), p.Amount, p.Fee, b})
+		}
+		if err := a.say("paid %s + %s fee", p.Amount, p.Fee); err != nil {
+			return err
+		}
+		return a.showBalance(b)
 	}
-	n, err := purchase("AMOUNT", rest[0])
-	if err != nil {
-		return err
-	}
-	p, b, err := buyer.TopUp(ctx, base, n)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.print(struct {
-			TokenID     string         `json:"token_id"`
-			PaymentHash string         `json:"payment_hash"`
-			Amount      l402.Msat      `json:"amount_msat"`
-			Fee         l402.Msat      `json:"fee_msat"`
-			Balance     client.Balance `json:"balance"`
-		}{p.Token.ID.String(), p.Token.PaymentHash.String(), p.Amount, p.Fee, b})
-	}
-	if err := a.say("paid %s + %s fee", p.Amount, p.Fee); err != nil {
-		return err
-	}
-	return a.showBalance(b)
 }

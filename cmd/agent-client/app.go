@@ -4,14 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/l402/client"
 )
@@ -36,127 +37,58 @@ type app struct {
 	verbose    bool
 }
 
-// command is one subcommand; name is one or two words.
-// The first line of does is its summary.
-type command struct {
-	name, args, does string
-	run              func(*app, context.Context, command, []string) error
-}
-
-func commands() []command {
-	return []command{
-		{"request", "[flags] URL", "curl that pays", (*app).request},
-		{"chat", "[flags] PROMPT", "ask a model, stream the answer", (*app).chat},
-		{"balance", "[--url URL]", "what the stored token has left", (*app).balance},
-		{"quote", "--model M [flags]", "the most a request may cost", (*app).quote},
-		{"topup", "[--url URL] AMOUNT", "buy more credit for the stored token" + topupHelp, (*app).topup},
-		{"tokens list", "", "stored tokens", (*app).tokensList},
-		{"tokens show", "[--reveal] [ID]", "one stored token, its caveats and deposits", (*app).tokensShow},
-		{"tokens delegate", "[flags] [ID]", "a copy that can do less, for another agent" + delegateHelp, (*app).tokensDelegate},
-		{"tokens import", "[--url URL] FILE|-", "store a delegated token" + importHelp, (*app).tokensImport},
-		{"wallet balance", "", "money in the node's channels", (*app).walletBalance},
-		{"wallet pay", "[flags] INVOICE", "pay an invoice, at most once", (*app).walletPay},
-		{"wallet invoice", "[--memo TEXT] AMOUNT", "make an invoice; a number is msat", (*app).walletInvoice},
+// commands are the subcommands of one invocation.
+func (a *app) commands() []cli.Command {
+	return []cli.Command{
+		{Name: "request", Args: "[flags] URL", Summary: "curl that pays", Least: 1, Most: 1, Setup: a.request},
+		{Name: "chat", Args: "[flags] PROMPT", Summary: "ask a model, stream the answer", Least: 1, Most: 1, Setup: a.chat},
+		{Name: "balance", Args: "[--url URL]", Summary: "what the stored token has left", Setup: a.balance},
+		{Name: "quote", Args: "--model M [flags]", Summary: "the most a request may cost", Setup: a.quote},
+		{Name: "topup", Args: "[--url URL] AMOUNT", Summary: "buy more credit for the stored token", More: topupHelp, Least: 1, Most: 1, Setup: a.topup},
+		{Name: "tokens list", Summary: "stored tokens", Setup: a.tokensList},
+		{Name: "tokens show", Args: "[--reveal] [ID]", Summary: "one stored token, its caveats and deposits", Most: 1, Setup: a.tokensShow},
+		{Name: "tokens delegate", Args: "[flags] [ID]", Summary: "a copy that can do less, for another agent", More: delegateHelp, Most: 1, Setup: a.tokensDelegate},
+		{Name: "tokens import", Args: "[--url URL] FILE|-", Summary: "store a delegated token", More: importHelp, Least: 1, Most: 1, Setup: a.tokensImport},
+		{Name: "wallet balance", Summary: "money in the node's channels", Setup: a.walletBalance},
+		{Name: "wallet pay", Args: "[flags] INVOICE", Summary: "pay an invoice, at most once", Least: 1, Most: 1, Setup: a.walletPay},
+		{Name: "wallet invoice", Args: "[--memo TEXT] AMOUNT", Summary: "make an invoice; a number is msat", Least: 1, Most: 1, Setup: a.walletInvoice},
 	}
 }
 
 // run is the whole program; it returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: env, configPath: env(envPrefix + "CONFIG")}
-	err := a.dispatch(ctx, args)
-	if errors.Is(err, flag.ErrHelp) {
-		return exitDone
-	}
+	p := cli.Program{Name: "agent-client", Commands: a.commands(), Overview: a.overview, Flags: a.flags, Stdout: stdout, Stderr: stderr}
+	_, err := p.Run(ctx, args)
 	if err != nil {
 		a.report(err)
 	}
 	return exitCode(err)
 }
 
-func (a *app) dispatch(ctx context.Context, args []string) error {
-	fs := a.flags("agent-client")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			a.overview(a.stdout)
-			return err
-		}
-		return &usageError{err}
-	}
-	args = fs.Args()
-	if len(args) == 0 {
-		a.overview(a.stderr)
-		return &usageError{errors.New("want a command")}
-	}
-	for _, words := range []int{2, 1} {
-		name := strings.Join(args[:min(words, len(args))], " ")
-		all := commands()
-		if i := slices.IndexFunc(all, func(c command) bool { return c.name == name }); i >= 0 {
-			return all[i].run(a, ctx, all[i], args[min(words, len(args)):])
-		}
-	}
-	return usagef("unknown command %q: run agent-client -h", clip(strings.Join(args[:min(2, len(args))], " ")))
-}
-
 func (a *app) overview(w io.Writer) {
 	fmt.Fprintf(w, "agent-client buys calls from an L402 gateway.\n\n")
-	for _, c := range commands() {
-		summary, _, _ := strings.Cut(c.does, "\n")
-		fmt.Fprintf(w, "  agent-client %-44s %s\n", c.name+" "+c.args, summary)
+	for _, c := range a.commands() {
+		fmt.Fprintf(w, "  agent-client %-44s %s\n", c.Name+" "+c.Args, c.Summary)
 	}
 	fmt.Fprintf(w, `
 Every command takes --config FILE (default $%sCONFIG or ~/.agent-client/config.yaml),
 --json and -v, before or after its name; -h explains its flags.
+agent-client completion bash (or zsh, fish, powershell) prints a script for a shell.
 Exit codes: 0 done, 1 failed, 2 usage, 3 budget refused, 4 payment failed.
 With --json, a failure is {"error":{"code","message",…}} on standard output.
 `, envPrefix)
 }
 
-// flags returns a set with the flags that every command takes.
-func (a *app) flags(name string) *flag.FlagSet {
-	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+// flags declares the flags that every command takes.
+func (a *app) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&a.configPath, "config", a.configPath, "configuration `FILE`")
 	fs.BoolVar(&a.json, "json", a.json, "print one JSON object")
-	fs.BoolVar(&a.verbose, "v", a.verbose, "tell on standard error what is paid")
-	return fs
+	fs.BoolVarP(&a.verbose, "verbose", "v", a.verbose, "tell on standard error what is paid")
 }
 
-// parse reads flags and arguments in any order, "--" ends the flags. It wants
-// between least and most arguments.
-func (a *app) parse(c command, fs *flag.FlagSet, args []string, least, most int) ([]string, error) {
-	var rest []string
-	for {
-		if err := fs.Parse(args); err != nil {
-			if errors.Is(err, flag.ErrHelp) {
-				fmt.Fprintf(a.stdout, "agent-client %s %s\n    %s\n\n", c.name, c.args, c.does)
-				fs.SetOutput(a.stdout)
-				fs.PrintDefaults()
-				return nil, err
-			}
-			return nil, &usageError{err}
-		}
-		left := fs.Args()
-		if parsed := len(args) - len(left); parsed > 0 && args[parsed-1] == "--" {
-			rest = append(rest, left...)
-			break
-		}
-		if len(left) == 0 {
-			break
-		}
-		rest, args = append(rest, left[0]), left[1:]
-	}
-	if len(rest) < least || len(rest) > most {
-		return nil, usagef("want: agent-client %s %s", c.name, c.args)
-	}
-	return rest, nil
-}
-
-// usageError is a command line that cannot be meant.
-type usageError struct{ error }
-
-func (e *usageError) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+// usagef reports a command line that cannot be meant.
+func usagef(format string, args ...any) error { return cli.Usagef(format, args...) }
 
 // answered wraps an error whose result is on standard output already, so that
 // --json prints no second object.
@@ -169,7 +101,7 @@ func exitCode(err error) int { code, _ := classify(err); return code }
 // classify maps an error to its exit code and to its name in JSON.
 func classify(err error) (int, string) {
 	var (
-		usage   *usageError
+		usage   *cli.UsageError
 		budget  *client.BudgetError
 		invoice *client.InvoiceError
 		payment *client.PaymentError
@@ -304,8 +236,9 @@ func amountOrMsat(name, s string) (l402.Msat, error) {
 }
 
 // purchase reads what is to be bought. A bare number is msat; one below a satoshi
-// is refused, because whoever writes 5 means something larger. Lightning invoices
-// of gateways are in whole satoshis, so that anything else would be rounded.
+// is refused, because a user who writes 5 means something larger. Lightning
+// invoices of gateways are in whole satoshis, so that anything else would be
+// rounded.
 func purchase(name, s string) (l402.Msat, error) {
 	m, err := amountOrMsat(name, s)
 	switch {

@@ -42,8 +42,8 @@ func openBody(data string, stdin io.Reader) (*requestBody, error) {
 	}}, nil
 }
 
-// fileBody reads a file each time anew. What is no regular file, such as a pipe,
-// can be read once only.
+// fileBody reads a file each time anew. It refuses a pipe and anything else that
+// is no regular file, because that can be read once only.
 func fileBody(path string) (*requestBody, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -84,7 +84,7 @@ func (b *requestBody) check(contentType string) error {
 }
 
 // readJSON reads one JSON value and nothing behind it, piece by piece, and returns
-// its member "model". io.EOF: there is none.
+// the member "model" of that value. io.EOF says that there is no value.
 func readJSON(dec *json.Decoder) (model string, err error) {
 	depth, key := 0, ""
 	for first := true; first || depth > 0; first = false {

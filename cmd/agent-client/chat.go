@@ -12,6 +12,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/l402/client"
 )
@@ -45,11 +48,10 @@ type chatResult struct {
 	RequestID string    `json:"request_id,omitempty"`
 }
 
-func (a *app) chat(ctx context.Context, c command, args []string) error {
+func (a *app) chat(fs *pflag.FlagSet) cli.Run {
 	body := chatRequest{Stream: true, StreamOptions: map[string]bool{"include_usage": true}}
 	var base, system, deposit, maxCost string
 	var newAccount bool
-	fs := a.flags(c.name)
 	fs.StringVar(&base, "url", "", "gateway's `URL`; default gateway_url of the configuration")
 	fs.StringVar(&body.Model, "model", "", "`NAME` of the model")
 	fs.StringVar(&system, "system", "", "`TEXT` that instructs the model")
@@ -63,35 +65,33 @@ func (a *app) chat(ctx context.Context, c command, args []string) error {
 		body.Temperature = &f
 		return err
 	})
-	rest, err := a.parse(c, fs, args, 1, 1)
-	if err != nil {
-		return err
+	return func(ctx context.Context, args []string) error {
+		if body.Model == "" {
+			return usagef("want --model NAME")
+		}
+		if system != "" {
+			body.Messages = append(body.Messages, chatMessage{"system", system})
+		}
+		body.Messages = append(body.Messages, chatMessage{"user", args[0]})
+		cfg, err := a.config()
+		if err != nil {
+			return err
+		}
+		if base, err = cfg.gateway(base); err != nil {
+			return err
+		}
+		headers := map[string]string{"L402-Deposit-Msat": deposit, "L402-Max-Cost-Msat": maxCost}
+		req, err := chatHTTP(ctx, base, body, headers)
+		if err != nil {
+			return err
+		}
+		trade, resp, err := a.do(cfg, req.WithContext(buying(ctx, req.URL.String(), body.Model, newAccount)))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		return a.answer(resp, trade, body.Model)
 	}
-	if body.Model == "" {
-		return usagef("want --model NAME")
-	}
-	if system != "" {
-		body.Messages = append(body.Messages, chatMessage{"system", system})
-	}
-	body.Messages = append(body.Messages, chatMessage{"user", rest[0]})
-	cfg, err := a.config()
-	if err != nil {
-		return err
-	}
-	if base, err = cfg.gateway(base); err != nil {
-		return err
-	}
-	headers := map[string]string{"L402-Deposit-Msat": deposit, "L402-Max-Cost-Msat": maxCost}
-	req, err := chatHTTP(ctx, base, body, headers)
-	if err != nil {
-		return err
-	}
-	trade, resp, err := a.do(cfg, req.WithContext(buying(ctx, req.URL.String(), body.Model, newAccount)))
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return a.answer(resp, trade, body.Model)
 }
 
 func intFlag(dst **int64) func(string) error {
@@ -112,7 +112,7 @@ func chatHTTP(ctx context.Context, base string, body chatRequest, headers map[st
 	url := strings.TrimSuffix(base, "/v1") + "/v1/chat/completions"
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, &cli.UsageError{Err: err}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	for name, value := range headers {
@@ -234,29 +234,27 @@ func (r *chatResult) whole(body io.Reader, show io.Writer) error {
 func (r *chatResult) stream(body io.Reader, show io.Writer) error {
 	done := false
 	var cut *failedAnswer
-	err := readEvents(body, func(data []byte) error {
-		if string(data) == "[DONE]" {
+	for events := client.NewEventReader(body); ; {
+		event, err := events.Next()
+		switch {
+		case errors.Is(err, io.EOF) && cut != nil:
+			return cut
+		case errors.Is(err, io.EOF) && !done:
+			return errors.New("the answer was cut before its end")
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case string(event.Data) == "[DONE]":
 			done = true
-			return nil
+		case event.Data == nil || cut != nil:
+		default:
+			// Behind an error in the answer comes what the answer cost.
+			if err := r.add(event.Data, show); err != nil && !errors.As(err, &cut) {
+				return err
+			}
 		}
-		if cut != nil {
-			return nil
-		}
-		err := r.add(data, show)
-		if errors.As(err, &cut) {
-			return nil // what the answer cost comes behind the error
-		}
-		return err
-	})
-	switch {
-	case err != nil:
-		return err
-	case cut != nil:
-		return cut
-	case !done:
-		return errors.New("the answer was cut before its end")
 	}
-	return nil
 }
 
 // failedAnswer is an error that came within an answer.

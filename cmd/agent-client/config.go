@@ -14,11 +14,11 @@ import (
 	"strings"
 	"time"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"sluice.example/sluice/internal/placeholder"
 	"sluice.example/sluice/l402"
-	"sluice.example/sluice/l402/client"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 // envPrefix begins every environment variable: AGENT_CLIENT_CONFIG names the
@@ -27,7 +27,7 @@ const envPrefix = "AGENT_CLIENT_"
 
 // config is what the file and the environment say. See config.example.yaml.
 type config struct {
-	Network    client.Network
+	Network    bolt11.Network
 	GatewayURL string
 	TokensDir  string
 	LND        struct{ GRPC, TLSCert, Macaroon string }
@@ -52,7 +52,7 @@ func (c *config) keys(dir, home string) map[string]func(string) error {
 		return func(s string) (err error) { *dst, err = parseAmount(s); return err }
 	}
 	return map[string]func(string) error{
-		"network":               func(s string) (err error) { c.Network, err = client.ParseNetwork(s); return err },
+		"network":               func(s string) (err error) { c.Network, err = bolt11.ParseNetwork(s); return err },
 		"gateway_url":           func(s string) (err error) { c.GatewayURL, err = parseGateway(s); return err },
 		"tokens_dir":            path(&c.TokensDir),
 		"lnd.grpc":              text(&c.LND.GRPC),
@@ -79,7 +79,7 @@ func (a *app) config() (*config, error) {
 	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	c := &config{Network: client.Mainnet, PaymentTimeout: time.Minute}
+	c := &config{Network: bolt11.Mainnet, PaymentTimeout: time.Minute}
 	c.LND.GRPC, c.LND.TLSCert = "127.0.0.1:10009", expand("~/.lnd/tls.cert", "", home)
 	c.TokensDir = expand("~/.agent-client/tokens", "", home)
 	c.Caps.FeeBase, c.Caps.FeePPM = 5_000, 10_000

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
+	"sluice.example/sluice/internal/secretfile"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/l402/client"
 )
@@ -50,31 +53,32 @@ type delegateFlags struct {
 	base, out string
 }
 
-func (a *app) tokensDelegate(_ context.Context, c command, args []string) error {
-	f, id, err := a.delegateFlags(c, args)
-	if err != nil {
-		return err
+func (a *app) tokensDelegate(fs *pflag.FlagSet) cli.Run {
+	f := flagsOfDelegate(fs)
+	return func(_ context.Context, args []string) error {
+		if f.out == "-" {
+			return usagef("--out: want a file; without it the credential goes to standard output")
+		}
+		t, err := a.delegator(f.base, args)
+		if err != nil {
+			return err
+		}
+		part, err := t.Delegate(f.Delegation, time.Now())
+		var refused *client.DelegationError
+		switch {
+		case errors.As(err, &refused) && refused.Limit != "":
+			return usagef("--%s: %s", refused.Limit, refused.Reason)
+		case errors.As(err, &refused):
+			return usagef("%s: give --budget, --models, --capabilities, --expires or --rpm", refused.Reason)
+		case err != nil:
+			return err
+		}
+		return a.handOver(t, part, f)
 	}
-	t, err := a.delegator(f.base, id)
-	if err != nil {
-		return err
-	}
-	part, err := t.Delegate(f.Delegation, time.Now())
-	var refused *client.DelegationError
-	switch {
-	case errors.As(err, &refused) && refused.Limit != "":
-		return usagef("--%s: %s", refused.Limit, refused.Reason)
-	case errors.As(err, &refused):
-		return usagef("%s: give --budget, --models, --capabilities, --expires or --rpm", refused.Reason)
-	case err != nil:
-		return err
-	}
-	return a.handOver(t, part, f)
 }
 
-func (a *app) delegateFlags(c command, args []string) (*delegateFlags, []string, error) {
+func flagsOfDelegate(fs *pflag.FlagSet) *delegateFlags {
 	f := &delegateFlags{}
-	fs := a.flags(c.name)
 	fs.StringVar(&f.base, "url", "", "take a token of the gateway at this `URL`; default: of any")
 	fs.StringVar(&f.out, "out", "", "write the credential to `FILE`, with mode 0600, instead of standard output")
 	fs.StringVar(&f.Label, "label", "", "`TEXT` that names the copy in balances")
@@ -96,11 +100,7 @@ func (a *app) delegateFlags(c command, args []string) (*delegateFlags, []string,
 		f.RequestsPerMinute = n
 		return err
 	})
-	rest, err := a.parse(c, fs, args, 0, 1)
-	if err == nil && f.out == "-" {
-		err = usagef("--out: want a file; without it the credential goes to standard output")
-	}
-	return f, rest, err
+	return f
 }
 
 // delegator is the stored token to make a copy of.
@@ -123,8 +123,8 @@ func (a *app) delegator(base string, id []string) (client.Token, error) {
 	return choose(slices.DeleteFunc(tokens, func(t client.Token) bool { return origin != "" && t.Origin != origin }), id)
 }
 
-// handOver prints the copy or writes it to a file. What people should know
-// goes to standard error.
+// handOver prints the copy or writes it to a file. The hints for people go
+// to standard error.
 func (a *app) handOver(whole, part client.Token, f *delegateFlags) error {
 	data, err := part.Export()
 	if err != nil {
@@ -137,7 +137,7 @@ func (a *app) handOver(whole, part client.Token, f *delegateFlags) error {
 	where := "what is on standard output"
 	if f.out != "" {
 		where = f.out
-		if err := writeSecret(f.out, data); err != nil {
+		if err := secretfile.Write(f.out, data); err != nil {
 			return fmt.Errorf("write the credential: %w", err)
 		}
 	}
@@ -169,51 +169,54 @@ func (a *app) handOver(whole, part client.Token, f *delegateFlags) error {
 // maxHandover bounds a credential that is imported, in bytes.
 const maxHandover = 1 << 20
 
-func (a *app) tokensImport(ctx context.Context, c command, args []string) error {
-	rest, base, buyer, err := a.gatewayCommand(c, args, 1)
-	if err != nil {
-		return err
-	}
-	in := a.stdin
-	if rest[0] != "-" {
-		file, err := os.Open(rest[0])
+func (a *app) tokensImport(fs *pflag.FlagSet) cli.Run {
+	open := a.gatewayFlag(fs)
+	return func(ctx context.Context, args []string) error {
+		base, buyer, err := open()
+		if err != nil {
+			return err
+		}
+		in := a.stdin
+		if args[0] != "-" {
+			file, err := os.Open(args[0])
+			if err != nil {
+				return fmt.Errorf("read the credential: %w", err)
+			}
+			defer file.Close()
+			in = file
+		}
+		data, err := io.ReadAll(io.LimitReader(in, maxHandover+1))
 		if err != nil {
 			return fmt.Errorf("read the credential: %w", err)
 		}
-		defer file.Close()
-		in = file
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxHandover+1))
-	if err != nil {
-		return fmt.Errorf("read the credential: %w", err)
-	}
-	if len(data) > maxHandover {
-		return fmt.Errorf("read the credential: it is larger than %d bytes", maxHandover)
-	}
-	cred, err := client.ParseCredential(data)
-	if err != nil {
-		return fmt.Errorf("read the credential: %w", err)
-	}
-	t, err := buyer.Import(ctx, base, cred)
-	if err != nil {
-		return err
-	}
-	conditions, err := t.Conditions()
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.tokenJSON(t, conditions, false)
-	}
-	if err := a.say("stored %s; requests there use it from now on", t); err != nil {
-		return err
-	}
-	for _, caveat := range conditions {
-		if err := a.say("caveat        %s", printable(caveat)); err != nil {
+		if len(data) > maxHandover {
+			return fmt.Errorf("read the credential: it is larger than %d bytes", maxHandover)
+		}
+		cred, err := client.ParseCredential(data)
+		if err != nil {
+			return fmt.Errorf("read the credential: %w", err)
+		}
+		t, err := buyer.Import(ctx, base, cred)
+		if err != nil {
 			return err
 		}
+		conditions, err := t.Conditions()
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.tokenJSON(t, conditions, false)
+		}
+		if err := a.say("stored %s; requests there use it from now on", t); err != nil {
+			return err
+		}
+		for _, caveat := range conditions {
+			if err := a.say("caveat        %s", printable(caveat)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return nil
 }
 
 // positiveAmount reads "5000", "5000 msat" or "5 sat".
@@ -252,29 +255,4 @@ func parseEnd(s string, now time.Time) (time.Time, error) {
 		return t, fmt.Errorf("want 24h, 2030-01-31T12:00:00Z or unix seconds, got %q", clip(s))
 	}
 	return t, nil
-}
-
-// writeSecret replaces the file at path, readable by its owner only. A reader
-// or a crash sees the old file or the new one.
-func writeSecret(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return err
 }

@@ -21,13 +21,8 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
-	btcecdsa "github.com/btcsuite/btcd/btcec/v2/ecdsa"
-	"github.com/btcsuite/btcd/chaincfg"
-	"github.com/btcsuite/btcd/chaincfg/chainhash"
 	"github.com/lightningnetwork/lnd/lnrpc"
 	"github.com/lightningnetwork/lnd/lnrpc/routerrpc"
-	"github.com/lightningnetwork/lnd/lnwire"
-	"github.com/lightningnetwork/lnd/zpay32"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -35,6 +30,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
+	"sluice.example/sluice/l402/bolt11/bolt11test"
 )
 
 // world is one seller and one buyer's lnd. Its invoices are real; amounts of
@@ -80,22 +77,12 @@ func newWorld() (*world, error) {
 }
 
 // invoice makes a signed BOLT11 invoice that the fake lnd can pay.
-func (w *world) invoice(params *chaincfg.Params, amount l402.Msat, at time.Time) (string, l402.PaymentHash) {
+func (w *world) invoice(network bolt11.Network, amount l402.Msat, at time.Time) (string, l402.PaymentHash) {
 	p := l402.NewPreimage()
 	w.preimages[p.Hash()], w.amounts[p.Hash()] = p, amount
-	inv, err := zpay32.NewInvoice(params, p.Hash(), at,
-		zpay32.Amount(lnwire.MilliSatoshi(amount)), zpay32.Description("calls"), zpay32.PaymentAddr([32]byte{1}),
-		zpay32.Features(lnwire.NewFeatureVector(lnwire.NewRawFeatureVector(lnwire.TLVOnionPayloadRequired, lnwire.PaymentAddrRequired), lnwire.Features)))
-	if err != nil {
-		panic(err)
-	}
-	s, err := inv.Encode(zpay32.MessageSigner{SignCompact: func(msg []byte) ([]byte, error) {
-		return btcecdsa.SignCompact(w.node, chainhash.HashB(msg), true), nil
-	}})
-	if err != nil {
-		panic(err)
-	}
-	return s, p.Hash()
+	return bolt11test.Sign(w.node, bolt11.Invoice{
+		Network: network, Hash: p.Hash(), Amount: amount, Description: "calls", At: at, ExpiresAt: at.Add(time.Hour), Secret: [32]byte{1},
+	}), p.Hash()
 }
 
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
@@ -112,7 +99,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case "/broken":
 		problem(rw, http.StatusBadGateway, map[string]any{"title": "Bad Gateway", "detail": "no backend"})
 	case "/mainnet":
-		w.demand(rw, l402.NewTokenID(), &chaincfg.MainNetParams, minimum)
+		w.demand(rw, l402.NewTokenID(), bolt11.Mainnet, minimum)
 	case "/v1/models":
 		list(rw, "silent", "cut", "failing", "down", "m", "demo", "sluice", "chat", "default")
 	case "/l402/quote":
@@ -169,7 +156,7 @@ func (w *world) topup(rw http.ResponseWriter, t *l402.Token, body []byte) {
 		problem(rw, http.StatusBadRequest, map[string]any{"title": "Bad Request"})
 		return
 	}
-	w.demand(rw, t.ID, &chaincfg.RegressionNetParams, max(v.Amount, smallest))
+	w.demand(rw, t.ID, bolt11.Regtest, max(v.Amount, smallest))
 }
 
 func (w *world) sell(rw http.ResponseWriter, r *http.Request, t *l402.Token, body []byte) {
@@ -191,7 +178,7 @@ func (w *world) sell(rw http.ResponseWriter, r *http.Request, t *l402.Token, bod
 		if wish, err := l402.ParseMsat(r.Header.Get("L402-Deposit-Msat")); err == nil {
 			ask = max(ask, wish)
 		}
-		w.demand(rw, account, &chaincfg.RegressionNetParams, ask, "type", "urn:sluice:problem:insufficient-balance", "required_msat", price, "balance_msat", left)
+		w.demand(rw, account, bolt11.Regtest, ask, "type", "urn:sluice:problem:insufficient-balance", "required_msat", price, "balance_msat", left)
 		return
 	}
 	w.balances[t.ID] -= price
@@ -249,8 +236,8 @@ func (w *world) left(t *l402.Token) l402.Msat {
 }
 
 // demand answers with a challenge; members of the problem come in pairs.
-func (w *world) demand(rw http.ResponseWriter, account l402.TokenID, params *chaincfg.Params, amount l402.Msat, members ...any) {
-	invoice, hash := w.invoice(params, amount, time.Now())
+func (w *world) demand(rw http.ResponseWriter, account l402.TokenID, network bolt11.Network, amount l402.Msat, members ...any) {
+	invoice, hash := w.invoice(network, amount, time.Now())
 	m, err := w.ring.Mint(l402.MintParams{Service: "inference", PaymentHash: hash, TokenID: account, Deposit: amount, ValidUntil: time.Now().Add(time.Hour)})
 	if err != nil {
 		panic(err)
@@ -318,11 +305,11 @@ func (s *lndServer) SendPaymentV2(r *routerrpc.SendPaymentRequest, stream router
 	if err := s.allowed(stream.Context()); err != nil {
 		return err
 	}
-	inv, err := zpay32.Decode(r.PaymentRequest, &chaincfg.RegressionNetParams)
+	inv, err := bolt11.Decode(r.PaymentRequest)
 	if err != nil {
 		return err
 	}
-	hash := l402.PaymentHash(*inv.PaymentHash)
+	hash := inv.Hash
 	s.w.mu.Lock()
 	s.w.attempts++
 	state := lnrpc.Payment_SUCCEEDED
@@ -384,6 +371,6 @@ func (s *lndServer) AddInvoice(ctx context.Context, in *lnrpc.Invoice) (*lnrpc.A
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	invoice, _ := s.w.invoice(&chaincfg.RegressionNetParams, l402.Msat(in.ValueMsat), time.Now())
+	invoice, _ := s.w.invoice(bolt11.Regtest, l402.Msat(in.ValueMsat), time.Now())
 	return &lnrpc.AddInvoiceResponse{PaymentRequest: invoice}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/l402/client"
 )
 
@@ -45,7 +46,7 @@ func sells(ctx context.Context, base, model string) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/models", nil)
 	if err != nil {
-		return &usageError{err}
+		return &cli.UsageError{Err: err}
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/l402/client"
 )
@@ -28,59 +31,61 @@ type requestFlags struct {
 	model        string // that the JSON of the body names; set by build
 }
 
-func (a *app) request(ctx context.Context, c command, args []string) error {
-	f, err := a.requestFlags(c, args)
-	if err != nil {
-		return err
-	}
-	cfg, err := a.config()
-	if err != nil {
-		return err
-	}
-	req, err := f.build(ctx, a.stdin)
-	if err != nil {
-		return err
-	}
-	ctx = buying(req.Context(), f.url, f.model, f.newAccount)
-	trade, resp, err := a.do(cfg, req.WithContext(ctx))
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if a.json {
-		return a.requestJSON(resp, trade)
-	}
-	if f.include {
-		if err := a.say("%s %s", resp.Proto, resp.Status); err != nil {
+func (a *app) request(fs *pflag.FlagSet) cli.Run {
+	f := flagsOfRequest(fs)
+	return func(ctx context.Context, args []string) error {
+		if _, err := client.Origin(args[0]); err != nil {
+			return &cli.UsageError{Err: err}
+		}
+		f.url = args[0]
+		cfg, err := a.config()
+		if err != nil {
 			return err
 		}
-		if err := resp.Header.Write(a.stdout); err != nil {
-			return fmt.Errorf("write the result: %w", err)
-		}
-		if err := a.say(""); err != nil {
+		req, err := f.build(ctx, a.stdin)
+		if err != nil {
 			return err
 		}
+		ctx = buying(req.Context(), f.url, f.model, f.newAccount)
+		trade, resp, err := a.do(cfg, req.WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if a.json {
+			return a.requestJSON(resp, trade)
+		}
+		if f.include {
+			if err := a.say("%s %s", resp.Proto, resp.Status); err != nil {
+				return err
+			}
+			if err := resp.Header.Write(a.stdout); err != nil {
+				return fmt.Errorf("write the result: %w", err)
+			}
+			if err := a.say(""); err != nil {
+				return err
+			}
+		}
+		var head headKeeper
+		if _, err := io.Copy(io.MultiWriter(a.stdout, &head), trade.watch(resp)); err != nil {
+			return fmt.Errorf("read the answer: %w", err)
+		}
+		fmt.Fprintf(a.stderr, "agent-client: %s: %s\n", resp.Status, trade.summary(resp))
+		if resp.StatusCode >= 400 {
+			return client.ReadStatusError(resp.StatusCode, head.b)
+		}
+		return nil
 	}
-	var head headKeeper
-	if _, err := io.Copy(io.MultiWriter(a.stdout, &head), trade.watch(resp)); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	fmt.Fprintf(a.stderr, "agent-client: %s: %s\n", resp.Status, trade.summary(resp))
-	if resp.StatusCode >= 400 {
-		return client.ReadStatusError(resp.StatusCode, head.b)
-	}
-	return nil
 }
 
-func (a *app) requestFlags(c command, args []string) (*requestFlags, error) {
+func flagsOfRequest(fs *pflag.FlagSet) *requestFlags {
 	f := &requestFlags{headers: http.Header{}}
-	fs := a.flags(c.name)
-	fs.StringVar(&f.method, "X", "", "`METHOD`; default GET, with -d POST")
-	fs.Func("d", "`BODY`, @FILE or @- for standard input; JSON unless -H says otherwise", func(s string) error {
+	fs.StringVarP(&f.method, "method", "X", "", "`METHOD`; default GET, with -d POST")
+	fs.FuncP("data", "d", "`BODY`, @FILE or @- for standard input; JSON unless -H says otherwise", func(s string) error {
 		f.data, f.hasData = s, true
 		return nil
 	})
-	fs.Func("H", "`'Name: value'`, may be repeated", func(s string) error {
+	fs.FuncP("header", "H", "`'Name: value'`, may be repeated", func(s string) error {
 		name, value, ok := strings.Cut(s, ":")
 		if !ok || strings.TrimSpace(name) == "" {
 			return fmt.Errorf("want 'Name: value'")
@@ -88,7 +93,7 @@ func (a *app) requestFlags(c command, args []string) (*requestFlags, error) {
 		f.headers.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 		return nil
 	})
-	fs.BoolVar(&f.include, "i", false, "print status and headers before the body")
+	fs.BoolVarP(&f.include, "include", "i", false, "print status and headers before the body")
 	fs.BoolVar(&f.newAccount, "new-account", false, newAccountUsage)
 	msatFlag := func(flag, header, usage string) {
 		fs.Func(flag, usage, func(s string) error {
@@ -99,15 +104,7 @@ func (a *app) requestFlags(c command, args []string) (*requestFlags, error) {
 	}
 	msatFlag("max-cost-msat", "L402-Max-Cost-Msat", "have the gateway refuse, with exit code 3, if the request may cost more than `N` msat")
 	msatFlag("deposit-msat", "L402-Deposit-Msat", "if something must be paid, buy credit for at least `N` msat")
-	rest, err := a.parse(c, fs, args, 1, 1)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := client.Origin(rest[0]); err != nil {
-		return nil, &usageError{err}
-	}
-	f.url = rest[0]
-	return f, nil
+	return f
 }
 
 // build makes the request, once its body is known to be good: a body that the
@@ -138,7 +135,7 @@ func (f *requestFlags) build(ctx context.Context, stdin io.Reader) (*http.Reques
 	}
 	req, err := http.NewRequestWithContext(ctx, method, f.url, body)
 	if err != nil {
-		return nil, &usageError{err}
+		return nil, &cli.UsageError{Err: err}
 	}
 	if f.hasData {
 		req.ContentLength, req.GetBody = b.size, b.open

@@ -9,6 +9,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/l402/client"
 )
 
@@ -20,91 +23,87 @@ func (a *app) store() (*client.Dir, error) {
 	return client.OpenDir(cfg.TokensDir)
 }
 
-func (a *app) tokensList(_ context.Context, c command, args []string) error {
-	if _, err := a.parse(c, a.flags(c.name), args, 0, 0); err != nil {
-		return err
-	}
-	store, err := a.store()
-	if err != nil {
-		return err
-	}
-	tokens, err := store.Tokens()
-	if err != nil {
-		return err
-	}
-	intents, err := store.Intents()
-	if err != nil {
-		return err
-	}
-	for _, in := range intents {
-		fmt.Fprintf(a.stderr, "agent-client: unresolved: %s; the next request there asks the wallet\n", in)
-	}
-	if a.json {
-		if tokens == nil {
-			tokens = []client.Token{}
+func (a *app) tokensList(fs *pflag.FlagSet) cli.Run {
+	return func(_ context.Context, _ []string) error {
+		store, err := a.store()
+		if err != nil {
+			return err
 		}
-		return a.print(tokens)
+		tokens, err := store.Tokens()
+		if err != nil {
+			return err
+		}
+		intents, err := store.Intents()
+		if err != nil {
+			return err
+		}
+		for _, in := range intents {
+			fmt.Fprintf(a.stderr, "agent-client: unresolved: %s; the next request there asks the wallet\n", in)
+		}
+		if a.json {
+			if tokens == nil {
+				tokens = []client.Token{}
+			}
+			return a.print(tokens)
+		}
+		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "TOKEN ID\tORIGIN\tSERVICE\tDEPOSITS\tSPENT\tNEWEST")
+		for _, t := range tokens {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", t.Name(), t.Origin, t.Service, len(t.Deposits), t.Spent, t.UpdatedAt.Format(time.RFC3339))
+		}
+		if err := w.Flush(); err != nil {
+			return fmt.Errorf("write the result: %w", err)
+		}
+		return nil
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TOKEN ID\tORIGIN\tSERVICE\tDEPOSITS\tSPENT\tNEWEST")
-	for _, t := range tokens {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", t.Name(), t.Origin, t.Service, len(t.Deposits), t.Spent, t.UpdatedAt.Format(time.RFC3339))
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
 }
 
-func (a *app) tokensShow(_ context.Context, c command, args []string) error {
+func (a *app) tokensShow(fs *pflag.FlagSet) cli.Run {
 	reveal := false
-	fs := a.flags(c.name)
 	fs.BoolVar(&reveal, "reveal", false, "print the secrets as well: who has them can spend the token")
-	rest, err := a.parse(c, fs, args, 0, 1)
-	if err != nil {
-		return err
-	}
-	store, err := a.store()
-	if err != nil {
-		return err
-	}
-	tokens, err := store.Tokens()
-	if err != nil {
-		return err
-	}
-	t, err := choose(tokens, rest)
-	if err != nil {
-		return err
-	}
-	conditions, err := t.Conditions()
-	if err != nil {
-		return fmt.Errorf("read token %s: %w", t.ID, err)
-	}
-	if a.json {
-		return a.tokenJSON(t, conditions, reveal)
-	}
-	err = a.say("token id      %s\norigin        %s\nservice       %s\npayment hash  %s\nspent         %s",
-		t.Name(), t.Origin, t.Service, t.PaymentHash, t.Spent)
-	if err == nil && !t.ValidUntil.IsZero() {
-		err = a.say("valid until   %s", t.ValidUntil.Format(time.RFC3339))
-	}
-	if err == nil && t.Attenuated {
-		err = a.say("delegated     a part of account %s", t.ID)
-	}
-	for _, caveat := range conditions {
-		if err == nil {
-			err = a.say("caveat        %s", printable(caveat))
+	return func(_ context.Context, args []string) error {
+		store, err := a.store()
+		if err != nil {
+			return err
 		}
-	}
-	for _, d := range t.Deposits {
-		if err == nil {
-			err = a.say("deposit       %s + %s fee, %s, %s", d.Amount, d.Fee, d.At.Format(time.RFC3339), d.PaymentHash)
+		tokens, err := store.Tokens()
+		if err != nil {
+			return err
 		}
+		t, err := choose(tokens, args)
+		if err != nil {
+			return err
+		}
+		conditions, err := t.Conditions()
+		if err != nil {
+			return fmt.Errorf("read token %s: %w", t.ID, err)
+		}
+		if a.json {
+			return a.tokenJSON(t, conditions, reveal)
+		}
+		err = a.say("token id      %s\norigin        %s\nservice       %s\npayment hash  %s\nspent         %s",
+			t.Name(), t.Origin, t.Service, t.PaymentHash, t.Spent)
+		if err == nil && !t.ValidUntil.IsZero() {
+			err = a.say("valid until   %s", t.ValidUntil.Format(time.RFC3339))
+		}
+		if err == nil && t.Attenuated {
+			err = a.say("delegated     a part of account %s", t.ID)
+		}
+		for _, caveat := range conditions {
+			if err == nil {
+				err = a.say("caveat        %s", printable(caveat))
+			}
+		}
+		for _, d := range t.Deposits {
+			if err == nil {
+				err = a.say("deposit       %s + %s fee, %s, %s", d.Amount, d.Fee, d.At.Format(time.RFC3339), d.PaymentHash)
+			}
+		}
+		if err == nil && reveal {
+			err = a.say("Authorization: %s", t.Authorization())
+		}
+		return err
 	}
-	if err == nil && reveal {
-		err = a.say("Authorization: %s", t.Authorization())
-	}
-	return err
 }
 
 // tokenJSON prints the token as tokens list does, and more of it.

@@ -6,8 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/backoff"
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 	"sluice.example/sluice/l402/client"
 )
 
@@ -25,105 +30,98 @@ func (a *app) lnd() (*config, *lightning.Client, error) {
 	return cfg, node, err
 }
 
-func (a *app) walletBalance(ctx context.Context, c command, args []string) error {
-	if _, err := a.parse(c, a.flags(c.name), args, 0, 0); err != nil {
-		return err
-	}
-	_, node, err := a.lnd()
-	if err != nil {
-		return err
-	}
-	b, err := node.Balance(ctx)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.print(map[string]l402.Msat{"local_msat": b.Local, "remote_msat": b.Remote})
-	}
-	return a.say("can send     %s\ncan receive  %s", b.Local, b.Remote)
-}
-
-func (a *app) walletInvoice(ctx context.Context, c command, args []string) error {
-	memo := ""
-	fs := a.flags(c.name)
-	fs.StringVar(&memo, "memo", "", "`TEXT` that the payer sees")
-	rest, err := a.parse(c, fs, args, 1, 1)
-	if err != nil {
-		return err
-	}
-	n, err := amountOrMsat("AMOUNT", rest[0])
-	if err != nil {
-		return err
-	}
-	if n == 0 {
-		return usagef("AMOUNT: want an amount above 0")
-	}
-	_, node, err := a.lnd()
-	if err != nil {
-		return err
-	}
-	invoice, hash, err := node.PlainInvoice(ctx, n, memo)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.print(struct {
-			Invoice string    `json:"invoice"`
-			Hash    string    `json:"payment_hash"`
-			Amount  l402.Msat `json:"amount_msat"`
-		}{invoice, hash.String(), n})
-	}
-	return a.say("%s", invoice)
-}
-
-func (a *app) walletPay(ctx context.Context, c command, args []string) error {
-	var most, fees string
-	fs := a.flags(c.name)
-	fs.StringVar(&most, "max-msat", "", "pay up to `N` msat; default caps.per_request of the configuration")
-	fs.StringVar(&fees, "max-fee-msat", "", "pay up to `N` msat for routing; default caps.fee_base and fee_ppm")
-	rest, err := a.parse(c, fs, args, 1, 1)
-	if err != nil {
-		return err
-	}
-	cfg, node, err := a.lnd()
-	if err != nil {
-		return err
-	}
-	inv, err := client.DecodeInvoice(rest[0], cfg.Network)
-	if err != nil {
-		return err
-	}
-	limit := cfg.Caps.PerRequest
-	if most != "" {
-		if limit, err = amount("--max-msat", most); err != nil {
+func (a *app) walletBalance(fs *pflag.FlagSet) cli.Run {
+	return func(ctx context.Context, _ []string) error {
+		_, node, err := a.lnd()
+		if err != nil {
 			return err
 		}
-	}
-	fee := client.Fee{Base: cfg.Caps.FeeBase, PPM: cfg.Caps.FeePPM}.Limit(inv.Amount)
-	if fees != "" {
-		if fee, err = l402.ParseMsat(fees); err != nil {
-			return usagef("--max-fee-msat: %w", err)
+		b, err := node.Balance(ctx)
+		if err != nil {
+			return err
 		}
+		if a.json {
+			return a.print(map[string]l402.Msat{"local_msat": b.Local, "remote_msat": b.Remote})
+		}
+		return a.say("can send     %s\ncan receive  %s", b.Local, b.Remote)
 	}
-	p, err := payOnce(ctx, node, rest[0], inv, limit, fee, cfg.PaymentTimeout)
-	if err != nil {
-		return err
+}
+
+func (a *app) walletInvoice(fs *pflag.FlagSet) cli.Run {
+	memo := ""
+	fs.StringVar(&memo, "memo", "", "`TEXT` that the payer sees")
+	return func(ctx context.Context, args []string) error {
+		n, err := amountOrMsat("AMOUNT", args[0])
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return usagef("AMOUNT: want an amount above 0")
+		}
+		_, node, err := a.lnd()
+		if err != nil {
+			return err
+		}
+		invoice, hash, err := node.PlainInvoice(ctx, n, memo)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.print(struct {
+				Invoice string    `json:"invoice"`
+				Hash    string    `json:"payment_hash"`
+				Amount  l402.Msat `json:"amount_msat"`
+			}{invoice, hash.String(), n})
+		}
+		return a.say("%s", invoice)
 	}
-	if a.json {
-		return a.print(struct {
-			Preimage string    `json:"preimage"`
-			Hash     string    `json:"payment_hash"`
-			Amount   l402.Msat `json:"amount_msat"`
-			Fee      l402.Msat `json:"fee_msat"`
-		}{p.Preimage.Hex(), inv.Hash.String(), inv.Amount, p.Fee})
+}
+
+func (a *app) walletPay(fs *pflag.FlagSet) cli.Run {
+	var most, fees string
+	fs.StringVar(&most, "max-msat", "", "pay up to `N` msat; default caps.per_request of the configuration")
+	fs.StringVar(&fees, "max-fee-msat", "", "pay up to `N` msat for routing; default caps.fee_base and fee_ppm")
+	return func(ctx context.Context, args []string) error {
+		cfg, node, err := a.lnd()
+		if err != nil {
+			return err
+		}
+		inv, err := client.DecodeInvoice(args[0], cfg.Network)
+		if err != nil {
+			return err
+		}
+		limit := cfg.Caps.PerRequest
+		if most != "" {
+			if limit, err = amount("--max-msat", most); err != nil {
+				return err
+			}
+		}
+		fee := client.Fee{Base: cfg.Caps.FeeBase, PPM: cfg.Caps.FeePPM}.Limit(inv.Amount)
+		if fees != "" {
+			if fee, err = l402.ParseMsat(fees); err != nil {
+				return usagef("--max-fee-msat: %w", err)
+			}
+		}
+		p, err := payOnce(ctx, node, args[0], inv, limit, fee, cfg.PaymentTimeout)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.print(struct {
+				Preimage string    `json:"preimage"`
+				Hash     string    `json:"payment_hash"`
+				Amount   l402.Msat `json:"amount_msat"`
+				Fee      l402.Msat `json:"fee_msat"`
+			}{p.Preimage.Hex(), inv.Hash.String(), inv.Amount, p.Fee})
+		}
+		return a.say("paid %s + %s fee\npayment hash  %s\npreimage      %s", inv.Amount, p.Fee, inv.Hash, p.Preimage.Hex())
 	}
-	return a.say("paid %s + %s fee\npayment hash  %s\npreimage      %s", inv.Amount, p.Fee, inv.Hash, p.Preimage.Hex())
 }
 
 // payOnce pays an invoice, or returns the payment that was already made for
 // it. The question comes first: an invoice that was paid and has expired since
 // is a success.
-func payOnce(ctx context.Context, node *lightning.Client, bolt11 string, inv client.Invoice, limit, fee l402.Msat, timeout time.Duration) (lightning.Payment, error) {
+func payOnce(ctx context.Context, node *lightning.Client, invoice string, inv bolt11.Invoice, limit, fee l402.Msat, timeout time.Duration) (lightning.Payment, error) {
 	p, err := waitTracked(ctx, node, inv.Hash, timeout)
 	switch {
 	case err == nil && p.State == lightning.StateSucceeded:
@@ -141,7 +139,7 @@ func payOnce(ctx context.Context, node *lightning.Client, bolt11 string, inv cli
 	case inv.Amount > limit:
 		return p, &client.BudgetError{Cap: "per request", Origin: "the invoice", Asked: inv.Amount, Limit: limit}
 	}
-	p, err = node.Pay(ctx, bolt11, fee, timeout)
+	p, err = node.Pay(ctx, invoice, fee, timeout)
 	var failed *lightning.PaymentError
 	switch {
 	case errors.As(err, &failed):
@@ -157,14 +155,12 @@ func payOnce(ctx context.Context, node *lightning.Client, bolt11 string, inv cli
 func waitTracked(ctx context.Context, node *lightning.Client, hash l402.PaymentHash, timeout time.Duration) (lightning.Payment, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pause := backoff.New(100*time.Millisecond, time.Second); ; {
 		p, err := node.Track(ctx, hash)
 		if err != nil || p.State != lightning.StateInFlight {
 			return p, err
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if pause.Wait(ctx) != nil {
 			return p, nil
 		}
 	}

@@ -106,8 +106,8 @@ func notComparable(err error) error {
 	return err
 }
 
-// readLedger collects the deposits to be compared. Those not seen settled are among
-// them, whenever they were presented.
+// readLedger collects the deposits to be compared. Deposits that were not seen
+// settled are among them, at any age.
 func (c *comparison) readLedger(ctx context.Context) error {
 	return c.ledger.EachDeposit(ctx, func(d metering.DepositRow) error {
 		switch {
@@ -155,8 +155,8 @@ func (c *comparison) ours(inv lightning.SettledInvoice) bool {
 	return err == nil
 }
 
-// same reports whether a payment is booked as it arrived. Of one that did not arrive
-// nothing may be booked.
+// same reports whether a payment is booked as it arrived. A payment that did not
+// arrive may not be booked at all.
 func same(d *metering.DepositRow, inv *lightning.SettledInvoice) bool {
 	return d.Credited == inv.Paid && d.Owed == 0
 }

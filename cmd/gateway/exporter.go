@@ -12,9 +12,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"sluice.example/sluice/backends/gpu/exporter"
 	"sluice.example/sluice/backends/gpu/nvml"
 	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/internal/quiet"
 )
 
@@ -24,34 +27,32 @@ const exporterEvery = 200 * time.Millisecond
 
 // runExporter serves what NVML reads of this machine's GPUs, for a gateway that
 // runs elsewhere.
-func runExporter(ctx context.Context, e env, args []string) error {
-	set := flags(e, "gpu-exporter")
+func runExporter(e env, set *pflag.FlagSet) cli.Run {
 	listen := set.String("listen", ":9400", "address to serve /metrics and /healthz on")
 	library := set.String("nvml-library", "", "path of NVIDIA's management library (default: "+nvml.DefaultLibrary+", where the dynamic loader finds it)")
-	if err := parse(set, args, 0); err != nil {
-		return err
+	return func(ctx context.Context, _ []string) error {
+		signal.Ignore(syscall.SIGHUP) // there is nothing to reload, and no reason to end
+		log := slog.New(quiet.New(slog.NewTextHandler(e.stderr, nil)))
+		sampler, err := nvml.Open(nvml.Config{Library: *library, Log: log})
+		if err != nil {
+			return err
+		}
+		defer sampler.Close()
+		host, err := exporterHost(e)
+		if err != nil {
+			return err
+		}
+		feed := telemetry.NewFeed(telemetry.FeedConfig{Name: "nvml", Sampler: sampler, Every: exporterEvery, Log: log})
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		listener, err := net.Listen("tcp", *listen)
+		if err != nil {
+			return err
+		}
+		go feed.Run(ctx)
+		fmt.Fprintf(e.stdout, "serving http://%s/metrics\n", listener.Addr())
+		return serveUntil(ctx, listener, exporter.New(exporter.Config{Feed: feed, Host: host}))
 	}
-	signal.Ignore(syscall.SIGHUP) // there is nothing to reload, and no reason to end
-	log := slog.New(quiet.New(slog.NewTextHandler(e.stderr, nil)))
-	sampler, err := nvml.Open(nvml.Config{Library: *library, Log: log})
-	if err != nil {
-		return err
-	}
-	defer sampler.Close()
-	host, err := exporterHost(e)
-	if err != nil {
-		return err
-	}
-	feed := telemetry.NewFeed(telemetry.FeedConfig{Name: "nvml", Sampler: sampler, Every: exporterEvery, Log: log})
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	listener, err := net.Listen("tcp", *listen)
-	if err != nil {
-		return err
-	}
-	go feed.Run(ctx)
-	fmt.Fprintf(e.stdout, "serving http://%s/metrics\n", listener.Addr())
-	return serveUntil(ctx, listener, exporter.New(exporter.Config{Feed: feed, Host: host}))
 }
 
 // exporterHost is the label Hostname: in a Kubernetes pod the node's name, from

@@ -48,7 +48,8 @@ func (c *chain) middling() (price float64) {
 }
 
 // From the driver's own numbers to what a buyer pays, without a request in
-// flight: whoever works on a GPU, its price follows.
+// flight: the price of a GPU follows its work, no matter which program it
+// works for.
 func TestPricesFollowGPUs(t *testing.T) {
 	library := buildStub(t)
 	var running sync.WaitGroup // all at once: they wait more than they work

@@ -3,9 +3,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,7 +20,7 @@ import (
 
 	"sluice.example/sluice/backends/gpu/nvml/stub"
 	"sluice.example/sluice/internal/config"
-	"sluice.example/sluice/internal/devnet/loopback"
+	"sluice.example/sluice/internal/lab/loopback"
 )
 
 // chain is everything between a GPU and the price that an operator sees: the
@@ -134,16 +131,10 @@ func onThisHost(t *testing.T, library string, state stub.State, devices ...strin
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "serve", "--config", path)
-	cmd.Env = append(os.Environ(), gatewayEnv+"=1", stub.Env+"="+c.file)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := startSelf(t, filepath.Dir(path), []string{stub.Env + "=" + c.file}, "serve", "--config", path)
 	t.Cleanup(func() {
-		if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil || t.Failed() {
-			t.Errorf("the gateway ended with %v:\n%s", err, &log)
+		if err := p.Finish(os.Interrupt, time.Minute); err != nil || t.Failed() {
+			t.Errorf("the gateway ended: %v; its log ends with:\n%s", err, p.Tail(25))
 		}
 	})
 	client := &http.Client{Timeout: 5 * time.Second}

@@ -3,7 +3,7 @@
 package main
 
 import (
-	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,11 +15,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 const hangupConfig = `
@@ -66,55 +67,57 @@ func TestHangupReloadsTheCertificateAndEndsNothing(t *testing.T) {
 	if err := os.WriteFile(path, fmt.Appendf(nil, hangupConfig, public, admin), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
-	cmd := exec.Command(os.Args[0], "serve", "--config", path)
-	cmd.Env = append(os.Environ(), gatewayEnv+"=1")
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	serial := func() int64 {
-		c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", public, &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			return 0
-		}
-		defer c.Close()
-		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
-	}
-	until := func(what string, holds func() bool) {
+	p := startSelf(t, dir, nil, "serve", "--config", path)
+	serves := func(serial int64) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
-			select {
-			case err := <-ended:
-				t.Fatalf("%s: the gateway ended with %v:\n%s", what, err, &log)
-			default:
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := p.Await(ctx, fmt.Sprintf("it serves certificate %d", serial), func(context.Context) error {
+			c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", public, &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				return err
 			}
-			if time.Now().After(deadline) {
-				_ = cmd.Process.Kill()
-				<-ended
-				t.Fatalf("%s: gave up:\n%s", what, &log)
+			defer c.Close()
+			if got := c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != serial {
+				return fmt.Errorf("it serves certificate %d", got)
 			}
-		}
-	}
-	until("it serves", func() bool { return serial() == 1 })
-	certificate(t, dir, 2)
-	for range 3 {
-		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			return nil
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	until("it serves the new certificate", func() bool { return serial() == 2 })
+	serves(1)
+	certificate(t, dir, 2)
+	for range 3 {
+		if err := p.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serves(2)
 	resp, err := http.Get("http://" + admin + "/healthz")
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := p.Finish(os.Interrupt, 20*time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+// startSelf runs a subcommand of this program in a child that does not outlive
+// the test. more adds to the environment; the log is in dir.
+func startSelf(t *testing.T, dir string, more []string, args ...string) *proc.Process {
+	t.Helper()
+	l := proc.NewLauncher()
+	p, err := l.Start(proc.Spec{Name: args[0], Path: os.Args[0], Args: args, Log: filepath.Join(dir, args[0]+".log"),
+		Env: append(append(os.Environ(), gatewayEnv+"=1"), more...)})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err != nil {
-		t.Errorf("it ended with %v:\n%s", err, &log)
-	}
+	t.Cleanup(func() {
+		p.Kill()
+		l.Close()
+	})
+	return p
 }

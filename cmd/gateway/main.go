@@ -6,13 +6,17 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 )
 
 // version is set by the linker; a plain go build leaves it to build info.
@@ -31,29 +35,22 @@ type env struct {
 	getenv         func(string) string
 }
 
-// command is one subcommand. run returns errUsage for wrong arguments; any
-// other error is a failure.
-type command struct {
-	name, args, summary string
-	hidden              bool
-	run                 func(ctx context.Context, e env, args []string) error
-}
-
-// errUsage reports wrong arguments; the flag package has already said which.
-var errUsage = errors.New("wrong arguments")
-
-func commands() []command {
-	return []command{
-		{name: "serve", args: "--config FILE", summary: "run the gateway", run: serve},
-		{name: "demo", args: "[--dir D] [--once] [--store URL] [--replicas N]", summary: "a local Lightning network, a gateway, a model and an agent that pays", run: runDemo},
-		{name: "check-config", args: "FILE", summary: "read a configuration and say what is wrong with it", run: checkConfig},
-		{name: "reload", args: "--config FILE [--admin HOST:PORT] [--json]", summary: "have the running gateway read its configuration again, and say what changed or why not", run: reload},
-		{name: "diff-config", args: "--config FILE [--admin HOST:PORT]", summary: "say what a configuration would change of the running gateway, and change nothing", run: diffConfig},
-		{name: "verify-ledger", args: "--config FILE [--full] [--pause FACTOR]", summary: "recompute every balance from its lines and compare with lnd, since the last closed month or all", run: verifyLedger},
-		{name: "gpu-exporter", args: "[--listen ADDR] [--nvml-library PATH]", summary: "serve what NVML reads of this machine's GPUs as Prometheus text", run: runExporter},
-		{name: "simulate", args: "--scenario surge|FILE --policy NAME[,NAME…] [--seed N] [--json] [--plot FILE]", summary: "try prices out on a surge or on recorded load", run: runSimulate},
-		{name: "version", summary: "print the version", run: printVersion},
-		{name: "demo-inference", hidden: true, run: runInference},
+// commands are the subcommands, as they are used in e.
+func commands(e env) []cli.Command {
+	in := func(setup func(env, *pflag.FlagSet) cli.Run) func(*pflag.FlagSet) cli.Run {
+		return func(set *pflag.FlagSet) cli.Run { return setup(e, set) }
+	}
+	return []cli.Command{
+		{Name: "serve", Args: "--config FILE", Summary: "run the gateway", Setup: in(serve)},
+		{Name: "demo", Args: "[--dir D] [--once] [--store URL] [--replicas N]", Summary: "a local Lightning network, a gateway, a model and an agent that pays", Setup: in(runDemo)},
+		{Name: "check-config", Args: "FILE", Summary: "read a configuration and say what is wrong with it", Least: 1, Most: 1, Setup: in(checkConfig)},
+		{Name: "reload", Args: "--config FILE [--admin HOST:PORT] [--json]", Summary: "have the running gateway read its configuration again, and say what changed or why not", Setup: in(reload)},
+		{Name: "diff-config", Args: "--config FILE [--admin HOST:PORT]", Summary: "say what a configuration would change of the running gateway, and change nothing", Setup: in(diffConfig)},
+		{Name: "verify-ledger", Args: "--config FILE [--full] [--pause FACTOR]", Summary: "recompute every balance from its lines and compare with lnd, since the last closed month or all", Setup: in(verifyLedger)},
+		{Name: "gpu-exporter", Args: "[--listen ADDR] [--nvml-library PATH]", Summary: "serve what NVML reads of this machine's GPUs as Prometheus text", Setup: in(runExporter)},
+		{Name: "simulate", Args: "--scenario surge|FILE --policy NAME[,NAME…] [--seed N] [--json] [--plot FILE]", Summary: "try prices out on a surge or on recorded load", Setup: in(runSimulate)},
+		{Name: "version", Summary: "print the version", Setup: in(printVersion)},
+		{Name: "demo-inference", Hidden: true, Raw: true, Setup: in(runInference)},
 	}
 }
 
@@ -65,72 +62,36 @@ func main() {
 	os.Exit(run(ctx, env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}, os.Args[1:]))
 }
 
-// run finds the subcommand and maps its error to an exit code.
+// run carries out the subcommand and maps its error to an exit code.
 func run(ctx context.Context, e env, args []string) int {
-	if len(args) == 0 {
-		usage(e.stderr)
-		return exitUsage
-	}
-	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
-		usage(e.stdout)
+	p := cli.Program{Name: "gateway", Commands: commands(e), Overview: usage, Stdout: e.stdout, Stderr: e.stderr}
+	name, err := p.Run(ctx, args)
+	if err == nil {
 		return exitOK
 	}
-	for _, c := range commands() {
-		if c.name != args[0] {
-			continue
-		}
-		err := c.run(ctx, e, args[1:])
-		switch {
-		case err == nil, errors.Is(err, flag.ErrHelp):
-			return exitOK
-		case errors.Is(err, errUsage):
-			return exitUsage
-		}
-		fmt.Fprintf(e.stderr, "gateway %s: %v\n", c.name, err)
-		return exitFailed
+	fmt.Fprintf(e.stderr, "%s: %v\n", strings.TrimSpace("gateway "+name), err)
+	var wrong *cli.UsageError
+	if errors.As(err, &wrong) {
+		return exitUsage
 	}
-	fmt.Fprintf(e.stderr, "gateway: there is no subcommand %q\n", args[0])
-	usage(e.stderr)
-	return exitUsage
+	return exitFailed
 }
 
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage: gateway SUBCOMMAND [arguments]")
-	for _, c := range commands() {
-		if !c.hidden {
-			fmt.Fprintf(w, "\n  gateway %s %s\n      %s\n", c.name, c.args, c.summary)
+	for _, c := range commands(env{}) {
+		if !c.Hidden {
+			fmt.Fprintf(w, "\n  gateway %s %s\n      %s\n", c.Name, c.Args, c.Summary)
 		}
 	}
+	fmt.Fprintln(w, "\n  gateway completion bash|zsh|fish|powershell\n      print a script that completes subcommands and flags in a shell")
 }
 
-// flags returns a flag set that prints to stderr and reports errUsage.
-func flags(e env, name string) *flag.FlagSet {
-	set := flag.NewFlagSet("gateway "+name, flag.ContinueOnError)
-	set.SetOutput(e.stderr)
-	return set
-}
-
-// parse reads args into set and checks the number of positional arguments.
-func parse(set *flag.FlagSet, args []string, positional int) error {
-	if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return err
-	} else if err != nil {
-		return errUsage
-	}
-	if set.NArg() != positional {
-		fmt.Fprintf(set.Output(), "%s: want %d arguments besides flags, got %d\n", set.Name(), positional, set.NArg())
-		set.Usage()
-		return errUsage
-	}
-	return nil
-}
-
-func printVersion(_ context.Context, e env, args []string) error {
-	if err := parse(flags(e, "version"), args, 0); err != nil {
+func printVersion(e env, _ *pflag.FlagSet) cli.Run {
+	return func(context.Context, []string) error {
+		_, err := fmt.Fprintln(e.stdout, "gateway", buildVersion())
 		return err
 	}
-	fmt.Fprintln(e.stdout, "gateway", buildVersion())
-	return nil
 }
 
 func buildVersion() string {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -15,7 +14,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"sluice.example/sluice/internal/catalog"
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/internal/config"
 )
 
@@ -26,29 +28,32 @@ const askTimeout = 30 * time.Second
 const maxReport = 16 << 20
 
 // reload is `gateway reload`.
-func reload(ctx context.Context, e env, args []string) error {
-	var asJSON bool
-	a, _, err := adminOf(e, "reload", args, func(set *flag.FlagSet) { set.BoolVar(&asJSON, "json", false, "print one JSON object") })
-	if err != nil {
-		return err
-	}
-	report, err := a.ask(ctx, http.MethodPost, "/admin/reload", nil)
-	if asJSON {
-		err = errors.Join(err, a.tellReload(ctx, e.stdout, report, err))
-	}
-	if err != nil {
-		return fmt.Errorf("the configuration before stays in force: %w", err)
-	}
-	switch {
-	case asJSON:
+func reload(e env, set *pflag.FlagSet) cli.Run {
+	find := adminOf(e, set)
+	asJSON := set.Bool("json", false, "print one JSON object")
+	return func(ctx context.Context, _ []string) error {
+		a, _, err := find()
+		if err != nil {
+			return err
+		}
+		report, err := a.ask(ctx, http.MethodPost, "/admin/reload", nil)
+		if *asJSON {
+			err = errors.Join(err, a.tellReload(ctx, e.stdout, report, err))
+		}
+		if err != nil {
+			return fmt.Errorf("the configuration before stays in force: %w", err)
+		}
+		switch {
+		case *asJSON:
+			return nil
+		case len(report.Changes) == 0:
+			fmt.Fprintf(e.stdout, "generation %d stays in force: nothing has changed\n", report.Generation)
+		default:
+			fmt.Fprintf(e.stdout, "generation %d is in force\n", report.Generation)
+		}
+		describe(e.stdout, report)
 		return nil
-	case len(report.Changes) == 0:
-		fmt.Fprintf(e.stdout, "generation %d stays in force: nothing has changed\n", report.Generation)
-	default:
-		fmt.Fprintf(e.stdout, "generation %d is in force\n", report.Generation)
 	}
-	describe(e.stdout, report)
-	return nil
 }
 
 // reloaded is what `gateway reload --json` prints.
@@ -74,27 +79,30 @@ func (a admin) tellReload(ctx context.Context, w io.Writer, r catalog.Report, re
 }
 
 // diffConfig is `gateway diff-config`.
-func diffConfig(ctx context.Context, e env, args []string) error {
-	a, path, err := adminOf(e, "diff-config", args)
-	if err != nil {
-		return err
+func diffConfig(e env, set *pflag.FlagSet) cli.Run {
+	find := adminOf(e, set)
+	return func(ctx context.Context, _ []string) error {
+		a, path, err := find()
+		if err != nil {
+			return err
+		}
+		file, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		report, err := a.ask(ctx, http.MethodPost, "/admin/config/diff", file)
+		if err != nil {
+			return fmt.Errorf("%s would be refused: %w", path, err)
+		}
+		if len(report.Changes) == 0 {
+			fmt.Fprintf(e.stdout, "nothing would change of generation %d\n", report.Generation)
+		}
+		describe(e.stdout, report)
+		if len(report.Fixed) > 0 {
+			return &catalog.FixedError{Keys: report.Fixed}
+		}
+		return nil
 	}
-	file, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	report, err := a.ask(ctx, http.MethodPost, "/admin/config/diff", file)
-	if err != nil {
-		return fmt.Errorf("%s would be refused: %w", path, err)
-	}
-	if len(report.Changes) == 0 {
-		fmt.Fprintf(e.stdout, "nothing would change of generation %d\n", report.Generation)
-	}
-	describe(e.stdout, report)
-	if len(report.Fixed) > 0 {
-		return &catalog.FixedError{Keys: report.Fixed}
-	}
-	return nil
 }
 
 // describe prints a report.
@@ -116,37 +124,39 @@ type admin struct {
 	token   string
 }
 
-// adminOf reads the flags of a subcommand that asks a running gateway, and finds that
-// gateway by its file. more adds flags of the subcommand's own.
-func adminOf(e env, name string, args []string, more ...func(*flag.FlagSet)) (a admin, path string, err error) {
-	set := flags(e, name)
-	set.StringVar(&path, "config", "", "configuration file (required)")
+// adminOf declares the flags of a subcommand that asks a running gateway. The function
+// that it returns finds that gateway by its file.
+func adminOf(e env, set *pflag.FlagSet) func() (a admin, path string, err error) {
+	path := set.String("config", "", "configuration `FILE` (required)")
 	address := set.String("admin", "", "where the gateway's operator listens; default: admin.listen of the file")
-	for _, add := range more {
-		add(set)
+	return func() (admin, string, error) {
+		a, err := findAdmin(e, *path, *address)
+		return a, *path, err
 	}
-	if err := parse(set, args, 0); err != nil {
-		return a, path, err
-	}
+}
+
+// findAdmin finds the running gateway's operator's side: at address, or where the
+// file at path has it.
+func findAdmin(e env, path, address string) (a admin, err error) {
 	if path == "" {
-		return a, path, errors.New("name the configuration file with --config FILE")
+		return a, errors.New("name the configuration file with --config FILE")
 	}
 	at, err := config.AdminAt(path, e.getenv)
-	if err != nil && *address == "" {
-		return a, path, fmt.Errorf("%w; name the listener with --admin HOST:PORT and the token with %s", err, config.EnvAdminToken)
+	if err != nil && address == "" {
+		return a, fmt.Errorf("%w; name the listener with --admin HOST:PORT and the token with %s", err, config.EnvAdminToken)
 	}
-	a = admin{address: cmp.Or(*address, at.Listen), token: cmp.Or(at.Token.Reveal(), e.getenv(config.EnvAdminToken))}
+	a = admin{address: cmp.Or(address, at.Listen), token: cmp.Or(at.Token.Reveal(), e.getenv(config.EnvAdminToken))}
 	if a.token == "" {
-		return a, path, fmt.Errorf("the admin API needs a token: set admin.token or %s and restart the gateway, or send it SIGHUP", config.EnvAdminToken)
+		return a, fmt.Errorf("the admin API needs a token: set admin.token or %s and restart the gateway, or send it SIGHUP", config.EnvAdminToken)
 	}
 	host, port, err := net.SplitHostPort(a.address)
 	if err != nil {
-		return a, path, fmt.Errorf("the operator's listener: %w", err)
+		return a, fmt.Errorf("the operator's listener: %w", err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		a.address = net.JoinHostPort("127.0.0.1", port)
 	}
-	return a, path, nil
+	return a, nil
 }
 
 // ask asks the admin API, and reads what is a report in the answer. An error that the

@@ -14,8 +14,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/catalog"
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/internal/config"
 	"sluice.example/sluice/internal/gateway"
 	"sluice.example/sluice/internal/gateway/intake"
@@ -34,35 +37,33 @@ const closeGrace = 10 * time.Second
 // tenth of its time on garbage; with twice the usual room for it, half of that.
 const gcPercent = 200
 
-func serve(ctx context.Context, e env, args []string) error {
-	set := flags(e, "serve")
-	path := set.String("config", "", "configuration file (required)")
-	if err := parse(set, args, 0); err != nil {
-		return err
+func serve(e env, set *pflag.FlagSet) cli.Run {
+	path := set.String("config", "", "configuration `FILE` (required)")
+	return func(ctx context.Context, _ []string) error {
+		cfg, err := loadConfig(e, *path)
+		if err != nil {
+			return err
+		}
+		if e.getenv("GOGC") == "" {
+			debug.SetGCPercent(gcPercent)
+		}
+		level := new(slog.LevelVar)
+		log := newLogger(e, cfg.Log, level)
+		for _, w := range cfg.Warnings {
+			log.Warn("configuration", "warning", w)
+		}
+		// From here on a hang-up does not end the process: what it asks for is done
+		// once the gateway serves.
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		s, err := newServer(ctx, origin{path: *path, getenv: e.getenv, first: cfg}, log, level)
+		if err != nil {
+			return err
+		}
+		s.hangups = hangups
+		return s.run(ctx)
 	}
-	cfg, err := loadConfig(e, *path)
-	if err != nil {
-		return err
-	}
-	if e.getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	level := new(slog.LevelVar)
-	log := newLogger(e, cfg.Log, level)
-	for _, w := range cfg.Warnings {
-		log.Warn("configuration", "warning", w)
-	}
-	// From here on a hang-up does not end the process: what it asks for is done
-	// once the gateway serves.
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	s, err := newServer(ctx, origin{path: *path, getenv: e.getenv, first: cfg}, log, level)
-	if err != nil {
-		return err
-	}
-	s.hangups = hangups
-	return s.run(ctx)
 }
 
 func loadConfig(e env, path string) (*config.Config, error) {
@@ -329,24 +330,22 @@ func (s *server) close() error {
 	return errors.Join(errs...)
 }
 
-func checkConfig(_ context.Context, e env, args []string) error {
-	set := flags(e, "check-config")
-	if err := parse(set, args, 1); err != nil {
-		return err
+func checkConfig(e env, _ *pflag.FlagSet) cli.Run {
+	return func(_ context.Context, args []string) error {
+		cfg, err := loadConfig(e, args[0])
+		if err != nil {
+			return err
+		}
+		models := 0
+		for _, s := range cfg.Services {
+			models += len(s.Models)
+		}
+		for _, w := range cfg.Warnings {
+			fmt.Fprintf(e.stdout, "warning: %s\n", w)
+		}
+		fmt.Fprintf(e.stdout, "%s is fine: %d services, %d models, %d backends\n", args[0], len(cfg.Services), models, len(cfg.Backends))
+		return nil
 	}
-	cfg, err := loadConfig(e, set.Arg(0))
-	if err != nil {
-		return err
-	}
-	models := 0
-	for _, s := range cfg.Services {
-		models += len(s.Models)
-	}
-	for _, w := range cfg.Warnings {
-		fmt.Fprintf(e.stdout, "warning: %s\n", w)
-	}
-	fmt.Fprintf(e.stdout, "%s is fine: %d services, %d models, %d backends\n", set.Arg(0), len(cfg.Services), models, len(cfg.Backends))
-	return nil
 }
 
 // executable is this program, for the demo's children.

@@ -3,13 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/pricing/simulate"
 )
 
@@ -23,40 +25,41 @@ type simulation struct {
 	slotsGiven               bool
 }
 
-func runSimulate(_ context.Context, e env, args []string) error {
-	sim, err := parseSimulate(e, args)
-	if err != nil {
-		return err
-	}
-	scenario, err := sim.load()
-	if err != nil {
-		return err
-	}
-	var results []simulate.Result
-	for name := range strings.SplitSeq(sim.policies, ",") {
-		policy, err := findPolicy(strings.TrimSpace(name))
+func runSimulate(e env, set *pflag.FlagSet) cli.Run {
+	sim := simulateFlags(set)
+	return func(context.Context, []string) error {
+		if err := sim.check(set); err != nil {
+			return err
+		}
+		scenario, err := sim.load()
 		if err != nil {
 			return err
 		}
-		warnings, err := policy.Params.Validate()
-		if err != nil {
-			return fmt.Errorf("policy %s: %w", policy.Name, err)
+		var results []simulate.Result
+		for name := range strings.SplitSeq(sim.policies, ",") {
+			policy, err := findPolicy(strings.TrimSpace(name))
+			if err != nil {
+				return err
+			}
+			warnings, err := policy.Params.Validate()
+			if err != nil {
+				return fmt.Errorf("policy %s: %w", policy.Name, err)
+			}
+			for _, w := range warnings {
+				fmt.Fprintf(e.stderr, "policy %s: %s\n", policy.Name, w)
+			}
+			result, err := simulate.Run(scenario, policy, sim.seed)
+			if err != nil {
+				return err
+			}
+			results = append(results, result)
 		}
-		for _, w := range warnings {
-			fmt.Fprintf(e.stderr, "policy %s: %s\n", policy.Name, w)
-		}
-		result, err := simulate.Run(scenario, policy, sim.seed)
-		if err != nil {
-			return err
-		}
-		results = append(results, result)
+		return sim.write(e.stdout, scenario, results)
 	}
-	return sim.write(e.stdout, scenario, results)
 }
 
-func parseSimulate(e env, args []string) (*simulation, error) {
+func simulateFlags(set *pflag.FlagSet) *simulation {
 	sim := &simulation{pool: simulate.DefaultPool()}
-	set := flags(e, "simulate")
 	set.StringVar(&sim.scenario, "scenario", "", "surge, or a `FILE` with recorded load: CSV, Prometheus range query JSON, stored epochs as JSON (required)")
 	set.StringVar(&sim.policies, "policy", "default", "policies to compare, by `NAME`, separated by commas: "+strings.Join(simulate.Names(), ", ")+", or a YAML file")
 	set.Uint64Var(&sim.seed, "seed", 1, "of the random numbers")
@@ -72,19 +75,19 @@ func parseSimulate(e env, args []string) (*simulation, error) {
 	set.DurationVar(&sim.pool.QueueTimeout, "queue-timeout", sim.pool.QueueTimeout, "longest wait; 0: any")
 	set.Float64Var(&sim.base, "load", simulate.DefaultBase, "demand before the surge, as a share of capacity")
 	set.Float64Var(&sim.factor, "surge", simulate.DefaultFactor, "how many times as much in the surge")
-	if err := parse(set, args, 0); err != nil {
-		return nil, err
-	}
-	set.Visit(func(f *flag.Flag) { sim.slotsGiven = sim.slotsGiven || f.Name == "slots" })
+	return sim
+}
+
+// check refuses flags that cannot be meant together.
+func (s *simulation) check(set *pflag.FlagSet) error {
+	s.slotsGiven = set.Changed("slots")
 	switch {
-	case sim.scenario == "":
-		fmt.Fprintln(e.stderr, "gateway simulate: --scenario is required: surge, or a file with recorded load")
-	case sim.json && sim.csv:
-		fmt.Fprintln(e.stderr, "gateway simulate: --json and --csv both print to standard output: choose one")
-	default:
-		return sim, nil
+	case s.scenario == "":
+		return cli.Usagef("--scenario is required: surge, or a file with recorded load")
+	case s.json && s.csv:
+		return cli.Usagef("--json and --csv both print to standard output: choose one")
 	}
-	return nil, errUsage
+	return nil
 }
 
 // load makes the scenario. The name surge stands above a file of that name.

@@ -36,7 +36,7 @@ func openReader(ctx context.Context, cfg config.Store) (store, error) {
 }
 
 // orNone makes a failed opening the nil interface: one that holds a nil pointer
-// would look like a store to whoever closes what was opened.
+// would look like a store to the code that closes what was opened.
 func orNone[S store](s S, err error) (store, error) {
 	if err != nil {
 		return nil, err

@@ -215,7 +215,8 @@ func (s *sensors) run(ctx context.Context) {
 	s.start(s.now)
 }
 
-// use makes a plan what is read. What it does not need goes on until retire.
+// use puts a plan of readings in force. Feeds that the plan does not need go
+// on until retire.
 func (s *sensors) use(r *reading) (before *reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,7 +253,7 @@ func launch[F interface{ Run(context.Context) }](s *sensors, f *source[F]) {
 	s.running.Go(func() { f.feed.Run(ctx) })
 }
 
-// retire ends what was read before and is needed no more.
+// retire ends the feeds of the plan before that are no longer needed.
 func (s *sensors) retire(before *reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

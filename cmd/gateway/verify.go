@@ -5,25 +5,26 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/pflag"
+
+	"sluice.example/sluice/internal/cli"
 	"sluice.example/sluice/internal/config"
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 )
 
-func verifyLedger(ctx context.Context, e env, args []string) error {
-	set := flags(e, "verify-ledger")
-	path := set.String("config", "", "the gateway's configuration file (required)")
+func verifyLedger(e env, set *pflag.FlagSet) cli.Run {
+	path := set.String("config", "", "the gateway's configuration `FILE` (required)")
 	full := set.Bool("full", false, "read closed months again as well, all of their lines and invoices")
 	pause := set.Float64("pause", 0, "rest this many times as long as each step took, to spare a gateway that serves")
-	if err := parse(set, args, 0); err != nil {
-		return err
+	return func(ctx context.Context, _ []string) error {
+		cfg, err := loadConfig(e, *path)
+		if err != nil {
+			return err
+		}
+		return verify(ctx, cfg, metering.AuditOptions{Open: !*full, Pause: *pause}, e.stdout)
 	}
-	cfg, err := loadConfig(e, *path)
-	if err != nil {
-		return err
-	}
-	return verify(ctx, cfg, metering.AuditOptions{Open: !*full, Pause: *pause}, e.stdout)
 }
 
 // verify recomputes the ledger from its lines and compares its deposits with

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice.example/sluice/l402/bolt11"
 	"sluice.example/sluice/l402/client"
 	"sluice.example/sluice/l402/client/lndwallet"
 )
@@ -40,7 +41,7 @@ func parse(args []string) (o options, err error) {
 	fs := flag.NewFlagSet("agent", flag.ContinueOnError)
 	fs.StringVar(&o.url, "url", "", "address of the gateway")
 	fs.StringVar(&o.model, "model", "", "model to ask")
-	fs.StringVar(&o.network, "network", "mainnet", "Bitcoin network of lnd: mainnet, testnet, signet or regtest")
+	fs.StringVar(&o.network, "network", "mainnet", "Bitcoin network of lnd: mainnet, testnet, signet, regtest or simnet")
 	fs.StringVar(&o.tokens, "tokens", "tokens", "folder for tokens")
 	fs.StringVar(&o.lnd, "lnd", "127.0.0.1:10009", "lnd's gRPC listener")
 	fs.StringVar(&o.cert, "tls-cert", "", "lnd's tls.cert")
@@ -69,7 +70,7 @@ func run(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	network, err := client.ParseNetwork(o.network)
+	network, err := bolt11.ParseNetwork(o.network)
 	if err != nil {
 		return err
 	}

@@ -17,18 +17,22 @@ import (
 // counts.
 var allowed = map[string][]string{
 	"l402":                  {},
-	"l402/client":           {"l402"},
+	"l402/bolt11":           {"l402"},
+	"l402/client":           {"l402", "l402/bolt11", "internal/backoff", "internal/secretfile"},
 	"l402/client/lndwallet": {"l402", "l402/client", "internal/lightning"},
 	"pricing":               {"l402"},
 	"metering":              {"l402", "pricing"},
 	"metering/format":       {"l402", "pricing", "metering"},
-	"backends/gpu":          {"l402", "pricing"},
+	"backends/gpu":          {"l402", "pricing", "internal/backoff"},
 	"migrations":            {},
 	"internal/config":       {"l402", "pricing", "metering/format", "internal/placeholder"}, // the names of engines, fields and APIs
 	"internal/catalog":      {"internal/config"},
-	"internal/lightning":    {"l402"},
+	"internal/backoff":      {},
+	"internal/cli":          {},
+	"internal/secretfile":   {},
+	"internal/lightning":    {"l402", "l402/bolt11", "internal/backoff"},
 	"internal/pricer":       {"pricing"},
-	"internal/store":        {"l402", "pricing", "metering", "internal/pricer", "migrations"},
+	"internal/store":        {"l402", "pricing", "metering", "internal/backoff", "internal/pricer", "migrations"},
 	"internal/placeholder":  {},
 	"internal/quiet":        {},
 	"internal/observe":      {"l402", "pricing", "metering"}, // what happened, in the words of the ledger
@@ -36,21 +40,22 @@ var allowed = map[string][]string{
 		"internal/gateway/problem", "internal/observe", "internal/quiet"},
 	"internal/gateway/problem":  {"l402", "pricing", "metering", "metering/format", "backends/gpu"}, // whose errors it words
 	"internal/gateway/intake":   {"l402"},                                                           // accounts are counted by their token
-	"internal/devnet":           {"l402", "internal/lightning"},
+	"internal/lab":              {"pricing"},
+	"internal/devnet":           {"l402", "internal/lightning", "internal/lab"},
 	"internal/devnet/inference": {"backends/gpu"}, // the simulated GPU
-	"internal/demo": {"l402", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/devnet",
+	"internal/demo": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "pricing", "backends/gpu", "internal/lightning", "internal/secretfile", "internal/lab", "internal/devnet",
 		"internal/devnet/inference"},
 	"internal/e2e":                   {},
-	"internal/chaos":                 {"l402", "internal/lightning", "internal/devnet", "internal/devnet/inference"},
-	"internal/chaos/nemesis":         {"l402", "pricing", "metering", "internal/store", "internal/devnet", "internal/chaos"},
+	"internal/chaos":                 {"l402", "l402/client", "internal/lightning", "internal/lab", "internal/devnet", "internal/devnet/inference"},
+	"internal/chaos/nemesis":         {"l402", "pricing", "metering", "internal/store", "internal/lab", "internal/chaos"},
 	"internal/chaos/nemesis/history": {},
 	"internal/bench": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/gateway", "internal/gateway/intake", "internal/pricer", "internal/store", "internal/lightning",
-		"internal/devnet", "internal/devnet/inference"},
+		"internal/lab", "internal/devnet", "internal/devnet/inference"},
 	"internal/archtest": {},
 	"tools/mutate":      {},
-	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/config", "internal/catalog", "internal/gateway", "internal/gateway/intake", "internal/quiet",
+	"cmd/gateway": {"l402", "pricing", "metering", "metering/format", "backends/gpu", "internal/cli", "internal/config", "internal/catalog", "internal/gateway", "internal/gateway/intake", "internal/quiet",
 		"internal/store", "internal/lightning", "internal/pricer", "internal/devnet", "internal/devnet/inference", "internal/demo"},
-	"cmd/agent-client": {"l402", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/placeholder"},
+	"cmd/agent-client": {"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet", "internal/lightning", "internal/backoff", "internal/cli", "internal/placeholder", "internal/secretfile"},
 }
 
 // forbidden lists packages and modules that a room must not reach even
@@ -60,6 +65,7 @@ var forbidden = []struct {
 }{
 	{"l402", "github.com/lightningnetwork/lnd/lnrpc", "the protocol must build without lnd's protobuf replace"},
 	{"l402", "github.com/gin-gonic/gin", "the protocol is no web server"},
+	{"l402/bolt11", "github.com/lightningnetwork/lnd/lnrpc", "the buyer's SDK decodes invoices without lnd's protobuf replace"},
 	{"l402/client", "github.com/gin-gonic/gin", "an agent's developer embeds the SDK"},
 	{"l402/client", "github.com/jackc/pgx", "an agent's developer embeds the SDK"},
 	{"l402/client", "github.com/lightningnetwork/lnd/lnrpc", "an agent's developer embeds the SDK without lnd's protobuf replace"},

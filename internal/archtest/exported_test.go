@@ -11,7 +11,7 @@ import (
 )
 
 // embeddable are the rooms that other modules import.
-var embeddable = []string{"l402", "l402/client", "l402/client/lndwallet"}
+var embeddable = []string{"l402", "l402/bolt11", "l402/client", "l402/client/lndwallet"}
 
 // TestNoInternalTypeIsExported: what an agent's developer sees of the SDK names no
 // type of an internal package, because no other module could name it.

@@ -86,7 +86,7 @@ func sumAudit(a auditResult) auditRow {
 	beside.sum(beside.rounds)
 	lowest := alone.PerSecond
 	for _, r := range a.Beside {
-		lowest = min(lowest, r.rate())
+		lowest = min(lowest, r.perSecond())
 	}
 	base := max(alone.PerSecond, 1)
 	return auditRow{Alone: alone.PerSecond, Beside: beside.PerSecond, Ratio: beside.PerSecond / base,

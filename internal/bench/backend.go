@@ -62,7 +62,7 @@ func serveBackend(ctx context.Context, plan []byte, tell func(any) error) error 
 		}
 		h := w.Header()
 		h["Content-Type"], h["Content-Length"] = kind, length
-		_, _ = w.Write(answer) // whoever hung up needs no answer
+		_, _ = w.Write(answer) // a client that hung up needs no answer
 	}), tell)
 }
 
@@ -90,7 +90,7 @@ func (p backendPlan) stream(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	_, _ = io.WriteString(w, `data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":1700000000,"model":"bench","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`+"\n\n"+
-		`data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":1700000000,"model":"bench","choices":[],"usage":{"prompt_tokens":52,"completion_tokens":`+strconv.Itoa(p.Events)+`}}`+"\n\ndata: [DONE]\n\n") // whoever hung up needs no end
+		`data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":1700000000,"model":"bench","choices":[],"usage":{"prompt_tokens":52,"completion_tokens":`+strconv.Itoa(p.Events)+`}}`+"\n\ndata: [DONE]\n\n") // a client that hung up needs no end
 }
 
 // serveHTTP serves a handler on a free port of the loopback until ctx ends.

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 	"sluice.example/sluice/metering"
 )
 
@@ -37,8 +37,8 @@ type timeline struct {
 	Refused int // reservations that the ledger could not take
 }
 
-// rate is pairs per second of one group between two moments.
-func (t *timeline) rate(group []uint32, from, to time.Time) float64 {
+// perSecond is the pairs per second of one group between two moments.
+func (t *timeline) perSecond(group []uint32, from, to time.Time) float64 {
 	first, last := int(from.Sub(t.Begin)/slice), int(to.Sub(t.Begin)/slice)
 	first, last = max(first, 0), min(last, len(group))
 	if first >= last {

@@ -14,8 +14,8 @@ import (
 )
 
 // The table of open reservations gets a row with each request and loses it with
-// the answer, so that it is nearly empty at any time. What it takes on the disk
-// all the same depends on the database's vacuum.
+// the answer, so that it is nearly empty at any time. The space that it takes
+// on the disk all the same depends on the database's vacuum.
 const (
 	holdsGoal   = 32 << 20 // bytes, after holdsPairs
 	holdsPairs  = 5_000_000
@@ -94,7 +94,7 @@ func measureHolds(ctx context.Context, s *site, o options, r *report) error {
 		}
 		row.Largest = max(row.Largest, row.Last)
 	}
-	row.Rate, r.Holds = done.rate(), row
+	row.Rate, r.Holds = done.perSecond(), row
 	return errors.Join(c.Close(ctx), s.dropLedger(ctx, where))
 }
 

@@ -125,8 +125,8 @@ func sumLocked(n int, phases []lockedPhase, span time.Duration, line *timeline) 
 		if p.locked != n {
 			continue
 		}
-		free := line.rate(line.Others, p.free, p.free.Add(span))
-		blocked := line.rate(line.Others, p.blocked, p.blocked.Add(span))
+		free := line.perSecond(line.Others, p.free, p.free.Add(span))
+		blocked := line.perSecond(line.Others, p.blocked, p.blocked.Add(span))
 		without, with, ratios = append(without, free), append(with, blocked), append(ratios, blocked/max(free, 1))
 	}
 	return lockedRow{Locked: n, Without: median(without), With: median(with),

@@ -151,8 +151,8 @@ func (row *paidRow) sum(base []loadResult) {
 	var p50, p99, cpu, generator []time.Duration
 	for i, r := range row.rounds {
 		n := time.Duration(max(r.Requests, 1))
-		rates = append(rates, r.rate())
-		ratios = append(ratios, r.rate()/max(base[i].rate(), 1))
+		rates = append(rates, r.perSecond())
+		ratios = append(ratios, r.perSecond()/max(base[i].perSecond(), 1))
 		p50, p99 = append(p50, r.P50), append(p99, r.P99)
 		cpu, generator = append(cpu, r.CPU/n), append(generator, r.Generator/n)
 	}
@@ -161,8 +161,8 @@ func (row *paidRow) sum(base []loadResult) {
 	row.Ratio, row.RatioLow, row.RatioHigh = median(ratios), slices.Min(ratios), slices.Max(ratios)
 }
 
-// rate is requests per second.
-func (r loadResult) rate() float64 { return float64(r.Requests) / max(r.Elapsed.Seconds(), 1e-9) }
+// perSecond is requests per second.
+func (r loadResult) perSecond() float64 { return float64(r.Requests) / max(r.Elapsed.Seconds(), 1e-9) }
 
 func median[T ~float64 | ~int64](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))

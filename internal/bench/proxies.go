@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log"
 	"net"
 	"net/http"
@@ -15,8 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/loopback"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/loopback"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // proxyPlan names the server behind.
@@ -106,18 +105,13 @@ func (s *site) nginx(ctx context.Context, backend string) (*server, error) {
 	s.running = append(s.running, p)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for {
+	err = p.Await(ctx, "nginx listens", func(ctx context.Context) error {
 		var d net.Dialer
 		c, err := d.DialContext(ctx, "tcp", addr)
-		if err == nil {
-			return &server{process: p, Addr: addr}, c.Close()
+		if err != nil {
+			return err
 		}
-		select {
-		case <-p.Done():
-			return nil, p.Exit()
-		case <-ctx.Done():
-			return nil, fmt.Errorf("nginx: %w", err)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+		return c.Close()
+	})
+	return &server{process: p, Addr: addr}, err
 }

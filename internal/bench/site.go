@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
@@ -160,23 +160,15 @@ func (s *site) child(ctx context.Context, roleName string, plan any, limit time.
 // await waits for a child's file. There is nothing that could wake us at no
 // cost to what is being measured; a look costs a microsecond.
 func await(ctx context.Context, p *proc.Process, out string) error {
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		if _, err := os.Stat(out); err == nil {
-			return nil
-		}
-		select {
-		case <-ticker.C:
-		case <-p.Done():
-			if _, err := os.Stat(out); err == nil {
-				return nil // it told and ended just now
-			}
-			return p.Exit()
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w; its log ends with:\n%s", p.Name(), ctx.Err(), p.Tail(10))
-		}
+	told := func(context.Context) error {
+		_, err := os.Stat(out)
+		return err
 	}
+	err := p.Await(ctx, p.Name()+" has told its answer", told)
+	if err != nil && !p.Running() && told(ctx) == nil {
+		return nil // it told and ended just now
+	}
+	return err
 }
 
 // postgres starts the run's PostgreSQL, the first time, with the settings of a

@@ -98,7 +98,7 @@ func (st *stop) sum(lines []timeline) error {
 	rate := func(from, to time.Duration) (sum float64) {
 		for i := range lines {
 			if i != st.Replica {
-				sum += lines[i].rate(lines[i].Others, st.at.Add(from), st.at.Add(to))
+				sum += lines[i].perSecond(lines[i].Others, st.at.Add(from), st.at.Add(to))
 			}
 		}
 		return sum

@@ -61,11 +61,11 @@ func TestClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := line.rate(line.Marked, locked.Add(slice), unlocked.Add(-span/3)); n != 0 {
+	if n := line.perSecond(line.Marked, locked.Add(slice), unlocked.Add(-span/3)); n != 0 {
 		t.Errorf("%f pairs/s of an account that was locked", n)
 	}
 	for name, group := range map[string][]uint32{"marked": line.Marked, "others": line.Others} {
-		if line.rate(group, line.Begin, unlocked.Add(span)) == 0 {
+		if line.perSecond(group, line.Begin, unlocked.Add(span)) == 0 {
 			t.Errorf("no pair of the %s accounts", name)
 		}
 	}
@@ -106,7 +106,7 @@ func TestClientAfterRefusals(t *testing.T) {
 		return io.ErrUnexpectedEOF
 	})
 	line := rec.timeline()
-	served := line.rate(line.Others, line.Begin, line.Begin.Add(time.Second))
+	served := line.perSecond(line.Others, line.Begin, line.Begin.Add(time.Second))
 	if !errors.Is(err, io.ErrUnexpectedEOF) || line.Refused != 2 || served != 1 {
 		t.Errorf("%v, %d refused, %f served", err, line.Refused, served)
 	}

@@ -12,8 +12,8 @@
 // refused whole with the reason, and the snapshot before stays in force: half a change
 // would surprise.
 //
-// What the operator changed through the admin API (a price that is fixed, a backend
-// that is drained) is no part of a file. It stands above each of them until it is
+// The operator's changes through the admin API (a price that is fixed, a backend
+// that is drained) are no part of a file. It stands above each of them until it is
 // reset.
 package catalog
 

@@ -2,16 +2,13 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/l402"
 )
 
@@ -43,38 +40,7 @@ func (k Credential) Attenuate(t testing.TB, conditions ...string) Credential {
 }
 
 // Answer is a whole answer.
-type Answer struct {
-	Status  int
-	Header  http.Header
-	Trailer http.Header
-	Body    []byte
-}
-
-// Open sends a request and returns the answer to be read.
-func (g *Gateway) Open(ctx context.Context, method, path, body string, h http.Header) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, g.URL+path, strings.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	if h != nil {
-		req.Header = h.Clone()
-	}
-	return g.http.Do(req)
-}
-
-// Do sends a request and reads the whole answer.
-func (g *Gateway) Do(ctx context.Context, method, path, body string, h http.Header) (*Answer, error) {
-	resp, err := g.Open(ctx, method, path, body, h)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	content, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
-	}
-	return &Answer{resp.StatusCode, resp.Header, resp.Trailer, content}, nil
-}
+type Answer struct{ *lab.Answer }
 
 // Ask is Do within half a minute; no answer fails the test.
 func (g *Gateway) Ask(t testing.TB, method, path, body string, h http.Header) *Answer {
@@ -85,7 +51,7 @@ func (g *Gateway) Ask(t testing.TB, method, path, body string, h http.Header) *A
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
-	return a
+	return &Answer{a}
 }
 
 // Want checks the status.
@@ -99,24 +65,9 @@ func (a *Answer) Want(t testing.TB, status int) *Answer {
 
 // Metrics are the operator's, by name and labels as they are written there.
 func (g *Gateway) Metrics() (map[string]float64, error) {
-	operator := &Gateway{URL: "http://" + g.admin, http: g.http}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	a, err := operator.Do(ctx, http.MethodGet, "/metrics", "", nil)
-	if err != nil {
-		return nil, err
-	}
-	samples := map[string]float64{}
-	for line := range strings.Lines(string(a.Body)) {
-		at := strings.LastIndexByte(line, ' ')
-		if strings.HasPrefix(line, "#") || at < 0 {
-			continue
-		}
-		if samples[line[:at]], err = strconv.ParseFloat(strings.TrimSpace(line[at:]), 64); err != nil {
-			return nil, fmt.Errorf("metrics: %w", err)
-		}
-	}
-	return samples, nil
+	return g.Server.Metrics(ctx)
 }
 
 // Chat is the body of a chat request for exactly that many tokens.
@@ -125,37 +76,15 @@ func Chat(model string, tokens int, stream bool) string {
 		model, tokens, stream)
 }
 
-// Balance is GET /l402/balance.
-type Balance struct {
-	Account   string `json:"account"`
-	Available int64  `json:"available_msat"`
-	Held      int64  `json:"held_msat"`
-	Deposited int64  `json:"deposited_msat"`
-	Charged   int64  `json:"charged_msat"`
-	Refunded  int64  `json:"refunded_msat"`
-	Budgets   []struct {
-		Label     string `json:"label"`
-		Limit     int64  `json:"limit_msat"`
-		Available int64  `json:"available_msat"`
-	} `json:"budgets"`
-}
-
 // TryBalance asks for the balance; the error names any status but 200.
-func (g *Gateway) TryBalance(k Credential) (b Balance, err error) {
+func (g *Gateway) TryBalance(k Credential) (lab.Balance, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	a, err := g.Do(ctx, http.MethodGet, "/l402/balance", "", k.Header())
-	if err != nil {
-		return b, err
-	}
-	if a.Status != http.StatusOK {
-		return b, fmt.Errorf("balance: status %d: %s", a.Status, a.Body)
-	}
-	return b, json.Unmarshal(a.Body, &b)
+	return g.Server.Balance(ctx, k.Header())
 }
 
 // Balance asks for the balance.
-func (g *Gateway) Balance(t testing.TB, k Credential) Balance {
+func (g *Gateway) Balance(t testing.TB, k Credential) lab.Balance {
 	t.Helper()
 	b, err := g.TryBalance(k)
 	if err != nil {
@@ -165,9 +94,9 @@ func (g *Gateway) Balance(t testing.TB, k Credential) Balance {
 }
 
 // Idle waits until nothing is held on the account and returns its balance.
-func (g *Gateway) Idle(t testing.TB, k Credential, limit time.Duration) (b Balance) {
+func (g *Gateway) Idle(t testing.TB, k Credential, limit time.Duration) (b lab.Balance) {
 	t.Helper()
-	Eventually(t, limit, "nothing is held", func() (err error) {
+	labtest.Eventually(t, limit, "nothing is held", func() (err error) {
 		if b, err = g.TryBalance(k); err == nil && b.Held != 0 {
 			err = fmt.Errorf("%d msat are held", b.Held)
 		}
@@ -176,49 +105,27 @@ func (g *Gateway) Idle(t testing.TB, k Credential, limit time.Duration) (b Balan
 	return b
 }
 
-// Charge is one row of GET /l402/usage.
-type Charge struct {
-	Request string `json:"request_id"`
-	Model   string `json:"model"`
-	Usage   struct {
-		Input  int64 `json:"input_tokens"`
-		Output int64 `json:"output_tokens"`
-	} `json:"usage"`
-	Source      string `json:"source"`
-	Outcome     string `json:"outcome"`
-	Charged     int64  `json:"charged_msat"`
-	Unbilled    int64  `json:"unbilled_msat"`
-	Provisional bool   `json:"provisional"`
-}
-
 // Charges are all of the account's charges by request.
-func (g *Gateway) Charges(t testing.TB, k Credential) map[string]Charge {
+func (g *Gateway) Charges(t testing.TB, k Credential) map[string]lab.Charge {
 	t.Helper()
-	all := map[string]Charge{}
-	for next := ""; ; {
-		a := g.Ask(t, http.MethodGet, "/l402/usage?limit=500&next="+url.QueryEscape(next), "", k.Header()).Want(t, http.StatusOK)
-		var page struct {
-			Charges []Charge
-			Next    string
-		}
-		if err := json.Unmarshal(a.Body, &page); err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range page.Charges {
-			all[c.Request] = c
-		}
-		if next = page.Next; next == "" {
-			return all
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	list, err := g.Server.Charges(ctx, k.Header())
+	if err != nil {
+		t.Fatal(err)
 	}
+	all := map[string]lab.Charge{}
+	for _, c := range list {
+		all[c.Request] = c
+	}
+	return all
 }
 
 // msat reads an amount from a header or a trailer, −1 when there is none.
 func (a *Answer) msat(name string) int64 {
-	for _, h := range []http.Header{a.Header, a.Trailer} {
-		if n, err := strconv.ParseInt(h.Get(name), 10, 64); err == nil {
-			return n
-		}
+	n, err := a.Msat(name)
+	if err != nil {
+		return -1
 	}
-	return -1
+	return n
 }

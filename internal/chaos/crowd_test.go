@@ -44,7 +44,7 @@ func crowds(t *testing.T, till *Till, gateways ...*Gateway) {
 			}
 		}
 		if paid != 50 || short != 150 {
-			t.Errorf("run %d: %d answered and %d refused with 402, want 50 and 150: %s", i, paid, short, Tally(seen))
+			t.Errorf("run %d: %d answered and %d refused with 402, want 50 and 150: %s", i, paid, short, Summary(seen))
 			odd := slices.DeleteFunc(seen, func(s Seen) bool { return s.Paid() || s.Status == http.StatusPaymentRequired })
 			for _, s := range odd[:min(3, len(odd))] {
 				t.Log(s)
@@ -83,6 +83,6 @@ func crowd(gateways []*Gateway, k Credential, n int) []Seen {
 // moment is lost.
 func reconnect(gateways []*Gateway) {
 	for _, g := range gateways {
-		g.http.CloseIdleConnections()
+		g.HTTP.CloseIdleConnections()
 	}
 }

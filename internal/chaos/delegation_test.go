@@ -72,7 +72,7 @@ func spendChain(t *testing.T, till *Till, gateways []*Gateway, ask func(i int) s
 			t.Errorf("level %d: %s", s.Account, s)
 		}
 	}
-	t.Logf("%s; spent by level %v msat", Tally(seen), spent[1:])
+	t.Logf("%s; spent by level %v msat", Summary(seen), spent[1:])
 	settled := gateways[0].Idle(t, k, 15*time.Second)
 	below := []int64{spent[1] + spent[2] + spent[3], spent[2] + spent[3], spent[3]}
 	for _, g := range gateways {
@@ -240,7 +240,7 @@ func TestRateAcrossReplicas(t *testing.T) {
 			t.Errorf("neither answered nor limited: %s", s)
 		}
 	}
-	t.Log(Tally(seen))
+	t.Log(Summary(seen))
 	// A minute may end in between; its count fades slowly into the next.
 	if most := limit + 1; passed < limit || passed > most || time.Since(began) > 20*time.Second {
 		t.Errorf("%d of 40 requests passed a limit of %d per minute", passed, limit)

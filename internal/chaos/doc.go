@@ -4,7 +4,7 @@
 //
 //	site, err := chaos.Open()                       // builds the binaries
 //	defer site.Close()
-//	till := chaos.Meet(t, network)                  // who sells, who pays
+//	till := chaos.Meet(t, network)                  // seller and payer
 //	g := site.Gateway(t, till.Settings(backend.URL))
 //	k := till.Buy(t, g, 100_000)                    // a real payment over the channel
 //	load := chaos.Start(chaos.Plan{Gateways: []*chaos.Gateway{g}, Accounts: []chaos.Credential{k}, Callers: 8})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // flood is a gateway at its default limits with what its attackers own.
@@ -86,8 +87,8 @@ const payerLimit = payLimit
 // TestFlood has strangers and holders take what they can get of one gateway at
 // its default limits, one attack after the other: what it takes up stays within
 // bounds, and somebody who pays is served as ever. It is the one test here that
-// runs alone, for it keeps the machine busy, and on a network of its own: whoever
-// starts a gateway after it would read thousands of invoices.
+// runs alone, for it keeps the machine busy, and on a network of its own: a test
+// that starts a gateway after it would read thousands of invoices.
 func TestFlood(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has /proc and all of 127.0.0.0/8")
@@ -242,8 +243,8 @@ func (f *flood) judge(a attack, before, now reading, rounds int64, elapsed time.
 // settle waits until nothing of an attack is left.
 func (f *flood) settle(t *testing.T) {
 	t.Helper()
-	f.g.http.CloseIdleConnections()
-	Eventually(t, 15*time.Second, "the gateway is as before", func() error {
+	f.g.HTTP.CloseIdleConnections()
+	labtest.Eventually(t, 15*time.Second, "the gateway is as before", func() error {
 		r, err := f.gauges.read()
 		if err != nil {
 			return err

@@ -4,7 +4,7 @@ import (
 	"syscall"
 	"testing"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // Freeze stops a process and all of its children where they stand (SIGSTOP), and

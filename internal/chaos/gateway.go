@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +15,9 @@ import (
 	"text/template"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/loopback"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/labtest"
+	"sluice.example/sluice/internal/lab/loopback"
 	"sluice.example/sluice/l402"
 )
 
@@ -60,8 +59,8 @@ func NewKey(id string) l402.MasterKey {
 // charge.
 const FlatPrice = 500
 
-// What the two models cost. The model "demo" costs 1 msat for a token of the
-// prompt and 4 for one of the answer.
+// configuration sells two models. The model "demo" costs 1 msat for a token
+// of the prompt and 4 for one of the answer.
 var configuration = template.Must(template.New("gateway.yaml").Funcs(template.FuncMap{
 	"quote": func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err },
 	"hex":   func(k l402.MasterKey) string { return hex.EncodeToString(k.Secret[:]) },
@@ -97,12 +96,10 @@ func (s Settings) S() derived { return derived{s.listen, s.admin, 4 * s.Slots} }
 // Gateway is one `gateway serve`.
 type Gateway struct {
 	Settings
-	URL string
+	*lab.Server
 
-	site    *Site
-	dir     string
-	process *proc.Process
-	http    *http.Client
+	site *Site
+	dir  string
 }
 
 // Gateway starts a gateway and waits until it is ready. It is stopped with the
@@ -122,7 +119,7 @@ func (s *Site) Gateway(t testing.TB, settings Settings) *Gateway {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the log of the gateway at %s ends with:\n%s", g.URL, g.process.Tail(25))
+			t.Logf("the log of the gateway at %s ends with:\n%s", g.URL, g.Process().Tail(25))
 		}
 		if g.Running() {
 			g.Resume(t) // a test that failed may have left it paused
@@ -144,93 +141,44 @@ func (s *Site) Prepare(t testing.TB, settings Settings) *Gateway {
 	if settings.admin, err = loopback.FreeAddress(); err != nil {
 		t.Fatal(err)
 	}
-	g := &Gateway{
-		Settings: settings, URL: "http://" + settings.listen, site: s, dir: t.TempDir(),
-		http: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 256}},
-	}
-	t.Cleanup(g.http.CloseIdleConnections)
+	dir := t.TempDir()
+	g := &Gateway{Settings: settings, site: s, dir: dir, Server: &lab.Server{
+		Gateway:  lab.NewGateway("http://"+settings.listen, "http://"+settings.admin, ""),
+		Launcher: s.launcher, Program: s.program(), Config: filepath.Join(dir, "gateway.yaml"), Log: filepath.Join(dir, "gateway.log"),
+	}}
+	t.Cleanup(g.HTTP.CloseIdleConnections)
 	return g
 }
-
-// Config is the path of the configuration file.
-func (g *Gateway) Config() string { return filepath.Join(g.dir, "gateway.yaml") }
 
 // Path is a file in the gateway's own folder.
 func (g *Gateway) Path(name string) string { return filepath.Join(g.dir, name) }
 
 // Write writes the configuration as the settings are now.
 func (g *Gateway) Write() error {
-	f, err := os.OpenFile(g.Config(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(g.Config, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	return errors.Join(configuration.Execute(f, g.Settings), f.Close())
 }
 
-func (g *Gateway) start() (err error) {
+// start starts the site's program with what the settings say now.
+func (g *Gateway) start() error {
 	if err := g.Write(); err != nil {
 		return err
 	}
-	g.process, err = g.site.launcher.Start(proc.Spec{
-		Name: "gateway", Path: g.site.program(), Args: []string{"serve", "--config", g.Config()}, Log: g.Path("gateway.log"),
-	})
-	if err != nil {
-		return err
-	}
-	return g.awaitReady(30 * time.Second)
-}
-
-func (g *Gateway) awaitReady(limit time.Duration) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := g.Ready()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-g.process.Done():
-			return g.process.Exit()
-		default:
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the gateway is not ready: %w; its log ends with:\n%s", err, g.process.Tail(25))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// Ready reports why /readyz does not answer 200.
-func (g *Gateway) Ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	a, err := g.Do(ctx, http.MethodGet, "/readyz", "", nil)
-	if err != nil {
-		return err
-	}
-	if a.Status != http.StatusOK {
-		return fmt.Errorf("status %d: %s", a.Status, a.Body)
-	}
-	return nil
-}
-
-// Running says whether the process has not ended.
-func (g *Gateway) Running() bool {
-	select {
-	case <-g.process.Done():
-		return false
-	default:
-		return true
-	}
+	g.Program = g.site.program()
+	return g.Start(context.Background())
 }
 
 // Pid is the process.
-func (g *Gateway) Pid() int { return g.process.Pid() }
+func (g *Gateway) Pid() int { return g.Process().Pid() }
 
 // Kill ends the process as the kernel does (SIGKILL).
 func (g *Gateway) Kill(t testing.TB) {
 	t.Helper()
 	g.signal(t, syscall.SIGKILL)
-	<-g.process.Done()
+	<-g.Process().Done()
 }
 
 // Pause stops the process where it stands (SIGSTOP).
@@ -241,20 +189,9 @@ func (g *Gateway) Resume(t testing.TB) { t.Helper(); g.signal(t, syscall.SIGCONT
 
 func (g *Gateway) signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
-	if err := syscall.Kill(g.process.Pid(), s); err != nil {
-		t.Fatalf("%s: %v", s, err)
+	if err := g.Process().Signal(s); err != nil {
+		t.Fatal(err)
 	}
-}
-
-// Stop ends it as an operator does and wants exit status 0.
-func (g *Gateway) Stop() error {
-	if err := g.process.Stop(40 * time.Second); err != nil {
-		return err
-	}
-	if exit := g.process.Exit(); !strings.Contains(exit.Error(), "(exit status 0)") {
-		return exit
-	}
-	return nil
 }
 
 // Restart starts it again, with what the settings say now.
@@ -263,7 +200,6 @@ func (g *Gateway) Restart(t testing.TB, edits ...func(*Settings)) {
 	for _, edit := range edits {
 		edit(&g.Settings)
 	}
-	g.http.CloseIdleConnections()
 	if err := g.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -277,31 +213,19 @@ func (g *Gateway) Refuses(t testing.TB, message string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, g.site.program(), "serve", "--config", g.Config()).CombinedOutput()
+	out, err := exec.CommandContext(ctx, g.site.program(), "serve", "--config", g.Config).CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), message) {
 		t.Errorf("serve: %v, want exit status 1 and %q:\n%s", err, message, out)
 	}
 }
 
-// VerifyLedger runs the operator's check and returns what it prints.
-func (g *Gateway) VerifyLedger() (string, error) {
-	out, err := exec.Command(g.site.program(), "verify-ledger", "--config", g.Config()).CombinedOutput()
-	if err == nil && !strings.Contains(string(out), "all agrees") {
-		err = errors.New("it does not say that all agrees")
-	}
-	if err != nil {
-		return string(out), fmt.Errorf("verify-ledger: %w\n%s", err, out)
-	}
-	return string(out), nil
-}
-
 // Verify wants verify-ledger to find nothing. Payments that lnd has settled and
 // the stream has not brought yet get a moment.
 func (g *Gateway) Verify(t testing.TB) {
 	t.Helper()
-	Eventually(t, 15*time.Second, "the books agree", func() error {
-		_, err := g.VerifyLedger()
+	labtest.Eventually(t, 15*time.Second, "the books agree", func() error {
+		_, err := g.VerifyLedger(context.Background())
 		return err
 	})
 }
@@ -309,7 +233,7 @@ func (g *Gateway) Verify(t testing.TB) {
 // Keyring is the gateway's own, for tokens that would take a year to come by.
 func (g *Gateway) Keyring(t testing.TB) *l402.Keyring {
 	t.Helper()
-	out, err := g.VerifyLedger()
+	out, err := g.VerifyLedger(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

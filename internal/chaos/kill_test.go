@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net/http"
@@ -10,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/internal/store/pgtest"
+	"sluice.example/sluice/l402/client"
 )
 
 // One stream of a test that kills its gateway.
@@ -33,8 +34,12 @@ func (v *victim) watch(g *Gateway, tokens int) {
 	if id := resp.Header.Get("L402-Request-Id"); resp.StatusCode == http.StatusOK {
 		v.request.Store(&id)
 	}
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if hasText(lines.Text()) {
+	for events := client.NewEventReader(resp.Body); ; {
+		event, err := events.Next()
+		if err != nil {
+			return
+		}
+		if hasText(event) {
 			v.mu.Lock()
 			v.at = append(v.at, time.Now())
 			v.mu.Unlock()
@@ -94,7 +99,7 @@ func kill(t *testing.T, till *Till, g *Gateway, next func() *Gateway) {
 		watching.Go(func() { v.watch(g, tokens) })
 	}
 	// Long enough for one renewal at least to have written down some tokens.
-	Eventually(t, 60*time.Second, "all streams have run through a renewal", func() error {
+	labtest.Eventually(t, 60*time.Second, "all streams have run through a renewal", func() error {
 		for i, v := range victims {
 			if n := v.tokens(time.Now().Add(-renewal - 2*time.Second)); n < 5 {
 				return fmt.Errorf("stream %d has read %d tokens before that", i, n)
@@ -159,7 +164,7 @@ func TestKillUnderLoad(t *testing.T) {
 		g.Restart(t)
 	}
 	seen := load.Stop()
-	t.Log(Tally(seen))
+	t.Log(Summary(seen))
 	for _, s := range seen {
 		if lost := s.Err != nil || s.Status == http.StatusOK && !s.Whole; !lost && !s.Paid() && !s.Refused() {
 			t.Errorf("neither paid, refused nor cut by the kill: %s", s)

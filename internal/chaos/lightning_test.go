@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet"
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/l402"
 )
 
@@ -34,7 +35,7 @@ func another(t *testing.T) *Till {
 // credential that was not the last one paid: the node's word alone does it.
 func credited(t *testing.T, g *Gateway, k Credential, deposited int64) {
 	t.Helper()
-	Eventually(t, 30*time.Second, fmt.Sprintf("%d msat are credited", deposited), func() error {
+	labtest.Eventually(t, 30*time.Second, fmt.Sprintf("%d msat are credited", deposited), func() error {
 		b, err := g.TryBalance(k)
 		if err == nil && b.Deposited != deposited {
 			err = fmt.Errorf("deposited %d msat", b.Deposited)
@@ -106,7 +107,7 @@ func replaced(t *testing.T, old, next *Till, settings Settings) {
 // other way round: they refuse to start, and say why.
 func strangers(t *testing.T, g *Gateway, settings Settings) {
 	t.Helper()
-	out, err := g.VerifyLedger()
+	out, err := g.VerifyLedger(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +133,8 @@ func strangers(t *testing.T, g *Gateway, settings Settings) {
 	wrong = other
 	wrong.Store = "sqlite:" + g.Path("ledger.db")
 	site.Prepare(t, wrong).Refuses(t, "do not belong")
-	// An empty database is a new ledger, for whoever does not say which it has to
-	// be.
+	// An empty database is a new ledger, for a gateway that does not say which it
+	// has to be.
 	wrong = settings
 	wrong.LedgerID = id
 	site.Prepare(t, wrong).Refuses(t, "this database holds ledger")
@@ -169,16 +170,16 @@ func stopped(t *testing.T, till *Till, settings Settings) {
 		load.AwaitPaid(t, 0, 4, 10*time.Second)
 		time.Sleep(200 * time.Millisecond)
 	}
-	if g.Ready() == nil {
+	if g.Ready(t.Context()) == nil {
 		t.Error("the gateway says that it is ready without its node")
 	}
 	if err := till.Network.Gateway.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, 30*time.Second, "the gateway is ready again", g.Ready)
+	labtest.Eventually(t, 30*time.Second, "the gateway is ready again", func() error { return g.Ready(t.Context()) })
 	seen := load.Stop()
 	WantClean(t, seen)
-	t.Logf("%s; %d top-ups refused", Tally(seen), refused)
+	t.Logf("%s; %d top-ups refused", Summary(seen), refused)
 	// An invoice from before is paid, and credited by the node's word.
 	till.Pay(t, before)
 	credited(t, g, k, 1_009_000)

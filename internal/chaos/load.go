@@ -1,7 +1,7 @@
 package chaos
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +12,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/labtest"
+	"sluice.example/sluice/l402/client"
 )
 
 // Seen is one request as its client saw it.
@@ -69,7 +73,7 @@ func (g *Gateway) Send(ctx context.Context, k Credential, body string) Seen {
 		return s
 	}
 	content, err := io.ReadAll(resp.Body)
-	a := &Answer{resp.StatusCode, resp.Header, resp.Trailer, content}
+	a := &Answer{&lab.Answer{Status: resp.StatusCode, Header: resp.Header, Trailer: resp.Trailer, Body: content}}
 	s.Cost, s.Pending = a.msat("L402-Cost-Msat"), resp.Header.Get("L402-Settlement") == "pending"
 	s.Whole, s.Err = err == nil, err
 	if s.Status != http.StatusOK {
@@ -81,32 +85,42 @@ func (g *Gateway) Send(ctx context.Context, k Credential, body string) Seen {
 
 // read reads a stream to its end.
 func (s *Seen) read(body io.Reader) error {
-	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, 1<<20)
-	var balance int64
-	for lines.Scan() {
-		line := lines.Text()
+	for events := client.NewEventReader(body); ; {
+		event, err := events.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, comment := range event.Comments {
+			s.note(comment)
+		}
 		switch {
-		case line == "data: [DONE]":
+		case string(event.Data) == "[DONE]":
 			s.Whole = true
-		case hasText(line):
+		case hasText(event):
 			s.Tokens++
-		case strings.HasPrefix(line, ": l402 "):
-			s.Pending = s.Pending || strings.HasPrefix(line, ": l402 settlement=pending")
-			if _, outcome, cut := strings.Cut(line, " outcome="); cut {
-				s.Detail = "outcome=" + outcome
-			}
-			fmt.Sscanf(line, ": l402 cost_msat=%d balance_msat=%d", &s.Cost, &balance)
 		}
 	}
-	return lines.Err()
 }
 
-// hasText says whether a line of a stream carries text: one token, at the
-// backends used here.
-func hasText(line string) bool {
-	_, text, ok := strings.Cut(line, `"content":"`)
-	return ok && strings.HasPrefix(line, "data: ") && !strings.HasPrefix(text, `"`)
+// note takes in a comment of the gateway.
+func (s *Seen) note(comment string) {
+	s.Pending = s.Pending || strings.HasPrefix(comment, ": l402 settlement=pending")
+	if _, outcome, cut := strings.Cut(comment, " outcome="); cut {
+		s.Detail = "outcome=" + outcome
+	}
+	if c, ok := client.ParseCostComment([]byte(comment)); ok && c.Cost != nil {
+		s.Cost = int64(*c.Cost)
+	}
+}
+
+// hasText says whether an event carries text: one token, at the backends used
+// here.
+func hasText(event client.Event) bool {
+	_, text, ok := bytes.Cut(event.Data, []byte(`"content":"`))
+	return ok && !bytes.HasPrefix(text, []byte(`"`))
 }
 
 // Plan is what a load does.
@@ -119,9 +133,9 @@ type Plan struct {
 	GiveUp   bool          // a client may hang up at the limit
 }
 
-// Load is callers that send one request after the other, each to one gateway,
+// Traffic is callers that send one request after the other, each to one gateway,
 // over the plan's accounts and bodies in turn.
-type Load struct {
+type Traffic struct {
 	plan    Plan
 	stop    atomic.Bool
 	callers sync.WaitGroup
@@ -131,18 +145,18 @@ type Load struct {
 }
 
 // Start starts the callers.
-func Start(p Plan) *Load {
+func Start(p Plan) *Traffic {
 	if p.Limit == 0 {
 		p.Limit = time.Minute
 	}
-	l := &Load{plan: p, paid: make([]atomic.Int64, len(p.Gateways))}
+	l := &Traffic{plan: p, paid: make([]atomic.Int64, len(p.Gateways))}
 	for i := range p.Callers {
 		l.callers.Go(func() { l.call(i) })
 	}
 	return l
 }
 
-func (l *Load) call(n int) {
+func (l *Traffic) call(n int) {
 	p := l.plan
 	for i := n; !l.stop.Load(); i++ {
 		g, a, q := n%len(p.Gateways), i%len(p.Accounts), (n/len(p.Gateways)+i)%len(p.Asks)
@@ -163,10 +177,10 @@ func (l *Load) call(n int) {
 }
 
 // AwaitPaid waits until n more requests were paid for at a gateway.
-func (l *Load) AwaitPaid(t testing.TB, gateway int, n int64, limit time.Duration) {
+func (l *Traffic) AwaitPaid(t testing.TB, gateway int, n int64, limit time.Duration) {
 	t.Helper()
 	want := l.paid[gateway].Load() + n
-	Eventually(t, limit, fmt.Sprintf("%d more answers of gateway %d", n, gateway), func() error {
+	labtest.Eventually(t, limit, fmt.Sprintf("%d more answers of gateway %d", n, gateway), func() error {
 		if got := l.paid[gateway].Load(); got < want {
 			return fmt.Errorf("%d to go", want-got)
 		}
@@ -175,14 +189,14 @@ func (l *Load) AwaitPaid(t testing.TB, gateway int, n int64, limit time.Duration
 }
 
 // Stop lets the requests that run finish and returns all that was seen.
-func (l *Load) Stop() []Seen {
+func (l *Traffic) Stop() []Seen {
 	l.stop.Store(true)
 	l.callers.Wait()
 	return l.seen
 }
 
-// Tally counts what was seen, for the test's log.
-func Tally(seen []Seen) string {
+// Summary counts what was seen, for the test's log.
+func Summary(seen []Seen) string {
 	count := map[string]int{}
 	for _, s := range seen {
 		switch {
@@ -227,7 +241,7 @@ func WantClean(t testing.TB, seen []Seen) {
 // what stands in the books; last, verify-ledger must find nothing.
 func Reconcile(t testing.TB, seen []Seen, g *Gateway, accounts ...Credential) {
 	t.Helper()
-	books := make([]map[string]Charge, len(accounts))
+	books := make([]map[string]lab.Charge, len(accounts))
 	for i, k := range accounts {
 		b := g.Idle(t, k, 45*time.Second)
 		books[i] = g.Charges(t, k)

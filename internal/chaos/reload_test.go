@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
@@ -45,7 +46,7 @@ func TestReplicasReload(t *testing.T) {
 			seen[i].Gateway = i % len(r.list)
 		})
 	}
-	Eventually(t, 20*time.Second, "all streams are open", func() error {
+	labtest.Eventually(t, 20*time.Second, "all streams are open", func() error {
 		sum := 0.0
 		for _, g := range r.list {
 			m, err := g.Metrics()
@@ -98,7 +99,7 @@ func (r *rollout) change(n int) {
 		g.signal(r.t, syscall.SIGHUP)
 	}
 	for _, g := range r.list {
-		Eventually(r.t, time.Until(began.Add(time.Second)), "a new request sees the change at every replica", func() error {
+		labtest.Eventually(r.t, time.Until(began.Add(time.Second)), "a new request sees the change at every replica", func() error {
 			return r.sees(g, "extra", n%4 == 2)
 		})
 	}
@@ -151,7 +152,7 @@ func (r *rollout) refuse(g *Gateway) {
 		r.t.Fatal(err)
 	}
 	g.signal(r.t, syscall.SIGHUP)
-	Eventually(r.t, time.Second, "the file is refused", func() error {
+	labtest.Eventually(r.t, time.Second, "the file is refused", func() error {
 		now, err := g.Metrics()
 		if err == nil && now["sluice_config_last_reload_successful"] != 0 {
 			err = fmt.Errorf("the last reload counts as a success")
@@ -190,7 +191,7 @@ func TestLeaderWithAnOlderFile(t *testing.T) {
 	}
 	other.signal(t, syscall.SIGHUP)
 	// The leader does not know the new model: its first price is the other's.
-	Eventually(t, 15*time.Second, "the new model is sold where it is in the file", func() error { return r.sees(other, "extra", true) })
+	labtest.Eventually(t, 15*time.Second, "the new model is sold where it is in the file", func() error { return r.sees(other, "extra", true) })
 	for _, g := range r.list {
 		if err := r.sees(g, "extra", g == other); err != nil {
 			t.Errorf("the leader's file counts: %v", err)
@@ -204,6 +205,6 @@ func TestLeaderWithAnOlderFile(t *testing.T) {
 	}
 	leader.signal(t, syscall.SIGHUP)
 	for _, g := range r.list {
-		Eventually(t, time.Second, "the leader's new price is everybody's", func() error { return r.sees(g, "extra", true) })
+		labtest.Eventually(t, time.Second, "the leader's new price is everybody's", func() error { return r.sees(g, "extra", true) })
 	}
 }

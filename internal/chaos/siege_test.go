@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/chaos/wire"
+	"sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
@@ -43,7 +45,7 @@ func besiege(t *testing.T, accounts int) *siege {
 // unary answers, calls at a fixed price; and others that hang up after a while.
 // Without a database the patient ones wait for their charge, so that the others
 // are the ones that ask for more.
-func (s *siege) load() (patient, hasty *Load) {
+func (s *siege) load() (patient, hasty *Traffic) {
 	p := Plan{
 		Gateways: s.gateways, Accounts: s.accounts, Callers: 16,
 		Asks: []string{Chat("demo", 24, true), Chat("flat", 8, false), Chat("demo", 240, true), Chat("demo", 40, false)},
@@ -54,7 +56,7 @@ func (s *siege) load() (patient, hasty *Load) {
 }
 
 // under breaks something while clients are served, and checks the books after.
-func (s *siege) under(t *testing.T, what func(l *Load)) []Seen {
+func (s *siege) under(t *testing.T, what func(l *Traffic)) []Seen {
 	t.Helper()
 	l, hasty := s.load()
 	l.AwaitPaid(t, 0, 4, 30*time.Second)
@@ -63,7 +65,7 @@ func (s *siege) under(t *testing.T, what func(l *Load)) []Seen {
 	l.AwaitPaid(t, 0, 4, 60*time.Second)
 	l.AwaitPaid(t, 1, 4, 60*time.Second)
 	seen := append(l.Stop(), hasty.Stop()...)
-	t.Log(Tally(seen))
+	t.Log(Summary(seen))
 	for _, g := range s.gateways {
 		Reconcile(t, seen, g, s.accounts...)
 	}
@@ -80,7 +82,7 @@ func TestDatabase(t *testing.T) {
 		}
 	}
 	t.Run("killed and restarted", func(t *testing.T) {
-		WantClean(t, s.under(t, func(l *Load) {
+		WantClean(t, s.under(t, func(l *Traffic) {
 			for range either(6, 2) {
 				s.server.Kill()
 				start()
@@ -89,14 +91,14 @@ func TestDatabase(t *testing.T) {
 		}))
 	})
 	t.Run("away for 20 s", func(t *testing.T) {
-		WantClean(t, s.under(t, func(*Load) {
+		WantClean(t, s.under(t, func(*Traffic) {
 			s.server.Kill()
 			time.Sleep(20 * time.Second)
 			start()
 		}))
 	})
 	t.Run("stopped and continued", func(t *testing.T) {
-		WantClean(t, s.under(t, func(*Load) {
+		WantClean(t, s.under(t, func(*Traffic) {
 			thaw := Freeze(t, s.server.Pid())
 			time.Sleep(siegeLease() + 2*time.Second)
 			thaw()
@@ -111,7 +113,7 @@ func TestPartition(t *testing.T) {
 	t.Parallel()
 	s := besiege(t, 4)
 	t.Run("cut", func(t *testing.T) {
-		WantClean(t, s.under(t, func(l *Load) {
+		WantClean(t, s.under(t, func(l *Traffic) {
 			s.wire.Cut()
 			time.Sleep(siegeLease() + 3*time.Second)
 			l.AwaitPaid(t, 0, 4, 30*time.Second)
@@ -119,7 +121,7 @@ func TestPartition(t *testing.T) {
 		}))
 	})
 	t.Run("silent", func(t *testing.T) {
-		WantClean(t, s.under(t, func(l *Load) {
+		WantClean(t, s.under(t, func(l *Traffic) {
 			s.wire.Hang()
 			time.Sleep(siegeLease() + 3*time.Second)
 			l.AwaitPaid(t, 0, 4, 30*time.Second)
@@ -135,7 +137,7 @@ func TestPause(t *testing.T) {
 	s := besiege(t, 4)
 	t.Run("continued", func(t *testing.T) {
 		for range either(3, 1) {
-			seen := s.under(t, func(l *Load) {
+			seen := s.under(t, func(l *Traffic) {
 				s.gateways[1].Pause(t)
 				time.Sleep(siegeLease() + 5*time.Second)
 				l.AwaitPaid(t, 0, 4, 30*time.Second)
@@ -148,7 +150,7 @@ func TestPause(t *testing.T) {
 	})
 	t.Run("money spent meanwhile", s.spentMeanwhile)
 	t.Run("killed", func(t *testing.T) {
-		seen := s.under(t, func(l *Load) {
+		seen := s.under(t, func(l *Traffic) {
 			s.gateways[1].Pause(t)
 			time.Sleep(siegeLease() + time.Second)
 			s.gateways[1].Kill(t)
@@ -179,7 +181,7 @@ func (s *siege) spentMeanwhile(t *testing.T) {
 	v := &victim{account: s.till.Buy(t, owner, deposit)}
 	var watching sync.WaitGroup
 	watching.Go(func() { v.watch(owner, tokens) })
-	Eventually(t, 20*time.Second, "the stream runs", func() error {
+	labtest.Eventually(t, 20*time.Second, "the stream runs", func() error {
 		// Past one renewal.
 		if n := v.tokens(time.Now().Add(-siegeLease() / 3)); n < 20 {
 			return fmt.Errorf("%d tokens before its last renewal", n)
@@ -202,8 +204,8 @@ func (s *siege) spentMeanwhile(t *testing.T) {
 	}
 	owner.Resume(t)
 	watching.Wait()
-	var c Charge
-	Eventually(t, 30*time.Second, "the owner's own settlement stands", func() error {
+	var c lab.Charge
+	labtest.Eventually(t, 30*time.Second, "the owner's own settlement stands", func() error {
 		if c = other.Charges(t, v.account)[request]; c.Provisional {
 			return errors.New("the charge is provisional")
 		}

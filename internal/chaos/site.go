@@ -7,10 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // Site is where systems are started: the built gateway and the launcher of all
@@ -69,20 +68,4 @@ func NewBackend(t testing.TB, cfg inference.Config) *Backend {
 		<-ended
 	})
 	return &Backend{server, "http://" + l.Addr().String()}
-}
-
-// Eventually polls until check returns nil, for at most limit.
-func Eventually(t testing.TB, limit time.Duration, what string, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", limit, what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

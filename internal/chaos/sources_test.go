@@ -3,7 +3,7 @@ package chaos
 import (
 	"testing"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // TestSources has go test run this package anew when the sources of the programs that

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
@@ -83,7 +85,10 @@ func (g *Gateway) as(t *testing.T, s *Site) *Gateway {
 func (g *Gateway) verifyAs(t *testing.T, sites ...*Site) {
 	t.Helper()
 	for _, s := range sites {
-		(&Gateway{Settings: g.Settings, site: s, dir: g.dir}).Verify(t)
+		labtest.Eventually(t, 15*time.Second, "the books agree", func() error {
+			_, err := lab.VerifyLedger(t.Context(), s.program(), g.Config)
+			return err
+		})
 	}
 }
 
@@ -118,7 +123,7 @@ func sharedByVersions(t *testing.T, old *Site) {
 		// Past its lease: the other charges its holds, and what it settles late
 		// replaces that.
 		t.Run(name+" stops and goes on", func(t *testing.T) {
-			wantCleanElsewhere(t, s.under(t, func(l *Load) {
+			wantCleanElsewhere(t, s.under(t, func(l *Traffic) {
 				s.gateways[i].Pause(t)
 				time.Sleep(siegeLease() + 5*time.Second)
 				l.AwaitPaid(t, 1-i, 4, 30*time.Second)
@@ -126,7 +131,7 @@ func sharedByVersions(t *testing.T, old *Site) {
 			}), i)
 		})
 		t.Run(name+" is killed", func(t *testing.T) {
-			wantCleanElsewhere(t, s.under(t, func(l *Load) {
+			wantCleanElsewhere(t, s.under(t, func(l *Traffic) {
 				s.gateways[i].Kill(t)
 				time.Sleep(siegeLease() + 2*time.Second)
 				l.AwaitPaid(t, 1-i, 4, 30*time.Second)
@@ -139,7 +144,7 @@ func sharedByVersions(t *testing.T, old *Site) {
 		})
 	}
 	t.Run("upgraded under load", func(t *testing.T) {
-		wantCleanElsewhere(t, s.under(t, func(*Load) {
+		wantCleanElsewhere(t, s.under(t, func(*Traffic) {
 			if err := s.gateways[0].Stop(); err != nil {
 				t.Error(err)
 			}

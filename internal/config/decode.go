@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"sluice.example/sluice/internal/placeholder"
 	"sluice.example/sluice/l402"

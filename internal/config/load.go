@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"sluice.example/sluice/internal/placeholder"
 )

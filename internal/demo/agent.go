@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
+	"sluice.example/sluice/internal/lab"
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 	"sluice.example/sluice/l402/client"
 	"sluice.example/sluice/l402/client/lndwallet"
 )
@@ -55,7 +56,7 @@ func (d *demo) newAgent() (*agent, error) {
 		return nil, err
 	}
 	a.sdk, err = client.New(client.Config{
-		Wallet: d.wallet, Store: store, Network: client.Regtest,
+		Wallet: d.wallet, Store: store, Network: bolt11.Regtest,
 		MaxPerRequest: 10_000_000, MaxFee: client.Fee{Base: 1000, PPM: 5000},
 	})
 	if err != nil {
@@ -170,9 +171,8 @@ func (a *agent) stream(ctx context.Context, prompt string, maxTokens, hangUp int
 	defer resp.Body.Close()
 	got := answer{request: resp.Header.Get("L402-Request-Id")}
 	charge := client.Cost(resp)
-	lines := bufio.NewReader(resp.Body)
-	for {
-		line, err := lines.ReadString('\n')
+	for events := client.NewEventReader(resp.Body); ; {
+		event, err := events.Next()
 		if errors.Is(err, io.EOF) {
 			got.took = time.Since(begin)
 			return got, got.charged(charge)
@@ -180,10 +180,12 @@ func (a *agent) stream(ctx context.Context, prompt string, maxTokens, hangUp int
 		if err != nil {
 			return got, err
 		}
-		if c, ok := client.ParseCostComment([]byte(line)); ok {
-			charge = charge.Merge(c)
+		for _, comment := range event.Comments {
+			if c, ok := client.ParseCostComment([]byte(comment)); ok {
+				charge = charge.Merge(c)
+			}
 		}
-		text, u, ok := chunk(line)
+		text, u, ok := chunk(event.Data)
 		if u != nil {
 			got.prompt, got.completion = u.Prompt, u.Completion
 		}
@@ -200,17 +202,13 @@ func (a *agent) stream(ctx context.Context, prompt string, maxTokens, hangUp int
 	}
 }
 
-// chunk reads one line of an event stream; ok says that it holds text.
-func chunk(line string) (text string, u *usage, ok bool) {
-	data, found := strings.CutPrefix(strings.TrimSpace(line), "data: ")
-	if !found || data == "[DONE]" {
-		return "", nil, false
-	}
+// chunk reads the data of one event; ok says that it holds text.
+func chunk(data []byte) (text string, u *usage, ok bool) {
 	var event struct {
 		Choices []struct{ Delta struct{ Content string } }
 		Usage   *usage
 	}
-	if json.Unmarshal([]byte(data), &event) != nil {
+	if json.Unmarshal(data, &event) != nil { // [DONE], or a comment that stands alone
 		return "", nil, false
 	}
 	if len(event.Choices) > 0 {
@@ -269,58 +267,23 @@ func post(ctx context.Context, through *http.Client, url string, q question) (*h
 	return resp, nil
 }
 
-// entry is one row of /l402/usage, as far as the story tells it.
-type entry struct {
-	Request string `json:"request_id"`
-	Usage   struct {
-		InputTokens  int64 `json:"input_tokens"`
-		OutputTokens int64 `json:"output_tokens"`
-	} `json:"usage"`
-	Source  string    `json:"source"`
-	Outcome string    `json:"outcome"`
-	Charged l402.Msat `json:"charged_msat"`
-}
-
 // charge waits for the ledger's entry of a request.
-func (a *agent) charge(ctx context.Context, request string) (entry, error) {
+func (a *agent) charge(ctx context.Context, request string) (lab.Charge, error) {
 	ctx, cancel := context.WithTimeout(client.WithoutPaying(ctx), 10*time.Second)
 	defer cancel()
+	gateway := &lab.Gateway{URL: a.url, HTTP: a.http} // the SDK adds the credential
 	for {
-		found, err := a.lookUp(ctx, request)
-		if err != nil || found != nil {
-			if found == nil {
-				found = &entry{}
-			}
-			return *found, err
+		charges, err := gateway.Charges(ctx, nil)
+		if err != nil {
+			return lab.Charge{}, err
+		}
+		if i := slices.IndexFunc(charges, func(c lab.Charge) bool { return c.Request == request }); i >= 0 {
+			return charges[i], nil
 		}
 		select {
 		case <-ctx.Done():
-			return entry{}, fmt.Errorf("no charge for request %s: %w", request, ctx.Err())
+			return lab.Charge{}, fmt.Errorf("no charge for request %s: %w", request, ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-func (a *agent) lookUp(ctx context.Context, request string) (*entry, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+"/l402/usage", nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := a.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var list struct {
-		Charges []entry `json:"charges"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
-		return nil, fmt.Errorf("read /l402/usage (%s): %w", resp.Status, err)
-	}
-	for i := range list.Charges {
-		if list.Charges[i].Request == request {
-			return &list.Charges[i], nil
-		}
-	}
-	return nil, nil
 }

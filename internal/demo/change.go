@@ -10,7 +10,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// What an answer's tokens cost, as the configuration has it: at first, and for a while.
+// The price of an answer's tokens as the configuration writes it: at first, and for a
+// while.
 const (
 	usualOutput = "output: 4000 sat/Mtok"
 	otherOutput = "output: 5000 sat/Mtok"
@@ -50,7 +51,7 @@ func (d *demo) change(ctx context.Context, a *agent) error {
 // reprice edits the configuration of every gateway and has it read again.
 func (d *demo) reprice(ctx context.Context, from, to string) error {
 	for _, r := range d.replicas {
-		path := d.config(r)
+		path := r.Config
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -59,7 +60,7 @@ func (d *demo) reprice(ctx context.Context, from, to string) error {
 			return err
 		}
 		out, err := exec.CommandContext(ctx, d.cfg.Gateway, "reload", "--config", path).CombinedOutput()
-		d.story.say("$ gateway reload --config %s", r.name+".yaml")
+		d.story.say("$ gateway reload --config %s", r.Name+".yaml")
 		for line := range strings.Lines(string(out)) {
 			if !strings.HasPrefix(line, "warning:") {
 				d.story.say("  %s", strings.TrimSuffix(line, "\n"))

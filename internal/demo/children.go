@@ -5,19 +5,18 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
-	"sluice.example/sluice/internal/devnet/loopback"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/loopback"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
-// What the demo sells.
+// The demo's product.
 const (
 	service = "inference"
 	model   = "demo"
@@ -27,19 +26,24 @@ const (
 	queue = 256
 )
 
-// replica is one gateway child. Its addresses are fixed for the demo's life, so
-// that whoever kills it can start it again from its configuration.
+// replica is one gateway child. The addresses are fixed for the demo's life, so
+// that a user who kills a gateway can start it again from its configuration.
 type replica struct {
-	name          string // "gateway", "gateway_2", …: its role, and its files
+	*lab.Server          // Name is "gateway", "gateway_2", …: the role, and the files
 	listen, admin string // host:port
-	process       *proc.Process
 }
 
-func (r *replica) url() string           { return "http://" + r.listen }
-func (d *demo) gatewayURL() string       { return d.replicas[0].url() }
-func (d *demo) adminURL() string         { return "http://" + d.replicas[0].admin }
-func (d *demo) backendURL() string       { return "http://" + d.backendAt }
-func (d *demo) config(r *replica) string { return d.place.path(r.name + ".yaml") }
+func (d *demo) gatewayURL() string { return d.replicas[0].URL }
+func (d *demo) adminURL() string   { return d.replicas[0].Admin }
+func (d *demo) backendURL() string { return "http://" + d.backendAt }
+
+// newReplica is a gateway that is not started.
+func (d *demo) newReplica(name, listen, admin string) *replica {
+	return &replica{listen: listen, admin: admin, Server: &lab.Server{
+		Gateway: lab.NewGateway("http://"+listen, "http://"+admin, ""), Name: name,
+		Launcher: d.launcher, Program: d.cfg.Gateway, Config: d.place.path(name + ".yaml"), Log: d.place.path(name + ".log"),
+	}}
+}
 
 // choosePorts finds free addresses for all children.
 func (d *demo) choosePorts() (err error) {
@@ -50,17 +54,15 @@ func (d *demo) choosePorts() (err error) {
 		return err
 	}
 	for i := range max(d.cfg.Replicas, 1) {
-		r := &replica{name: "gateway"}
+		name := "gateway"
 		if i > 0 {
-			r.name = fmt.Sprintf("gateway_%d", i+1)
+			name = fmt.Sprintf("gateway_%d", i+1)
 		}
-		if r.listen, err = loopback.FreeAddress(); err != nil {
+		at, err := loopback.FreeAddresses(2)
+		if err != nil {
 			return err
 		}
-		if r.admin, err = loopback.FreeAddress(); err != nil {
-			return err
-		}
-		d.replicas = append(d.replicas, r)
+		d.replicas = append(d.replicas, d.newReplica(name, at[0], at[1]))
 	}
 	return nil
 }
@@ -75,7 +77,7 @@ func (d *demo) startBackend(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := d.await(ctx, d.backend, d.backendURL()+"/health"); err != nil {
+	if err := await(ctx, d.backend, d.backendURL()+"/health"); err != nil {
 		return err
 	}
 	d.story.say("inference server (pid %d) generates text at %s", d.backend.Pid(), d.backendURL())
@@ -88,58 +90,20 @@ func (d *demo) startGateways(ctx context.Context) error {
 		return err
 	}
 	for _, r := range d.replicas {
-		var err error
-		r.process, err = d.launcher.Start(proc.Spec{
-			Name: r.name, Path: d.cfg.Gateway, Log: d.place.path(r.name + ".log"),
-			Args: []string{"serve", "--config", d.config(r)},
-		})
-		if err != nil {
+		r.Token = d.adminToken
+		if err := r.Start(ctx); err != nil {
 			return err
 		}
-		if err := d.await(ctx, r.process, r.url()+"/readyz"); err != nil {
-			return err
-		}
-		d.story.say("%s (pid %d) sells it at %s", r.name, r.process.Pid(), r.url())
+		d.story.say("%s (pid %d) sells it at %s", r.Name, r.Process().Pid(), r.URL)
 	}
 	return nil
 }
 
 // await polls until url answers 200, for at most half a minute.
-func (d *demo) await(ctx context.Context, p *proc.Process, url string) error {
+func await(ctx context.Context, p *proc.Process, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	var last error
-	for {
-		if last = answers(ctx, url); last == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w; its log ends with:\n%s", p.Name(), last, p.Tail(15))
-		case <-p.Done():
-			return p.Exit()
-		case <-tick.C:
-		}
-	}
-}
-
-// answers reports why url does not answer 200.
-func answers(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(url + " answers " + resp.Status)
-	}
-	return nil
+	return p.Await(ctx, p.Name()+" is ready", func(ctx context.Context) error { return lab.Answers(ctx, url) })
 }
 
 // writeConfigs writes the gateways' and the agent's configuration.
@@ -168,7 +132,7 @@ func (d *demo) writeConfigs() error {
 		gateway := fill(gatewayConfig+gpu, "LISTEN", r.listen, "ADMIN", r.admin, "TOKEN", d.adminToken, "STORE", store,
 			"MASTER", master, "LND", seller.GRPC, "CERT", seller.TLSCertPath, "MACAROON", seller.InvoiceMacaroonPath,
 			"BACKEND", d.backendURL(), "SLOTS", slots, "QUEUE", queue, "SERVICE", service, "MODEL", model)
-		if err := d.place.write(r.name+".yaml", []byte(gateway)); err != nil {
+		if err := d.place.write(r.Name+".yaml", []byte(gateway)); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 	"sluice.example/sluice/l402/client/lndwallet"
 )
 
@@ -140,12 +140,12 @@ func (d *demo) start(ctx context.Context) (err error) {
 	return d.startGateways(ctx)
 }
 
-// serve waits for the end. The gateway's own end is none: whoever likes may
-// kill it and start it again.
+// serve waits for the end. The end of a gateway does not end the demo: a
+// user may kill it and start it again.
 func (d *demo) serve(ctx context.Context) error {
 	d.story.chapter("Ready")
 	for _, r := range d.replicas {
-		d.story.say("gateway   %s", r.url())
+		d.story.say("gateway   %s", r.URL)
 	}
 	d.story.say("facts     %s", d.place.path("demo.json"))
 	d.story.say("try       agent-client --config %s chat --url %s --model %s \"What is a sluice?\"",
@@ -165,8 +165,8 @@ func (d *demo) serve(ctx context.Context) error {
 func (d *demo) stop() error {
 	var errs []error
 	for _, r := range d.replicas {
-		if r.process != nil {
-			errs = append(errs, r.process.Stop(stopGrace))
+		if p := r.Process(); p != nil {
+			errs = append(errs, p.Stop(stopGrace))
 		}
 	}
 	for _, p := range []*proc.Process{d.exporter, d.backend} {

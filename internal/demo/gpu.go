@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"sluice.example/sluice/backends/gpu/nvml/stub"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // gpuFile is where the inference server says what its GPU, which is not there,
@@ -51,5 +51,5 @@ func (d *demo) startExporter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.await(ctx, d.exporter, "http://"+d.exporterAt+"/healthz")
+	return await(ctx, d.exporter, "http://"+d.exporterAt+"/healthz")
 }

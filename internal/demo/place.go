@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sluice.example/sluice/internal/secretfile"
 )
 
 // place is the demo's folder.
@@ -48,19 +50,7 @@ func (p place) prepare() error {
 // write writes a file that only its owner may read, at once: a reader sees all
 // of it or nothing.
 func (p place) write(name string, content []byte) error {
-	temp, err := os.CreateTemp(string(p), name+".*")
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(content)
-	err = errors.Join(err, temp.Chmod(0o600), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), p.path(name))
-	}
-	if err != nil {
-		os.Remove(temp.Name())
-	}
-	return err
+	return secretfile.Write(p.path(name), content)
 }
 
 // secret returns the content of a file that holds one random secret, made on
@@ -102,7 +92,7 @@ type node struct {
 // writeSummary writes demo.json, the sign that the demo is ready.
 func (d *demo) writeSummary() error {
 	s := summary{
-		GatewayURL: d.gatewayURL(), GatewayConfig: d.config(d.replicas[0]),
+		GatewayURL: d.gatewayURL(), GatewayConfig: d.replicas[0].Config,
 		AdminURL: d.adminURL(), AdminToken: d.adminToken, Service: service, Model: model,
 		AgentConfig: d.place.path("agent.yaml"), BackendURL: d.backendURL(),
 		LND: map[string]node{
@@ -116,8 +106,8 @@ func (d *demo) writeSummary() error {
 		s.PIDs["gpu_exporter"] = d.exporter.Pid()
 	}
 	for _, r := range d.replicas {
-		s.GatewayURLs = append(s.GatewayURLs, r.url())
-		s.PIDs[r.name] = r.process.Pid()
+		s.GatewayURLs = append(s.GatewayURLs, r.URL)
+		s.PIDs[r.Name] = r.Process().Pid()
 	}
 	content, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -140,7 +139,7 @@ func (d *demo) hangUp(ctx context.Context, a *agent) error {
 	}
 	d.story.say("gone after %d events of at most 256 tokens; the gateway stopped the model and charged what it had delivered:", events)
 	d.story.say("%d prompt + %d completion tokens, %d msat (%s, counted from %s)",
-		charge.Usage.InputTokens, charge.Usage.OutputTokens, charge.Charged, charge.Outcome, charge.Source)
+		charge.Usage.Input, charge.Usage.Output, charge.Charged, charge.Outcome, charge.Source)
 	return nil
 }
 
@@ -235,18 +234,12 @@ func (d *demo) readBooks(ctx context.Context) (b books, err error) {
 
 // operator reads JSON from the operator's side of the gateway.
 func (d *demo) operator(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.adminURL()+path, nil)
+	a, err := d.replicas[0].Operator(ctx, http.MethodGet, path, "")
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+d.adminToken)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		return fmt.Errorf("read %s (%s): %w", path, resp.Status, err)
+	if err := json.Unmarshal(a.Body, into); err != nil {
+		return fmt.Errorf("read %s (status %d): %w", path, a.Status, err)
 	}
 	return nil
 }
@@ -254,12 +247,9 @@ func (d *demo) operator(ctx context.Context, path string, into any) error {
 // verify runs the operator's own check.
 func (d *demo) verify(ctx context.Context) error {
 	d.story.chapter("gateway verify-ledger")
-	out, err := exec.CommandContext(ctx, d.cfg.Gateway, "verify-ledger", "--config", d.config(d.replicas[0])).CombinedOutput()
-	d.story.Write(out)
-	if err != nil {
-		return fmt.Errorf("verify-ledger: %w", err)
-	}
-	return nil
+	out, err := d.replicas[0].VerifyLedger(ctx)
+	io.WriteString(d.story, out)
+	return err
 }
 
 // oneLine shows a text on one line.

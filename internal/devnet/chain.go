@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // chain is the btcd that mines the network's regtest chain.

@@ -128,7 +128,7 @@ func buildDaemons(ctx context.Context, root, dir string, out io.Writer) error {
 		}
 		return fmt.Errorf("go build: %w\n%s", err, tail(messages.String(), 20))
 	}
-	// What is left there is no whole build: Daemons looked.
+	// A folder that is left there is no whole build: Daemons looked.
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}

@@ -24,8 +24,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/loopback"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/loopback"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // marker is the file by which a folder is known as a network's own, so that

@@ -130,7 +130,7 @@ func TestBackendDiesInAStream(t *testing.T) {
 					if model == "running" && (u.Output != int64(pieces) || u.Input != int64(o.truth.PromptTokens)) && pieces > 0 {
 						t.Errorf("charged for %d + %d tokens, delivered were %d + %d", u.Input, u.Output, o.truth.PromptTokens, pieces)
 					}
-					o.charge.wantPriced(t)
+					wantPriced(t, o.charge)
 				})
 			}
 		}
@@ -170,7 +170,7 @@ func TestBackendIgnoresItsCap(t *testing.T) {
 	t.Parallel()
 	for _, model := range []string{"running", "plain"} {
 		o, _ := lab.run(t, ask{model: model, fault: "ignore-max:100", members: []string{"max_tokens", "10"}}, true)
-		o.charge.wantPriced(t)
+		wantPriced(t, o.charge)
 		if u := o.charge.Usage; u.Output > 10 || o.truth.CompletionTokens <= 10 {
 			t.Errorf("%s: charged for %d tokens of at most 10; the backend made %d", model, u.Output, o.truth.CompletionTokens)
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // TestChallengeShape checks the 402 to the letter, as deployed clients read it.
@@ -50,8 +52,8 @@ func TestChallengeShape(t *testing.T) {
 	if required < 4*50 || epoch < 1 || rates["input_msat_per_mtok"] != 1e6 || rates["output_msat_per_mtok"] != 4e6 || len(rates) != 2 {
 		t.Errorf("required %v, epoch %v, rates %v", required, epoch, rates)
 	}
-	if strings.Contains(*c.bolt11.Description, c.id.TokenID.String()) || len(*c.bolt11.Description) < 40 {
-		t.Errorf("the memo %q should carry the account, sealed", *c.bolt11.Description)
+	if strings.Contains(c.bolt11.Description, c.id.TokenID.String()) || len(c.bolt11.Description) < 40 {
+		t.Errorf("the memo %q should carry the account, sealed", c.bolt11.Description)
 	}
 }
 
@@ -84,7 +86,7 @@ func TestChallengeIsNobodyElses(t *testing.T) {
 	}
 	// Once it is paid it is not given out again.
 	agent.pay(t, mine)
-	eventually(t, 10*time.Second, "the payment arrives", func() error {
+	labtest.Eventually(t, 10*time.Second, "the payment arrives", func() error {
 		if b := lab.balance(t, k); b.Deposited != k.paid+mine.msat() {
 			return fmt.Errorf("deposited %d msat", b.Deposited)
 		}
@@ -191,7 +193,7 @@ func TestPublicEndpoints(t *testing.T) {
 	}
 	for _, path := range []string{"/admin/status", "/admin/backends", "/admin/deposits?state=unclaimed"} {
 		lab.operator(t, http.MethodGet, path).want(t, http.StatusOK)
-		without := &gateway{url: lab.admin, http: lab.http}
+		without := lab.unauthorized()
 		without.do(t, http.MethodGet, path, "", nil).wantProblem(t, http.StatusUnauthorized, "invalid-credential")
 		without.do(t, http.MethodGet, path, "", header("Authorization", "Bearer wrong")).wantProblem(t, http.StatusUnauthorized, "invalid-credential")
 	}

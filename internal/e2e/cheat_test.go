@@ -65,7 +65,7 @@ func TestCheaters(t *testing.T) {
 				if u := o.charge.Usage; u.Output < int64(o.truth.CompletionTokens)/2 || u.Input < int64(o.truth.PromptTokens)/2 {
 					t.Errorf("without usage charged for %d + %d tokens, the backend did %d + %d", u.Input, u.Output, o.truth.PromptTokens, o.truth.CompletionTokens)
 				}
-				o.charge.wantPriced(t)
+				wantPriced(t, o.charge)
 			}
 		})
 	}

@@ -4,28 +4,29 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"sluice.example/sluice/pricing"
+	driver "sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // chatPath is the metered route.
 const chatPath = "/v1/chat/completions"
 
 // gateway is one running gateway as its clients and its operator reach it.
-type gateway struct {
-	url, admin, token string
-	http              *http.Client
-}
+type gateway struct{ *driver.Gateway }
 
 func newGateway(url, admin, token string) *gateway {
-	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 32}
-	return &gateway{url: url, admin: admin, token: token, http: &http.Client{Transport: transport}}
+	return &gateway{driver.NewGateway(url, admin, token)}
+}
+
+// unauthorized reaches the operator's listener without the token.
+func (g *gateway) unauthorized() *gateway {
+	return &gateway{&driver.Gateway{URL: g.Admin, HTTP: g.HTTP}}
 }
 
 // answer is a whole answer.
@@ -45,22 +46,6 @@ func header(pairs ...string) http.Header {
 	return h
 }
 
-// open sends a request and returns the answer to be read.
-func (g *gateway) open(ctx context.Context, method, path, body string, h http.Header) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, g.url+path, strings.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header = h.Clone()
-	if req.Header == nil {
-		req.Header = http.Header{}
-	}
-	if host := h.Get("Host"); host != "" {
-		req.Host = host
-	}
-	return g.http.Do(req)
-}
-
 // requestLimit bounds every request of a test that reads its whole answer.
 const requestLimit = 30 * time.Second
 
@@ -69,17 +54,14 @@ func (g *gateway) do(t testing.TB, method, path, body string, h http.Header) *an
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
 	defer cancel()
-	resp, err := g.open(ctx, method, path, body, h)
+	a, err := g.Do(ctx, method, path, body, h)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
-	defer resp.Body.Close()
-	content, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatalf("%s %s: read the answer: %v", method, path, err)
-	}
-	return &answer{resp.StatusCode, resp.Header, resp.Trailer, content}
+	return answerOf(a)
 }
+
+func answerOf(a *driver.Answer) *answer { return &answer{a.Status, a.Header, a.Trailer, a.Body} }
 
 // post sends a chat request.
 func (g *gateway) post(t testing.TB, body string, h http.Header) *answer {
@@ -176,31 +158,26 @@ func (a *answer) msat(t testing.TB, name string) int64 {
 	return n
 }
 
-// balance is GET /l402/balance.
-type balance struct {
-	Account   string `json:"account"`
-	Available int64  `json:"available_msat"`
-	Held      int64  `json:"held_msat"`
-	Deposited int64  `json:"deposited_msat"`
-	Charged   int64  `json:"charged_msat"`
-	Refunded  int64  `json:"refunded_msat"`
-	Budgets   []struct {
-		Label     string `json:"label"`
-		Limit     int64  `json:"limit_msat"`
-		Available int64  `json:"available_msat"`
-	} `json:"budgets"`
-}
+type (
+	balance = driver.Balance
+	charge  = driver.Charge
+)
 
 func (g *gateway) balance(t testing.TB, k credential) balance {
 	t.Helper()
-	a := g.do(t, http.MethodGet, "/l402/balance", "", k.header()).want(t, http.StatusOK)
-	return decode[balance](t, a.body)
+	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
+	defer cancel()
+	b, err := g.Balance(ctx, k.header())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // idle waits until nothing is held on the account and returns its balance.
 func (g *gateway) idle(t testing.TB, k credential) (b balance) {
 	t.Helper()
-	eventually(t, 15*time.Second, "nothing is held", func() error {
+	labtest.Eventually(t, 15*time.Second, "nothing is held", func() error {
 		if b = g.balance(t, k); b.Held != 0 {
 			return fmt.Errorf("%d msat are held", b.Held)
 		}
@@ -212,38 +189,22 @@ func (g *gateway) idle(t testing.TB, k credential) (b balance) {
 	return b
 }
 
-// charge is one row of GET /l402/usage.
-type charge struct {
-	Request string    `json:"request_id"`
-	At      time.Time `json:"at"`
-	Service string    `json:"service"`
-	Model   string    `json:"model"`
-	Usage   struct {
-		Input  int64 `json:"input_tokens"`
-		Cached int64 `json:"cached_input_tokens"`
-		Output int64 `json:"output_tokens"`
-		Calls  int64 `json:"calls"`
-	} `json:"usage"`
-	Source      string        `json:"source"`
-	Outcome     string        `json:"outcome"`
-	Charged     int64         `json:"charged_msat"`
-	Unbilled    int64         `json:"unbilled_msat"`
-	Epoch       int64         `json:"price_epoch"`
-	Rates       pricing.Rates `json:"rates"`
-	Provisional bool          `json:"provisional"`
-}
-
 // charges are the account's charges, newest first.
 func (g *gateway) charges(t testing.TB, k credential) []charge {
 	t.Helper()
-	a := g.do(t, http.MethodGet, "/l402/usage", "", k.header()).want(t, http.StatusOK)
-	return decode[struct{ Charges []charge }](t, a.body).Charges
+	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
+	defer cancel()
+	list, err := g.Charges(ctx, k.header())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 // entry waits for the charge of one request.
 func (g *gateway) entry(t testing.TB, k credential, request string) (found charge) {
 	t.Helper()
-	eventually(t, 15*time.Second, "request "+request+" is charged", func() error {
+	labtest.Eventually(t, 15*time.Second, "request "+request+" is charged", func() error {
 		for _, c := range g.charges(t, k) {
 			if c.Request == request {
 				found = c
@@ -266,23 +227,25 @@ func (g *gateway) wantFree(t testing.TB, k credential) {
 // operator asks the operator's listener, with the token.
 func (g *gateway) operator(t testing.TB, method, path string, body ...string) *answer {
 	t.Helper()
-	side := &gateway{url: g.admin, http: g.http}
-	return side.do(t, method, path, strings.Join(body, ""), header("Authorization", "Bearer "+g.token))
+	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
+	defer cancel()
+	a, err := g.Operator(ctx, method, path, strings.Join(body, ""))
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answerOf(a)
 }
 
 // metric reads one sample of /metrics, 0 when it is not there yet.
 func (g *gateway) metric(t testing.TB, sample string) float64 {
 	t.Helper()
-	for line := range strings.Lines(string(g.operator(t, http.MethodGet, "/metrics").want(t, http.StatusOK).body)) {
-		if value, ok := strings.CutPrefix(line, sample+" "); ok {
-			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			if err != nil {
-				t.Fatalf("metric %s: %v", sample, err)
-			}
-			return n
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
+	defer cancel()
+	samples, err := g.Metrics(ctx)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return 0
+	return samples[sample]
 }
 
 func decode[T any](t testing.TB, body []byte) (v T) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // slowServer is an inference server of a test's own, at a pace at which the
@@ -36,14 +37,12 @@ func TestDrain(t *testing.T) {
 	k := g.buy(t, 20_000)
 	s := g.stream(t, k, chat("max_tokens", "200"))
 	s.read(10)
-	if err := syscall.Kill(g.process.Pid(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 5*time.Second, "new requests are refused", func() error {
+	g.signal(t, syscall.SIGTERM)
+	labtest.Eventually(t, 5*time.Second, "new requests are refused", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		fresh := newGateway(g.url, g.admin, g.token) // a connection of its own
-		resp, err := fresh.open(ctx, http.MethodPost, chatPath, chat(), k.header())
+		fresh := newGateway(g.URL, g.gateway.Admin, g.Token) // a connection of its own
+		resp, err := fresh.Open(ctx, http.MethodPost, chatPath, chat(), k.header())
 		if err != nil {
 			return nil
 		}
@@ -53,7 +52,7 @@ func TestDrain(t *testing.T) {
 		}
 		return fmt.Errorf("status %d", resp.StatusCode)
 	})
-	if !g.running() {
+	if !g.server.Running() {
 		t.Fatal("the gateway ended under an open stream")
 	}
 	e := s.rest()
@@ -62,11 +61,11 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the stream cost %d msat, less than its tokens", e.cost)
 	}
 	select {
-	case <-g.process.Done():
+	case <-g.server.Process().Done():
 	case <-time.After(20 * time.Second):
 		t.Fatal("the gateway did not end after its last stream")
 	}
-	if exit := g.process.Exit().Error(); !strings.Contains(exit, "(exit status 0)") {
+	if exit := g.server.Process().Exit().Error(); !strings.Contains(exit, "(exit status 0)") {
 		t.Error(exit)
 	}
 	g.restart(t)
@@ -93,7 +92,7 @@ func TestDrainCutsWhatTakesTooLong(t *testing.T) {
 	}
 	g.restart(t)
 	c := g.entry(t, k, s.requestID())
-	c.wantPriced(t)
+	wantPriced(t, c)
 	if c.Outcome != "drained" || c.Usage.Output != 8 || c.Charged != e.cost || c.Provisional {
 		t.Errorf("the ledger says %+v, the stream %d msat for 8 tokens", c, e.cost)
 	}
@@ -130,11 +129,8 @@ func TestKillWithOpenStreams(t *testing.T) {
 	g.kill(t)
 	read := make([]int64, streams)
 	for i, s := range open {
-		for data := range strings.Lines(s.raw.String()) {
-			if payload, ok := strings.CutPrefix(strings.TrimSpace(data), "data: "); ok && textOf(t, payload) != "" {
-				read[i]++
-			}
-		}
+		n, _ := s.ended(false).content(t)
+		read[i] = int64(n)
 	}
 	if before.Held <= 0 {
 		t.Fatalf("nothing was held: %+v", before)
@@ -144,7 +140,7 @@ func TestKillWithOpenStreams(t *testing.T) {
 	if got := g.balance(t, k); got.Held != before.Held || got.Available != before.Available {
 		t.Errorf("a restart changed the balance from %+v to %+v", before, got)
 	}
-	eventually(t, 30*time.Second, "all holds of the dead gateway end", func() error {
+	labtest.Eventually(t, 30*time.Second, "all holds of the dead gateway end", func() error {
 		if b := g.balance(t, k); b.Held != 0 {
 			return fmt.Errorf("%d msat are held", b.Held)
 		}
@@ -154,7 +150,7 @@ func TestKillWithOpenStreams(t *testing.T) {
 	sum := int64(0)
 	for i, s := range open {
 		c := g.entry(t, k, s.requestID())
-		c.wantPriced(t)
+		wantPriced(t, c)
 		sum += c.Charged
 		lost := read[i] - c.Usage.Output // of at most one renewal (5 s)
 		if !c.Provisional || c.Outcome != "swept" || lost < -pace || lost > pace*7 || c.Usage.Output == 0 {
@@ -183,7 +179,7 @@ func TestStalledClientIsLetGo(t *testing.T) {
 		return conn, err
 	}})
 	s := narrow.stream(t, k, chat("max_tokens", "250"), "X-Fault", "huge-line:8000000")
-	eventually(t, 15*time.Second, "the backend is free again", func() error {
+	labtest.Eventually(t, 15*time.Second, "the backend is free again", func() error {
 		for _, r := range server.Requests() {
 			if r.Path == chatPath && r.Outcome == "cancelled" {
 				return nil

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // TestSubBudgets makes sub-tokens offline, two deep, and spends through them.
@@ -74,7 +76,7 @@ func TestSubBudgets(t *testing.T) {
 // idleBudgets is the balance once nothing is held.
 func (g *gateway) idleBudgets(t testing.TB, k credential) (b balance) {
 	t.Helper()
-	eventually(t, 10*time.Second, "nothing is held", func() error {
+	labtest.Eventually(t, 10*time.Second, "nothing is held", func() error {
 		if b = g.balance(t, k); b.Held != 0 {
 			return fmt.Errorf("%d msat are held", b.Held)
 		}
@@ -175,7 +177,7 @@ func TestExpiryOfASubToken(t *testing.T) {
 	brief := k.attenuate(t, fmt.Sprintf("inference_valid_until=%d", time.Now().Unix()+3))
 	body := chat("model", `"running"`, "max_tokens", "2")
 	lab.post(t, body, brief.header()).want(t, http.StatusOK)
-	eventually(t, 10*time.Second, "it expires", func() error {
+	labtest.Eventually(t, 10*time.Second, "it expires", func() error {
 		if a := lab.post(t, body, brief.header()); a.status != http.StatusPaymentRequired {
 			return fmt.Errorf("status %d", a.status)
 		}

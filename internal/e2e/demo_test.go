@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/internal/lab/labtest"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // TestDemoTellsItsFacts reads demo.json as a script would.
@@ -48,7 +51,7 @@ func TestDemoTellsItsFacts(t *testing.T) {
 		}
 	}
 	for _, role := range []string{"demo", "gateway", "backend", "gpu_exporter", "btcd", "lnd_gateway", "lnd_agent"} {
-		if pid := demo.PIDs[role]; pid == 0 || !alive(pid) {
+		if pid := demo.PIDs[role]; pid == 0 || !proc.Alive(pid) {
 			t.Errorf("pids.%s is %d, which does not run", role, pid)
 		}
 	}
@@ -103,17 +106,17 @@ func TestDemoSurvivesItsParts(t *testing.T) {
 	before := d.post(t, chat(), k.header()).want(t, http.StatusOK).msat(t, "L402-Balance-Msat")
 
 	d.replaceGateway(t)
-	if b := d.balance(t, k); b.Available != before || !alive(d.PIDs["demo"]) {
-		t.Errorf("after a restart of the gateway %d msat are left of %d; demo alive: %t", b.Available, before, alive(d.PIDs["demo"]))
+	if b := d.balance(t, k); b.Available != before || !proc.Alive(d.PIDs["demo"]) {
+		t.Errorf("after a restart of the gateway %d msat are left of %d; demo alive: %t", b.Available, before, proc.Alive(d.PIDs["demo"]))
 	}
 	d.standStill(t, k, payer)
 
 	if err := syscall.Kill(d.PIDs["demo"], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "all of the demo's processes end with it", func() error {
+	labtest.Eventually(t, 10*time.Second, "all of the demo's processes end with it", func() error {
 		for role, pid := range d.PIDs {
-			if alive(pid) {
+			if proc.Alive(pid) {
 				return fmt.Errorf("%s still runs", role)
 			}
 		}
@@ -127,20 +130,17 @@ func (d *demonstration) replaceGateway(t *testing.T) {
 	if err := syscall.Kill(d.PIDs["gateway"], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "the gateway is gone", func() error {
-		if alive(d.PIDs["gateway"]) {
+	labtest.Eventually(t, 5*time.Second, "the gateway is gone", func() error {
+		if proc.Alive(d.PIDs["gateway"]) {
 			return fmt.Errorf("it still runs")
 		}
 		return nil
 	})
-	p, err := serveConfig(d.GatewayConfig, filepath.Join(t.TempDir(), "gateway.log"))
-	if err != nil {
+	s := newServer(d.Gateway, d.GatewayConfig, filepath.Join(t.TempDir(), "gateway.log"))
+	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.Kill)
-	if err := d.awaitReady(p); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(s.Process().Kill)
 }
 
 // standStill stops the seller's lnd for some seconds: who has a balance goes on,
@@ -165,7 +165,7 @@ func (d *demonstration) standStill(t *testing.T, k credential, payer *wallet) {
 	if refused.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After while lnd is away")
 	}
-	eventually(t, 10*time.Second, "/readyz names lightning", func() error {
+	labtest.Eventually(t, 10*time.Second, "/readyz names lightning", func() error {
 		a := d.do(t, http.MethodGet, "/readyz", "", nil)
 		parts := decode[struct{ Parts map[string]string }](t, a.body).Parts
 		if a.status != http.StatusServiceUnavailable || parts["lightning"] == "ok" || parts["store"] != "ok" || parts["backends"] != "ok" {
@@ -176,14 +176,14 @@ func (d *demonstration) standStill(t *testing.T, k credential, payer *wallet) {
 	d.do(t, http.MethodGet, "/healthz", "", nil).want(t, http.StatusOK)
 	restore()
 	var a *answer
-	eventually(t, 30*time.Second, "challenges are given again", func() error {
+	labtest.Eventually(t, 30*time.Second, "challenges are given again", func() error {
 		if a = d.post(t, chat(), nil); a.status != http.StatusPaymentRequired {
 			return fmt.Errorf("status %d", a.status)
 		}
 		return nil
 	})
 	fresh := payer.pay(t, a.challenge(t))
-	eventually(t, 20*time.Second, "the stream of settled invoices is back", func() error {
+	labtest.Eventually(t, 20*time.Second, "the stream of settled invoices is back", func() error {
 		view := decode[struct {
 			Deposited int64 `json:"deposited_msat"`
 		}](t, d.operator(t, http.MethodGet, "/admin/accounts/"+fresh.id.TokenID.String()).body)
@@ -192,7 +192,7 @@ func (d *demonstration) standStill(t *testing.T, k credential, payer *wallet) {
 		}
 		return nil
 	})
-	eventually(t, 10*time.Second, "/readyz is well", func() error {
+	labtest.Eventually(t, 10*time.Second, "/readyz is well", func() error {
 		if a := d.do(t, http.MethodGet, "/readyz", "", nil); a.status != http.StatusOK {
 			return fmt.Errorf("%s", a.body)
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/l402"
 )
 
@@ -27,7 +28,7 @@ func (g *gateway) deposited(t testing.TB, id l402.TokenID) int64 {
 // wantDeposited waits until the account was credited with exactly amount.
 func (g *gateway) wantDeposited(t testing.TB, id l402.TokenID, amount int64) {
 	t.Helper()
-	eventually(t, 20*time.Second, "the payment is credited without presentation", func() error {
+	labtest.Eventually(t, 20*time.Second, "the payment is credited without presentation", func() error {
 		if got := g.deposited(t, id); got != amount {
 			return fmt.Errorf("credited are %d msat, want %d", got, amount)
 		}
@@ -101,7 +102,7 @@ func TestUnpresentedIsUnclaimed(t *testing.T) {
 	if b := lab.balance(t, k); b.Deposited != k.paid {
 		t.Errorf("presentation credits %d msat of %d", b.Deposited, k.paid)
 	}
-	eventually(t, 5*time.Second, "it is claimed", func() error {
+	labtest.Eventually(t, 5*time.Second, "it is claimed", func() error {
 		if _, found := lab.listed(t, "unclaimed", k.id.PaymentHash); found {
 			return errors.New("it is still listed")
 		}
@@ -250,7 +251,7 @@ func TestForgedMemo(t *testing.T) {
 	k := g.buy(t, 4000)
 	g.balance(t, k)
 	again := g.do(t, http.MethodPost, "/l402/topup", `{"amount_msat":4000}`, k.header()).challenge(t)
-	for _, memo := range []string{*unpaid.bolt11.Description, *again.bolt11.Description} {
+	for _, memo := range []string{unpaid.bolt11.Description, again.bolt11.Description} {
 		forge(t, seller, agent, 4000, memo)
 		forge(t, seller, agent, 4000, string(altered([]byte(memo), -1)))
 		forge(t, seller, agent, 400_000, memo)

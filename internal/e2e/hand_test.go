@@ -77,7 +77,7 @@ func TestStreamByHand(t *testing.T) {
 			t.Errorf("%s: no text came", row.name)
 		}
 		entry := demo.entry(t, k, request)
-		entry.wantPriced(t)
+		wantPriced(t, entry)
 		if entry.Charged != e.cost || entry.Usage.Output != 24 || entry.Source != "reported" {
 			t.Errorf("%s: the stream says %d msat, the ledger %+v", row.name, e.cost, entry)
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // hungUp is what is known of a stream that its client left.
@@ -45,7 +47,7 @@ func leave(t *testing.T, q ask, events int) hungUp {
 	if h.charge.Outcome != "client_gone" || h.charge.Provisional {
 		t.Errorf("the charge is %+v, want one for a client that is gone", h.charge)
 	}
-	h.charge.wantPriced(t)
+	wantPriced(t, h.charge)
 	if b := lab.idle(t, k); b.Charged != h.charge.Charged {
 		t.Errorf("charged %d msat in all, %d for the stream", b.Charged, h.charge.Charged)
 	}
@@ -167,7 +169,7 @@ func TestHangUpOfUnaryCall(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	q := ask{model: "liar", members: []string{"max_tokens", "250"}}
-	_, err := lab.open(ctx, http.MethodPost, chatPath, q.body(), k.header(q.more(name)...))
+	_, err := lab.Open(ctx, http.MethodPost, chatPath, q.body(), k.header(q.more(name)...))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the answer came too soon for this test: %v", err)
 	}
@@ -176,7 +178,7 @@ func TestHangUpOfUnaryCall(t *testing.T) {
 		t.Errorf("the backend's request ended %q, want cancelled", truth.Outcome)
 	}
 	var c charge
-	eventually(t, 10*time.Second, "it is charged", func() error {
+	labtest.Eventually(t, 10*time.Second, "it is charged", func() error {
 		list := lab.charges(t, k)
 		if len(list) != 1 {
 			return fmt.Errorf("%d charges", len(list))
@@ -184,7 +186,7 @@ func TestHangUpOfUnaryCall(t *testing.T) {
 		c = list[0]
 		return nil
 	})
-	c.wantPriced(t)
+	wantPriced(t, c)
 	generated := int64(truth.CompletionTokens)
 	if c.Outcome != "client_gone" || c.Source != "pace" || c.Usage.Output < generated/2 || c.Usage.Output > 250 {
 		t.Errorf("the charge is %+v; %d tokens were generated", c, generated)
@@ -200,7 +202,7 @@ func TestHangUpBeforeTheBackendAnswers(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
 		defer cancel()
 		body := `{"stream":true,` + strings.TrimPrefix(chat("model", `"running"`), "{")
-		_, err := lab.open(ctx, http.MethodPost, chatPath, body, k.header(caseHeader, lab.newCase(), "X-Fault", fault))
+		_, err := lab.Open(ctx, http.MethodPost, chatPath, body, k.header(caseHeader, lab.newCase(), "X-Fault", fault))
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("%s: the stream began: %v", fault, err)
 		}

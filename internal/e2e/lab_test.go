@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // laboratory is a gateway before an inference server that misbehaves as the
@@ -114,7 +115,7 @@ func (l *laboratory) truth(t testing.TB, name string) (inference.Recorded, bool)
 	t.Helper()
 	var found inference.Recorded
 	got := false
-	eventually(t, patience, "the inference server ends "+name, func() error {
+	labtest.Eventually(t, patience, "the inference server ends "+name, func() error {
 		for _, r := range l.server.Requests() {
 			if r.Header.Get(caseHeader) == name && r.Path == chatPath {
 				found, got = r, true
@@ -183,7 +184,7 @@ func (l *laboratory) run(t testing.TB, q ask, streamed bool) (o outcome, k crede
 }
 
 // wantPriced checks that a charge is its usage at the prices.
-func (c charge) wantPriced(t testing.TB) {
+func wantPriced(t testing.TB, c charge) {
 	t.Helper()
 	if want := cost(c.Usage.Input, c.Usage.Output); c.Charged != want && c.Usage.Cached == 0 {
 		t.Errorf("charged %d msat for %d + %d tokens, want %d", c.Charged, c.Usage.Input, c.Usage.Output, want)
@@ -197,7 +198,7 @@ func (o outcome) wantExact(t testing.TB) {
 	if u.Input != int64(o.truth.PromptTokens) || u.Output != int64(o.truth.CompletionTokens) {
 		t.Errorf("charged for %d + %d tokens, the backend did %d + %d", u.Input, u.Output, o.truth.PromptTokens, o.truth.CompletionTokens)
 	}
-	o.charge.wantPriced(t)
+	wantPriced(t, o.charge)
 }
 
 // sentBody is the request as the backend got it.

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 const embeddingsPath = "/v1/embeddings"
@@ -87,7 +89,7 @@ func largeBatch(t *testing.T) string {
 // system does not say.
 func (g *own) peakMemory(t *testing.T) int64 {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.process.Pid()))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.server.Process().Pid()))
 	if err != nil {
 		return 0
 	}
@@ -102,7 +104,7 @@ func (g *own) peakMemory(t *testing.T) int64 {
 
 // readLarge reads a whole answer and checks its cost, which is a trailer.
 func (g *own) readLarge(ctx context.Context, k credential, body string) error {
-	resp, err := g.open(ctx, http.MethodPost, embeddingsPath, body, k.header())
+	resp, err := g.Open(ctx, http.MethodPost, embeddingsPath, body, k.header())
 	if err != nil {
 		return err
 	}
@@ -158,7 +160,7 @@ func TestLargeAnswerIsLeft(t *testing.T) {
 	g := startGateway(t, func(s *setup) { s.BackendURL, s.Sale = url, saleOfVectors })
 	k := g.buy(t, 100_000)
 	ctx, hangUp := context.WithCancel(t.Context())
-	resp, err := g.open(ctx, http.MethodPost, embeddingsPath, largeBatch(t), k.header())
+	resp, err := g.Open(ctx, http.MethodPost, embeddingsPath, largeBatch(t), k.header())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +184,7 @@ func TestLargeAnswerIsReadSlowly(t *testing.T) {
 	backend, url := newLargeBackend(t)
 	g := startGateway(t, func(s *setup) { s.BackendURL, s.Sale = url, saleOfVectors })
 	k, body := g.buy(t, 100_000), largeBatch(t)
-	resp, err := g.open(t.Context(), http.MethodPost, embeddingsPath, body, k.header())
+	resp, err := g.Open(t.Context(), http.MethodPost, embeddingsPath, body, k.header())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +194,7 @@ func TestLargeAnswerIsReadSlowly(t *testing.T) {
 		t.Fatal(err)
 	}
 	settled := int64(-1)
-	eventually(t, 5*time.Second, "the backend waits", func() error {
+	labtest.Eventually(t, 5*time.Second, "the backend waits", func() error {
 		time.Sleep(200 * time.Millisecond) // what is on its way arrives
 		now := backend.sent.Load()
 		if now != settled {
@@ -213,7 +215,7 @@ func TestLargeAnswerIsReadSlowly(t *testing.T) {
 	if n, err := io.Copy(io.Discard, resp.Body); err != nil || n < 60_000_000 || resp.Trailer.Get("L402-Cost-Msat") != strconv.Itoa(largeTokens) {
 		t.Errorf("the rest has %d bytes: %v, trailer %v", n, err, resp.Trailer)
 	}
-	stalled, err := g.open(t.Context(), http.MethodPost, embeddingsPath, body, k.header())
+	stalled, err := g.Open(t.Context(), http.MethodPost, embeddingsPath, body, k.header())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func TestLyingUsage(t *testing.T) {
 			if want := streamed && row.streamed || !streamed && row.unary; clamped != want {
 				t.Errorf("%s: counted as impossible: %t, want %t (%+v)", name, clamped, want, o.charge)
 			}
-			o.charge.wantPriced(t)
+			wantPriced(t, o.charge)
 			switch {
 			case streamed && u.Output != tokens:
 				// Every event had one token, and the cap is what was asked for.

@@ -1,18 +1,18 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	driver "sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // What all tests share.
@@ -106,56 +106,8 @@ func named(what string, err error) error {
 
 // verifyLedger runs the operator's check and wants it to find nothing.
 func verifyLedger(config string) error {
-	out, err := exec.Command(filepath.Join(binaries, "gateway"), "verify-ledger", "--config", config).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("verify-ledger: %w\n%s", err, out)
-	}
-	if !strings.Contains(string(out), "all agrees") {
-		return fmt.Errorf("verify-ledger does not say that all agrees:\n%s", out)
-	}
-	return nil
-}
-
-// stopped sends a signal and wants the process to end by itself with status 0.
-func stopped(p *proc.Process, signal syscall.Signal, limit time.Duration) error {
-	select {
-	case <-p.Done():
-		return fmt.Errorf("ended before it was told to: %w", p.Exit())
-	default:
-	}
-	if err := syscall.Kill(p.Pid(), signal); err != nil {
-		return err
-	}
-	select {
-	case <-p.Done():
-	case <-time.After(limit):
-		tail := p.Tail(30)
-		p.Kill()
-		return fmt.Errorf("%s did not end within %s of %s; its log ends with:\n%s", p.Name(), limit, signal, tail)
-	}
-	if exit := p.Exit(); !strings.Contains(exit.Error(), "(exit status 0)") {
-		return exit
-	}
-	return nil
-}
-
-// alive says whether there is a process with that id. A zombie that its parent
-// has not waited for does not count.
-func alive(pid int) bool {
-	if syscall.Kill(pid, 0) != nil {
-		return false
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return !errors.Is(err, os.ErrNotExist) || !isDir("/proc/self")
-	}
-	_, state, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(state, "Z")
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
+	_, err := driver.VerifyLedger(context.Background(), filepath.Join(binaries, "gateway"), config)
+	return err
 }
 
 // processesOf lists the command lines that name a folder, where the system

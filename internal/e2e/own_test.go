@@ -4,20 +4,17 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"text/template"
-	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
-	"sluice.example/sluice/internal/devnet/loopback"
-	"sluice.example/sluice/internal/devnet/proc"
+	driver "sluice.example/sluice/internal/lab"
+	"sluice.example/sluice/internal/lab/loopback"
 )
 
 // masterKey is one key of a configuration.
@@ -81,8 +78,8 @@ services:
 type own struct {
 	*gateway
 	setup
-	process *proc.Process
-	config  string
+	server *driver.Server
+	config string
 }
 
 // newSetup is a gateway in dir on the demo's lnd, with a key and a ledger of
@@ -109,9 +106,9 @@ func startGateway(t testing.TB, edits ...func(*setup)) *own {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the gateway's log ends with:\n%s", g.process.Tail(40))
+			t.Logf("the gateway's log ends with:\n%s", g.server.Process().Tail(40))
 		}
-		if g.running() {
+		if g.server.Running() {
 			if err := g.stop(); err != nil {
 				t.Error(err)
 			}
@@ -144,10 +141,11 @@ func launch(s setup) (*own, error) {
 		scheme = "https://"
 	}
 	g := &own{gateway: newGateway(scheme+s.Listen, "http://"+s.Admin, s.Token), setup: s, config: filepath.Join(s.Dir, "gateway.yaml")}
+	g.server = newServer(g.Gateway, g.config, filepath.Join(s.Dir, "gateway.log"))
 	if err := g.write(); err != nil {
 		return nil, err
 	}
-	return g, g.start()
+	return g, g.server.Start(context.Background())
 }
 
 // write writes the configuration as the setup has it now.
@@ -165,84 +163,26 @@ func (g *own) write() error {
 	return configuration.Execute(f, s)
 }
 
-// start starts the process on the files that are there and waits until it is
-// ready.
-func (g *own) start() (err error) {
-	g.process, err = serveConfig(g.config, filepath.Join(g.Dir, "gateway.log"))
-	if err != nil {
-		return err
-	}
-	return g.awaitReady(g.process)
-}
-
-// serveConfig starts `gateway serve`.
-func serveConfig(config, log string) (*proc.Process, error) {
-	return launcher.Start(proc.Spec{Name: "gateway", Path: filepath.Join(binaries, "gateway"), Args: []string{"serve", "--config", config}, Log: log})
-}
-
-// awaitReady waits for /readyz, on the operator's listener of an HTTPS gateway
-// for its life.
-func (g *gateway) awaitReady(p *proc.Process) error {
-	url := g.url + "/readyz"
-	if strings.HasPrefix(url, "https:") {
-		url = g.admin + "/healthz"
-	}
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		status, err := probe(url)
-		if status == http.StatusOK {
-			return nil
-		}
-		select {
-		case <-p.Done():
-			return p.Exit()
-		default:
-		}
-		if time.Now().After(deadline) {
-			p.Kill()
-			return fmt.Errorf("the gateway is not ready (status %d, %v); its log ends with:\n%s", status, err, p.Tail(30))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func probe(url string) (status int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	resp.Body.Close()
-	return resp.StatusCode, nil
-}
-
-// running says whether the process has not ended.
-func (g *own) running() bool {
-	select {
-	case <-g.process.Done():
-		return false
-	default:
-		return true
-	}
+// newServer is a gateway of this build that is not started.
+func newServer(g *driver.Gateway, config, log string) *driver.Server {
+	return &driver.Server{Gateway: g, Launcher: launcher, Program: filepath.Join(binaries, "gateway"), Config: config, Log: log}
 }
 
 // stop ends the gateway as an operator does and wants a clean end.
-func (g *own) stop() error {
-	return named("stop the gateway", stopped(g.process, syscall.SIGTERM, 40*time.Second))
-}
+func (g *own) stop() error { return g.server.Stop() }
 
 // kill ends it as the kernel does.
 func (g *own) kill(t testing.TB) {
 	t.Helper()
-	if err := syscall.Kill(g.process.Pid(), syscall.SIGKILL); err != nil {
+	g.signal(t, syscall.SIGKILL)
+	<-g.server.Process().Done()
+}
+
+func (g *own) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := g.server.Process().Signal(s); err != nil {
 		t.Fatal(err)
 	}
-	<-g.process.Done()
 }
 
 // restart starts it again, with what the setup says now.
@@ -254,7 +194,7 @@ func (g *own) restart(t testing.TB, edits ...func(*setup)) {
 	if err := g.write(); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.start(); err != nil {
+	if err := g.server.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
@@ -98,7 +99,7 @@ func TestDatabaseRestarts(t *testing.T) {
 	if c := g.entry(t, k, s.requestID()); c.Charged != e.cost || c.Usage.Output != 120 {
 		t.Errorf("the stream says %d msat, the ledger %+v", e.cost, c)
 	}
-	eventually(t, 10*time.Second, "requests are served again", func() error {
+	labtest.Eventually(t, 10*time.Second, "requests are served again", func() error {
 		if a := g.post(t, chat("max_tokens", "2"), k.header()); a.status != http.StatusOK {
 			return fmt.Errorf("status %d", a.status)
 		}
@@ -126,7 +127,7 @@ func wantOnly(t *testing.T, k credential, pass int64, gateways ...*gateway) {
 	var wg sync.WaitGroup
 	for i := range 4 * int(pass) {
 		wg.Go(func() {
-			resp, err := gateways[i%len(gateways)].open(t.Context(), http.MethodPost, chatPath, chat("model", `"flat"`, "max_tokens", "4"), k.header())
+			resp, err := gateways[i%len(gateways)].Open(t.Context(), http.MethodPost, chatPath, chat("model", `"flat"`, "max_tokens", "4"), k.header())
 			if err != nil {
 				odd.Store(i, err.Error())
 				return

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/pricing"
 )
 
@@ -63,8 +64,8 @@ func (g *gateway) priceNow(t testing.TB) priceTag {
 	return priceTag{}
 }
 
-// cost is what a charge's usage costs at the rates that it names.
-func (c charge) cost(t testing.TB) int64 {
+// costOf is what a charge's usage costs at the rates that it names.
+func costOf(t testing.TB, c charge) int64 {
 	t.Helper()
 	n, err := c.Rates.Cost(pricing.Units{pricing.InputTokens: c.Usage.Input, pricing.CachedInputTokens: c.Usage.Cached, pricing.OutputTokens: c.Usage.Output, pricing.Calls: c.Usage.Calls})
 	if err != nil {
@@ -104,7 +105,7 @@ func (g *gateway) pressed(t testing.TB, k credential, streams int) (stop func())
 	for i := range streams {
 		open.Go(func() {
 			for n := i; ctx.Err() == nil; n++ {
-				resp, err := g.open(ctx, http.MethodPost, chatPath, chat("stream", "true", "max_tokens", strconv.Itoa(64+n*37%193)), k.header())
+				resp, err := g.Open(ctx, http.MethodPost, chatPath, chat("stream", "true", "max_tokens", strconv.Itoa(64+n*37%193)), k.header())
 				if err != nil {
 					continue // ctx has ended
 				}
@@ -128,7 +129,7 @@ func (g *gateway) pressed(t testing.TB, k credential, streams int) (stop func())
 // calm waits for the floor.
 func (g *gateway) calm(t testing.TB) {
 	t.Helper()
-	eventually(t, 30*time.Second, "the price is at its floor", func() error {
+	labtest.Eventually(t, 30*time.Second, "the price is at its floor", func() error {
 		if p := g.priceNow(t); *p.Multiplier != 1 || p.BoundBy != "floor" {
 			return fmt.Errorf("×%.2f, bound by %s", *p.Multiplier, p.BoundBy)
 		}
@@ -153,19 +154,19 @@ func TestPriceFollowsLoad(t *testing.T) {
 	demo.unlocked(t, small.credential, 40_000)
 
 	stop := demo.pressed(t, demo.buy(t, 4_000_000), 110)
-	eventually(t, 30*time.Second, "the load is there", func() error {
+	labtest.Eventually(t, 30*time.Second, "the load is there", func() error {
 		if n := demo.metric(t, `sluice_load_running{model="demo"}`) + demo.metric(t, `sluice_load_waiting{model="demo"}`); n < 64 {
 			return fmt.Errorf("%.0f requests", n)
 		}
 		return nil
 	})
-	eventually(t, 3*demoInterval, "three intervals later the price is up", func() error {
+	labtest.Eventually(t, 3*demoInterval, "three intervals later the price is up", func() error {
 		if p := demo.priceNow(t); *p.Multiplier <= 1 || *p.Signal <= 0.8 {
 			return fmt.Errorf("×%.2f at a signal of %.2f", *p.Multiplier, *p.Signal)
 		}
 		return nil
 	})
-	eventually(t, 20*time.Second, "the price is far up", func() error {
+	labtest.Eventually(t, 20*time.Second, "the price is far up", func() error {
 		if p := demo.priceNow(t); *p.Multiplier < 2 {
 			return fmt.Errorf("×%.2f at a signal of %.2f", *p.Multiplier, *p.Signal)
 		}
@@ -214,8 +215,8 @@ func (g *gateway) pricedInSurge(t *testing.T, locked, small bought, free credent
 	for i, k := range []credential{locked.credential, small.credential, free} {
 		a := (<-answers[i]).want(t, http.StatusOK)
 		e := g.entry(t, k, a.header.Get("L402-Request-Id"))
-		if a.msat(t, "L402-Price-Epoch") != e.Epoch || a.msat(t, "L402-Cost-Msat") != e.Charged || e.Charged != e.cost(t) {
-			t.Errorf("the answer says %v, the ledger %+v, which is worth %d msat", a.header, e, e.cost(t))
+		if a.msat(t, "L402-Price-Epoch") != e.Epoch || a.msat(t, "L402-Cost-Msat") != e.Charged || e.Charged != costOf(t, e) {
+			t.Errorf("the answer says %v, the ledger %+v, which is worth %d msat", a.header, e, costOf(t, e))
 		}
 		entries = append(entries, e)
 	}
@@ -279,11 +280,11 @@ func TestKillSwitch(t *testing.T) {
 	for _, body := range []string{"", "{}", `{"model":"demo"}`, `{"model":"none","multiplier":2}`, `{"model":"demo","multiplier":-1}`, `{"model":"demo","multiplier":1e300}`} {
 		set(body, http.StatusBadRequest)
 	}
-	without := &gateway{url: demo.admin, http: demo.http}
+	without := demo.unauthorized()
 	without.do(t, http.MethodPost, "/admin/prices", `{"model":"demo","multiplier":2.5}`, nil).want(t, http.StatusUnauthorized)
 
 	set(`{"model":"demo","multiplier":2.5}`, http.StatusOK)
-	eventually(t, demoInterval/2, "the price is fixed at once", func() error {
+	labtest.Eventually(t, demoInterval/2, "the price is fixed at once", func() error {
 		if p := demo.priceNow(t); *p.Multiplier != 2.5 || p.BoundBy != "fixed" {
 			return fmt.Errorf("×%.2f, bound by %s", *p.Multiplier, p.BoundBy)
 		}

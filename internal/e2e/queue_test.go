@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/labtest"
 )
 
 // saleOfOneSlot has one slot, and one place to wait for it.
@@ -31,7 +32,7 @@ func TestQueue(t *testing.T) {
 	g.balance(t, second)
 
 	waiting := g.background(chat(), second.header())
-	eventually(t, 5*time.Second, "the second request waits", func() error {
+	labtest.Eventually(t, 5*time.Second, "the second request waits", func() error {
 		if b := g.balance(t, second); b.Held == 0 {
 			return errors.New("nothing is held for it")
 		}
@@ -48,14 +49,14 @@ func TestQueue(t *testing.T) {
 	// Who hangs up while waiting pays nothing either.
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := g.open(ctx, http.MethodPost, chatPath, chat(), second.header()); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := g.Open(ctx, http.MethodPost, chatPath, chat(), second.header()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the waiting request was answered: %v", err)
 	}
 	g.wantFree(t, second)
 
 	// A slot that comes free goes to who waits.
 	waiting = g.background(chat(), second.header())
-	eventually(t, 5*time.Second, "the next request waits", func() error {
+	labtest.Eventually(t, 5*time.Second, "the next request waits", func() error {
 		if b := g.balance(t, second); b.Held == 0 {
 			return errors.New("nothing is held for it")
 		}
@@ -81,7 +82,7 @@ func (g *gateway) background(body string, h http.Header) <-chan *answer {
 		defer cancel()
 		a := &answer{}
 		defer func() { done <- a }()
-		resp, err := g.open(ctx, http.MethodPost, chatPath, body, h)
+		resp, err := g.Open(ctx, http.MethodPost, chatPath, body, h)
 		if err != nil {
 			a.body = []byte(err.Error())
 			return

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/pricing"
 )
 
@@ -105,17 +106,15 @@ func (r *reloading) change(t *testing.T, n int) {
 		r.operator(t, http.MethodPost, "/admin/reload").want(t, http.StatusOK)
 	case 2:
 		before := r.metric(t, `sluice_config_reloads_total{result="in_force"}`)
-		if err := syscall.Kill(r.process.Pid(), syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, time.Second, "SIGHUP reloads", func() error {
+		r.signal(t, syscall.SIGHUP)
+		labtest.Eventually(t, time.Second, "SIGHUP reloads", func() error {
 			if now := r.metric(t, `sluice_config_reloads_total{result="in_force"}`); now == before {
 				return fmt.Errorf("still %v reloads", now)
 			}
 			return nil
 		})
 	}
-	eventually(t, time.Second, "a new request sees the catalog", func() error { return r.seen(t) })
+	labtest.Eventually(t, time.Second, "a new request sees the catalog", func() error { return r.seen(t) })
 }
 
 // seen compares what a new request, and the operator, see with the file.
@@ -246,12 +245,8 @@ func (l *streams) begin(price int) {
 	s := l.gateway.stream(l.t, l.k, chat("max_tokens", strconv.Itoa(reloadTokens)))
 	l.streams, l.prices = append(l.streams, s), append(l.prices, price)
 	l.reading.Go(func() {
-		rest, err := io.ReadAll(s.body)
-		s.raw.Write(rest)
-		end := ended{raw: s.raw.String(), cost: -1, trailer: s.resp.Trailer, whole: err == nil}
-		for line := range strings.Lines(end.raw) {
-			_, _ = fmt.Sscanf(line, ": l402 cost_msat=%d balance_msat=%d", &end.cost, &end.balance)
-		}
+		_, err := io.Copy(io.Discard, s.body)
+		end := s.ended(err == nil)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.ends[s] = end
@@ -301,7 +296,7 @@ func TestReloadIsAskedFor(t *testing.T) {
 	r.says(t, "reload", append(above, "generation 2 is in force")...)
 	r.says(t, "reload", append(above, "generation 2 stays in force: nothing has changed")...)
 	r.says(t, "diff-config", append(above, "nothing would change of generation 2")...)
-	eventually(t, time.Second, "the fixed price follows the card", func() error {
+	labtest.Eventually(t, time.Second, "the fixed price follows the card", func() error {
 		if p := r.operator(t, http.MethodGet, "/admin/prices").body; !strings.Contains(string(p), "10000000") {
 			return fmt.Errorf("%s", p)
 		}
@@ -316,7 +311,7 @@ func TestReloadIsAskedFor(t *testing.T) {
 	}
 	r.operator(t, http.MethodPost, "/admin/backends", `{"backend":"two","drain":false}`).want(t, http.StatusOK)
 	r.operator(t, http.MethodPost, "/admin/prices", `{"model":"demo","multiplier":0}`).want(t, http.StatusOK)
-	eventually(t, time.Second, "the price is the card's again", func() error { return r.plain(t) })
+	labtest.Eventually(t, time.Second, "the price is the card's again", func() error { return r.plain(t) })
 	if out := r.reload(t); strings.Contains(out, "above the file") {
 		t.Errorf("after all was reset: %s", out)
 	}
@@ -340,7 +335,7 @@ func TestReloadIsAskedFor(t *testing.T) {
 	if s := string(r.operator(t, http.MethodGet, "/admin/config").want(t, http.StatusOK).body); !strings.Contains(s, `"ok":false`) || !strings.Contains(s, `"generation":2`) {
 		t.Errorf("GET /admin/config says %s", s)
 	}
-	(&gateway{url: r.admin, http: r.http}).do(t, http.MethodPost, "/admin/reload", "", nil).want(t, http.StatusUnauthorized)
+	r.unauthorized().do(t, http.MethodPost, "/admin/reload", "", nil).want(t, http.StatusUnauthorized)
 }
 
 // plain wants the price of the file.

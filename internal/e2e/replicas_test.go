@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
@@ -116,7 +117,7 @@ func (f *replicas) change(t *testing.T, n int) {
 			continue
 		}
 		if r == f.list[0] {
-			if err := syscall.Kill(r.process.Pid(), syscall.SIGHUP); err != nil {
+			if err := syscall.Kill(r.server.Process().Pid(), syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
 			continue
@@ -125,7 +126,7 @@ func (f *replicas) change(t *testing.T, n int) {
 	}
 	written := time.Now()
 	for _, r := range f.list {
-		eventually(t, time.Until(written.Add(time.Second)), "a new request sees the catalog at every replica", func() error { return r.seen(t) })
+		labtest.Eventually(t, time.Until(written.Add(time.Second)), "a new request sees the catalog at every replica", func() error { return r.seen(t) })
 	}
 }
 

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,13 +10,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/l402/client"
 )
 
 // stream is an answer in events, read as it comes.
 type stream struct {
 	t      testing.TB
 	resp   *http.Response
-	body   *bufio.Reader
+	body   io.Reader // fills raw
+	events *client.EventReader
 	cancel context.CancelFunc
 	raw    bytes.Buffer // all that was read
 }
@@ -42,7 +44,7 @@ func (g *gateway) tryStream(t testing.TB, body string, h http.Header) (*stream, 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), requestLimit)
 	t.Cleanup(cancel)
-	resp, err := g.open(ctx, http.MethodPost, chatPath, body, h)
+	resp, err := g.Open(ctx, http.MethodPost, chatPath, body, h)
 	if err != nil {
 		t.Fatalf("open a stream: %v", err)
 	}
@@ -54,7 +56,10 @@ func (g *gateway) tryStream(t testing.TB, body string, h http.Header) (*stream, 
 		}
 		return nil, &answer{resp.StatusCode, resp.Header, resp.Trailer, content}
 	}
-	return &stream{t: t, resp: resp, body: bufio.NewReaderSize(resp.Body, 64<<10), cancel: cancel}, nil
+	s := &stream{t: t, resp: resp, cancel: cancel}
+	s.body = io.TeeReader(resp.Body, &s.raw)
+	s.events = client.NewEventReader(s.body)
+	return s, nil
 }
 
 func (s *stream) requestID() string { return s.resp.Header.Get("L402-Request-Id") }
@@ -63,13 +68,12 @@ func (s *stream) requestID() string { return s.resp.Header.Get("L402-Request-Id"
 // order or not.
 func (s *stream) event() (string, bool) {
 	for {
-		line, err := s.body.ReadString('\n')
-		s.raw.WriteString(line)
-		if data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data: "); ok {
-			return data, true
-		}
+		event, err := s.events.Next()
 		if err != nil {
 			return "", false
+		}
+		if event.Data != nil {
+			return string(event.Data), true
 		}
 	}
 }
@@ -106,23 +110,31 @@ type ended struct {
 // rest reads to the end.
 func (s *stream) rest() ended {
 	s.t.Helper()
-	remaining, err := io.ReadAll(s.body)
-	s.raw.Write(remaining)
+	_, err := io.Copy(io.Discard, s.body)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		s.t.Fatalf("read the stream: %v", err)
 	}
-	e := ended{raw: s.raw.String(), cost: -1, balance: -1, trailer: s.resp.Trailer, whole: err == nil}
-	lines := strings.FieldsFunc(e.raw, func(r rune) bool { return r == '\n' || r == '\r' })
-	for _, line := range lines {
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
-			e.events = append(e.events, data)
+	return s.ended(err == nil)
+}
+
+// ended takes apart what was read until now.
+func (s *stream) ended(whole bool) ended {
+	e := ended{raw: s.raw.String(), cost: -1, balance: -1, trailer: s.resp.Trailer, whole: whole}
+	for events := client.NewEventReader(strings.NewReader(e.raw)); ; {
+		event, err := events.Next()
+		if err != nil { // the end
+			return e
 		}
-		if _, outcome, ok := strings.Cut(line, " outcome="); ok && strings.HasPrefix(line, ": l402 ") {
-			e.outcome = outcome
+		if event.Data != nil {
+			e.events = append(e.events, string(event.Data))
 		}
-		fmt.Sscanf(line, ": l402 cost_msat=%d balance_msat=%d", &e.cost, &e.balance)
+		for _, comment := range event.Comments {
+			if _, outcome, ok := strings.Cut(comment, " outcome="); ok && strings.HasPrefix(comment, ": l402 ") {
+				e.outcome = outcome
+			}
+			fmt.Sscanf(comment, ": l402 cost_msat=%d balance_msat=%d", &e.cost, &e.balance)
+		}
 	}
-	return e
 }
 
 // all opens a stream and reads all of it.

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	driver "sluice.example/sluice/internal/lab"
 )
 
 // over returns the same gateway as a client with another transport sees it.
@@ -22,14 +24,14 @@ func (g *gateway) over(t testing.TB, transport *http.Transport) *gateway {
 	t.Helper()
 	t.Cleanup(transport.CloseIdleConnections)
 	transport.DisableCompression = true
-	return &gateway{url: g.url, admin: g.admin, token: g.token, http: &http.Client{Transport: transport}}
+	return &gateway{&driver.Gateway{URL: g.URL, Admin: g.Admin, Token: g.Token, HTTP: &http.Client{Transport: transport}}}
 }
 
 // wantWhole makes a unary and a streamed call over the gateway's transport, and
 // hangs up on a third; all are charged as over any other.
 func (g *gateway) wantWhole(t *testing.T, k credential, major int) {
 	t.Helper()
-	resp, err := g.open(t.Context(), http.MethodGet, "/v1/models", "", nil)
+	resp, err := g.Open(t.Context(), http.MethodGet, "/v1/models", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +71,7 @@ func TestTLS(t *testing.T) {
 	one := g.over(t, &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, Protocols: only1})
 	one.wantWhole(t, k, 1)
 	old := g.over(t, &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}})
-	if _, err := old.open(t.Context(), http.MethodGet, "/healthz", "", nil); err == nil {
+	if _, err := old.Open(t.Context(), http.MethodGet, "/healthz", "", nil); err == nil {
 		t.Error("the gateway speaks TLS 1.1")
 	}
 	g.verify(t)

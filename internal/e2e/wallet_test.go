@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"net/http"
 	"os"
 	"strconv"
@@ -13,14 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/chaincfg"
 	"github.com/lightningnetwork/lnd/lnrpc"
 	"github.com/lightningnetwork/lnd/lnrpc/routerrpc"
-	"github.com/lightningnetwork/lnd/zpay32"
 	"google.golang.org/grpc"
 
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 // wallet is one lnd of a demo, with all rights.
@@ -83,7 +81,7 @@ type challenge struct {
 	invoice  string
 	id       l402.Identifier
 	conds    []string
-	bolt11   *zpay32.Invoice
+	bolt11   bolt11.Invoice
 	problem  map[string]any
 }
 
@@ -100,17 +98,17 @@ func (a *answer) challenge(t testing.TB) challenge {
 	if c.id, c.conds, err = l402.Inspect(c.macaroon); err != nil {
 		t.Fatal(err)
 	}
-	if c.bolt11, err = zpay32.Decode(c.invoice, &chaincfg.RegressionNetParams); err != nil {
+	if c.bolt11, err = bolt11.Decode(c.invoice); err != nil {
 		t.Fatalf("invoice: %v", err)
 	}
-	if c.bolt11.PaymentHash == nil || *c.bolt11.PaymentHash != c.id.PaymentHash {
-		t.Fatalf("the invoice is for %x, the macaroon for %s", c.bolt11.PaymentHash, c.id.PaymentHash)
+	if c.bolt11.Network != bolt11.Regtest || c.bolt11.Hash != c.id.PaymentHash {
+		t.Fatalf("the invoice is for %s on %s, the macaroon for %s", c.bolt11.Hash, c.bolt11.Network, c.id.PaymentHash)
 	}
 	return c
 }
 
 // msat is what the invoice asks for.
-func (c challenge) msat() int64 { return int64(*c.bolt11.MilliSat) }
+func (c challenge) msat() int64 { return int64(c.bolt11.Amount) }
 
 // payLimit bounds one payment over the channel.
 const payLimit = 20 * time.Second
@@ -148,15 +146,15 @@ func (w *wallet) secrets() (list []string) {
 // go by the invoice's amount.
 func (w *wallet) overpay(t testing.TB, c challenge, amount int64) credential {
 	t.Helper()
-	secret, err := c.bolt11.PaymentAddr.UnwrapOrErr(fmt.Errorf("the invoice has no payment address"))
+	dest, err := hex.DecodeString(c.bolt11.Payee)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), payLimit)
 	defer cancel()
 	stream, err := routerrpc.NewRouterClient(w.conn).SendPaymentV2(ctx, &routerrpc.SendPaymentRequest{
-		Dest: c.bolt11.Destination.SerializeCompressed(), AmtMsat: amount, PaymentHash: c.id.PaymentHash[:],
-		PaymentAddr: secret[:], FinalCltvDelta: int32(c.bolt11.MinFinalCLTVExpiry()), FeeLimitMsat: 1000,
+		Dest: dest, AmtMsat: amount, PaymentHash: c.id.PaymentHash[:],
+		PaymentAddr: c.bolt11.Secret[:], FinalCltvDelta: int32(c.bolt11.FinalCLTV), FeeLimitMsat: 1000,
 		TimeoutSeconds: 15, NoInflightUpdates: true,
 	})
 	if err != nil {

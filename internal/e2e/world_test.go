@@ -8,10 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"testing"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // facts is demo.json as wire.md names its members.
@@ -67,25 +66,24 @@ func startDemo(dir string) (*demonstration, error) {
 func (d *demonstration) await() error {
 	ctx, cancel := context.WithTimeout(context.Background(), daemonsLimit)
 	defer cancel()
-	for {
-		content, err := os.ReadFile(filepath.Join(d.dir, "demo.json"))
-		if err == nil {
-			// It is written at once, so it must be whole.
-			return json.Unmarshal(content, &d.facts)
-		}
-		select {
-		case <-d.process.Done():
-			return d.process.Exit()
-		case <-ctx.Done():
-			return fmt.Errorf("no demo.json within %s; the demo's log ends with:\n%s", daemonsLimit, d.process.Tail(30))
-		case <-time.After(50 * time.Millisecond):
-		}
+	path := filepath.Join(d.dir, "demo.json")
+	err := d.process.Await(ctx, "the demo has written demo.json", func(context.Context) error {
+		_, err := os.Stat(path)
+		return err
+	})
+	if err != nil {
+		return err
 	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(content, &d.facts) // it is written at once, so it must be whole
 }
 
 // interrupt ends the demo as Ctrl-C does and wants nothing to stay behind.
 func (d *demonstration) interrupt() error {
-	if err := stopped(d.process, syscall.SIGINT, time.Minute); err != nil {
+	if err := d.process.Finish(syscall.SIGINT, time.Minute); err != nil {
 		return fmt.Errorf("interrupt the demo: %w", err)
 	}
 	return d.gone()
@@ -95,7 +93,7 @@ func (d *demonstration) interrupt() error {
 func (d *demonstration) gone() error {
 	var errs []error
 	for role, pid := range d.PIDs {
-		if alive(pid) {
+		if proc.Alive(pid) {
 			errs = append(errs, fmt.Errorf("the demo's %s (pid %d) still runs", role, pid))
 		}
 	}
@@ -103,20 +101,4 @@ func (d *demonstration) gone() error {
 		errs = append(errs, fmt.Errorf("the demo left the process %s", line))
 	}
 	return errors.Join(errs...)
-}
-
-// eventually polls until check returns nil, for at most limit.
-func eventually(t testing.TB, limit time.Duration, what string, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s: %v", limit, what, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }

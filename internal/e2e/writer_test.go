@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"sluice.example/sluice/internal/lab/labtest"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
@@ -116,7 +117,7 @@ func TestOneWriterOfPrices(t *testing.T) {
 		killed := time.Now()
 		gateways = without(gateways, writer)
 		var next time.Time
-		eventually(t, 10*risingInterval, "another gateway publishes", func() error {
+		labtest.Eventually(t, 10*risingInterval, "another gateway publishes", func() error {
 			list := publications(t, store)
 			if next = list[len(list)-1].at; !next.After(killed) {
 				return errors.New("no epoch since the writer was killed")
@@ -128,7 +129,7 @@ func TestOneWriterOfPrices(t *testing.T) {
 		}
 	}
 	for _, g := range all {
-		if !g.running() {
+		if !g.server.Running() {
 			g.restart(t) // and takes its place without a price of its own
 		}
 	}
@@ -138,10 +139,10 @@ func TestOneWriterOfPrices(t *testing.T) {
 	// What one gateway is told to fix, the writer publishes and all apply at once.
 	for i, multiplier := range []float64{7, 0.5} {
 		all[i].operator(t, http.MethodPost, "/admin/prices", fmt.Sprintf(`{"model":"demo","multiplier":%g}`, multiplier)).want(t, http.StatusOK)
-		eventually(t, risingInterval, "the price is fixed everywhere", func() error {
+		labtest.Eventually(t, risingInterval, "the price is fixed everywhere", func() error {
 			for _, g := range all {
 				if p := g.priceNow(t); *p.Multiplier != multiplier || p.BoundBy != "fixed" {
-					return fmt.Errorf("%s: ×%g, bound by %s", g.url, *p.Multiplier, p.BoundBy)
+					return fmt.Errorf("%s: ×%g, bound by %s", g.URL, *p.Multiplier, p.BoundBy)
 				}
 			}
 			return nil
@@ -164,13 +165,13 @@ func without(list []*own, gone *own) (rest []*own) {
 func awaitWriter(t *testing.T, store string, gateways []*own) *own {
 	t.Helper()
 	before := len(publications(t, store))
-	eventually(t, 10*risingInterval, "three more epochs", func() error {
+	labtest.Eventually(t, 10*risingInterval, "three more epochs", func() error {
 		if n := len(publications(t, store)) - before; n < 3 {
 			return fmt.Errorf("%d", n)
 		}
 		return nil
 	})
-	eventually(t, 2*risingInterval, "all gateways have one price", func() error {
+	labtest.Eventually(t, 2*risingInterval, "all gateways have one price", func() error {
 		newest := gateways[0].priceNow(t)
 		for _, g := range gateways[1:] {
 			if p := g.priceNow(t); p.Epoch != newest.Epoch || p.Rates != newest.Rates {

@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -17,6 +16,7 @@ import (
 
 	"sluice.example/sluice/internal/devnet/inference"
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/client"
 	"sluice.example/sluice/metering"
 )
 
@@ -291,11 +291,15 @@ func (r *rig) trueCost() l402.Msat {
 // comment finds the cost comment of a stream.
 func comment(t testing.TB, stream []byte) (cost, balance l402.Msat) {
 	t.Helper()
-	scan := bufio.NewScanner(bytes.NewReader(stream))
-	scan.Buffer(nil, 64<<20)
-	for scan.Scan() {
-		if n, _ := fmt.Sscanf(scan.Text(), ": l402 cost_msat=%d balance_msat=%d", &cost, &balance); n == 2 {
-			return cost, balance
+	for events := client.NewEventReader(bytes.NewReader(stream)); ; {
+		event, err := events.Next()
+		if err != nil {
+			break
+		}
+		for _, comment := range event.Comments {
+			if n, _ := fmt.Sscanf(comment, ": l402 cost_msat=%d balance_msat=%d", &cost, &balance); n == 2 {
+				return cost, balance
+			}
 		}
 	}
 	t.Fatalf("no cost comment in the stream:\n%s", tail(stream))
@@ -307,36 +311,31 @@ func tail(b []byte) []byte { return b[max(0, len(b)-600):] }
 // dataLines returns the data of a stream's events.
 func dataLines(stream []byte) []string {
 	var lines []string
-	for line := range strings.SplitSeq(string(stream), "\n") {
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
-			lines = append(lines, data)
+	for events := client.NewEventReader(bytes.NewReader(stream)); ; {
+		event, err := events.Next()
+		if err != nil {
+			return lines
+		}
+		if event.Data != nil {
+			lines = append(lines, string(event.Data))
 		}
 	}
-	return lines
 }
 
 // readEvents reads at least n events that carry data and returns all that was
 // read.
 func readEvents(t testing.TB, body io.Reader, n int) []byte {
 	t.Helper()
-	var got bytes.Buffer
-	reader := bufio.NewReader(body)
-	for n > 0 {
-		line, err := reader.ReadBytes('\n')
-		got.Write(line)
+	var got bytes.Buffer // with what came along in the same read
+	for events := client.NewEventReader(io.TeeReader(body, &got)); n > 0; {
+		event, err := events.Next()
 		if err != nil {
 			t.Fatalf("stream ended early: %v\n%s", err, tail(got.Bytes()))
 		}
-		if bytes.HasPrefix(line, []byte("data: ")) {
+		if event.Data != nil {
 			n--
 		}
 	}
-	// What came along in the same read belongs to the caller as well.
-	rest, err := reader.Peek(reader.Buffered())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got.Write(rest)
 	return got.Bytes()
 }
 

@@ -79,8 +79,8 @@ func TestRepeatsAreBounded(t *testing.T) {
 	for i := range 3 * maxRepeats {
 		c.put(key(i), minted{amount: l402.Msat(i)}, now)
 	}
-	if len(c.byKey) > maxRepeats || len(c.queue) > maxRepeats {
-		t.Errorf("%d entries, %d queued", len(c.byKey), len(c.queue))
+	if n := c.given.Len(); n > maxRepeats {
+		t.Errorf("%d challenges are remembered", n)
 	}
 	if _, ok := c.get(key(0), now); ok {
 		t.Error("the oldest entry is still there")
@@ -89,8 +89,8 @@ func TestRepeatsAreBounded(t *testing.T) {
 		t.Error("the newest entry is gone")
 	}
 	c.put(key(1), minted{}, now.Add(2*repeatFor))
-	if len(c.byKey) != 1 || len(c.queue) != 1 {
-		t.Errorf("%d entries left after they all expired", len(c.byKey))
+	if n := c.given.Len(); n != 1 {
+		t.Errorf("%d challenges are left after the others expired", n)
 	}
 	// An entry that was replaced is not dropped with its predecessor.
 	c.put(key(1), minted{amount: 2}, now.Add(2*repeatFor+time.Second))

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
 	"sluice.example/sluice/l402"
 )
 
@@ -18,25 +20,19 @@ const (
 )
 
 // repeats remembers the last challenges of callers that proved themselves, so
-// that a retry does not cost the node another invoice. Entries all live equally
+// that a retry does not cost the node another invoice. Challenges all live equally
 // long, so the oldest is always the next to go.
 type repeats struct {
 	credited func(l402.PaymentHash) bool // whether it was paid: then it is spent
 
 	mu     sync.Mutex
-	byKey  map[[sha256.Size]byte]repeatable
-	queue  []queued // oldest first; may name entries that are gone
+	given  *simplelru.LRU[[sha256.Size]byte, repeatable] // looked at with Peek, so that the order is that of making
 	making map[[sha256.Size]byte]*making
 }
 
 type repeatable struct {
 	minted
 	at time.Time
-}
-
-type queued struct {
-	key [sha256.Size]byte
-	at  time.Time
 }
 
 // making is a challenge that is being made. m and err are set before done is
@@ -48,7 +44,11 @@ type making struct {
 }
 
 func newRepeats(credited func(l402.PaymentHash) bool) *repeats {
-	return &repeats{credited: credited, byKey: map[[sha256.Size]byte]repeatable{}, making: map[[sha256.Size]byte]*making{}}
+	given, err := simplelru.NewLRU[[sha256.Size]byte, repeatable](maxRepeats, nil)
+	if err != nil {
+		panic(err) // maxRepeats is above 0
+	}
+	return &repeats{credited: credited, given: given, making: map[[sha256.Size]byte]*making{}}
 }
 
 // once returns the challenge last given under key, if it may be given again, or
@@ -105,12 +105,12 @@ func (c *repeats) make(key [sha256.Size]byte, now time.Time, made *making, mint 
 
 // get returns what is remembered under key. The caller holds mu.
 func (c *repeats) get(key [sha256.Size]byte, now time.Time) (minted, bool) {
-	r, ok := c.byKey[key]
+	r, ok := c.given.Peek(key)
 	if !ok {
 		return minted{}, false
 	}
 	if now.Sub(r.at) >= repeatFor || c.credited(r.hash) {
-		delete(c.byKey, key)
+		c.given.Remove(key)
 		return minted{}, false
 	}
 	return r.minted, true
@@ -119,13 +119,12 @@ func (c *repeats) get(key [sha256.Size]byte, now time.Time) (minted, bool) {
 // put remembers a challenge and forgets what is too old or too much. The caller
 // holds mu.
 func (c *repeats) put(key [sha256.Size]byte, m minted, now time.Time) {
-	for len(c.queue) > 0 && (now.Sub(c.queue[0].at) >= repeatFor || len(c.queue) >= maxRepeats) {
-		oldest := c.queue[0]
-		c.queue = c.queue[1:]
-		if r, ok := c.byKey[oldest.key]; ok && r.at.Equal(oldest.at) {
-			delete(c.byKey, oldest.key)
+	for {
+		_, oldest, ok := c.given.GetOldest()
+		if !ok || now.Sub(oldest.at) < repeatFor {
+			break
 		}
+		c.given.RemoveOldest()
 	}
-	c.byKey[key] = repeatable{m, now}
-	c.queue = append(c.queue, queued{key, now})
+	c.given.Add(key, repeatable{m, now})
 }

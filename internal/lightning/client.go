@@ -5,11 +5,11 @@
 //
 //	c, err := lightning.Dial(lightning.Config{Address: "127.0.0.1:10009", TLSCert: cert, Macaroon: mac})
 //	go c.Watch(ctx, sink)                // credits every settled invoice, for ever
-//	bolt11, err := c.AddInvoice(ctx, lightning.Invoice{Preimage: p, Amount: 21_000, Memo: memo, Expiry: time.Hour})
+//	invoice, err := c.AddInvoice(ctx, lightning.Invoice{Preimage: p, Amount: 21_000, Memo: memo, Expiry: time.Hour})
 //
 // and the buyer's:
 //
-//	payment, err := c.Pay(ctx, bolt11, feeLimit, 30*time.Second)
+//	payment, err := c.Pay(ctx, invoice, feeLimit, 30*time.Second)
 //
 // lnd being away is an everyday state: Dial does not connect, every call has a
 // deadline and reports ErrUnavailable, and Watch reconnects until its context
@@ -91,7 +91,6 @@ func Dial(cfg Config) (*Client, error) {
 		timeout: cfg.Timeout,
 		log:     cfg.Log,
 		pace:    defaultPace(),
-		ready:   newReadiness(),
 	}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout

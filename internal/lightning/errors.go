@@ -18,9 +18,6 @@ var (
 	// ErrDenied reports that lnd does not take the macaroon, or that it lacks
 	// a right that the call needs. Only the operator can help.
 	ErrDenied = errors.New("lnd refuses the macaroon")
-	// ErrInvoice reports a payment request that is no BOLT11 invoice of a
-	// known network.
-	ErrInvoice = errors.New("not a BOLT11 invoice")
 	// ErrPaymentNotFound reports that this lnd never began to pay the hash.
 	ErrPaymentNotFound = errors.New("payment not found")
 	// ErrPaymentFailed reports that a payment ended without money moving.

@@ -66,6 +66,6 @@ func (c *Client) addInvoice(ctx context.Context, inv Invoice) (*lnrpc.AddInvoice
 // valid for an hour.
 func (c *Client) PlainInvoice(ctx context.Context, amount l402.Msat, memo string) (string, l402.PaymentHash, error) {
 	preimage := l402.NewPreimage()
-	bolt11, err := c.AddInvoice(ctx, Invoice{Preimage: preimage, Amount: amount, Memo: memo, Expiry: time.Hour})
-	return bolt11, preimage.Hash(), err
+	invoice, err := c.AddInvoice(ctx, Invoice{Preimage: preimage, Amount: amount, Memo: memo, Expiry: time.Hour})
+	return invoice, preimage.Hash(), err
 }

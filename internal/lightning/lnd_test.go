@@ -9,15 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/chaincfg"
 	"github.com/lightningnetwork/lnd/lnrpc"
 	"github.com/lightningnetwork/lnd/lnrpc/routerrpc"
-	"github.com/lightningnetwork/lnd/zpay32"
 
 	"sluice.example/sluice/internal/devnet"
 	"sluice.example/sluice/internal/devnet/devnettest"
 	"sluice.example/sluice/internal/lightning"
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 var network devnettest.Shared
@@ -70,11 +69,11 @@ func (w world) poor(t *testing.T) *lightning.Client {
 // settle sells and pays one invoice.
 func (w world) settle(t *testing.T, amount l402.Msat) l402.PaymentHash {
 	t.Helper()
-	bolt11, hash, err := w.seller.PlainInvoice(t.Context(), amount, "test "+amount.String())
+	invoice, hash, err := w.seller.PlainInvoice(t.Context(), amount, "test "+amount.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.buyer.Pay(t.Context(), bolt11, 0, 10*time.Second); err != nil {
+	if _, err := w.buyer.Pay(t.Context(), invoice, 0, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	return hash
@@ -120,16 +119,16 @@ func (w world) firstSettlement(t *testing.T) {
 
 func (w world) invoice(t *testing.T) {
 	preimage, memo := l402.NewPreimage(), "Sluice: prepaid inference c2VhbGVk-_"
-	bolt11, err := w.seller.AddInvoice(t.Context(), lightning.Invoice{Preimage: preimage, Amount: 123_456, Memo: memo, Expiry: 7 * time.Minute})
+	invoice, err := w.seller.AddInvoice(t.Context(), lightning.Invoice{Preimage: preimage, Amount: 123_456, Memo: memo, Expiry: 7 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err := zpay32.Decode(bolt11, &chaincfg.RegressionNetParams)
+	inv, err := bolt11.Decode(invoice)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l402.PaymentHash(*inv.PaymentHash) != preimage.Hash() || *inv.MilliSat != 123_456 || *inv.Description != memo || inv.Expiry() != 7*time.Minute {
-		t.Errorf("invoice %s: hash %x, %d msat, %q, %s", bolt11, *inv.PaymentHash, *inv.MilliSat, *inv.Description, inv.Expiry())
+	if inv.Network != bolt11.Regtest || inv.Hash != preimage.Hash() || inv.Amount != 123_456 || inv.Description != memo || inv.ExpiresAt.Sub(inv.At) != 7*time.Minute {
+		t.Errorf("invoice %s: %+v", invoice, inv)
 	}
 	bad := []lightning.Invoice{
 		{Preimage: preimage, Amount: 0, Expiry: time.Hour},
@@ -191,11 +190,11 @@ func (w world) joinAmidPayments(t *testing.T) {
 func (w world) overpaid(t *testing.T) {
 	sink := newLedger()
 	watch(t, w.seller, sink)
-	bolt11, hash, err := w.seller.PlainInvoice(t.Context(), 20_000, "overpaid")
+	invoice, hash, err := w.seller.PlainInvoice(t.Context(), 20_000, "overpaid")
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err := zpay32.Decode(bolt11, &chaincfg.RegressionNetParams)
+	inv, err := bolt11.Decode(invoice)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,10 +207,13 @@ func (w world) overpaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	addr := inv.PaymentAddr.UnwrapOr([32]byte{})
+	dest, err := hex.DecodeString(inv.Payee)
+	if err != nil {
+		t.Fatal(err)
+	}
 	stream, err := routerrpc.NewRouterClient(conn).SendPaymentV2(t.Context(), &routerrpc.SendPaymentRequest{
-		Dest: inv.Destination.SerializeCompressed(), AmtMsat: 33_333, PaymentHash: hash[:], PaymentAddr: addr[:],
-		FinalCltvDelta: int32(inv.MinFinalCLTVExpiry()), TimeoutSeconds: 10, NoInflightUpdates: true,
+		Dest: dest, AmtMsat: 33_333, PaymentHash: hash[:], PaymentAddr: inv.Secret[:],
+		FinalCltvDelta: int32(inv.FinalCLTV), TimeoutSeconds: 10, NoInflightUpdates: true,
 		DestFeatures: []lnrpc.FeatureBit{lnrpc.FeatureBit_TLV_ONION_OPT, lnrpc.FeatureBit_PAYMENT_ADDR_REQ},
 	})
 	if err != nil {
@@ -293,11 +295,11 @@ func (w world) restart(t *testing.T) {
 	if err := w.n.Agent.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	bolt11, _, err := w.seller.PlainInvoice(ctx, 1_000, "payer away")
+	invoice, _, err := w.seller.PlainInvoice(ctx, 1_000, "payer away")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.buyer.Pay(ctx, bolt11, 0, time.Second); !errors.Is(err, lightning.ErrPaymentUnknown) {
+	if _, err := w.buyer.Pay(ctx, invoice, 0, time.Second); !errors.Is(err, lightning.ErrPaymentUnknown) {
 		t.Errorf("paying through an lnd that is away: %v", err)
 	}
 	if err := w.n.Agent.Start(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/lightningnetwork/lnd/lnrpc"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 // NodeKey returns the key of the node, in hex. With a macaroon that may not
@@ -28,14 +29,20 @@ func (c *Client) NodeKey(ctx context.Context) (string, error) {
 		// Spontaneous payments have no payment request; blinded ones are
 		// signed with a throw-away key.
 		if inv.PaymentRequest != "" && !inv.IsBlinded {
-			return invoicePayee(inv.PaymentRequest)
+			return payee(inv.PaymentRequest)
 		}
 	}
 	probe, err := c.addProbe(ctx)
 	if err != nil {
 		return "", err
 	}
-	return invoicePayee(probe.PaymentRequest)
+	return payee(probe.PaymentRequest)
+}
+
+// payee returns the key that signed an invoice, in hex.
+func payee(invoice string) (string, error) {
+	inv, err := bolt11.Decode(invoice)
+	return inv.Payee, err
 }
 
 // addProbe makes an invoice that no buyer ever sees: 1 msat, expired at once.

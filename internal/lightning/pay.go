@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 // State is how far a payment is.
@@ -45,10 +46,10 @@ type Payment struct {
 //
 // The error says what is known: nil, the payment succeeded (also when an
 // earlier call paid this invoice); ErrPaymentFailed, no money moved and none
-// will; ErrPaymentUnknown, it may yet succeed, and only Track can tell.
-// Whatever happened, lnd pays one hash at most once.
-func (c *Client) Pay(ctx context.Context, bolt11 string, feeLimit l402.Msat, timeout time.Duration) (Payment, error) {
-	hash, err := invoiceHash(bolt11)
+// will; ErrPaymentUnknown, it may yet succeed, and only Track can tell. In
+// every case lnd pays one hash at most once.
+func (c *Client) Pay(ctx context.Context, invoice string, feeLimit l402.Msat, timeout time.Duration) (Payment, error) {
+	inv, err := bolt11.Decode(invoice)
 	if err != nil {
 		return Payment{}, fmt.Errorf("pay: %w", err)
 	}
@@ -58,7 +59,7 @@ func (c *Client) Pay(ctx context.Context, bolt11 string, feeLimit l402.Msat, tim
 	call, cancel := context.WithTimeout(ctx, timeout+c.timeout)
 	defer cancel()
 	payment, err := c.send(call, &routerrpc.SendPaymentRequest{
-		PaymentRequest:    bolt11,
+		PaymentRequest:    invoice,
 		FeeLimitMsat:      int64(feeLimit),
 		TimeoutSeconds:    int32((timeout + time.Second - 1) / time.Second),
 		MaxParts:          maxParts,
@@ -67,7 +68,7 @@ func (c *Client) Pay(ctx context.Context, bolt11 string, feeLimit l402.Msat, tim
 	if err == nil {
 		return outcome(payment)
 	}
-	return c.resolve(ctx, hash, err)
+	return c.resolve(ctx, inv.Hash, err)
 }
 
 // send begins the payment and waits for its end.

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/lightning"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 func (w world) pay(t *testing.T) {
 	ctx := t.Context()
-	bolt11, hash, err := w.seller.PlainInvoice(ctx, 42_000, "once")
+	invoice, hash, err := w.seller.PlainInvoice(ctx, 42_000, "once")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +25,7 @@ func (w world) pay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the second finds the first
-		p, err := w.buyer.Pay(ctx, bolt11, 0, 10*time.Second)
+		p, err := w.buyer.Pay(ctx, invoice, 0, 10*time.Second)
 		if err != nil || p.State != lightning.StateSucceeded || p.Preimage.Hash() != hash || p.Amount != 42_000 || p.Fee != 0 {
 			t.Errorf("got %+v, %v", p, err)
 		}
@@ -60,15 +61,15 @@ func (w world) pay(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	end := "q" // of an invoice whose checksum is wrong
-	if strings.HasSuffix(bolt11, end) {
+	if strings.HasSuffix(invoice, end) {
 		end = "p"
 	}
-	for _, bad := range []string{"", "lnbc1", "lnxy10n1p", bolt11[:len(bolt11)-1] + end, "http://example.com"} {
-		if _, err := w.buyer.Pay(ctx, bad, 0, time.Second); !errors.Is(err, lightning.ErrInvoice) {
+	for _, bad := range []string{"", "lnbc1", "lnxy10n1p", invoice[:len(invoice)-1] + end, "http://example.com"} {
+		if _, err := w.buyer.Pay(ctx, bad, 0, time.Second); !errors.Is(err, bolt11.ErrInvalid) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if _, err := w.buyer.Pay(ctx, bolt11, -1, time.Second); err == nil {
+	if _, err := w.buyer.Pay(ctx, invoice, -1, time.Second); err == nil {
 		t.Error("a negative fee limit passed")
 	}
 	info, err := w.buyer.Info(ctx)
@@ -80,13 +81,13 @@ func (w world) pay(t *testing.T) {
 // payerAway ends the caller's patience at once: the outcome must read as
 // unknown, or as what it became, and never as failed.
 func (w world) payerAway(t *testing.T) {
-	bolt11, hash, err := w.seller.PlainInvoice(t.Context(), 11_000, "impatient")
+	invoice, hash, err := w.seller.PlainInvoice(t.Context(), 11_000, "impatient")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Millisecond)
 	defer cancel()
-	if _, err := w.buyer.Pay(ctx, bolt11, 0, 10*time.Second); err != nil && !errors.Is(err, lightning.ErrPaymentUnknown) {
+	if _, err := w.buyer.Pay(ctx, invoice, 0, 10*time.Second); err != nil && !errors.Is(err, lightning.ErrPaymentUnknown) {
 		t.Errorf("got %v", err)
 	}
 	eventually(t, "the payment is known", func() bool {

@@ -15,7 +15,8 @@ import (
 )
 
 // noAdds as the add index of a subscription keeps lnd from sending an event
-// for each invoice that is made. One below the largest, as lnd adds one.
+// for each invoice that is made. It is one below the largest number,
+// because lnd adds one.
 const noAdds = math.MaxInt64 - 1
 
 // session is one subscription to settled invoices, from its beginning until it
@@ -28,7 +29,7 @@ const noAdds = math.MaxInt64 - 1
 //     invoice, was rebuilt: begin anew.
 //   - begin anew: subscribe from 0, prove that the subscription is live (see
 //     prove), and only then list what was settled since the ledger's birth.
-//     What settles meanwhile comes through the subscription. When all of it is
+//     Settlements meanwhile come through the subscription. When all of it is
 //     handed over, the sink's cursor is replaced.
 type session struct {
 	client *Client
@@ -215,9 +216,9 @@ func (s *session) catchUp(ctx context.Context) error {
 }
 
 // restart replaces the sink's cursor by the one that is safe in this history.
-// While there is none, because nothing is settled, the one that stands stays. A
-// session that begins then finds that it is not this history's, and lists again;
-// this session replaces it at the first settlement.
+// While nothing is settled there is no safe cursor, so the old one stays. A
+// session that begins then finds that the old cursor belongs to another history,
+// and lists again; this session replaces the cursor at the first settlement.
 func (s *session) restart(ctx context.Context) error {
 	if s.mark.cursor.Index == 0 {
 		return nil
@@ -332,7 +333,7 @@ func (s *session) hand(ctx context.Context, inv SettledInvoice) error {
 
 // insist calls fn until it succeeds or ctx ends.
 func (s *session) insist(ctx context.Context, complaint string, fn func() error, about ...any) error {
-	delay := s.client.pace.retryDelay()
+	delay := s.client.pace.backoff()
 	for {
 		err := fn()
 		if err == nil {
@@ -342,7 +343,7 @@ func (s *session) insist(ctx context.Context, complaint string, fn func() error,
 			return ctx.Err()
 		}
 		s.client.log.Warn(complaint, append(about, "node", s.node, "err", err)...)
-		if err := delay.wait(ctx); err != nil {
+		if err := delay.Wait(ctx); err != nil {
 			return err
 		}
 	}

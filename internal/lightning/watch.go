@@ -3,9 +3,9 @@ package lightning
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
+	"sluice.example/sluice/internal/backoff"
 	"sluice.example/sluice/l402"
 )
 
@@ -56,29 +56,9 @@ func defaultPace() pace {
 	}
 }
 
-// retryDelay is a growing, jittered delay: between half and all of it is
-// waited, so that the replicas of one gateway do not return to lnd in step.
-type retryDelay struct {
-	next, first, max time.Duration
-}
-
-func (p pace) retryDelay() *retryDelay {
-	return &retryDelay{next: p.firstDelay, first: p.firstDelay, max: p.maxDelay}
-}
-
-func (b *retryDelay) reset() { b.next = b.first }
-
-// wait sleeps; it returns early with the context's error when that ends.
-func (b *retryDelay) wait(ctx context.Context) error {
-	d := b.next/2 + rand.N(b.next/2+1)
-	b.next = min(2*b.next, b.max)
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+// backoff paces attempts. It is jittered, so that the replicas of one gateway do
+// not return to lnd in step.
+func (p pace) backoff() *backoff.Backoff { return backoff.Jittered(p.firstDelay, p.maxDelay) }
 
 // Watch hands every settled invoice of the node to the sink, from the sink's
 // cursor on, until ctx ends, whose error it returns. Each invoice comes at
@@ -90,12 +70,12 @@ func (b *retryDelay) wait(ctx context.Context) error {
 // silent; and a rebuilt node may have settled past that index, so that it
 // replays only the end of another history. See session.
 func (c *Client) Watch(ctx context.Context, sink Sink) error {
-	delay := c.pace.retryDelay()
+	delay := c.pace.backoff()
 	lost := false
 	var known history
 	for {
 		s := &session{client: c, sink: sink, live: func(s *session) {
-			delay.reset()
+			delay.Reset()
 			known = known.next(s)
 			since := known.since
 			c.watching.Store(&since)
@@ -113,7 +93,7 @@ func (c *Client) Watch(ctx context.Context, sink Sink) error {
 			c.log.Warn("the stream of settled invoices broke; reconnecting", "err", err)
 		}
 		lost = true
-		if err := delay.wait(ctx); err != nil {
+		if err := delay.Wait(ctx); err != nil {
 			return err
 		}
 	}

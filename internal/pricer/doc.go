@@ -1,7 +1,8 @@
 // Package pricer keeps the prices in force: once per interval it turns the load
 // of each model's pool into a price and puts it on the board that requests read.
 //
-//	p, err := pricer.New(pricer.Config{Models: models, Record: pricer.NewRecord(store), Board: board, Load: load, Work: work, Replica: name})
+//	p, err := pricer.New(pricer.Config{Models: models, Record: pricer.NewRecord(store), Board: board,
+//		Load: load, Work: work, Replica: name})
 //	err = p.Open(ctx) // now every model has a price
 //	go p.Run(ctx)
 //

@@ -236,6 +236,6 @@ func (p *Pricer) Override(ctx context.Context, model string, multiplier float64)
 	if err := p.cfg.Record.SetOverride(ctx, model, multiplier); err != nil {
 		return err
 	}
-	p.hear(context.WithoutCancel(ctx)) // whoever is told that it is done finds it so
+	p.hear(context.WithoutCancel(ctx)) // the operator, once told that it is done, must find it so
 	return nil
 }

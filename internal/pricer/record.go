@@ -49,7 +49,8 @@ func (r *Record) Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bo
 	return e, found, named("read price epoch", err)
 }
 
-// PublishEpoch appends a price under the next id of this ledger, whoever leads.
+// PublishEpoch appends a price under the next id of this ledger, no matter
+// which process leads.
 func (r *Record) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
 	if err := validEpoch(e); err != nil {
 		return pricing.Epoch{}, err
@@ -109,10 +110,11 @@ func (r *Record) Loads(ctx context.Context, maxAge time.Duration) ([]Report, err
 	return list, named("read loads", err)
 }
 
-// WatchPrices calls changed when prices or overrides may have changed, from this
-// goroutine, so changed should be brief. It returns ctx's error when ctx ends, or
-// another one when the store can be heard no more; then watch again, and look now
-// and then meanwhile. A SQLite file tells only the process that serves it.
+// WatchPrices calls changed when prices or overrides may have changed. The call
+// comes from this goroutine, so changed should be brief. WatchPrices returns
+// ctx's error when ctx ends, and another error when the connection to the store
+// is lost; then the caller watches again, and reads the prices now and then
+// meanwhile. A SQLite file tells only the process that serves it.
 func (r *Record) WatchPrices(ctx context.Context, changed func()) error {
 	err := r.store.WatchPrices(ctx, changed)
 	if ctx.Err() != nil {

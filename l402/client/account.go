@@ -105,14 +105,14 @@ func (c *Client) Quote(ctx context.Context, base string, v url.Values) (json.Raw
 	return body, err
 }
 
-// TopUp buys more credit, in msat, for the account of the newest token stored
-// for the gateway at base, stores the new credential and presents it. The
-// account stays the same. What is paid is the amount rounded up to whole satoshis;
-// a gateway that asks for more, because its smallest purchase is larger, is
-// refused with an *InvoiceError that names it. When an earlier purchase was in
-// doubt and turns out to have succeeded, that one is the top-up and nothing is
-// paid: else a repeated command would pay twice. Errors: ErrNoToken,
-// ErrDelegated, *StatusError and those of RoundTrip.
+// TopUp buys more credit, in msat, for the account of the newest token stored for
+// the gateway at base, stores the new credential and presents it. The account
+// stays the same. The client pays the amount rounded up to whole satoshis. A
+// gateway may ask for more, because its smallest purchase is larger: the client
+// refuses that with an *InvoiceError that names the smallest purchase. Where an
+// earlier purchase was in doubt and turns out to have succeeded, that one is the
+// top-up and nothing is paid, because a repeated command would otherwise pay
+// twice. Errors: ErrNoToken, ErrDelegated, *StatusError and those of RoundTrip.
 func (c *Client) TopUp(ctx context.Context, base string, amount l402.Msat) (Purchase, Balance, error) {
 	origin, err := Origin(base)
 	if err != nil {

@@ -17,13 +17,14 @@ import (
 	"time"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 // Config says what a Client may do. Wallet, Store and Network are required.
 type Config struct {
 	Wallet  Wallet
 	Store   Store
-	Network Network // of the wallet; invoices of any other are refused
+	Network bolt11.Network // of the wallet; invoices of any other are refused
 
 	// MaxPerRequest is the largest invoice, in msat, that one request may pay.
 	// Zero pays nothing: there is no default amount of somebody's money.
@@ -68,7 +69,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Wallet == nil || cfg.Store == nil {
 		return nil, errors.New("client: Wallet and Store are required")
 	}
-	if _, err := ParseNetwork(string(cfg.Network)); err != nil {
+	if _, err := bolt11.ParseNetwork(string(cfg.Network)); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	if !cfg.MaxPerRequest.Valid() || !cfg.MaxTotal.Valid() {
@@ -211,8 +212,9 @@ func (t *trip) send(token Token, have bool) (*http.Response, error) {
 // maxProblem bounds how much of a 402's body is read to compare it.
 const maxProblem = 64 << 10
 
-// offer reads the challenge of a 402 and leaves the response readable. Nil:
-// there is none. After an error the response is closed.
+// offer reads the challenge of a 402 and leaves the response readable. It
+// returns nil where there is no challenge. After an error the response is
+// closed.
 func (t *trip) offer(resp *http.Response) (*offer, error) {
 	if _, err := l402.ParseChallenge(resp.Header.Values("WWW-Authenticate")); errors.Is(err, l402.ErrNoChallenge) {
 		return nil, nil

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/chaincfg"
-
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
+	"sluice.example/sluice/l402/bolt11/bolt11test"
 	"sluice.example/sluice/l402/client"
 )
 
@@ -70,22 +70,25 @@ func TestRefusals(t *testing.T) {
 		as    any
 		text  string
 	}{
-		"hash of another macaroon": {func(c *challenge) { c.invoice.hash[0] ^= 1; delete(c.problem, "payment_hash") }, &bad, "not the macaroon's"},
-		"no amount":                {func(c *challenge) { c.invoice.amount = 0; delete(c.problem, "amount_msat") }, &bad, "names no amount"},
+		"hash of another macaroon": {func(c *challenge) { c.invoice.Hash[0] ^= 1; delete(c.problem, "payment_hash") }, &bad, "not the macaroon's"},
+		"no amount":                {func(c *challenge) { c.invoice.Amount = 0; delete(c.problem, "amount_msat") }, &bad, "names no amount"},
 		"over the cap": {func(c *challenge) {
-			c.invoice.amount, c.problem["amount_msat"], c.caveats = 50_001, 50_001, c.caveats[:2]
+			c.invoice.Amount, c.problem["amount_msat"], c.caveats = 50_001, 50_001, c.caveats[:2]
 		}, &budget, "cap per request is 50000 msat"},
-		"mainnet":               {func(c *challenge) { c.invoice.params = &chaincfg.MainNetParams }, &bad, "for mainnet, the wallet is on regtest"},
-		"signet":                {func(c *challenge) { c.invoice.params = &chaincfg.SigNetParams }, &bad, "for signet"},
-		"simnet":                {func(c *challenge) { c.invoice.params = &chaincfg.SimNetParams }, &bad, "unknown network"},
-		"expired":               {func(c *challenge) { c.invoice.at = time.Now().Add(-2 * time.Hour) }, &bad, "expired"},
+		"mainnet": {func(c *challenge) { c.invoice.Network = bolt11.Mainnet }, &bad, "for mainnet, the wallet is on regtest"},
+		"signet":  {func(c *challenge) { c.invoice.Network = bolt11.Signet }, &bad, "for signet"},
+		"simnet":  {func(c *challenge) { c.invoice.Network = bolt11.Simnet }, &bad, "for simnet"},
+		"expired": {func(c *challenge) {
+			c.invoice.At = time.Now().Add(-2 * time.Hour)
+			c.invoice.ExpiresAt = c.invoice.At.Add(time.Hour)
+		}, &bad, "expired"},
 		"other amount in words": {func(c *challenge) { c.problem["amount_msat"] = 9_000 }, &bad, "description says 9000 msat"},
 		"other hash in words":   {func(c *challenge) { c.problem["payment_hash"] = strings.Repeat("0", 64) }, &bad, "server's description"},
 		"credits less":          {func(c *challenge) { c.caveats[2] = "inference_deposit_msat=9999" }, &bad, "credits only"},
 		"garbage invoice":       {func(c *challenge) { c.raw = l402.FormatChallenge([]byte{2}, "lnbcrt1garbage") }, &bad, "macaroon of the challenge"},
 		"unreadable":            {func(c *challenge) { c.raw = `L402 macaroon="x` }, &bad, "malformed"},
 		"amount that wraps": {func(c *challenge) {
-			c.raw = strings.Replace(l402.FormatChallenge(newGateway(t).mint(*c), encode(newGateway(t).node, c.invoice)), "lnbcrt100n", "lnbcrt184467440737095516n", 1)
+			c.raw = strings.Replace(l402.FormatChallenge(newGateway(t).mint(*c), bolt11test.Sign(newGateway(t).node, c.invoice)), "lnbcrt100n", "lnbcrt184467440737095516n", 1)
 		}, &bad, "out of range"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -317,10 +320,10 @@ func TestTopUpCommand(t *testing.T) {
 	// A smallest purchase above the wish is not paid in silence.
 	for _, larger := range []func(*challenge){
 		func(c *challenge) {
-			c.invoice.amount, c.problem["amount_msat"], c.caveats[2] = 4_000, 4_000, "inference_deposit_msat=4000"
+			c.invoice.Amount, c.problem["amount_msat"], c.caveats[2] = 4_000, 4_000, "inference_deposit_msat=4000"
 		},
 		func(c *challenge) {
-			c.invoice.amount, c.caveats[2] = 4_000, "inference_deposit_msat=4000"
+			c.invoice.Amount, c.caveats[2] = 4_000, "inference_deposit_msat=4000"
 			delete(c.problem, "amount_msat")
 		},
 	} {
@@ -344,7 +347,7 @@ func TestNewChecksConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := client.Config{Wallet: &fakeWallet{}, Store: store, Network: client.Signet}
+	good := client.Config{Wallet: &fakeWallet{}, Store: store, Network: bolt11.Signet}
 	if _, err := client.New(good); err != nil {
 		t.Fatal(err)
 	}

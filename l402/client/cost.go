@@ -22,7 +22,7 @@ const (
 
 // Cost reads the charge from the headers of resp, and from its trailers once
 // the body has been read to its end. A stream tells its cost in a comment as
-// well: see CostScanner.
+// well: see EventReader and CostScanner.
 func Cost(resp *http.Response) Charge {
 	var c Charge
 	for _, h := range []http.Header{resp.Header, resp.Trailer} {

@@ -44,8 +44,9 @@ func (e *DelegationError) Error() string {
 // Delegate makes an attenuated copy of the token, without asking anybody: the
 // preimage is the same, and the new caveats cannot be taken off again. The
 // gateway counts what the copy spends against the account as well. Delegate
-// refuses what the gateway would refuse later: it only narrows. Errors:
-// *DelegationError; others when the token itself is of no more use.
+// only narrows: it refuses a limit that the gateway would refuse later. A
+// refused limit is a *DelegationError; any other error says that the token
+// itself cannot be used any more.
 func (t Token) Delegate(d Delegation, now time.Time) (Token, error) {
 	held, err := t.judge(now)
 	if err != nil {
@@ -180,8 +181,8 @@ func (t Token) judge(now time.Time) (*l402.Token, error) {
 	return token, token.Authorize("", now)
 }
 
-// minted reads from the conditions what the token was minted with, and how many
-// of them that is. What it cannot read is zero, which does not mint.
+// minted reads from the conditions what the token was minted with, and counts
+// those conditions. A number that cannot be read is zero, which Mint refuses.
 func (t Token) minted(conditions []string) (l402.MintParams, int) {
 	p := l402.MintParams{Service: t.Service, PaymentHash: t.PaymentHash, TokenID: t.ID}
 	number := func(s string) int64 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/lockedfile"
 
+	"sluice.example/sluice/internal/secretfile"
 	"sluice.example/sluice/l402"
 )
 
@@ -163,7 +164,7 @@ func (d *Dir) Drop(in Intent) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget %s: %w", in, err)
 	}
-	return syncDir(d.intents)
+	return secretfile.SyncDir(d.intents)
 }
 
 // The keys of files begin with the origin: another origin that repeats our
@@ -211,43 +212,13 @@ func readAll[F, T any](dir string, convert func(F) (T, error)) ([]T, error) {
 }
 
 // writeJSON replaces dir/name.json atomically and durably.
-func writeJSON(dir, name string, v any) (err error) {
+func writeJSON(dir, name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	f, err := os.CreateTemp(dir, "."+name+"-*") // CreateTemp makes it 0600
-	if err != nil {
+	if err := secretfile.Write(filepath.Join(dir, name+".json"), append(data, '\n')); err != nil {
 		return fmt.Errorf("write token store: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = fmt.Errorf("write token store: %w", err)
-		}
-	}()
-	_, err = f.Write(append(data, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name+".json"))
-	}
-	if err == nil {
-		err = syncDir(dir)
-	}
-	return err
-}
-
-// syncDir makes a rename or a removal survive a power cut.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
+	return nil
 }

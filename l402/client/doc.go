@@ -6,7 +6,7 @@
 //	buyer, err := client.New(client.Config{
 //		Wallet:        wallet,                   // your Lightning node
 //		Store:         store,
-//		Network:       client.Mainnet,
+//		Network:       bolt11.Mainnet,
 //		MaxPerRequest: 50_000,                   // msat; a larger invoice is refused
 //		MaxTotal:      5_000_000,                // msat over the life of the store
 //		MaxFee:        client.Fee{Base: 1000, PPM: 5000},
@@ -15,15 +15,18 @@
 //	resp, err := api.Post(url, "application/json", body)
 //	charge := client.Cost(resp)
 //
+// A stream tells its cost in a comment, which most readers of events drop: see
+// [EventReader] and [CostScanner].
+//
 // A request goes out with the stored token of its origin, if there is one. On
 // a 402 the invoice is decoded and compared with everything else that the
 // challenge says, checked against the caps, paid once, and the request is sent
 // again with the new credential. One round trip never pays twice.
 //
-// What can go wrong has a type: [BudgetError] (a cap of yours), [InvoiceError]
-// (the challenge contradicts itself or is not for you), [PaymentError] (the
-// wallet failed, or a payment is still under way), [UnseenTokenError] (a proxy
-// on the way strips the credential).
+// Each thing that can go wrong has a type: [BudgetError] (a cap of yours),
+// [InvoiceError] (the challenge contradicts itself or is not for you),
+// [PaymentError] (the wallet failed, or a payment is still under way),
+// [UnseenTokenError] (a proxy on the way strips the credential).
 //
 // # Repetitions
 //
@@ -44,11 +47,11 @@
 //
 // # Crashes and timeouts
 //
-// The intent to pay is on disk before the wallet is asked. Whoever finds an
-// unresolved intent asks the wallet what became of it before paying anything
-// else to that origin: a payment that succeeded becomes a token, one in flight
-// is waited for, one that failed is dropped. A timeout is therefore never
-// followed by a second payment. Purchases at one origin are made one at a time,
-// across goroutines and across processes that share a store; the others wait
-// and use what was bought.
+// The intent to pay is on disk before the wallet is asked. A client that finds
+// an unresolved intent asks the wallet what became of it, before it pays
+// anything else to that origin: a payment that succeeded becomes a token, one
+// in flight is waited for, one that failed is dropped. A timeout is therefore
+// never followed by a second payment. Purchases at one origin are made one at a
+// time, across goroutines and across processes that share a store; the others
+// wait and use what was bought.
 package client

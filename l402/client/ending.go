@@ -15,7 +15,8 @@ func (t *trip) followBody(resp *http.Response) {
 	kind := resp.Header.Get("Content-Type")
 	b := &followed{ReadCloser: resp.Body, t: t, left: resp.ContentLength,
 		stream: strings.HasPrefix(kind, "text/event-stream"), object: strings.HasPrefix(kind, "application/json")}
-	// Any other body ends where its connection does, for whatever reason that ends.
+	// Any other body ends where the connection does, and the connection may end for
+	// any reason.
 	b.delimited = resp.ContentLength >= 0 || resp.ProtoMajor >= 2 || resp.Uncompressed || slices.Contains(resp.TransferEncoding, "chunked")
 	if resp.ContentLength == 0 {
 		b.finish(true)

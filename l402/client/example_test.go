@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 	"sluice.example/sluice/l402/client"
 )
 
 // A paid API, used like a free one. The gateway and the wallet stand in for
-// real ones; an adapter for lnd is in cmd/agent-client.
+// real ones; an adapter for lnd is in lndwallet.
 func Example() {
 	gateway := newGateway(new(testing.B)) // 1000 msat per call, 10000 msat per purchase
 	server := httptest.NewServer(gateway)
@@ -34,7 +35,7 @@ func Example() {
 	buyer, err := client.New(client.Config{
 		Wallet:        &fakeWallet{g: gateway},
 		Store:         store,
-		Network:       client.Regtest,
+		Network:       bolt11.Regtest,
 		MaxPerRequest: 20_000,
 		MaxTotal:      100_000,
 		MaxFee:        client.Fee{Base: 1000, PPM: 5000},

@@ -15,14 +15,11 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
-	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
-	"github.com/btcsuite/btcd/chaincfg"
-	"github.com/btcsuite/btcd/chaincfg/chainhash"
-	"github.com/lightningnetwork/lnd/lnwire"
-	"github.com/lightningnetwork/lnd/zpay32"
 	"gopkg.in/macaroon.v2"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
+	"sluice.example/sluice/l402/bolt11/bolt11test"
 	"sluice.example/sluice/l402/client"
 )
 
@@ -51,17 +48,9 @@ type fakeGateway struct {
 type challenge struct {
 	id      l402.Identifier
 	caveats []string
-	invoice invoice
+	invoice bolt11.Invoice
 	problem map[string]any
 	raw     string // replaces the whole header when set
-}
-
-type invoice struct {
-	params *chaincfg.Params
-	hash   l402.PaymentHash
-	amount l402.Msat // 0: none
-	at     time.Time
-	expiry time.Duration
 }
 
 func newGateway(t testing.TB) *fakeGateway {
@@ -198,7 +187,7 @@ func (g *fakeGateway) demand(w http.ResponseWriter, account l402.TokenID, servic
 		caveats: []string{"services=" + service + ":0",
 			fmt.Sprintf("%s_valid_until=%d", service, time.Now().Add(time.Hour).Unix()),
 			fmt.Sprintf("%s_deposit_msat=%d", service, amount)},
-		invoice: invoice{&chaincfg.RegressionNetParams, p.Hash(), amount, time.Now(), time.Hour},
+		invoice: regtestInvoice(p.Hash(), amount),
 		problem: map[string]any{"amount_msat": amount, "payment_hash": p.Hash().String()},
 	}
 	for i := 0; i < len(members); i += 2 {
@@ -208,7 +197,7 @@ func (g *fakeGateway) demand(w http.ResponseWriter, account l402.TokenID, servic
 		g.spoil(&c)
 	}
 	if c.raw == "" {
-		c.raw = l402.FormatChallenge(g.mint(c), encode(g.node, c.invoice))
+		c.raw = l402.FormatChallenge(g.mint(c), bolt11test.Sign(g.node, c.invoice))
 	}
 	w.Header().Set("WWW-Authenticate", c.raw)
 	w.WriteHeader(http.StatusPaymentRequired)
@@ -232,27 +221,12 @@ func (g *fakeGateway) mint(c challenge) []byte {
 	return b
 }
 
-// encode makes a real, signed BOLT11 invoice.
-func encode(node *btcec.PrivateKey, in invoice) string {
-	options := []func(*zpay32.Invoice){
-		zpay32.Description("a call"), zpay32.Expiry(in.expiry), zpay32.PaymentAddr([32]byte{1}),
-		zpay32.Features(lnwire.NewFeatureVector(
-			lnwire.NewRawFeatureVector(lnwire.TLVOnionPayloadRequired, lnwire.PaymentAddrRequired), lnwire.Features)),
+// regtestInvoice is an invoice that can be paid within the hour.
+func regtestInvoice(hash l402.PaymentHash, amount l402.Msat) bolt11.Invoice {
+	now := time.Now()
+	return bolt11.Invoice{
+		Network: bolt11.Regtest, Hash: hash, Amount: amount, Description: "a call", At: now, ExpiresAt: now.Add(time.Hour), Secret: [32]byte{1},
 	}
-	if in.amount != 0 {
-		options = append(options, zpay32.Amount(lnwire.MilliSatoshi(in.amount)))
-	}
-	inv, err := zpay32.NewInvoice(in.params, in.hash, in.at, options...)
-	if err != nil {
-		panic(err)
-	}
-	s, err := inv.Encode(zpay32.MessageSigner{SignCompact: func(msg []byte) ([]byte, error) {
-		return ecdsa.SignCompact(node, chainhash.HashB(msg), true), nil
-	}})
-	if err != nil {
-		panic(err)
-	}
-	return s
 }
 
 // fakeWallet pays the invoices of one gateway. pay and track, when set, stand
@@ -304,7 +278,7 @@ func buyer(t testing.TB, g *fakeGateway, w client.Wallet, dir string, change ...
 		t.Fatal(err)
 	}
 	cfg := client.Config{
-		Wallet: w, Store: store, Network: client.Regtest, MaxPerRequest: 50_000,
+		Wallet: w, Store: store, Network: bolt11.Regtest, MaxPerRequest: 50_000,
 		MaxFee: client.Fee{Base: 100, PPM: 10_000}, PaymentTimeout: 30 * time.Second, Base: g,
 	}
 	for _, f := range change {

@@ -24,7 +24,7 @@ type handover struct {
 }
 
 // Export returns the token as one JSON object for ParseCredential, secrets
-// included: whoever reads it can spend the token.
+// included: everybody who reads it can spend the token.
 func (t Token) Export() ([]byte, error) {
 	conditions, err := t.Conditions()
 	if err != nil {
@@ -126,9 +126,9 @@ func (c *Client) Import(ctx context.Context, base string, handed l402.Credential
 	return t, nil
 }
 
-// beyondDelegation refuses to buy where the newest token is attenuated: whoever
-// delegated it decided what may be spent, and a bought token would take its
-// place.
+// beyondDelegation refuses to buy where the newest token is attenuated: the
+// agent that delegated it decided what may be spent, and a bought token would
+// take that token's place.
 func (c *Client) beyondDelegation(t Token, o *offer) error {
 	switch {
 	case !t.Attenuated:

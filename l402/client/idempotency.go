@@ -15,17 +15,17 @@ import (
 
 const headerIdempotency = "Idempotency-Key"
 
-// WithIdempotencyKey returns a context for one logical call: whatever sends it
-// again, an SDK or a loop of the caller's own, sends the same Idempotency-Key, so
-// that the gateway charges it once at most. An empty key stands for a random one.
+// WithIdempotencyKey returns a context for one logical call: an SDK, or a loop of
+// the caller's own, that sends it again sends the same Idempotency-Key, so that
+// the gateway charges it once at most. An empty key stands for a random one.
 // Requests under the context that differ in method, URL or body are different
 // calls and get different keys.
 //
 // Without it the client takes a request for a repetition if an equal one, by method,
 // URL and body, did not end well within the last ten minutes: without a connection,
 // with 408, 409, 429 or 5xx, at the end of its context, or with an answer that was
-// not read to its end. What an SDK says of its own attempts is no sign, because a
-// loop around the SDK begins to count anew. A caller that left an answer and wants
+// not read to its end. An SDK's own count of its attempts is no sign, because a loop
+// around the SDK begins to count anew. A caller that left an answer and wants
 // another one for the same request says so with a key of its own.
 func WithIdempotencyKey(ctx context.Context, key string) context.Context {
 	if key == "" {
@@ -60,8 +60,8 @@ func (t *trip) nameCall(h http.Header, token Token, have bool) {
 	h.Set(headerIdempotency, t.key)
 }
 
-// takeFingerprint reads a copy of the body. One that is too large to keep has none:
-// its repetition is not recognised.
+// takeFingerprint reads a copy of the body. A body that is too large to keep has no
+// fingerprint, so a repetition of that request is not recognised.
 func (t *trip) takeFingerprint() {
 	if t.body != nil && (t.size < 0 || t.size > t.c.cfg.MaxBody) {
 		return
@@ -146,8 +146,8 @@ func (c *calls) add(a *attempt) {
 	c.open = append(c.open, a)
 }
 
-// end notes how an attempt ended. One that did not end well stays, for a
-// repetition.
+// end notes how an attempt ended. An attempt that did not end well stays on
+// record, for a repetition.
 func (c *calls) end(a *attempt, well bool, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -10,18 +10,19 @@ import (
 	"time"
 
 	"sluice.example/sluice/l402"
+	"sluice.example/sluice/l402/bolt11"
 )
 
 // offer is one challenge, taken apart. It is checked, by accept, only when it
 // is about to be paid.
 type offer struct {
 	origin  string
-	invoice string    // BOLT11, undecoded
-	token   Token     // what paying would buy; the preimage is still missing
-	deposit string    // value of the deposit caveat, "" when there is none
-	problem problem   // the server's own words about the challenge
-	decoded *Invoice  // set by accept
-	most    l402.Msat // the buyer asked for so much; 0: the seller says how much
+	invoice string          // BOLT11, undecoded
+	token   Token           // what paying would buy; the preimage is still missing
+	deposit string          // value of the deposit caveat, "" when there is none
+	problem problem         // the server's own words about the challenge
+	decoded *bolt11.Invoice // set by accept
+	most    l402.Msat       // the buyer asked for so much; 0: the seller says how much
 }
 
 // problem holds the members of the problem document that must agree with the
@@ -109,7 +110,7 @@ func condition(conditions []string, name string) (string, bool) {
 // accept decodes the invoice and refuses it unless all that the challenge says
 // about it agrees and the cap per request allows it. Errors: *InvoiceError,
 // *BudgetError.
-func (o *offer) accept(network Network, limit l402.Msat, now time.Time) error {
+func (o *offer) accept(network bolt11.Network, limit l402.Msat, now time.Time) error {
 	inv, err := DecodeInvoice(o.invoice, network)
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"sluice.example/sluice/internal/backoff"
 )
 
 const (
@@ -203,7 +205,7 @@ func (c *Client) resolveAll(ctx context.Context, origin string, wait time.Durati
 // (not found). *PaymentError with InFlight: still unknown after wait.
 func (c *Client) resolve(ctx context.Context, in Intent, wait time.Duration) (t Token, found bool, err error) {
 	begun := time.Now()
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pauses := backoff.New(50*time.Millisecond, time.Second); ; {
 		state, paid, err := c.cfg.Wallet.Track(ctx, in.Hash)
 		switch {
 		case err != nil:
@@ -219,6 +221,7 @@ func (c *Client) resolve(ctx context.Context, in Intent, wait time.Duration) (t 
 		default:
 			err = errors.New("the wallet is still trying")
 		}
+		pause := pauses.Next()
 		if time.Since(begun)+pause > wait {
 			return Token{}, false, &PaymentError{Hash: in.Hash, InFlight: true, Err: err}
 		}

@@ -8,7 +8,7 @@ import (
 
 // What an engine's words say about whose fault a failure is. There is one such reading
 // of words, for refusals by a status and for errors within an answer of 200. It may be
-// wrong: whoever goes by it counts of how many accounts such words come.
+// wrong: a caller that goes by it counts of how many accounts such words come.
 
 // hopeless are parts of the texts and types by which engines lay a failure on the
 // request: llama.cpp ("image input is not supported", "the request exceeds the available

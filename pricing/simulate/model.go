@@ -206,7 +206,7 @@ func (m *model) refuse(r request) {
 	}
 }
 
-// giveUp ends the longest wait. What it waited counts.
+// giveUp ends the longest wait. The time of that wait counts.
 func (m *model) giveUp() {
 	r := m.waiting[0]
 	m.waiting = m.waiting[1:]

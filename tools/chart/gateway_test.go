@@ -74,7 +74,7 @@ func checkArguments(t *testing.T, pod corev1.PodSpec) {
 		}
 		for _, arg := range c.Args[1:] {
 			name, _, _ := strings.Cut(arg, "=")
-			if strings.HasPrefix(name, "--") && !strings.Contains(string(out), "  -"+strings.TrimPrefix(name, "--")+" ") {
+			if strings.HasPrefix(name, "--") && !strings.Contains(string(out), "  "+name+" ") {
 				t.Errorf("gateway %s has no flag %s:\n%s", c.Args[0], name, out)
 			}
 		}

@@ -37,7 +37,7 @@ func readHand(root, path string, targets []target) ([]*mutant, error) {
 }
 
 // handReader goes through the lines of the file and notes all problems, because
-// whoever changes the sources wants to see them together.
+// a developer who changes the sources wants to see them together.
 type handReader struct {
 	root     string
 	targets  []target

@@ -23,8 +23,9 @@ type ended struct {
 }
 
 // execute runs a command in a process group of its own and kills the whole group
-// at the limit, and whatever is left of it once the command has ended. An error
-// says that the command could not be run at all, or that ctx ended.
+// at the limit, and the processes that are left of it once the command has
+// ended. An error says that the command could not be run at all, or that ctx
+// ended.
 func execute(ctx context.Context, limit time.Duration, cmd *exec.Cmd) (ended, error) {
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, drain

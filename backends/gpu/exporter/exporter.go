@@ -5,8 +5,8 @@
 //	go feed.Run(ctx)
 //	http.ListenAndServe(addr, exporter.New(exporter.Config{Feed: feed, Host: hostname}))
 //
-// GET /metrics is Prometheus text, or OpenMetrics for who asks for that. It has
-// DCGM-exporter's names and units for what DCGM has, and
+// GET /metrics is Prometheus text, or OpenMetrics for a client that asks for
+// that. It has DCGM-exporter's names and units for what DCGM has, and
 // sluice_gpu_… for the rest. GET /healthz answers 503 while nothing fresh was
 // read.
 //

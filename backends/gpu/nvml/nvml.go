@@ -9,7 +9,8 @@
 //
 // It reads every GPU and, under MIG, every instance; with GPM (Hopper and
 // newer) also how much of the SMs, tensor cores and memory bandwidth was used
-// between two samples. What it reads is passed on as it is: a Feed judges it.
+// between two samples. Readings are passed on as they are: a Feed judges
+// them.
 //
 // # What can go wrong
 //

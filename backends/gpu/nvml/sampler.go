@@ -12,6 +12,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"sluice.example/sluice/backends/gpu/telemetry"
+	"sluice.example/sluice/internal/backoff"
 )
 
 const (
@@ -42,7 +43,7 @@ type Sampler struct {
 	listedAt time.Time
 	lost     bool // a GPU is lost: open anew at retryAt
 	retryAt  time.Time
-	retry    time.Duration
+	pause    *backoff.Backoff
 	scratch  nvml.GpmMetricsGetType
 }
 
@@ -59,7 +60,8 @@ func Open(cfg Config) (*Sampler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	s := &Sampler{log: cfg.Log, clock: cfg.Clock, lib: lib, known: map[string]bool{}, xids: map[string]float64{}, said: true}
+	s := &Sampler{log: cfg.Log, clock: cfg.Clock, lib: lib, known: map[string]bool{}, xids: map[string]float64{}, said: true,
+		pause: backoff.New(retryBase, retryMost)}
 	if err := s.start(s.clock()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -103,7 +105,7 @@ func (s *Sampler) Sample(ctx context.Context) (telemetry.Reading, error) {
 		return telemetry.Reading{}, fmt.Errorf("read GPUs: none of %d answers", len(s.known))
 	}
 	if !s.lost {
-		s.retry = 0
+		s.pause.Reset()
 	}
 	return r, nil
 }
@@ -151,8 +153,8 @@ func (s *Sampler) start(now time.Time) error {
 	return nil
 }
 
-// stop closes the library. What it answers does not matter: when the driver is
-// gone, it is closed already.
+// stop closes the library. The library's answer does not matter: when the
+// driver is gone, the library is closed already.
 func (s *Sampler) stop() {
 	if !s.open {
 		return
@@ -204,8 +206,7 @@ func (s *Sampler) missing(now time.Time) {
 }
 
 func (s *Sampler) backOff(now time.Time) {
-	s.retry = min(max(2*s.retry, retryBase), retryMost)
-	s.retryAt = now.Add(s.retry)
+	s.retryAt = now.Add(s.pause.Next())
 }
 
 func (s *Sampler) driver() string {

@@ -108,8 +108,9 @@ func (s *EngineSampler) read(page *scraped) (Reading, error) {
 func sum(a, b float64) float64     { return a + b }
 func fullest(a, b float64) float64 { return max(a, b) }
 
-// gather joins the series of the first of the metrics that is there. One series
-// that cannot be true spoils the whole: the others alone would tell too little.
+// gather joins the series of the first of the metrics that is there. One
+// impossible series makes the sum unusable, because the other series alone
+// would tell too little.
 func (r *Reading) gather(field string, page *scraped, metrics []string, join func(a, b float64) float64) (value float64, there bool) {
 	for _, metric := range metrics {
 		if page.brokenIn(metric) {

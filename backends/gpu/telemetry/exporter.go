@@ -261,8 +261,8 @@ func deviceOf(l labels) string {
 	return uuid
 }
 
-// newDCGMDevice is a device by the labels of one of its series. Those that before
-// has, if it is not nil, are kept.
+// newDCGMDevice is a device by the labels of one of its series. Labels that
+// before has already, if before is not nil, are kept.
 func newDCGMDevice(uuid string, l labels, before *dcgmDevice) *dcgmDevice {
 	n := math.NaN()
 	d := &dcgmDevice{Device: NewDevice(uuid), engineActive: n, enforcedLimit: n, used: n, free: n, reserved: n, total: n,
@@ -286,8 +286,8 @@ func newDCGMDevice(uuid string, l labels, before *dcgmDevice) *dcgmDevice {
 // are on the page too.
 func (d *dcgmDevice) finish(split bool) Device {
 	if d.MIG || split {
-		// The driver does not know how busy a divided GPU is. What stands there, as
-		// a rule 0, is no reading.
+		// The driver does not know how busy a divided GPU is. The value that stands
+		// there, as a rule 0, is no reading.
 		d.Utilization, d.MemoryUtilization = math.NaN(), math.NaN()
 	}
 	if d.MIG {
@@ -313,8 +313,8 @@ func (d *dcgmDevice) finish(split bool) Device {
 	return d.Device
 }
 
-// mebibytes is v MiB in bytes; -1 where v is not known. What cannot be true
-// stays so, for the feed to count.
+// mebibytes is v MiB in bytes; -1 where v is not known. A value that cannot
+// be true stays impossible, so that the feed counts it.
 func mebibytes(v float64) int64 {
 	if math.IsNaN(v) {
 		return -1

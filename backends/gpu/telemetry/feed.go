@@ -1,7 +1,7 @@
-// Package telemetry reads GPUs and inference engines: what a device or an
-// engine reports (Reading), who reads it (Sampler), and a Feed that runs one
-// Sampler at an interval, refuses what cannot be true, and keeps the latest
-// Snapshot where anyone may read it without a lock.
+// Package telemetry reads GPUs and inference engines: the report of a device
+// or an engine (Reading), a reader of such reports (Sampler), and a Feed
+// that runs one Sampler at an interval, refuses what cannot be true, and
+// keeps the latest Snapshot where anyone may read it without a lock.
 //
 //	feed := telemetry.NewFeed(telemetry.FeedConfig{
 //		Name:    "engine of gpu-a",
@@ -72,9 +72,9 @@ type Feed struct {
 	mu    sync.Mutex // guards stats
 	stats FeedStats
 
-	// The rest belongs to whoever samples.
+	// The rest belongs to the goroutine that samples.
 	hanging chan result // of a sample that ran out of time; nil: none
-	tally   tally
+	sums    accumulator
 	failing bool // the last sample failed, and the log says so
 }
 
@@ -111,7 +111,7 @@ func NewFeed(cfg FeedConfig) *Feed {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	f := &Feed{cfg: cfg, tally: tally{hold: cfg.Hold}}
+	f := &Feed{cfg: cfg, sums: accumulator{hold: cfg.Hold}}
 	f.every.Store(int64(cfg.Every))
 	f.latest.Store(&Snapshot{index: &index{}})
 	return f
@@ -129,7 +129,7 @@ func (f *Feed) Tune(every, hold time.Duration) {
 	f.every.Store(int64(every))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.tally.hold = hold
+	f.sums.hold = hold
 }
 
 // Latest is the newest snapshot: never nil, at no cost worth counting, and
@@ -235,21 +235,21 @@ func (f *Feed) take(r Reading) {
 	prev, now := f.latest.Load(), f.cfg.Clock()
 	next := &Snapshot{Reading: r, At: now.Add(-r.Age), index: prev.index}
 	f.count(r.Devices, now)
-	if !prev.index.fits(r.Devices, &f.tally) {
-		next.index = newIndex(r.Devices, &f.tally)
+	if !prev.index.fits(r.Devices, &f.sums) {
+		next.index = newIndex(r.Devices, &f.sums)
 	}
-	next.totals = f.tally.totals()
+	next.totals = f.sums.totals()
 	f.latest.Store(next)
 }
 
 // count adds the time and energy since the last reading up. The caller holds mu.
 func (f *Feed) count(devices []Device, now time.Time) {
-	if len(f.tally.tracks)+len(devices) > maxTracks {
-		f.tally.forget()
+	if len(f.sums.tracks)+len(devices) > maxTracks {
+		f.sums.forget()
 	}
-	f.tally.pass(now)
+	f.sums.pass(now)
 	for i := range devices {
-		switch t := f.tally.of(devices[i].UUID, now); t.take(&devices[i], now) {
+		switch t := f.sums.of(devices[i].UUID, now); t.take(&devices[i], now) {
 		case counterReset:
 			f.stats.Resets++
 			f.cfg.Log.Warn("the energy counter of a GPU began again: was its driver reloaded?", "feed", f.cfg.Name, "uuid", devices[i].UUID)
@@ -257,7 +257,7 @@ func (f *Feed) count(devices []Device, now time.Time) {
 			f.refuse("energy_step")
 		}
 	}
-	f.tally.vanished(func(uuid string) {
+	f.sums.vanished(func(uuid string) {
 		f.stats.Vanished++
 		f.cfg.Log.Warn("a GPU has vanished", "feed", f.cfg.Name, "uuid", uuid)
 	})

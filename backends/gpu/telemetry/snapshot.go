@@ -25,8 +25,8 @@ func (s *Snapshot) Fresh(now time.Time, within time.Duration) bool {
 
 // Device finds a device of the reading by its UUID (of a GPU or a MIG
 // instance), by the driver's index ("0"; never a MIG instance), or by labels of
-// an exporter ("gpu=0,GPU_I_ID=1"), all of which must fit. What fits several
-// devices fits none.
+// an exporter ("gpu=0,GPU_I_ID=1"), all of which must fit. A reference that
+// fits several devices finds none.
 func (s *Snapshot) Device(ref string) (*Device, bool) {
 	if i, ok := s.index.devices[ref]; ok {
 		if i < 0 {
@@ -98,7 +98,7 @@ func (s *Snapshot) Busy(uuid string, now time.Time) (seconds float64, ok bool) {
 // index finds devices and totals by name. Snapshots share it while the devices
 // stay the same.
 type index struct {
-	generation uint64 // of the tally
+	generation uint64 // of the accumulator
 	ids        []identity
 	devices    map[string]int // by UUID and by the driver's index; -1: fits several
 	totals     map[string]int // by UUID
@@ -112,7 +112,7 @@ type identity struct {
 
 func identify(d *Device) identity { return identity{d.UUID, d.Index, d.MIG} }
 
-func newIndex(devices []Device, t *tally) *index {
+func newIndex(devices []Device, t *accumulator) *index {
 	x := &index{generation: t.generation, devices: make(map[string]int, 2*len(devices)), totals: maps.Clone(t.known)}
 	for i := range devices {
 		d := &devices[i]
@@ -134,7 +134,7 @@ func newIndex(devices []Device, t *tally) *index {
 }
 
 // fits says whether the index is right for these devices.
-func (x *index) fits(devices []Device, t *tally) bool {
+func (x *index) fits(devices []Device, t *accumulator) bool {
 	if x.generation != t.generation || len(x.ids) != len(devices) {
 		return false
 	}

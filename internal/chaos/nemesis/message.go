@@ -9,7 +9,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// What the player asks of a teller beyond the operations of a history.
+// The player's requests to a teller beyond the operations of a history.
 const (
 	askCursor  history.Kind = "cursor"  // how far a node's settled invoices were taken in
 	askRestart history.Kind = "restart" // the node's history began anew: replace its cursor

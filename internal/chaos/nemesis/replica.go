@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -13,7 +14,7 @@ import (
 
 	"sluice.example/sluice/internal/chaos/nemesis/history"
 	"sluice.example/sluice/internal/chaos/wire"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // replica is one teller as the player sees it: a process that ends and is
@@ -75,21 +76,13 @@ func (r *replica) start() error {
 	return nil
 }
 
-func dial(socket string, p *proc.Process) (net.Conn, error) {
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		conn, err := net.Dial("unix", socket)
-		if err == nil {
-			return conn, nil
-		}
-		select {
-		case <-p.Done():
-			return nil, p.Exit()
-		case <-time.After(5 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("teller does not listen: %w", err)
-		}
-	}
+func dial(socket string, p *proc.Process) (conn net.Conn, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return conn, p.Await(ctx, "the teller listens", func(context.Context) (err error) {
+		conn, err = net.Dial("unix", socket)
+		return err
+	})
 }
 
 // id names the incarnation; r.mu is held.

@@ -13,7 +13,7 @@ import (
 
 	"sluice.example/sluice/internal/chaos/nemesis/history"
 	"sluice.example/sluice/internal/chaos/wire"
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 	"sluice.example/sluice/internal/store/pgtest"
 )
 

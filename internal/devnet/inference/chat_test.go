@@ -210,7 +210,7 @@ func TestOtherEndpoints(t *testing.T) {
 		if len(header) > 0 {
 			req.Header.Set("Authorization", header[0])
 		}
-		resp, err := client(t).Do(req)
+		resp, err := httpClient(t).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -90,7 +90,7 @@ func TestManyStreams(t *testing.T) {
 	const clients, tokens = 100, 30
 	s, url := serve(t, Config{TokensPerSecond: 60, Slots: clients, Seed: 1})
 	start := time.Now()
-	shared := client(t)
+	shared := httpClient(t)
 	shared.Transport.(*http.Transport).MaxIdleConnsPerHost = clients
 	var wg sync.WaitGroup
 	for range clients {
@@ -129,7 +129,7 @@ func TestHangUpStopsTheGenerationAtOnce(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if resp, err := client(t).Do(req); err == nil {
+			if resp, err := httpClient(t).Do(req); err == nil {
 				_, _ = io.Copy(io.Discard, resp.Body) // ends with the cancellation
 				resp.Body.Close()
 			}

@@ -1,12 +1,15 @@
 package inference
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+
+	"sluice.example/sluice/l402/client"
 )
 
 type textAnswer struct {
@@ -35,8 +38,15 @@ func complete(t *testing.T, url, body string) (status int, answers []textAnswer)
 		t.Fatal(err)
 	}
 	documents := []string{string(text)}
-	if strings.HasPrefix(documents[0], "data:") {
-		documents = strings.Split(strings.TrimSuffix(strings.TrimPrefix(string(text), "data: "), "\n\ndata: [DONE]\n\n"), "\n\ndata: ")
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		documents = nil
+		for events := client.NewEventReader(bytes.NewReader(text)); ; {
+			event, err := events.Next()
+			if err != nil || string(event.Data) == "[DONE]" {
+				break
+			}
+			documents = append(documents, string(event.Data))
+		}
 	}
 	for _, d := range documents {
 		var a textAnswer

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// What surrounds a text to embed, or a pair of texts to score, in tokens.
+	// Tokens that surround a text to embed, or a pair of texts to score.
 	specialsPerText = 2
 	specialsPerPair = 3
 

@@ -125,7 +125,7 @@ func TestFaultsBeforeTheFirstByte(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("X-Fault", fault)
-		resp, err := client(t).Do(req)
+		resp, err := httpClient(t).Do(req)
 		if err == nil {
 			resp.Body.Close()
 			t.Errorf("%s: answered %d", fault, resp.StatusCode)
@@ -149,7 +149,7 @@ func TestFaultStallHeaders(t *testing.T) {
 	req.Header.Set("X-Fault", "stall-headers")
 	failed := make(chan error)
 	go func() {
-		resp, err := client(t).Do(req)
+		resp, err := httpClient(t).Do(req)
 		if err == nil {
 			resp.Body.Close()
 		}
@@ -362,7 +362,7 @@ func TestFaultsOfOtherEndpoints(t *testing.T) {
 	if resp := post(t, url+"/tokenize", `{"prompt":"x"}`); resp.StatusCode != 501 {
 		t.Error("tokenize-status:", resp.StatusCode)
 	}
-	resp, err := client(t).Get(url + "/health")
+	resp, err := httpClient(t).Get(url + "/health")
 	if err != nil || resp.StatusCode != 503 {
 		t.Fatal("health-status:", resp, err)
 	}
@@ -376,7 +376,7 @@ func TestFaultsOfOtherEndpoints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := client(t).Do(req); err == nil {
+	if resp, err := httpClient(t).Do(req); err == nil {
 		resp.Body.Close()
 		t.Error("tokenize-stall answered", resp.StatusCode)
 	}

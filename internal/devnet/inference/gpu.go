@@ -16,8 +16,8 @@ const SimulatedGPU = "GPU-51111ce0-0000-4000-8000-000000000000"
 // those of a real one.
 const gpuEvery = 100 * time.Millisecond
 
-// What the simulated GPU is like: a big one of today, with room for a model of
-// 8 billion parameters and its KV cache.
+// The simulated GPU: a big one of today, with room for a model of 8 billion
+// parameters and its KV cache.
 const (
 	gpuMemory, weightMemory = 80 << 30, 15 << 30 // bytes
 	tokenMemory             = 128 << 10          // of the KV cache, bytes per token

@@ -16,7 +16,7 @@ import (
 //go:embed corpus.txt
 var corpus string
 
-// What the chat template adds to the text of a prompt, in tokens.
+// Tokens that the chat template adds to the text of a prompt.
 const (
 	TemplateBase       = 2 // the marker after which the answer begins, and its line end
 	TemplatePerMessage = 4 // role marker, line end, end marker, line end

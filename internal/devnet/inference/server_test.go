@@ -1,16 +1,18 @@
 package inference
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice.example/sluice/l402/client"
 )
 
 // fast is a server that is done in milliseconds.
@@ -48,8 +50,8 @@ func request(more string) string {
 	return body + "}"
 }
 
-// client never asks for nor undoes a compression, and never follows.
-func client(t *testing.T) *http.Client {
+// httpClient never asks for nor undoes a compression, and never follows.
+func httpClient(t *testing.T) *http.Client {
 	transport := &http.Transport{DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second,
@@ -65,7 +67,7 @@ func post(t *testing.T, url, body string, header ...string) *http.Response {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := client(t).Do(req)
+	resp, err := httpClient(t).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,17 +125,15 @@ type collected struct {
 func collect(t *testing.T, body io.Reader) (c collected, err error) {
 	t.Helper()
 	c.text, c.finish = map[int]string{}, map[int]string{}
-	r := bufio.NewReader(body)
-	for {
-		line, err := r.ReadString('\n')
-		if payload, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data: "); ok && err == nil {
-			c.take(t, payload)
-		}
-		if err == io.EOF {
+	for events := client.NewEventReader(body); ; {
+		event, err := events.Next()
+		switch {
+		case errors.Is(err, io.EOF):
 			return c, nil
-		}
-		if err != nil {
+		case err != nil:
 			return c, err
+		case event.Data != nil:
+			c.take(t, string(event.Data))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"sluice.example/sluice/internal/backoff"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 )
@@ -43,7 +44,7 @@ func (d *DB) Cutoff(ctx context.Context) (p metering.Position, err error) {
 		return p, err
 	}
 	began := time.Now()
-	for wait := cutoffBeat; ; wait = min(2*wait, time.Second) {
+	for pause := backoff.New(cutoffBeat, time.Second); ; {
 		var oldest int64
 		err := each(ctx, d.pool, func(r raw) error {
 			oldest = r.int(0)
@@ -55,10 +56,8 @@ func (d *DB) Cutoff(ctx context.Context) (p metering.Position, err error) {
 		if time.Since(began) > cutoffLimit {
 			return p, fmt.Errorf("%w: transaction %d of this server has been open for %s", metering.ErrConflict, oldest, cutoffLimit)
 		}
-		select {
-		case <-ctx.Done():
-			return p, ctx.Err()
-		case <-time.After(wait):
+		if err := pause.Wait(ctx); err != nil {
+			return p, err
 		}
 	}
 }

@@ -15,8 +15,9 @@ import (
 // lookEvery is how often another session looks at one that may wait.
 const lookEvery = 10 * time.Millisecond
 
-// blockers lists the sessions that keep another from a lock, and what it waits
-// for. Of other roles' sessions the server shows little more than the process.
+// blockers lists the sessions that keep another one from a lock, and the lock
+// that this one waits for. The server shows little more than the process of
+// sessions of other roles.
 const blockers = `
 SELECT (SELECT string_agg(w.mode || ' on ' || coalesce(w.relation::regclass::text, w.locktype), ', ')
 		FROM pg_locks w WHERE w.pid = $1 AND NOT w.granted),

@@ -270,7 +270,8 @@ func TestForeignRace(t *testing.T) {
 	}
 }
 
-// TestGuards: the schema refuses what must never be, whoever asks.
+// TestGuards: the schema refuses rows that must never be, no matter which
+// program writes them.
 func TestGuards(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)

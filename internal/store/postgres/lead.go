@@ -45,7 +45,7 @@ func leadKey(id l402.LedgerID, what string) int64 {
 // lead is the lead of prices or audits: a session that holds the advisory lock.
 type lead struct {
 	key  int64
-	lost error         // what those who lead are told once they do so no longer
+	lost error         // the error of callers that lead, once the lead is lost
 	turn chan struct{} // one token: the connection is in use
 	conn *pgx.Conn     // nil: the lead is lost
 	live context.Context

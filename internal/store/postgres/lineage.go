@@ -95,10 +95,10 @@ func (l *lineage) observe(life context.Context, id identity) (uint64, error) {
 
 // Generation grows when the ledger is found on another server than before: after
 // a failover to a standby (another timeline), or on another cluster (another
-// system identifier). What this process remembers of the database may then be
-// more than the database does. It is 1 from Open on, and is noticed by the first
-// connection to the new server, before that is used. Connections of an earlier
-// generation are used no more.
+// system identifier). This process may then remember writes that the database
+// has lost. It is 1 from Open on. The first connection to the new server notices
+// the change before the connection is used. Connections of an earlier generation
+// are not used any more.
 func (d *DB) Generation() uint64 { return d.lineage.generation.Load() }
 
 // Restarts counts how often the same server was found to have been started anew.

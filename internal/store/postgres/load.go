@@ -97,11 +97,11 @@ func loadRest(p *pipeline, b *metering.Batch) {
 		p.add(func(r raw) { x := readDeposit(r); b.Deposits.Loaded(x.Hash, x) },
 			`SELECT `+depositColumns+` FROM deposits WHERE hash = ANY($1)`, list)
 	}
-	if list := keys(&b.Rates, hash); len(list) > 0 {
+	if list := keys(&b.Windows, hash); len(list) > 0 {
 		p.add(func(r raw) {
-			x := metering.RateRow{Window: r.int(1), Count: r.int(2), Previous: r.int(3)}
+			x := metering.WindowRow{Window: r.int(1), Count: r.int(2), Previous: r.int(3)}
 			r.id(0, x.ID[:])
-			b.Rates.Loaded(x.ID, x)
+			b.Windows.Loaded(x.ID, x)
 		}, `SELECT id, minute, count, previous FROM rate_windows WHERE id = ANY($1)`, list)
 	}
 	if list := keys(&b.Keys, func(k metering.KeyID) []byte { return k.Account[:] }); len(list) > 0 {

@@ -5,13 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"sluice.example/sluice/internal/backoff"
 	"sluice.example/sluice/migrations"
 )
 
@@ -21,7 +21,7 @@ const (
 	// and than lockTimeout.
 	stepLock = "100ms"
 	// pauseMin and pauseMax bound the pause between two attempts, which doubles.
-	// Others are stopped for less than a tenth of the time, soon a fiftieth.
+	// Others are stopped for about a tenth of the time, soon for a thirtieth.
 	pauseMin, pauseMax = time.Second, 5 * time.Second
 	// turnMin and turnMax bound the pause of a gateway that waits for another one,
 	// which migrates.
@@ -68,7 +68,7 @@ func upToDate(ctx context.Context, c *pgx.Conn) bool {
 // takeTurn takes the lock of migrations. It asks again and again, because a
 // session that waits for a lock keeps an old snapshot.
 func (d *DB) takeTurn(ctx context.Context, c *pgx.Conn) error {
-	pause, told := pauses(turnMin, turnMax), time.Now()
+	pause, told := backoff.Jittered(turnMin, turnMax), time.Now()
 	for {
 		var got bool
 		if err := c.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(migrationLock)).Scan(&got); err != nil || got {
@@ -78,25 +78,8 @@ func (d *DB) takeTurn(ctx context.Context, c *pgx.Conn) error {
 			d.log.Info("waiting for another gateway, which migrates the database")
 			told = time.Now()
 		}
-		if err := pause(ctx); err != nil {
+		if err := pause.Wait(ctx); err != nil {
 			return fmt.Errorf("another gateway migrates the database: %w", err)
-		}
-	}
-}
-
-// pauses returns a function that waits longer each time, ± a half, or until ctx
-// ends.
-func pauses(least, most time.Duration) func(context.Context) error {
-	next := least
-	return func(ctx context.Context) error {
-		timer := time.NewTimer(next/2 + mathrand.N(next))
-		defer timer.Stop()
-		next = min(2*next, most)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			return nil
 		}
 	}
 }
@@ -145,7 +128,7 @@ func (s schema) Done(ctx context.Context) (version, steps int, err error) {
 
 // Migrate tries until the step gets its lock.
 func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
-	pause, told := pauses(pauseMin, pauseMax), time.Time{}
+	pause, told := backoff.Jittered(pauseMin, pauseMax), time.Time{}
 	for {
 		tell := time.Since(told) >= tellEvery
 		err := s.try(ctx, step, tell)
@@ -156,7 +139,7 @@ func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 		if err == nil || !errors.As(err, &pg) || pg.Code != "55P03" && pg.Code != "40P01" { // lock timeout, deadlock
 			return err
 		}
-		if stopped := pause(ctx); stopped != nil {
+		if stopped := pause.Wait(ctx); stopped != nil {
 			return fmt.Errorf("%w: %w", stopped, err)
 		}
 	}

@@ -25,8 +25,8 @@ SELECT current_setting('server_version'), current_setting('fsync'), current_sett
 	count(*) FILTER (WHERE sync_state IN ('sync', 'quorum'))
 FROM pg_stat_replication`
 
-// Promises reads the server's settings and says what they mean for what this
-// process was answered.
+// Promises reads the server's settings and says what they mean for the
+// writes that the server has acknowledged to this process.
 func (d *DB) Promises(ctx context.Context) ([]metering.Promise, error) {
 	var f facts
 	err := d.pool.QueryRow(ctx, readFacts).Scan(&f.version, &f.fsync, &f.fullPages, &f.commit, &f.names, &f.level,

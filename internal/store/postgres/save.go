@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// What became of an account of a batch: the result of sluice_apply_5.
+// The fates of an account of a batch: the result of sluice_apply_5.
 const (
 	taken  = 1
 	locked = 2
@@ -55,8 +55,8 @@ func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) (w written, err e
 	return w, nil
 }
 
-// applySQL calls sluice_apply_5, and asks for the version of what it writes; its parameters are those that applyCall adds, in
-// the order of the calls in save.
+// applySQL calls sluice_apply_5, and asks for the version of what it writes. The parameters are those that applyCall
+// adds, in the order of the calls in save.
 var applySQL = "SELECT sluice_apply_5(" + placeholders(applyParameters) + "), pg_current_xact_id()::xid, " + clock
 
 const applyParameters = 100 // the most that PostgreSQL allows
@@ -236,8 +236,8 @@ func (c *applyCall) deposits(b *metering.Batch) {
 
 // limits writes rate windows and idempotency keys.
 func (c *applyCall) limits(b *metering.Batch) {
-	type rate = metering.RateRow
-	rates := collect(b.Rates.Upserted)
+	type rate = metering.WindowRow
+	rates := collect(b.Windows.Upserted)
 	c.add(column(rates, func(r *rate) int32 { return c.at[r.Account] }), column(rates, func(r *rate) []byte { return r.ID[:] }),
 		column(rates, func(r *rate) int64 { return r.Window }), column(rates, func(r *rate) int64 { return r.Count }),
 		column(rates, func(r *rate) int64 { return r.Previous }))

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// What a session waits for at most. A gateway that stands still in the middle of
-// a batch (stopped, swapped out) must not keep its rows locked for the others.
+// The longest waits of a session. A gateway that stands still in the middle of a
+// batch (stopped, swapped out) must not keep its rows locked for the others.
 const (
 	lockTimeout      = "200ms"
 	statementTimeout = "30s"
@@ -163,8 +163,8 @@ func sessionOf(ctx context.Context, c *pgconn.PgConn) (string, error) {
 	return string(results[0].Rows[0][0]), nil
 }
 
-// session takes a connection for good: it leaves the pool, and whoever has it
-// closes it.
+// session takes a connection for good: it leaves the pool, and the holder
+// of the session closes it.
 func (d *DB) session(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := d.pool.Acquire(ctx)
 	if err != nil {

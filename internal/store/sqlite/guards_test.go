@@ -9,7 +9,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestGuards: the schema refuses what must never be, whoever asks.
+// TestGuards: the schema refuses rows that must never be, no matter which
+// program writes them.
 func TestGuards(t *testing.T) {
 	d, err := Open(context.Background(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {

@@ -121,8 +121,8 @@ func readDeposit(s *stmt) metering.DepositRow {
 
 func (w *writer) loadRates(b *metering.Batch) error {
 	s := w.loadRate
-	return loadEach(&b.Rates, s, func(k [32]byte) { s.blob(k[:]) }, func(k [32]byte) metering.RateRow {
-		return metering.RateRow{ID: k, Window: s.colInt(0), Count: s.colInt(1), Previous: s.colInt(2)}
+	return loadEach(&b.Windows, s, func(k [32]byte) { s.blob(k[:]) }, func(k [32]byte) metering.WindowRow {
+		return metering.WindowRow{ID: k, Window: s.colInt(0), Count: s.colInt(1), Previous: s.colInt(2)}
 	})
 }
 

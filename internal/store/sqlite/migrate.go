@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"sluice.example/sluice/internal/backoff"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/migrations"
 )
@@ -60,7 +61,7 @@ func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 			version INTEGER, step INTEGER, PRIMARY KEY (version, step)) STRICT, WITHOUT ROWID;
 			INSERT INTO schema_steps (version, step) VALUES (%d, %d);`, step.Version, step.Number)
 	}
-	pause, told := pauseMin, time.Time{}
+	pause, told := backoff.New(pauseMin, pauseMax), time.Time{}
 	for {
 		err := s.c.script(sql + "COMMIT")
 		if err == nil {
@@ -74,11 +75,8 @@ func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 			s.log.Warn("a migration waits for another program that has the database locked", "step", step.String())
 			told = time.Now()
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-time.After(pause):
+		if stopped := pause.Wait(ctx); stopped != nil {
+			return fmt.Errorf("%w: %w", stopped, err)
 		}
-		pause = min(2*pause, pauseMax)
 	}
 }

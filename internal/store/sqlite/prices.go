@@ -14,7 +14,7 @@ import (
 )
 
 // prices is what one process needs to remember about prices, since it serves
-// alone: who leads, who watches, and the loads reported.
+// alone: which process leads, which ones watch, and the loads reported.
 type prices struct {
 	mu       sync.Mutex
 	lead     *lead // nil: nobody leads

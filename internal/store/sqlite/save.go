@@ -116,7 +116,7 @@ func (w *writer) saveDeposits(b *metering.Batch) error {
 
 // saveLimits writes rate windows and idempotency keys.
 func (w *writer) saveLimits(b *metering.Batch) error {
-	err := each(b.Rates.Upserted, func(r *metering.RateRow) error {
+	err := each(b.Windows.Upserted, func(r *metering.WindowRow) error {
 		return w.saveRate.blob(r.ID[:]).int(r.Window).int(r.Count).int(r.Previous).run()
 	})
 	if err != nil {

@@ -135,8 +135,8 @@ func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error 
 			return false, nil
 		}
 		if b.Durable && !w.full {
-			// SQLite refuses to change how it syncs within a transaction. What was read
-			// stays true between the two, because d.mu is held.
+			// SQLite refuses to change how it syncs within a transaction. The rows that
+			// were read stay true between the two transactions, because d.mu is held.
 			if err := errors.Join(w.rollback.run(), w.sync(true), w.begin.run()); err != nil {
 				return false, err
 			}

@@ -160,7 +160,8 @@ func testStoreAway(e *env) {
 			_, err := l.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: 0})
 			return err == nil
 		})
-		// What was kept without anybody hearing of it was released by itself.
+		// The hold that was kept, although the caller was told of a failure,
+		// is released by itself.
 		e.eventually("release", func() bool {
 			b, err := e.ledger.Balance(ctx(e.T), id, nil)
 			return err == nil && b.Held == 400
@@ -338,8 +339,8 @@ func testLockedRow(e *env) {
 	}
 	e.eventually("longer pauses", func() bool { return e.ledger.Stats().Conflicts > 5 })
 	e.store.heal()
-	// What arrives now waits behind what waits already: before the extension, the
-	// settlement would find a hold of 100 only.
+	// A task that arrives now waits behind those that wait already: before the
+	// extension, the settlement would find a hold of 100 only.
 	e.settle(h, 250)
 	if err := <-first; err != nil {
 		e.Error(err)

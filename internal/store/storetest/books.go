@@ -46,7 +46,7 @@ func testClean(e *env) {
 		}
 		total += n
 	}
-	// What is in force stays.
+	// Rows that are still in force stay.
 	e.store.advance(-past)
 	r := reservation(id, 1)
 	r.Idempotency = &metering.Idempotency{Key: [32]byte{200}}

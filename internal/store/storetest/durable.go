@@ -91,9 +91,9 @@ func testAnswersAreDurable(e *env) {
 	check("late settle", true, func() { e.settle(late, 300) })
 }
 
-// testLockedAccountIsRefusedInTime: whoever waits for an account that somebody else
-// keeps locked is refused after the ledger's patience. One that somebody changes
-// again and again is tried at once, each time.
+// testLockedAccountIsRefusedInTime: a caller that waits for an account that
+// somebody else keeps locked is refused after the ledger's patience. An account
+// that somebody changes again and again is tried at once, each time.
 func testLockedAccountIsRefusedInTime(e *env) {
 	l := e.open(metering.Config{Patience: 100 * time.Millisecond})
 	id := e.account(1000)

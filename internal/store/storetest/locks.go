@@ -68,7 +68,7 @@ func testLock(e *env) {
 	nothing := e.reserveOn(e.ledger, quoted(id, payment, 1000, 0)) // nor is a hold of nothing covered, which may grow
 	e.at(nothing, false, 0)
 
-	// What a hold gives back is there for others.
+	// The part that a hold gives back is there for others.
 	entry := e.settle(first, 250)
 	if entry.Charged != 250 || entry.Rates != perCall || entry.Epoch != 5 {
 		e.Errorf("entry: %+v", entry)
@@ -124,7 +124,7 @@ func testLockIsItsOwn(e *env) {
 	e.at(e.reserveOn(e.ledger, next), true, 50)
 	e.covered(r.Lock.Hash, 550)
 
-	// What is short is short at the locked rates.
+	// A shortage is counted at the locked rates.
 	next = quoted(r.Account, r.Lock.Hash, 700, 150)
 	if err := e.ledger.Adjust(ctx(e.T), metering.NewHoldID(), r.Account, -10, "less"); err != nil {
 		e.Fatal(err)

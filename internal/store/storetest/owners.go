@@ -296,7 +296,7 @@ func testBeatAndFence(e *env) {
 	fence(11, false)
 	beat(11, 11)
 	fence(11, true)
-	fence(11, true) // it is fenced, whoever did it
+	fence(11, true) // it is fenced, no matter by whom
 	for _, with := range []int64{1, 12, 100} {
 		if now, _, fenced, err := s.Beat(ctx(e.T), owner, with, nil); !fenced || now != 0 || err != nil {
 			e.Errorf("beat of a fenced owner: %d, %v, %v", now, fenced, err)

@@ -125,10 +125,11 @@ func (m *Meter) fitsBetter(many, few int64) bool {
 	return off > math.Log(otherRatio) && off > math.Abs(math.Log(text/float64(many)/usual))
 }
 
-// speaksOfOne reports whether the usage of a unary answer with several
-// completions is that of one of them, who have others in all: the profile says so,
-// or fewer tokens were reported than the backend listed, or the text of all is
-// rather that many.
+// speaksOfOne reports whether the usage of a unary answer with several completions
+// is that of one completion. others is the number of tokens of the other
+// completions. It is so where the profile says so, where fewer tokens were
+// reported than the backend listed, or where the text of all completions is rather
+// that many.
 func (m *Meter) speaksOfOne(tokens, others int64) bool {
 	if len(m.choices) < 2 || tokens <= 0 || tokens > m.bound.Cap {
 		return false

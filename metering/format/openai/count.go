@@ -5,8 +5,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// tally is a count of tokens and where it came from.
-type tally struct {
+// tokenCount is a count of tokens and where it came from.
+type tokenCount struct {
 	tokens int64
 	source metering.Source
 }
@@ -36,25 +36,25 @@ func (m *Meter) estimator() *format.Estimates {
 // prompt is the best count of the prompt, within its bound: what the backend
 // said, its tokenizer, or an estimate from the bytes of its text and the number of
 // its other parts.
-func (m *Meter) prompt() tally {
+func (m *Meter) prompt() tokenCount {
 	switch {
 	case m.running.prompt > 0:
-		return tally{min(m.running.prompt, m.bound.Input), metering.SourceRunning}
+		return tokenCount{min(m.running.prompt, m.bound.Input), metering.SourceRunning}
 	case m.tokenPrompt > 0:
-		return tally{min(m.tokenPrompt, m.bound.Input), metering.SourceTokenizer}
+		return tokenCount{min(m.tokenPrompt, m.bound.Input), metering.SourceTokenizer}
 	case m.bound.Counted > 0:
-		return tally{m.bound.Counted, metering.SourceTokenizer}
+		return tokenCount{m.bound.Counted, metering.SourceTokenizer}
 	}
 	e := m.estimator()
 	tokens := format.TokensFor(m.request.PromptBytes(), e.Prompt)
 	if m.request.size.media > 0 {
 		tokens = format.AddSat(tokens, int64(e.Part*float64(m.request.size.media)))
 	}
-	return tally{min(tokens, m.bound.Input), metering.SourceCounted}
+	return tokenCount{min(tokens, m.bound.Input), metering.SourceCounted}
 }
 
 // completion is the best count of what was delivered.
-func (m *Meter) completion() tally {
+func (m *Meter) completion() tokenCount {
 	t := m.byChoice()
 	if m.finals > 0 && m.perSequence() {
 		return t
@@ -68,7 +68,7 @@ func (m *Meter) completion() tally {
 // byChoice counts what was delivered, choice by choice. A running usage is that
 // of one completion where every completion has one (vLLM, SGLang); where only
 // one of several has, it may be that of all.
-func (m *Meter) byChoice() tally {
+func (m *Meter) byChoice() tokenCount {
 	var sum, most int64
 	with, credible := 0, true
 	for i := range m.choices {
@@ -87,15 +87,15 @@ func (m *Meter) byChoice() tally {
 		source = metering.SourceRunning
 	}
 	if n, ok := m.tokenized(); ok && with == 0 && !m.hasFinal {
-		return tally{n, metering.SourceTokenizer}
+		return tokenCount{n, metering.SourceTokenizer}
 	}
 	switch wrote := m.wrote(); {
 	case with == 0 && !wrote && m.running.prompt == 0:
-		return tally{0, metering.SourceCounted}
+		return tokenCount{0, metering.SourceCounted}
 	case with == 1 && len(m.choices) > 1 && m.finals == 0:
-		return tally{max(most, m.counted()), source}
+		return tokenCount{max(most, m.counted()), source}
 	}
-	return tally{sum, source}
+	return tokenCount{sum, source}
 }
 
 // tokens is the best count of one choice: its running usage and what came

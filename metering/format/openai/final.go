@@ -65,7 +65,7 @@ func (m *Meter) Final(end format.End, now time.Time) (u pricing.Units, s meterin
 // within is a completion within the bound. What is certain to be beyond it is
 // noted as excess: what a backend reports, as far as there was text for it or it
 // says that it was reasoning, and the events, as far as each is a token.
-func (m *Meter) within(t tally) int64 {
+func (m *Meter) within(t tokenCount) int64 {
 	certain := m.least()
 	if t.source != metering.SourceCounted {
 		hidden := max(0, m.final.reasoning, m.running.reasoning)
@@ -102,7 +102,7 @@ func (m *Meter) reported(f usage, end format.End, now time.Time) (pricing.Units,
 		m.excess.Prompt = min(f.prompt-m.bound.Input, maxExcess)
 	}
 	clamped := f.prompt < 0 || f.completion < 0 || f.cached < 0 || f.prompt > m.bound.Input || f.cached > max(f.prompt, 0)
-	prompt := tally{min(max(f.prompt, 0), m.bound.Input), metering.SourceReported}
+	prompt := tokenCount{min(max(f.prompt, 0), m.bound.Input), metering.SourceReported}
 	completion := m.trusted(f)
 	// An estimate beyond the bound says nothing against the backend.
 	clamped = clamped || f.tokens() > m.bound.Output || completion.tokens > m.bound.Output && completion.source != metering.SourceCounted
@@ -124,8 +124,8 @@ func (m *Meter) reported(f usage, end format.End, now time.Time) (pricing.Units,
 // token in two events; nor is one of which the text cannot be so few tokens. One of
 // several usages that is below the events, or below the text, speaks of one
 // completion of several.
-func (m *Meter) trusted(f usage) tally {
-	t := tally{m.claimed(f), metering.SourceReported}
+func (m *Meter) trusted(f usage) tokenCount {
+	t := tokenCount{m.claimed(f), metering.SourceReported}
 	least := m.least()
 	switch {
 	case m.after.deltas > 0:
@@ -133,19 +133,19 @@ func (m *Meter) trusted(f usage) tally {
 		if by := m.byChoice(); by.source == metering.SourceRunning && by.tokens > 0 {
 			return by
 		}
-		t = tally{n, metering.SourceCounted}
+		t = tokenCount{n, metering.SourceCounted}
 	case m.finals > 1 && m.bound.Sequences > 1 && (t.tokens < least || m.fitsBetter(m.sum, t.tokens)):
 		t.tokens = max(t.tokens, m.sum)
 	case m.unary && m.speaksOfOne(t.tokens, m.others(t.tokens)):
-		t = tally{m.others(t.tokens), metering.SourceCounted}
+		t = tokenCount{m.others(t.tokens), metering.SourceCounted}
 	}
 	all := m.all()
 	switch {
 	case t.tokens == 0 && (least > 0 || f.prompt <= 0 && m.wrote()), format.MulSat(2, t.tokens) < least, tooFew(t.tokens, &all):
 		by := m.completion()
-		return tally{max(by.tokens, t.tokens, least), by.source}
+		return tokenCount{max(by.tokens, t.tokens, least), by.source}
 	case t.tokens < least:
-		return tally{least, metering.SourceCounted}
+		return tokenCount{least, metering.SourceCounted}
 	}
 	return t
 }

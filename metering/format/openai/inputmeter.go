@@ -210,17 +210,17 @@ func (t *tokensRead) usage(v []byte) {
 }
 
 // prompt is the best count of the prompt, within its bound.
-func (m *inputMeter) prompt() tally {
-	t := tally{source: metering.SourceCounted}
+func (m *inputMeter) prompt() tokenCount {
+	t := tokenCount{source: metering.SourceCounted}
 	switch ids := m.request.idTokens(); {
 	case m.read.prompt > 0:
-		t = tally{m.read.prompt, metering.SourceReported}
+		t = tokenCount{m.read.prompt, metering.SourceReported}
 	case len(m.request.texts) == 0:
 		t.tokens = ids
 	case m.counted > 0:
-		t = tally{m.counted, metering.SourceTokenizer}
+		t = tokenCount{m.counted, metering.SourceTokenizer}
 	case m.bound.Counted > 0:
-		t = tally{m.bound.Counted, metering.SourceTokenizer}
+		t = tokenCount{m.bound.Counted, metering.SourceTokenizer}
 	default:
 		if m.ratio == 0 { // once, so that a count never shrinks
 			if m.ratio = format.DefaultBytesPerToken; m.cal != nil {

@@ -83,9 +83,9 @@ type Answer struct {
 	First       string `json:"first,omitempty"` // Duplicate: the hold that was charged for the key
 }
 
-// Span is a time in which something was wrong, in µs. Who is a teller's
-// incarnation (its process), a teller (the connections of all its incarnations),
-// Database, or Machine.
+// Span is a time in which something was wrong, in µs. The field Who names a
+// teller's incarnation (one process), a teller (the connections of all its
+// incarnations), Database, or Machine.
 type Span struct {
 	Who  string `json:"who"`
 	What string `json:"what"`

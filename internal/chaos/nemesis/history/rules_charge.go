@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// chargeStands compares each answered settlement with the last state. What a
-// database lost by permission may have been swept since.
+// chargeStands compares each answered settlement with the last state. A hold
+// whose settlement a database lost by permission may have been swept since.
 func chargeStands(m *model, report func(string, ...*Op)) {
 	for _, x := range m.order {
 		if x.acked == nil {

@@ -40,8 +40,8 @@ type Launcher struct {
 func NewLauncher() *Launcher {
 	l := &Launcher{forks: make(chan func())}
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and whatever
-		// was not stopped until then ends with the thread.
+		// Never unlocked: the thread ends with the goroutine, and the
+		// children that were not stopped until then end with the thread.
 		runtime.LockOSThread()
 		for fork := range l.forks {
 			fork()
@@ -105,12 +105,20 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Running says whether the process has not ended.
+func (p *Process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // Exit describes how the process ended, with the last lines of its log; nil
 // while it runs.
 func (p *Process) Exit() error {
-	select {
-	case <-p.done:
-	default:
+	if p.Running() {
 		return nil
 	}
 	how := "exit status 0"
@@ -124,10 +132,8 @@ func (p *Process) Exit() error {
 // it and all of its group. It returns when the process has ended; the error
 // says that it had to be killed. Stopping an ended process does nothing.
 func (p *Process) Stop(grace time.Duration) error {
-	select {
-	case <-p.done:
+	if !p.Running() {
 		return nil
-	default:
 	}
 	if err := terminate(p.cmd.Process); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.spec.Name, err)
@@ -143,10 +149,8 @@ func (p *Process) Stop(grace time.Duration) error {
 
 // Kill ends the process and its group at once and waits for it.
 func (p *Process) Kill() {
-	select {
-	case <-p.done: // its id may be another's by now
+	if !p.Running() { // its id may be another's by now
 		return
-	default:
 	}
 	kill(p.cmd.Process)
 	<-p.done

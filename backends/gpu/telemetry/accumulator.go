@@ -36,8 +36,8 @@ func (d *Device) BusyShare() float64 {
 // maxTracks bounds what a feed remembers of devices that vanished.
 const maxTracks = 4 * maxDevices
 
-// tally adds up over the devices of one feed.
-type tally struct {
+// accumulator adds up over the devices of one feed.
+type accumulator struct {
 	hold       time.Duration
 	tracks     []track
 	known      map[string]int // by UUID
@@ -65,7 +65,7 @@ const (
 
 // pass adds up the time until now, at the rates of the last reading, each for
 // at most its hold.
-func (t *tally) pass(now time.Time) {
+func (t *accumulator) pass(now time.Time) {
 	t.round++
 	for i := range t.tracks {
 		c := &t.tracks[i]
@@ -76,7 +76,7 @@ func (t *tally) pass(now time.Time) {
 func held(d, hold time.Duration) float64 { return min(max(0, d), hold).Seconds() }
 
 // of returns the track of a device that is there, a fresh one if it is new.
-func (t *tally) of(uuid string, now time.Time) *track {
+func (t *accumulator) of(uuid string, now time.Time) *track {
 	i, ok := t.known[uuid]
 	if !ok {
 		if t.known == nil {
@@ -124,7 +124,7 @@ func mostPower(d *Device) float64 {
 }
 
 // vanished tells once of each device that is not in this reading.
-func (t *tally) vanished(tell func(uuid string)) {
+func (t *accumulator) vanished(tell func(uuid string)) {
 	for i := range t.tracks {
 		if c := &t.tracks[i]; !c.gone && c.round != t.round {
 			c.gone = true
@@ -134,7 +134,7 @@ func (t *tally) vanished(tell func(uuid string)) {
 }
 
 // forget drops the devices that vanished.
-func (t *tally) forget() {
+func (t *accumulator) forget() {
 	kept := t.tracks[:0]
 	clear(t.known)
 	for _, c := range t.tracks {
@@ -147,7 +147,7 @@ func (t *tally) forget() {
 	t.generation++
 }
 
-func (t *tally) totals() []Totals {
+func (t *accumulator) totals() []Totals {
 	list := make([]Totals, len(t.tracks))
 	for i := range t.tracks {
 		list[i] = t.tracks[i].Totals

@@ -4,6 +4,8 @@ package proc_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice.example/sluice/internal/devnet/proc"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // parentEnv makes this test binary play a parent that starts a child, prints
@@ -62,14 +64,14 @@ func TestChildDiesWithKilledParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(line)
 	}
-	if !alive(child) {
+	if !proc.Alive(child) {
 		t.Fatal("the child is not running")
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = parent.Wait() // reports the kill
-	eventually(t, "the child is dead", func() bool { return !alive(child) })
+	eventually(t, "the child is dead", func() bool { return !proc.Alive(child) })
 }
 
 // TestChildOutlivesThreads starts a child while many threads come and go: the
@@ -119,7 +121,7 @@ func TestStopAsksThenKillsTheGroup(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "was killed") {
 		t.Errorf("got %v", err)
 	}
-	eventually(t, "the whole group is dead", func() bool { return !alive(p.Pid()) && !alive(grandchild) })
+	eventually(t, "the whole group is dead", func() bool { return !proc.Alive(p.Pid()) && !proc.Alive(grandchild) })
 	if err := p.Stop(time.Second); err != nil {
 		t.Errorf("stopping an ended process: %v", err)
 	}
@@ -144,6 +146,70 @@ func TestExitTellsTheEndOfTheLog(t *testing.T) {
 	}
 }
 
+func TestAwait(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	p, err := l.Start(spec(t, "echo up; sleep 600"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	n := 0
+	if err := p.Await(t.Context(), "three", func(context.Context) error {
+		if n++; n < 3 {
+			return errors.New("too few")
+		}
+		return nil
+	}); err != nil || n != 3 {
+		t.Errorf("asked %d times: %v", n, err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	never := func(context.Context) error { return errors.New("not yet") }
+	if err := p.Await(short, "never", never); err == nil || !strings.Contains(err.Error(), "wait until never") ||
+		!strings.Contains(err.Error(), "not yet") || !strings.Contains(err.Error(), "    up") {
+		t.Errorf("at the limit: %v", err)
+	}
+	gone, err := l.Start(spec(t, "echo no such option; exit 3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Await(t.Context(), "never", never); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("of a process that ended: %v", err)
+	}
+}
+
+func TestFinishWantsAGoodEnd(t *testing.T) {
+	l := proc.NewLauncher()
+	defer l.Close()
+	for script, want := range map[string]string{
+		`trap "exit 0" TERM; echo up; while :; do sleep 0.01; done`: "",
+		`trap "exit 4" TERM; echo up; while :; do sleep 0.01; done`: "exit status 4",
+		`trap "" TERM; echo up; while :; do sleep 0.01; done`:       "did not end within",
+		`echo up; exit 0`: "ended before it was told to",
+	} {
+		p, err := l.Start(spec(t, script))
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it runs", func() bool { return strings.Contains(p.Tail(1), "up") })
+		if strings.HasSuffix(script, "exit 0") {
+			<-p.Done()
+		}
+		limit := 10 * time.Second
+		if strings.HasPrefix(want, "did not") {
+			limit = 100 * time.Millisecond
+		}
+		err = p.Finish(syscall.SIGTERM, limit)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", script, err, want)
+		}
+		if p.Running() {
+			t.Errorf("%s: it runs still", script)
+		}
+	}
+}
+
 func TestStartFails(t *testing.T) {
 	l := proc.NewLauncher()
 	defer l.Close()
@@ -155,19 +221,6 @@ func TestStartFails(t *testing.T) {
 
 func spec(t *testing.T, script string) proc.Spec {
 	return proc.Spec{Name: "test", Path: "/bin/sh", Args: []string{"-c", script}, Log: filepath.Join(t.TempDir(), "log")}
-}
-
-// alive reports whether the process exists and is no zombie.
-func alive(pid int) bool {
-	if syscall.Kill(pid, 0) != nil {
-		return false
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return runtime.GOOS != "linux"
-	}
-	_, state, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(state, "Z")
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -112,8 +112,8 @@ func TestStrangersAreForgotten(t *testing.T) {
 		}
 		f.Poll(t.Context())
 	}
-	if len(f.tally.tracks) > maxTracks || len(f.tally.known) != len(f.tally.tracks) {
-		t.Errorf("%d devices are remembered", len(f.tally.tracks))
+	if len(f.sums.tracks) > maxTracks || len(f.sums.known) != len(f.sums.tracks) {
+		t.Errorf("%d devices are remembered", len(f.sums.tracks))
 	}
 	if _, ok := f.Latest().Totals("stays"); !ok || len(f.Latest().Devices) != maxDevices {
 		t.Errorf("%d devices", len(f.Latest().Devices))

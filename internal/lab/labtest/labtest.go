@@ -1,0 +1,24 @@
+// Package labtest has what tests of running gateways share.
+package labtest
+
+import (
+	"testing"
+	"time"
+)
+
+// Eventually polls until check returns nil, for at most limit; then it ends the
+// test with check's last error. what completes "not within LIMIT: …".
+func Eventually(t testing.TB, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s: %v", limit, what, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

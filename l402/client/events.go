@@ -1,0 +1,127 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+)
+
+// maxEvent bounds the data of one event and one line of a stream, in bytes.
+const maxEvent = 16 << 20
+
+// Event is one server-sent event of an answer.
+type Event struct {
+	Name     string   // of its event line; empty: an ordinary message
+	Data     []byte   // its data lines, joined with \n; nil: the event has none. Valid until the next call of Next
+	Comments []string // its comment lines, each with the colon it begins with; see ParseCostComment
+}
+
+// EventReader reads an answer that comes as server-sent events (HTML standard,
+// section 9.2). Most readers of events drop the comments, and a gateway tells
+// the cost of a stream in one.
+//
+//	for events := client.NewEventReader(resp.Body); ; {
+//		event, err := events.Next()
+//		if errors.Is(err, io.EOF) {
+//			break
+//		}
+//		...
+//	}
+type EventReader struct {
+	lines   *bufio.Scanner
+	begun   bool // the first line was read
+	afterCR bool // the line before ended with \r, to which a \n may belong
+	data    []byte
+}
+
+// NewEventReader reads events from r.
+func NewEventReader(r io.Reader) *EventReader {
+	e := &EventReader{lines: bufio.NewScanner(r), data: make([]byte, 0, 256)}
+	e.lines.Buffer(make([]byte, 0, 4096), maxEvent)
+	e.lines.Split(e.splitLine)
+	return e
+}
+
+// Next returns the next event as soon as its blank line has come. Comments that
+// stand alone are an event without data. At the end of the stream the error is
+// io.EOF; an event that the end cut off is dropped, as the standard has it. An
+// event or a line longer than 16 MiB fails with an error that wraps
+// bufio.ErrTooLong.
+func (e *EventReader) Next() (Event, error) {
+	var event Event
+	for e.lines.Scan() {
+		line := e.lines.Bytes()
+		if !e.begun {
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
+			e.begun = true
+		}
+		if len(line) > 0 {
+			if err := e.add(&event, line); err != nil {
+				return Event{}, err
+			}
+			continue
+		}
+		if event.Name != "" || event.Data != nil || event.Comments != nil {
+			return event, nil
+		}
+	}
+	if err := e.lines.Err(); err != nil {
+		return Event{}, fmt.Errorf("read the stream: %w", err)
+	}
+	return Event{}, io.EOF
+}
+
+// add takes one line into the event. Fields other than data and event do not
+// concern an answer.
+func (e *EventReader) add(event *Event, line []byte) error {
+	if line[0] == ':' {
+		event.Comments = append(event.Comments, string(line))
+		return nil
+	}
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	switch string(name) {
+	case "event":
+		event.Name = string(value)
+	case "data":
+		if event.Data == nil {
+			e.data = e.data[:0]
+		} else {
+			e.data = append(e.data, '\n')
+		}
+		if len(e.data)+len(value) > maxEvent {
+			return fmt.Errorf("read the stream: an event: %w", bufio.ErrTooLong)
+		}
+		e.data = append(e.data, value...)
+		event.Data = e.data
+	}
+	return nil
+}
+
+// splitLine is a bufio.SplitFunc for lines that end with \n, \r\n or \r. After a
+// \r it does not wait for the byte that follows, which may take long to come.
+// Bytes after the last line end are no line.
+func (e *EventReader) splitLine(data []byte, _ bool) (advance int, line []byte, err error) {
+	if len(data) == 0 {
+		return 0, nil, nil
+	}
+	begin := 0
+	if e.afterCR && data[0] == '\n' {
+		begin = 1
+	}
+	line = data[begin:]
+	end := bytes.IndexByte(line, '\n')
+	if end >= 0 {
+		line = line[:end]
+	}
+	if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
+		end = cr
+	}
+	if end < 0 {
+		return 0, nil, nil // afterCR stays: nothing was taken
+	}
+	end += begin
+	e.afterCR = data[end] == '\r'
+	return end + 1, data[begin:end], nil
+}
