@@ -6,6 +6,11 @@
 // with the note that it ran, so a process that dies in between leaves no step half
 // done, and none runs twice. A step takes at most one strong lock, because it would
 // keep the first while it waits for the second. docs/migrations.md lists the locks.
+//
+// A file whose first line is "-- additive" only adds what older programs can do without:
+// nullable columns, functions, tables. It is recorded where programs that do not know it
+// do not look, so that they start on the new schema, beside newer ones or after a
+// return to the version before.
 package migrations
 
 import (
@@ -36,6 +41,9 @@ type Migration struct {
 	Steps   []Step // at least one
 }
 
+// additive is the first line of a file that older programs need not know.
+const additive = "-- additive\n"
+
 // Step is a part of a migration that runs in one transaction.
 type Step struct {
 	Version int
@@ -43,6 +51,9 @@ type Step struct {
 	Number  int    // from 1, without gaps
 	Of      int    // how many there are
 	SQL     string
+	// Additive: the step is recorded apart, so that a program which does not know the
+	// migration starts all the same.
+	Additive bool
 }
 
 // Last says whether the migration is whole after this step.
@@ -94,7 +105,7 @@ func split(version int, name, text string) (steps []Step) {
 	}
 	parts = append(parts, sql.String())
 	for i, p := range parts {
-		steps = append(steps, Step{Version: version, Name: name, Number: i + 1, Of: len(parts), SQL: p})
+		steps = append(steps, Step{Version: version, Name: name, Number: i + 1, Of: len(parts), SQL: p, Additive: strings.HasPrefix(text, additive)})
 	}
 	return steps
 }

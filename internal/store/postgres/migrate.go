@@ -88,7 +88,9 @@ func (d *DB) migrateLocked(ctx context.Context, c *pgx.Conn) error {
 	_, err := c.Exec(ctx, `CREATE TABLE IF NOT EXISTS schema_versions (
 		version integer PRIMARY KEY, name text NOT NULL, applied timestamptz NOT NULL DEFAULT now());
 		CREATE TABLE IF NOT EXISTS schema_steps (
-		version integer, step integer, applied timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (version, step))`,
+		version integer, step integer, applied timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (version, step));
+		CREATE TABLE IF NOT EXISTS schema_additions (version integer, step integer, steps integer NOT NULL,
+		applied timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (version, step))`,
 		pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return err
@@ -109,20 +111,30 @@ type schema struct {
 	d *DB // nil: for reading only
 }
 
-// Done reads the migrations that ran whole, which older programs know as well,
-// and the steps of the next one, which they need not know.
+// Done reads the migrations that ran whole, which older programs know as well, the
+// additive ones, which they need not know, and the steps of the next one.
 func (s schema) Done(ctx context.Context) (version, steps int, err error) {
-	var made, stepsMade bool
+	var made, stepsMade, additions bool
 	err = s.c.QueryRow(ctx, `SELECT to_regclass('schema_versions') IS NOT NULL,
-		to_regclass('schema_steps') IS NOT NULL`).Scan(&made, &stepsMade)
+		to_regclass('schema_steps') IS NOT NULL, to_regclass('schema_additions') IS NOT NULL`).Scan(&made, &stepsMade, &additions)
 	if err != nil || !made {
 		return 0, 0, err
 	}
 	err = s.c.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM schema_versions").Scan(&version)
-	if err != nil || !stepsMade {
-		return version, 0, err
+	for whole := additions; err == nil && whole; {
+		err = s.c.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM schema_additions WHERE version = $1 AND step = steps)", version+1).Scan(&whole)
+		if whole {
+			version++
+		}
 	}
-	err = s.c.QueryRow(ctx, "SELECT count(*) FROM schema_steps WHERE version = $1", version+1).Scan(&steps)
+	for table, there := range map[string]bool{"schema_steps": stepsMade, "schema_additions": additions} {
+		if err != nil || !there {
+			continue
+		}
+		var n int
+		err = s.c.QueryRow(ctx, "SELECT count(*) FROM "+table+" WHERE version = $1", version+1).Scan(&n)
+		steps += n
+	}
 	return version, steps, err
 }
 
@@ -150,8 +162,12 @@ func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 func (s schema) try(ctx context.Context, step migrations.Step, tell bool) error {
 	var sql strings.Builder
 	fmt.Fprintf(&sql, "BEGIN; SET LOCAL lock_timeout = '%s'; SET LOCAL statement_timeout = 0;\n%s\n;", stepLock, step.SQL)
-	fmt.Fprintf(&sql, "INSERT INTO schema_steps (version, step) VALUES (%d, %d);", step.Version, step.Number)
-	if step.Last() {
+	if step.Additive {
+		fmt.Fprintf(&sql, "INSERT INTO schema_additions (version, step, steps) VALUES (%d, %d, %d);", step.Version, step.Number, step.Of)
+	} else {
+		fmt.Fprintf(&sql, "INSERT INTO schema_steps (version, step) VALUES (%d, %d);", step.Version, step.Number)
+	}
+	if step.Last() && !step.Additive {
 		fmt.Fprintf(&sql, "INSERT INTO schema_versions (version, name) VALUES (%d, %s);", step.Version, literal(step.Name))
 	}
 	sql.WriteString("COMMIT")

@@ -63,4 +63,16 @@ func TestUpgrade(t *testing.T) {
 	if r := audit(t, l); r.Charged != 150 {
 		t.Errorf("report: %+v", r)
 	}
+	// What programs look at that know no additive migrations.
+	want, version, steps := 0, 0, 0
+	for _, m := range all {
+		if !m.Steps[0].Additive {
+			want = m.Version
+		}
+	}
+	err = c.QueryRow(ctx, `SELECT max(version), (SELECT count(*) FROM schema_steps WHERE version > $1) FROM schema_versions`, want).
+		Scan(&version, &steps)
+	if err != nil || version != want || steps != 0 {
+		t.Errorf("an older program sees version %d and %d steps of the next, %v; want %d and none", version, steps, err, want)
+	}
 }

@@ -26,16 +26,25 @@ type schema struct {
 	log *slog.Logger // nil: for reading only
 }
 
-// Done reads the header, and the steps of a migration that is not whole.
+// Done reads the header, the additive migrations, which older programs need not know,
+// and the steps of a migration that is not whole.
 func (s schema) Done(context.Context) (version, steps int, err error) {
 	if version, err = s.number("PRAGMA user_version"); err != nil {
 		return 0, 0, err
 	}
-	made, err := s.number("SELECT count(*) FROM sqlite_schema WHERE name = 'schema_steps'")
-	if err != nil || made == 0 {
-		return version, 0, err
+	additions, err := s.number("SELECT count(*) FROM sqlite_schema WHERE name = 'schema_additions'")
+	for whole := additions; err == nil && whole > 0; {
+		whole, err = s.number(fmt.Sprintf("SELECT count(*) FROM schema_additions WHERE version = %d AND step = steps", version+1))
+		version += whole
 	}
-	steps, err = s.number(fmt.Sprintf("SELECT count(*) FROM schema_steps WHERE version = %d", version+1))
+	for _, table := range []string{"schema_steps", "schema_additions"} {
+		made, there := s.number("SELECT count(*) FROM sqlite_schema WHERE name = '" + table + "'")
+		if err = errors.Join(err, there); err != nil || made == 0 {
+			continue
+		}
+		n, counted := s.number(fmt.Sprintf("SELECT count(*) FROM %s WHERE version = %d", table, version+1))
+		steps, err = steps+n, counted
+	}
 	return version, steps, err
 }
 
@@ -54,9 +63,14 @@ func (s schema) number(sql string) (int, error) {
 // Migrate tries until the step gets the lock of the file.
 func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 	sql := "BEGIN IMMEDIATE;\n" + step.SQL + "\n;"
-	if step.Last() {
+	switch {
+	case step.Additive:
+		sql += fmt.Sprintf(`CREATE TABLE IF NOT EXISTS schema_additions (
+			version INTEGER, step INTEGER, steps INTEGER NOT NULL, PRIMARY KEY (version, step)) STRICT, WITHOUT ROWID;
+			INSERT INTO schema_additions (version, step, steps) VALUES (%d, %d, %d);`, step.Version, step.Number, step.Of)
+	case step.Last():
 		sql += fmt.Sprintf("PRAGMA user_version=%d;", step.Version)
-	} else {
+	default:
 		sql += fmt.Sprintf(`CREATE TABLE IF NOT EXISTS schema_steps (
 			version INTEGER, step INTEGER, PRIMARY KEY (version, step)) STRICT, WITHOUT ROWID;
 			INSERT INTO schema_steps (version, step) VALUES (%d, %d);`, step.Version, step.Number)

@@ -76,4 +76,14 @@ func TestUpgrade(t *testing.T) {
 	if r, err := l.Audit(ctx); err != nil || !r.OK() || r.Charged != 150 {
 		t.Errorf("report: %+v, %v", r, err)
 	}
+	// What programs look at that know no additive migrations.
+	want := 0
+	for _, m := range all {
+		if !m.Steps[0].Additive {
+			want = m.Version
+		}
+	}
+	if got, err := (schema{c: d.w.conn}).number("PRAGMA user_version"); err != nil || got != want {
+		t.Errorf("an older program sees version %d, %v; want %d", got, err, want)
+	}
 }

@@ -39,6 +39,7 @@ var noMoney = map[string]string{
 	"price_overrides.*":           "what an operator fixed; what a charge cost is in the charge",
 	"rate_windows.*":              "numbers of requests",
 	"replica_loads.*":             "reports of load",
+	"schema_additions.*":          "which migrations ran",
 	"schema_steps.*":              "which migrations ran",
 	"schema_versions.*":           "which migrations ran",
 	"sealed.*":                    "sums at the end of a period, under the hash of its seal",
