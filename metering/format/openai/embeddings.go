@@ -90,13 +90,12 @@ func strictEmbedding(key string) bool {
 // embeddingRequest is one request for embeddings.
 type embeddingRequest struct {
 	inputs
-	input  []byte // as it came
-	packed bool   // the vectors may come in base64
+	packed bool // the vectors may come in base64
 }
 
 // readInput reads a text, a list of texts, a list of token ids, or a list of those.
 func (r *embeddingRequest) readInput(m *member) error {
-	r.input = m.value
+	r.sides[0] = m.value
 	switch m.value[0] {
 	case '"':
 		return r.addText(textBytes(m.value))
@@ -161,7 +160,7 @@ func idsIn(list []byte) (n int64, err error) {
 
 // CountPrompt implements format.Request.
 func (r *embeddingRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
-	q, ok := format.CountText(p, model, joined(r.input))
+	q, ok := format.CountText(p, model, joined(r.sides[0]))
 	if !ok || !r.Countable() {
 		return nil
 	}

@@ -29,6 +29,7 @@ type inputMeter struct {
 	seen     indexSet
 	each     int64 // tokens that results say of themselves, together
 	read     tokensRead
+	absurd   bool  // the cached tokens that it says cannot be
 	counted  int64 // by the backend's tokenizer; -1: not counted
 	ratio    float64
 	overflow int64
@@ -138,6 +139,12 @@ func (m *inputMeter) PiecesEnd() error {
 	if m.read.prompt <= 0 {
 		m.read.prompt = m.each
 	}
+	if m.absurd = m.read.cached < 0 || m.read.cached > max(0, m.read.prompt); m.absurd {
+		m.read.cached = 0
+	}
+	if !m.canBeRead(m.read.prompt) {
+		m.read.prompt = 0
+	}
 	m.End()
 	return nil
 }
@@ -236,7 +243,7 @@ func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, meteri
 	}
 	t := m.prompt()
 	m.overflow = max(0, min(m.read.prompt-m.bound.Input, maxExcess))
-	clamped := m.overflow > 0 || m.read.cached < 0 || m.read.cached > max(0, m.read.prompt)
+	clamped := m.overflow > 0 || m.absurd
 	if voter := m.opts.Voter; end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0 && m.cal != nil {
 		m.cal.LearnPrompt(voter, m.request.PromptBytes(), t.tokens-m.usual())
 	}

@@ -49,7 +49,7 @@ func TestInputBounds(t *testing.T) {
 	} {
 		r := parseInputs(t, c.f, c.body)
 		b, err := r.Bound(limits)
-		want := format.Bound{Sequences: 1, Input: c.input, Searches: c.searches, Documents: c.documents}
+		want := format.Bound{Sequences: 1, Input: c.input, Searches: c.searches, Documents: c.documents, Each: 100}
 		if err != nil || b != want || r.PromptBytes() != c.bytes {
 			t.Errorf("%.80s: %+v, %d bytes, %v; right is %+v", c.body, b, r.PromptBytes(), err, want)
 		}

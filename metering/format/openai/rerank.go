@@ -60,7 +60,7 @@ func (rerank) Parse(_ string, body []byte, policy func(model string) *format.Pol
 	if err := r.pair("query", "documents"); err != nil {
 		return nil, err
 	}
-	if !rawjson.IsString(r.left) {
+	if !rawjson.IsString(r.sides[0]) {
 		return nil, format.RefuseParam("query", "query must be a text")
 	}
 	r.searches = (r.documents + searchDocuments - 1) / searchDocuments
