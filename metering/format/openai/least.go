@@ -20,7 +20,8 @@ func leastTokens(dense int64) int64 {
 func shortens(members []member) bool {
 	for i := range members {
 		m := &members[i]
-		if !m.dropped && !isNeutral(m.value) && (strings.HasPrefix(m.key, "truncat") || m.key == "max_tokens_per_doc") && !strings.HasSuffix(m.key, "side") {
+		cuts := strings.HasPrefix(m.key, "truncat") && !strings.HasSuffix(m.key, "side") || m.key == "max_tokens_per_doc"
+		if cuts && !m.dropped && !isNeutral(m.value) {
 			return true
 		}
 	}
