@@ -11,9 +11,10 @@ import (
 // sense is what a backend's telemetry says at a moment. Stale readings say
 // nothing.
 type sense struct {
-	pricing.Load           // Running, Waiting and KV of the engine, SM and Utilization of the GPUs; Stale: nothing is fresh
+	pricing.Load           // Running, Waiting and KV of the engine, SM and Utilization of the GPUs; Stale: nothing tells how busy it is
 	gpuAt        time.Time // of the oldest of the readings of GPUs in it
 	newest       time.Time // of all readings, stale ones too; zero: none
+	untold       bool      // the engine's reading is fresh and does not say how many requests run
 }
 
 // engine is the feed of the server's own metrics; nil: it shows none.
@@ -31,7 +32,9 @@ func (b *Backend) sense(now time.Time) sense {
 		snapshot := e.Latest()
 		s.newest = snapshot.At
 		if e := snapshot.Engine; e != nil && snapshot.Fresh(now, b.set.StaleAfter) {
-			s.Stale, s.Running, s.Waiting, s.KV = false, e.Running, e.Waiting, e.KV
+			s.Running, s.Waiting, s.KV = e.Running, e.Waiting, e.KV
+			s.untold = math.IsNaN(e.Running)
+			s.Stale = s.untold // nothing else on the page tells how busy the engine is
 		}
 	}
 	var sm, utilization mean
@@ -73,6 +76,7 @@ type joined struct {
 	telemetry       bool
 	newest          time.Time
 	fresh           bool
+	untold          bool // of some backend
 }
 
 func newJoined(f *Fleet) *joined {
@@ -103,6 +107,7 @@ func (j *joined) add(b *Backend, now time.Time) {
 	}
 	j.telemetry = j.telemetry || b.engine() != nil || len(b.gpus) > 0
 	j.fresh = j.fresh || !s.Stale
+	j.untold = j.untold || s.untold
 	if s.newest.After(j.newest) {
 		j.newest = s.newest
 	}
@@ -148,7 +153,8 @@ func (p *Pool) load(now time.Time) pricing.Load {
 }
 
 // Load is how busy the backend is now. It leaves out energy, which is shared
-// out among pools.
+// out among pools, and the running requests where the engine does not tell them. Load of
+// a pool counts the gateway's own instead.
 func (b *Backend) Load(now time.Time) pricing.Load {
 	b.fleet.mu.Lock()
 	defer b.fleet.mu.Unlock()
@@ -160,6 +166,9 @@ func (b *Backend) load(now time.Time) pricing.Load {
 	j.add(b, now)
 	if !b.health.up {
 		j.Capacity = 0
+	}
+	if j.untold {
+		j.Running = math.NaN()
 	}
 	return j.load(now)
 }

@@ -41,8 +41,8 @@ type BackendStatus struct {
 	// clock stood in for it.
 	Guessed uint64       `json:"gpu_time_fallbacks"`
 	Load    pricing.Load `json:"load"`
-	// Telemetry is the last failure of its engine's feed, empty when it works
-	// or there is none. For the operator only.
+	// Telemetry is the last failure of its engine's feed, or what its reading lacks;
+	// empty when it works or there is none. For the operator only.
 	Telemetry string      `json:"telemetry_error,omitempty"`
 	GPUs      []GPUStatus `json:"gpus,omitempty"`
 }
@@ -106,6 +106,9 @@ func (f *Fleet) Status() []BackendStatus {
 		s.Load = b.load(now)
 		if e := b.engine(); e != nil {
 			s.Telemetry = failure(e)
+			if s.Telemetry == "" && b.sense(now).untold {
+				s.Telemetry = errUntold
+			}
 		}
 		for _, g := range b.gpus {
 			s.GPUs = append(s.GPUs, g.status(b, now))
@@ -134,6 +137,9 @@ func failure(f *telemetry.Feed) string {
 	}
 	return ""
 }
+
+// errUntold is what is wrong with an engine's page that says nothing of what runs.
+const errUntold = "the engine's metrics do not say how many requests are running, or not what can be true: the gateway's own are counted"
 
 // PoolStatus is one pool as metrics and the dashboard see it.
 type PoolStatus struct {

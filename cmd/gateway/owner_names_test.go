@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -96,7 +97,10 @@ func TestTokensAndAliases(t *testing.T) {
 // Documents that pass in pieces carry the public name as well, wherever it stands.
 func TestNamesInLongDocuments(t *testing.T) {
 	const inner = "acme/Secret-8B"
-	vectors := strings.Repeat(`{"object":"embedding","index":0,"embedding":[`+strings.Repeat("0.125,", 4000)+`1]},`, 40)
+	var vectors string
+	for i := range 40 {
+		vectors += fmt.Sprintf(`{"object":"embedding","index":%d,"embedding":[`, i) + strings.Repeat("0.125,", 4000) + `1]},`
+	}
 	vectors = `"data":[` + strings.TrimSuffix(vectors, ",") + `]`
 	usage := `"usage":{"prompt_tokens":40,"total_tokens":40}`
 	u := newUpstream(t, map[string]http.HandlerFunc{})

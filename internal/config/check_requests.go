@@ -9,6 +9,7 @@ import (
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/apis"
 	"sluice.example/sluice/metering/format/openai"
+	"sluice.example/sluice/pricing"
 )
 
 // checkRequests checks what an owner allows in requests beyond what is known.
@@ -49,9 +50,13 @@ func (c *checker) checkAPIs(names []string, at string) {
 
 // generates reports whether a model that is sold through these APIs writes tokens. An
 // API that is not known may.
-func generates(names []string) bool {
+func generates(names []string) bool { return meters(names, pricing.OutputTokens) }
+
+// meters reports whether one of the APIs with these names is metered by a unit. One
+// that is not known may be.
+func meters(names []string, u pricing.Unit) bool {
 	for _, f := range apis.All() {
-		if slices.Contains(names, f.Name()) && format.Generates(f) {
+		if slices.Contains(names, f.Name()) && format.Meters(f, u) {
 			return true
 		}
 	}

@@ -208,6 +208,21 @@ func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) 
 	c.within(at+".queue.timeout", m.Queue.Timeout, 10*time.Millisecond, time.Hour)
 }
 
+// checkUnits finds prices that no request of the model's APIs can be charged.
+func (c *checker) checkUnits(m *Model, at string) {
+	for _, r := range []struct {
+		key  string
+		rate Rate
+		unit pricing.Unit
+		apis string
+	}{{"search", m.Prices.Search, pricing.Searches, "rerank"}, {"document", m.Prices.Document, pricing.Documents, "rerank or score"}} {
+		if r.rate != 0 && !meters(m.APIs, r.unit) {
+			c.failAt(at+".prices."+r.key, "no request can be charged it, because the model is only sold through %s: leave it out, or add %s to apis",
+				strings.Join(m.APIs, ", "), r.apis)
+		}
+	}
+}
+
 // smallPrompt is the prompt, in tokens, that a purchase must always cover.
 const smallPrompt = 100
 
@@ -222,6 +237,7 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 			return
 		}
 	}
+	c.checkUnits(m, at)
 	for _, name := range m.Backends {
 		if b := backends[name]; p.GPUSecond != 0 && b != nil && len(b.GPUs) == 0 {
 			c.failAt(at+".prices.gpu_second", "the backend %q names no gpus, so its GPU time cannot be read", name)

@@ -383,7 +383,7 @@ func TestModelThatRanks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Replace(string(minimal), "prices: {input: 1 sat/Mtok}", "max_items: 500\n        prices: {input: 1 sat/Mtok, search: 100 msat/search, document: 2 msat/document}", 1)
+	text := strings.Replace(string(minimal), "prices: {input: 1 sat/Mtok}", "apis: [rerank]\n        max_items: 500\n        prices: {input: 1 sat/Mtok, search: 100 msat/search, document: 2 msat/document}", 1)
 	cfg, err := Parse([]byte(text), ".", noEnv)
 	if err != nil {
 		t.Fatal(err)

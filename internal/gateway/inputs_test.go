@@ -174,10 +174,33 @@ func TestNoVectorsAreFree(t *testing.T) {
 		"events":           {says(sse, "data: {\"data\":[]}\n\n"), http.StatusBadGateway},
 		"half a document":  {says("application/json", `{"data":[{"embedding":[1]},{"embe`), http.StatusBadGateway},
 		"nothing":          {says("application/json"), http.StatusBadGateway},
+		"vectors of nulls": {says("application/json", `{"data":[{"index":0,"embedding":[null]},{"index":1,"embedding":[null]}],"usage":{"prompt_tokens":5}}`), http.StatusBadGateway},
+		"vectors of NaN":   {says("application/json", `{"data":[{"index":0,"embedding":[NaN]},{"index":1,"embedding":[NaN]}],"usage":{"prompt_tokens":5}}`), http.StatusBadGateway},
+		"vectors of texts": {says("application/json", `{"data":[{"index":0,"embedding":["a"]},{"index":1,"embedding":["b"]}],"usage":{"prompt_tokens":5}}`), http.StatusBadGateway},
+		"words":            {says("application/json", `{"data":[{"index":0,"embedding":"out of memory"},{"index":1,"embedding":"out of memory"}],"usage":{"prompt_tokens":5}}`), http.StatusBadGateway},
+		"one text twice":   {says("application/json", `{"data":[{"index":0,"embedding":[1]},{"index":0,"embedding":[1]}],"usage":{"prompt_tokens":5}}`), http.StatusBadGateway},
+		"a text not sent":  {says("application/json", `{"data":[{"index":1,"embedding":[1]},{"index":2,"embedding":[1]}],"usage":{"prompt_tokens":5}}`), http.StatusBadGateway},
 	} {
 		r := readingFrom(t, c.play)
 		k := r.buy(maxPurchase)
 		if a := r.do("POST", embeddingsPath, `{"model":"demo","input":["river","bank"]}`, k.with()); a.status != c.status {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+		r.wantSpent(k, 0)
+	}
+}
+
+// Scores that are no numbers rank nothing.
+func TestNoScoresAreFree(t *testing.T) {
+	for name, results := range map[string]string{
+		"null":                `[{"index":0,"relevance_score":null},{"index":1,"relevance_score":null}]`,
+		"NaN":                 `[{"index":0,"relevance_score":NaN},{"index":1,"relevance_score":NaN}]`,
+		"one document twice":  `[{"index":1,"relevance_score":0.5},{"index":1,"relevance_score":0.5}]`,
+		"a document not sent": `[{"index":0,"relevance_score":0.5},{"index":7,"relevance_score":0.5}]`,
+	} {
+		r := readingFrom(t, says("application/json", `{"results":`+results+`,"usage":{"prompt_tokens":9}}`))
+		k := r.buy(maxPurchase)
+		if a := r.do("POST", rerankPath, `{"model":"demo","query":"river","documents":["bank","water"]}`, k.with()); a.status != http.StatusBadGateway {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 		r.wantSpent(k, 0)

@@ -68,6 +68,45 @@ func TestOneAccountDoesNotTeachTokensPerEvent(t *testing.T) {
 	}
 }
 
+// No account decides what the events of others are, at any number of voters: not
+// between the tokens that they have shown and the default, nor by its own.
+func TestNoAccountDecidesTokensPerEvent(t *testing.T) {
+	const words = "a few of the words of a river " // 30 bytes, 7 tokens
+	honest := says(sse, strings.Repeat(word(words, ""), 20), finishEvent, usageEvent(12, 140), doneEvent)
+	for name, odd := range map[string]http.HandlerFunc{
+		"nobody else":      nil,
+		"one long word":    says(sse, strings.Repeat(word("internationaliza", ""), 20), finishEvent, usageEvent(12, 20), doneEvent),
+		"many short words": says(sse, strings.Repeat(word(words, ""), 20), finishEvent, usageEvent(12, 500), doneEvent),
+	} {
+		for voters := range 9 {
+			for _, first := range []bool{true, false} {
+				answer := honest
+				r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) { answer(w, req) })
+				teach := func(accounts, times int, lesson http.HandlerFunc) {
+					answer = lesson
+					for range accounts {
+						k := r.buy(maxPurchase)
+						for range times {
+							r.chat(k, asStream(600))
+						}
+					}
+				}
+				if first && odd != nil {
+					teach(1, 3, odd)
+				}
+				teach(voters, 2, honest)
+				if !first && odd != nil {
+					teach(1, 3, odd)
+				}
+				k := r.buy(maxPurchase)
+				answer = saysAndWaits(sse, strings.Repeat(word(words, ""), 20))
+				r.hangUp(k, asStream(8000), words, 20)
+				r.wantAbout(k, fmt.Sprintf("%s beside %d, first %t", name, voters, first), 15, 140)
+			}
+		}
+	}
+}
+
 // Where an event is a token, it stays one, whatever the earlier answers were.
 func TestLessonsDoNotSpoilOneTokenPerEvent(t *testing.T) {
 	for name, c := range map[string]struct {

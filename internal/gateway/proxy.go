@@ -126,9 +126,6 @@ func (c *call) notTaken(resp *http.Response) bool {
 	}
 	result := c.outcome(c.readRefusal(resp))
 	result.Refused = true
-	if result.Lacks != "" {
-		result.Lacks = c.said.public(c.lease.Backend(), c.o)
-	}
 	c.lease.Done(result)
 	return true
 }

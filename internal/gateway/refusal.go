@@ -5,12 +5,9 @@ import (
 	"crypto/sha256"
 	"io"
 	"net/http"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"unicode"
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/metering/format"
@@ -18,9 +15,6 @@ import (
 
 // maxRefusal bounds, in bytes, how much of a backend's refusal is read.
 const maxRefusal = 64 << 10
-
-// maxEngineText bounds, in bytes, what a client is told of it.
-const maxEngineText = 400
 
 // refusal is what an engine says when it does not answer with a 2xx, or within an
 // answer of 200.
@@ -61,13 +55,14 @@ func saidWithin(f format.Failure) refusal {
 	return r
 }
 
-// result is what the fleet is told of the refusal of a request for the model that the
-// backend calls upstream.
-func (r *refusal) result(upstream string) gpu.Result {
+// result is what the fleet is told of the refusal of a request for a model.
+func (r *refusal) result(b *gpu.Backend, model string) gpu.Result {
 	result := gpu.Result{Status: r.status}
 	switch {
-	case r.unknownModel(upstream):
-		result.Lacks = r.Message
+	case r.unknownModel(b.Upstream(model)):
+		if result.Lacks = ownWords(r.Message, b); result.Lacks == "" {
+			result.Lacks = ownWords(r.Kind, b)
+		}
 	case r.blamesRequest():
 		result.RequestFault = true
 	default:
@@ -167,48 +162,6 @@ func (r *refusal) public(b *gpu.Backend, o *order) string {
 		return ""
 	}
 	return o.words(r.Message, b)
-}
-
-// publicWords is what an engine said of a model as a client may see it: short, with the
-// name that the client asked for, and without addresses and paths of the owner's
-// network.
-func publicWords(text string, b *gpu.Backend, model, asked string) string {
-	text = strings.ReplaceAll(b.Redact(text), b.Upstream(model), asked)
-	words := strings.FieldsFunc(text, func(c rune) bool { return unicode.IsSpace(c) || !unicode.IsPrint(c) })
-	for i, w := range words {
-		if bare := strings.Trim(w, `"'()[]{}<>,;:.!?`+"`"); bare != asked && internalName(bare, b.Host()) {
-			words[i] = "…"
-		}
-	}
-	text = strings.Join(words, " ")
-	if len(text) > maxEngineText {
-		text = strings.ToValidUTF8(text[:maxEngineText], "") + "…"
-	}
-	return text
-}
-
-// internalName says whether a word names a host or a file.
-func internalName(word, host string) bool {
-	if strings.Contains(word, "://") || strings.Contains(word, `:\`) || host != "" && strings.Contains(word, host) {
-		return true
-	}
-	if hasPrefix(word, "/", "~/", "./", "../") && len(word) > 1 || strings.Count(word, "/") > 1 {
-		return true
-	}
-	name, port, ok := strings.Cut(word, ":")
-	_, err := strconv.ParseUint(port, 10, 16)
-	if ok && err == nil && strings.Trim(name, "0123456789") != "" { // 12:30 is a time
-		return true
-	}
-	if _, err := netip.ParseAddr(strings.Trim(word, "[]")); err == nil {
-		return true
-	}
-	for _, zone := range []string{".local", ".internal", ".lan", ".svc", ".intra"} {
-		if strings.HasSuffix(name, zone) || strings.Contains(name, zone+".") {
-			return true
-		}
-	}
-	return false
 }
 
 // failures remembers the bodies of the last requests that an engine failed with a

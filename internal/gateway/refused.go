@@ -27,7 +27,7 @@ func (c *call) readRefusal(resp *http.Response) *refusal {
 
 // outcome is what the fleet is told of a refusal.
 func (c *call) outcome(said *refusal) gpu.Result {
-	result := said.result(c.upstream())
+	result := said.result(c.lease.Backend(), c.o.model.Name)
 	sum := sha256.Sum256(c.o.body)
 	result.Body = binary.LittleEndian.Uint64(sum[:8])
 	return result
@@ -68,7 +68,7 @@ func (c *call) hopeless(said *refusal) *ending {
 	if text == "" {
 		text = "the backend refused it with status " + strconv.Itoa(said.status)
 	}
-	c.failing(observe.Failure{Kind: observe.Hopeless, Status: said.status, Said: text})
+	c.failing(observe.Failure{Kind: observe.Hopeless, Status: said.status, Said: ownWords(said.Message, c.lease.Backend())})
 	p := problem.InvalidParam(said.Param, "the model cannot serve this request: "+text+"; nothing was charged")
 	p.NoRetry = true
 	return c.free(metering.OutcomeBackendError, p)
@@ -86,7 +86,7 @@ func (c *call) failed(said *refusal) *ending {
 	}
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable,
 		"the backend failed with status "+strconv.Itoa(said.status)+": "+text+"; nothing was charged")
-	p.Cause = errors.New(cause.Error() + ": " + text)
+	p.Cause = errors.New(cause.Error() + ": " + ownWords(said.Message, c.lease.Backend()))
 	p.NoRetry = c.g.failures.again(c.o.body)
 	return c.free(metering.OutcomeBackendError, p)
 }

@@ -107,7 +107,7 @@ type Failure struct {
 	RequestID string
 	Status    int    // of Refused and Hopeless
 	Err       error  // of NoAnswer and BrokeOff
-	Said      string // what the backend said: of NoAnswer in its own words, of Hopeless as the client was told
+	Said      string // of NoAnswer and Hopeless: what the backend said, in its own words
 	Dropped   int64  // events of NoAnswer that are no part of an answer
 }
 

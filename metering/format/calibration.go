@@ -39,8 +39,8 @@ const maxTokensPerDelta = 64.0
 // use and is not stored.
 //
 // Everything in it is a median over accounts, in which each account has one vote and
-// the default has four, so that no single account moves what others pay; and each
-// vote moves an estimate by at most a fifth.
+// the default has four. It counts only while it stays within a tenth without any one
+// of the accounts, so that no single account moves what others pay.
 type Calibration struct {
 	mu         sync.Mutex
 	prompt     votes // bytes per token of prompts
@@ -97,8 +97,8 @@ func (c *Calibration) Estimates() Estimates {
 	}
 	e := Estimates{Prompt: c.prompt.estimate, Bytes: c.completion.estimate, PerDelta: c.perDelta.estimate,
 		Pace: c.pace.estimate, Begin: c.begin.estimate, Answer: c.answer.estimate, Part: c.part.estimate, Picture: c.part.fallback}
-	e.Steady = c.perDelta.known() && c.perDelta.spread <= unsteady
-	if c.perDelta.known() && c.completion.known() && c.perDelta.spread > unsteady && 2*c.completion.spread < c.perDelta.spread {
+	e.Steady = c.perDelta.learnt && c.perDelta.spread <= unsteady
+	if c.perDelta.known() && c.completion.learnt && c.perDelta.spread > unsteady && 2*c.completion.spread < c.perDelta.spread {
 		e.By = ByBytes
 	}
 	return e

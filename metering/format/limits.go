@@ -22,6 +22,7 @@ type Bound struct {
 	Open      bool  // the bytes do not bound the prompt, nor does a tokenizer that is shown only its text
 	Unseen    int64 // the part of Input that POST /tokenize is not shown, such as response_format
 	Counted   int64 // prompt tokens where they are known: sent as tokens, or counted by the backend's tokenizer; 0: they are not
+	Each      int64 // prompt tokens of one text of several, at most; 0: not known, or there is one prompt
 	Searches  int64 // queries over at most 100 documents: exact
 	Documents int64 // documents ranked or scored: exact
 }

@@ -8,12 +8,14 @@ import (
 const (
 	maxVoters    = 32  // accounts whose newest answers are remembered
 	votesDefault = 4   // that the default has: fewer accounts than that do not outvote it
-	maxVoteStep  = 1.2 // by which the vote of one account moves an estimate at once, as a factor
+	maxInfluence = 1.1 // of the vote of one account on an estimate, as a factor
 )
 
 // votes is a robust estimate of one number: the median over accounts. Each account
-// has one vote, its newest answer, so that no account moves the estimate beyond what
-// others say, however often it asks.
+// has one vote, its newest answer. A median is taken only while it stays nearly the
+// same without any one of the votes: otherwise a single account could decide between
+// two groups of others, or between the others and the default. Until then the estimate
+// stays what it was.
 type votes struct {
 	ring     [maxVoters]vote
 	sorted   [maxVoters]float64 // the values of ring: each answer casts votes, so sorting anew would cost too much
@@ -23,7 +25,7 @@ type votes struct {
 	estimate float64
 	spread   float64 // median distance of the votes from their middle, relative to it
 	seen     int64   // cast, when estimate was made
-	moves    int     // accounts that have voted since then
+	learnt   bool    // estimate is a median of votes that outvote the default
 }
 
 type vote struct {
@@ -70,39 +72,65 @@ func (v *votes) add(voter uint64, value float64) {
 	}
 	i, _ := slices.BinarySearch(values, value)
 	_ = slices.Insert(values, i, value) // in place: there is room
-	if old := v.ring[at]; old.voter != voter || old.at <= v.seen {
-		v.moves++
-	}
 	v.ring[at] = vote{voter, v.cast, value}
 }
 
-// refresh makes the estimate anew where votes were cast: the median, or as near to
-// it as the accounts that voted since may move it.
+// refresh makes the estimate anew where votes were cast: the median, if no single
+// vote decides it.
 func (v *votes) refresh() {
 	if v.seen == v.cast {
 		return
 	}
-	middle := v.median()
-	step := math.Pow(maxVoteStep, float64(v.moves))
-	v.estimate = min(max(middle, v.estimate/step), v.estimate*step)
-	v.seen, v.moves = v.cast, 0
-	v.spread = spread(v.sorted[:v.n], middle)
+	v.seen = v.cast
+	m := v.merge()
+	middle := m.median()
+	if m.without(v.n-1)*maxInfluence >= middle && m.without(0) <= middle*maxInfluence {
+		v.estimate, v.learnt = middle, v.known()
+	}
+	v.spread = spread(m.values, middle)
 }
 
-// median is that of the votes and of those that the default has.
-func (v *votes) median() float64 {
+// merged are the votes of accounts and those that the default has, in order.
+type merged struct {
+	values   []float64 // of the accounts
+	first    int       // where the default's votes stand
+	fallback float64
+}
+
+func (v *votes) merge() merged {
 	values := v.sorted[:v.n]
-	first, _ := slices.BinarySearch(values, v.fallback) // where the default's votes stand
-	at := func(i int) float64 {
-		switch {
-		case i < first:
-			return values[i]
-		case i < first+votesDefault:
-			return v.fallback
-		}
-		return values[i-votesDefault]
+	first, _ := slices.BinarySearch(values, v.fallback)
+	return merged{values, first, v.fallback}
+}
+
+func (m *merged) at(i int) float64 {
+	switch {
+	case i < m.first:
+		return m.values[i]
+	case i < m.first+votesDefault:
+		return m.fallback
 	}
-	n := v.n + votesDefault
+	return m.values[i-votesDefault]
+}
+
+func (m *merged) median() float64 {
+	n := len(m.values) + votesDefault
+	return (m.at((n-1)/2) + m.at(n/2)) / 2
+}
+
+// without is the median without the vote of the account at i in order. Without the
+// highest vote it is the lowest, and the other way round.
+func (m *merged) without(i int) float64 {
+	if i >= m.first {
+		i += votesDefault
+	}
+	at := func(j int) float64 {
+		if j >= i {
+			j++
+		}
+		return m.at(j)
+	}
+	n := len(m.values) + votesDefault - 1
 	return (at((n-1)/2) + at(n/2)) / 2
 }
 

@@ -28,8 +28,22 @@ func TestVotes(t *testing.T) {
 				values = append(values, v.fallback)
 			}
 			middle := middleOf(values)
-			if got := v.median(); got != middle {
+			m := v.merge()
+			if got := m.median(); got != middle {
 				t.Fatalf("median %v, want %v of %v", got, middle, values)
+			}
+			lowest, highest := math.Inf(1), 0.0
+			for i, x := range v.sorted[:v.n] {
+				rest := slices.Clone(values)
+				at, _ := slices.BinarySearch(rest, x)
+				want := middleOf(slices.Delete(rest, at, at+1))
+				if got := m.without(i); got != want {
+					t.Fatalf("without %v it is %v, want %v of %v", x, got, want, values)
+				}
+				lowest, highest = min(lowest, want), max(highest, want)
+			}
+			if m.without(v.n-1) != lowest || m.without(0) != highest {
+				t.Fatalf("without one of %v it is %v to %v, want %v to %v", values, m.without(v.n-1), m.without(0), lowest, highest)
 			}
 			for _, x := range v.ring[:v.n] {
 				distances = append(distances, math.Abs(x.value-middle)/middle)

@@ -127,9 +127,6 @@ func parsePage(text []byte, wanted map[string]bool) (*scraped, error) {
 	if len(text) > maxPage {
 		return nil, fmt.Errorf("the metrics page is larger than %d bytes", maxPage)
 	}
-	if len(text) > 0 && text[len(text)-1] != '\n' && string(lastLine(text)) != "# EOF" {
-		return nil, errors.New("the metrics page is cut off")
-	}
 	p := &scraped{series: map[string][]sample{}, broken: map[string]int{}}
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)
@@ -145,7 +142,15 @@ func parsePage(text []byte, wanted map[string]bool) (*scraped, error) {
 			p.others = append(p.others, strings.ToValidUTF8(name[:min(len(name), 80)], "?"))
 		}
 	}
+	if p.isMetrics(text) && text[len(text)-1] != '\n' && string(lastLine(text)) != "# EOF" {
+		return nil, errors.New("the metrics page is cut off")
+	}
 	return p, nil
+}
+
+// isMetrics reports whether a page has metrics at all, rather than being one for people.
+func (p *scraped) isMetrics(text []byte) bool {
+	return len(p.series)+len(p.broken) > 0 || bytes.HasPrefix(text, []byte("# ")) || bytes.Contains(text, []byte("\n# "))
 }
 
 func lastLine(text []byte) []byte { return text[bytes.LastIndexByte(text, '\n')+1:] }

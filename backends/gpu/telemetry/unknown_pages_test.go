@@ -160,6 +160,19 @@ func TestUnknownPageNamesWhatItHas(t *testing.T) {
 	if _, err = readExporter(t, "<html>\n"); err == nil || !strings.Contains(err.Error(), "<html>") {
 		t.Errorf("the error is %v", err)
 	}
+	for _, page := range []string{"<!DOCTYPE html>\n<html><body>Welcome</body></html>", "404 page not found", `{"detail":"Not Found"}`} {
+		if _, err = readExporter(t, page); !errors.Is(err, ErrNoExporter) {
+			t.Errorf("%s: the error is %v", page, err)
+		}
+		if _, err = NewEngineSampler(serve(t, []byte(page)), nil).Sample(t.Context()); !errors.Is(err, ErrNoEngine) {
+			t.Errorf("%s: the error is %v", page, err)
+		}
+	}
+	for _, page := range []string{"# HELP go_goroutines n\ngo_gorout", "go_goroutines 7\n# TYPE x gauge\nx 1", "vllm:num_requests_running 4"} {
+		if _, err = NewEngineSampler(serve(t, []byte(page)), nil).Sample(t.Context()); err == nil || !strings.Contains(err.Error(), "cut off") {
+			t.Errorf("%s: the error is %v", page, err)
+		}
+	}
 	if _, err = readExporter(t, ""); !strings.Contains(err.Error(), "no metric at all") {
 		t.Errorf("the error is %v", err)
 	}

@@ -84,6 +84,9 @@ func (m *completionMeter) readPrompt(i int) {
 	if !known {
 		sum = max(sum, m.bound.Counted)
 	}
+	if !m.canBePrompt(sum) {
+		sum = 0
+	}
 	m.running.prompt, m.running.cached = sum, cached
 }
 

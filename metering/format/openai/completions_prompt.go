@@ -80,6 +80,7 @@ func (r *completionRequest) addTokens(name string, v []byte) error {
 		return format.RefuseParam(name, "%s is an empty list; send at least one token", name)
 	}
 	r.prompts = append(r.prompts, prompt{tokens: n})
+	r.ids += n
 	return nil
 }
 

@@ -34,6 +34,10 @@ func (embeddings) Parse(_ string, body []byte, policy func(model string) *format
 	if len(r.texts)+len(r.ids) == 0 {
 		return nil, format.RefuseParam("input", "input is missing or empty; send a text, a list of texts, or token ids")
 	}
+	for i := range r.members {
+		m := &r.members[i]
+		r.packed = r.packed || m.kind == kindEncoding && !m.dropped && string(m.value) == `"base64"`
+	}
 	return r, nil
 }
 
@@ -86,12 +90,12 @@ func strictEmbedding(key string) bool {
 // embeddingRequest is one request for embeddings.
 type embeddingRequest struct {
 	inputs
-	input []byte // as it came
+	packed bool // the vectors may come in base64
 }
 
 // readInput reads a text, a list of texts, a list of token ids, or a list of those.
 func (r *embeddingRequest) readInput(m *member) error {
-	r.input = m.value
+	r.sides[0] = m.value
 	switch m.value[0] {
 	case '"':
 		return r.addText(textBytes(m.value))
@@ -156,7 +160,7 @@ func idsIn(list []byte) (n int64, err error) {
 
 // CountPrompt implements format.Request.
 func (r *embeddingRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
-	q, ok := format.CountText(p, model, joined(r.input))
+	q, ok := format.CountText(p, model, joined(r.sides[0]))
 	if !ok || !r.Countable() {
 		return nil
 	}
@@ -182,15 +186,5 @@ func joined(v []byte) string {
 
 // Meter implements format.Request.
 func (r *embeddingRequest) Meter(b format.Bound, cal *format.Calibration, o format.MeterOptions) format.Meter {
-	return newInputMeter(&r.inputs, &results{lists: []string{"data"}, want: int64(len(r.texts) + len(r.ids)), result: isEmbedding}, b, cal, o)
-}
-
-// isEmbedding reports whether an element of data has a vector, in any encoding.
-func isEmbedding(_ string, v []byte) (tokens int64, ok bool) {
-	for c := rawjson.Members(v); c.More(); {
-		if key, value := c.Member(); string(key) == "embedding" && value[0] != 't' && !saysNothing(value) {
-			ok = true
-		}
-	}
-	return 0, ok
+	return newInputMeter(&r.inputs, &results{lists: []string{"data"}, want: int64(len(r.texts) + len(r.ids)), read: r.readVector}, b, cal, o)
 }

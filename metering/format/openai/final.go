@@ -102,6 +102,9 @@ func (m *Meter) reported(f usage, end format.End, now time.Time) (pricing.Units,
 		m.excess.Prompt = min(f.prompt-m.bound.Input, maxExcess)
 	}
 	clamped := f.prompt < 0 || f.completion < 0 || f.cached < 0 || f.prompt > m.bound.Input || f.cached > max(f.prompt, 0)
+	if f.cached = f.believedCache(); !m.canBePrompt(f.prompt) {
+		f.prompt = 0
+	}
 	prompt := tokenCount{min(max(f.prompt, 0), m.bound.Input), metering.SourceReported}
 	completion := m.trusted(f)
 	// An estimate beyond the bound says nothing against the backend.
@@ -220,15 +223,19 @@ func (m *Meter) learn(f usage, now time.Time) {
 }
 
 // NeedsTokenizer says what to ask the backend's tokenizer before Final, where
-// it has one and the answer came without any usage: ok reports whether to ask
+// it has one and no usage tells, or none that can be true: ok reports whether to ask
 // at all; prompt, whether to count the prompt (Request.TokenizePrompt); text,
 // what was delivered (TokenizeText), all of its completions in a row.
 // MeterOptions.KeepText must have been set.
 func (m *Meter) NeedsTokenizer() (prompt bool, text string, ok bool) {
-	if m.hasFinal || m.failed && !m.wrote() {
+	if m.failed && !m.wrote() {
 		return false, "", false
 	}
 	prompt = m.running.prompt == 0 && m.bound.Counted == 0
+	if m.hasFinal {
+		prompt = prompt && m.wrote()
+		return prompt, "", prompt
+	}
 	if m.opts.KeepText && m.running.prompt == 0 {
 		var all []byte
 		for i := range m.choices {

@@ -156,7 +156,7 @@ func TestCachedTokens(t *testing.T) {
 		clamped bool
 	}{
 		`"prompt_tokens_details":{"cached_tokens":8}`:              {8, false},
-		`"prompt_tokens_details":{"cached_tokens":800}`:            {12, true},
+		`"prompt_tokens_details":{"cached_tokens":800}`:            {0, true},
 		`"prompt_tokens_details":{"cached_tokens":-8}`:             {0, true},
 		`"prompt_tokens_details":null`:                             {0, false},
 		`"prompt_cache_hit_tokens":5,"prompt_cache_miss_tokens":7`: {5, false},

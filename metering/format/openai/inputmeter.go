@@ -14,14 +14,6 @@ import (
 // ErrNotComputed reports a document that is no answer to a request to read texts.
 var ErrNotComputed = errors.New("it is no answer to what was asked")
 
-// results says how the answers of an API look that has a model read texts.
-type results struct {
-	lists  []string // members that hold a result for each text
-	bare   bool     // the list may come without an object around it
-	want   int64    // results of an answer, at least
-	result func(list string, v []byte) (tokens int64, ok bool)
-}
-
 // inputMeter meters the answer to a request to read texts: its prompt tokens, however
 // long the answer is.
 type inputMeter struct {
@@ -34,8 +26,10 @@ type inputMeter struct {
 
 	outline  *rawjson.Outline
 	came     int64 // results
+	seen     indexSet
 	each     int64 // tokens that results say of themselves, together
 	read     tokensRead
+	absurd   bool  // the cached tokens that it says cannot be
 	counted  int64 // by the backend's tokenizer; -1: not counted
 	ratio    float64
 	overflow int64
@@ -49,7 +43,7 @@ func newInputMeter(r *inputs, s *results, b format.Bound, cal *format.Calibratio
 		o.Now = time.Now
 	}
 	m := &inputMeter{request: r, results: s, bound: b, cal: cal, opts: o, counted: -1}
-	m.outline = rawjson.NewOutline(s.lists, m.result)
+	m.outline = rawjson.NewOutline(s.lists, m.take)
 	if o.Public != nil {
 		m.outline.Rename(format.MemberModel, o.Public)
 	}
@@ -58,24 +52,6 @@ func newInputMeter(r *inputs, s *results, b format.Bound, cal *format.Calibratio
 
 // MayBeList implements format.Listing.
 func (m *inputMeter) MayBeList() bool { return m.results.bare }
-
-// result reads one element of a list of results.
-func (m *inputMeter) result(list string, v []byte) error {
-	if list == "" && !m.results.bare {
-		return ErrNotComputed
-	}
-	v, err := checkValue(v)
-	if err != nil {
-		return err
-	}
-	tokens, ok := m.results.result(list, v)
-	if !ok {
-		return fmt.Errorf("%w: a result is missing", ErrNotComputed)
-	}
-	m.came++
-	m.each = format.AddSat(m.each, max(0, tokens))
-	return nil
-}
 
 // checkValue checks that v is one JSON value, with the numbers that are no JSON made
 // null.
@@ -162,6 +138,12 @@ func (m *inputMeter) PiecesEnd() error {
 	}
 	if m.read.prompt <= 0 {
 		m.read.prompt = m.each
+	}
+	if m.absurd = m.read.cached < 0 || m.read.cached > max(0, m.read.prompt); m.absurd {
+		m.read.cached = 0
+	}
+	if !m.canBeRead(m.read.prompt) {
+		m.read.prompt = 0
 	}
 	m.End()
 	return nil
@@ -261,7 +243,7 @@ func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, meteri
 	}
 	t := m.prompt()
 	m.overflow = max(0, min(m.read.prompt-m.bound.Input, maxExcess))
-	clamped := m.overflow > 0 || m.read.cached < 0 || m.read.cached > max(0, m.read.prompt)
+	clamped := m.overflow > 0 || m.absurd
 	if voter := m.opts.Voter; end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0 && m.cal != nil {
 		m.cal.LearnPrompt(voter, m.request.PromptBytes(), t.tokens-m.usual())
 	}

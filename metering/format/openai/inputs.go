@@ -42,9 +42,10 @@ type inputs struct {
 	members []member
 	size    int // bytes of the body
 	model   string
-	texts   []int64 // bytes of each text, or pair of texts, as often as it is read
-	ids     []int64 // lengths of the lists of token ids, which no engine adds to
-	added   int64   // tokens that other members may add to each text
+	texts   []int64   // bytes of each text, or pair of texts, as often as it is read
+	ids     []int64   // lengths of the lists of token ids, which no engine adds to
+	sides   [2][]byte // the texts as they came; of pairs, either side: a text, or a list of texts
+	added   int64     // tokens that other members may add to each text
 
 	searches, documents int64
 }
@@ -213,7 +214,7 @@ func (r *inputs) Bound(l format.Limits) (format.Bound, error) {
 	if n := int64(len(r.texts) + len(r.ids)); n > most {
 		return format.Bound{}, format.RefuseParam(r.api.items, "%s has %d elements; send at most %d at once", r.api.items, n, most)
 	}
-	b := format.Bound{Sequences: 1, Input: max(0, l.TemplateBase), Searches: r.searches, Documents: r.documents}
+	b := format.Bound{Sequences: 1, Input: max(0, l.TemplateBase), Each: max(0, l.ContextTokens), Searches: r.searches, Documents: r.documents}
 	add := func(tokens int64) {
 		if l.ContextTokens > 0 {
 			tokens = min(tokens, l.ContextTokens)

@@ -49,7 +49,7 @@ func TestInputBounds(t *testing.T) {
 	} {
 		r := parseInputs(t, c.f, c.body)
 		b, err := r.Bound(limits)
-		want := format.Bound{Sequences: 1, Input: c.input, Searches: c.searches, Documents: c.documents}
+		want := format.Bound{Sequences: 1, Input: c.input, Searches: c.searches, Documents: c.documents, Each: 100}
 		if err != nil || b != want || r.PromptBytes() != c.bytes {
 			t.Errorf("%.80s: %+v, %d bytes, %v; right is %+v", c.body, b, r.PromptBytes(), err, want)
 		}
@@ -143,8 +143,9 @@ func inputAnswer(r format.Request, b format.Bound, document string, pieces int) 
 
 func TestInputAnswers(t *testing.T) {
 	const (
-		two  = `{"model":"m","input":["hello there","and here"]}`
-		rank = `{"model":"m","query":"river","documents":["bank","water"]}`
+		two    = `{"model":"m","input":["hello there","and here"]}`
+		packed = `{"model":"m","input":"hello","encoding_format":"base64"}`
+		rank   = `{"model":"m","query":"river","documents":["bank","water"]}`
 	)
 	for _, c := range []struct {
 		name           string
@@ -153,13 +154,29 @@ func TestInputAnswers(t *testing.T) {
 		prompt         int64 // 0: it is no answer
 		source         metering.Source
 	}{
-		{"usage", Embeddings, two, `{"object":"list","data":[{"index":0,"embedding":[0.1,0.2]},{"index":1,"embedding":"AAAA"}],"usage":{"prompt_tokens":9,"total_tokens":9}}`, 9, metering.SourceReported},
+		{"usage", Embeddings, two, `{"object":"list","data":[{"index":0,"embedding":[0.1,0.2]},{"index":1,"embedding":[[1]]}],"usage":{"prompt_tokens":9,"total_tokens":9}}`, 9, metering.SourceReported},
 		{"only a total", Embeddings, two, `{"data":[{"embedding":[0.1]},{"embedding":[1]}],"usage":{"total_tokens":8}}`, 8, metering.SourceReported},
 		{"a usage of zeros", Embeddings, two, `{"data":[{"embedding":[0.1]},{"embedding":[1]}],"usage":{"prompt_tokens":0,"total_tokens":0}}`, 5 + 4, metering.SourceCounted},
-		{"no usage", Embeddings, two, "\n {\"data\":[{\"embedding\":[NaN]},{\"embedding\":[1]}]}\n", 5 + 4, metering.SourceCounted},
+		{"no usage", Embeddings, two, "\n {\"data\":[{\"embedding\":[0.5,NaN]},{\"embedding\":[1]}]}\n", 5 + 4, metering.SourceCounted},
 		{"beyond the bound", Embeddings, two, `{"data":[{"embedding":[0.1]},{"embedding":[1]}],"usage":{"prompt_tokens":999}}`, 27, metering.SourceReported},
 		{"ids", Embeddings, `{"model":"m","input":[[1,2],[3]]}`, `{"data":[{"embedding":[0.1]},{"embedding":[1]}]}`, 3, metering.SourceCounted},
 		{"too few", Embeddings, two, `{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":9}}`, 0, ""},
+		{"base64 as asked", Embeddings, packed, `{"data":[{"index":0,"embedding":"AACAPwAAAD8="}],"usage":{"prompt_tokens":3}}`, 3, metering.SourceReported},
+		{"base64 without an end", Embeddings, packed, `{"data":[{"index":0,"embedding":"AACA\/wAAAD8"}],"usage":{"prompt_tokens":3}}`, 3, metering.SourceReported},
+		{"much base64", Embeddings, packed, `{"data":[{"index":0,"embedding":"` + strings.Repeat("AACA", 999) + `"}],"usage":{"prompt_tokens":3}}`, 3, metering.SourceReported},
+		{"no base64", Embeddings, packed, `{"data":[{"index":0,"embedding":"error: out of memory"}],"usage":{"prompt_tokens":3}}`, 0, ""},
+		{"a word for base64", Embeddings, packed, `{"data":[{"index":0,"embedding":"null"}],"usage":{"prompt_tokens":3}}`, 0, ""},
+		{"base64 with a gap", Embeddings, packed, `{"data":[{"index":0,"embedding":"AACA==AAAACA"}],"usage":{"prompt_tokens":3}}`, 0, ""},
+		{"base64 unasked", Embeddings, `{"model":"m","input":"hello"}`, `{"data":[{"index":0,"embedding":"AACAPwAAAD8="}],"usage":{"prompt_tokens":3}}`, 0, ""},
+		{"vectors by type", Embeddings, `{"model":"m","input":"hello"}`, `{"data":[{"index":0,"embedding":{"float":[0.1]}}],"usage":{"prompt_tokens":3}}`, 3, metering.SourceReported},
+		{"in any order", Embeddings, two, `{"data":[{"embedding":[0.1],"index":1},{"embedding":[1],"index":0}],"usage":{"prompt_tokens":9}}`, 9, metering.SourceReported},
+		{"of nulls", Embeddings, two, `{"data":[{"embedding":[0.1]},{"embedding":[null,null]}],"usage":{"prompt_tokens":9}}`, 0, ""},
+		{"of NaN", Embeddings, two, `{"data":[{"embedding":[0.1]},{"embedding":[NaN,NaN]}],"usage":{"prompt_tokens":9}}`, 0, ""},
+		{"of texts", Embeddings, two, `{"data":[{"embedding":[0.1]},{"embedding":["a","b"]}],"usage":{"prompt_tokens":9}}`, 0, ""},
+		{"of lists of nothing", Embeddings, two, `{"data":[{"embedding":[[0.1]]},{"embedding":[[]]}],"usage":{"prompt_tokens":9}}`, 0, ""},
+		{"twice the same", Embeddings, two, `{"data":[{"index":1,"embedding":[0.1]},{"index":1,"embedding":[1]}],"usage":{"prompt_tokens":9}}`, 0, ""},
+		{"beyond the texts", Embeddings, two, `{"data":[{"index":0,"embedding":[0.1]},{"index":2,"embedding":[1]}],"usage":{"prompt_tokens":9}}`, 0, ""},
+		{"below the texts", Embeddings, two, `{"data":[{"index":0,"embedding":[0.1]},{"index":-1,"embedding":[1]}],"usage":{"prompt_tokens":9}}`, 0, ""},
 		{"an empty one", Embeddings, two, `{"data":[{"embedding":[0.1]},{"embedding":[]}],"usage":{"prompt_tokens":9}}`, 0, ""},
 		{"a list", Embeddings, two, `[{"embedding":[0.1]},{"embedding":[1]}]`, 0, ""},
 		{"an error", Embeddings, two, `{"error":{"message":"out of memory","code":500}}`, 0, ""},
@@ -172,6 +189,11 @@ func TestInputAnswers(t *testing.T) {
 		{"TEI", Rerank, `{"model":"m","query":"river","texts":["bank","water"]}`, `[{"index":1,"score":0.9},{"index":0,"score":0.1}]`, 5 + 6, metering.SourceCounted},
 		{"SGLang", Rerank, rank, `[{"score":0.9,"index":0,"meta_info":{"prompt_tokens":6}},{"score":0.1,"index":1,"meta_info":{"prompt_tokens":7}}]`, 13, metering.SourceReported},
 		{"the best", Rerank, `{"model":"m","query":"river","documents":["bank","water"],"top_n":1}`, `{"results":[{"index":1,"relevance_score":0.9}],"usage":{"total_tokens":14}}`, 14, metering.SourceReported},
+		{"in two lists", Rerank, rank, `{"results":[{"index":1,"score":0.9},{"index":0,"score":0.1}],"data":[{"index":1,"score":0.9},{"index":0,"score":0.1}],"usage":{"total_tokens":14}}`, 14, metering.SourceReported},
+		{"a document twice", Rerank, rank, `{"results":[{"index":1,"relevance_score":0.9},{"index":1,"relevance_score":0.1}],"usage":{"total_tokens":14}}`, 0, ""},
+		{"scores of null", Rerank, rank, `{"results":[{"index":1,"relevance_score":null},{"index":0,"relevance_score":null}],"usage":{"total_tokens":14}}`, 0, ""},
+		{"scores of NaN", Score, `{"model":"m","text_1":"a","text_2":["b","c"]}`, `{"data":[{"index":0,"score":NaN},{"index":1,"score":NaN}],"usage":{"prompt_tokens":6}}`, 0, ""},
+		{"lists of NaN", Score, `{"model":"m","query":"a","items":["b","c"]}`, `{"scores":[[NaN],[NaN]],"usage":{"prompt_tokens":6}}`, 0, ""},
 		{"one of two", Rerank, rank, `{"results":[{"index":1,"relevance_score":0.9}],"usage":{"total_tokens":14}}`, 0, ""},
 		{"vLLM score", Score, `{"model":"m","text_1":"a","text_2":["b","c"]}`, `{"object":"list","data":[{"index":0,"object":"score","score":0.5},{"index":1,"score":1}],"usage":{"prompt_tokens":6,"total_tokens":6,"completion_tokens":0}}`, 6, metering.SourceReported},
 		{"SGLang score", Score, `{"model":"m","query":"a","items":["b","c"]}`, `{"scores":[[0.1,0.9],[1,0]],"object":"scoring","usage":{"prompt_tokens":6,"total_tokens":6}}`, 6, metering.SourceReported},

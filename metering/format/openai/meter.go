@@ -35,8 +35,10 @@ type Meter struct {
 	ofAll    bool   // final speaks of all completions, though the profile says that each has its own
 	after    amount // what was delivered after final
 	running  usage  // the largest prompt, cached and reasoning tokens seen
-	absurd   bool   // a running usage was negative
-	failed   bool   // the backend reported an error in the answer, or sent half a chunk
+	absurd   bool   // a running usage was negative, or had more cached tokens than prompt
+	fewest   int64  // the fewest tokens that the prompt can be, where measured
+	measured bool
+	failed   bool // the backend reported an error in the answer, or sent half a chunk
 	failure  format.Failure
 	done     bool // [DONE] was seen
 	unary    bool
@@ -309,10 +311,12 @@ func (m *Meter) showsRunning(raw []byte) bool {
 
 // note keeps what a usage says about the prompt, which does not change.
 func (m *Meter) note(u usage) {
-	m.running.prompt = max(m.running.prompt, u.prompt)
-	m.running.cached = max(m.running.cached, u.cached)
+	if m.canBePrompt(u.prompt) {
+		m.running.prompt = max(m.running.prompt, u.prompt)
+		m.running.cached = max(m.running.cached, u.believedCache())
+	}
 	m.running.reasoning = max(m.running.reasoning, u.reasoning)
-	m.absurd = m.absurd || u.prompt < 0 || u.completion < 0 || u.cached < 0
+	m.absurd = m.absurd || u.prompt < 0 || u.completion < 0 || u.cached != u.believedCache()
 }
 
 // Delivered says that the event returned last was written to the client.

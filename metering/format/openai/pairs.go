@@ -8,16 +8,15 @@ import (
 // pairRequest is one request to rank or score pairs of texts.
 type pairRequest struct {
 	inputs
-	kind        results
-	left, right []byte // as they came: a text, or a list of texts; nil: missing
+	kind results
 }
 
 // readTexts takes one side of the pairs, under whichever name.
 func (r *pairRequest) readTexts(m *member) error {
-	side := &r.right
+	side := &r.sides[1]
 	switch m.key {
 	case "query", "queries", "text_1", "data_1":
-		side = &r.left
+		side = &r.sides[0]
 	}
 	if *side != nil {
 		return format.Refuse("%s comes beside another field with the same meaning; send one of them", m.key)
@@ -32,11 +31,11 @@ func (r *pairRequest) readTexts(m *member) error {
 // pair makes the pairs: one text with each of a list, or two lists element by element.
 // The names are those of the two sides, for refusals.
 func (r *pairRequest) pair(left, right string) error {
-	one, err := sizes(left, r.left)
+	one, err := sizes(left, r.sides[0])
 	if err != nil {
 		return err
 	}
-	others, err := sizes(right, r.right)
+	others, err := sizes(right, r.sides[1])
 	if err != nil {
 		return err
 	}
@@ -96,15 +95,15 @@ func textOf(v []byte) (text []byte) {
 // CountPrompt implements format.Request: the documents in one call, and the query,
 // which is read with each of them, in a second one.
 func (r *pairRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
-	q, ok := format.CountText(p, model, joined(r.right))
-	one, _ := format.CountText(p, model, joined(r.left))
+	q, ok := format.CountText(p, model, joined(r.sides[1]))
+	one, _ := format.CountText(p, model, joined(r.sides[0]))
 	if !ok {
 		return nil
 	}
 	q = r.counting(q, l)
 	times := int64(len(r.texts))
-	if !rawjson.IsString(r.left) { // each text of a list is read once, a list of one with all
-		if n, err := sizes("", r.left); err != nil || len(n) > 1 {
+	if !rawjson.IsString(r.sides[0]) { // each text of a list is read once, a list of one with all
+		if n, err := sizes("", r.sides[0]); err != nil || len(n) > 1 {
 			times = 1
 		}
 	}

@@ -48,6 +48,7 @@ type Request struct {
 	sequences       int64
 	beams           int64 // sequences that would be generated, thrown away ones included
 	size            size
+	ids             int64 // tokens of prompts that were sent by their numbers
 }
 
 // Parse takes a request body apart, for a model whose owner allows nothing

@@ -53,14 +53,14 @@ const searchDocuments = 100
 
 // Parse implements format.Format.
 func (rerank) Parse(_ string, body []byte, policy func(model string) *format.Policy) (format.Request, error) {
-	r := &pairRequest{inputs: inputs{api: &rerankAPI}, kind: results{lists: []string{"results", "data"}, bare: true, result: isScore}}
+	r := &pairRequest{inputs: inputs{api: &rerankAPI}, kind: results{lists: []string{"results", "data"}, bare: true, read: readScore}}
 	if err := r.parse(body, policy, r.readTexts); err != nil {
 		return nil, err
 	}
 	if err := r.pair("query", "documents"); err != nil {
 		return nil, err
 	}
-	if !rawjson.IsString(r.left) {
+	if !rawjson.IsString(r.sides[0]) {
 		return nil, format.RefuseParam("query", "query must be a text")
 	}
 	r.searches = (r.documents + searchDocuments - 1) / searchDocuments
@@ -76,7 +76,7 @@ func (rerank) Parse(_ string, body []byte, policy func(model string) *format.Pol
 
 // Parse implements format.Format.
 func (score) Parse(_ string, body []byte, policy func(model string) *format.Policy) (format.Request, error) {
-	r := &pairRequest{inputs: inputs{api: &scoreAPI}, kind: results{lists: []string{"data", "scores"}, result: isScore}}
+	r := &pairRequest{inputs: inputs{api: &scoreAPI}, kind: results{lists: []string{"data", "scores"}, read: readScore}}
 	if err := r.parse(body, policy, r.readTexts); err != nil {
 		return nil, err
 	}
@@ -137,22 +137,4 @@ func strictRank(key string) bool {
 		return true
 	}
 	return false
-}
-
-// isScore reports whether an element of an answer has a score. Engines that count each
-// pair by itself say its tokens too.
-func isScore(list string, v []byte) (tokens int64, ok bool) {
-	if list == "scores" {
-		return 0, !saysNothing(v) || string(v) == "0"
-	}
-	for c := rawjson.Members(v); c.More(); {
-		key, value := c.Member()
-		switch string(key) {
-		case "score", "relevance_score":
-			ok = true
-		case "meta_info":
-			tokens = detail(value, "prompt_tokens")
-		}
-	}
-	return tokens, ok
 }

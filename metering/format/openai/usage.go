@@ -112,6 +112,15 @@ func (u usage) tokens() int64 {
 	return format.AddSat(u.completion, u.beside)
 }
 
+// believedCache is the part of the prompt that a cache served; 0 where that is said to
+// be more than the prompt.
+func (u usage) believedCache() int64 {
+	if u.cached < 0 || u.cached > u.prompt {
+		return 0
+	}
+	return u.cached
+}
+
 // readTimings reads the running counts of llama.cpp: the prompt is what was read
 // now and what its cache had.
 func readTimings(v []byte) (u usage, ok bool) {

@@ -9,8 +9,8 @@ import (
 const (
 	// maxOutline bounds what is kept of one element, and of the rest, in bytes.
 	maxOutline = 64 << 10
-	// maxOutlineString is where a string is abridged, in bytes.
-	maxOutlineString = 512
+	// OutlineString is where an Outline abridges a string, in bytes.
+	OutlineString = 512
 )
 
 // ErrUnfinished reports a document whose end is missing.
@@ -174,7 +174,7 @@ func (o *Outline) addString(piece []byte, i int) int {
 	s := &o.str
 	for ; i < len(piece); i++ {
 		c := piece[i]
-		long := s.kept >= maxOutlineString
+		long := s.kept >= OutlineString
 		switch {
 		case s.escaped:
 			s.escaped, long = false, false

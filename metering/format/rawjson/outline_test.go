@@ -36,9 +36,9 @@ func TestOutline(t *testing.T) {
 		"both lists":       {`{"data":[1, 2],"results":["a"]}`, []string{"data 1", "data 2", `results "a"`}, `{"data":[],"results":[]}`},
 		"other lists":      {`{"a":[1,{"x":"]"},3],"b":{"data":[4,5]},"data":null}`, nil, `{"a":[1],"b":{"data":[4]},"data":null}`},
 		"signs in strings": {`{"data":[{"s":"a]\"},{[\\"}],"x":"\\"}`, []string{`data {"s":"a]\"},{[\\"}`}, `{"data":[],"x":"\\"}`},
-		"a long string":    {`{"data":[{"s":"` + long + `"}]}`, []string{`data {"s":"` + long[:maxOutlineString] + `"}`}, `{"data":[]}`},
-		"escapes at the cut": {`{"s":"` + strings.Repeat("a", maxOutlineString-3) + `\u00e4bc"}`, nil,
-			`{"s":"` + strings.Repeat("a", maxOutlineString-3) + `\u00e4"}`},
+		"a long string":    {`{"data":[{"s":"` + long + `"}]}`, []string{`data {"s":"` + long[:OutlineString] + `"}`}, `{"data":[]}`},
+		"escapes at the cut": {`{"s":"` + strings.Repeat("a", OutlineString-3) + `\u00e4bc"}`, nil,
+			`{"s":"` + strings.Repeat("a", OutlineString-3) + `\u00e4"}`},
 	} {
 		for _, n := range []int{1, 2, 7, 1 << 20} {
 			elements, rest, err := outline(c.document, n)
