@@ -228,7 +228,7 @@ func (m *Meter) carries() bool {
 // readUsage notes the usage of the chunk just read, and says what of it the
 // client does not get: some members, or the whole event.
 func (m *Meter) readUsage() (h hidden, drop bool) {
-	alone := len(m.chunk.deltas) == 0
+	alone := m.chunk.alone()
 	h.timings = m.readTimings()
 	raw := m.chunk.usage
 	m.readInner()
@@ -252,12 +252,13 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 	}
 	if ok {
 		m.noteFinal(u)
+		m.chunk.told = true
 	}
 	if m.request.wantsUsage {
 		return h, false
 	}
 	h.usage = true
-	return h, !rawjson.IsNull(raw)
+	return h, !rawjson.IsNull(raw) && !m.chunk.beside
 }
 
 // readInner takes the usages that stand within the choices: each is that of its
@@ -288,7 +289,7 @@ func (m *Meter) readTimings() bool {
 	if m.chunk.timings == nil {
 		return false
 	}
-	if len(m.chunk.deltas) > 0 {
+	if !m.chunk.alone() {
 		if u, ok := readTimings(m.chunk.timings); ok {
 			m.note(u)
 			d := &m.chunk.deltas[0]
@@ -323,8 +324,11 @@ func (m *Meter) Delivered() {
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
-		if m.finals > 0 && (d.certain() || d.carries() && !m.Finished()) { // a usage in between is a snapshot
+		if m.finals > 0 && !m.chunk.told && (d.certain() || d.carries() && !m.Finished()) { // a usage in between is a snapshot
 			m.after.add(d, e)
+		}
+		if m.chunk.beside && len(m.choices) > 0 {
+			d.index = m.choices[0].index
 		}
 		m.choice(d.index).add(d, e)
 	}
