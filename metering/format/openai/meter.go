@@ -25,6 +25,7 @@ type Meter struct {
 	pending int64    // bytes of the event seen last; 0: nothing to deliver
 	lost    bool     // an event with text was never delivered
 	started bool     // a part of the answer was delivered
+	begun   bool     // the beginning of a document came
 	sent    int64    // bytes delivered
 	first   time.Time
 

@@ -56,12 +56,14 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 }
 
 // UnaryPart reads the beginning of an answer that is not a stream, as far as it
-// came. What was read before is forgotten.
+// came. What was read before is forgotten. A beginning without any text is no part of an
+// answer: servers send it before they make one.
 func (m *Meter) UnaryPart(body []byte) {
-	m.choices = m.choices[:0]
+	m.choices, m.begun = m.choices[:0], len(body) > 0
 	m.chunk.partial, m.chunk.reader.past = true, nil
 	if whole := rawjson.Complete(body); whole != nil {
 		_, _ = m.Unary(whole) // a beginning without a choice counts nothing
 		m.failed = false
 	}
+	m.started = m.wrote()
 }
