@@ -21,8 +21,9 @@ type delta struct {
 	spoken    bool  // a member that holds words is there, though it may say nothing
 	called    bool  // some of it is a tool call
 	reasoning bool  // some of it is reasoning
-	finished  bool  // it carries a finish_reason
-	reported  bool  // tokens holds the running usage that came with it
+	finished  bool  // it carries a finish_reason, which is why
+	why       string
+	reported  bool // tokens holds the running usage that came with it
 	tokens    int64
 	text      []byte // the text itself, where it is kept
 	usage     []byte // a usage within the choice; nil: none
@@ -222,7 +223,7 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 			d.usage = unlessNothing(value)
 		case "finish_reason":
 			if why := reason(value); why != "" {
-				d.finished = true
+				d.finished, d.why = true, why
 				if isFailure(why) {
 					c.failed, c.reason = true, why
 				}

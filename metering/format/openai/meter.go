@@ -56,14 +56,13 @@ type Meter struct {
 
 // choice is what was delivered of one completion.
 type choice struct {
-	index      int64
-	all        amount
-	base       int64  // the largest credible running usage
-	reported   int64  // the largest running usage of any kind
-	since      amount // what came after base
-	hasUsage   bool   // a running usage came, if only 0
-	finished   bool
-	resumed    bool // text came after its finish_reason
+	index    int64
+	all      amount
+	base     int64  // the largest credible running usage
+	reported int64  // the largest running usage of any kind
+	since    amount // what came after base
+	hasUsage bool   // a running usage came, if only 0
+	finish
 	totalled   bool // a usage chunk of its own came
 	finalUsage bool // the usage came with the finish_reason
 	reasoning  bool
@@ -364,8 +363,7 @@ func (c *choice) add(d *delta, e *format.Estimates) {
 		c.called = c.called || d.called
 	}
 	c.text = append(c.text, d.text...)
-	c.resumed = c.resumed || c.finished && d.bytes > 0
-	c.finished = c.finished || d.finished
+	c.finish.note(d, c.index)
 	if !d.reported {
 		return
 	}
