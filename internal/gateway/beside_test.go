@@ -137,3 +137,28 @@ func TestTextBesideTheChoicesOfADocument(t *testing.T) {
 		}
 	}
 }
+
+// Tokens are listed under the name that llama.cpp has for them too, and what it shows of
+// itself has text of the answer.
+func TestTokensUnderTheNameOfLlamaCpp(t *testing.T) {
+	for name, c := range map[string]struct {
+		event string
+		each  int
+	}{
+		"in the delta":       {delta(`"delta":{"tokens":[5,6]}`, ""), 2},
+		"in the choice":      {delta(`"delta":{},"tokens":[5,6]`, ""), 2},
+		"beside the choices": {delta(`"delta":{}`, `,"tokens":[5,6]`), 2},
+		"without a choice":   {beside("[]", `"tokens":[5,6]`), 2},
+		"as words":           {delta(`"delta":{"tokens":["mark"]}`, ""), 1},
+		"beside the text":    {delta(`"delta":{"content":"mark","tokens":[5]}`, ""), 1},
+		"none yet":           {delta(`"delta":{"content":"mark","tokens":[]}`, ""), 1},
+		"verbose":            {delta(`"delta":{}`, `,"__verbose":{"index":0,"prompt":"a long prompt that the model was shown","content":" mark","tokens":[5],"stop":false}`), 1},
+		"verbose, text":      {delta(`"delta":{}`, `,"__verbose":{"prompt":"a long prompt that the model was shown","content":" mark"}`), 1},
+		"verbose beside":     {delta(`"delta":{"content":" mark"}`, `,"__verbose":{"prompt":"a long prompt","content":" mark","tokens":[5]}`), 1},
+	} {
+		r := playing(t, format.EngineGeneric, saysAndWaits(sse, roleEvent, strings.Repeat(c.event, 200), ": end\n\n"))
+		k := r.buy(maxPurchase)
+		r.hangUp(k, asStream(4000), ": end", 1)
+		r.wantAbout(k, name, 20, 200*c.each)
+	}
+}

@@ -81,6 +81,9 @@ func (c *chunk) read(v []byte, keepText bool) {
 			}
 		case "token_ids", "output_ids", "output_token_ids":
 			c.ids = max(c.ids, count(value))
+		case "tokens":
+			c.ids = max(c.ids, countNumbers(value))
+			c.note(key, value)
 		case "id", "created", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
 			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params":
 		case "__verbose":
@@ -232,6 +235,8 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 			logprobs = unlessNothing(value)
 		case "token_ids", "output_ids", "output_token_ids":
 			r.addIDs(value)
+		case "tokens":
+			r.addTokens(key, value)
 		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
 			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
 		default:

@@ -99,6 +99,8 @@ func (r *reader) readMessage(v []byte) {
 			r.addPictures(value)
 		case "token_ids", "token_id", "output_ids", "output_token_ids":
 			r.addIDs(value)
+		case "tokens": // llama.cpp
+			r.addTokens(key, value)
 		case "name":
 		default:
 			if isFault(key, value) {
@@ -222,6 +224,16 @@ func (r *reader) addIDs(v []byte) {
 	} else if v[0] != '[' {
 		r.d.opaque = r.d.opaque || !saysNothing(v)
 	}
+}
+
+// addTokens adds tokens that are listed by their numbers under a name that may stand for
+// something else as well.
+func (r *reader) addTokens(key, v []byte) {
+	if countNumbers(v) > 0 {
+		r.addIDs(v)
+		return
+	}
+	r.later(key, v)
 }
 
 // addLogprobs adds the tokens that log probabilities list: one entry for each, in
