@@ -39,6 +39,15 @@ func (m *completionMeter) Event(event []byte) (out []byte, last bool) {
 	return out, last
 }
 
+// AfterEnd implements format.Meter.
+func (m *completionMeter) AfterEnd(event []byte) {
+	finals := m.finals
+	m.Meter.AfterEnd(event)
+	if m.prompts != nil && m.data != nil {
+		m.readPrompts(finals)
+	}
+}
+
 // readPrompts takes from the event seen last what it says of the prompts, of several.
 // finals is how many usage chunks came before it.
 func (m *completionMeter) readPrompts(finals int64) {

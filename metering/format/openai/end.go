@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // finish is what is known of the end of one completion.
@@ -99,4 +100,20 @@ func (m *Meter) Ended() bool {
 		}
 	}
 	return m.Finished()
+}
+
+// AfterEnd implements format.Meter.
+func (m *Meter) AfterEnd(event []byte) {
+	m.drop()
+	m.data = nil
+	b := m.readBlock(event)
+	if b.failure || len(b.data) == 0 || format.CheckObject(b.data) != nil {
+		return
+	}
+	object := b.data[rawjson.SkipSpace(b.data, 0):]
+	if m.chunk.read(object, false); !m.chunk.failed && len(m.chunk.deltas) == 0 {
+		m.data = object
+		m.readUsage()
+	}
+	m.chunk.deltas = m.chunk.deltas[:0]
 }
