@@ -22,6 +22,7 @@ type Meter struct {
 	hasEst  bool
 	choices []choice // what was delivered, by choice
 	chunk   chunk    // the event seen last; its deltas are pending until Delivered
+	growing growing  // what the stream repeats
 	pending int64    // bytes of the event seen last; 0: nothing to deliver
 	lost    bool     // an event with text was never delivered
 	started bool     // a part of the answer was delivered
@@ -137,6 +138,7 @@ func (m *Meter) readData(event []byte, b block) []byte {
 		}
 	}
 	object := b.data[rawjson.SkipSpace(b.data, 0):]
+	m.chunk.reader.growing = &m.growing
 	m.chunk.read(object, m.keepsText())
 	switch {
 	case m.chunk.failed:
