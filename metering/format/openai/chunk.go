@@ -225,12 +225,7 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		case "usage": // Moonshot
 			d.usage = unlessNothing(value)
 		case "finish_reason":
-			if why := reason(value); why != "" {
-				d.finished, d.why = true, why
-				if isFailure(why) {
-					c.failed, c.reason = true, why
-				}
-			}
+			c.readReason(d, value)
 		case "logprobs", "completion_probabilities":
 			logprobs = unlessNothing(value)
 		case "token_ids", "output_ids", "output_token_ids":
@@ -257,6 +252,18 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 	}
 	if logprobs != nil && !d.carries() {
 		r.addOutput(logprobs) // of a form that is not known
+	}
+}
+
+// readReason reads the finish_reason of a choice.
+func (c *chunk) readReason(d *delta, v []byte) {
+	why := reason(v)
+	if why == "" {
+		return
+	}
+	d.finished, d.why = true, why
+	if isFailure(why) {
+		c.failed, c.reason = true, why
 	}
 }
 
