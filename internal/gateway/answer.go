@@ -222,7 +222,9 @@ func (c *call) noAnswer(err error, status int) *ending {
 			"the backend did not go on with its answer in time; nothing was charged"))
 	}
 	detail := "the backend's answer is none of this API; nothing was charged"
-	if words := c.failureWords(); words != "" {
+	if errors.Is(err, format.ErrNotWhole) {
+		detail = "the backend made fewer completions than were asked for; nothing was charged"
+	} else if words := c.failureWords(); words != "" {
 		detail = "the backend failed and said: " + words + " (nothing was charged)"
 	}
 	return c.free(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail))

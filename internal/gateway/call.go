@@ -189,7 +189,7 @@ func (c *call) slotDone(err error, status int) {
 // went is how a request went. Of what the backend said within its answer the words
 // decide, as those of a refusal do.
 func (c *call) went(err error, status int, took time.Duration) gpu.Result {
-	result := gpu.Result{Err: err, Status: status, Doubtful: errors.Is(err, errNoEnd)}
+	result := gpu.Result{Err: err, Status: status, Doubtful: errors.Is(err, errNoEnd) || errors.Is(err, format.ErrNotWhole)}
 	if errors.Is(err, errFailedInside) {
 		said := saidWithin(c.meter.Failure())
 		result = c.outcome(&said)

@@ -61,6 +61,10 @@ func (c *call) collect(events *format.Events) (format.End, error) {
 		}
 		switch {
 		case last:
+			for more := events.Held(); more != nil; more = events.Held() {
+				c.meter.AfterEnd(more)
+				c.meter.Gather()
+			}
 			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside

@@ -122,6 +122,48 @@ func TestRepeatedTextCountsOnce(t *testing.T) {
 	r.wantAbout(k, "two calls with the same arguments", 20, 2000)
 }
 
+// Of a text that each event repeats from its beginning only the new part counts, and no
+// text that merely repeats itself is free.
+func TestTextUntilNowCountsOnce(t *testing.T) {
+	var words []string
+	for i := range 60 {
+		words = append(words, fmt.Sprintf(" word%c%c", 'a'+i%26, 'a'+i/26))
+	}
+	all := func(i int) string { return strings.Join(words[:i+1], "") }
+	same := func(int) string { return " the same forty bytes and more of one line|" }
+	for name, c := range map[string]struct {
+		form  string
+		text  func(int) string
+		right int
+	}{
+		"delta":          {`"delta":{"content":"%s"}`, all, 60},
+		"message":        {`"message":{"content":"%s"}`, all, 60},
+		"text":           {`"delta":{},"text":"%s"`, all, 60},
+		"reasoning":      {`"delta":{"reasoning_content":"%s"}`, all, 60},
+		"arguments":      {`"delta":{"tool_calls":[{"index":0,"function":{"arguments":"%s"}}]}`, all, 60},
+		"parts":          {`"delta":{"content":[{"type":"text","text":"%s"}]}`, all, 60},
+		"a line, again":  {`"delta":{"content":"%s"}`, same, 60 * 11},
+		"then another":   {`"delta":{"content":"%s"}`, func(i int) string { return map[bool]string{true: all(i), false: words[i]}[i < 20] }, 60},
+		"after a word":   {`"delta":{"content":"%s"}`, func(i int) string { return map[bool]string{true: "Well", false: all(i)}[i == 0] }, 60 * 31 * 7 / 4},
+		"each one alone": {`"delta":{"content":"%s"}`, func(i int) string { return words[i] }, 60},
+	} {
+		var stream strings.Builder
+		for i := range 60 {
+			stream.WriteString(delta(fmt.Sprintf(c.form, c.text(i)), ""))
+		}
+		for end, stream := range map[string]string{"whole": stream.String() + finishEvent + doneEvent, "left": stream.String()} {
+			r := playing(t, format.EngineGeneric, saysAndWaits(sse, roleEvent, stream, ": end\n\n"))
+			k := r.buy(maxPurchase)
+			if end == "whole" {
+				r.chat(k, asStream(8000))
+			} else {
+				r.hangUp(k, asStream(8000), ": end", 1)
+			}
+			r.wantAbout(k, name+", "+end, 20, c.right)
+		}
+	}
+}
+
 // A document that its reader leaves within the log probabilities has all of its text.
 func TestLeavingWithinLogprobsPaysForTheText(t *testing.T) {
 	entry := func(i int) string {

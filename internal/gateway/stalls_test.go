@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -29,6 +30,12 @@ func stalling(kind, sign string) http.HandlerFunc {
 	}
 }
 
+// What servers send of a document before they make it.
+const (
+	beginning   = `{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[`
+	upToContent = `{"index":0,"message":{"role":"assistant","content":"`
+)
+
 // A backend that stalls is not the fault of a client that waits for a document,
 // whatever the backend or a proxy sends before an answer, and however often an SDK
 // repeats the request. Of a stream the prompt is paid: the backend may have read it.
@@ -42,6 +49,10 @@ func TestStallIsFreeForWhoLeaves(t *testing.T) {
 		"blank lines, also": stalling(sse, "\n\n"),
 		"comments":          stalling(sse, ": keep-alive\n\n"),
 		"heartbeats":        stalling(sse, "data: ping\n\n"),
+		"a brace":           saysAndWaits("application/json", "{"),
+		"a beginning":       saysAndWaits("application/json", beginning),
+		"up to the content": saysAndWaits("application/json", beginning+upToContent),
+		"an error's start":  saysAndWaits("application/json", `{"error":`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // each waits
@@ -84,5 +95,52 @@ func TestLeavingABackendThatWorksIsNotFree(t *testing.T) {
 			t.Errorf("stream %s: %+v", stream, e)
 		}
 		lives.Body.Close()
+	}
+}
+
+// Where a backend works, a document that it has begun says what there is of it: the
+// prompt is paid, and the text that came.
+func TestLeavingADocumentThatHasBegun(t *testing.T) {
+	for sent, tokens := range map[string]int{"{": 0, beginning: 0, beginning + upToContent: 0,
+		beginning + upToContent + strings.Repeat("many words ", 50): 138} {
+		r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
+			body, _ := io.ReadAll(req.Body)
+			if strings.Contains(string(body), "WAIT") {
+				saysAndWaits("application/json", sent)(w, req)
+				return
+			}
+			for req.Context().Err() == nil {
+				says(sse, word("one ", ""))(w, req)
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+		other, k := r.buy(maxPurchase), r.buy(maxPurchase)
+		lives := r.open(t.Context(), "POST", chatPath, asStream(8000), other.with())
+		readEvents(t, lives.Body, 1)
+		r.leave(k, request("max_tokens", "1000", "messages", `[{"role":"user","content":"WAIT"}]`), 2*time.Second)
+		if e := r.wantAbout(k, sent, 5, tokens); e.Usage[pricing.InputTokens] == 0 {
+			t.Errorf("%s: %+v", sent, e)
+		}
+		lives.Body.Close()
+	}
+}
+
+// So it is with texts to embed: nothing is paid before a vector has begun.
+func TestStallOfVectorsIsFreeForWhoLeaves(t *testing.T) {
+	for sent, free := range map[string]bool{"{": true, `{"object":"list","data":[`: true, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":`: true,
+		`{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5,`: false} {
+		r := readingFrom(t, saysAndWaits("application/json", sent))
+		k := r.buy(maxPurchase)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		resp, err := r.client.Do(r.newRequest("POST", embeddingsPath, `{"model":"demo","input":"a text to embed"}`, k.with()).WithContext(ctx))
+		if err == nil {
+			resp.Body.Close()
+			t.Fatalf("%s: answered with %d", sent, resp.StatusCode)
+		}
+		cancel()
+		r.idle(k)
+		if got := r.balance(k).msat(t, "charged_msat"); (got == 0) != free {
+			t.Errorf("%s: charged %d", sent, got)
+		}
 	}
 }

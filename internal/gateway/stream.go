@@ -72,6 +72,9 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 		}
 		switch {
 		case last:
+			for more := events.Held(); more != nil; more = events.Held() {
+				c.meter.AfterEnd(more)
+			}
 			return c.endOf()
 		case c.meter.Failed():
 			return format.BackendCut, errFailedInside

@@ -52,7 +52,9 @@ func (c *call) unary(resp *http.Response) *ending {
 		buf.Grow(int(n) + bytes.MinRead)
 	}
 	err := holdBack(&buf, resp.Body, limit)
-	c.engine.hear()
+	if err == nil {
+		c.engine.hear()
+	}
 	c.firstByte()
 	long := int64(buf.Len()) > limit
 	if err == nil && long && c.o.req.Stream() {
@@ -142,7 +144,7 @@ func (c *call) scatter(resp *http.Response, body []byte) *ending {
 
 // unaryBroke ends a call whose answer broke off before anything of it was sent.
 // came is what came of it: a client that hung up within it pays for that, if there
-// is no usage.
+// is no usage. A beginning without any text is no sign of life.
 func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 	switch {
 	case c.drained():
@@ -150,7 +152,9 @@ func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 	case c.exhausted():
 		return c.cutShort()
 	case c.clientGone() && c.ctx.Err() != nil:
-		c.meter.UnaryPart(came)
+		if c.meter.UnaryPart(came); c.meter.Started() {
+			c.engine.hear()
+		}
 		return c.leftAlone(format.UnaryClientGone)
 	}
 	c.failing(observe.Failure{Kind: observe.BrokeOff, Err: err})

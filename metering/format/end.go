@@ -1,6 +1,14 @@
 package format
 
-import "sluice.example/sluice/metering"
+import (
+	"errors"
+
+	"sluice.example/sluice/metering"
+)
+
+// ErrNotWhole reports a document that lacks a part of what was asked for, which need not
+// be its backend's fault.
+var ErrNotWhole = errors.New("the answer lacks what was asked for")
 
 // End says how an answer ended.
 type End uint8

@@ -87,6 +87,15 @@ func (e *Events) Next() ([]byte, error) {
 	}
 }
 
+// Held is the next event, where all of it has arrived already; else nil. Like Next's it
+// is valid until the next call.
+func (e *Events) Held() []byte {
+	if n := e.scan(); n > 0 {
+		return e.take(n)
+	}
+	return nil
+}
+
 // partial is the error of an unfinished event.
 func (e *Events) partial() error {
 	if errors.Is(e.err, io.EOF) {

@@ -65,6 +65,9 @@ type Meter interface {
 	// gets, nil for nothing, and valid until the next call or as long as event is.
 	// last reports the end of the answer: settle, then send what Close returns.
 	Event(event []byte) (out []byte, last bool)
+	// AfterEnd reads an event that came together with the end, behind it: a usage in it
+	// counts, and the client gets nothing of it.
+	AfterEnd(event []byte)
 	// Delivered says that the event returned last was written to the client.
 	Delivered()
 	// Gather takes the event seen last into the document of a client that waits for
@@ -74,7 +77,8 @@ type Meter interface {
 	Document(capped bool) []byte
 
 	// Unary reads a whole document and returns it as the client gets it. It fails
-	// where it is no answer, or says that the backend failed.
+	// where it is no answer, or says that the backend failed, and with ErrNotWhole where
+	// it lacks what was asked for.
 	Unary(document []byte) ([]byte, error)
 	// UnaryPart reads the beginning of a document that has no end.
 	UnaryPart(part []byte)

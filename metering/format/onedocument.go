@@ -19,6 +19,9 @@ func (d *OneDocument) Event([]byte) (out []byte, last bool) {
 	return nil, false
 }
 
+// AfterEnd implements Meter: nothing is, because no event ends an answer.
+func (d *OneDocument) AfterEnd([]byte) {}
+
 // Delivered implements Meter.
 func (d *OneDocument) Delivered() {
 	d.sent += d.pending

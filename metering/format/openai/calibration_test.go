@@ -33,7 +33,9 @@ func answerTo(t *testing.T, cal *format.Calibration, account uint64, fields, tex
 		t.Fatal(err)
 	}
 	m := openai.NewMeter(r, b, cal, format.MeterOptions{Start: start, Voter: account})
-	if _, err := m.Unary([]byte(`{"choices":[{"message":{"content":"` + text + `"}}],"usage":{` + usage + `}}`)); err != nil {
+	part := len(text) / int(b.Sequences)
+	choices := strings.Repeat(`{"message":{"content":"`+text[:part]+`"}},`, int(b.Sequences))
+	if _, err := m.Unary([]byte(`{"choices":[` + choices[:len(choices)-1] + `],"usage":{` + usage + `}}`)); err != nil {
 		t.Fatal(err)
 	}
 	m.Final(format.Complete, start.Add(took))

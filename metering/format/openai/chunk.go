@@ -21,8 +21,9 @@ type delta struct {
 	spoken    bool  // a member that holds words is there, though it may say nothing
 	called    bool  // some of it is a tool call
 	reasoning bool  // some of it is reasoning
-	finished  bool  // it carries a finish_reason
-	reported  bool  // tokens holds the running usage that came with it
+	finished  bool  // it carries a finish_reason, which is why
+	why       string
+	reported  bool // tokens holds the running usage that came with it
 	tokens    int64
 	text      []byte // the text itself, where it is kept
 	usage     []byte // a usage within the choice; nil: none
@@ -46,8 +47,9 @@ type chunk struct {
 	fault   []byte    // the value that says so; nil: the object as a whole
 	reason  string    // the finish_reason that says so; empty: none does
 	strange []unknown // members that this package does not know, with text in them
-	scratch delta     // what is new in them
 	ids     int64     // tokens that are listed beside the choices
+	beside  bool      // there is no choice, and the only delta is of what stands beside it
+	told    bool      // the usage in it speaks of all that was delivered, and of what it says itself
 	partial bool      // it is the beginning of a document
 	unary   bool      // it is a document
 	reader  reader
@@ -79,8 +81,13 @@ func (c *chunk) read(v []byte, keepText bool) {
 			}
 		case "token_ids", "output_ids", "output_token_ids":
 			c.ids = max(c.ids, count(value))
+		case "tokens":
+			c.ids = max(c.ids, countNumbers(value))
+			c.note(key, value)
 		case "id", "created", "system_fingerprint", "service_tier", "obfuscation", "provider", "request_id",
-			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params", "__verbose":
+			"prompt_filter_results", "prompt_token_ids", "prompt_logprobs", "kv_transfer_params":
+		case "__verbose":
+			c.readVerbose(value)
 		case "x_groq":
 			c.readEnvelope(value)
 		case "base_resp": // MiniMax
@@ -92,13 +99,11 @@ func (c *chunk) read(v []byte, keepText bool) {
 			}
 			c.readEnvelope(value)
 			sign = sign || isSign(key, value)
-			if hasText(value) {
-				c.strange = append(c.strange, unknown{key, value})
-			}
+			c.note(key, value)
 		}
 	}
 	c.failed = c.failed || sign && len(c.deltas) == 0
-	c.countStrange()
+	c.countBeside(keepText)
 }
 
 // readEnvelope looks for an error within what an API sends beside the choices, where
@@ -127,6 +132,9 @@ func (c *chunk) readStatus(v []byte) {
 		c.failed, c.fault = true, words
 	}
 }
+
+// alone reports whether it has no choice: a usage in it is that of the whole answer.
+func (c *chunk) alone() bool { return len(c.deltas) == 0 || c.beside }
 
 // answers reports whether each choice of a document says something, or that it has
 // ended.
@@ -162,37 +170,6 @@ func (c *chunk) readChoices(v []byte, keepText bool) {
 		c.objects = c.objects || value[0] == '{'
 		c.readChoice(value, keepText)
 	}
-}
-
-// countStrange counts what stands beside the choices, where nothing in them carries
-// text: the tokens that are listed there, or one token for members that are not known.
-// Where a choice has a member for words, and it says nothing, only what is new counts.
-func (c *chunk) countStrange() {
-	if len(c.strange) == 0 && c.ids == 0 || len(c.deltas) == 0 {
-		return
-	}
-	spoken := false
-	for i := range c.deltas {
-		d := &c.deltas[i]
-		if d.carries() || d.finished {
-			return
-		}
-		spoken = spoken || d.spoken
-	}
-	d := &c.deltas[0]
-	d.exact, d.odd = c.ids, !spoken || c.news()
-}
-
-// news reports whether the members that are not known say something new.
-func (c *chunk) news() bool {
-	c.scratch = delta{spoken: true}
-	r := &c.reader
-	r.begin(&c.scratch, false)
-	for _, u := range c.strange {
-		r.path = mix(mixNumber(2, 0), u.key)
-		r.addNew(u.key, u.value)
-	}
-	return c.scratch.carries()
 }
 
 // saysNothing reports whether a value says nothing: null, false, "", {}, [] or 0.
@@ -248,16 +225,13 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		case "usage": // Moonshot
 			d.usage = unlessNothing(value)
 		case "finish_reason":
-			if why := reason(value); why != "" {
-				d.finished = true
-				if isFailure(why) {
-					c.failed, c.reason = true, why
-				}
-			}
+			c.readReason(d, value)
 		case "logprobs", "completion_probabilities":
 			logprobs = unlessNothing(value)
 		case "token_ids", "output_ids", "output_token_ids":
 			r.addIDs(value)
+		case "tokens":
+			r.addTokens(key, value)
 		case "stop_reason", "matched_stop", "native_finish_reason", "finish_details", "content_filter_results",
 			"content_filter_result", "prompt_token_ids", "routed_experts", "seed":
 		default:
@@ -272,12 +246,24 @@ func (c *chunk) readChoice(v []byte, keepText bool) {
 		r.addLogprobs(logprobs)
 	}
 	r.readOutputs(delta, message, text)
-	r.readUnknown()
+	r.readUnknown(mixNumber(1, d.index))
 	if r.fault != nil {
 		c.failed, c.fault = true, r.fault
 	}
 	if logprobs != nil && !d.carries() {
 		r.addOutput(logprobs) // of a form that is not known
+	}
+}
+
+// readReason reads the finish_reason of a choice.
+func (c *chunk) readReason(d *delta, v []byte) {
+	why := reason(v)
+	if why == "" {
+		return
+	}
+	d.finished, d.why = true, why
+	if isFailure(why) {
+		c.failed, c.reason = true, why
 	}
 }
 
@@ -295,6 +281,17 @@ func count(v []byte) (n int64) {
 		e.Value()
 	}
 	return n
+}
+
+// countNumbers is the number of elements of an array of numbers; 0 for anything else.
+func countNumbers(v []byte) int64 {
+	if v[0] != '[' || saysNothing(v) {
+		return 0
+	}
+	if c := v[rawjson.SkipSpace(v, 1)]; c < '0' || c > '9' {
+		return 0
+	}
+	return count(v)
 }
 
 // hidden names the members of a chunk that the client does not see as they are: those

@@ -39,15 +39,24 @@ func (m *completionMeter) Event(event []byte) (out []byte, last bool) {
 	return out, last
 }
 
+// AfterEnd implements format.Meter.
+func (m *completionMeter) AfterEnd(event []byte) {
+	finals := m.finals
+	m.Meter.AfterEnd(event)
+	if m.prompts != nil && m.data != nil {
+		m.readPrompts(finals)
+	}
+}
+
 // readPrompts takes from the event seen last what it says of the prompts, of several.
 // finals is how many usage chunks came before it.
 func (m *completionMeter) readPrompts(finals int64) {
-	switch len(m.chunk.deltas) {
-	case 0:
+	switch {
+	case m.chunk.alone():
 		if m.finals > finals && m.perSequence() {
 			m.addAlone()
 		}
-	case 1:
+	case len(m.chunk.deltas) == 1:
 		if i := m.chunk.deltas[0].index / m.asked.sequences; i >= 0 && i < int64(len(m.prompts)) {
 			m.readPrompt(int(i))
 		}

@@ -15,7 +15,8 @@ type reader struct {
 	said     []phrase // what counted of this choice
 	place    int      // the member of the choice that is being read
 	unknown  []unknown
-	past     *past // what the answer said before in members that are not known; nil: nothing yet
+	growing  *growing // what a stream said so far where it repeats itself; nil: it is none
+	past     *past    // what the answer said before in members that are not known; nil: nothing yet
 	path     uint64
 	novel    bool   // only what the same member did not say before counts
 	mute     bool   // nothing counts: it is only remembered
@@ -37,7 +38,7 @@ const maxPhrases = 32
 
 // begin prepares for another choice.
 func (r *reader) begin(d *delta, keepText bool) {
-	*r = reader{d: d, keepText: keepText, said: r.said[:0], unknown: r.unknown[:0], past: r.past}
+	*r = reader{d: d, keepText: keepText, said: r.said[:0], unknown: r.unknown[:0], past: r.past, growing: r.growing}
 }
 
 // readOutputs reads the members of a choice that hold output. A message beside a
@@ -99,6 +100,8 @@ func (r *reader) readMessage(v []byte) {
 			r.addPictures(value)
 		case "token_ids", "token_id", "output_ids", "output_token_ids":
 			r.addIDs(value)
+		case "tokens": // llama.cpp
+			r.addTokens(key, value)
 		case "name":
 		default:
 			if isFault(key, value) {
@@ -224,6 +227,16 @@ func (r *reader) addIDs(v []byte) {
 	}
 }
 
+// addTokens adds tokens that are listed by their numbers under a name that may stand for
+// something else as well.
+func (r *reader) addTokens(key, v []byte) {
+	if countNumbers(v) > 0 {
+		r.addIDs(v)
+		return
+	}
+	r.later(key, v)
+}
+
 // addLogprobs adds the tokens that log probabilities list: one entry for each, in
 // content and refusal, or in tokens (completions), or in a list alone.
 func (r *reader) addLogprobs(v []byte) {
@@ -261,7 +274,8 @@ func entries(v []byte) (n, bytes int64) {
 // say adds a string that the model wrote, unless another member of the choice said
 // the same, or this member did before where only what is new counts. Such a
 // repetition counts one token where nothing else does, unless a member that is known
-// is there and says nothing: then it is a constant in a sign of life.
+// is there and says nothing: then it is a constant in a sign of life. Where each event
+// has all until now, only the rest of it is added.
 func (r *reader) say(v []byte) {
 	if len(v) == 2 {
 		return
@@ -276,6 +290,8 @@ func (r *reader) say(v []byte) {
 			r.d.odd = r.d.odd || !r.d.finished && !r.d.spoken
 			return
 		}
+	} else if raw = r.rest(raw); len(raw) == 0 {
+		return
 	}
 	for _, p := range r.said {
 		if p.place != r.place && bytes.Equal(p.raw, raw) {

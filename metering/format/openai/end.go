@@ -1,6 +1,47 @@
 package openai
 
-import "sluice.example/sluice/metering/format"
+import (
+	"slices"
+
+	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
+)
+
+// finish is what is known of the end of one completion.
+type finish struct {
+	finished bool
+	resumed  bool     // text came after its finish_reason
+	stopped  bool     // a finish_reason came that is known to be an end, whatever came after it
+	why      string   // the finish_reason that came last and is an end
+	open     []string // those that text came after: they are no end
+}
+
+// maxOpen bounds the words that are remembered as none of an end; a backend that has
+// sent so many has no word for it.
+const maxOpen = 8
+
+// note takes in a delta of the completion with an index. Text that comes after a
+// finish_reason proves that it was none: some servers send a word with each event.
+func (f *finish) note(d *delta, index int64) {
+	f.resumed = f.resumed || f.finished && d.bytes > 0
+	if f.finished && d.bytes > d.foreign && d.index == index && len(f.open) < maxOpen {
+		f.finished, f.open = false, append(f.open, f.why)
+	}
+	if d.finished && len(f.open) < maxOpen && !slices.Contains(f.open, d.why) {
+		f.finished, f.why, f.resumed = true, d.why, false
+		f.stopped = f.stopped || isEnd(d.why)
+	}
+}
+
+// isEnd reports whether a finish_reason is one of those that APIs and engines have for an
+// end.
+func isEnd(why string) bool {
+	switch why {
+	case "stop", "length", "tool_calls", "function_call", "content_filter", "eos", "eos_token", "stop_sequence", "end_turn", "max_tokens":
+		return true
+	}
+	return false
+}
 
 // noteEnd takes in the marker of the end, and what it shows of the backend's habits.
 func (m *Meter) noteEnd() {
@@ -20,9 +61,11 @@ func (m *Meter) noteEnd() {
 	}
 }
 
+// finishedChoices is how many completions have ended. One that went on after a word for
+// its end has ended all the same where the marker of the end followed.
 func (m *Meter) finishedChoices() (n int) {
 	for i := range m.choices {
-		if m.choices[i].finished {
+		if f := &m.choices[i].finish; f.finished || f.stopped && m.done {
 			n++
 		}
 	}
@@ -57,4 +100,20 @@ func (m *Meter) Ended() bool {
 		}
 	}
 	return m.Finished()
+}
+
+// AfterEnd implements format.Meter.
+func (m *Meter) AfterEnd(event []byte) {
+	m.drop()
+	m.data = nil
+	b := m.readBlock(event)
+	if b.failure || len(b.data) == 0 || format.CheckObject(b.data) != nil {
+		return
+	}
+	object := b.data[rawjson.SkipSpace(b.data, 0):]
+	if m.chunk.read(object, false); !m.chunk.failed && len(m.chunk.deltas) == 0 {
+		m.data = object
+		m.readUsage()
+	}
+	m.chunk.deltas = m.chunk.deltas[:0]
 }

@@ -98,8 +98,8 @@ func isFailureCode(word string) bool {
 }
 
 // reason is the word that a finish_reason names, in lower case. It is empty where
-// it names none: some servers send "" or "None" with each chunk. Some send an
-// object with the word as its type.
+// it names none: some servers send "" or "None" with each chunk, or a word that says
+// that the answer goes on. Some send an object with the word as its type.
 func reason(v []byte) string {
 	for w := rawjson.Members(v); w.More(); {
 		if key, value := w.Member(); string(key) == "type" && rawjson.IsString(value) {
@@ -110,10 +110,21 @@ func reason(v []byte) string {
 	if !rawjson.IsString(v) || len(v) == 2 {
 		return ""
 	}
-	if w := word(v); !namesNothing(w) && w != "not_finished" {
+	if w := word(v); !namesNothing(w) && !goesOn(w) {
 		return w
 	}
 	return ""
+}
+
+// goesOn reports whether a word that stands for a finish_reason says that there is none
+// yet.
+func goesOn(word string) bool {
+	switch word {
+	case "not_finished", "unfinished", "finish_reason_unspecified", "unspecified", "in_progress", "continue", "running", "generating",
+		"pending", "partial", "streaming", "no", "false", "-", "n/a":
+		return true
+	}
+	return false
 }
 
 // isFailure reports whether a word that reason found means that the answer is not

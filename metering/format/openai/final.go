@@ -160,10 +160,10 @@ func (m *Meter) Silent() { m.silent = true }
 
 // abandoned charges a unary answer of which nothing came and for which nobody
 // waited: by the measured pace, beyond the backend's usual time to begin, and at
-// most twice the usual answer. Where the backend was read as a stream nothing was
-// generated yet.
+// most twice the usual answer. Where the backend was read as a stream, or has begun a
+// document and written no text, nothing was generated yet.
 func (m *Meter) abandoned(now time.Time) (pricing.Units, metering.Source, bool) {
-	if m.opts.Gathered {
+	if m.opts.Gathered || m.begun {
 		prompt := m.prompt()
 		return m.charge(prompt.tokens, 0, 0, now), prompt.source, false
 	}

@@ -70,7 +70,7 @@ type call struct {
 // reports how many bytes were taken in all.
 func (g *Gathering) Add(data []byte) int {
 	alone := true
-	var raw []byte
+	var raw, beside []byte
 	for w := rawjson.Members(data[rawjson.SkipSpace(data, 0):]); w.More(); {
 		key, value := w.Member()
 		switch string(key) {
@@ -85,9 +85,16 @@ func (g *Gathering) Add(data []byte) int {
 		case "usage":
 			raw = value
 		case "object":
+		case "delta", "message":
+			if beside = value; value[0] != '{' {
+				g.addTop(key, value)
+			}
 		default:
-			g.top.field(key).replace(value)
+			g.addTop(key, value)
 		}
+	}
+	if alone && beside != nil && beside[0] == '{' { // the choice without its list
+		g.choice(0).addMessage(beside)
 	}
 	if raw != nil && !rawjson.IsNull(raw) && (alone || !g.alone) {
 		g.usage, g.alone = append(g.usage[:0], raw...), alone
@@ -99,6 +106,18 @@ func (g *Gathering) Add(data []byte) int {
 	g.size += len(data)
 	return g.size
 }
+
+// addTop adds a member that stands beside the choices: one that is known to hold text of
+// a model comes in pieces.
+func (g *Gathering) addTop(key, value []byte) {
+	if isSpeech(key) {
+		g.top.field(key).join(content, value)
+		return
+	}
+	g.top.field(key).replace(value)
+}
+
+var content = []byte("content")
 
 // name puts the public name of the model in place of the backend's; nil: it stays.
 func (g *Gathering) name(public []byte) {

@@ -3,6 +3,7 @@ package openai
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice.example/sluice/metering"
@@ -94,10 +95,27 @@ func (m *inputMeter) Unary(document []byte) ([]byte, error) {
 	return clean, nil
 }
 
-// UnaryPart implements format.Meter.
+// UnaryPart implements format.Meter. A beginning in which no result has begun is no
+// part of an answer.
 func (m *inputMeter) UnaryPart(part []byte) {
-	if len(part) > 0 {
-		m.Came(0)
+	whole := rawjson.Complete(part)
+	if whole == nil {
+		return
+	}
+	m.noteBegun("", whole)
+	for c := rawjson.Members(whole); c.More(); {
+		if key, value := c.Member(); slices.Contains(m.results.lists, string(key)) {
+			m.noteBegun(string(key), value)
+		}
+	}
+}
+
+// noteBegun notes whether a list has a result, be it the beginning of one.
+func (m *inputMeter) noteBegun(list string, v []byte) {
+	for e := rawjson.Elements(v); e.More(); {
+		if _, ok := m.results.result(list, e.Value()); ok {
+			m.Came(0)
+		}
 	}
 }
 

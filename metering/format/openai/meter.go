@@ -22,9 +22,11 @@ type Meter struct {
 	hasEst  bool
 	choices []choice // what was delivered, by choice
 	chunk   chunk    // the event seen last; its deltas are pending until Delivered
+	growing growing  // what the stream repeats
 	pending int64    // bytes of the event seen last; 0: nothing to deliver
 	lost    bool     // an event with text was never delivered
 	started bool     // a part of the answer was delivered
+	begun   bool     // the beginning of a document came
 	sent    int64    // bytes delivered
 	first   time.Time
 
@@ -57,14 +59,13 @@ type Meter struct {
 
 // choice is what was delivered of one completion.
 type choice struct {
-	index      int64
-	all        amount
-	base       int64  // the largest credible running usage
-	reported   int64  // the largest running usage of any kind
-	since      amount // what came after base
-	hasUsage   bool   // a running usage came, if only 0
-	finished   bool
-	resumed    bool // text came after its finish_reason
+	index    int64
+	all      amount
+	base     int64  // the largest credible running usage
+	reported int64  // the largest running usage of any kind
+	since    amount // what came after base
+	hasUsage bool   // a running usage came, if only 0
+	finish
 	totalled   bool // a usage chunk of its own came
 	finalUsage bool // the usage came with the finish_reason
 	reasoning  bool
@@ -139,6 +140,7 @@ func (m *Meter) readData(event []byte, b block) []byte {
 		}
 	}
 	object := b.data[rawjson.SkipSpace(b.data, 0):]
+	m.chunk.reader.growing = &m.growing
 	m.chunk.read(object, m.keepsText())
 	switch {
 	case m.chunk.failed:
@@ -230,7 +232,7 @@ func (m *Meter) carries() bool {
 // readUsage notes the usage of the chunk just read, and says what of it the
 // client does not get: some members, or the whole event.
 func (m *Meter) readUsage() (h hidden, drop bool) {
-	alone := len(m.chunk.deltas) == 0
+	alone := m.chunk.alone()
 	h.timings = m.readTimings()
 	raw := m.chunk.usage
 	m.readInner()
@@ -254,12 +256,13 @@ func (m *Meter) readUsage() (h hidden, drop bool) {
 	}
 	if ok {
 		m.noteFinal(u)
+		m.chunk.told = true
 	}
 	if m.request.wantsUsage {
 		return h, false
 	}
 	h.usage = true
-	return h, !rawjson.IsNull(raw)
+	return h, !rawjson.IsNull(raw) && !m.chunk.beside
 }
 
 // readInner takes the usages that stand within the choices: each is that of its
@@ -290,7 +293,7 @@ func (m *Meter) readTimings() bool {
 	if m.chunk.timings == nil {
 		return false
 	}
-	if len(m.chunk.deltas) > 0 {
+	if !m.chunk.alone() {
 		if u, ok := readTimings(m.chunk.timings); ok {
 			m.note(u)
 			d := &m.chunk.deltas[0]
@@ -327,8 +330,11 @@ func (m *Meter) Delivered() {
 	for i := range m.chunk.deltas {
 		m.started = true
 		d := &m.chunk.deltas[i]
-		if m.finals > 0 && (d.certain() || d.carries() && !m.Finished()) { // a usage in between is a snapshot
+		if m.finals > 0 && !m.chunk.told && (d.certain() || d.carries() && !m.Finished()) { // a usage in between is a snapshot
 			m.after.add(d, e)
+		}
+		if m.chunk.beside && len(m.choices) > 0 {
+			d.index = m.choices[0].index
 		}
 		m.choice(d.index).add(d, e)
 	}
@@ -363,8 +369,7 @@ func (c *choice) add(d *delta, e *format.Estimates) {
 		c.called = c.called || d.called
 	}
 	c.text = append(c.text, d.text...)
-	c.resumed = c.resumed || c.finished && d.bytes > 0
-	c.finished = c.finished || d.finished
+	c.finish.note(d, c.index)
 	if !d.reported {
 		return
 	}

@@ -50,6 +50,59 @@ func (r *reader) fresh(raw []byte) []byte {
 	return rest
 }
 
+// growing is what the members of an answer said that is known to be new in each event, as
+// long as each of them says in each event all that it said before and more: some servers
+// repeat the whole text. Its memory is fixed; what has no place in it counts whole.
+type growing [8]grown
+
+// grown is what one member has said. No text of a model begins with the event before it,
+// whole, from the first event on; after minGrowths of them, and growthBytes, it is sure.
+type grown struct {
+	path, hash uint64
+	length     int // in bytes; -1: an event did not begin with the one before
+	times      int
+}
+
+const (
+	minGrowths  = 2
+	growthBytes = 20
+)
+
+var growthSeed = maphash.MakeSeed()
+
+// rest is what of the inside of a string is new, where the member at the reader's path
+// repeats all until now; else all of it.
+func (r *reader) rest(raw []byte) []byte {
+	if r.growing == nil {
+		return raw
+	}
+	for i := range r.growing {
+		if g := &r.growing[i]; g.path == r.path || g.path == 0 {
+			return g.rest(r.path, raw)
+		}
+	}
+	return raw
+}
+
+func (g *grown) rest(path uint64, raw []byte) []byte {
+	sure := g.times >= minGrowths && g.length >= growthBytes
+	rest := raw
+	switch {
+	case g.length < 0:
+		return raw
+	case g.path == 0: // the first event
+	case len(raw) < g.length, len(raw) == g.length && !sure, maphash.Bytes(growthSeed, raw[:g.length]) != g.hash:
+		g.length = -1
+		return raw
+	case sure:
+		rest = raw[g.length:]
+	default:
+		g.times++
+	}
+	g.path, g.hash, g.length = path, maphash.Bytes(growthSeed, raw), len(raw)
+	return rest
+}
+
 // mix is the path of the member with a name, within path.
 func mix(path uint64, name []byte) uint64 {
 	for _, c := range name {

@@ -14,9 +14,11 @@ var ErrNoAnswer = errors.New("it is no chat completion")
 // Unary reads a whole answer that is not a stream. It counts as delivered: a
 // unary answer is charged before it is sent. It fails with ErrNoAnswer for
 // anything but an object with at least one choice, such as a page of a proxy or
-// an error (see Failure), and where a choice says nothing and has no end; nothing is
-// counted then. clean is the answer as it can be
-// sent on: body, which may be changed, or a copy without the numbers that are no JSON.
+// an error (see Failure), and where a choice says nothing and has no end; and with
+// format.ErrNotWhole where there are fewer choices than were asked for, unless the
+// backend is known to make one for any number. Nothing is counted then. clean is the
+// answer as it can be sent on: body, which may be changed, or a copy without the numbers
+// that are no JSON.
 func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	m.unary, m.chunk.unary = true, true
 	if err := format.CheckObject(body); err != nil {
@@ -37,6 +39,10 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 		m.fail(f)
 		return nil, ErrNoAnswer
 	}
+	if n := int64(len(m.chunk.deltas)); !m.chunk.partial && !m.enough(n) {
+		m.chunk.deltas = m.chunk.deltas[:0]
+		return nil, fmt.Errorf("%w: %d choices, and %d were asked for", format.ErrNotWhole, n, m.bound.Sequences)
+	}
 	raw := m.chunk.usage
 	if raw == nil {
 		raw = groqUsage(object)
@@ -55,13 +61,30 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	return body, nil
 }
 
+// enough reports whether so many choices are a whole document, and takes in what they
+// show of the backend's habits.
+func (m *Meter) enough(choices int64) bool {
+	asked := min(m.bound.Sequences, maxChoices)
+	switch {
+	case asked <= 1:
+		return true
+	case choices > 1:
+		m.cal.Refute(format.OneCompletion)
+		return choices >= asked
+	}
+	m.cal.Show(format.OneCompletion, m.opts.Voter)
+	return m.opts.OneCompletion || m.cal.Has(format.OneCompletion)
+}
+
 // UnaryPart reads the beginning of an answer that is not a stream, as far as it
-// came. What was read before is forgotten.
+// came. What was read before is forgotten. A beginning without any text is no part of an
+// answer: servers send it before they make one.
 func (m *Meter) UnaryPart(body []byte) {
-	m.choices = m.choices[:0]
+	m.choices, m.begun = m.choices[:0], len(body) > 0
 	m.chunk.partial, m.chunk.reader.past = true, nil
 	if whole := rawjson.Complete(body); whole != nil {
 		_, _ = m.Unary(whole) // a beginning without a choice counts nothing
 		m.failed = false
 	}
+	m.started = m.wrote()
 }

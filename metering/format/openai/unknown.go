@@ -21,9 +21,8 @@ const shownBytes = 512
 
 // readUnknown adds the members that no rule is known for: what is new in them. Where
 // they hold more text than an event does, it counts as one token, unless it is all
-// that a document has.
-func (r *reader) readUnknown() {
-	start := mixNumber(1, r.d.index)
+// that a document has. start is their path.
+func (r *reader) readUnknown(start uint64) {
 	known := r.d.mark()
 	for _, u := range r.unknown {
 		r.place++
