@@ -28,7 +28,7 @@
 // and its rates.
 //
 // Each open hold names its owner: the ledger that made the hold. The owner raises a counter in the store every few
-// seconds, and reports the usage so far. When the counter has not changed for a lease, another process (or the next
-// process on the same machine) charges the last reported usage provisionally. If the owner is alive after all, its one
+// seconds, and reports the usage so far. When the counter has not changed for a lease, another process (such as the
+// owner's successor) charges the last reported usage provisionally. If the owner is alive after all, its one
 // late settlement replaces that charge.
 package metering
