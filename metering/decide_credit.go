@@ -92,8 +92,8 @@ func (o *settledOp) moveCursor(b *Batch) {
 	switch {
 	case c != nil && !o.anew && c.Index >= next.Index:
 	case c != nil && c.Account != next.Account && c.Account != (l402.TokenID{}):
-		// Moved within this batch for another account's credit, which may be left out:
-		// the next settlement moves the cursor on.
+		// An earlier operation of this batch moved the cursor together with another account's credit. The store may
+		// leave that account out, so this operation does not move the cursor. The next settlement moves it.
 	default:
 		b.Cursors.put(next.Node, next)
 	}

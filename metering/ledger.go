@@ -31,7 +31,7 @@ type Config struct {
 	MaxBudgetsPerAccount int           // 10,000: most live budgets that one account itself delegates
 	MaxBudgetsPerBudget  int           // 1,000: most live budgets that are delegated from one budget
 	ConfirmWithin        time.Duration // 10 min: a presented deposit not reported settled by then raises an alarm
-	AuditEvery           time.Duration // 10 min: how often one of all processes audits what is new; below 0: not this one
+	AuditEvery           time.Duration // 10 min: how often one of all processes audits what is new; below 0: never
 	AuditPause           float64       // 4: rest of an audit after each snapshot, as a multiple of the snapshot's time
 	AuditSubjects        int           // 200,000: accounts, budgets and payments that such an audit keeps in memory
 	SealMonths           bool          // close each month once it is over, see Seal

@@ -30,7 +30,7 @@ type Seal struct {
 	Charged     string            `json:"charged_msat"` // without what was taken back
 	Adjusted    string            `json:"adjusted_msat"`
 	Balance     string            `json:"balance_msat"` // of all accounts at the end of the period
-	Nodes       map[string]string `json:"nodes_msat"`   // credited in the period, by node; "": not reported yet
+	Nodes       map[string]string `json:"nodes_msat"`   // credited, by the Lightning node that reported it; "": none
 
 	TransfersHash   string `json:"transfers_sha256"` // over the transfers and the rows that they name
 	BudgetLinesHash string `json:"budget_lines_sha256"`

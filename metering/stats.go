@@ -17,7 +17,7 @@ type Stats struct {
 	Operations  int64             `json:"operations"` // operations in these transactions
 	Sizes       [batchSizes]int64 `json:"sizes"`      // batches of up to 1, 2, 4, … 1024 operations, and of more
 	Retries     int64             `json:"retries"`    // attempts that got no answer from the store
-	Conflicts   int64             `json:"conflicts"`  // operations put aside: another process changed or locked their account
+	Conflicts   int64             `json:"conflicts"`  // operations put aside: others changed or locked their account
 	Rejected    int64             `json:"rejected"`   // operations refused by the store's guards, which means a defect
 	Lost        int64             `json:"lost"`       // holds that the store lost in a crash, and that were made anew
 	Sweeps      int64             `json:"sweeps"`     // holds of other owners, charged because the lease ran out
@@ -25,14 +25,14 @@ type Stats struct {
 	Fenced      int64             `json:"fenced"`     // times that this ledger was taken for dead
 	Closed      int64             `json:"closed"`     // delegated budgets closed because their tokens have expired
 	Excess      int64             `json:"excess"`     // payments presented as more than arrived: a key has leaked
-	Doubted     int64             `json:"doubted"`    // payments taken back because the Lightning node does not know them
+	Doubted     int64             `json:"doubted"`    // payments taken back: the Lightning node does not know them
 	Clamped     int64             `json:"clamped"`    // settlements whose usage was impossible
 	Charged     l402.Msat         `json:"charged_msat"`
 	Unbilled    l402.Msat         `json:"unbilled_msat"` // cost beyond what could be charged
 	Credited    l402.Msat         `json:"credited_msat"`
 	TakenBack   l402.Msat         `json:"taken_back_msat"` // credited on a credential's proof, but not arrived
 	Foreign     int64             `json:"foreign"`         // payments refused because they belong to another account
-	Unconfirmed int64             `json:"unconfirmed"`     // presented, never reported settled; counted every 30 s, to maxAlarm
+	Unconfirmed int64             `json:"unconfirmed"`     // presented, never reported settled; counted up to maxAlarm
 	Audits      int64             `json:"audits"`          // audits of what is new that this process ended
 	AuditErrors int64             `json:"audit_errors"`    // audits that failed
 	AuditedAt   time.Time         `json:"audited_at"`      // when any process last ended an audit; zero: never
