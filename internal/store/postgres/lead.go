@@ -214,7 +214,7 @@ func (d *DB) WatchPrices(ctx context.Context, changed func()) error {
 		return err
 	}
 	defer hangUp(c)
-	defer context.AfterFunc(d.eraOf(c), cancel)() // ends the watch when the server was replaced, because no process notifies on it any more
+	defer context.AfterFunc(d.eraOf(c), cancel)() // ends when the server was replaced: nobody notifies on it any more
 	if _, err := c.Exec(ctx, "LISTEN "+pgx.Identifier{channel(id)}.Sanitize()); err != nil {
 		return err
 	}
