@@ -243,7 +243,7 @@ func (m *model) audit(t *rapid.T) {
 	if err != nil || !whole.OK() {
 		t.Fatalf("audit: %q, %v", whole.Mismatches, err)
 	}
-	for _, o := range []metering.AuditOptions{{Open: true}, {Subjects: int(whole.Accounts)}} { // the second: in several parts
+	for _, o := range []metering.AuditOptions{{Open: true}, {Subjects: int(whole.Accounts)}} { // the second in parts
 		r, err := m.e.ledger.AuditWith(context.Background(), o)
 		if err != nil || !r.OK() {
 			t.Fatalf("audit with %+v: %q, %v", o, r.Mismatches, err)

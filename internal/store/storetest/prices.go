@@ -170,7 +170,7 @@ func testLead(e *env) {
 	if err != nil || b.ID != a.ID+1 {
 		e.Errorf("epochs %d, %d, %v", a.ID, b.ID, err)
 	}
-	if err := errors.Join(first.Release(), second.Check(ctx(e.T)), second.Release()); err != nil { // a lost lead frees nothing
+	if err := errors.Join(first.Release(), second.Check(ctx(e.T)), second.Release()); err != nil { // frees nothing
 		e.Error(err)
 	}
 	// Of many callers at once, one gets the lead.
