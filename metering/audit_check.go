@@ -145,7 +145,7 @@ func judge(c *ChargeRow, lines []numbered[TransferRow]) string {
 	if c == nil {
 		return "its lines name a charge that does not exist"
 	}
-	var current, now, before, back int64 // lines at the charge's time, and amounts
+	var current, now, before, back int64 // current: number of lines at the charge's time; the others: amounts in msat
 	for i := range lines {
 		t := &lines[i].row
 		account, _, amount, _ := t.sides()

@@ -55,7 +55,7 @@ type auditor struct {
 	between  func(context.Context) error // called after every slice of lines; nil: not called
 	sums     totals
 
-	withBudgets bool              // compare an account's budgets together with it
+	withBudgets bool              // compare an account's budgets together with the account
 	budgetsSeen map[[32]byte]bool // budgets that were compared together with an account
 }
 

@@ -30,8 +30,8 @@ type Batch struct {
 	Adjustments Table[HoldID, AdjustmentRow]
 	Cursors     Table[string, CursorRow]
 
-	Transfers   []TransferRow // to append
-	BudgetLines []BudgetLine  // to append
+	Transfers   []TransferRow // lines to append
+	BudgetLines []BudgetLine  // lines to append
 
 	repeated bool // an earlier attempt at some of these operations may have been committed; set before Apply
 

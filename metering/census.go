@@ -15,7 +15,7 @@ import (
 // the snapshot that covered the id contains the line. So each id is compared in one snapshot.
 type census struct {
 	audit *auditor
-	kinds [2]headcount // charges, adjustments
+	kinds [2]headcount // of charges, of adjustments
 }
 
 // buckets is how many groups the ids are divided into. Only the ids of a group whose sum is not 0 are counted again.

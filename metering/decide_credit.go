@@ -10,7 +10,7 @@ import (
 type depositOp struct {
 	d        Deposit
 	again    bool
-	credited l402.Msat // result
+	credited l402.Msat // result: what was credited, msat
 	excess   l402.Msat // result: the amount claimed beyond the amount that arrived
 }
 
@@ -45,7 +45,7 @@ type settledOp struct {
 	s        Settled
 	anew     bool // the node's history has begun anew: replace the stored cursor, whatever its index
 	again    bool
-	credited l402.Msat // result
+	credited l402.Msat // result: what was credited, msat
 	excess   l402.Msat // result: the amount credited before beyond the amount that arrived
 }
 

@@ -37,7 +37,7 @@ type reserveOp struct {
 
 	made      terms     // result: the terms that the hold was made with, perhaps by an earlier attempt
 	available l402.Msat // result: what the account and its budgets have left after this hold
-	credited  l402.Msat // result: what the deposit added
+	credited  l402.Msat // result: what the deposit added, msat
 	excess    l402.Msat // result: the amount that the deposit claims beyond the amount that arrived
 	deposited bool      // result: the deposit is credited
 	first     HoldID    // result with DuplicateCharged: the hold whose charge to show

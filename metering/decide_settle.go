@@ -26,10 +26,10 @@ type settleOp struct {
 	// operation's own copy.
 	maybe l402.PaymentHash
 
-	entry    Entry     // result
+	entry    Entry     // result: the charge as its owner sees it
 	swept    bool      // result of a sweep: this sweep charged the hold
-	moved    l402.Msat // result: newly charged; negative when a provisional charge was lowered
-	unbilled l402.Msat // result: newly recorded as unbilled
+	moved    l402.Msat // result: newly charged, msat; negative when a provisional charge was lowered
+	unbilled l402.Msat // result: newly recorded as unbilled, msat
 }
 
 func (o *settleOp) account() l402.TokenID { return o.who }

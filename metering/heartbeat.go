@@ -28,9 +28,9 @@ func (l *Ledger) beatLoop(ctx context.Context) {
 }
 
 // Renew shows the other processes that this ledger is alive, and records the last progress of its open holds. The
-// ledger calls it by itself every RenewEvery. Renew makes holds that the store has lost anew, if the account still has
-// the money. When other processes have taken this ledger for dead, the ledger continues under a new name. Its earlier
-// holds have been charged or will be charged, and the late settlements of those holds replace those charges.
+// ledger calls Renew by itself every RenewEvery. Renew makes anew the holds that the store has lost, if the account
+// still has the money. When other processes have taken this ledger for dead, the ledger continues under a new name. Its
+// earlier holds have been charged or will be charged, and the late settlements of those holds replace those charges.
 func (l *Ledger) Renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
 	defer cancel()

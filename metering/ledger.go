@@ -31,7 +31,7 @@ type Config struct {
 	MaxBudgetsPerAccount int           // 10,000: most live budgets that one account itself delegates
 	MaxBudgetsPerBudget  int           // 1,000: most live budgets that are delegated from one budget
 	ConfirmWithin        time.Duration // 10 min: a presented deposit not reported settled by then raises an alarm
-	AuditEvery           time.Duration // 10 min: how often one of all processes audits what is new; below 0: never
+	AuditEvery           time.Duration // 10 min: how often one of all processes audits what is new; <0: never
 	AuditPause           float64       // 4: rest of an audit after each snapshot, as a multiple of the snapshot's time
 	AuditSubjects        int           // 200,000: accounts, budgets and payments that such an audit keeps in memory
 	SealMonths           bool          // close each month once it is over, see Seal
@@ -44,7 +44,7 @@ type Config struct {
 	Log *slog.Logger // nil: the ledger logs nothing
 }
 
-// confirmWithin is the default of Config.ConfirmWithin. An audit of a Reader, which has no Config, always uses it.
+// confirmWithin is the default of Config.ConfirmWithin. AuditWith always uses confirmWithin, and not the Config.
 const confirmWithin = 10 * time.Minute
 
 func (c Config) withDefaults() Config {
@@ -99,7 +99,7 @@ type Ledger struct {
 
 	mu      sync.Mutex
 	open    map[HoldID]*Hold // holds of this process that have not ended
-	owner   OwnerID          // of new holds
+	owner   OwnerID          // the owner of new holds
 	beaten  int64            // the owner's heartbeat counter, as last stored
 	looked  [32]byte         // the budget from which the search for expired budgets continues
 	strayed time.Time        // when sweepStrays last looked for strays

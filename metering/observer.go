@@ -15,7 +15,7 @@ type observer struct {
 	since time.Time            // the first look of the unbroken series; zero: there is no series
 	last  time.Time            // the end of the last look
 	seen  map[OwnerID]sighting // the owners that are not fenced
-	era   uint64               // generation of the store at the last look
+	era   uint64               // the store's generation at the last look
 }
 
 // sighting is an owner's counter, and when the observer first saw the owner with that counter.

@@ -34,10 +34,11 @@ type OwnerStore interface {
 	// Fence marks an owner as fenced, durably, if its counter is still beat. It reports whether the owner is fenced
 	// now.
 	Fence(ctx context.Context, owner OwnerID, beat int64) (bool, error)
-	// Abandoned lists up to limit holds in order of ids, after the id after, whose owner is fenced or is not in the
-	// store. A hold that a version without owners made is abandoned once its lease has run out by the store's clock.
+	// Abandoned lists up to limit holds whose ids are above after, in order of ids, and whose owner is fenced or is not
+	// in the store. A hold that a version without owners made is abandoned once its lease has run out by the store's
+	// clock.
 	Abandoned(ctx context.Context, after HoldID, limit int) ([]HoldRow, error)
-	// Owned lists up to limit holds of one owner in order of ids, after the id after.
+	// Owned lists up to limit holds of one owner whose ids are above after, in order of ids.
 	Owned(ctx context.Context, owner OwnerID, after HoldID, limit int) ([]HoldRow, error)
 }
 

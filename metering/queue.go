@@ -12,13 +12,13 @@ import (
 // the goroutine that submitted the task owns it.
 type task struct {
 	operation
-	name    string // for errors
+	name    string // name of the operation, for errors
 	since   time.Time
 	patient bool          // waits until the store has answered; other tasks fail after Config.Patience
 	fate    atomic.Uint32 // waiting, abandoned or finished
 	done    chan struct{}
 	err     error // valid once done is closed
-	// Owned by the writer:
+	// The writer owns these fields:
 	outcome   error         // what the last attempt decided
 	uncertain bool          // an attempt got no answer and may have been committed
 	parked    bool          // another process had the account locked

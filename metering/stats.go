@@ -25,7 +25,7 @@ type Stats struct {
 	Fenced      int64             `json:"fenced"`     // times that this ledger was taken for dead
 	Closed      int64             `json:"closed"`     // delegated budgets closed because their tokens have expired
 	Excess      int64             `json:"excess"`     // payments presented as more than arrived: a key has leaked
-	Doubted     int64             `json:"doubted"`    // payments taken back: the Lightning node does not know them
+	Doubted     int64             `json:"doubted"`    // payments taken back, as the Lightning node does not know them
 	Clamped     int64             `json:"clamped"`    // settlements whose usage was impossible
 	Charged     l402.Msat         `json:"charged_msat"`
 	Unbilled    l402.Msat         `json:"unbilled_msat"` // cost beyond what could be charged

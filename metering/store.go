@@ -23,8 +23,7 @@ type Store interface {
 	// them.
 	//
 	// After ErrConflict and ErrRejected, nothing was written. After any other error the batch may have been committed
-	// or not. The ledger then runs the batch again, which is safe because it names and reads the rows that the first
-	// attempt may have written.
+	// or not. The ledger then runs the batch again, which is safe for the reasons in the package's comment.
 	Apply(ctx context.Context, b *Batch, decide func()) error
 
 	// Generation returns a number that grows when the database may have lost what this process remembers, after a
@@ -57,9 +56,9 @@ type StoreReader interface {
 	// with a chain those made through that innermost budget. The list ends where a row is missing or belongs to another
 	// account or chain.
 	Charges(ctx context.Context, account l402.TokenID, chain l402.ChainID, from HoldID, limit int) ([]ChargeRow, error)
-	// ExpiredBudgets looks at up to limit budgets in order of ids, after the id after. It lists those that hold nothing
-	// and whose tokens have all expired before a moment (unix seconds). next is the value of after for the next call;
-	// zero: no budgets are left.
+	// ExpiredBudgets looks at up to limit budgets whose ids are above after, in order of ids. It lists those that hold
+	// nothing and whose tokens have all expired before a moment (unix seconds). next is the value of after for the next
+	// call; zero: no budgets are left.
 	ExpiredBudgets(ctx context.Context, before int64, after [32]byte, limit int) (list []BudgetRow, next [32]byte, err error)
 	// Cursor reads up to which settled invoice of a Lightning node the ledger has credited payments.
 	Cursor(ctx context.Context, node string) (c CursorRow, known bool, err error)

@@ -149,9 +149,9 @@ func (l *Ledger) owns(id HoldID) bool {
 	return l.open[id] != nil
 }
 
-// sweepStrays charges holds that have this ledger's own name but belong to none of its requests, at two looks half a
-// lease apart. A database that failed over brings such a hold back when it has lost the hold's end. No lease ends the
-// hold, because its owner is alive. sweepStrays returns how many holds it swept.
+// sweepStrays charges holds that have this ledger's own name but belong to none of its requests, at two looks at least
+// half a lease apart. A database that failed over brings such a hold back when it has lost the hold's end. No lease
+// ends the hold, because its owner is alive. sweepStrays returns how many holds it swept.
 func (l *Ledger) sweepStrays(ctx context.Context) (swept int, err error) {
 	now := l.cfg.Now()
 	l.mu.Lock()

@@ -40,8 +40,8 @@ var (
 	_ pricer.Store   = (*DB)(nil)
 )
 
-// minConns is the least number of connections of a pool: one to take a lead or to write, the others to read.
-// pool_max_conns in the URL may ask for more.
+// minConns is the least number of connections of the pool: one for rare writes, the others for reads. pool_max_conns in
+// the URL may ask for more.
 const minConns = 4
 
 // writerConns is how many connections write: one for a batch, one for a heartbeat, and one for a batch while the

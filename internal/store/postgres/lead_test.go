@@ -184,8 +184,8 @@ func TestLeadsDoNotMix(t *testing.T) {
 	}
 }
 
-// TestWatchCut checks that a watcher is notified of other processes' changes, and fails when it can be notified no
-// more.
+// TestWatchCut checks that a watcher is notified of other processes' changes, and that the watch fails when
+// notifications cannot reach it any more.
 func TestWatchCut(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)

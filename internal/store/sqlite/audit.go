@@ -30,9 +30,9 @@ func (d *DB) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
 	return d.read(ctx, func(r *reader) error { return fn(snapshot{r}) })
 }
 
-// breathe copies the log into the database again and again, as far as other readers allow, until the log is short or
-// nothing more is written to it. When no process writes, the log keeps its length, so breathe returns without an error
-// after breathMost.
+// breathe copies the log into the database again and again, as far as other readers allow. It returns once the log is
+// short. It also returns after breathMost, and when the log has kept its length since the last attempt, because without
+// writes the log does not begin anew.
 func (d *DB) breathe(ctx context.Context) error {
 	var r *reader
 	select {

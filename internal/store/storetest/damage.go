@@ -14,7 +14,7 @@ import (
 // table.
 type damage struct {
 	name string
-	sql  string // $row stands for an expression that names one row
+	sql  string // $row is replaced by an expression that names one row
 	rows string // table, with an order, of which one of the first rows is changed
 	key  string
 	only string // set when an audit of what is new cannot find the damage: why

@@ -164,7 +164,7 @@ func testRateLimit(e *env) {
 		}
 	}
 	for range 3 {
-		e.insufficient(request(5000, wide, narrow), 1000, 5000) // refused for money: counts nowhere
+		e.insufficient(request(5000, wide, narrow), 1000, 5000) // refused for money, so counted on no limit
 	}
 	for range 3 {
 		if err := request(0, wide, narrow); err != nil {
