@@ -24,8 +24,8 @@ type newAudit struct {
 
 // AuditNew checks what changed since the last audit. It compares each new line with the row that the line names. It
 // compares the accounts, budgets and payments of those lines, and of all open holds, with their sums. It keeps the sums
-// up to date, so that the cost of an audit depends on the changes alone. Each audit compares a row that was wrong
-// again, until the row is right. The report's sums cover only the rows that this audit compared.
+// up to date, so that the cost of an audit depends on the changes alone. A row that was wrong is compared again by
+// every audit, until the row is right. The report's sums cover only the rows that this audit compared.
 func (l *Ledger) AuditNew(ctx context.Context) (Report, error) {
 	r, err := l.auditNew(ctx)
 	return r, unavailable("audit", err)

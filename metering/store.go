@@ -68,7 +68,7 @@ type StoreReader interface {
 	// store. It ends after the filter's limit, or when fn fails.
 	Deposits(ctx context.Context, which DepositFilter, fn func(DepositRow) error) error
 	// Totals sums over all accounts. It fails when a sum exceeds l402.MaxMsat, which happens only when accounts are
-	// damaged.
+	// damaged or credit was forged.
 	Totals(ctx context.Context) (Totals, error)
 }
 

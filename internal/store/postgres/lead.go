@@ -121,7 +121,7 @@ func (l *lead) use(ctx context.Context, fn func(*pgx.Conn) error) error {
 		return ctx.Err()
 	}
 	defer func() { <-l.turn }()
-	if l.conn == nil || l.live.Err() != nil { // the server was replaced, so the lock on it is worth nothing
+	if l.conn == nil || l.live.Err() != nil { // a lock on a server that was replaced is worth nothing
 		return l.lost
 	}
 	err := fn(l.conn)
