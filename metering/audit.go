@@ -15,44 +15,43 @@ type Report struct {
 	Unbilled    l402.Msat `json:"unbilled_msat"`
 	OpenHolds   int64     `json:"open_holds"`
 	Budgets     int64     `json:"budgets"`
-	Lines       int64     `json:"lines"`       // read, of transfers and of budgets
-	Since       string    `json:"since"`       // the closed period that the audit built on; "": on nothing
-	SealedAt    int64     `json:"sealed_us"`   // when that period was closed, µs since 1970; 0: nothing was built on
-	Periods     int64     `json:"periods"`     // closed
+	Lines       int64     `json:"lines"`       // of transfers and of budgets: how many the audit read
+	Since       string    `json:"since"`       // the closed period that the audit built on; "": no period
+	SealedAt    int64     `json:"sealed_us"`   // when that period was closed, µs since 1970; 0: no period
+	Periods     int64     `json:"periods"`     // number of closed periods
 	Unclaimed   int64     `json:"unclaimed"`   // payments that arrived and were never presented
-	Unconfirmed int64     `json:"unconfirmed"` // payments presented over confirmWithin ago and never seen settled
-	Mismatched  int64     `json:"mismatched"`  // how many; 0: all agrees
-	Mismatches  []string  `json:"mismatches"`  // the first maxMismatches of them
+	Unconfirmed int64     `json:"unconfirmed"` // payments presented over confirmWithin ago, never reported settled
+	Mismatched  int64     `json:"mismatched"`  // number of differences; 0: everything agrees
+	Mismatches  []string  `json:"mismatches"`  // texts of the first maxMismatches differences
 }
 
-// maxMismatches bounds the list of a report.
+// maxMismatches bounds the number of texts in Report.Mismatches.
 const maxMismatches = 100
 
-// OK reports whether everything agreed.
+// OK reports whether the audit found no difference.
 func (r *Report) OK() bool { return r.Mismatched == 0 }
 
-// AuditOptions says what an audit reads.
+// AuditOptions says what an audit reads, how fast, and with how much memory.
 type AuditOptions struct {
-	// Open builds on the sums of the last closed period: its lines are not read
-	// again. Without it, or when no period was closed, everything is recomputed from
-	// the first line on, and each row is compared with its lines as well.
+	// Open makes the audit build on the sums of the last closed period: the audit does not read the lines of closed
+	// periods again. Without Open, or when no period was closed, the audit recomputes everything from the first line
+	// on, and also compares each charge and adjustment row with its lines.
 	Open bool
-	// Pause is how long to rest after each look, as a multiple of what it took.
+	// Pause is how long the audit rests after each snapshot, as a multiple of the time that it spent on the snapshot.
 	Pause float64
-	// Subjects bounds how many accounts, budgets and payments are in memory at a time,
-	// about 150 bytes each. 0: a million. Where there are more, an audit takes one
-	// range of ids after another and reads the lines again for each.
+	// Subjects bounds how many accounts, budgets and payments are in memory at a time, about 150 bytes each. 0 means a
+	// million. When the store has more subjects, the audit takes one range of ids after another, and reads the lines
+	// again for each range.
 	Subjects int
 }
 
-// Audit recomputes every balance from the append-only lines and from the rows
-// behind them, and checks the invariants of every account and budget.
+// Audit recomputes every balance from the append-only lines and from the rows that they name, and checks the invariants
+// of every account and budget.
 func (r *Reader) Audit(ctx context.Context) (Report, error) { return r.AuditWith(ctx, AuditOptions{}) }
 
-// AuditWith is Audit with options. It may run beside any load: it reads lines in
-// short looks, follows those that are added meanwhile, and compares each row
-// together with the newest lines in one snapshot. Memory grows with open holds, with
-// o.Subjects, and with the subjects that come in while it compares.
+// AuditWith is Audit with options. It may run beside any load: it reads lines in short snapshots, follows the lines
+// that other processes add meanwhile, and compares each row with its lines, the newest included, in one snapshot. Its
+// memory grows with the open holds, with o.Subjects, and with the subjects that are added while it compares.
 func (r *Reader) AuditWith(ctx context.Context, o AuditOptions) (Report, error) {
 	a := newAuditor(r.store)
 	a.pause = o.Pause
@@ -78,13 +77,13 @@ func prefix(id *[32]byte) uint64 { return binary.BigEndian.Uint64(id[:8]) }
 
 func (s *share) holds(id *[32]byte) bool { p := prefix(id); return s.low <= p && p <= s.high }
 
-// first is the first id of a share.
+// first returns the first id of a share.
 func (s *share) first() (id [32]byte) {
 	binary.BigEndian.PutUint64(id[:8], s.low)
 	return id
 }
 
-// all audits everything, or what is open.
+// all audits everything. With open, it audits only what came after the last closed period.
 func (a *auditor) all(ctx context.Context, open bool) error {
 	seals, err := a.checkSeals(ctx)
 	if err != nil {
@@ -123,7 +122,7 @@ func (a *auditor) all(ctx context.Context, open bool) error {
 	return nil
 }
 
-// audit compares the subjects of one share, which shrinks when they are too many.
+// audit compares the subjects of one share. It shrinks the share when the share has more than a.most subjects.
 func (a *auditor) audit(ctx context.Context, part *share) error {
 	a.wanted = func(s *Subject) bool { return part.holds(&s.ID) }
 	a.shrink = func() {
@@ -139,8 +138,8 @@ func (a *auditor) audit(ctx context.Context, part *share) error {
 	if err := a.catchUp(ctx); err != nil {
 		return err
 	}
-	// From here on the share stays: an account that left it would be compared without
-	// its lines, or counted twice. Accounts that come in meanwhile take memory.
+	// From here on the share must not shrink, because an account that left it would be compared without its lines, or
+	// counted twice. Subjects that are added meanwhile take memory beyond a.most.
 	a.shrink = nil
 	for _, walk := range []func(context.Context, *share) error{a.walkAccounts, a.walkBudgets, a.walkPayments, a.leftOver} {
 		if err := walk(ctx, part); err != nil {
@@ -150,7 +149,8 @@ func (a *auditor) audit(ctx context.Context, part *share) error {
 	return nil
 }
 
-// auditOnce checks what does not depend on a share.
+// auditOnce checks what does not depend on a share: the doubts, the locks of holds, and, with whole, the rows that
+// counts covers.
 func (a *auditor) auditOnce(ctx context.Context, whole bool, counts *census) error {
 	err := a.look(ctx, func(v *view) error {
 		if err := v.settleDoubts(v.s, v.lines, true); err != nil {
@@ -164,7 +164,7 @@ func (a *auditor) auditOnce(ctx context.Context, whole bool, counts *census) err
 	return counts.walk(ctx)
 }
 
-// finish sums up.
+// finish writes the sums over all accounts into the report, and reports a sum that exceeds all existing bitcoin.
 func (a *auditor) finish() {
 	for _, sum := range []struct {
 		name string

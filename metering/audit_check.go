@@ -7,18 +7,17 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// manyDoubts is when doubts are looked at again while a scan goes on, so that
-// they don't fill memory.
+// manyDoubts is the number of doubts above which a scan looks at all of them again, so that they don't fill memory.
 const manyDoubts = 1000
 
-// doubt is a charge whose row does not agree with one of its lines by itself. A
-// provisional charge that its owner replaced has three lines: the old amount, the
-// same taken back, the new amount. Only together do they agree with the row.
+// doubt is a charge whose row does not agree with one of its lines alone. A provisional charge that its owner replaced
+// has three lines: the old amount, the old amount taken back, and the new amount. Only the three lines together agree
+// with the row.
 type doubt struct {
 	lines []numbered[TransferRow]
 }
 
-// checkLines compares each line with the row that it names.
+// checkLines compares each line of the set with the row that the line names.
 func (a *auditor) checkLines(set *lineSet) {
 	for i := range set.transfers {
 		a.checkTransfer(set, &set.transfers[i])
@@ -50,7 +49,7 @@ func (a *auditor) checkTransfer(set *lineSet, n *numbered[TransferRow]) {
 	}
 }
 
-// checkCharge compares a charge or a reversal with the charge's row.
+// checkCharge compares a line of a charge or of a reversal with the charge's row.
 func (a *auditor) checkCharge(set *lineSet, n *numbered[TransferRow], account l402.TokenID, amount l402.Msat) {
 	id := holdRef(n.row.Ref)
 	c := set.charges[id]
@@ -72,8 +71,8 @@ func (a *auditor) checkCharge(set *lineSet, n *numbered[TransferRow], account l4
 	a.doubts[id] = &doubt{lines: []numbered[TransferRow]{*n}}
 }
 
-// inexact says what is wrong with a charge by itself: it charges at most what was
-// held, and with what was not billed it is the cost of its usage at its rates.
+// inexact says what is wrong with a charge row in itself; "" means nothing. A charge takes at most the amount that was
+// held. The charged and the unbilled amount together are the cost of the charge's usage at its rates.
 func (c *ChargeRow) inexact() string {
 	if damaged(c.Checksum, c.checksum()) {
 		return fmt.Sprintf("what was fixed when it was made has changed since, such as the %d msat that were held", c.Amount)
@@ -93,10 +92,10 @@ func (c *ChargeRow) inexact() string {
 	return ""
 }
 
-// checkBudgetLine compares what a charge spent on a budget with the charge.
+// checkBudgetLine compares a line of a budget with the charge that the line names.
 func (a *auditor) checkBudgetLine(set *lineSet, n *numbered[BudgetLine]) {
 	if n.row.Hold == (HoldID{}) {
-		return // closes a budget
+		return // a line without a hold closes a budget
 	}
 	c := set.charges[n.row.Hold]
 	switch {
@@ -107,9 +106,8 @@ func (a *auditor) checkBudgetLine(set *lineSet, n *numbered[BudgetLine]) {
 	}
 }
 
-// settleDoubts judges the doubts over all their lines, those of tail included.
-// With final the rest are mismatches; else more lines may come, and only those
-// that agree are dropped.
+// settleDoubts judges each doubt over all its lines, including the lines of tail. With final, each doubt that does not
+// agree becomes a mismatch. Without final, more lines may follow, so settleDoubts only drops the doubts that agree.
 func (a *auditor) settleDoubts(s Snapshot, tail *lineSet, final bool) error {
 	rows := make(map[HoldID]*ChargeRow, len(a.doubts))
 	if err := s.ChargesOf(keysOf(a.doubts), func(c ChargeRow) { rows[c.Hold] = &c }); err != nil {
@@ -141,13 +139,13 @@ func (a *auditor) settleDoubts(s Snapshot, tail *lineSet, final bool) error {
 	return nil
 }
 
-// judge says what is wrong with a charge and its lines; "" when they agree. Lines
-// of audits before this one may be missing, but none after those that are here.
+// judge says what is wrong with a charge and its lines; "" means that they agree. The first lines of the charge may be
+// missing, because earlier audits read them. The last lines are all there.
 func judge(c *ChargeRow, lines []numbered[TransferRow]) string {
 	if c == nil {
 		return "its lines name a charge that does not exist"
 	}
-	var current, now, before, back int64 // lines at the charge's time, and amounts
+	var current, now, before, back int64 // current: number of lines at the charge's time; the others: amounts in msat
 	for i := range lines {
 		t := &lines[i].row
 		account, _, amount, _ := t.sides()
@@ -181,16 +179,16 @@ func judge(c *ChargeRow, lines []numbered[TransferRow]) string {
 	return ""
 }
 
-// The tables that a line can be in, as the first byte of its subject's id.
+// The tables that a line can be in. The table is the byte after the line's number in the subject's id.
 const (
 	lineTransfer = 1
 	lineBudget   = 2
 )
 
-// subjectLine is the kind of a subject that stands for a line.
+// subjectLine is the kind of a subject that is a line, not an account, budget or payment.
 const subjectLine SubjectKind = 4
 
-// lineSubject names a line, for the list of what is to be looked at again.
+// lineSubject makes the subject of a line, for the list of what the next audit must look at again.
 func lineSubject(table byte, seq int64) (s Subject) {
 	s.Kind = subjectLine
 	binary.BigEndian.PutUint64(s.ID[:8], uint64(seq))

@@ -2,8 +2,7 @@ package metering
 
 import "sluice.example/sluice/l402"
 
-// checkAccounts compares accounts with their sums, and with what the budgets and
-// holds of the same snapshot say.
+// checkAccounts compares accounts with the sums of their lines, and with the budgets and holds of the same snapshot.
 func (v *view) checkAccounts(rows []AccountRow) error {
 	ids := make([]l402.TokenID, len(rows))
 	subjects := make([]Subject, len(rows))
@@ -27,8 +26,8 @@ func (v *view) checkAccounts(rows []AccountRow) error {
 	return nil
 }
 
-// countBudgets counts the live budgets where they were delegated from: for accounts,
-// which are to be compared, and for budgets, which it compares.
+// countBudgets counts the live budgets at the account or budget that delegated them. It returns the counts of accounts,
+// which its caller compares, and compares the counts of budgets itself.
 func (v *view) countBudgets(rows []BudgetRow) map[l402.TokenID]int64 {
 	accounts, children := make(map[l402.TokenID]int64), make(map[[32]byte]int64)
 	for i := range rows {
@@ -113,7 +112,7 @@ func (v *view) checkBudgets(rows []BudgetRow) error {
 	return nil
 }
 
-// checkNoBudgets compares budgets without a row: nothing may be left of them.
+// checkNoBudgets reports budgets that have no row, but whose lines do not sum up to 0 or that open holds name.
 func (v *view) checkNoBudgets(ids [][32]byte) error {
 	subjects := make([]Subject, len(ids))
 	for i := range ids {
@@ -134,9 +133,9 @@ func (v *view) checkNoBudgets(ids [][32]byte) error {
 	return nil
 }
 
-// checkPayments compares payments with their lines, and what their locks cover
-// with holds and charges. ids are those asked for: of one without a row nothing
-// may be left.
+// checkPayments compares payments with their lines, and what their locks cover with holds and charges. ids are the
+// payments that the caller asked for: a payment of ids that has no row must have no lines that sum up to anything and
+// cover nothing.
 func (v *view) checkPayments(rows []DepositRow, ids []l402.PaymentHash) error {
 	found := make(map[l402.PaymentHash]*DepositRow, len(rows))
 	var subjects []Subject
@@ -169,9 +168,9 @@ func (v *view) checkPayments(rows []DepositRow, ids []l402.PaymentHash) error {
 	return nil
 }
 
-// wronglyOwed reports whether d.Owed is impossible. The debt of a payment that
-// was seen settled depends on the amount that arrived, which only the Lightning
-// node knows.
+// wronglyOwed reports whether d.Owed is impossible. When the Lightning node has reported the payment as settled, the
+// debt depends on the amount that arrived. Only the Lightning node knows that amount, so wronglyOwed then checks only
+// that the debt is from 0 to d.Credited.
 func (d *DepositRow) wronglyOwed() bool {
 	switch {
 	case d.Settled != 0:
@@ -183,7 +182,7 @@ func (d *DepositRow) wronglyOwed() bool {
 	}
 }
 
-// checkLocks finds holds at rates that another account's payment locked.
+// checkLocks reports accounts whose holds use rates that another account's payment locked.
 func (v *view) checkLocks() error {
 	byHash := make(map[l402.PaymentHash][]l402.TokenID)
 	for key := range v.heldLock {
@@ -204,7 +203,8 @@ func (v *view) checkLocks() error {
 	return nil
 }
 
-// checkOwners finds what belongs to accounts that don't exist.
+// checkOwners reports the accounts in owners that do not exist. what names the rows that belong to them, for the
+// report.
 func (v *view) checkOwners(what string, owners []l402.TokenID) error {
 	missing := make(map[l402.TokenID]bool)
 	for _, id := range owners {

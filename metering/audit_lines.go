@@ -12,12 +12,12 @@ type numbered[L any] struct {
 	row L
 }
 
-// lineSet is a run of lines, with the rows that they name.
+// lineSet is a run of lines, with the rows that the lines name.
 type lineSet struct {
 	transfers []numbered[TransferRow]
 	budgets   []numbered[BudgetLine]
-	next      Position // all lines up to here have been read
-	more      bool     // there are lines between next and what was asked for
+	next      Position // the position up to which all lines have been read
+	more      bool     // there are lines after next, up to the position that was asked for
 
 	charges     map[HoldID]*ChargeRow
 	deposits    map[l402.PaymentHash]*DepositRow
@@ -27,8 +27,8 @@ type lineSet struct {
 // toTheEnd asks for all lines of a snapshot.
 var toTheEnd = Position{math.MaxInt64, math.MaxInt64}
 
-// readLines reads lines after a position, at most limit of each kind, with the
-// rows that they name.
+// readLines reads the lines after one position up to another, at most limit of each kind, with the rows that the lines
+// name.
 func readLines(s Snapshot, after, upto Position, limit int) (*lineSet, error) {
 	set := &lineSet{next: upto}
 	if after.Transfers < upto.Transfers {
@@ -56,8 +56,8 @@ func readLines(s Snapshot, after, upto Position, limit int) (*lineSet, error) {
 	return set, set.lookUp(s)
 }
 
-// lookUp reads the rows that the lines name: charges by their holds, payments by
-// their hashes, also those whose locks charges used, adjustments by their ids.
+// lookUp reads the rows that the lines name: charges by their holds, payments by their hashes, and adjustments by their
+// ids. It also reads the payments whose locks those charges used.
 func (set *lineSet) lookUp(s Snapshot) error {
 	set.charges = make(map[HoldID]*ChargeRow)
 	set.deposits = make(map[l402.PaymentHash]*DepositRow)
@@ -101,8 +101,8 @@ func keysOf[K comparable, V any](m map[K]V) []K {
 	return list
 }
 
-// holdRef reads the hold or adjustment that a transfer names. A reference of
-// another length names none.
+// holdRef returns the id of the hold or adjustment that a transfer names. It returns the zero id for a reference of any
+// other length.
 func holdRef(ref []byte) (id HoldID) {
 	if len(ref) == len(id) {
 		copy(id[:], ref)
@@ -121,12 +121,12 @@ func payRef(ref []byte) (h l402.PaymentHash) {
 type movement struct {
 	Subject
 	seq    int64
-	field  int // of Sums
+	field  int // index in Sums
 	amount l402.Msat
 }
 
-// sides reads whose transfer it is, and what it adds to which of the account's
-// sums. ok is false for a line that the ledger does not write.
+// sides returns whose transfer it is, which of the account's sums it changes, and by how much. ok is false for a line
+// that the ledger never writes.
 func (t *TransferRow) sides() (account l402.TokenID, field int, amount l402.Msat, ok bool) {
 	in, out, book := t.Credit, t.Debit, ""
 	switch t.Kind {
@@ -150,7 +150,7 @@ func (t *TransferRow) sides() (account l402.TokenID, field int, amount l402.Msat
 		return account, 0, 0, false
 	}
 	if field == 1 {
-		amount = -amount // what leaves the account was charged
+		amount = -amount // a charge's amount leaves the account and raises its charged sum
 	}
 	return l402.TokenID(pad(side)), field, amount, len(side) == len(account) && t.Amount > 0
 }
@@ -160,14 +160,14 @@ func pad(b []byte) (id [32]byte) {
 	return id
 }
 
-// movements lists what the lines change.
+// movements lists what the lines of the set change.
 func (set *lineSet) movements() []movement {
 	list := make([]movement, 0, len(set.transfers)+len(set.budgets))
 	for i := range set.transfers {
 		n := &set.transfers[i]
 		account, field, amount, ok := n.row.sides()
 		if !ok {
-			continue // reported by checkTransfer
+			continue // checkTransfer reports this line
 		}
 		list = append(list, movement{accountSubject(account), n.seq, field, amount})
 		switch n.row.Kind {

@@ -6,14 +6,12 @@ import (
 	"time"
 )
 
-// auditBeat is how often a process looks, at most, whether an audit is due and what
-// the last one said.
+// auditBeat is the longest time between two checks of a process whether an audit is due and what the last audit found.
 const auditBeat = 15 * time.Second
 
-// auditLoop audits the changes whenever the last audit, by any process, is long
-// enough ago; a start alone is no reason for one. Of all processes on a store one
-// audits. A difference is a defect or damage: it is logged, and the Stats of all
-// processes show it.
+// auditLoop audits what is new as soon as the last audit, by any process, is AuditEvery ago. The start of a process
+// does not make an audit due. Of all processes on a store, one audits: the process that holds the AuditLead. A
+// difference is a defect or damage: the process that audits logs it, and the Stats of all processes show it.
 func (l *Ledger) auditLoop(ctx context.Context) {
 	if l.cfg.AuditEvery < 0 {
 		return
@@ -21,7 +19,7 @@ func (l *Ledger) auditLoop(ctx context.Context) {
 	var lead AuditLead
 	defer func() {
 		if lead != nil {
-			_ = lead.Release() // a lost lead is released already
+			_ = lead.Release() // a process that lost the lead has released it already
 		}
 	}()
 	every(ctx, min(auditBeat, l.cfg.AuditEvery), func() {
@@ -38,8 +36,9 @@ func (l *Ledger) auditLoop(ctx context.Context) {
 	})
 }
 
-// auditDue reads how far audits have come. The first audit comes one interval after the
-// ledger's birth. A time in the future says nothing.
+// auditDue reports whether an audit is due, and copies the result of the last audit into the Stats. The first audit
+// comes AuditEvery after the ledger's birth. An audit is also due when the last one lies in the future by more than
+// auditBeat, because such a time says nothing.
 func (l *Ledger) auditDue(ctx context.Context) (bool, error) {
 	reading, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -57,7 +56,7 @@ func (l *Ledger) auditDue(ctx context.Context) (bool, error) {
 	return age >= l.cfg.AuditEvery || age < -auditBeat, nil
 }
 
-// leadAudits keeps the lead, or takes it if nobody has it.
+// leadAudits keeps the lead if this process has it. Otherwise it takes the lead, or fails when another process has it.
 func (l *Ledger) leadAudits(ctx context.Context, lead AuditLead) (AuditLead, error) {
 	asking, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -70,7 +69,8 @@ func (l *Ledger) leadAudits(ctx context.Context, lead AuditLead) (AuditLead, err
 	return l.store.LeadAudit(asking)
 }
 
-// auditOnce runs one audit, and closes the last month when it is over.
+// auditOnce runs one audit. If the audit found no difference and the last month has ended but is not closed, auditOnce
+// closes that month.
 func (l *Ledger) auditOnce(ctx context.Context) error {
 	report, err := l.AuditNew(ctx)
 	if err != nil {
@@ -101,14 +101,14 @@ func (l *Ledger) auditOnce(ctx context.Context) error {
 	return err
 }
 
-// sealDue reports whether a month (UTC) has ended that is not closed, and when.
+// sealDue reports whether a month (UTC) has ended that is not closed, and when that month ended.
 func (l *Ledger) sealDue(ctx context.Context, now time.Time) (ended time.Time, due bool, err error) {
 	rows, err := l.store.Seals(ctx)
 	if err != nil {
 		return ended, false, err
 	}
 	seals, wrong := readSeals(rows)
-	open := l.born // since then
+	open := l.born // when the first month that is not closed began, or the ledger's birth
 	if len(seals) > 0 {
 		open = time.UnixMicro(seals[len(seals)-1].Ended)
 	}

@@ -9,25 +9,23 @@ import (
 
 // Bounds of an audit of what is new.
 const (
-	checkAtOnce = 500 // subjects compared in one look
-	saveAtOnce  = 200 // tallies written in one transaction, which a payment may wait for
+	checkAtOnce = 500 // subjects compared in one snapshot
+	saveAtOnce  = 200 // tallies written in one transaction; a payment may have to wait for that transaction
 )
 
-// newAudit is an audit of what changed since the last one.
+// newAudit is an audit of what changed since the last audit.
 type newAudit struct {
 	*auditor
 	books   BookStore
 	state   AuditState
-	touched map[Subject]bool // besides the tallies
-	every   bool             // too many were touched: compare all
+	touched map[Subject]bool // subjects to compare besides those in tallies
+	every   bool             // too many subjects were touched: compare every row
 }
 
-// AuditNew checks what changed since the last audit: each new line against the row
-// that it names, and the accounts, budgets and payments of those lines, as well as
-// everything that is held, against their sums. It keeps the sums up to date, so that
-// the cost of an audit depends on the changes alone. A row that is wrong is compared
-// again each time, until it is right. The report's sums are those of what it
-// compared.
+// AuditNew checks what changed since the last audit. It compares each new line with the row that the line names. It
+// compares the accounts, budgets and payments of those lines, and of all open holds, with their sums. It keeps the sums
+// up to date, so that the cost of an audit depends on the changes alone. A row that was wrong is compared again by
+// every audit, until the row is right. The report's sums cover only the rows that this audit compared.
 func (l *Ledger) AuditNew(ctx context.Context) (Report, error) {
 	r, err := l.auditNew(ctx)
 	return r, unavailable("audit", err)
@@ -59,7 +57,7 @@ func (n *newAudit) run(ctx context.Context) error {
 	if err := n.catchUp(ctx); err != nil {
 		return err
 	}
-	reached := n.at // lines that come from now on are compared by the next audit
+	reached := n.at // the next audit compares the subjects of lines that are added from now on
 	if err := n.compare(ctx); err != nil {
 		return err
 	}
@@ -84,8 +82,8 @@ func (n *newAudit) run(ctx context.Context) error {
 	return n.advance(ctx, done)
 }
 
-// recall finds the subjects of lines that are in the sums, and were not compared:
-// those that came in while the last audit compared, or all of one that was cut off.
+// recall finds the subjects whose lines are in the sums already, but which no audit has compared: the lines were added
+// while the last audit compared, or that audit was interrupted.
 func (n *newAudit) recall(ctx context.Context) error {
 	c := newAuditor(n.store)
 	c.pause, c.at = n.pause, n.state.Checked
@@ -105,7 +103,7 @@ func (n *newAudit) recall(ctx context.Context) error {
 	return nil
 }
 
-// makeRoom writes the tallies when they are too many, and forgets them.
+// makeRoom writes the tallies to the store and drops them from memory when there are more than n.most.
 func (n *newAudit) makeRoom(ctx context.Context) error {
 	if len(n.tallies) <= n.most {
 		return nil
@@ -115,15 +113,15 @@ func (n *newAudit) makeRoom(ctx context.Context) error {
 		return err
 	}
 	if len(n.suspects) > 0 || len(n.doubts) > 0 {
-		return nil // an audit that is cut off must read these lines again
+		return nil // the next audit must read these lines again if this audit is interrupted
 	}
 	next := n.state
 	next.Scanned = n.at
 	return n.advance(ctx, next)
 }
 
-// save writes the tallies, a few at a time, and forgets them. A tally says which
-// lines it counts, so being cut off in between does no harm.
+// save writes the tallies to the store, saveAtOnce at a time, and drops them from memory. A tally says which lines it
+// counts, so an interruption between two writes does no harm.
 func (n *newAudit) save(ctx context.Context) error {
 	list := make([]Tally, 0, saveAtOnce)
 	write := func() error {
@@ -151,7 +149,7 @@ func (n *newAudit) save(ctx context.Context) error {
 	return nil
 }
 
-// errOvertaken: another gateway audited at the same time.
+// errOvertaken reports that another process audited at the same time and saved its state first.
 var errOvertaken = errors.New("another audit was faster")
 
 func (n *newAudit) advance(ctx context.Context, to AuditState) error {
@@ -167,7 +165,8 @@ func (n *newAudit) advance(ctx context.Context, to AuditState) error {
 	return nil
 }
 
-// compare compares what was touched, and what is held, with its rows.
+// compare compares the rows of all touched subjects, and of all accounts, budgets and payments with open holds, with
+// their sums.
 func (n *newAudit) compare(ctx context.Context) error {
 	err := n.look(ctx, func(v *view) error {
 		for id := range v.heldBy {
@@ -198,8 +197,7 @@ func (n *newAudit) compare(ctx context.Context) error {
 	return n.compareTouched(ctx)
 }
 
-// compareTouched compares subjects one by one: accounts first, with all of their
-// budgets.
+// compareTouched compares the touched subjects by their ids. Accounts come first, each with all of its budgets.
 func (n *newAudit) compareTouched(ctx context.Context) error {
 	var accounts, others []Subject
 	for id := range n.touched {

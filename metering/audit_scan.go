@@ -9,59 +9,57 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Sizes of an audit's looks. Each look is one snapshot of some milliseconds, and
-// memory grows with one of them only.
+// Sizes of an audit's snapshots. Each snapshot lasts some milliseconds, and the memory for lines and rows is that of
+// one snapshot.
 const (
 	sliceLines  = 4000
 	sliceRows   = 2000
-	settleLines = 2 * sliceLines // a scan that meets no more than this has caught up
+	settleLines = 2 * sliceLines // a scan that reads no more lines than this has caught up
 )
 
 // tally is a Tally in memory.
 type tally struct {
 	Tally
 	overflow bool
-	seen     bool // compared with its row
+	seen     bool // the sums were compared with the subject's row
 }
 
 func (t *tally) add(m *movement) {
 	if m.seq <= t.Upto {
-		return // counted already by an audit that was interrupted
+		return // an audit that was interrupted has counted this line already
 	}
 	_, err := t.Sums[m.field].Add(m.amount)
-	t.Sums[m.field] += m.amount // wraps around, so that the same lines always give the same
+	t.Sums[m.field] += m.amount // the sum wraps around, so that the same lines always give the same sum
 	t.overflow = t.overflow || err != nil
 }
 
-// auditor reads lines in slices, sums them up by subject on top of a base, and
-// compares the sums with the rows.
+// auditor reads lines in slices, sums them up by subject on top of a base, and compares the sums with the rows.
 type auditor struct {
 	Report
 	store BookReader
-	most  int     // subjects in memory
-	pause float64 // rest between looks, as a multiple of the time that they took
+	most  int     // bound on the subjects in memory
+	pause float64 // rest between snapshots, as a multiple of the time that a snapshot took
 
-	// base reads what stands for subjects before the first line that is read here; nil:
-	// nothing.
+	// base reads the sums of subjects before the first line that this audit reads; nil: all sums are 0.
 	base    func(Snapshot, []Subject, func(Tally)) error
-	at      Position // lines up to here are in tallies
+	at      Position // tallies count the lines up to here
 	tallies map[Subject]*tally
-	wanted  func(*Subject) bool // nil: every subject
-	shrink  func()              // makes room when tallies have become too many; nil: nothing does
-	rows    bool                // compare each line with the row that it names
+	wanted  func(*Subject) bool // whether this audit sums up a subject; nil: it sums up every subject
+	shrink  func()              // drops tallies when there are too many; nil: tallies are never dropped
+	rows    bool                // compare each line with the row that the line names
 	doubts  map[HoldID]*doubt
-	strange map[HoldID]bool // holds that cannot be read, reported once
+	strange map[HoldID]bool // holds whose context or usage cannot be read, so that each is reported once
 
-	suspects map[Subject]bool            // where something was wrong
-	watch    func(*lineSet)              // sees every slice; nil: nobody does
-	between  func(context.Context) error // runs after every slice; nil: nothing does
+	suspects map[Subject]bool            // subjects and lines with a mismatch
+	watch    func(*lineSet)              // called with every slice of lines; nil: not called
+	between  func(context.Context) error // called after every slice of lines; nil: not called
 	sums     totals
 
-	withBudgets bool              // compare an account's budgets together with it
-	budgetsSeen map[[32]byte]bool // by such comparisons
+	withBudgets bool              // compare an account's budgets together with the account
+	budgetsSeen map[[32]byte]bool // budgets that were compared together with an account
 }
 
-// totals is what the accounts that were compared hold together.
+// totals is what the compared accounts have in all.
 type totals struct{ available, held, deposited, charged, adjusted, unbilled wide }
 
 func newAuditor(store BookReader) *auditor {
@@ -69,7 +67,7 @@ func newAuditor(store BookReader) *auditor {
 		doubts: make(map[HoldID]*doubt), budgetsSeen: make(map[[32]byte]bool), strange: make(map[HoldID]bool), suspects: make(map[Subject]bool)}
 }
 
-// mismatch notes what is wrong, and about whom.
+// mismatch notes in the report what is wrong, and notes the subject as a suspect.
 func (a *auditor) mismatch(about Subject, format string, args ...any) {
 	if a.Mismatched++; len(a.Mismatches) < maxMismatches {
 		a.Mismatches = append(a.Mismatches, fmt.Sprintf(format, args...))
@@ -77,14 +75,14 @@ func (a *auditor) mismatch(about Subject, format string, args ...any) {
 	a.suspect(about)
 }
 
-// suspect notes where to look again.
+// suspect notes a subject or line that the next audit must look at again.
 func (a *auditor) suspect(about Subject) {
 	if len(a.suspects) <= maxSuspects {
 		a.suspects[about] = true
 	}
 }
 
-// rest pauses after a look, in proportion to what it took.
+// rest pauses after a snapshot, for the time that the snapshot took multiplied by a.pause.
 func (a *auditor) rest(ctx context.Context, took time.Duration) error {
 	if a.pause <= 0 {
 		return ctx.Err()
@@ -95,8 +93,8 @@ func (a *auditor) rest(ctx context.Context, took time.Duration) error {
 	return nil
 }
 
-// catchUp scans until nearly all lines are in the tallies. When more lines come in
-// than it reads, it rests less.
+// catchUp scans until nearly all lines are in the tallies. When other processes add lines faster than the audit reads
+// them, the audit rests less.
 func (a *auditor) catchUp(ctx context.Context) error {
 	for last := int64(math.MaxInt64); ; {
 		before := a.Lines
@@ -121,7 +119,7 @@ func (a *auditor) hurry() {
 	}
 }
 
-// scan reads the lines up to where nothing can appear any more.
+// scan reads the lines up to the store's Cutoff: no line with a number up to there can appear any more.
 func (a *auditor) scan(ctx context.Context) error {
 	cut, err := a.store.Cutoff(ctx)
 	if err != nil {
@@ -141,7 +139,7 @@ func (a *auditor) scan(ctx context.Context) error {
 	return nil
 }
 
-// slice reads one run of lines.
+// slice reads at most sliceLines lines of each kind in one snapshot.
 func (a *auditor) slice(ctx context.Context, upto Position) error {
 	began := time.Now()
 	err := a.store.Look(ctx, func(s Snapshot) error {
@@ -157,7 +155,7 @@ func (a *auditor) slice(ctx context.Context, upto Position) error {
 	return a.rest(ctx, time.Since(began))
 }
 
-// take adds lines to the tallies, and compares them with the rows they name.
+// take adds lines to the tallies. With a.rows, it also compares the lines with the rows that they name.
 func (a *auditor) take(s Snapshot, set *lineSet) error {
 	moves := set.movements()
 	kept := moves[:0]
@@ -200,27 +198,27 @@ func (a *auditor) take(s Snapshot, set *lineSet) error {
 	return nil
 }
 
-// view is one snapshot in which rows are compared with tallies: what came in
-// since the last slice is read in the same snapshot.
+// view is one snapshot in which rows are compared with tallies. The lines that were added after the last slice are read
+// in the same snapshot.
 type view struct {
 	*auditor
 	s     Snapshot
 	tail  map[Subject][]movement
 	lines *lineSet
-	bases map[Subject]*tally // of subjects that are not in tallies
+	bases map[Subject]*tally // sums of subjects that are not in tallies
 
 	heldBy     map[l402.TokenID]l402.Msat
 	heldBudget map[[32]byte]l402.Msat
 	heldLock   map[lockKey]l402.Msat
 }
 
-// lockKey is a payment as an account's: a lock counts for its owner only.
+// lockKey is a payment and an account. A lock counts only for the account that owns the payment.
 type lockKey struct {
 	hash    l402.PaymentHash
 	account l402.TokenID
 }
 
-// look scans up to now and gives fn a view.
+// look scans the lines up to now, and calls fn with a view of a new snapshot.
 func (a *auditor) look(ctx context.Context, fn func(*view) error) error {
 	for {
 		if err := a.scan(ctx); err != nil {
@@ -254,7 +252,7 @@ func (a *auditor) look(ctx context.Context, fn func(*view) error) error {
 	}
 }
 
-// readHolds sums up what is held: by account, by budget, by lock.
+// readHolds sums up the open holds by account, by budget and by lock.
 func (v *view) readHolds() error {
 	v.heldBy = make(map[l402.TokenID]l402.Msat)
 	v.heldBudget = make(map[[32]byte]l402.Msat)
@@ -283,7 +281,7 @@ func (v *view) readHolds() error {
 	})
 }
 
-// prepare reads the base of subjects that no line has touched here.
+// prepare reads the base of the subjects that no line of this audit has touched.
 func (v *view) prepare(ids []Subject) error {
 	if v.base == nil {
 		return nil
@@ -300,7 +298,7 @@ func (v *view) prepare(ids []Subject) error {
 	return v.base(v.s, missing, func(t Tally) { v.bases[t.Subject] = &tally{Tally: t} })
 }
 
-// sumsOf is what all lines of the snapshot sum up to for a subject.
+// sumsOf returns the sums of a subject over all lines of the snapshot.
 func (v *view) sumsOf(id Subject) (sums Sums, overflow bool) {
 	t := tally{Tally: Tally{Subject: id}}
 	if known := v.tallies[id]; known != nil {

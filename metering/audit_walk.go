@@ -7,7 +7,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// increment moves an id to the next; done when there is none.
+// increment turns an id into the next larger id. done is true when id was the largest; id is then all zeros.
 func increment(id []byte) (done bool) {
 	for i := len(id) - 1; i >= 0; i-- {
 		if id[i]++; id[i] != 0 {
@@ -17,7 +17,7 @@ func increment(id []byte) (done bool) {
 	return true
 }
 
-// most is the largest id.
+// most returns the largest id.
 func most() (id [32]byte) {
 	for i := range id {
 		id[i] = 0xff
@@ -25,12 +25,12 @@ func most() (id [32]byte) {
 	return id
 }
 
-// rowsAtOnce is how many rows one look compares: not fewer than the open holds
-// that it reads as well.
+// rowsAtOnce returns how many rows one snapshot compares. It is at least the number of open holds, because each
+// snapshot also reads all open holds.
 func (a *auditor) rowsAtOnce() int { return max(sliceRows, int(a.OpenHolds)) }
 
-// walkRange covers the ids of a share in looks: compare reads rows from an id on,
-// at most n of them, and returns the last id that it covered.
+// walkRange covers the ids of a share in several snapshots. compare compares at most n rows from the id from on, and
+// returns the last id that it covered.
 func (a *auditor) walkRange(ctx context.Context, part *share, compare func(v *view, from [32]byte, n int) (last [32]byte, err error)) error {
 	for from, done := part.first(), false; !done && part.holds(&from); {
 		var last [32]byte
@@ -47,7 +47,8 @@ func (a *auditor) walkRange(ctx context.Context, part *share, compare func(v *vi
 	return nil
 }
 
-// chunk cuts rows off where a share ends, and says which id they reach to.
+// chunk cuts off the rows beyond the end of a share. It also returns the last id that the rows cover: the id of the
+// last of n rows, or the largest id when there are fewer than n rows.
 func chunk[R any](rows []R, n int, part *share, id func(*R) *[32]byte) ([]R, [32]byte) {
 	last := most()
 	if len(rows) == n {
@@ -130,8 +131,8 @@ func (a *auditor) walkPayments(ctx context.Context, part *share) error {
 	})
 }
 
-// leftOver compares the subjects of lines that no row was found for: their rows
-// are gone, or were made after the walk had passed them.
+// leftOver compares the subjects that have lines, but whose row no walk has met. Their rows are missing, or were made
+// after the walk had passed their ids.
 func (a *auditor) leftOver(ctx context.Context, _ *share) error {
 	var left []Subject
 	for id, t := range a.tallies {
@@ -149,7 +150,7 @@ func (a *auditor) leftOver(ctx context.Context, _ *share) error {
 	return nil
 }
 
-// checkSubjects compares subjects whether they have a row or not.
+// checkSubjects compares subjects, with or without a row.
 func (v *view) checkSubjects(subjects []Subject) error {
 	var accounts []l402.TokenID
 	var payments []l402.PaymentHash
@@ -192,7 +193,7 @@ func (v *view) checkSubjects(subjects []Subject) error {
 	return v.checkPayments(deposits, payments)
 }
 
-// checkAccountIDs compares accounts that lines or holds name.
+// checkAccountIDs compares the accounts of these ids, and reports those that do not exist.
 func (v *view) checkAccountIDs(ids []l402.TokenID) error {
 	missing := make(map[l402.TokenID]bool, len(ids))
 	for _, id := range ids {
@@ -208,7 +209,7 @@ func (v *view) checkAccountIDs(ids []l402.TokenID) error {
 			what = "a hold"
 		}
 		v.mismatch(accountSubject(id), "account %s: %s of an account that does not exist", id, what)
-		v.sumsOf(accountSubject(id)) // seen
+		v.sumsOf(accountSubject(id)) // marks the subject as seen
 	}
 	return v.checkAccounts(rows)
 }

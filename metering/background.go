@@ -7,16 +7,16 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Sizes of background work, small enough not to delay a paying request.
+// Sizes of background work. They are small enough not to delay a paying request.
 const (
-	sweepChunk  = 256 // abandoned holds taken up at once
+	sweepChunk  = 256 // abandoned holds read at once
 	tidyChunk   = 1000
-	budgetChunk = 10_000 // budgets looked at in one go
+	budgetChunk = 10_000 // budgets looked at in one call of closeBudgets
 	tidyEvery   = 30 * time.Second
 	readLimit   = 10 * time.Second
 )
 
-// every calls fn each period until ctx ends.
+// every calls fn once each period until ctx ends. The first call comes after one period.
 func every(ctx context.Context, period time.Duration, fn func()) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
@@ -30,14 +30,14 @@ func every(ctx context.Context, period time.Duration, fn func()) {
 	}
 }
 
-// tidyLoop removes what has run out and counts what an operator should know.
+// tidyLoop calls Tidy every tidyEvery until ctx ends.
 func (l *Ledger) tidyLoop(ctx context.Context) {
 	every(ctx, tidyEvery, func() { l.Tidy(ctx) })
 }
 
-// Tidy removes what has run out: idempotency keys, rate windows, budgets whose
-// tokens have expired. It happens by itself every 30 s. A removal that fails is
-// logged and tried again the next time.
+// Tidy removes expired idempotency keys, past rate windows, owners that were fenced long ago, and budgets whose tokens
+// have all expired. It also counts the unconfirmed payments for the Stats. The ledger calls Tidy by itself every 30 s.
+// Tidy logs a removal that fails, and the next Tidy tries again.
 func (l *Ledger) Tidy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -59,14 +59,14 @@ func (l *Ledger) Tidy(ctx context.Context) {
 	}
 }
 
-// maxAlarm is where counting alarms ends: it is bad enough.
+// maxAlarm is the number of unconfirmed payments at which Tidy stops counting, because more would not change the alarm.
 const maxAlarm = 1000
 
-// budgetGrace is how long after the expiry of its last token a budget is closed.
-// A late settlement may still come until then.
+// budgetGrace is how long after the expiry of its last token a budget is closed. A late settlement may still come
+// before that.
 const budgetGrace = 24 * time.Hour
 
-// closeBudgets ends budgets whose tokens have all expired.
+// closeBudgets closes budgets whose tokens have all expired. Each call looks at the next budgetChunk budgets.
 func (l *Ledger) closeBudgets(ctx context.Context) {
 	before := time.Now().Add(-max(budgetGrace, 2*l.cfg.LateSettle)).Unix()
 	l.mu.Lock()

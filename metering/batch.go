@@ -6,19 +6,17 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Batch is what the ledger and a Store hand each other for one transaction: the
-// keys to load, the rows loaded, the changes decided. The ledger owns it; a
-// Store uses it within Apply only.
+// Batch carries one transaction between the ledger and a Store: the keys of the rows to load, the loaded rows, and the
+// changes that the ledger decided. The ledger owns the Batch. A Store uses it within Apply only.
 //
-// Every row belongs to an account, and a Store writes an account's changes as a
-// whole or not at all. Only a cursor may belong to nobody.
+// Every row belongs to an account. A Store writes all changes of an account or none of them. Only a cursor may belong
+// to no account.
 type Batch struct {
-	// Now is the store's clock in µs since 1970, set by the Store before it calls
-	// decide.
+	// Now is the store's clock in µs since 1970. The Store sets Now before it calls decide.
 	Now int64
 	// Likely is set before Apply when decide will probably set Durable.
 	Likely bool
-	// Durable is set by decide when an acknowledgement depends on the commit: see
+	// Durable is set by decide when the ledger may acknowledge an operation only after a durable commit: see
 	// Store.Apply.
 	Durable bool
 
@@ -32,33 +30,33 @@ type Batch struct {
 	Adjustments Table[HoldID, AdjustmentRow]
 	Cursors     Table[string, CursorRow]
 
-	Transfers   []TransferRow // to append
-	BudgetLines []BudgetLine  // to append
+	Transfers   []TransferRow // lines to append
+	BudgetLines []BudgetLine  // lines to append
 
-	repeated bool // an attempt at some of its operations may have been committed: set before Apply
+	repeated bool // an earlier attempt at some of these operations may have been committed; set before Apply
 
-	create []l402.TokenID        // accounts to make when missing; may repeat
-	missed map[l402.TokenID]bool // accounts that were left out; true: somebody else has locked them
+	create []l402.TokenID        // accounts to make when they are missing; an id may repeat
+	missed map[l402.TokenID]bool // accounts that the store left out; true: another process has the account locked
 	rules  rules
 }
 
-// rules is what decisions depend on beside the rows.
+// rules is what decisions depend on besides the rows.
 type rules struct {
-	owner       OwnerID // of new holds
+	owner       OwnerID // the owner of new holds
 	lateSettle  time.Duration
-	maxBudgets  int64 // live ones delegated by an account itself
-	maxChildren int64 // live ones delegated from one budget
+	maxBudgets  int64 // most live budgets that an account itself delegates
+	maxChildren int64 // most live budgets that are delegated from one budget
 }
 
-// Changed reports whether there is anything to write.
+// Changed reports whether the Batch has anything to write.
 func (b *Batch) Changed() bool {
 	return b.Accounts.changed() || b.Budgets.changed() || b.Holds.changed() || b.Charges.changed() ||
 		b.Deposits.changed() || b.Windows.changed() || b.Keys.changed() || b.Adjustments.changed() ||
 		b.Cursors.changed() || len(b.Transfers) > 0
 }
 
-// Miss notes that the store left an account out, with all that belongs to it:
-// somebody else has it locked, or has changed it since it was loaded.
+// Miss notes that the store left out an account with all rows that belong to it. locked is true when another process
+// has the account locked. It is false when another process has changed the account since it was loaded.
 func (b *Batch) Miss(id l402.TokenID, locked bool) {
 	if b.missed == nil {
 		b.missed = make(map[l402.TokenID]bool)
@@ -66,7 +64,7 @@ func (b *Batch) Miss(id l402.TokenID, locked bool) {
 	b.missed[id] = locked
 }
 
-// reset empties the batch and keeps its memory.
+// reset empties the batch and keeps its memory for the next batch.
 func (b *Batch) reset() {
 	b.Now, b.Likely, b.Durable = 0, false, false
 	b.repeated = false
@@ -85,16 +83,16 @@ func (b *Batch) reset() {
 	b.BudgetLines = b.BudgetLines[:0]
 }
 
-// begin makes the accounts that are to exist, once the rows are loaded. They are
-// written only if an operation changes them.
+// begin makes the missing accounts that needNew named. The ledger calls begin after the store has loaded the rows. The
+// store writes such an account only if an operation changes it.
 func (b *Batch) begin() {
 	for _, id := range b.create {
 		b.Accounts.open(id, AccountRow{ID: id})
 	}
 }
 
-// end makes every account with a changed row a changed account: the store
-// compares accounts' versions only, so each change must move one.
+// end marks the account of every changed row as changed. The store compares only the versions of accounts, so each
+// change must raise the version of an account.
 func (b *Batch) end() {
 	touch := func(id l402.TokenID) { b.Accounts.touch(id) }
 	b.Budgets.eachChanged(func(r *BudgetRow) { touch(r.Account) })
@@ -106,11 +104,10 @@ func (b *Batch) end() {
 	b.Adjustments.eachChanged(func(r *AdjustmentRow) { touch(r.Account) })
 }
 
-// confirm has an account written durably, whatever was decided. An attempt that got
-// no answer may have been committed, and be seen by this one, without being safe: a
-// server that waits for its synchronous standby gives up the wait when the connection
-// breaks, and the standby may never get that commit. The standby gets this one only
-// together with all before it.
+// confirm makes the batch write an account durably, even if no operation changed it. An earlier attempt that got no
+// answer may have been committed, and this attempt may see that commit although the commit is not safe yet: a server
+// that waits for its synchronous standby gives up the wait when the connection breaks, and the standby may never get
+// that commit. The standby gets this attempt's commit only together with all commits before it.
 func (b *Batch) confirm(id l402.TokenID) {
 	if b.Accounts.get(id) != nil {
 		b.Accounts.touch(id)
@@ -118,14 +115,14 @@ func (b *Batch) confirm(id l402.TokenID) {
 	}
 }
 
-// needNew names an account that is made when it is missing.
+// needNew names an account that begin makes when the store has no such account.
 func (b *Batch) needNew(id l402.TokenID) {
 	b.create = append(b.create, id)
 	b.Accounts.need(id)
 }
 
-// needAccount names the rows that a hold of an account is booked on: the
-// account, the chain of budgets, the payment that locked the rates.
+// needAccount names the rows that a hold of an account changes: the account, the chain of budgets, and the payment that
+// locked the rates.
 func (b *Batch) needAccount(id l402.TokenID, c *holdContext) {
 	b.Accounts.need(id)
 	for i := range c.budgets {
@@ -136,10 +133,10 @@ func (b *Batch) needAccount(id l402.TokenID, c *holdContext) {
 	}
 }
 
-// moveHeld changes what the account and its budgets hold, and what the lock
-// covers; amount may be negative.
+// moveHeld adds amount to what the account and its budgets hold and to what the lock covers, and takes amount from what
+// is available. amount may be negative.
 func (b *Batch) moveHeld(a *AccountRow, c *holdContext, amount l402.Msat) {
-	if amount == 0 { // a hold of nothing makes no budget row
+	if amount == 0 { // a hold of 0 msat makes no budget row
 		return
 	}
 	a.Available -= amount
@@ -149,8 +146,8 @@ func (b *Batch) moveHeld(a *AccountRow, c *holdContext, amount l402.Msat) {
 	b.cover(a, c.lock, amount)
 }
 
-// spend moves money from the account to revenue, and on its budgets and lock. A
-// negative amount takes an earlier charge back.
+// spend moves amount from the account to revenue, and records it on the account's budgets and lock. A negative amount
+// takes back an earlier charge.
 func (b *Batch) spend(a *AccountRow, c *holdContext, hold HoldID, amount l402.Msat) {
 	if amount == 0 {
 		return
@@ -170,8 +167,8 @@ func (b *Batch) spend(a *AccountRow, c *holdContext, hold HoldID, amount l402.Ms
 	b.cover(a, c.lock, amount)
 }
 
-// cover notes what is held or was charged at the rates that a payment locked.
-// The payment of such a hold is always there: deposits are durable and stay.
+// cover adds amount to what is held or was charged at the rates that a payment locked. The deposit row of a hold made
+// under a lock always exists, because deposits are durable and are never deleted.
 func (b *Batch) cover(a *AccountRow, lock l402.PaymentHash, amount l402.Msat) {
 	if lock == (l402.PaymentHash{}) {
 		return
@@ -182,15 +179,15 @@ func (b *Batch) cover(a *AccountRow, lock l402.PaymentHash, amount l402.Msat) {
 	}
 }
 
-// covers reports whether a lock applies to a new hold. A lock that has nothing
-// left covers no hold of nothing either, which could be extended.
+// covers reports whether a lock applies to a new hold. A lock with no money left does not cover a hold of 0 msat
+// either, because such a hold could be extended.
 func (b *Batch) covers(a *AccountRow, l *RateLock) bool {
 	row := b.Deposits.get(l.Hash)
 	return row != nil && row.Account == a.ID && row.Covered+max(l.Amount, 1) <= min(l.Limit, row.Credited)
 }
 
-// transfer appends a pair of lines. debit, credit and ref are copied: rows move
-// under their pointers between batches.
+// transfer appends a transfer. transfer copies debit, credit and ref, because rows are overwritten in place between
+// batches.
 func (b *Batch) transfer(kind TransferKind, account l402.TokenID, debit, credit []byte, amount l402.Msat, ref []byte) {
 	buf := make([]byte, 0, len(debit)+len(credit)+len(ref))
 	buf = append(append(append(buf, debit...), credit...), ref...)
@@ -199,5 +196,5 @@ func (b *Batch) transfer(kind TransferKind, account l402.TokenID, debit, credit 
 		Debit: buf[:d:d], Credit: buf[d:c:c], Ref: buf[c:]})
 }
 
-// until is a moment after Now, in µs since 1970.
+// until returns the moment that is d after Now, in µs since 1970.
 func (b *Batch) until(d time.Duration) int64 { return b.Now + d.Microseconds() }

@@ -8,57 +8,56 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// BookReader is the part of a store that audits read. An audit takes many short
-// looks instead of one long snapshot: a long one would keep SQLite from resetting
-// its write-ahead log, and PostgreSQL from removing dead rows.
+// BookReader is the part of a store that audits read. An audit takes many short snapshots instead of one long snapshot.
+// A long snapshot would keep SQLite from resetting its write-ahead log, and PostgreSQL from removing dead rows.
 type BookReader interface {
-	// Look runs fn over one snapshot: all that fn reads there belongs together.
+	// Look runs fn over one snapshot. All rows that fn reads there are of the same moment.
 	Look(ctx context.Context, fn func(Snapshot) error) error
-	// Cutoff returns numbers of lines up to which nothing can appear any more: every
-	// transaction that was given such a number has ended. It may wait for those
-	// transactions; ErrConflict when one of them does not end.
+	// Cutoff returns the numbers of lines up to which no new line can appear: every transaction that was given such a
+	// number has ended. It may wait for those transactions. It returns ErrConflict when a transaction does not end in
+	// time.
 	Cutoff(ctx context.Context) (Position, error)
-	// AuditState reads how far audits have come.
+	// AuditState returns how far audits have come.
 	AuditState(ctx context.Context) (AuditState, error)
-	// Seals reads all closed periods in order.
+	// Seals returns the seals of all closed periods in order.
 	Seals(ctx context.Context) ([]SealRow, error)
 }
 
-// BookStore is what audits write. Nothing here needs to survive a power failure,
-// except seals, as long as writes are lost in order.
+// BookStore is the part of a store that audits write. Only seals need to survive a power failure. The other writes may
+// be lost, as long as they are lost in order.
 type BookStore interface {
 	BookReader
 
-	// SaveTallies writes sums. For period 0 they are the running ones, and a row that
-	// counts further already stays as it is, so that two audits at once do no harm.
-	// Else they are those at the end of that period, and replace what is there.
+	// SaveTallies writes sums. For period 0 they are the running sums. SaveTallies then keeps a stored row that counts
+	// more lines, so that two audits at once do no harm. For any other period they are the sums at the end of that
+	// period, and replace the stored sums.
 	SaveTallies(ctx context.Context, period int64, list []Tally) error
-	// SaveAuditState replaces the state, with Version raised by one, unless another
-	// audit was faster: saved is false when the state has another version than s.
+	// SaveAuditState replaces the state, with Version raised by one. saved is false, and nothing is written, when the
+	// stored state has another version than s, because another audit was faster.
 	SaveAuditState(ctx context.Context, s AuditState) (saved bool, err error)
-	// AddSeal appends a closed period durably; ErrRejected when it stands already.
+	// AddSeal appends a closed period durably. It returns ErrRejected when the period is already closed.
 	AddSeal(ctx context.Context, s SealRow) error
-	// LeadAudit makes this process the one that audits; ErrNotLeader when another is.
+	// LeadAudit makes this process the one that audits. It returns ErrNotLeader when another process has the lead.
 	LeadAudit(ctx context.Context) (AuditLead, error)
 }
 
-// AuditLead is the right to audit. Several audits at once are harmless and wasteful.
+// AuditLead is the right to audit. Several audits at once do no harm, but waste work.
 type AuditLead interface {
-	// Check fails with ErrNotLeader once the right is lost.
+	// Check returns ErrNotLeader when this process has lost the lead.
 	Check(ctx context.Context) error
-	// Release gives it back.
+	// Release gives the lead back.
 	Release() error
 }
 
-// Snapshot reads the books as they are at one moment. Rows come in ascending order
-// of their ids where a beginning is given, in any order where ids are given.
+// Snapshot reads the books as they are at one moment. A method that takes a first id calls fn with rows in ascending
+// order of their ids. A method that takes a list of ids calls fn with the rows that exist, in any order.
 type Snapshot interface {
-	// Transfers reads lines with numbers above after, up to upto (0: all), at most
-	// limit of them, in order. BudgetLines does so for lines of budgets.
+	// Transfers calls fn with the transfers whose numbers are above after and at most upto (0: all), at most limit of
+	// them, in order. BudgetLines does the same for the lines of budgets.
 	Transfers(after, upto int64, limit int, fn func(seq int64, t TransferRow)) error
 	BudgetLines(after, upto int64, limit int, fn func(seq int64, l BudgetLine)) error
 
-	Accounts(from l402.TokenID, limit int, fn func(AccountRow)) error // from: the first that counts
+	Accounts(from l402.TokenID, limit int, fn func(AccountRow)) error // from: the first id that may be returned
 	Budgets(from [32]byte, limit int, fn func(BudgetRow)) error
 	Deposits(from l402.PaymentHash, limit int, fn func(DepositRow)) error
 	Charges(from HoldID, limit int, fn func(ChargeRow)) error
@@ -71,20 +70,20 @@ type Snapshot interface {
 	ChargesOf(ids []HoldID, fn func(ChargeRow)) error
 	AdjustmentsOf(ids []HoldID, fn func(AdjustmentRow)) error
 
-	// Tallies reads the running sums of subjects, where there are any. SealedTallies
-	// reads those of the last period up to one in which each has lines.
+	// Tallies calls fn with the running sums of those subjects that have running sums. SealedTallies calls fn with each
+	// subject's sums at the end of a closed period: of the last period, up to the given period, that has lines of the
+	// subject.
 	Tallies(ids []Subject, fn func(Tally)) error
 	SealedTallies(period int64, ids []Subject, fn func(Tally)) error
 }
 
-// Position is how far the append-only lines were read: the numbers of the last
-// transfer and of the last budget line.
+// Position is how far the append-only lines were read: the number of the last transfer and of the last budget line.
 type Position struct {
 	Transfers int64 `json:"transfers"`
 	Budgets   int64 `json:"budget_lines"`
 }
 
-// SubjectKind says what sums are about. Stored as these numbers.
+// SubjectKind says what a subject is. The stores store these numbers.
 type SubjectKind byte
 
 // The kinds of subject.
@@ -103,14 +102,14 @@ type Subject struct {
 func accountSubject(id l402.TokenID) Subject    { return Subject{SubjectAccount, id} }
 func budgetSubject(id [32]byte) Subject         { return Subject{SubjectBudget, id} }
 func paymentSubject(h l402.PaymentHash) Subject { return Subject{SubjectPayment, h} }
-func (s Subject) position(at Position) (n int64) { // of the lines that concern it
+func (s Subject) position(at Position) (n int64) { // counts the lines that concern s
 	if s.Kind == SubjectBudget {
 		return at.Budgets
 	}
 	return at.Transfers
 }
 
-// Key is how stores write a subject: the kind, then the id.
+// Key returns the subject as stores write it: the kind, then the id.
 func (s Subject) Key() [33]byte {
 	var k [33]byte
 	k[0] = byte(s.Kind)
@@ -118,7 +117,7 @@ func (s Subject) Key() [33]byte {
 	return k
 }
 
-// SubjectOf reads a Key; shorter bytes are filled up with zeros.
+// SubjectOf returns the subject of a Key. It fills a key that is too short up with zeros.
 func SubjectOf(key []byte) (s Subject) {
 	if len(key) > 0 {
 		s.Kind = SubjectKind(key[0])
@@ -127,7 +126,7 @@ func SubjectOf(key []byte) (s Subject) {
 	return s
 }
 
-// String names a subject in a report.
+// String returns the subject's name in a report.
 func (s Subject) String() string {
 	switch s.Kind {
 	case SubjectAccount:
@@ -140,28 +139,28 @@ func (s Subject) String() string {
 	return fmt.Sprintf("line %x", s.ID[:8])
 }
 
-// Sums is what lines sum up to, see SubjectKind.
+// Sums is what the lines of a subject sum up to. SubjectKind says which sums a subject has. The others are 0.
 type Sums [3]l402.Msat
 
-// Tally is what the lines up to a number sum up to for one subject.
+// Tally is the sums of one subject over its lines up to a number.
 type Tally struct {
 	Subject
 	Sums Sums
-	Upto int64 // a number of transfers, for a budget of budget lines
+	Upto int64 // the number of the last line counted: a transfer, or for a budget a budget line
 }
 
 // AuditState is how far audits have come.
 type AuditState struct {
-	Version    int64    // of the state, see SaveAuditState
-	Scanned    Position // Tallies count all lines up to here, or more of them
-	Checked    Position // the subjects of lines up to here were compared with their rows
-	At         int64    // when the last audit came to its end, µs since 1970; 0: never
-	Mismatched int64    // what it found wrong
-	Suspects   []byte   // to be looked at again, see appendSuspects
+	Version    int64    // of the stored state, see SaveAuditState
+	Scanned    Position // the Tallies count all lines up to here, and may count more
+	Checked    Position // audits have compared the subjects of all lines up to here with their rows
+	At         int64    // when the last audit ended, µs since 1970; 0: no audit has ended
+	Mismatched int64    // how many differences the last audit found
+	Suspects   []byte   // what the next audit must look at again, see appendSuspects
 }
 
-// wide is a sum that cannot overflow: of up to 2³¹ amounts of any size. Five
-// deposits of the largest amount are more than an int64 holds.
+// wide is a sum of up to 2³¹ amounts of any size. It cannot overflow. An int64 is too small, because the sum of five
+// deposits of the largest amount does not fit.
 type wide struct{ high, low int64 }
 
 func (w *wide) add(v l402.Msat) {
@@ -174,8 +173,8 @@ func (w wide) big() *big.Int {
 	return b.Add(b, big.NewInt(w.low))
 }
 
-// msat is the sum, cut to what an int64 holds. ok is false when it is beyond all
-// money, which no true sum is.
+// msat returns the sum, cut to the range of an int64. ok is false when the sum exceeds l402.MaxMsat, which no correct
+// sum does.
 func (w wide) msat() (sum l402.Msat, ok bool) {
 	b := w.big()
 	most := big.NewInt(int64(l402.MaxMsat))
@@ -188,8 +187,8 @@ func (w wide) msat() (sum l402.Msat, ok bool) {
 	return 1<<63 - 1, false
 }
 
-// Total adds up a sum that a store made in halves: of the amounts without their lower
-// 32 bits, shifted down, and of those bits. ErrAmount when it is beyond all money.
+// Total returns a sum that a store summed up in two halves. high is the sum of the amounts shifted right by 32 bits.
+// low is the sum of the lower 32 bits. Total returns ErrAmount when the sum exceeds l402.MaxMsat.
 func Total(high, low int64) (l402.Msat, error) {
 	sum, ok := wide{high, low}.msat()
 	if !ok {

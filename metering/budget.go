@@ -6,14 +6,12 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Delegated budgets. Each is counted where it was delegated from: a budget of the
-// account itself on the account, any other on its parent. So a delegate who hands
-// on a thousand budgets uses up its own places, and nobody else's. Only live
-// budgets count: see BudgetRow.live.
+// Delegated budgets. A budget that the account itself delegated counts on the account. Any other budget counts on its
+// parent. So a delegate who hands on a thousand budgets uses up only the delegate's own places. Only live budgets
+// count: see BudgetRow.live.
 
-// budgetRoom is what one delegated budget can still hold. A budget without a row
-// has all of its limit; should two tokens ever state different limits for one
-// budget, the smaller counts.
+// budgetRoom returns the amount that one delegated budget can still hold. A budget without a row has all of its limit.
+// If two tokens state different limits for one budget, the smaller limit counts.
 func budgetRoom(row *BudgetRow, limit l402.Msat) l402.Msat {
 	if row == nil {
 		return max(0, limit)
@@ -21,8 +19,8 @@ func budgetRoom(row *BudgetRow, limit l402.Msat) l402.Msat {
 	return max(0, min(row.Limit, limit)-row.Spent-row.Held)
 }
 
-// room is what one request may hold now: the least of the account and all of
-// its budgets. It is the number that /l402/balance shows.
+// room returns the amount that one request may hold now: the least of what the account and each of its budgets have
+// left. /l402/balance shows this number.
 func (b *Batch) room(a *AccountRow, budgets []l402.Budget) l402.Msat {
 	room := a.Available
 	for i := range budgets {
@@ -31,8 +29,8 @@ func (b *Batch) room(a *AccountRow, budgets []l402.Budget) l402.Msat {
 	return room
 }
 
-// onBudgets changes every budget of a chain, made if missing, and keeps the
-// numbers of live ones.
+// onBudgets calls change on every budget of a chain, makes the missing rows first, and keeps the counts of live
+// budgets.
 func (b *Batch) onBudgets(a *AccountRow, chain []l402.Budget, change func(*BudgetRow)) {
 	for i := range chain {
 		row, was := b.Budgets.get(chain[i].ID), false
@@ -50,8 +48,7 @@ func (b *Batch) onBudgets(a *AccountRow, chain []l402.Budget, change func(*Budge
 	}
 }
 
-// parentOf is the budget that a budget of a chain was delegated from; zero: the
-// account.
+// parentOf returns the id of the budget from which budget i of a chain was delegated. Zeros mean the account itself.
 func parentOf(chain []l402.Budget, i int) [32]byte {
 	if i == 0 {
 		return [32]byte{}
@@ -59,7 +56,8 @@ func parentOf(chain []l402.Budget, i int) [32]byte {
 	return chain[i-1].ID
 }
 
-// count keeps the number of live budgets where a budget was delegated from.
+// count updates the number of live budgets at the account or budget that delegated row. was and is say whether the
+// budget was live before the change and is live now.
 func (b *Batch) count(a *AccountRow, row *BudgetRow, was, is bool) {
 	change := int64(0)
 	switch {
@@ -79,8 +77,8 @@ func (b *Batch) count(a *AccountRow, row *BudgetRow, was, is bool) {
 	}
 }
 
-// tooMany reports whether a hold would make more budgets live, at one place, than
-// may be.
+// tooMany reports whether a hold would raise the number of live budgets, at the account or at one budget, above its
+// limit.
 func (b *Batch) tooMany(a *AccountRow, chain []l402.Budget) bool {
 	for i := range chain {
 		row := b.Budgets.get(chain[i].ID)
@@ -98,9 +96,9 @@ func (b *Batch) tooMany(a *AccountRow, chain []l402.Budget) bool {
 	return false
 }
 
-// dropEmpty removes those of the budgets that have nothing spent or held and no
-// history, so that fresh delegated tokens that never pay leave nothing behind. The
-// innermost goes first, because it counts on its parent.
+// dropEmpty removes the budgets of the chain that have nothing spent, nothing held, no live children and no charge. So
+// a client that keeps using new delegated tokens without paying leaves no rows. The innermost budget goes first,
+// because it counts on its parent.
 func (b *Batch) dropEmpty(a *AccountRow, chain []l402.Budget) {
 	for i := len(chain) - 1; i >= 0; i-- {
 		row := b.Budgets.get(chain[i].ID)
@@ -111,14 +109,14 @@ func (b *Batch) dropEmpty(a *AccountRow, chain []l402.Budget) {
 	}
 }
 
-// closeOp ends budgets whose tokens have all expired. Their lines stay: a last
-// one takes back what was spent, which the parents have counted as well.
+// closeOp closes budgets whose tokens have all expired. The lines of such a budget remain. A last line takes back what
+// was spent, because the parent budgets have counted that amount as well.
 type closeOp struct {
 	who    l402.TokenID
-	rows   []BudgetRow // as they were seen; only names and parents count
-	before int64       // unix seconds: those whose tokens expired before
+	rows   []BudgetRow // the rows as ExpiredBudgets saw them; only ids and parents are used
+	before int64       // unix seconds: close the budgets whose tokens expired before this
 
-	closed int64 // result
+	closed int64 // result: how many budgets were closed
 }
 
 func (o *closeOp) account() l402.TokenID { return o.who }
@@ -135,8 +133,8 @@ func (o *closeOp) need(b *Batch, _ bool) {
 
 func (o *closeOp) apply(b *Batch) error {
 	o.closed = 0
-	// Both clocks must say so, the gateway's and the store's: a budget that is closed
-	// too early could be spent again.
+	// Both the gateway's clock and the store's clock must say that the tokens expired long enough ago, because a budget
+	// that is closed too early could be spent again.
 	before := min(o.before, (b.Now-budgetGrace.Microseconds())/time.Second.Microseconds())
 	a := b.Accounts.get(o.who)
 	for i := range o.rows {

@@ -8,31 +8,29 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// census finds rows of charges and adjustments that no line stands behind, and lines
-// without their row, although lines have no index by what they name and both grow
-// meanwhile. It sums up the amounts of all lines, each times a random number of its
-// id, and takes off the same for the rows: what is left must be 0. Rows are covered
-// in ascending ids. Once an id is covered, a line of that id no longer counts,
-// unless the look that covered the id saw the line: so each id is compared as of one
-// snapshot.
+// census finds rows of charges and adjustments that have no line, and lines that have no row. It must do so while rows
+// and lines are added, and lines have no index by the id that they name. It sums up the amounts of all lines, each
+// multiplied by a random number that belongs to its id, and subtracts the same products for the rows: the result must
+// be 0. It covers rows in ascending order of ids. After an id is covered, a line of that id no longer counts, unless
+// the snapshot that covered the id contains the line. So each id is compared in one snapshot.
 type census struct {
 	audit *auditor
-	kinds [2]headcount // charges, adjustments
+	kinds [2]headcount // of charges, of adjustments
 }
 
-// buckets tell where to look for what was found.
+// buckets is how many groups the ids are divided into. Only the ids of a group whose sum is not 0 are counted again.
 const buckets = 4096
 
 type headcount struct {
 	what   string
 	seed   maphash.Seed
-	next   HoldID // ids below are covered
-	done   bool   // all are
+	next   HoldID // all ids below next are covered
+	done   bool   // all ids are covered
 	sums   [buckets]uint64
 	prints [buckets]uint64
 
 	bad   [buckets]bool
-	exact map[HoldID]l402.Msat // of ids in bad buckets; nil at first
+	exact map[HoldID]l402.Msat // line amounts minus row amounts, msat, by id, in bad groups; nil during the first count
 }
 
 func bucketOf(id *HoldID) int { return int(id[14])<<4&0xff0 | int(id[15])>>4 }
@@ -53,7 +51,7 @@ func (h *headcount) add(id HoldID, amount l402.Msat) {
 	h.prints[b] += uint64(amount) * (maphash.Bytes(h.seed, id[:]) | 1)
 }
 
-// begin has the census see each slice of an auditor.
+// begin makes the census, and the recount r, see each slice that an auditor reads.
 func (c *census) begin(a *auditor, r *recount) {
 	c.audit = a
 	for i, what := range []string{"charge", "adjustment"} {
@@ -65,8 +63,8 @@ func (c *census) begin(a *auditor, r *recount) {
 	}
 }
 
-// lines counts lines: those of ids that are not covered yet, or those of one kind
-// that a look covers just now.
+// lines counts the lines whose ids are not covered yet. If only is not nil, lines counts just those of them for which
+// only returns true.
 func (c *census) lines(set *lineSet, only func(h *headcount, id *HoldID) bool) {
 	for i := range set.transfers {
 		t := &set.transfers[i].row
@@ -87,7 +85,7 @@ func (c *census) lines(set *lineSet, only func(h *headcount, id *HoldID) bool) {
 	}
 }
 
-// walk covers all rows, and reports what is left.
+// walk covers all rows, and reports the ids whose lines and rows differ.
 func (c *census) walk(ctx context.Context) error {
 	if err := c.cover(ctx, true); err != nil {
 		return err
@@ -106,7 +104,7 @@ func (c *census) walk(ctx context.Context) error {
 	return c.name(ctx)
 }
 
-// name counts once more, the bad buckets only, id by id.
+// name counts the ids of the bad buckets once more, one by one, and reports those whose lines and rows differ.
 func (c *census) name(ctx context.Context) error {
 	a := c.audit
 	for i := range c.kinds {
@@ -152,7 +150,8 @@ func (c *census) cover(ctx context.Context, first bool) error {
 	return nil
 }
 
-// count takes the next rows off, and adds the newest lines of the same ids.
+// count subtracts the next rows, and adds the newest lines of the same ids. all is true when there are no more rows
+// after upto.
 func (c *census) count(v *view, h *headcount, first bool) (upto HoldID, all bool, err error) {
 	n := v.rowsAtOnce()
 	rows, owners := 0, []l402.TokenID(nil)
@@ -163,7 +162,7 @@ func (c *census) count(v *view, h *headcount, first bool) (upto HoldID, all bool
 			if first {
 				v.sums.unbilled.add(r.Unbilled)
 			}
-			if first && r.Charged == 0 { // the others are compared with their lines
+			if first && r.Charged == 0 { // charges of more than 0 msat have lines, and are compared with them
 				owners = append(owners, r.Account)
 				if wrong := r.inexact(); wrong != "" {
 					v.mismatch(accountSubject(r.Account), "account %s: charge %s: %s", r.Account, r.Hold, wrong)

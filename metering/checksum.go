@@ -5,16 +5,16 @@ import (
 	"hash/crc32"
 )
 
-// Most amounts of the ledger stand in two places, and an audit compares them: a charge
-// with its line, a balance with the sum of its lines. Two stand in one place only: the
-// hold of a charge and the limit of a sub-budget. A checksum over the columns that never
-// change finds a change of those two. It shows damage and hand-made edits; it is no
-// signature, because a program that can write the table can write a checksum as well.
+// The ledger stores most amounts in two places, and an audit compares the two: a charge with its line, a balance with
+// the sum of its lines. It stores two amounts in one place only: what a charge had held, and the limit of a delegated
+// budget. A checksum over the columns that never change shows whether one of those two was changed. The checksum finds
+// damage and edits by hand. It is no signature, because a program that can write the table can write a checksum as
+// well.
 
-// castagnoli is CRC-32C (RFC 3720, appendix B.4), for which processors have instructions.
+// castagnoli is the table of CRC-32C (RFC 3720, appendix B.4), for which processors have instructions.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sum is the checksum of the bytes, never 0, which stands for none.
+// sum returns the checksum of the bytes. It is never 0, because 0 means that a row has no checksum.
 func sum(b []byte) int32 {
 	if s := int32(crc32.Checksum(b, castagnoli)); s != 0 {
 		return s
@@ -22,8 +22,8 @@ func sum(b []byte) int32 {
 	return 1
 }
 
-// checksum is over what stays as it was when the charge was first written, also when
-// its owner replaces it later.
+// checksum covers the columns that never change after the charge is first written, even when its owner replaces the
+// charge.
 func (c *ChargeRow) checksum() int32 {
 	var room [256]byte
 	b := append(room[:0], c.Hold[:]...)
@@ -39,7 +39,7 @@ func (c *ChargeRow) checksum() int32 {
 	return sum(append(b, c.Rates...))
 }
 
-// checksum is over what stays as it was when the budget was first written.
+// checksum covers the columns that never change after the budget is first written.
 func (r *BudgetRow) checksum() int32 {
 	var room [256]byte
 	b := append(room[:0], r.ID[:]...)
@@ -50,6 +50,6 @@ func (r *BudgetRow) checksum() int32 {
 	return sum(b)
 }
 
-// damaged reports whether a row is not what its checksum says. Rows of versions before
-// there were checksums have none.
+// damaged reports whether the checksum of a row as it is now differs from the stored checksum. A row of a version
+// before there were checksums has the stored checksum 0, and is never reported.
 func damaged(checksum, now int32) bool { return checksum != 0 && checksum != now }

@@ -9,29 +9,28 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// The context of a hold is stored as a version byte and binary parts: a third of the
-// bytes of JSON, no reflection, and it is written and read on every request. Its rates
-// are at its end, in a form of their own; see appendRates.
+// The context of a hold is stored as a version byte followed by binary parts, because every request writes it and may
+// read it. This takes a third of the bytes of JSON and no reflection. The rates come last, in a form of their own: see
+// appendRates.
 
-// Versions of the context of a hold. Each is read; the newest is written.
+// Versions of the stored context of a hold. This program reads all of them, and writes the newest.
 const (
 	firstVersion  = 1
-	lockedVersion = 2 // firstVersion, with the payment that locked the rates in front
-	ownedVersion  = 3 // a flag and the payment if it is set; budgets with their expiry
+	lockedVersion = 2 // firstVersion, with the payment that locked the rates before the rest
+	ownedVersion  = 3 // a flag, then the payment if the flag is 1; each budget with its expiry
 )
 
 var (
 	// errCodec reports stored bytes that this version cannot have written.
 	errCodec = errors.New("damaged or newer ledger row")
-	// errNewer is the errCodec of rates or a usage in a form, or of a unit, that only a
-	// later version knows.
+	// errNewer is the errCodec of rates or usage whose form or unit only a later version knows.
 	errNewer = fmt.Errorf("%w: a unit or form that this version does not know", errCodec)
 )
 
-// holdContext is the part of a reservation that a sweep needs when its owner is
-// gone: everything that a charge depends on or records.
+// holdContext is everything that a charge depends on or records. It is stored with the hold, so that a sweep can charge
+// the hold when the owner is gone.
 type holdContext struct {
-	budgets     []l402.Budget // labels left out
+	budgets     []l402.Budget // without their labels
 	chain       l402.ChainID
 	service     string
 	model       string
@@ -39,11 +38,11 @@ type holdContext struct {
 	rates       pricing.Rates
 	prompt      int64
 	idempotency *Idempotency
-	lock        l402.PaymentHash // payment that locked rates; zero: none
+	lock        l402.PaymentHash // payment that locked the rates; zero: no lock
 }
 
-// appendContext encodes c. Names are at most maxName bytes long and numbers
-// non-negative, which Reserve checks.
+// appendContext encodes c. It expects names of at most maxName bytes and numbers that are not negative, which Reserve
+// checks.
 func appendContext(b []byte, c *holdContext) []byte {
 	b = append(b, ownedVersion)
 	if c.lock == (l402.PaymentHash{}) {
@@ -78,7 +77,7 @@ func appendBytes(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// readContext decodes what appendContext wrote; anything else is errCodec.
+// readContext decodes what appendContext wrote. It returns errCodec for any other bytes.
 func readContext(b []byte) (*holdContext, error) {
 	d, c := decoder{b: b}, &holdContext{}
 	version := d.byte()
@@ -93,7 +92,7 @@ func readContext(b []byte) (*holdContext, error) {
 		return nil, errCodec
 	}
 	n := d.number()
-	if n > int64(len(b)/32) { // each takes more than 32 bytes: no allocation beyond the input's size
+	if n > int64(len(b)/32) { // each budget takes more than 32 bytes, so this bounds the allocation by the input's size
 		return nil, errCodec
 	}
 	for range n {
@@ -125,8 +124,8 @@ func readContext(b []byte) (*holdContext, error) {
 	return c, nil
 }
 
-// decoder reads parts off the front of b; after the first that does not fit, bad
-// is set and everything else reads as zero.
+// decoder reads parts off the front of b. After the first part that does not fit, bad is set, and all later parts read
+// as zero.
 type decoder struct {
 	b   []byte
 	bad bool

@@ -25,7 +25,7 @@ func contexts() []*holdContext {
 	}
 }
 
-// TestContextOfBefore: holds that earlier versions wrote are read.
+// TestContextOfBefore checks that contexts of holds which earlier versions wrote can be read.
 func TestContextOfBefore(t *testing.T) {
 	for i, text := range []string{
 		"010000000000000001",
@@ -53,7 +53,7 @@ func TestContextRoundTrip(t *testing.T) {
 			t.Errorf("%+v: got %+v, %v", c, got, err)
 		}
 		for n := range len(b) {
-			// A part that ends early is refused, except where only rates of zero lack.
+			// A context that is cut short is refused, unless only rates of zero are missing.
 			if got, err := readContext(b[:n]); err == nil && got.rates == c.rates {
 				t.Errorf("read from %d of %d bytes", n, len(b))
 			}
@@ -74,7 +74,7 @@ func FuzzReadContext(f *testing.F) {
 		f.Add(appendContext(nil, c))
 	}
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x0f})
-	f.Add(append([]byte{lockedVersion}, make([]byte, 41)...)) // a lock of zeros is none
+	f.Add(append([]byte{lockedVersion}, make([]byte, 41)...)) // a lock of zeros is refused
 	f.Add([]byte{1, 0, 0, 0, 0, 0, 0, 0, pairForm, 120, 1})   // rates of an unknown unit
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := readContext(b)

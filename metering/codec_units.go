@@ -7,27 +7,26 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Rates and usage are stored in one of two forms. Each is a version byte and a list
-// of unsigned varints.
+// Rates and usage are stored in one of two forms. Each form is a version byte followed by a list of unsigned varints.
 //
-// The positional form has the numbers of seven units in a fixed order. Trailing zeros
-// are left out, and unknown trailing numbers are refused.
+// The positional form has the numbers of seven units in a fixed order. The writer leaves trailing zeros out. The reader
+// refuses more numbers than the seven.
 //
-// The form of pairs has a unit and its number for each unit whose number is not zero,
-// by ascending units. All else is refused.
+// The form of pairs has a unit and its number for each unit whose number is not zero, in ascending order of units. The
+// reader refuses anything else.
 //
-// A fleet is upgraded gateway by gateway, and any of them may have to sweep, settle or
-// audit what another one wrote. So a form is written one version after it can be read.
-// Versions before this one read the positional form only. This version reads both, and
-// writes pairs for nothing but a value that the positional form cannot say: one with a
-// unit that is not among the seven. As long as no such unit has a price, a gateway of
-// the version before reads everything that this one writes.
+// An operator upgrades a fleet gateway by gateway, and any gateway may have to sweep, settle or audit what another
+// gateway wrote. So a version that writes a new form comes after a version that reads it. Versions before this one read
+// the positional form only. This version reads both forms. It writes pairs only for a value that the positional form
+// cannot hold: a value with a unit that is not among the seven. As long as no such unit has a price, a gateway of the
+// version before reads everything that this version writes.
 const (
 	positionalForm = 1
 	pairForm       = 2
 )
 
-// The units of the positional form, in its order. A list is never changed.
+// The units of the positional form, in its order. These lists must never be changed, because stored rows depend on
+// them.
 var (
 	usagePositions = []pricing.Unit{pricing.InputTokens, pricing.CachedInputTokens, pricing.OutputTokens,
 		pricing.Calls, pricing.Bytes, pricing.WallMicros, pricing.GPUMicros}
@@ -38,8 +37,7 @@ var (
 // appendUsage encodes a usage whose counts are not negative.
 func appendUsage(b []byte, u pricing.Units) []byte { return appendNumbers(b, u[:], usagePositions) }
 
-// readUsage decodes what appendUsage wrote; b is nothing else. It fails with errNewer
-// or errCodec.
+// readUsage decodes what appendUsage wrote. b must contain nothing else. It fails with errNewer or errCodec.
 func readUsage(b []byte) (u pricing.Units, err error) {
 	err = readNumbers(b, u[:], usagePositions)
 	return u, err
@@ -48,17 +46,16 @@ func readUsage(b []byte) (u pricing.Units, err error) {
 // appendRates encodes valid rates.
 func appendRates(b []byte, r pricing.Rates) []byte { return appendNumbers(b, r[:], ratePositions) }
 
-// readRates decodes what appendRates wrote; b is nothing else. It fails with errNewer
-// or errCodec.
+// readRates decodes what appendRates wrote. b must contain nothing else. It fails with errNewer or errCodec.
 func readRates(b []byte) (r pricing.Rates, err error) {
 	err = readNumbers(b, r[:], ratePositions)
 	return r, err
 }
 
-// appendNumbers encodes numbers, indexed by unit and none of them negative: in the
-// positional form if that can say them.
+// appendNumbers encodes numbers that are indexed by unit and not negative. It uses the positional form if that form can
+// hold the numbers, and pairs otherwise.
 func appendNumbers(b []byte, n []int64, order []pricing.Unit) []byte {
-	for u := len(order) + 1; u < len(n); u++ { // the positional form has the first units
+	for u := len(order) + 1; u < len(n); u++ { // the units of the positional form are the first units
 		if n[u] != 0 {
 			return appendPairs(b, n)
 		}
@@ -83,8 +80,8 @@ func appendPairs(b []byte, n []int64) []byte {
 	return b
 }
 
-// readNumbers reads either form into numbers that are all zero. When it fails, the
-// numbers that it has read so far stand there.
+// readNumbers reads either form into a slice of zeros. When it fails, the slice has the numbers that were read before
+// the failure.
 func readNumbers(b []byte, into []int64, order []pricing.Unit) error {
 	d := decoder{b: b}
 	switch form := d.byte(); {
@@ -107,8 +104,8 @@ func readNumbers(b []byte, into []int64, order []pricing.Unit) error {
 	return errCodec
 }
 
-// pairs reads to the end. A unit that is not known makes all of them unreadable: its
-// number would be missing from a cost.
+// pairs reads pairs up to the end. An unknown unit makes the whole value unreadable, because the cost would lack that
+// unit's number.
 func (d *decoder) pairs(into []int64) error {
 	for last := int64(0); len(d.b) > 0; {
 		unit, n := d.shortest(), d.shortest()
@@ -123,7 +120,7 @@ func (d *decoder) pairs(into []int64) error {
 	return nil
 }
 
-// shortest reads a number in its one canonical encoding.
+// shortest reads a number, and sets bad if the number is not in its shortest encoding.
 func (d *decoder) shortest() int64 {
 	before := d.b
 	v := d.number()

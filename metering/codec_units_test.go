@@ -13,8 +13,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// TestStoredForms: bytes that are in ledgers now, and what stands for them. A gateway
-// of the version before reads all that begin with 01, so today's units must.
+// TestStoredForms checks stored bytes against their values. Ledgers have such bytes now. A gateway of the version
+// before reads all bytes that begin with 01, so the units of today must be written in that form.
 func TestStoredForms(t *testing.T) {
 	for text, u := range map[string]pricing.Units{
 		"01":                              {},
@@ -37,7 +37,7 @@ func TestStoredForms(t *testing.T) {
 	}
 }
 
-// stored checks a value against its bytes, both ways.
+// stored checks that a value is written as its bytes, and that the bytes are read as the value.
 func stored[T comparable](t *testing.T, text string, v T, write func([]byte, T) []byte, read func([]byte) (T, error)) {
 	t.Helper()
 	b, err := hex.DecodeString(text)
@@ -52,7 +52,7 @@ func stored[T comparable](t *testing.T, text string, v T, write func([]byte, T) 
 	}
 }
 
-// TestLaterVersionsWritePairs: a version that has pairs for everything is read, too.
+// TestLaterVersionsWritePairs checks that this version reads the pairs of a version that writes pairs for every value.
 func TestLaterVersionsWritePairs(t *testing.T) {
 	u := pricing.Units{pricing.InputTokens: 20, pricing.OutputTokens: 32}
 	if got, err := readUsage([]byte{pairForm, 1, 20, 3, 32}); err != nil || got != u {
@@ -63,8 +63,8 @@ func TestLaterVersionsWritePairs(t *testing.T) {
 	}
 }
 
-// TestUnreadableNumbers: everything else is refused, and what only a later version can
-// have written is told apart from damage.
+// TestUnreadableNumbers checks that all other bytes are refused, with errNewer for what only a later version can have
+// written.
 func TestUnreadableNumbers(t *testing.T) {
 	over := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}
 	for name, b := range map[string][]byte{
@@ -101,8 +101,8 @@ func TestUnreadableNumbers(t *testing.T) {
 	}
 }
 
-// TestNumbersRoundTrip: any value comes back, in the form that gateways of the version
-// before read wherever there is one.
+// TestNumbersRoundTrip checks that any value is read as it was written. It also checks that a value which the
+// positional form can hold is written in that form, because gateways of the version before read no other.
 func TestNumbersRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var u pricing.Units
@@ -127,8 +127,8 @@ func TestNumbersRoundTrip(t *testing.T) {
 	})
 }
 
-// TestPositions: the positional form has the first units, which appendNumbers relies
-// on, and both lists have the same ones.
+// TestPositions checks that both lists of the positional form have the same units, and that these are the first units,
+// on which appendNumbers relies.
 func TestPositions(t *testing.T) {
 	for _, order := range [][]pricing.Unit{usagePositions, ratePositions} {
 		sorted := slices.Sorted(slices.Values(order))

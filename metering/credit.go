@@ -8,11 +8,10 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Deposit credits a payment that was proven by macaroon and preimage. It returns
-// what this call added: 0 when the payment stood already. A payment that this
-// process knows as presented costs one look at the store, which may have forgotten it
-// in a failover. ErrForeignDeposit when the hash
-// belongs to another account.
+// Deposit credits a payment that macaroon and preimage prove. It returns what this call added, in msat: 0 when the
+// payment was credited already. When this process remembers the payment as presented, Deposit first reads it from the
+// store, because the store may have forgotten it in a failover. Deposit returns ErrForeignDeposit when the hash belongs
+// to another account.
 func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
 	if l.knows(d) {
 		row, found, err := l.LookupDeposit(ctx, d.Hash)
@@ -27,22 +26,21 @@ func (l *Ledger) Deposit(ctx context.Context, d Deposit) (l402.Msat, error) {
 	return op.credited, nil
 }
 
-// Known reports whether this process knows the payment as credited: presented
-// here, or seen settled.
+// Known reports whether this process remembers the payment as credited: a client presented it to this process, or the
+// Lightning node reported it.
 func (l *Ledger) Known(h l402.PaymentHash) bool {
 	l.recall()
 	return l.known.hash(h) || l.paid.hash(h)
 }
 
-// knows reports whether presenting a payment would change nothing, as far as this
-// process remembers.
+// knows reports whether this process remembers that presenting the payment would change nothing.
 func (l *Ledger) knows(d Deposit) bool {
 	l.recall()
 	return l.known.has(d)
 }
 
-// recall drops what this process remembers when the database may have forgotten
-// it: nothing cached may outlive the database's memory.
+// recall drops the remembered payments when the store's generation has changed, because the database may have forgotten
+// those payments in a failover.
 func (l *Ledger) recall() {
 	now := l.store.Generation()
 	if l.generation.Swap(now) != now {
@@ -52,11 +50,10 @@ func (l *Ledger) recall() {
 	}
 }
 
-// CreditSettled credits a payment that the Lightning node reported, and moves
-// the node's cursor in the same transaction. It returns what this call added.
-// The cursor moves even when the payment cannot be credited (ErrForeignDeposit,
-// ErrAmount), so that one of them does not stop the stream. It waits for the
-// store as long as ctx allows.
+// CreditSettled credits a payment that the Lightning node reported, and moves the node's cursor in the same
+// transaction. It returns what this call added, in msat. The cursor moves even when the payment cannot be credited
+// (ErrForeignDeposit, ErrAmount), so that one such payment does not stop the stream. CreditSettled waits for the store
+// as long as ctx allows.
 func (l *Ledger) CreditSettled(ctx context.Context, s Settled) (l402.Msat, error) {
 	if s.Account == (l402.TokenID{}) || !storable(s.Node, maxName) {
 		return 0, fmt.Errorf("credit: %w: no account, or a node name that is no text", ErrArgument)
@@ -68,9 +65,9 @@ func (l *Ledger) CreditSettled(ctx context.Context, s Settled) (l402.Msat, error
 	return op.credited, nil
 }
 
-// AdvanceCursor moves a node's cursor to a settled invoice that needs no credit; a
-// lower index than stands changes nothing, unless the node's history began anew:
-// then c replaces what stands, and everything settled up to it has been credited.
+// AdvanceCursor moves a node's cursor to a settled invoice that needs no credit. An index below the stored index
+// changes nothing. With anew, the node's history began anew: c replaces the stored cursor, whatever its index. The
+// caller has then credited everything that was settled up to c.
 func (l *Ledger) AdvanceCursor(ctx context.Context, c CursorRow, anew bool) error {
 	if c.Node == "" || !storable(c.Node, maxName) {
 		return fmt.Errorf("advance cursor: %w: no node", ErrArgument)
@@ -78,18 +75,17 @@ func (l *Ledger) AdvanceCursor(ctx context.Context, c CursorRow, anew bool) erro
 	return l.do(ctx, "advance cursor", &settledOp{s: Settled{Node: c.Node, Index: c.Index, Cursor: c.Hash}, anew: anew}, true)
 }
 
-// Doubt takes a payment back that was presented and that the Lightning node does
-// not know, although it should: see Reader.Unconfirmed. The part that is still
-// available leaves the account; the part that was spent is noted on the deposit.
-// Should the payment settle after all, it is credited again. A payment that
-// settled stays as it is.
+// Doubt takes back a payment that a client presented and that the Lightning node does not know, although it should: see
+// Reader.Unconfirmed. The part that is still available leaves the account. The part that is spent or held is noted on
+// the deposit as owed. If the payment settles later, the ledger credits it again. Doubt does not change a payment that
+// the node reported.
 func (l *Ledger) Doubt(ctx context.Context, d DepositRow) error {
 	return l.do(ctx, "doubt a deposit", &doubtOp{hash: d.Hash, who: d.Account}, true)
 }
 
-// Adjust adds delta (negative: takes it from what is available) to an account,
-// made if missing, with a reason for the books. Repeating an id changes
-// nothing. *InsufficientError when the account has less.
+// Adjust adds delta to what is available in an account, and notes the reason. A negative delta takes money away. Adjust
+// makes a missing account. Repeating an id changes nothing. Adjust returns *InsufficientError when less than -delta is
+// available.
 func (l *Ledger) Adjust(ctx context.Context, id HoldID, account l402.TokenID, delta l402.Msat, reason string) error {
 	if id == (HoldID{}) || account == (l402.TokenID{}) || delta == 0 || !storable(reason, 4*maxName) {
 		return fmt.Errorf("adjust: %w: id, account and an amount are required, and a reason in text of at most %d bytes", ErrArgument, 4*maxName)
@@ -101,7 +97,7 @@ func (l *Ledger) Adjust(ctx context.Context, id HoldID, account l402.TokenID, de
 	return l.do(ctx, "adjust", op, false)
 }
 
-// SetStatus freezes, revokes or reactivates an account, made if missing.
+// SetStatus freezes, revokes or reactivates an account. It makes a missing account.
 func (l *Ledger) SetStatus(ctx context.Context, account l402.TokenID, s Status) error {
 	if account == (l402.TokenID{}) || s < StatusActive || s > StatusRevoked {
 		return fmt.Errorf("set status: %w", ErrArgument)
@@ -109,9 +105,8 @@ func (l *Ledger) SetStatus(ctx context.Context, account l402.TokenID, s Status) 
 	return l.do(ctx, "set status", &statusOp{who: account, status: s}, false)
 }
 
-// knownDeposits remembers payments that need not be presented again: two
-// generations, so that forgetting the oldest half costs nothing per entry. Safe
-// for concurrent use.
+// knownDeposits remembers payments that need not be presented again. It keeps two generations, so that it can forget
+// the older half at once. Safe for concurrent use.
 type knownDeposits struct {
 	mu    sync.RWMutex
 	size  int
@@ -123,7 +118,7 @@ func newKnownDeposits(size int) *knownDeposits {
 	return &knownDeposits{size: max(1, size/2), young: make(map[l402.PaymentHash]Deposit)}
 }
 
-// get finds a payment, also in the older generation.
+// get returns a remembered payment. It moves a payment of the older generation to the younger one.
 func (k *knownDeposits) get(h l402.PaymentHash) (Deposit, bool) {
 	k.mu.RLock()
 	d, ok := k.young[h]
@@ -134,7 +129,7 @@ func (k *knownDeposits) get(h l402.PaymentHash) (Deposit, bool) {
 	d, ok = k.old[h]
 	k.mu.RUnlock()
 	if ok {
-		k.add(d) // used again: keep it
+		k.add(d) // used again, so remember it longer
 	}
 	return d, ok
 }

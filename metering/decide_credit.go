@@ -6,12 +6,12 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// depositOp credits a payment as presented.
+// depositOp credits a payment that a client presented.
 type depositOp struct {
 	d        Deposit
 	again    bool
-	credited l402.Msat // result
-	excess   l402.Msat // result: what was claimed beyond what arrived
+	credited l402.Msat // result: what was credited, msat
+	excess   l402.Msat // result: the amount claimed beyond the amount that arrived
 }
 
 func (o *depositOp) account() l402.TokenID { return o.d.Account }
@@ -29,8 +29,9 @@ func (o *depositOp) apply(b *Batch) error {
 	return err
 }
 
-// added is what an operation credited: after an attempt without an answer, what
-// that attempt decided, which stands if this one finds nothing left to change.
+// added returns what an operation credited, in msat. now is what this attempt decided, before is what the earlier
+// attempt decided. If an earlier attempt got no answer and this attempt finds nothing left to change, the earlier
+// attempt was committed, and before counts.
 func added(now, before l402.Msat, again bool) l402.Msat {
 	if again && now == 0 {
 		return before
@@ -38,15 +39,14 @@ func added(now, before l402.Msat, again bool) l402.Msat {
 	return now
 }
 
-// settledOp credits a payment as the Lightning node reports it, and moves the
-// node's cursor in the same transaction. With an empty Account it moves the
-// cursor only.
+// settledOp credits a payment that the Lightning node reported, and moves the node's cursor in the same transaction.
+// With an empty Account it moves the cursor only.
 type settledOp struct {
 	s        Settled
-	anew     bool // the node's history has begun anew: replace the cursor, whatever stands
+	anew     bool // the node's history has begun anew: replace the stored cursor, whatever its index
 	again    bool
-	credited l402.Msat // result
-	excess   l402.Msat // result: what was credited before and has not arrived
+	credited l402.Msat // result: what was credited, msat
+	excess   l402.Msat // result: the amount credited before beyond the amount that arrived
 }
 
 func (o *settledOp) account() l402.TokenID { return o.s.Account }
@@ -65,8 +65,7 @@ func (o *settledOp) need(b *Batch, again bool) {
 }
 
 func (o *settledOp) apply(b *Batch) error {
-	// The cursor first: an invoice that cannot be credited must not stop the
-	// stream for ever.
+	// apply moves the cursor first, because an invoice that cannot be credited must not stop the stream for ever.
 	o.moveCursor(b)
 	if o.s.Account == (l402.TokenID{}) {
 		return nil
@@ -76,8 +75,8 @@ func (o *settledOp) apply(b *Batch) error {
 	return err
 }
 
-// moveCursor raises the cursor, or replaces it in a new history. Index 0 moves
-// nothing: it says that lnd did not replay in order.
+// moveCursor raises the cursor, or replaces it when the node's history began anew. Otherwise index 0 moves nothing: it
+// says that lnd did not replay the invoices in order.
 func (o *settledOp) moveCursor(b *Batch) {
 	next := CursorRow{Node: o.s.Node, Index: o.s.Index, Hash: o.s.Cursor, Anew: o.anew, Account: o.s.Account}
 	if next.Node == "" || next.Index == 0 && !o.anew {
@@ -93,24 +92,23 @@ func (o *settledOp) moveCursor(b *Batch) {
 	switch {
 	case c != nil && !o.anew && c.Index >= next.Index:
 	case c != nil && c.Account != next.Account && c.Account != (l402.TokenID{}):
-		// Moved within this batch for another account's credit, which may be left out:
-		// the next settlement moves the cursor on.
+		// An earlier operation of this batch moved the cursor together with another account's credit. The store may
+		// leave that account out, so this operation does not move the cursor. The next settlement moves it.
 	default:
 		b.Cursors.put(next.Node, next)
 	}
 }
 
-// credited is what became of one look at a payment.
+// credited is the result of crediting one payment.
 type credited struct {
-	change l402.Msat // of the balance; negative when a surplus was taken back
-	excess l402.Msat // claimed beyond what arrived: somebody mints credit
+	change l402.Msat // of the account's balance; negative when a surplus was taken back
+	excess l402.Msat // the amount claimed beyond the amount that arrived; above 0, someone makes credit without paying
 }
 
-// credit makes what stands for a payment what arrived, as far as that is known,
-// and posts the difference. Until the Lightning node has shown the payment, the
-// credential's proof counts; afterwards what the node showed. So the order of
-// presentation and settle event does not matter, and neither counts twice.
-// settled is nil for a presentation.
+// credit changes what is credited for a payment to what arrived, as far as that is known, and posts the difference.
+// Until the Lightning node has reported the payment, the amount that the credential proves counts. After that, the
+// amount that the node reported counts. So presentation and report may come in either order, and the payment is never
+// counted twice. settled is nil for a presentation.
 func (b *Batch) credit(d Deposit, settled *Settled) (credited, error) {
 	a := b.Accounts.get(d.Account)
 	if a == nil {
@@ -131,9 +129,9 @@ func (b *Batch) credit(d Deposit, settled *Settled) (credited, error) {
 	case settled != nil && row.Settled == 0:
 		result.excess = max(0, row.Credited-row.Owed-d.Amount)
 		result.change = b.arrive(a, &next, d.Amount)
-	case settled != nil: // more parts of it, or a repetition
+	case settled != nil: // further parts of the payment arrived, or the report is repeated
 		result.change = b.arrive(a, &next, max(d.Amount, row.Credited-row.Owed))
-	case row.Settled != 0: // presented, after it was seen settled
+	case row.Settled != 0: // presented after the Lightning node reported it
 		result.excess = max(0, d.Amount-(row.Credited-row.Owed))
 	case row.Doubted == 0:
 		result.change = max(0, d.Amount-row.Credited)
@@ -149,9 +147,8 @@ func (b *Batch) credit(d Deposit, settled *Settled) (credited, error) {
 	return result, nil
 }
 
-// arrive sets a deposit to what the Lightning node says has arrived, and returns
-// the change of the balance. A surplus is taken back as far as it is available;
-// the rest is noted as owed.
+// arrive sets a deposit to what the Lightning node says has arrived, and returns the change of the account's balance in
+// msat. It takes back a surplus as far as the account has it available, and notes the rest as owed.
 func (b *Batch) arrive(a *AccountRow, row *DepositRow, arrived l402.Msat) l402.Msat {
 	row.Doubted = 0
 	change := arrived - row.Credited
@@ -163,8 +160,7 @@ func (b *Batch) arrive(a *AccountRow, row *DepositRow, arrived l402.Msat) l402.M
 	return change
 }
 
-// post moves money between Lightning and an account; a negative amount is taken
-// back.
+// post moves amount from the Lightning book to an account. A negative amount moves money back.
 func (b *Batch) post(a *AccountRow, amount l402.Msat, hash l402.PaymentHash) {
 	if amount == 0 {
 		return
@@ -180,7 +176,8 @@ func (b *Batch) post(a *AccountRow, amount l402.Msat, hash l402.PaymentHash) {
 	}
 }
 
-// mark notes that a deposit was presented, or seen settled, for the first time.
+// mark notes the time at which a deposit was first presented, or first reported as settled. It returns false when that
+// time was noted before.
 func mark(row *DepositRow, settled *Settled, now int64) bool {
 	switch {
 	case settled == nil && row.Presented == 0:
@@ -197,15 +194,15 @@ func mark(row *DepositRow, settled *Settled, now int64) bool {
 	return true
 }
 
-// doubtOp takes a payment back that was presented and that the Lightning node,
-// asked while its stream was live, does not know: only a leaked key can have made
-// its credential. Should it settle after all, it is credited again.
+// doubtOp takes back a payment that a client presented and that the Lightning node does not know. The caller asked the
+// node while the node's stream was live, so only somebody with a leaked key can have made the payment's credential. If
+// the payment settles later, the ledger credits it again.
 type doubtOp struct {
 	hash l402.PaymentHash
 	who  l402.TokenID
 
-	taken l402.Msat // result
-	owed  l402.Msat // result: spent already
+	taken l402.Msat // result: the amount taken back
+	owed  l402.Msat // result: the amount owed, because it is not available any more
 }
 
 func (o *doubtOp) account() l402.TokenID { return o.who }
@@ -231,7 +228,7 @@ func (o *doubtOp) apply(b *Batch) error {
 	return nil
 }
 
-// adjustOp is an operator's correction.
+// adjustOp changes an account's balance by an operator's correction.
 type adjustOp struct {
 	row AdjustmentRow
 }
@@ -253,7 +250,7 @@ func (o *adjustOp) apply(b *Batch) error {
 		if old.Account != o.row.Account || old.Delta != o.row.Delta {
 			return fmt.Errorf("adjust: %w: id was used for another adjustment", ErrArgument)
 		}
-		return nil // repeated
+		return nil // the operation was repeated
 	}
 	delta := o.row.Delta
 	if a.Available+delta < 0 {
@@ -277,7 +274,7 @@ func (o *adjustOp) apply(b *Batch) error {
 	return nil
 }
 
-// statusOp sets what an account may do.
+// statusOp sets the status of an account.
 type statusOp struct {
 	who    l402.TokenID
 	status Status

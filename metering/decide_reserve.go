@@ -7,40 +7,40 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// operation is one queued request to the ledger. need and apply may run several
-// times, for one attempt to commit after another; only the last counts.
+// operation is one queued request to the ledger. need and apply may run several times, because each attempt to commit
+// runs them again. Only the last attempt counts.
 type operation interface {
-	// account is who the operation concerns; zero when nobody in particular.
+	// account returns the account that the operation concerns; zero: the operation concerns no account.
 	account() l402.TokenID
-	// need names every row that apply may touch. again is set when an earlier
-	// attempt may have been committed without an answer.
+	// need names every row that apply may touch. again is set when an earlier attempt got no answer and may have been
+	// committed.
 	need(b *Batch, again bool)
-	// apply decides over the loaded rows. An error refuses the operation and is
-	// given to its caller once the batch is committed.
+	// apply decides over the loaded rows. An error refuses the operation. The ledger returns the error to the
+	// operation's caller once the batch is committed.
 	apply(b *Batch) error
 }
 
-// terms is what a hold is made with.
+// terms is the amount and the context that a hold is made with.
 type terms struct {
 	amount  l402.Msat
 	ctx     *holdContext // read only
-	context []byte       // the same, encoded
+	context []byte       // ctx, encoded
 }
 
-// reserveOp holds an amount.
+// reserveOp makes a hold.
 type reserveOp struct {
 	r      *Reservation
 	own    terms
-	locked terms // under r.Lock; empty without one
-	fresh  bool  // the id was made for this operation
+	locked terms // the terms under r.Lock; empty without a lock
+	fresh  bool  // the ledger made the id for this operation, so no row with it exists
 	again  bool
 
-	made      terms     // result: what the hold was made with, perhaps by an earlier attempt
-	available l402.Msat // result: left for others after this hold
-	credited  l402.Msat // result: what the deposit added
-	excess    l402.Msat // result: what the deposit claims beyond what arrived
-	deposited bool      // result: the deposit stands
-	first     HoldID    // result of a refusal as charged: whose entry to show
+	made      terms     // result: the terms that the hold was made with, perhaps by an earlier attempt
+	available l402.Msat // result: what the account and its budgets have left after this hold
+	credited  l402.Msat // result: what the deposit added, msat
+	excess    l402.Msat // result: the amount that the deposit claims beyond the amount that arrived
+	deposited bool      // result: the deposit is credited
+	first     HoldID    // result with DuplicateCharged: the hold whose charge to show
 }
 
 func (o *reserveOp) account() l402.TokenID { return o.r.Account }
@@ -75,9 +75,8 @@ func (o *reserveOp) need(b *Batch, again bool) {
 
 func (o *reserveOp) key() KeyID { return KeyID{o.r.Account, o.r.Idempotency.Key} }
 
-// apply checks in this order: deposit, status, idempotency key, lock, money,
-// number of budgets, rates. A request that is refused for any reason counts
-// against no rate.
+// apply checks in this order: deposit, hold id, status, idempotency key, budgets' owners, lock, money, number of
+// budgets, rate limits. A request that is refused for any reason does not count against a rate limit.
 func (o *reserveOp) apply(b *Batch) error {
 	o.deposited, o.excess, o.first = false, 0, HoldID{}
 	if d := o.r.Deposit; d != nil {
@@ -126,8 +125,8 @@ func (o *reserveOp) apply(b *Batch) error {
 	return nil
 }
 
-// found answers a reservation whose first commit went through unheard: with
-// what the hold was made with then.
+// found answers a reservation whose hold an earlier attempt made without getting an answer. It returns the terms that
+// the hold was made with then.
 func (o *reserveOp) found(b *Batch, a *AccountRow, h *HoldRow) error {
 	if h.Account != a.ID {
 		return fmt.Errorf("%w: hold id of another account", ErrArgument)
@@ -142,8 +141,8 @@ func (o *reserveOp) found(b *Batch, a *AccountRow, h *HoldRow) error {
 	return nil
 }
 
-// adopt puts a hold under the name of this process: it made the hold under another,
-// before it was taken for dead, or repeats the reservation of a process that died.
+// adopt makes this process the owner of a hold. Either this process made the hold under its earlier name, before others
+// took it for dead, or it repeats the reservation of a process that died.
 func (b *Batch) adopt(h *HoldRow) {
 	if h.Owner != b.rules.owner {
 		h.Owner = b.rules.owner
@@ -157,22 +156,22 @@ func (b *Batch) take(a *AccountRow, id HoldID, t *terms, usage []byte, source So
 	b.Holds.put(id, HoldRow{ID: id, Account: a.ID, Amount: t.amount, Owner: b.rules.owner,
 		Context: t.context, Usage: usage, Source: source})
 	if i := t.ctx.idempotency; i != nil {
-		// The client may repeat the request at once, so the key must be on the disk
-		// before the request goes on: else one key could be charged twice.
+		// The client may repeat the request at once. So the key must be on the disk before the request continues,
+		// because otherwise one key could be charged twice.
 		b.Durable = true
 		key := KeyID{a.ID, i.Key}
-		// A hold that was lost and is made anew does not take the key back: the
-		// request that has the key now keeps it. See keyRoom.
+		// A hold that was lost and is made anew does not take the key back from another request that has the key now.
+		// See keyRoom.
 		if k := b.Keys.get(key); k == nil || k.Hold == id || k.Expires <= b.Now {
 			b.Keys.put(key, KeyRow{KeyID: key, Body: i.Body, Hold: id, Expires: b.until(IdempotencyTTL)})
 		}
 	}
 }
 
-// noUsage is the encoding of a usage of nothing. Never written to.
+// noUsage is the encoding of a usage of nothing. It must never be written to.
 var noUsage = []byte{positionalForm}
 
-// duplicate refuses a key that is in use or was charged.
+// duplicate refuses a reservation whose idempotency key another request is using, or was charged for.
 func (o *reserveOp) duplicate(b *Batch) error {
 	if o.r.Idempotency == nil {
 		return nil
@@ -190,17 +189,16 @@ func (o *reserveOp) duplicate(b *Batch) error {
 	return &DuplicateError{State: DuplicateRunning}
 }
 
-// extendOp raises a hold to a total. Should the hold have been lost with the
-// store's last moments, it makes it anew.
+// extendOp raises a hold to a total. If the store lost the hold in a crash, extendOp makes it anew.
 type extendOp struct {
 	id     HoldID
 	who    l402.TokenID
-	want   terms  // as the hold was made, with the total
+	want   terms  // the terms of the hold, with the new total as the amount
 	usage  []byte // running usage, for a hold that is made anew
 	source Source
 
-	available l402.Msat // result
-	remade    bool      // result: the hold had been lost
+	available l402.Msat // result: what the account and its budgets have left
+	remade    bool      // result: the store had lost the hold, and it was made anew
 }
 
 func (o *extendOp) account() l402.TokenID { return o.who }
@@ -229,7 +227,7 @@ func (o *extendOp) apply(b *Batch) error {
 	}
 	room := b.room(a, c.budgets)
 	switch {
-	case lacks == 0 && h != nil: // repeated, or a smaller total than stands
+	case lacks == 0 && h != nil: // the extension is repeated, or the total is below what is held
 		b.adopt(h)
 	case a.Status != StatusActive:
 		return fmt.Errorf("%w: %s", ErrFrozen, a.Status)
@@ -248,8 +246,7 @@ func (o *extendOp) apply(b *Batch) error {
 	return nil
 }
 
-// countRequests checks all limits and, only when all have room, counts one
-// request on each.
+// countRequests checks all limits. Only when every limit has room, it counts one request on each.
 func (b *Batch) countRequests(account l402.TokenID, limits []l402.RateLimit) error {
 	var wait time.Duration
 	for i := range limits {

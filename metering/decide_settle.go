@@ -9,27 +9,27 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// settleOp ends a hold: by its owner, or by a sweep when the owner's lease ran
-// out. It carries everything a charge depends on, so that it can charge a hold
-// that the store has lost.
+// settleOp ends a hold. The owner settles its hold, or a sweep charges the hold when the owner's lease ran out.
+// settleOp has everything that a charge depends on, so that it can charge a hold that the store has lost.
 type settleOp struct {
 	id    HoldID
 	who   l402.TokenID
 	ctx   *holdContext
-	held  l402.Msat // as the owner knows it; counts only when the hold was lost
+	held  l402.Msat // what the owner knows to be held; used only when the store lost the hold
 	cost  l402.Msat
 	s     Settlement
 	sweep bool
-	owner OwnerID // of a sweep: the process that was taken for dead
-	again bool    // an earlier attempt may have been committed: what it found out counts
-	// maybe is a lock under which the hold may have been made: the operation that
-	// releases it never heard. The rows tell, and ctx is this operation's own.
+	owner OwnerID // in a sweep: the process that was taken for dead
+	again bool    // an earlier attempt may have been committed, so its results are kept
+	// maybe is a lock under which the hold may have been made; zero: none. It is set when the caller gave up before it
+	// learned the terms of the hold. apply then reads the lock from the hold's row or the charge's row. ctx is this
+	// operation's own copy.
 	maybe l402.PaymentHash
 
-	entry    Entry     // result
-	swept    bool      // result of a sweep: this one did it
-	moved    l402.Msat // result: newly charged; negative when a provisional charge was lowered
-	unbilled l402.Msat // result: newly recorded as unbilled
+	entry    Entry     // result: the charge as its owner sees it
+	swept    bool      // result of a sweep: this sweep charged the hold
+	moved    l402.Msat // result: newly charged, msat; negative when a provisional charge was lowered
+	unbilled l402.Msat // result: newly recorded as unbilled, msat
 }
 
 func (o *settleOp) account() l402.TokenID { return o.who }
@@ -41,7 +41,7 @@ func (o *settleOp) need(b *Batch, again bool) {
 	if o.maybe != (l402.PaymentHash{}) {
 		b.Deposits.need(o.maybe)
 	}
-	if o.sweep { // its heartbeats, which leave the account alone, say what it costs
+	if o.sweep { // the last heartbeat, which does not change the account's version, says what the hold costs
 		b.Holds.needLatest(o.id)
 	} else {
 		b.Holds.need(o.id)
@@ -64,7 +64,7 @@ func (o *settleOp) apply(b *Batch) error {
 	if o.maybe != (l402.PaymentHash{}) {
 		o.ctx.lock = lockOf(h, c)
 	}
-	b.Durable = true // also when it finds its work done: the acknowledgement depends on that commit
+	b.Durable = true // durable even if apply has nothing left to do: the acknowledgement depends on this commit
 	switch {
 	case c != nil:
 		o.replace(b, a, c)
@@ -74,7 +74,7 @@ func (o *settleOp) apply(b *Batch) error {
 		}
 		if o.sweep {
 			if h.Owner != o.owner {
-				return nil // taken over by a living owner meanwhile
+				return nil // a living owner has taken the hold over meanwhile
 			}
 			if !o.readProgress(h) {
 				return nil
@@ -84,15 +84,14 @@ func (o *settleOp) apply(b *Batch) error {
 		b.moveHeld(a, o.ctx, -held)
 		b.Holds.remove(o.id)
 		o.charge(b, a, held, min(o.cost, held, o.keyRoom(b)))
-	case !o.sweep: // lost with the store's last moments
+	case !o.sweep: // the store lost the hold in a crash
 		o.charge(b, a, o.held, min(o.cost, o.held, b.room(a, o.ctx.budgets), o.keyRoom(b)))
 	}
 	o.entry.Available = b.room(a, o.ctx.budgets)
 	return nil
 }
 
-// lockOf is the lock under which a hold was made, as its row or that of its
-// charge tells.
+// lockOf returns the lock under which a hold was made, from the charge's row, or else from the hold's row.
 func lockOf(h *HoldRow, c *ChargeRow) l402.PaymentHash {
 	if c != nil {
 		return c.Lock
@@ -105,15 +104,15 @@ func lockOf(h *HoldRow, c *ChargeRow) l402.PaymentHash {
 	return l402.PaymentHash{}
 }
 
-// readProgress takes the usage from the row as it stands under the lock, which
-// may be newer than what the sweep saw when it looked for candidates. It reports
-// false when only a later version can read that: the hold is left to it.
+// readProgress takes the usage from the hold's row as loaded now, which may be newer than the row that the sweep found
+// when it looked for candidates. It returns false when only a later version can read the usage. The hold is then left
+// to that version.
 func (o *settleOp) readProgress(h *HoldRow) bool {
 	u, err := readUsage(h.Usage)
 	if errors.Is(err, errNewer) {
 		return false
 	}
-	if err != nil { // nobody can tell what was consumed: the client is not charged for our damage
+	if err != nil { // nobody can tell what was consumed, so the client pays nothing for the ledger's damage
 		u = pricing.Units{}
 	}
 	if o.ctx.prompt > 0 {
@@ -126,9 +125,9 @@ func (o *settleOp) readProgress(h *HoldRow) bool {
 	return true
 }
 
-// charge spends what was decided and records it. A charge of nothing that was
-// owed nothing leaves no row: fresh tokens answered with errors must not fill
-// the table. A sweep always leaves one, to be replaced.
+// charge spends the amount that was decided, and records the charge. A settlement whose cost is 0 leaves no row,
+// because new tokens that are answered with errors must not fill the table. A sweep always leaves a row, which the
+// owner may replace.
 func (o *settleOp) charge(b *Batch, a *AccountRow, held, charged l402.Msat) {
 	row := o.row(b, held, charged)
 	b.spend(a, o.ctx, o.id, charged)
@@ -151,9 +150,9 @@ func (o *settleOp) charge(b *Batch, a *AccountRow, held, charged l402.Msat) {
 	b.Charges.put(o.id, row)
 }
 
-// keyRoom is the most that may be charged as far as the idempotency key is
-// concerned: nothing when another request with the same key has been charged. That
-// happens when the database lost the first hold and the client repeated its request.
+// keyRoom returns the most that the idempotency key allows to charge: 0 when another request with the same key was
+// charged, otherwise MaxMsat. Another request is charged with the same key when the database lost the first hold and
+// the client repeated its request.
 func (o *settleOp) keyRoom(b *Batch) l402.Msat {
 	if o.ctx.idempotency == nil {
 		return l402.MaxMsat
@@ -165,8 +164,8 @@ func (o *settleOp) keyRoom(b *Batch) l402.Msat {
 	return l402.MaxMsat
 }
 
-// replace answers from the charge on record; a provisional one is first
-// replaced, once, by its owner.
+// replace answers a settlement from the recorded charge. If that charge is provisional, its owner first replaces it,
+// once, and only within the time for late settlements.
 func (o *settleOp) replace(b *Batch, a *AccountRow, c *ChargeRow) {
 	late := time.Duration(b.Now-c.At) * time.Microsecond
 	if o.sweep || !c.Provisional || late > b.rules.lateSettle {
@@ -193,8 +192,8 @@ func (o *settleOp) row(b *Batch, held, charged l402.Msat) ChargeRow {
 		Rates: appendRates(nil, o.ctx.rates), Provisional: o.sweep, Lock: o.ctx.lock}
 }
 
-// endKey remembers the idempotency key as charged, or forgets it when nothing
-// was: then the request may run anew.
+// endKey remembers the idempotency key as charged. If nothing was charged, it forgets the key, so that the client may
+// repeat the request.
 func (o *settleOp) endKey(b *Batch, charged l402.Msat) {
 	if o.ctx.idempotency == nil {
 		return
@@ -211,12 +210,12 @@ func (o *settleOp) endKey(b *Batch, charged l402.Msat) {
 	}
 }
 
-// maxUnbilled bounds what is recorded as not billed, 10 bitcoin: more is a lie
-// of the backend, and sums over many rows must fit an int64.
+// maxUnbilled bounds the unbilled amount of one charge, in msat: 10 bitcoin. A larger amount means that the backend
+// reported a false usage. The bound also keeps sums over many rows within an int64.
 const maxUnbilled l402.Msat = 1_000_000_000_000
 
-// costOf is the cost of a usage. A usage that has none (negative counts, or
-// beyond all money) is cut to what can be reckoned, and reported as clamped.
+// costOf returns the cost of a usage in msat. When the usage has negative counts, or counts that are too large, costOf
+// cuts the usage to what can be computed, and clamped is true.
 func costOf(r pricing.Rates, u *pricing.Units) (cost l402.Msat, clamped bool) {
 	cost, err := r.Cost(*u)
 	if err == nil && *u == u.Clamped() {
@@ -229,8 +228,8 @@ func costOf(r pricing.Rates, u *pricing.Units) (cost l402.Msat, clamped bool) {
 	return cost, true
 }
 
-// Entry is the charge as its owner sees it. Stored usage or rates that cannot
-// be read show as zero; an audit reports them.
+// Entry returns the charge as its owner sees it. Stored usage or rates that cannot be read are shown as zero. An audit
+// reports them.
 func (c *ChargeRow) Entry() Entry {
 	u, _ := readUsage(c.Usage)
 	r, _ := readRates(c.Rates)

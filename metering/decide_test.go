@@ -21,7 +21,7 @@ func newBatch(now time.Duration) *Batch {
 	return &Batch{Now: now.Microseconds(), rules: rules{lateSettle: time.Hour, maxBudgets: 2, maxChildren: 2}}
 }
 
-// TestFinalIsFinal: only a provisional charge is ever replaced.
+// TestFinalIsFinal checks that only a provisional charge is ever replaced.
 func TestFinalIsFinal(t *testing.T) {
 	b, who := newBatch(time.Hour), l402.TokenID{1}
 	b.Accounts.need(who)
@@ -51,8 +51,8 @@ func TestFinalIsFinal(t *testing.T) {
 	}
 }
 
-// TestUnreadableUsage: a client is not charged for rows that are damaged; a row that
-// only a later version can read is left to it.
+// TestUnreadableUsage checks that a sweep charges nothing for damaged usage, and leaves a hold whose usage only a later
+// version can read to that version.
 func TestUnreadableUsage(t *testing.T) {
 	for _, c := range []struct {
 		usage []byte
@@ -70,8 +70,7 @@ func TestUnreadableUsage(t *testing.T) {
 	}
 }
 
-// TestSweepBoundsThePrompt: what a sweep charges as prompt was bounded when the
-// request was admitted.
+// TestSweepBoundsThePrompt checks that a sweep charges at most as many input tokens as the reservation allowed.
 func TestSweepBoundsThePrompt(t *testing.T) {
 	b, who, id := newBatch(time.Hour), l402.TokenID{1}, NewHoldID()
 	b.Accounts.need(who)
@@ -85,7 +84,7 @@ func TestSweepBoundsThePrompt(t *testing.T) {
 	}
 }
 
-// TestDepositsStayWithinAllMoney: no sum of deposits overflows.
+// TestDepositsStayWithinAllMoney checks that no sum of deposits overflows.
 func TestDepositsStayWithinAllMoney(t *testing.T) {
 	b, who := newBatch(time.Hour), l402.TokenID{1}
 	b.Accounts.need(who)
@@ -130,14 +129,14 @@ func TestKnownDepositsAreBounded(t *testing.T) {
 	}
 }
 
-// TestCursorOfACredit: within a batch the cursor moves with the credits of one
-// account only, because another account may be left out.
+// TestCursorOfACredit checks that within a batch the cursor moves only with the credits of one account, because the
+// store may leave another account out.
 func TestCursorOfACredit(t *testing.T) {
 	b, node := newBatch(time.Hour), "02aa"
 	for i, want := range []struct {
 		who   byte
 		index uint64
-	}{{1, 5}, {1, 5}, {1, 7}} { // of the second account none, of the first again
+	}{{1, 5}, {1, 5}, {1, 7}} { // not with the second account's credit, and again with the first account's
 		who := l402.TokenID{[]byte{1, 2, 1}[i]}
 		op := &settledOp{s: Settled{Deposit: Deposit{Hash: l402.PaymentHash{byte(i)}, Account: who, Amount: 10}, Node: node, Index: uint64(5 + i)}}
 		if err := decide(b, op); err != nil {
@@ -149,15 +148,15 @@ func TestCursorOfACredit(t *testing.T) {
 	}
 }
 
-// TestCloseBudgets: which budgets are closed, whatever was seen before, and what
-// that does to the numbers of live ones.
+// TestCloseBudgets checks which budgets are closed, whatever the rows that ExpiredBudgets returned, and how the numbers
+// of live budgets change.
 func TestCloseBudgets(t *testing.T) {
-	inTime := budgetGrace + 1000*time.Second // by the store's clock budgets that ended before second 1000 may go
+	inTime := budgetGrace + 1000*time.Second // budgets that expired before second 1000 may be closed
 	for name, test := range map[string]struct {
 		row            BudgetRow
 		closed         bool
 		budgets, lines int
-		now            time.Duration // of the store; zero: inTime
+		now            time.Duration // by the store's clock; zero: inTime
 	}{
 		"expired":                              {BudgetRow{Limit: 100, Spent: 40, ValidUntil: 500}, true, 4, 1, 0},
 		"expired and spent out":                {BudgetRow{Limit: 100, Spent: 100, ValidUntil: 500}, true, 5, 1, 0},

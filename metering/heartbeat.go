@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// beatChunk is how many holds one heartbeat carries.
+// beatChunk is the most holds that one heartbeat reports.
 const beatChunk = 256
 
-// beatLoop shows that this ledger lives, and once more soon when the store did not
-// answer.
+// beatLoop calls Renew every RenewEvery until ctx ends. When a heartbeat fails, it calls Renew again after a tenth of
+// that time.
 func (l *Ledger) beatLoop(ctx context.Context) {
 	pause := l.cfg.RenewEvery
 	for {
@@ -27,11 +27,10 @@ func (l *Ledger) beatLoop(ctx context.Context) {
 	}
 }
 
-// Renew shows that this ledger lives and records the last progress of its open
-// holds, as happens by itself every RenewEvery. Holds that the store has lost are
-// made anew while the money is still there. A ledger that was taken for dead goes on
-// under a new name: its earlier holds have been charged, or will be, and their late
-// settlements replace those charges.
+// Renew shows the other processes that this ledger is alive, and records the last progress of its open holds. The
+// ledger calls Renew by itself every RenewEvery. Renew makes anew the holds that the store has lost, if the account
+// still has the money. When other processes have taken this ledger for dead, the ledger continues under a new name. Its
+// earlier holds have been charged or will be charged, and the late settlements of those holds replace those charges.
 func (l *Ledger) Renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
 	defer cancel()
@@ -51,7 +50,7 @@ func (l *Ledger) Renew(ctx context.Context) error {
 	return nil
 }
 
-// beat is one heartbeat, with some of the holds.
+// beat sends one heartbeat with the progress of some holds.
 func (l *Ledger) beat(ctx context.Context, holds []*Hold) error {
 	progress := make([]Progress, 0, len(holds))
 	byID := make(map[HoldID]*Hold, len(holds))
@@ -85,7 +84,7 @@ func (l *Ledger) beat(ctx context.Context, holds []*Hold) error {
 	return nil
 }
 
-// rename gives a ledger that was taken for dead a new name.
+// rename gives a new name to a ledger that was taken for dead.
 func (l *Ledger) rename(ctx context.Context, old OwnerID) error {
 	l.mu.Lock()
 	if l.owner == old {
@@ -100,14 +99,14 @@ func (l *Ledger) rename(ctx context.Context, old OwnerID) error {
 	return unavailable("heartbeat", err)
 }
 
-// retire ends this owner in the store, so that nobody has to wait for its lease.
+// retire fences this owner in the store, so that no other process has to wait for its lease.
 func (l *Ledger) retire(ctx context.Context) error {
 	l.mu.Lock()
 	owner, beat := l.owner, l.beaten
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	// A store that is away does not keep a gateway from ending: the lease does the same.
+	// A store that cannot be reached does not keep a gateway from ending, because the lease then ends the owner.
 	if _, err := l.store.Fence(ctx, owner, beat); err != nil {
 		l.log.Warn("retire from the ledger", "error", err)
 	}

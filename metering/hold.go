@@ -11,63 +11,61 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Hold is one open reservation. It is owned by one request's goroutine, and
-// renewed by the ledger until it ends: Settle or Release it on every path.
+// Hold is one open reservation. The goroutine of one request owns it. The ledger renews it until it ends, so the owner
+// must call Settle or Release on every path.
 type Hold struct {
 	ledger *Ledger
 	id     HoldID
 	who    l402.TokenID
 	made   terms // read only
 
-	mu        sync.Mutex // the renewer reads what the owner writes
+	mu        sync.Mutex // guards the fields below: the ledger's heartbeat reads what the request's goroutine writes
 	amount    l402.Msat
 	available l402.Msat
 	usage     pricing.Units
 	source    Source
-	ending    *task // settlement or release, once there is one
+	ending    *task // the settlement or release; nil while the hold is open
 }
 
-// ID names the hold: the request's public id.
+// ID returns the id of the hold, which is the request's public id.
 func (h *Hold) ID() HoldID { return h.id }
 
-// Rates is the price that this request pays: the reservation's, or those of its
-// lock.
+// Rates returns the rates that this request pays: those of the reservation, or those of its lock.
 func (h *Hold) Rates() pricing.Rates { return h.made.ctx.rates }
 
-// Epoch is the price epoch that Rates come from.
+// Epoch returns the id of the price epoch that Rates come from.
 func (h *Hold) Epoch() int64 { return h.made.ctx.epoch }
 
 // Locked reports whether the hold was made under the reservation's lock.
 func (h *Hold) Locked() bool { return h.made.ctx.lock != (l402.PaymentHash{}) }
 
-// Amount is what is held now: the most that this request can be charged.
+// Amount returns what is held now, in msat. It is the most that this request can be charged.
 func (h *Hold) Amount() l402.Msat {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.amount
 }
 
-// Available is what the account and its budgets could hold beyond this, at the
-// moment of the hold or its last extension.
+// Available returns what the account and its budgets could hold besides this hold, in msat, when the hold was made or
+// last extended.
 func (h *Hold) Available() l402.Msat {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.available
 }
 
-// Progress notes what the request consumed so far. No I/O: the next renewal
-// carries it to the store, for the case that this process dies.
+// Progress notes what the request has consumed so far. It does no I/O. The next heartbeat writes the usage to the
+// store, so that a sweep can charge it if this process dies.
 func (h *Hold) Progress(u pricing.Units, s Source) {
 	h.mu.Lock()
 	h.usage, h.source = u, s
 	h.mu.Unlock()
 }
 
-// Extend raises the hold to a total; a total that stands already changes
-// nothing, so it may be repeated. Refused with *InsufficientError (Required is
-// what lacks), ErrFrozen, ErrSwept, ErrEnded: the answer must be cut then. After
-// any other error the hold may have been raised in the store or not; the charge
-// is bounded by what stands there.
+// Extend raises the hold to a total in msat. A total that is held already changes nothing, so the caller may repeat
+// Extend. Extend refuses with *InsufficientError (Required is the missing amount), ErrFrozen, ErrSwept or ErrEnded. The
+// caller must then cut the answer. After any other error the hold may have been raised in the store or not. The charge
+// is at most what the store holds.
 func (h *Hold) Extend(ctx context.Context, total l402.Msat) error {
 	if !total.Valid() {
 		return fmt.Errorf("extend to %s: %w", total, ErrAmount)
@@ -85,8 +83,8 @@ func (h *Hold) Extend(ctx context.Context, total l402.Msat) error {
 	return nil
 }
 
-// extend queues an extension, unless the hold has ended: one that arrived after
-// the settlement would make a hold that nobody owns.
+// extend queues an extension, unless the hold has ended. An extension after the settlement would make a hold that has
+// no owner.
 func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -100,12 +98,11 @@ func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 	return op, t, err
 }
 
-// Settle charges the cost of what was consumed, at most what is held, and gives
-// the rest back. It is committed durably when it returns without error, exactly
-// once however often the store fails in between. ctx bounds the waiting only:
-// the ledger goes on with it by itself, and calling Settle again waits for the
-// same settlement, whatever the arguments. Use a context that the client's
-// leaving does not end.
+// Settle charges the cost of what was consumed, at most what is held, and gives the rest back. When Settle returns
+// without an error, the charge is committed durably and exactly once, however often the store failed in between. ctx
+// bounds only the waiting. When ctx ends, the ledger continues with the settlement by itself. Calling Settle again
+// waits for the same settlement, whatever the arguments. The caller should use a context that does not end when the
+// client leaves.
 func (h *Hold) Settle(ctx context.Context, s Settlement) (Entry, error) {
 	t, err := h.end(s)
 	if err != nil {
@@ -117,20 +114,21 @@ func (h *Hold) Settle(ctx context.Context, s Settlement) (Entry, error) {
 	return t.operation.(*settleOp).entry, nil
 }
 
-// Release gives everything back: nothing was delivered. Otherwise like Settle.
+// Release gives back everything that is held, because nothing was delivered. Otherwise it is like Settle.
 func (h *Hold) Release(ctx context.Context, o Outcome) error {
 	_, err := h.Settle(ctx, Settlement{Source: SourceNone, Outcome: o})
 	return err
 }
 
-// end queues the settlement the first time, and returns the same one after.
+// end queues the settlement on its first call. Later calls return the same task.
 func (h *Hold) end(s Settlement) (*task, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ending != nil {
 		return h.ending, nil
 	}
-	// A name that a store cannot hold must not keep a settlement from happening.
+	// A backend name that a store cannot keep must not prevent a settlement, so end cuts the name to what every store
+	// can keep.
 	s.Backend = strings.ToValidUTF8(strings.ReplaceAll(s.Backend[:min(len(s.Backend), maxName)], "\x00", ""), "")
 	s.DeliveredBytes = max(0, s.DeliveredBytes)
 	cost, clamped := costOf(h.made.ctx.rates, &s.Usage)
@@ -145,15 +143,15 @@ func (h *Hold) end(s Settlement) (*task, error) {
 	return t, nil
 }
 
-// forget ends the renewal of a hold.
+// forget stops the heartbeats of a hold.
 func (l *Ledger) forget(id HoldID) {
 	l.mu.Lock()
 	delete(l.open, id)
 	l.mu.Unlock()
 }
 
-// releaseUnowned releases a hold that may have been made for a caller who gave
-// up. Should the ledger be closing, its lease does the same.
+// releaseUnowned releases a hold that may have been made for a caller who gave up. When the ledger is closing, the
+// release is not queued, and a sweep ends the hold after the ledger has ended.
 func (l *Ledger) releaseUnowned(o *reserveOp) {
 	op := &settleOp{id: o.r.ID, who: o.r.Account, ctx: contextOf(o.r), s: Settlement{Source: SourceNone, Outcome: OutcomeClientGone}}
 	if o.r.Lock != nil {
@@ -164,7 +162,7 @@ func (l *Ledger) releaseUnowned(o *reserveOp) {
 	}
 }
 
-// progress is what the next renewal carries, or false when the hold has ended.
+// progress returns what the next heartbeat reports of the hold. It returns false when the hold has ended.
 func (h *Hold) progress() (Progress, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

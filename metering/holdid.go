@@ -7,17 +7,15 @@ import (
 	"time"
 )
 
-// HoldID names one reservation and later its charge. It is a UUID of version 7
-// (RFC 9562): ids made one after the other lie side by side in an index, which
-// keeps inserting charges cheap however many there are. It is no secret: it is
-// the request id that a client sees.
+// HoldID is the id of one reservation and later of its charge. It is a UUID of version 7 (RFC 9562). Ids that were made
+// one after the other are neighbours in an index, so inserting charges stays cheap however many charges there are. The
+// id is no secret: it is the request id that a client sees.
 type HoldID [16]byte
 
 // ErrHoldID reports a text that is no canonical UUID.
 var ErrHoldID = errors.New("not a request id: want a UUID such as 0195f0c2-8a3e-7d10-9c4b-0242ac120002")
 
-// NewHoldID returns a fresh id: 48 bits of time in milliseconds, the rest
-// random.
+// NewHoldID returns a fresh id: 48 bits of time in milliseconds since 1970, and random bits for the rest.
 func NewHoldID() HoldID {
 	var id HoldID
 	rand.Read(id[6:])
@@ -30,7 +28,7 @@ func NewHoldID() HoldID {
 	return id
 }
 
-// Time is when the id was made, by its maker's clock, to the millisecond.
+// Time returns when the id was made, in whole milliseconds of the clock of the process that made it.
 func (id HoldID) Time() time.Time {
 	var ms int64
 	for _, b := range id[:6] {
@@ -42,7 +40,7 @@ func (id HoldID) Time() time.Time {
 // dashes are the positions of the hyphens in the canonical form.
 var dashes = [4]int{8, 13, 18, 23}
 
-// String renders the canonical lower-case form.
+// String returns the canonical lower-case form.
 func (id HoldID) String() string {
 	var b [36]byte
 	id.appendTo(b[:0])
@@ -59,7 +57,7 @@ func (id HoldID) appendTo(b []byte) []byte {
 	return b
 }
 
-// MarshalText renders the canonical form, for JSON.
+// MarshalText returns the canonical form, for JSON.
 func (id HoldID) MarshalText() ([]byte, error) { return id.appendTo(make([]byte, 0, 36)), nil }
 
 // UnmarshalText reads what ParseHoldID reads.
@@ -68,8 +66,7 @@ func (id *HoldID) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// ParseHoldID reads the canonical form of any UUID, in either case. Anything
-// else is ErrHoldID.
+// ParseHoldID reads the canonical form of any UUID, in upper or lower case. It returns ErrHoldID for anything else.
 func ParseHoldID(s string) (HoldID, error) {
 	var id HoldID
 	if len(s) != 36 {

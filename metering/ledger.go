@@ -15,37 +15,36 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Config configures a ledger. Zero durations and sizes take the defaults named.
+// Config configures a ledger. A duration or size of 0 takes the default that its comment begins with.
 type Config struct {
-	Store Store // required; the caller closes it after the ledger
+	Store Store // required; the caller closes the store after the ledger
 
-	Lease      time.Duration // 15 s: the holds of a ledger that shows no life for so long are swept
-	RenewEvery time.Duration // a third of Lease: how often this ledger shows that it lives
-	SweepEvery time.Duration // a fifth of Lease: how often it looks whether others do
+	Lease      time.Duration // 15 s: others sweep the holds of a ledger that shows no life for so long
+	RenewEvery time.Duration // a third of Lease: how often this ledger sends a heartbeat
+	SweepEvery time.Duration // a fifth of Lease: how often this ledger looks whether other owners are alive
 	LateSettle time.Duration // 1 h: how long an owner may replace what a sweep charged
 
-	MaxBatch   int           // 128 operations in one transaction
-	QueueLimit int           // 8192 waiting operations; more reservations are refused with ErrBusy
+	MaxBatch   int           // 128: most operations in one transaction
+	QueueLimit int           // 8192: most waiting operations; further reservations are refused with ErrBusy
 	Patience   time.Duration // 3 s: how long reservations and presentations wait for a store that does not answer
 
-	MaxBudgetsPerAccount int           // 10,000 live budgets delegated by one account itself
-	MaxBudgetsPerBudget  int           // 1,000 live budgets delegated on from one budget
-	ConfirmWithin        time.Duration // 10 min: a presented deposit not seen settled by then is alarmed
-	AuditEvery           time.Duration // 10 min: how often what is new is audited, by one of all processes; below 0: never
-	AuditPause           float64       // 4: rest of an audit after each look, as a multiple of what the look took
-	AuditSubjects        int           // 200,000 accounts, budgets and payments that such an audit keeps in memory
+	MaxBudgetsPerAccount int           // 10,000: most live budgets that one account itself delegates
+	MaxBudgetsPerBudget  int           // 1,000: most live budgets that are delegated from one budget
+	ConfirmWithin        time.Duration // 10 min: a presented deposit not reported settled by then raises an alarm
+	AuditEvery           time.Duration // 10 min: how often one of all processes audits what is new; <0: never
+	AuditPause           float64       // 4: rest of an audit after each snapshot, as a multiple of the snapshot's time
+	AuditSubjects        int           // 200,000: accounts, budgets and payments that such an audit keeps in memory
 	SealMonths           bool          // close each month once it is over, see Seal
-	KnownDeposits        int           // 65,536 payment hashes remembered as credited
+	KnownDeposits        int           // 65,536: payments remembered as presented, and as many as settled
 
-	// Now is the clock by which others' lives are judged; nil: time.Now. Its monotonic
-	// reading counts, so that a step of the wall clock judges nobody.
+	// Now is the clock that judges whether other owners are alive; nil: time.Now. Only its monotonic reading counts, so
+	// that a step of the wall clock ends no owner.
 	Now func() time.Time
 
-	Log *slog.Logger // nil: none
+	Log *slog.Logger // nil: the ledger logs nothing
 }
 
-// confirmWithin is when a payment that the Lightning node did not report becomes
-// suspicious.
+// confirmWithin is the default of Config.ConfirmWithin. AuditWith always uses confirmWithin, and not the Config.
 const confirmWithin = 10 * time.Minute
 
 func (c Config) withDefaults() Config {
@@ -91,20 +90,20 @@ type Ledger struct {
 	log    *slog.Logger
 	queue  *queue
 	writer *writer
-	known  *knownDeposits // presented
-	paid   *knownDeposits // seen settled
+	known  *knownDeposits // payments that clients presented
+	paid   *knownDeposits // payments that the Lightning node reported as settled
 	watch  *observer
-	// generation is the store's, at which known and paid were learnt.
+	// generation is the store's generation at which this process learnt known and paid.
 	generation atomic.Uint64
 	stats      counters
 
 	mu      sync.Mutex
 	open    map[HoldID]*Hold // holds of this process that have not ended
-	owner   OwnerID          // of new holds
-	beaten  int64            // the owner's counter
-	looked  [32]byte         // where the search for expired budgets goes on
-	strayed time.Time        // when strays were looked for
-	strays  map[HoldID]bool  // of this process in the store, and in no request: at the last look
+	owner   OwnerID          // the owner of new holds
+	beaten  int64            // the owner's heartbeat counter, as last stored
+	looked  [32]byte         // the budget from which the search for expired budgets continues
+	strayed time.Time        // when sweepStrays last looked for strays
+	strays  map[HoldID]bool  // holds under this owner that belonged to no request at that look
 
 	stop   context.CancelFunc // ends the background loops
 	kill   context.CancelFunc // ends the writer
@@ -112,9 +111,9 @@ type Ledger struct {
 	writes chan struct{} // closed when the writer has ended
 }
 
-// Open reads the ledger's identity from the store and starts the writer, the
-// renewer and the sweeper. ctx bounds the opening only. Any number of processes
-// may work on one store that allows it.
+// Open reads the ledger's identity from the store, and starts the writer and the loops for heartbeats, sweeps, removals
+// and audits. ctx bounds only the opening. Any number of processes may work on one store, if the store allows several
+// processes.
 func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Store == nil {
@@ -133,7 +132,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		watch: newObserver(cfg.Lease), open: make(map[HoldID]*Hold), owner: newOwnerID(), writes: make(chan struct{})}
 	l.writer = &writer{ledger: l, parked: make(map[l402.TokenID]*parking)}
 	l.generation.Store(cfg.Store.Generation())
-	// No hold without an owner on record.
+	// The owner must be in the store before it makes a hold.
 	if err := l.Renew(ctx); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
@@ -153,10 +152,9 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	return l, nil
 }
 
-// Close refuses new operations, finishes those that are queued and stops. When
-// ctx ends first it stops at once, as a crash would: what was queued is answered
-// with ErrClosed, and open holds are left to their leases. Settle all holds
-// before. The store stays open.
+// Close refuses new operations, finishes the queued operations and stops. When ctx ends first, Close stops at once, as
+// a crash would: queued operations fail with ErrClosed, and a sweep ends the open holds after their lease. The caller
+// should settle all holds before. Close does not close the store.
 func (l *Ledger) Close(ctx context.Context) error {
 	l.stop()
 	l.queue.close()
@@ -175,7 +173,7 @@ func (l *Ledger) Close(ctx context.Context) error {
 	return err
 }
 
-// rules is what decisions depend on now.
+// rules returns what decisions depend on besides the rows, as of now.
 func (l *Ledger) rules() rules {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,9 +192,9 @@ func (l *Ledger) Ready(ctx context.Context) error {
 	return nil
 }
 
-// BindKeys ties master keys to this ledger by their fingerprints. The first call
-// ever records them; later ones must know at least one, else ErrForeignKeys, and
-// record those that are new.
+// BindKeys records the fingerprints of master keys in the store. The first call for a database records all of them.
+// Later calls return ErrForeignKeys unless the database knows at least one of the fingerprints, and record the new
+// ones.
 func (l *Ledger) BindKeys(ctx context.Context, fingerprints [][32]byte) error {
 	err := l.store.Fingerprints(ctx, func(known [][32]byte) (add [][32]byte, err error) {
 		for _, f := range fingerprints {
@@ -215,13 +213,12 @@ func (l *Ledger) BindKeys(ctx context.Context, fingerprints [][32]byte) error {
 	return unavailable("bind keys", err)
 }
 
-// Reserve holds r.Amount on the account and on every budget of the chain, or
-// what r.Lock states instead as long as it covers that; the Hold tells which. It
-// refuses with *InsufficientError, ErrFrozen, *RateLimitedError, *DuplicateError,
-// ErrTooManyBudgets, ErrForeignDeposit, ErrBusy, ErrUnavailable. r.Deposit is
-// credited first and stays credited whatever follows (except ErrBusy and
-// ErrUnavailable). When ctx ends first, a hold that was made all the same is
-// released by itself.
+// Reserve makes a hold of r.Amount on the account and on every budget of the chain. If r.Lock covers the amount that
+// the lock states, Reserve makes the hold with the lock's amount and rates instead. Hold.Locked returns which. Reserve
+// refuses with *InsufficientError, ErrFrozen, *RateLimitedError, *DuplicateError, ErrTooManyBudgets, ErrForeignDeposit,
+// ErrBusy or ErrUnavailable. Reserve credits r.Deposit first, and the deposit remains credited even if the hold is
+// refused (except with ErrBusy and ErrUnavailable). When ctx ends first, the ledger releases by itself a hold that was
+// made all the same.
 func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("reserve: %w", err)
@@ -245,10 +242,9 @@ func (l *Ledger) Reserve(ctx context.Context, r Reservation) (*Hold, error) {
 	return h, nil
 }
 
-// reserve leaves a deposit out that this process knows as credited. Should the
-// database have forgotten the payment, macaroon and preimage still prove it: the
-// deposit is presented where the money is missing, or where the database failed over
-// meanwhile.
+// reserve leaves out a deposit that this process remembers as presented. The database may have forgotten the payment,
+// but macaroon and preimage still prove it. So reserve presents the deposit after all when the account lacks money, or
+// when the database failed over meanwhile.
 func (l *Ledger) reserve(ctx context.Context, r Reservation, fresh bool) (*reserveOp, error) {
 	known, generation := r.Deposit != nil && l.knows(*r.Deposit), l.store.Generation()
 	op := newReserveOp(r, fresh, !known)
@@ -278,7 +274,7 @@ func newReserveOp(r Reservation, fresh, present bool) *reserveOp {
 	return op
 }
 
-// firstCharge completes a duplicate's error with the charge it repeats.
+// firstCharge adds the charge of the first request to a duplicate's error.
 func (l *Ledger) firstCharge(ctx context.Context, dup *DuplicateError, hold HoldID) error {
 	c, found, err := l.store.Charge(ctx, hold)
 	if err != nil {
@@ -291,11 +287,11 @@ func (l *Ledger) firstCharge(ctx context.Context, dup *DuplicateError, hold Hold
 	return dup
 }
 
-// maxName bounds the names stored with each charge, in bytes.
+// maxName is the most bytes of a name that is stored with each charge.
 const maxName = 256
 
-// storable reports whether every store can keep a text: PostgreSQL takes valid
-// UTF-8 without NUL only.
+// storable reports whether a text has at most most bytes and every store can keep it. PostgreSQL keeps only valid UTF-8
+// without NUL.
 func storable(s string, most int) bool {
 	return len(s) <= most && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }
@@ -348,7 +344,7 @@ func contextOf(r *Reservation) *holdContext {
 		epoch: r.Epoch, rates: r.Rates, prompt: r.Prompt, idempotency: r.Idempotency}
 }
 
-// lockedContextOf is the context of a hold made under r.Lock.
+// lockedContextOf returns the context of a hold made under r.Lock.
 func lockedContextOf(r *Reservation) *holdContext {
 	c := contextOf(r)
 	c.epoch, c.rates, c.lock = r.Lock.Epoch, r.Lock.Rates, r.Lock.Hash

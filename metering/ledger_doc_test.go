@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Every promise in docs/ledger.md names a test, and each of them exists. Tests of
-// the stores' common suite are functions that the suite lists.
+// TestPromisesNameRealTests checks that every promise in docs/ledger.md names a test, and that each of these tests
+// exists. A test of the stores' common suite is a function that the suite lists.
 func TestPromisesNameRealTests(t *testing.T) {
 	root := ".."
 	doc, err := os.ReadFile(filepath.Join(root, "docs", "ledger.md"))

@@ -7,24 +7,22 @@ import (
 )
 
 const (
-	// maxRemembered bounds a Memory, in rows: some 80 MiB, if that many accounts pay. With
-	// 100,000 accounts that take turns, a bound of 65,536 cost a fifth of the rate, because
-	// nothing was remembered when it was needed.
+	// maxRemembered bounds a Memory, in rows. That many rows take some 80 MiB, if that many accounts pay. With 100,000
+	// accounts that take turns, a bound of 65,536 rows cost a fifth of the rate, because the needed rows were no longer
+	// remembered.
 	maxRemembered = 1 << 18
-	// distrustFor is how many batches an account is loaded for after somebody else
-	// has changed it: otherwise gateways that serve the same account would spend
-	// most of their batches on rows that another gateway has replaced.
+	// distrustFor is for how many batches an account is loaded after another process has changed it. Without this,
+	// gateways that serve the same account would spend most of their batches on rows that another gateway has replaced.
 	distrustFor = 8
 )
 
-// Memory is the rows that one process wrote last, with the version of their
-// account. A Store that compares versions when it writes may decide a batch on
-// them instead of loading it: where somebody else has changed the account since,
-// the write leaves it out, as it does after a load. A decision that writes nothing
-// is compared with nothing, so it counts only on loaded rows: see Stands.
+// Memory is the rows that one process wrote last, with the versions of their accounts. A Store that compares versions
+// when it writes may decide a batch on these rows instead of loading them. If another process has changed the account
+// since, the write leaves the account out, as it does after a load. No version is compared for a decision that writes
+// nothing, so such a decision counts only on loaded rows: see Stands.
 //
-// Whoever loses the server's answer, or its connection, forgets everything. Safe
-// for concurrent use. The zero value is ready.
+// A caller that got no answer from the server, or lost its connection, must call Forget. Safe for concurrent use. The
+// zero value is ready.
 type Memory struct {
 	mu       sync.Mutex
 	accounts map[l402.TokenID]*knownAccount
@@ -34,16 +32,16 @@ type Memory struct {
 
 type knownAccount struct {
 	row      AccountRow
-	distrust int // batches for which it is loaded all the same
+	distrust int // for how many more batches the account is loaded
 }
 
-// known is a row that stands as long as what is known of its account does.
+// known is a row that is valid as long as of is what the Memory knows of the row's account.
 type known[R any] struct {
 	row R
 	of  *knownAccount
 }
 
-// Forget drops everything.
+// Forget drops all rows.
 func (m *Memory) Forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -56,15 +54,15 @@ func (m *Memory) forget() {
 	m.holds = make(map[HoldID]known[HoldRow])
 }
 
-// Len is how many rows are known.
+// Len returns how many rows the Memory has.
 func (m *Memory) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.accounts) + len(m.budgets) + len(m.holds)
 }
 
-// Fill gives a batch the rows that are known, so that the store need not load
-// them. A batch of which an earlier attempt may have been committed gets none.
+// Fill gives a batch the rows that the Memory has, so that the store need not load them. It gives no rows to a batch of
+// which an earlier attempt may have been committed.
 func (m *Memory) Fill(b *Batch) {
 	if b.repeated {
 		return
@@ -86,19 +84,18 @@ func (m *Memory) Fill(b *Batch) {
 			e.recall(k.row)
 		}
 	}
-	for _, e := range b.Charges.cells[:b.Charges.n] { // a hold is open or charged, never both
+	for _, e := range b.Charges.cells[:b.Charges.n] { // a hold is either open or charged, so an open hold has no charge
 		e.known = b.Holds.recalled(e.key)
 	}
 }
 
-// stands says whether the batch decides on the account of which a row is known.
+// stands reports whether a remembered row is valid, and the batch has the row's account from memory as well.
 func (m *Memory) stands(b *Batch, id l402.TokenID, of *knownAccount) bool {
 	return m.accounts[id] == of && b.Accounts.recalled(id)
 }
 
-// Stands says, after decide, whether each account that came from memory will be
-// compared when the batch is written. Where not, the store calls Rewind, loads
-// everything and decides anew.
+// Stands reports, after decide, whether the write will compare the version of each account that came from memory. If
+// not, the store calls Rewind, loads all rows and decides anew.
 func (m *Memory) Stands(b *Batch) bool {
 	for _, e := range b.Accounts.cells[:b.Accounts.n] {
 		if e.known && !e.changed {
@@ -108,8 +105,8 @@ func (m *Memory) Stands(b *Batch) bool {
 	return true
 }
 
-// Wrote notes what a batch has written, under the version that its accounts have
-// now. The store has called Miss for those that it left out.
+// Wrote remembers what a batch has written, under the version that its accounts have now. The store calls Miss before,
+// for the accounts that it left out.
 func (m *Memory) Wrote(b *Batch, version int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -147,8 +144,8 @@ func (m *Memory) Wrote(b *Batch, version int64) {
 	}
 }
 
-// wroteAccount keeps what is known of the account's other rows if nobody else has
-// written it since.
+// wroteAccount remembers an account row. It keeps the account's other rows only if no other process has written the
+// account since they were remembered.
 func (m *Memory) wroteAccount(row *AccountRow, version int64) {
 	a, alone := m.accounts[row.ID], false
 	if a != nil {
@@ -169,8 +166,7 @@ func (m *Memory) wroteAccount(row *AccountRow, version int64) {
 	m.accounts[row.ID] = a
 }
 
-// written says whether the batch has changed an account that the store did not
-// leave out.
+// written reports whether the batch has changed an account that the store did not leave out.
 func (b *Batch) written(id l402.TokenID) bool {
 	i, ok := b.Accounts.index[id]
 	if !ok || !b.Accounts.cells[i].changed {
@@ -180,8 +176,7 @@ func (b *Batch) written(id l402.TokenID) bool {
 	return !missed
 }
 
-// Rewind takes back all decisions and all loaded rows: the next load is of
-// every row.
+// Rewind takes back all decisions and all loaded rows, so that the next load reads every row.
 func (b *Batch) Rewind() {
 	b.Durable = false
 	b.Transfers, b.BudgetLines = b.Transfers[:0], b.BudgetLines[:0]

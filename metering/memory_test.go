@@ -6,17 +6,17 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// remembered is a store of one account that decides from memory.
+// remembered is a store of one account, which decides batches on rows from a Memory.
 type remembered struct {
 	t       *testing.T
 	memory  Memory
 	stored  map[l402.TokenID]AccountRow
 	holds   map[HoldID]HoldRow
 	version int64
-	loads   int // rows that had to be loaded in the last batch
+	loads   int // rows that had to be loaded for the last batch
 }
 
-// run decides one batch of operations. missed says that the store leaves it out.
+// run decides one batch of operations. With missed, the store leaves the account out.
 func (r *remembered) run(missed bool, ops ...operation) (errs []error) {
 	b := newBatch(0)
 	for _, op := range ops {
@@ -113,9 +113,8 @@ func newRemembered(t *testing.T, id l402.TokenID) *remembered {
 		stored: map[l402.TokenID]AccountRow{id: {ID: id, Available: 1000, Deposited: 1000}}}
 }
 
-// TestMemorySparesLoads: of an account that this process wrote last nothing is
-// loaded, but for a refusal, for usage that heartbeats write, and for what others
-// have changed.
+// TestMemorySparesLoads checks that no row is loaded of an account that this process wrote last. The exceptions are a
+// refusal, usage that heartbeats write, and rows that other processes have changed.
 func TestMemorySparesLoads(t *testing.T) {
 	id := l402.TokenID{1}
 	r := newRemembered(t, id)
@@ -130,8 +129,8 @@ func TestMemorySparesLoads(t *testing.T) {
 	r.want("a sweep", 2, r.run(false, settleOf(second, true)))
 	r.want("a hold that is gone", 2, r.run(false, settleOf(first, true), r.reserve(id, 1)))
 
-	// Somebody else writes: the batch is left out, and the account is loaded until it
-	// has been this process's alone for a while.
+	// Another process writes: the batch is left out, and the account is loaded until no other process has changed it
+	// for distrustFor batches.
 	r.others(id, 50)
 	r.run(false, r.reserve(id, 10))
 	if held := r.stored[id].Held; held != 1 {
@@ -140,7 +139,7 @@ func TestMemorySparesLoads(t *testing.T) {
 	for i := range distrustFor + 1 {
 		r.want("after another's change", 1, r.run(false, r.reserve(id, 0), r.reserve(id, 1)))
 		if i == 0 {
-			r.others(id, 1) // in between, which is not missed
+			r.others(id, 1) // another change in between, which is noticed
 		}
 	}
 	r.want("the last of these", 1, r.run(false, r.reserve(id, 1)))
@@ -152,7 +151,7 @@ func TestMemorySparesLoads(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBounded: it starts anew when it is full.
+// TestMemoryIsBounded checks that a Memory which is full forgets all its rows.
 func TestMemoryIsBounded(t *testing.T) {
 	id := l402.TokenID{1}
 	r := newRemembered(t, id)
@@ -168,8 +167,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestMemoryOfRepeatedBatches: what may have been committed without an answer is
-// decided on loaded rows.
+// TestMemoryOfRepeatedBatches checks that a batch which may have been committed without an answer is decided on loaded
+// rows.
 func TestMemoryOfRepeatedBatches(t *testing.T) {
 	id := l402.TokenID{1}
 	r := newRemembered(t, id)

@@ -5,21 +5,20 @@ import (
 	"time"
 )
 
-// observer judges which owners live, by their counters and by its own clock. An
-// owner is taken for dead when its counter stood still for a whole lease during
-// which the store answered every look: an owner that could not reach a store that
-// was away, frozen or restarted must not be judged by those who could not either.
-// Safe for concurrent use.
+// observer judges which owners are alive, by their counters and by its own clock. It takes an owner for dead when the
+// owner's counter did not change for a whole lease in which the store answered every look. An owner whose store was
+// away, frozen or restarting could not raise its counter, so an observer that could not reach the store either must not
+// judge it. Safe for concurrent use.
 type observer struct {
 	mu    sync.Mutex
 	lease time.Duration
-	since time.Time            // the first look of the unbroken series; zero: none yet
+	since time.Time            // the first look of the unbroken series; zero: there is no series
 	last  time.Time            // the end of the last look
-	seen  map[OwnerID]sighting // of owners that are not fenced
-	era   uint64               // generation of the store at the last look
+	seen  map[OwnerID]sighting // the owners that are not fenced
+	era   uint64               // the store's generation at the last look
 }
 
-// sighting is when an owner was first seen with the counter that it has.
+// sighting is an owner's counter, and when the observer first saw the owner with that counter.
 type sighting struct {
 	beat  int64
 	since time.Time
@@ -29,7 +28,7 @@ func newObserver(lease time.Duration) *observer {
 	return &observer{lease: lease, seen: make(map[OwnerID]sighting)}
 }
 
-// blind ends the series of looks: the store did not answer.
+// blind ends the series of looks, because the store did not answer.
 func (o *observer) blind() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -37,13 +36,13 @@ func (o *observer) blind() {
 	clear(o.seen)
 }
 
-// look notes what the store said of all owners, between two moments, in one
-// generation of the store. It returns the owners whose counters stood still for a
-// lease, and whether the series of looks is as long as a lease.
+// look notes the store's list of all owners. The read of the list ran from began to ended, in generation era of the
+// store. look returns the owners whose counters did not change for a lease. ready reports whether the series of looks
+// has lasted a lease.
 func (o *observer) look(began, ended time.Time, era uint64, owners []OwnerRow) (dead []OwnerRow, ready bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	// A look that took long, or came late, may have missed an absence of the store.
+	// A look that took long or came late may have missed a time in which the store did not answer.
 	gap := o.lease / 2
 	if ended.Sub(o.last) > gap || ended.Sub(began) > gap || era != o.era {
 		o.since = time.Time{}

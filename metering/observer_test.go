@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// TestObserver: who is judged, after which looks.
+// TestObserver checks after which looks an owner is taken for dead.
 func TestObserver(t *testing.T) {
 	const lease = 10 * time.Second
 	start := time.Unix(1000, 0)

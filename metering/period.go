@@ -6,9 +6,8 @@ import (
 	"hash"
 )
 
-// periodCount counts and hashes the lines of one period, in their order, with the
-// rows that they name. A charge that was replaced has several lines; only the line
-// that made the present charge carries the row.
+// periodCount counts and hashes the lines of one period in their order, with the rows that the lines name. A charge
+// that was replaced has several lines. Only the line that belongs to the present charge row is hashed with that row.
 type periodCount struct {
 	from, to                     Position
 	transfers, budgets           hash.Hash
@@ -22,7 +21,7 @@ func newPeriodCount(from, to Position) *periodCount {
 	return &periodCount{from: from, to: to, transfers: sha256.New(), budgets: sha256.New(), nodes: make(map[string]*wide)}
 }
 
-// add counts those of the lines that belong to the period.
+// add counts the lines of the set that belong to the period.
 func (p *periodCount) add(set *lineSet) {
 	if set.next.Transfers <= p.from.Transfers && set.next.Budgets <= p.from.Budgets {
 		return
@@ -78,7 +77,7 @@ func (p *periodCount) transfer(set *lineSet, n *numbered[TransferRow]) {
 	p.transfers.Write(b)
 }
 
-// appendCharge writes all of a charge.
+// appendCharge appends all columns of a charge except ChainPrev and Checksum.
 func appendCharge(b []byte, c *ChargeRow) []byte {
 	b = append(append(append(append(append(b, c.Hold[:]...), c.Account[:]...), c.Prev[:]...), c.Chain[:]...), c.Lock[:]...)
 	clamped, provisional := int64(0), int64(0)
@@ -99,7 +98,7 @@ func numbers(b []byte, list ...int64) []byte {
 	return b
 }
 
-// texts writes each with its length before it.
+// texts appends each text, with its length before it.
 func texts(b []byte, list ...[]byte) []byte {
 	for _, t := range list {
 		b = append(binary.BigEndian.AppendUint32(b, uint32(len(t))), t...)
@@ -107,7 +106,7 @@ func texts(b []byte, list ...[]byte) []byte {
 	return b
 }
 
-// seal is what was counted.
+// seal returns what was counted, as a Seal without name, times and balance.
 func (p *periodCount) seal() Seal {
 	s := Seal{From: p.from, To: p.to, Transfers: p.transferCount, BudgetLines: p.budgetCount, Deposited: p.deposited.big().String(),
 		Charged: p.charged.big().String(), Adjusted: p.adjusted.big().String(), Nodes: make(map[string]string, len(p.nodes)),

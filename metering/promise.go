@@ -1,11 +1,10 @@
 package metering
 
-// Promise is what the settings of a store's database mean for the ledger, in
-// words for the operator.
+// Promise says what one setting of a store's database means for the ledger, in words for the operator.
 type Promise struct {
-	Setting string // "fsync=off"; empty where the sentence is about no single one
+	Setting string // for example "fsync=off"; "" when the sentence is not about one setting
 	Means   string // whole sentences
-	// Broken: the ledger's promise, that what was answered is not lost, does not
-	// hold under this setting. Means then says what to do.
+	// Broken means that the ledger cannot keep its promise under this setting: acknowledged operations may be lost.
+	// Means then says what the operator should do.
 	Broken bool
 }

@@ -8,22 +8,21 @@ import (
 	"time"
 )
 
-// task is one operation on its way through the queue. The writer owns the
-// operation until done is closed; then the goroutine that submitted it
-// does.
+// task is one operation on its way through the queue. The writer owns the operation until done is closed. After that
+// the goroutine that submitted the task owns it.
 type task struct {
 	operation
-	name    string // for errors
+	name    string // name of the operation, for errors
 	since   time.Time
-	patient bool          // stays until the store has answered; others give up after Config.Patience
-	fate    atomic.Uint32 // waiting, abandoned or done
+	patient bool          // waits until the store has answered; other tasks fail after Config.Patience
+	fate    atomic.Uint32 // waiting, abandoned or finished
 	done    chan struct{}
 	err     error // valid once done is closed
-	// Owned by the writer:
+	// The writer owns these fields:
 	outcome   error         // what the last attempt decided
-	uncertain bool          // an attempt ended without an answer
-	parked    bool          // someone else had its rows locked
-	pause     time.Duration // before the next attempt, while its account is locked
+	uncertain bool          // an attempt got no answer and may have been committed
+	parked    bool          // another process had the account locked
+	pause     time.Duration // before the next attempt, while the account is locked
 }
 
 const (
@@ -32,7 +31,7 @@ const (
 	finished
 )
 
-// finish answers the task's caller and reports false when nobody waits any more.
+// finish answers the task's caller. It returns false when the caller does not wait any more.
 func (t *task) finish(err error) bool {
 	if !t.fate.CompareAndSwap(waiting, finished) {
 		return false
@@ -42,20 +41,19 @@ func (t *task) finish(err error) bool {
 	return true
 }
 
-// queue holds the tasks between their callers and the writer, first in, first
-// out. Safe for concurrent use.
+// queue holds the tasks between their callers and the writer, first in, first out. Safe for concurrent use.
 type queue struct {
 	mu     sync.Mutex
 	tasks  []*task
 	limit  int
 	closed bool
-	wake   chan struct{} // one token: something changed
+	wake   chan struct{} // has one token when something has changed
 }
 
 func newQueue(limit int) *queue { return &queue{limit: limit, wake: make(chan struct{}, 1)} }
 
-// push adds a task. Impatient tasks are refused with ErrBusy when the queue is
-// full; patient ones are bounded by the holds that are open.
+// push adds a task. When the queue is full, it refuses impatient tasks with ErrBusy. It takes patient tasks, whose
+// number is bounded by the open holds.
 func (q *queue) push(t *task) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -77,7 +75,7 @@ func (q *queue) signal() {
 	}
 }
 
-// pop moves up to n tasks into the slice given.
+// pop moves up to n tasks from the queue to the end of into.
 func (q *queue) pop(into []*task, n int) []*task {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -85,12 +83,12 @@ func (q *queue) pop(into []*task, n int) []*task {
 	into = append(into, q.tasks[:n]...)
 	clear(q.tasks[:n])
 	if q.tasks = q.tasks[n:]; len(q.tasks) == 0 {
-		q.tasks = nil // let a long queue's memory go
+		q.tasks = nil // free the memory of a long queue
 	}
 	return into
 }
 
-// close refuses what comes from now on.
+// close makes push refuse all further tasks.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -111,7 +109,7 @@ func (q *queue) len() int {
 	return len(q.tasks)
 }
 
-// expire takes out the impatient tasks submitted before a moment.
+// expire removes and returns the impatient tasks that were submitted before a moment.
 func (q *queue) expire(before time.Time) (old []*task) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -128,7 +126,7 @@ func (q *queue) expire(before time.Time) (old []*task) {
 	return old
 }
 
-// submit queues an operation.
+// submit queues an operation. It refuses an impatient operation when the store is away.
 func (l *Ledger) submit(name string, op operation, patient bool) (*task, error) {
 	t := &task{operation: op, name: name, patient: patient, since: time.Now(), done: make(chan struct{})}
 	if !patient && l.writer.away(t.since) {
@@ -140,8 +138,7 @@ func (l *Ledger) submit(name string, op operation, patient bool) (*task, error) 
 	return t, nil
 }
 
-// do queues an operation and waits for its answer. When ctx ends first, the
-// operation may still take place.
+// do queues an operation and waits for its answer. When ctx ends first, the operation may still take place.
 func (l *Ledger) do(ctx context.Context, name string, op operation, patient bool) error {
 	t, err := l.submit(name, op, patient)
 	if err != nil {
@@ -150,8 +147,8 @@ func (l *Ledger) do(ctx context.Context, name string, op operation, patient bool
 	return l.wait(ctx, t)
 }
 
-// wait waits for the answer to a task. An impatient task is given up when ctx
-// ends; a patient one goes on and can be waited for again.
+// wait waits for the answer to a task. When ctx ends, an impatient task is abandoned. A patient task continues, and the
+// caller may wait for it again.
 func (l *Ledger) wait(ctx context.Context, t *task) error {
 	select {
 	case <-t.done:
@@ -160,7 +157,7 @@ func (l *Ledger) wait(ctx context.Context, t *task) error {
 	}
 	if t.patient || t.fate.CompareAndSwap(waiting, abandoned) {
 		select {
-		case <-t.done: // both at once: the answer counts
+		case <-t.done: // ctx ended and the answer came at the same time: the answer counts
 			return t.err
 		default:
 		}

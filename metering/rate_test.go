@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// at is a moment in seconds after the beginning of a window.
+// at returns a moment, in seconds after the beginning of a window, as µs since 1970.
 func at(seconds float64) int64 { return 1000*minuteMicros + int64(seconds*1e6) }
 
 func TestRateWait(t *testing.T) {
@@ -47,8 +47,8 @@ func TestCurrentWindow(t *testing.T) {
 	}
 }
 
-// TestRateIsKept drives random arrivals: who waits as told passes, and no minute
-// of the clock lets more than the limit pass.
+// TestRateIsKept makes requests at random times. It checks that a request passes after the wait that it was told, and
+// that no minute of the clock lets more requests pass than the limit.
 func TestRateIsKept(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 50 {

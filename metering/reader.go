@@ -9,15 +9,15 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Reader reads a ledger without taking part in it: also from a process that
-// only looks, while another serves. Safe for concurrent use.
+// Reader reads a ledger and changes nothing. A process that only reads may use it while other processes serve. Safe for
+// concurrent use.
 type Reader struct {
 	store StoreReader
 	id    l402.LedgerID
 	born  time.Time
 }
 
-// NewReader reads the ledger's identity.
+// NewReader reads the ledger's identity from the store.
 func NewReader(ctx context.Context, s StoreReader) (*Reader, error) {
 	id, born, err := s.Meta(ctx)
 	if err != nil {
@@ -26,21 +26,20 @@ func NewReader(ctx context.Context, s StoreReader) (*Reader, error) {
 	return &Reader{store: s, id: id, born: born}, nil
 }
 
-// ID is the ledger's random name, made with its database.
+// ID returns the ledger's random id, which was made with its database.
 func (r *Reader) ID() l402.LedgerID { return r.id }
 
-// Born is when the ledger's database was made: nothing was settled for it
-// before.
+// Born returns when the ledger's database was made. No payment was settled for this ledger before.
 func (r *Reader) Born(context.Context) (time.Time, error) { return r.born, nil }
 
-// Cursor is how far the settled invoices of a Lightning node were taken in.
+// Cursor returns up to which settled invoice of a Lightning node the ledger has credited payments.
 func (r *Reader) Cursor(ctx context.Context, node string) (c CursorRow, known bool, err error) {
 	c, known, err = r.store.Cursor(ctx, node)
 	return c, known, unavailable("read cursor", err)
 }
 
-// Balance shows an account as admission sees it: Available is the least of the
-// account and the given budgets. An unknown account has zeros.
+// Balance returns an account as a reservation sees it: Available is the least of what the account and each of the given
+// budgets have left. All amounts of an unknown account are 0.
 func (r *Reader) Balance(ctx context.Context, account l402.TokenID, budgets []l402.Budget) (Balance, error) {
 	a, rows, _, err := r.store.Balance(ctx, account, budgets)
 	if err != nil {
@@ -70,7 +69,7 @@ func findBudget(rows []BudgetRow, id [32]byte) *BudgetRow {
 	return nil
 }
 
-// Status is what an account may do; an unknown one is active.
+// Status returns the status of an account. An unknown account is active.
 func (r *Reader) Status(ctx context.Context, account l402.TokenID) (Status, error) {
 	a, _, _, err := r.store.Balance(ctx, account, nil)
 	return a.Status, unavailable("read status", err)
@@ -79,25 +78,24 @@ func (r *Reader) Status(ctx context.Context, account l402.TokenID) (Status, erro
 // EntryQuery selects charges of one account.
 type EntryQuery struct {
 	Account l402.TokenID
-	Chain   l402.ChainID // only charges through this innermost budget; zero: all of the account
-	Since   time.Time    // zero: all
-	Before  string       // where the last page ended; "": from the newest
-	Limit   int          // rows, 1..1000; 0: 100
+	Chain   l402.ChainID // only charges through this innermost budget; zero: all charges of the account
+	Since   time.Time    // only charges from this time on; zero: all charges
+	Before  string       // the next value of the page before; "": begin with the newest charge
+	Limit   int          // rows, 1..1000; 0: 100 rows
 }
 
 // Bounds of one page of entries.
 const (
 	defaultEntries = 100
 	maxEntries     = 1000
-	// scanEntries is how many charges of the account one page of an unlisted chain
-	// looks at.
+	// scanEntries is how many charges of the account one page looks at, for a chain that has no list of its charges.
 	scanEntries = 2000
 )
 
-// Entries returns charges, newest first, and where the next page begins ("": there
-// is none). The cost is in proportion to the rows returned, except for a chain of a
-// version that kept no list of its charges: it is looked for among the account's, and
-// a page of it may be short, even empty, with more to come.
+// Entries returns charges, newest first, and the value of Before for the next page ("": there is no next page). The
+// cost is in proportion to the rows returned, with one exception. An older version kept no list of a chain's charges.
+// Entries looks for the charges of such a chain among all charges of the account. A page of such a chain may then be
+// short or even empty, although there are more pages.
 func (r *Reader) Entries(ctx context.Context, q EntryQuery) (page []Entry, next string, err error) {
 	if q.Limit <= 0 {
 		q.Limit = defaultEntries
@@ -136,8 +134,8 @@ func (r *Reader) Entries(ctx context.Context, q EntryQuery) (page []Entry, next 
 	return page, "", nil
 }
 
-// firstEntry is where a page begins, and whether what is asked for has a list of its
-// own.
+// firstEntry returns the charge at which a page begins. listed reports whether the account or the chain that the query
+// selects has a list of its charges.
 func (r *Reader) firstEntry(ctx context.Context, q EntryQuery) (at HoldID, listed bool, err error) {
 	if q.Before != "" {
 		if at, err = ParseHoldID(q.Before); err != nil {
@@ -155,7 +153,7 @@ func (r *Reader) firstEntry(ctx context.Context, q EntryQuery) (at HoldID, liste
 	switch {
 	case q.Chain == (l402.ChainID{}):
 		listed = true
-	case b == nil || b.Account != q.Account: // nothing was charged through it
+	case b == nil || b.Account != q.Account: // nothing was charged through this chain
 		return HoldID{}, true, nil
 	case b.ValidUntil != 0:
 		listed, first = true, b.Last
@@ -172,8 +170,8 @@ func (r *Reader) LookupDeposit(ctx context.Context, h l402.PaymentHash) (Deposit
 	return d, found, unavailable("read deposit", err)
 }
 
-// EachDeposit streams all deposits in the order of their hashes until fn fails, in
-// many short looks: what is added meanwhile may come or not.
+// EachDeposit calls fn with all deposits in the order of their hashes, until fn fails. It reads them in many short
+// snapshots, so it may miss deposits that are added meanwhile.
 func (r *Reader) EachDeposit(ctx context.Context, fn func(DepositRow) error) error {
 	for from, done := (l402.PaymentHash{}), false; !done; {
 		var rows []DepositRow
@@ -196,21 +194,19 @@ func (r *Reader) EachDeposit(ctx context.Context, fn func(DepositRow) error) err
 	return nil
 }
 
-// Unclaimed lists up to limit payments that arrived and were never presented:
-// their buyers may have lost the answer.
+// Unclaimed lists up to limit payments that arrived and that no client has presented. Their buyers may have lost the
+// answer with the credential.
 func (r *Reader) Unclaimed(ctx context.Context, limit int) ([]DepositRow, error) {
 	return r.deposits(ctx, DepositFilter{Unclaimed: true, Limit: limit})
 }
 
-// Unconfirmed lists up to limit payments that were presented longer ago than
-// age, and that the Lightning node never reported: a leaked key mints such
-// credit.
+// Unconfirmed lists up to limit payments that clients presented longer ago than age, and that the Lightning node never
+// reported. Somebody with a leaked key can make such credit.
 func (r *Reader) Unconfirmed(ctx context.Context, age time.Duration, limit int) ([]DepositRow, error) {
 	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Limit: limit})
 }
 
-// Undoubted lists those of Unconfirmed that were presented since a moment and that
-// Doubt has not taken back.
+// Undoubted lists the payments of Unconfirmed that were presented at or after since and that Doubt has not taken back.
 func (r *Reader) Undoubted(ctx context.Context, age time.Duration, since time.Time, limit int) ([]DepositRow, error) {
 	return r.deposits(ctx, DepositFilter{Unconfirmed: time.Now().Add(-age), Undoubted: true, Since: since, Limit: limit})
 }
@@ -221,13 +217,13 @@ func (r *Reader) deposits(ctx context.Context, f DepositFilter) (list []DepositR
 	return list, unavailable("read deposits", err)
 }
 
-// Totals sums over all accounts. It reads every account: seconds with millions.
+// Totals sums over all accounts. It reads every account, which takes seconds with millions of accounts.
 func (r *Reader) Totals(ctx context.Context) (Totals, error) {
 	t, err := r.store.Totals(ctx)
 	return t, unavailable("read totals", err)
 }
 
-// unavailable marks a failed read.
+// unavailable adds ErrUnavailable to the error of a failed read, unless the error is ErrArgument.
 func unavailable(what string, err error) error {
 	if err == nil || errors.Is(err, ErrArgument) {
 		return err

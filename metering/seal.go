@@ -11,34 +11,33 @@ import (
 	"time"
 )
 
-// Seal closes a period. The period is a run of lines, not a range of times: it
-// begins where the one before ended and ends where audits had come to when it was
-// sealed, after the end of its month. A line that comes later belongs to the next
-// period whatever its time, so nothing can be added to a sealed one. The sums of
-// each subject at its end are kept by the store, see Snapshot.SealedTallies.
+// Seal closes a period. A period is a run of lines, not a range of times. It begins after the last line of the period
+// before. It ends at the last line that audits had read when it was sealed, after the end of its month. A line that is
+// appended later belongs to the next period, whatever its time, so nothing can be added to a sealed period. The store
+// keeps the sums of each subject at the end of the period, see Snapshot.SealedTallies.
 type Seal struct {
 	Period int64  `json:"period"` // 1, 2, …
-	Name   string `json:"name"`   // the last month in it, as 2026-03
+	Name   string `json:"name"`   // the last month in it, such as 2026-03
 	Ended  int64  `json:"ended_us"`
 	Sealed int64  `json:"sealed_us"`
 
-	From Position `json:"from"` // lines after these …
-	To   Position `json:"to"`   // … up to these
+	From Position `json:"from"` // the lines of the period come after these …
+	To   Position `json:"to"`   // … and end with these
 
-	Transfers   int64             `json:"transfers"`    // lines of the period
-	BudgetLines int64             `json:"budget_lines"` // of it
+	Transfers   int64             `json:"transfers"`    // number of transfers in the period
+	BudgetLines int64             `json:"budget_lines"` // number of budget lines in the period
 	Deposited   string            `json:"deposited_msat"`
-	Charged     string            `json:"charged_msat"` // less what was taken back
+	Charged     string            `json:"charged_msat"` // without what was taken back
 	Adjusted    string            `json:"adjusted_msat"`
-	Balance     string            `json:"balance_msat"` // of all accounts at its end
-	Nodes       map[string]string `json:"nodes_msat"`   // credited in it, by the Lightning node that settled it; "": none had yet
+	Balance     string            `json:"balance_msat"` // of all accounts at the end of the period
+	Nodes       map[string]string `json:"nodes_msat"`   // credited, by the Lightning node that reported it; "": none
 
-	TransfersHash   string `json:"transfers_sha256"` // over its lines and the rows that they name
+	TransfersHash   string `json:"transfers_sha256"` // over the transfers and the rows that they name
 	BudgetLinesHash string `json:"budget_lines_sha256"`
 }
 
-// SealRow is a seal as it is stored: Body is the seal as JSON, Hash the SHA-256
-// over the hash of the seal before (zeros before the first) and Body.
+// SealRow is a seal as it is stored. Body is the seal as JSON. Hash is the SHA-256 over the hash of the seal before
+// (zeros for the first seal) followed by Body.
 type SealRow struct {
 	Period int64
 	Body   []byte
@@ -47,12 +46,12 @@ type SealRow struct {
 
 func chainHash(prev [32]byte, body []byte) [32]byte { return sha256.Sum256(append(prev[:], body...)) }
 
-// ErrNotSealable reports that a request that began in the period may still change
-// it. Try again later.
+// ErrNotSealable reports that the period cannot be closed: an open hold or a provisional charge may still change it, or
+// an audit found a mismatch. The caller may try again later.
 var ErrNotSealable = errors.New("period cannot be closed yet")
 
-// readSeals reads and checks the chain of closed periods; wrong says what does not
-// fit, and seals ends before it.
+// readSeals decodes the seals of closed periods and checks their chain of hashes, ranges and balances. wrong says what
+// is wrong with the first bad seal, and seals then ends before that seal. "" means that all seals are right.
 func readSeals(rows []SealRow) (seals []Seal, wrong string) {
 	var prev [32]byte
 	balance := new(big.Int)
@@ -81,7 +80,8 @@ func readSeals(rows []SealRow) (seals []Seal, wrong string) {
 	return seals, ""
 }
 
-// change is what the period adds to the balance of all accounts.
+// change returns what the period adds to the balance of all accounts, in msat. The result is false when a sum of the
+// seal is not a number.
 func (s *Seal) change() (*big.Int, bool) {
 	sum := new(big.Int)
 	for i, text := range []string{s.Deposited, s.Adjusted, s.Charged} {
@@ -97,8 +97,8 @@ func (s *Seal) change() (*big.Int, bool) {
 	return sum, true
 }
 
-// checkSeals reads the closed periods, and reports a chain that is broken. Periods
-// after the break count as open.
+// checkSeals reads the seals of closed periods, and reports a chain of seals that is broken. The periods from the bad
+// seal on count as open.
 func (a *auditor) checkSeals(ctx context.Context) ([]Seal, error) {
 	rows, err := a.store.Seals(ctx)
 	if err != nil {
@@ -112,7 +112,7 @@ func (a *auditor) checkSeals(ctx context.Context) ([]Seal, error) {
 	return seals, nil
 }
 
-// recount counts closed periods once more while a full audit reads their lines.
+// recount counts the lines of closed periods once more while a full audit reads them.
 type recount struct{ periods []*periodCount }
 
 func newRecount(seals []Seal) *recount {
@@ -123,7 +123,7 @@ func newRecount(seals []Seal) *recount {
 	return r
 }
 
-// lines counts lines; of no recount, none.
+// lines counts the lines of the set. It does nothing when r is nil.
 func (r *recount) lines(set *lineSet) {
 	if r == nil {
 		return
@@ -133,8 +133,7 @@ func (r *recount) lines(set *lineSet) {
 	}
 }
 
-// compare reports the periods whose lines, or the rows behind them, are not those
-// that were sealed.
+// compare reports the periods whose lines, or the rows that the lines name, have changed since the period was sealed.
 func (r *recount) compare(a *auditor, seals []Seal) {
 	if r == nil {
 		return
@@ -148,10 +147,10 @@ func (r *recount) compare(a *auditor, seals []Seal) {
 	}
 }
 
-// SealPeriod closes the period that ended at a moment, with all lines that are
-// there by now. It audits what is new first, and closes nothing when that finds
-// anything wrong. ErrNotSealable as long as a hold that was made before the moment
-// is open, or a charge in the period is provisional and its owner may replace it.
+// SealPeriod closes the period that ended at a moment. The period gets all lines that are there by now. SealPeriod
+// first audits what is new. It returns ErrNotSealable and closes nothing when the audit finds a mismatch, when a hold
+// that was made before the moment is open, or when the period has a provisional charge that its owner may still
+// replace.
 func (l *Ledger) SealPeriod(ctx context.Context, ended time.Time) (Seal, error) {
 	s, err := l.sealPeriod(ctx, ended)
 	if err != nil && !errors.Is(err, ErrNotSealable) {
@@ -206,16 +205,16 @@ func (l *Ledger) sealPeriod(ctx context.Context, ended time.Time) (Seal, error) 
 	return s, l.store.AddSeal(ctx, SealRow{Period: s.Period, Body: body, Hash: chainHash(prev, body)})
 }
 
-// sealing reads the lines of a period once more, and copies the sums of its
-// subjects: the audit that ran before has left them as they are at its end.
+// sealing reads the lines of a period once more, and copies the running sums of the period's subjects. The audit that
+// ran before has left those sums as they are at the end of the period.
 type sealing struct {
 	books  BookStore
 	pause  float64
-	most   int   // subjects to remember
-	final  int64 // a provisional charge of that time stays as it is
+	most   int   // most subjects to remember in copied
+	final  int64 // µs since 1970: nobody replaces a provisional charge made before this
 	period int64
 	count  *periodCount
-	copied map[Subject]bool // the latest of them
+	copied map[Subject]bool // subjects whose sums were copied lately
 }
 
 func (w *sealing) run(ctx context.Context, ended time.Time) error {
@@ -248,7 +247,7 @@ func (w *sealing) run(ctx context.Context, ended time.Time) error {
 	return nil
 }
 
-// open fails while a hold that was made before the end is open.
+// open fails when a hold that was made before ended is still open.
 func (w *sealing) open(ctx context.Context, ended time.Time) (err error) {
 	looking := w.books.Look(ctx, func(s Snapshot) error {
 		return s.Holds(func(h HoldRow) {
@@ -260,8 +259,8 @@ func (w *sealing) open(ctx context.Context, ended time.Time) (err error) {
 	return errors.Join(looking, err)
 }
 
-// copy writes the sums of the subjects of a slice. (The lines of the slice are part
-// of the sums already, so adding them again changed nothing.)
+// copy writes the sums of the subjects of a slice under the period. The running sums contain the lines of the slice
+// already, so the slice has not changed them.
 func (w *sealing) copy(ctx context.Context, a *auditor) error {
 	var list []Tally
 	if len(w.copied) > w.most {

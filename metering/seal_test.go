@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// chainOf seals periods that each add a hundred to the balance.
+// chainOf makes the seals of periods that each add 100 msat to the balance.
 func chainOf(t *testing.T, n int) (rows []SealRow) {
 	t.Helper()
 	var prev [32]byte
@@ -29,7 +29,7 @@ func chainOf(t *testing.T, n int) (rows []SealRow) {
 	return rows
 }
 
-// TestSealChain: no seal can be changed, removed or exchanged, except the last.
+// TestSealChain checks that no seal but the last can be changed, removed or exchanged unnoticed.
 func TestSealChain(t *testing.T) {
 	if seals, wrong := readSeals(chainOf(t, 3)); wrong != "" || len(seals) != 3 {
 		t.Errorf("%d seals, %q", len(seals), wrong)
@@ -110,7 +110,7 @@ func TestSuspects(t *testing.T) {
 	}
 }
 
-// sealsOnly is a store of which nothing but closed periods is asked.
+// sealsOnly is a store that can only return its seals.
 type sealsOnly struct {
 	Store
 	rows []SealRow
@@ -118,13 +118,13 @@ type sealsOnly struct {
 
 func (s *sealsOnly) Seals(context.Context) ([]SealRow, error) { return s.rows, nil }
 
-// TestSealDue: a month is due once it is over, once, and not before the ledger was
-// there.
+// TestSealDue checks that a month is due once it is over, that it is due only once, and that no month before the
+// ledger's birth is due.
 func TestSealDue(t *testing.T) {
 	store := &sealsOnly{}
 	l := &Ledger{store: store, Reader: &Reader{born: time.Date(2026, 1, 31, 23, 0, 0, 0, time.UTC)}}
 	for _, c := range []struct {
-		now, ended string // RFC 3339; "" not due
+		now, ended string // RFC 3339; ended is "" when no month is due
 		seal       bool
 	}{
 		{"2026-01-31T23:59:59Z", "", false},
@@ -134,7 +134,7 @@ func TestSealDue(t *testing.T) {
 		{"2026-02-28T23:59:59Z", "", false},
 		{"2026-05-03T00:00:00Z", "2026-05-01T00:00:00Z", true}, // after months without a gateway
 		{"2026-05-31T00:00:00Z", "", false},
-		{"2026-02-20T00:00:00Z", "", false}, // a clock that was set back
+		{"2026-02-20T00:00:00Z", "", false}, // the clock was set back
 	} {
 		now, err := time.Parse(time.RFC3339, c.now)
 		if err != nil {

@@ -9,41 +9,41 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Stats is what the running ledger counts since it was opened.
+// Stats is what the running ledger has counted since it was opened.
 type Stats struct {
 	Queue       int               `json:"queue"`      // operations waiting
 	Open        int               `json:"open"`       // holds of this process
 	Batches     int64             `json:"batches"`    // transactions committed
-	Operations  int64             `json:"operations"` // in them
-	Sizes       [batchSizes]int64 `json:"sizes"`      // batches of up to 1, 2, 4, … 1024 and more operations
+	Operations  int64             `json:"operations"` // operations in these transactions
+	Sizes       [batchSizes]int64 `json:"sizes"`      // batches of up to 1, 2, 4, … 1024 operations, and of more
 	Retries     int64             `json:"retries"`    // attempts that got no answer from the store
-	Conflicts   int64             `json:"conflicts"`  // operations put aside: their account was changed or locked by others
-	Rejected    int64             `json:"rejected"`   // operations refused by the store's guards: a defect
-	Lost        int64             `json:"lost"`       // holds that the store lost in a crash and that were made anew
-	Sweeps      int64             `json:"sweeps"`     // holds of others that were charged because their lease ran out
-	Unreadable  int64             `json:"unreadable"` // abandoned holds of a newer version, or damaged, at the last look
+	Conflicts   int64             `json:"conflicts"`  // operations put aside: others changed or locked their account
+	Rejected    int64             `json:"rejected"`   // operations refused by the store's guards, which means a defect
+	Lost        int64             `json:"lost"`       // holds that the store lost in a crash, and that were made anew
+	Sweeps      int64             `json:"sweeps"`     // holds of other owners, charged because the lease ran out
+	Unreadable  int64             `json:"unreadable"` // abandoned holds that could not be read at the last look
 	Fenced      int64             `json:"fenced"`     // times that this ledger was taken for dead
-	Closed      int64             `json:"closed"`     // delegated budgets that ended because their tokens have expired
-	Excess      int64             `json:"excess"`     // payments presented as more than arrived: a leaked key mints such credit
-	Doubted     int64             `json:"doubted"`    // payments taken back because the Lightning node does not know them
+	Closed      int64             `json:"closed"`     // delegated budgets closed because their tokens have expired
+	Excess      int64             `json:"excess"`     // payments presented as more than arrived: a key has leaked
+	Doubted     int64             `json:"doubted"`    // payments taken back, as the Lightning node does not know them
 	Clamped     int64             `json:"clamped"`    // settlements whose usage was impossible
 	Charged     l402.Msat         `json:"charged_msat"`
-	Unbilled    l402.Msat         `json:"unbilled_msat"` // consumed beyond what could be charged
+	Unbilled    l402.Msat         `json:"unbilled_msat"` // cost beyond what could be charged
 	Credited    l402.Msat         `json:"credited_msat"`
-	TakenBack   l402.Msat         `json:"taken_back_msat"` // credited on a credential's word, and not arrived
-	Foreign     int64             `json:"foreign"`         // payments refused because another account has them
-	Unconfirmed int64             `json:"unconfirmed"`     // presented, never seen settled; counted twice a minute, up to a bound
-	Audits      int64             `json:"audits"`          // checks of the invariants by this process
-	AuditErrors int64             `json:"audit_errors"`    // of them: came to no result
-	AuditedAt   time.Time         `json:"audited_at"`      // when some process last came to one; zero: never
-	Mismatched  int64             `json:"mismatched"`      // what that found wrong; anything but 0 is a defect or damage
+	TakenBack   l402.Msat         `json:"taken_back_msat"` // credited on a credential's proof, but not arrived
+	Foreign     int64             `json:"foreign"`         // payments refused because they belong to another account
+	Unconfirmed int64             `json:"unconfirmed"`     // presented, never reported settled; counted up to maxAlarm
+	Audits      int64             `json:"audits"`          // audits of what is new that this process ended
+	AuditErrors int64             `json:"audit_errors"`    // audits that failed
+	AuditedAt   time.Time         `json:"audited_at"`      // when any process last ended an audit; zero: never
+	Mismatched  int64             `json:"mismatched"`      // mismatches of that audit; above 0: a defect or damage
 	Sealed      int64             `json:"sealed"`          // periods closed by this process
-	Failing     bool              `json:"failing"`         // the store did not answer last time
+	Failing     bool              `json:"failing"`         // the store did not answer the last attempt
 }
 
 const batchSizes = 12
 
-// counters are the live form of Stats.
+// counters are the running values of Stats.
 type counters struct {
 	batches, operations, retries, conflicts, rejected, lost atomic.Int64
 	sweeps, clamped, charged, unbilled, credited            atomic.Int64
@@ -59,13 +59,13 @@ func (c *counters) batch(n int) {
 	c.sizes[min(bits.Len(uint(n-1)), batchSizes-1)].Add(1)
 }
 
-// credit counts what was credited, or taken back.
+// credit counts a credit, or with a negative change a credit that was taken back.
 func (c *counters) credit(change l402.Msat) {
 	c.credited.Add(int64(max(0, change)))
 	c.takenBack.Add(int64(max(0, -change)))
 }
 
-// Stats returns the counters now.
+// Stats returns the counters as they are now.
 func (l *Ledger) Stats() Stats {
 	l.mu.Lock()
 	open := len(l.open)
@@ -89,8 +89,7 @@ func (l *Ledger) Stats() Stats {
 	return s
 }
 
-// committed takes note of a decision that now stands. It runs in the writer,
-// before the caller hears of it.
+// committed counts and logs a decision that was committed. The writer calls it before it answers the caller.
 func (l *Ledger) committed(t *task) {
 	if errors.Is(t.outcome, ErrForeignDeposit) {
 		l.stats.foreign.Add(1)
@@ -140,14 +139,14 @@ func (l *Ledger) settled(op *settleOp) {
 	}
 }
 
-// presented takes note of a payment that a buyer proved.
+// presented counts a payment that a client presented, and remembers it.
 func (l *Ledger) presented(d Deposit, credited, excess l402.Msat) {
 	l.stats.credit(credited)
 	l.overclaimed(d, excess)
 	l.known.add(d)
 }
 
-// overclaimed alarms when a payment was presented as more than arrived.
+// overclaimed counts and logs a payment that was presented as more than arrived. excess is the difference in msat.
 func (l *Ledger) overclaimed(d Deposit, excess l402.Msat) {
 	if excess == 0 {
 		return

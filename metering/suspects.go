@@ -1,11 +1,11 @@
 package metering
 
-// maxSuspects bounds what is looked at again. When an audit finds more, the next
-// one begins where it did.
+// maxSuspects bounds the subjects and lines that an audit notes for the next audit. When an audit finds more, the next
+// audit begins with the same lines again.
 const maxSuspects = 200
 
-// appendSuspects writes the subjects that an audit found wrong: each as its kind
-// and its id, 33 bytes. A line has its number, then its table, as its id.
+// appendSuspects encodes the subjects and lines that an audit found wrong, 33 bytes each: the kind and the id. The id
+// of a line is its number and its table.
 func appendSuspects(b []byte, suspects map[Subject]bool) []byte {
 	for s := range suspects {
 		if s.Kind != 0 {
@@ -16,7 +16,7 @@ func appendSuspects(b []byte, suspects map[Subject]bool) []byte {
 	return b
 }
 
-// readSuspects reads what appendSuspects wrote.
+// readSuspects decodes what appendSuspects wrote.
 func readSuspects(b []byte) (subjects, lines []Subject) {
 	for ; len(b) >= 33; b = b[33:] {
 		if s := SubjectOf(b[:33]); s.Kind == subjectLine {

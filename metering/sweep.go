@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// sweepLoop charges holds whose owner shows no life.
+// sweepLoop sweeps every SweepEvery until ctx ends. While the store does not answer, it tells the observer so.
 func (l *Ledger) sweepLoop(ctx context.Context) {
 	every(ctx, l.cfg.SweepEvery, func() {
 		if l.writer.failing() {
@@ -19,10 +19,9 @@ func (l *Ledger) sweepLoop(ctx context.Context) {
 	})
 }
 
-// Sweep looks whether the owners of all holds live, fences those that have shown
-// no life for a lease, and charges their holds, provisionally, at their last running
-// usage. It returns how many holds it took up. It happens by itself every
-// SweepEvery; looks that are further apart than half a lease judge nobody.
+// Sweep checks whether the owners of all holds are alive. It fences the owners that have shown no life for a lease, and
+// charges their holds provisionally at the last running usage. It returns how many holds it swept. The ledger calls
+// Sweep by itself every SweepEvery. When the looks are further apart than half a lease, Sweep takes no owner for dead.
 func (l *Ledger) Sweep(ctx context.Context) (int, error) {
 	dead, ready, err := l.lookAround(ctx)
 	if err != nil {
@@ -47,7 +46,7 @@ func (l *Ledger) Sweep(ctx context.Context) (int, error) {
 	return strays + n, err
 }
 
-// lookAround is one look at all owners.
+// lookAround reads all owners once, and returns those that are dead, without this ledger's own name.
 func (l *Ledger) lookAround(ctx context.Context) (dead []OwnerRow, ready bool, err error) {
 	reading, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -62,7 +61,7 @@ func (l *Ledger) lookAround(ctx context.Context) (dead []OwnerRow, ready bool, e
 	l.mu.Unlock()
 	others := dead[:0]
 	for _, o := range dead {
-		if o.ID != own { // late with its own heartbeat, but alive
+		if o.ID != own { // this ledger is late with its own heartbeat, but alive
 			others = append(others, o)
 		}
 	}
@@ -76,8 +75,8 @@ func (l *Ledger) fence(ctx context.Context, o OwnerRow) (bool, error) {
 	return fenced, unavailable("fence an owner", err)
 }
 
-// sweepAbandoned charges the holds of all owners that are gone. Holds that this
-// version cannot read are passed over and counted: they must not hide the others.
+// sweepAbandoned charges the holds of all dead owners. It passes over holds that this version cannot read, and counts
+// them, so that they do not hide the other holds.
 func (l *Ledger) sweepAbandoned(ctx context.Context) (int, error) {
 	swept, unreadable := 0, int64(0)
 	for after := (HoldID{}); ; {
@@ -103,12 +102,12 @@ func (l *Ledger) sweepAbandoned(ctx context.Context) (int, error) {
 	return swept, nil
 }
 
-// sweepRows queues a sweep of each hold that can be read and waits for all.
+// sweepRows queues a sweep of each hold that this version can read, and waits for all of these sweeps.
 func (l *Ledger) sweepRows(ctx context.Context, rows []HoldRow) (swept int, unreadable int64, err error) {
 	var tasks []*task
 	for i := range rows {
 		if l.owns(rows[i].ID) {
-			continue // of this process under an earlier name: it settles by itself
+			continue // this process made the hold under an earlier name, and settles it by itself
 		}
 		c, err := readContext(rows[i].Context)
 		if err == nil {
@@ -119,7 +118,7 @@ func (l *Ledger) sweepRows(ctx context.Context, rows []HoldRow) (swept int, unre
 			l.log.Debug("abandoned hold cannot be read", "request_id", rows[i].ID.String(), "error", err)
 			continue
 		}
-		// Only candidates: the decision is made again over the rows as they are then.
+		// These rows are only candidates: the sweep decides again over the rows as they are then.
 		op := &settleOp{id: rows[i].ID, who: rows[i].Account, ctx: c, sweep: true, owner: rows[i].Owner}
 		t, err := l.submit("sweep", op, true)
 		if err != nil {
@@ -135,8 +134,8 @@ func (l *Ledger) sweepRows(ctx context.Context, rows []HoldRow) (swept int, unre
 	return len(tasks), unreadable, nil
 }
 
-// newerUsage fails where only a later version can tell what a hold has consumed. A
-// usage that is damaged does not keep a hold from its end.
+// newerUsage fails when only a later version can read the usage of a hold. It does not fail for damaged usage, which
+// must not keep a hold from its end.
 func newerUsage(h *HoldRow) error {
 	if _, err := readUsage(h.Usage); errors.Is(err, errNewer) {
 		return fmt.Errorf("usage: %w", err)
@@ -150,10 +149,9 @@ func (l *Ledger) owns(id HoldID) bool {
 	return l.open[id] != nil
 }
 
-// sweepStrays charges holds that stand under this ledger's own name and belong to
-// no request of it, at two looks half a lease apart. They are what a database that
-// failed over brings back after it has lost the end of a hold: no lease ends them,
-// because their owner lives. It returns how many it took up.
+// sweepStrays charges holds that have this ledger's own name but belong to none of its requests, at two looks at least
+// half a lease apart. A database that failed over brings such a hold back when it has lost the hold's end. No lease
+// ends the hold, because its owner is alive. sweepStrays returns how many holds it swept.
 func (l *Ledger) sweepStrays(ctx context.Context) (swept int, err error) {
 	now := l.cfg.Now()
 	l.mu.Lock()

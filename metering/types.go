@@ -9,34 +9,33 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Reservation asks to hold an upper bound of what a request may cost.
+// Reservation asks to hold the most that a request may cost.
 type Reservation struct {
-	ID          HoldID           // made by the caller, so that repeating it is safe; zero: a new one, which spares a lookup
+	ID          HoldID           // made by the caller, so that it may repeat the call; zero: Reserve makes an id
 	Account     l402.TokenID     // who pays
-	Budgets     []l402.Budget    // the token's delegated budgets, outermost first; all must have room
-	Chain       l402.ChainID     // the token's innermost budget; zero without one
-	RateLimits  []l402.RateLimit // the token's limits, all must pass; counted only when everything else passed
-	Deposit     *Deposit         // credited first, whatever the reservation's fate; nil when known to be
+	Budgets     []l402.Budget    // the token's delegated budgets, outermost first; all of them must have room
+	Chain       l402.ChainID     // the token's innermost budget; zero: no budget
+	RateLimits  []l402.RateLimit // the token's limits; all must have room; counted only if all else passed
+	Deposit     *Deposit         // credited first, even if the reservation is refused; nil: no payment to credit
 	Amount      l402.Msat        // 0..MaxMsat
 	Service     string           // at most maxName bytes
 	Model       string           // at most maxName bytes
 	Epoch       int64            // price epoch that Rates come from
-	Rates       pricing.Rates    // the price for this request, whatever is published meanwhile
-	Idempotency *Idempotency     // nil without an Idempotency-Key
-	Prompt      int64            // bound on input tokens: the most that a sweep charges as prompt; 0: no bound
-	Lock        *RateLock        // rates that the account's payment locked; nil: none
+	Rates       pricing.Rates    // the price for this request, even if another price is published meanwhile
+	Idempotency *Idempotency     // nil: the request has no Idempotency-Key
+	Prompt      int64            // most input tokens that a sweep charges; 0: no bound
+	Lock        *RateLock        // rates that a payment of the account locked; nil: no lock
 }
 
-// RateLock is a quote that was bought with a payment. As long as what it covers
-// stays within Limit, and within what the payment credited, the reservation is
-// made with its Amount, Rates and Epoch instead of the reservation's own. Covered
-// is what is held or was charged at locked rates. A hold keeps the rates it was
-// made with, also when it is extended or made anew, so that what is covered may
-// end above the limit; then the lock covers no further reservation.
+// RateLock is a quote that was bought with a payment. What the lock covers is everything that is held or was charged at
+// its rates. As long as this sum stays within Limit and within the amount that the payment credited, Reserve makes the
+// hold with the lock's Amount, Rates and Epoch instead of the reservation's. A hold keeps the rates that it was made
+// with, also when it is extended or made anew. So the sum may end above the limit. The lock then covers no further
+// reservation.
 type RateLock struct {
-	Hash   l402.PaymentHash // the account's own payment; one that is unknown, or another's, locks nothing
-	Limit  l402.Msat        // what the lock may cover, 0..MaxMsat
-	Amount l402.Msat        // bound of this request's cost at Rates, 0..MaxMsat
+	Hash   l402.PaymentHash // a payment of the account; an unknown payment, or another account's, locks nothing
+	Limit  l402.Msat        // most that the lock may cover, 0..MaxMsat
+	Amount l402.Msat        // most that this request costs at Rates, 0..MaxMsat
 	Rates  pricing.Rates
 	Epoch  int64 // price epoch that Rates come from
 }
@@ -47,7 +46,7 @@ type Idempotency struct {
 	Body [32]byte // SHA-256 of the request's body
 }
 
-// IdempotencyTTL is how long a key is remembered. Source: the contract's 24 h.
+// IdempotencyTTL is how long the ledger remembers a key. The contract states these 24 h.
 const IdempotencyTTL = 24 * time.Hour
 
 // Settlement ends a hold with what was consumed.
@@ -55,9 +54,9 @@ type Settlement struct {
 	Usage          pricing.Units
 	Source         Source
 	Outcome        Outcome
-	DeliveredBytes int64  // of the answer's body, to the client
-	Backend        string // who answered
-	ClampedUsage   bool   // the backend's usage was impossible and was cut to what is possible
+	DeliveredBytes int64  // bytes of the answer's body that the client got
+	Backend        string // name of the backend that answered
+	ClampedUsage   bool   // the backend reported an impossible usage, which was cut to a possible usage
 }
 
 // Entry is one charge as its owner sees it.
@@ -70,43 +69,43 @@ type Entry struct {
 	Source      Source        `json:"source"`
 	Outcome     Outcome       `json:"outcome"`
 	Charged     l402.Msat     `json:"charged_msat"`
-	Unbilled    l402.Msat     `json:"unbilled_msat"` // cost beyond the hold, or beyond what a lost hold found on the account
+	Unbilled    l402.Msat     `json:"unbilled_msat"` // cost beyond the hold, or beyond the money left
 	Epoch       int64         `json:"price_epoch"`
 	Rates       pricing.Rates `json:"rates"`
-	Provisional bool          `json:"provisional,omitempty"` // charged by a sweep; its owner may still replace it
-	Available   l402.Msat     `json:"-"`                     // balance after this charge; set by Settle only
+	Provisional bool          `json:"provisional,omitempty"` // charged by a sweep; the owner may still replace it
+	Available   l402.Msat     `json:"-"`                     // what is available after this charge; set by Settle only
 }
 
-// Deposit is a payment as the buyer presents it: macaroon and preimage prove it.
+// Deposit is a payment as a client presents it, proven by macaroon and preimage.
 type Deposit struct {
 	Hash    l402.PaymentHash
 	Account l402.TokenID
-	Amount  l402.Msat // as the macaroon states
+	Amount  l402.Msat // as the macaroon states it
 }
 
 // Settled is a payment as the Lightning node reports it.
 type Settled struct {
 	Deposit                  // Amount is what arrived
-	Node    string           // the node's public key; "": the cursor stays where it is
-	Index   uint64           // the cursor to store with the credit; 0: it stays
-	Cursor  l402.PaymentHash // of the invoice settled at Index
+	Node    string           // the node's public key; "": do not move the cursor
+	Index   uint64           // the cursor to store with the credit; 0: do not move it
+	Cursor  l402.PaymentHash // hash of the invoice settled at Index
 	At      time.Time
 }
 
 // Status says what an account may do.
 type Status int8
 
-// The states of an account. Frozen and Revoked take deposits and settle what is
-// open, but hold nothing new.
+// The states of an account. The ledger credits deposits of a frozen or revoked account and settles its open holds, but
+// makes no new hold.
 const (
 	StatusActive  Status = 0
-	StatusFrozen  Status = 1 // may be made active again
-	StatusRevoked Status = 2 // for good, as far as the operator is concerned
+	StatusFrozen  Status = 1 // the operator may make it active again
+	StatusRevoked Status = 2 // the operator does not intend to make it active again
 )
 
 var statusNames = [...]string{"active", "frozen", "revoked"}
 
-// String names the status.
+// String returns the name of the status.
 func (s Status) String() string {
 	if s < 0 || int(s) >= len(statusNames) {
 		return fmt.Sprintf("Status(%d)", int8(s))
@@ -114,7 +113,7 @@ func (s Status) String() string {
 	return statusNames[s]
 }
 
-// MarshalText writes the name.
+// MarshalText returns the name of the status.
 func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText reads what ParseStatus reads.
@@ -144,16 +143,16 @@ type Balance struct {
 	Budgets   []BudgetBalance `json:"budgets"`
 }
 
-// BudgetBalance is one delegated budget of the token that asks.
+// BudgetBalance is one delegated budget of the token that asks for its balance.
 type BudgetBalance struct {
 	Label     string    `json:"label"`
 	Limit     l402.Msat `json:"limit_msat"`
 	Available l402.Msat `json:"available_msat"`
-	Held      l402.Msat `json:"-"` // through it, by requests that are running
-	Charged   l402.Msat `json:"-"` // through it, in all
+	Held      l402.Msat `json:"-"` // held through this budget by running requests
+	Charged   l402.Msat `json:"-"` // charged through this budget in total
 }
 
-// MarshalJSON writes an empty list, not null, without budgets.
+// MarshalJSON writes an empty list instead of null when there are no budgets.
 func (b Balance) MarshalJSON() ([]byte, error) {
 	type plain Balance
 	if b.Budgets == nil {

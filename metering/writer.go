@@ -14,31 +14,31 @@ import (
 
 // How the writer behaves when the store does not answer.
 const (
-	retryFirst   = 2 * time.Millisecond // back-off after the first failure, doubled each time
+	retryFirst   = 2 * time.Millisecond // pause after the first failure, doubled after each further failure
 	retryMost    = time.Second
 	attemptLimit = 5 * time.Second  // for one attempt at a batch
-	parkFirst    = time.Millisecond // before a locked account is tried again, doubled each time
+	parkFirst    = time.Millisecond // pause before a locked account is tried again, doubled each time
 	parkMost     = time.Second
-	probeEvery   = 250 * time.Millisecond // whether the store is back, while nothing else asks it
+	probeEvery   = 250 * time.Millisecond // how often to ask a store that did not answer, while no batch asks it
 )
 
-// writer is the one goroutine of a process that changes the store. It keeps the
-// order of arrival per account.
+// writer is the one goroutine of a process that changes accounts in the store. It keeps the order of arrival of each
+// account's operations.
 type writer struct {
 	ledger *Ledger
 	batch  Batch
-	// parked holds the tasks of accounts that someone else had changed or locked, so
-	// that one locked account stalls only itself. Owned by the run goroutine.
+	// parked holds the tasks of accounts that another process had changed or locked, so that a locked account delays
+	// only its own tasks. Only the run goroutine uses parked.
 	parked map[l402.TokenID]*parking
-	// failedSince is when the store stopped answering, ns since 1970; 0: it does.
+	// failedSince is when the store stopped answering, ns since 1970; 0: the store answered the last attempt.
 	failedSince atomic.Int64
-	// reachedAt is when the store began to answer, ns since 1970.
+	// reachedAt is when the store last began to answer again, ns since 1970.
 	reachedAt atomic.Int64
-	// askedAt is when the attempt that runs began, ns since 1970; 0: none runs.
+	// askedAt is when the running attempt began, ns since 1970; 0: no attempt runs.
 	askedAt atomic.Int64
 
 	mu       sync.Mutex
-	inFlight []*task // in the attempt that runs
+	inFlight []*task // the tasks of the running attempt, or of the last one
 }
 
 type parking struct {
@@ -49,16 +49,15 @@ type parking struct {
 // failing reports whether the last attempt got no answer from the store.
 func (w *writer) failing() bool { return w.failedSince.Load() != 0 }
 
-// away reports whether the store has not answered for so long that impatient
-// operations are refused at once.
+// away reports whether the store has not answered for Config.Patience. Impatient operations are then refused at once.
 func (w *writer) away(now time.Time) bool {
 	longAgo := now.Add(-w.ledger.cfg.Patience).UnixNano()
 	failed, asked := w.failedSince.Load(), w.askedAt.Load()
 	return failed != 0 && failed < longAgo || asked != 0 && asked < longAgo
 }
 
-// watchLoop refuses the impatient tasks that wait for a store that hangs. It
-// runs beside the writer, which hangs with it.
+// watchLoop refuses the impatient tasks that wait for a store that hangs. It runs in a goroutine of its own, because
+// the writer hangs as well.
 func (w *writer) watchLoop(ctx context.Context) {
 	every(ctx, w.ledger.cfg.Patience/4, func() {
 		now := time.Now()
@@ -80,14 +79,13 @@ func (w *writer) watchLoop(ctx context.Context) {
 	})
 }
 
-// run works until the queue is closed and empty, or ctx ends.
+// run commits tasks until the queue is closed and empty, or ctx ends.
 func (w *writer) run(ctx context.Context) {
 	var tasks []*task
 	for ctx.Err() == nil {
-		// Let those run first who are about to add something. On a busy machine the
-		// first of them would else wake this goroutine for itself alone, and small
-		// batches spend most of their time in the commit. On an idle one this returns
-		// at once.
+		// Give other goroutines that are about to submit a task the chance to run first. Without this, on a busy
+		// machine the first such goroutine would wake the writer for its one task, and small batches spend most of
+		// their time in the commit. On an idle machine Gosched returns at once.
 		runtime.Gosched()
 		tasks = w.due(tasks[:0])
 		old := len(tasks)
@@ -106,8 +104,7 @@ func (w *writer) run(ctx context.Context) {
 	w.abort()
 }
 
-// sleep waits for a task, or until a parked one is due, or until it is time to
-// see whether the store is back.
+// sleep waits for a task, for the time at which a parked task is due, or for the time to probe the store.
 func (w *writer) sleep(ctx context.Context) {
 	var due <-chan time.Time
 	if len(w.parked) > 0 || w.failing() {
@@ -128,16 +125,15 @@ func (w *writer) sleep(ctx context.Context) {
 	}
 }
 
-// probe asks a store that did not answer for nothing at all: while it is away,
-// everybody who might find it back is refused.
+// probe sends an empty batch to a store that did not answer. While the store is away, all impatient operations are
+// refused, so without probe no operation would find out that the store is back.
 func (w *writer) probe(ctx context.Context) {
 	if w.failing() && w.ledger.queue.len() == 0 && w.attempt(ctx, nil) == nil {
 		w.reached()
 	}
 }
 
-// divert moves the tasks of parked accounts behind those already parked, and
-// returns the others.
+// divert moves the tasks of parked accounts behind the tasks already parked, and returns the other tasks.
 func (w *writer) divert(tasks []*task) []*task {
 	if len(w.parked) == 0 {
 		return tasks
@@ -153,8 +149,7 @@ func (w *writer) divert(tasks []*task) []*task {
 	return kept
 }
 
-// due takes the tasks of parked accounts that are to be tried again. An
-// account's tasks stay together, in their order.
+// due takes the tasks of parked accounts whose time has come. The tasks of an account stay together and in order.
 func (w *writer) due(tasks []*task) []*task {
 	if len(w.parked) == 0 {
 		return tasks
@@ -172,8 +167,8 @@ func (w *writer) due(tasks []*task) []*task {
 	return tasks
 }
 
-// park puts a task aside: for the next batch when somebody else changed its
-// account, or until the process that has the account locked may be done.
+// park puts a task aside. If another process changed the task's account, the task is in the next batch. If another
+// process has the account locked, the task waits for a pause.
 func (w *writer) park(t *task, locked bool) {
 	p := w.parked[t.account()]
 	if p == nil {
@@ -191,8 +186,7 @@ func (w *writer) park(t *task, locked bool) {
 	w.ledger.stats.conflicts.Add(1)
 }
 
-// commit brings a batch into the store, however often that takes, and answers
-// its tasks.
+// commit tries to commit a batch until the store answers, and then answers the batch's tasks.
 func (w *writer) commit(ctx context.Context, tasks []*task) {
 	pause := retryFirst
 	for {
@@ -250,12 +244,12 @@ func (w *writer) attempt(ctx context.Context, tasks []*task) error {
 	})
 }
 
-// split tries a batch that lost against a concurrent one as a whole, or has a row
-// that the store refuses, in halves; a single task is parked or refused.
+// split runs a batch that conflicted or was rejected as a whole in two halves. It parks a single task that conflicted,
+// and refuses a single task that was rejected.
 func (w *writer) split(ctx context.Context, tasks []*task, err error) {
 	if n := len(tasks) / 2; n > 0 {
-		// The second half may hold later tasks of an account that the first half
-		// parked: they must stay behind it.
+		// The first half may have parked an account of which the second half has later tasks. Those tasks must stay
+		// behind the parked tasks.
 		w.commit(ctx, tasks[:n])
 		if rest := w.divert(tasks[n:]); len(rest) > 0 {
 			w.commit(ctx, rest)
@@ -272,7 +266,7 @@ func (w *writer) split(ctx context.Context, tasks []*task, err error) {
 	w.fail(tasks, fmt.Errorf("%s: %w", tasks[0].name, err))
 }
 
-// live drops the tasks that nobody waits for any more.
+// live drops the tasks whose caller does not wait any more, and refuses the impatient tasks that have waited too long.
 func (w *writer) live(tasks []*task) []*task {
 	impatience := time.Now().Add(-w.ledger.cfg.Patience)
 	kept := tasks[:0]
@@ -289,8 +283,7 @@ func (w *writer) live(tasks []*task) []*task {
 	return kept
 }
 
-// answer gives each task of a committed batch its result, and puts aside those
-// whose accounts the store had to leave out.
+// answer gives each task of a committed batch its result, and parks the tasks whose accounts the store left out.
 func (w *writer) answer(tasks []*task) {
 	w.ledger.stats.batch(len(tasks))
 	for _, t := range tasks {
@@ -300,13 +293,13 @@ func (w *writer) answer(tasks []*task) {
 		}
 		w.ledger.committed(t)
 		if !t.finish(t.outcome) && t.outcome == nil {
-			t.uncertain = true // it took place, and its caller is gone
+			t.uncertain = true // the operation was committed, and its caller has left
 			w.undo(t)
 		}
 	}
 }
 
-// fail answers tasks that were not decided.
+// fail answers tasks that were not decided with an error.
 func (w *writer) fail(tasks []*task, err error) {
 	for _, t := range tasks {
 		t.finish(err)
@@ -314,15 +307,15 @@ func (w *writer) fail(tasks []*task, err error) {
 	}
 }
 
-// undo releases a hold that may have been made for a caller who is gone.
+// undo releases a hold that an uncertain reservation may have made for a caller who has left.
 func (w *writer) undo(t *task) {
 	if op, ok := t.operation.(*reserveOp); ok && t.uncertain {
 		w.ledger.releaseUnowned(op)
 	}
 }
 
-// unanswered notes that the store gave no answer, and refuses those in the queue
-// that have waited long enough.
+// unanswered notes that the store gave no answer, and refuses the queued impatient tasks that have waited for
+// Config.Patience.
 func (w *writer) unanswered(tasks []*task, err error) {
 	now := time.Now()
 	if w.failedSince.CompareAndSwap(0, now.UnixNano()) {
@@ -348,7 +341,7 @@ func (w *writer) reached() {
 	w.ledger.log.Info("ledger store answers again", "away", time.Duration(now-since).Round(time.Millisecond))
 }
 
-// abort answers everything that is left when the ledger is closed in a hurry.
+// abort answers all remaining tasks with ErrClosed when the run ends before the queue is empty.
 func (w *writer) abort() {
 	w.ledger.queue.close()
 	for _, p := range w.parked {
@@ -363,7 +356,7 @@ func (w *writer) abort() {
 	}
 }
 
-// pauseFor reports false when ctx ended meanwhile.
+// pauseFor waits for d. It returns false when ctx ends first.
 func pauseFor(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,16 +1,13 @@
-// Package migrations holds the schema of the ledger for each store as numbered
-// SQL files, and the order in which they run.
+// Package migrations has the schema of the ledger for each store as numbered SQL files, and runs them in order.
 //
-// A file is never changed once released: a new one follows. A line "-- step" ends
-// a step and begins the next. Each step runs in a transaction of its own together
-// with the note that it ran, so a process that dies in between leaves no step half
-// done, and none runs twice. A step takes at most one strong lock, because it would
-// keep the first while it waits for the second. docs/migrations.md lists the locks.
+// A released file is never changed: a new file changes the schema further. A line "-- step" ends a step and begins the
+// next step. Each step runs in a transaction of its own, which also records that the step ran. So a process that dies
+// in between leaves no step half done, and no step runs twice. A step takes at most one strong lock, because it would
+// keep the first lock while it waits for the second. docs/migrations.md lists the locks.
 //
-// A file whose first line is "-- additive" only adds what older programs can do without:
-// nullable columns, functions, tables. It is recorded where programs that do not know it
-// do not look, so that they start on the new schema, beside newer ones or after a
-// return to the version before.
+// A file whose first line is "-- additive" only adds what older programs can do without: nullable columns, functions,
+// tables. Run records it in a table that older programs do not read. So older programs start on the new schema, beside
+// newer programs or after an operator went back to the version before.
 package migrations
 
 import (
@@ -27,7 +24,7 @@ import (
 //go:embed postgres/*.sql sqlite/*.sql
 var files embed.FS
 
-// The stores that there is a schema for.
+// The stores that have a schema here.
 const (
 	Postgres = "postgres"
 	SQLite   = "sqlite"
@@ -37,7 +34,7 @@ const (
 type Migration struct {
 	Version int // from 1, without gaps
 	Name    string
-	SQL     string // all steps
+	SQL     string // the whole file
 	Steps   []Step // at least one
 }
 
@@ -47,21 +44,21 @@ const additive = "-- additive\n"
 // Step is a part of a migration that runs in one transaction.
 type Step struct {
 	Version int
-	Name    string // of the migration
+	Name    string // name of the migration
 	Number  int    // from 1, without gaps
-	Of      int    // how many there are
+	Of      int    // number of steps of the migration
 	SQL     string
-	// Additive: the step is recorded apart, so that a program which does not know the
-	// migration starts all the same.
+	// Additive means that the step is recorded in a table of its own, so that a program which does not know the
+	// migration still starts.
 	Additive bool
 }
 
-// Last says whether the migration is whole after this step.
+// Last reports whether this step is the last of its migration.
 func (s Step) Last() bool { return s.Number == s.Of }
 
 func (s Step) String() string { return fmt.Sprintf("%s, step %d of %d", s.Name, s.Number, s.Of) }
 
-// Load returns the migrations for a store in order.
+// Load returns all migrations for a store in order. dialect is Postgres or SQLite.
 func Load(dialect string) ([]Migration, error) {
 	entries, err := fs.ReadDir(files, dialect)
 	if err != nil {
@@ -91,7 +88,7 @@ func Load(dialect string) ([]Migration, error) {
 	return all, nil
 }
 
-// split cuts a file at the lines that end a step.
+// split cuts a file at the lines "-- step".
 func split(version int, name, text string) (steps []Step) {
 	var parts []string
 	var sql strings.Builder
@@ -110,19 +107,17 @@ func split(version int, name, text string) (steps []Step) {
 	return steps
 }
 
-// Target is a database to bring up to date. The caller keeps other processes
-// from doing the same at the same time.
+// Target is a database to bring up to date. The caller makes sure that only one process does so at a time.
 type Target interface {
-	// Done is the number of the last migration that ran whole (0: none), and how
-	// many steps of the next one ran.
+	// Done returns the number of the last migration whose steps have all run (0: none), and how many steps of the next
+	// migration have run.
 	Done(ctx context.Context) (version, steps int, err error)
-	// Migrate runs one step and records it, in one transaction. It waits for the
-	// locks that the step needs until ctx ends.
+	// Migrate runs one step and records it, in one transaction. It waits for the locks that the step needs until ctx
+	// ends.
 	Migrate(ctx context.Context, s Step) error
 }
 
-// Run brings a database up to date. It refuses one that a newer version of the
-// program has changed.
+// Run brings a database up to date. It refuses a database that a newer version of the program has changed.
 func Run(ctx context.Context, dialect string, t Target) error {
 	all, err := Load(dialect)
 	if err != nil {
@@ -147,8 +142,7 @@ func run(ctx context.Context, all []Migration, t Target) error {
 	return nil
 }
 
-// Check fails unless a database is exactly up to date: for readers, which
-// change nothing.
+// Check fails unless a database is exactly up to date. Readers call it, because they change nothing.
 func Check(ctx context.Context, dialect string, t Target) error {
 	all, err := Load(dialect)
 	if err != nil {
@@ -165,7 +159,8 @@ func Check(ctx context.Context, dialect string, t Target) error {
 	return nil
 }
 
-// done reads how far a database is, and refuses one that is ahead.
+// done returns how far the migrations of a database have run. It refuses a database that has run more than this program
+// knows.
 func done(ctx context.Context, all []Migration, t Target) (version, steps int, err error) {
 	version, steps, err = t.Done(ctx)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// target is a database that remembers what ran.
+// target is a database that remembers which steps ran.
 type target struct {
 	version, steps int
 	ran            []string
-	fail           map[string]error // by the SQL of a step
+	fail           map[string]error // the error of a step, by the step's SQL
 }
 
 func (t *target) Done(context.Context) (int, int, error) { return t.version, t.steps, nil }
@@ -72,8 +72,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestAhead: a database that another version of the program has changed, whole or
-// in part, is left alone.
+// TestAhead checks that Run does not touch a database on which another version of the program ran migrations that this
+// version does not know, in whole or in part.
 func TestAhead(t *testing.T) {
 	ctx := context.Background()
 	all, err := Load(Postgres)
@@ -94,8 +94,8 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// TestSteps: a file is cut at its marks, and a migration goes on after the last
-// step that ran.
+// TestSteps checks that a file is cut at its lines "-- step", and that a migration continues after the last step that
+// ran.
 func TestSteps(t *testing.T) {
 	ctx := context.Background()
 	const file = "-- Words.\nA;\n-- step\nB; -- step of B\n  -- step\r\n-- stepping\nC;"

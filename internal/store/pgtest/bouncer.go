@@ -27,9 +27,8 @@ type Bouncer struct {
 	output  *output
 }
 
-// Bouncer starts a PgBouncer before the server, for one test. settings are
-// lines of the section [pgbouncer], such as "pool_mode=session". The test fails
-// when PgBouncer is not installed.
+// Bouncer starts a PgBouncer before the server, for one test. settings are lines of the section [pgbouncer], such as
+// "pool_mode=session". The test fails when PgBouncer is not installed.
 func (s *Server) Bouncer(t testing.TB, settings ...string) *Bouncer {
 	t.Helper()
 	binary, err := findBouncer()
@@ -61,7 +60,7 @@ func (s *Server) Bouncer(t testing.TB, settings ...string) *Bouncer {
 		t.Fatalf("start PgBouncer: %v", err)
 	}
 	go func() {
-		_ = b.process.Wait() // how it ended is seen in its output
+		_ = b.process.Wait() // the output says how PgBouncer ended
 		close(b.exited)
 	}()
 	if err := b.ready(); err != nil {
@@ -74,18 +73,17 @@ func findBouncer() (string, error) {
 	if path, err := exec.LookPath("pgbouncer"); err == nil {
 		return path, nil
 	}
-	if path := "/usr/sbin/pgbouncer"; executable(path) { // not in everybody's PATH
+	if path := "/usr/sbin/pgbouncer"; executable(path) { // not in every user's PATH
 		return path, nil
 	}
 	return "", errors.New(howToInstallBouncer)
 }
 
-// URL is the way through the pooler to the database that a URL of its server
-// names.
+// URL turns a URL of the server's database into the URL of the same database through the pooler.
 func (b *Bouncer) URL(direct string) string {
 	u, err := url.Parse(direct)
 	if err != nil {
-		panic(err) // the server's own
+		panic(err) // the server made this URL itself
 	}
 	u.RawQuery = url.Values{"host": {b.dir}, "port": {"6432"}, "user": {"postgres"}}.Encode()
 	return u.String()
@@ -111,7 +109,7 @@ func (b *Bouncer) ready() error {
 
 func (b *Bouncer) remove() {
 	if b.process != nil && b.process.Process != nil {
-		_ = b.process.Process.Signal(syscall.SIGQUIT) // at once; fails when it has ended already
+		_ = b.process.Process.Signal(syscall.SIGQUIT) // ends at once; fails when PgBouncer has ended already
 		<-b.exited
 	}
 	os.RemoveAll(b.dir)

@@ -1,8 +1,7 @@
 package pgtest
 
-// Launch starts a server outside of any test, for the benchmarks: settings are
-// arguments of postgres, such as "-c", "fsync=on". Without them nothing is
-// synced. It ends with this process, or with Remove.
+// Launch starts a server outside of any test, for the benchmarks. settings are arguments of postgres, such as "-c",
+// "fsync=on". Without settings the server syncs nothing. The server ends with this process, or with Remove.
 func Launch(settings ...string) (*Server, error) { return launch(settings...) }
 
 // Remove stops a launched server and deletes its files.

@@ -14,19 +14,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Template is the files of a server and of a standby that follows it, made once
-// with initdb and pg_basebackup. Pairs start from copies, which takes a
-// fraction of the time.
+// Template is the files of a server and of a standby that follows it. initdb and pg_basebackup make them once. Pairs
+// start from copies, which takes a fraction of the time.
 type Template struct{ server *Server }
 
 // PairConfig says how a pair runs.
 type PairConfig struct {
-	// Primary and Standby are existing, empty folders for all files of each
-	// server. Their paths must be short, because unix sockets lie there.
+	// Primary and Standby are existing, empty folders for all files of each server. Their paths must be short, because
+	// unix sockets are in these folders.
 	Primary, Standby string
 	// Via returns the host:port by which the standby reaches the primary's socket.
 	Via func(socket string) (address string, err error)
-	// Synchronous has the primary answer a commit once the standby has it on record.
+	// Synchronous makes the primary answer a commit only after the standby has it on its disk.
 	Synchronous bool
 	// PrimaryEnv and StandbyEnv are added to the environment of each server.
 	PrimaryEnv, StandbyEnv []string
@@ -38,7 +37,7 @@ type Pair struct{ Primary, Standby *Server }
 // Database is the empty database that each pair has.
 const Database = "ledger"
 
-// NewTemplate makes the files in a folder of its own, which Remove deletes.
+// NewTemplate makes the files in a new folder, which Remove deletes.
 func NewTemplate() (*Template, error) {
 	s, err := launch("-c", "wal_level=replica")
 	if err != nil {
@@ -75,7 +74,7 @@ func (t *Template) fill() error {
 // Remove deletes the files.
 func (t *Template) Remove() { t.server.remove() }
 
-// Pair starts a copy. Remove ends it.
+// Pair starts a pair on copies of the files. Pair.Remove ends the pair.
 func (t *Template) Pair(c PairConfig) (*Pair, error) {
 	p := &Pair{}
 	var err error
@@ -112,7 +111,7 @@ func (t *Template) Pair(c PairConfig) (*Pair, error) {
 	return p, p.streaming()
 }
 
-// copy makes a server of one half of the template.
+// copy makes a server on a copy of one half of the template: "data" or "standby".
 func (t *Template) copy(half, dir string) (*Server, error) {
 	s := &Server{dir: dir, postgres: t.server.postgres, who: t.server.who}
 	if s.who != nil {
@@ -127,7 +126,7 @@ func (t *Template) copy(half, dir string) (*Server, error) {
 	return s, nil
 }
 
-// streaming waits until the standby follows.
+// streaming waits until the standby follows the primary.
 func (p *Pair) streaming() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -145,12 +144,12 @@ func (p *Pair) streaming() error {
 	}
 }
 
-// Promote makes the standby a primary, once the primary has ended, and returns
-// the position in the log up to which it has what the primary wrote.
+// Promote waits until the primary has ended, and makes the standby a primary. received is the position in the
+// write-ahead log up to which the standby has what the primary wrote.
 func (p *Pair) Promote(ctx context.Context) (received string, err error) {
 	<-p.Primary.Ended()
 	url := p.Standby.URL("postgres")
-	for receivers := 1; receivers > 0; { // the receiver writes what it has before it ends
+	for receivers := 1; receivers > 0; { // the receiver writes all that it has before it ends
 		if err := query(ctx, url, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'",
 			&receivers); err != nil {
 			return "", fmt.Errorf("promote: %w", err)
@@ -162,9 +161,8 @@ func (p *Pair) Promote(ctx context.Context) (received string, err error) {
 	return received, promote(ctx, url)
 }
 
-// promote makes a standby the primary, and returns once it is. Anything that is asked
-// of a server that recovers may be cancelled by what it recovers, so it asks again for
-// 50 seconds at most.
+// promote makes a standby the primary, and returns once it is the primary. Recovery may cancel any statement on a
+// standby, so promote tries again, for 50 seconds at most.
 func promote(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
 	defer cancel()

@@ -2,11 +2,10 @@
 //
 //	db, err := postgres.Open(ctx, pgtest.Start(t)) // a fresh, empty database
 //
-// The server is started on a unix socket in a directory of its own, shared by
-// all tests of the process that run at the same time, and stopped with the last
-// of them. With TEST_DATABASE_URL set, a database is made on that server
-// instead. Without either, the test fails: a ledger that was not tested on its
-// real store was not tested.
+// The server listens on a unix socket in a directory of its own. All tests of the process that run at the same time
+// share the server, and it stops when the last of them ends. With TEST_DATABASE_URL set, Start makes a database on that
+// server instead. When there is neither a URL nor an installed server, the test fails, because a ledger must be tested
+// on its real store.
 package pgtest
 
 import (
@@ -31,23 +30,21 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// EnvURL names the variable with the URL of a server to use. Its user must be
-// allowed to create databases.
+// EnvURL names the variable with the URL of a server to use. The URL's user must be allowed to create databases.
 const EnvURL = "TEST_DATABASE_URL"
 
 const howToInstall = "no PostgreSQL server found: install PostgreSQL 15 or newer (Debian, Ubuntu: apt-get install postgresql; " +
 	"Fedora: dnf install postgresql-server; macOS: brew install postgresql@15) so that initdb and postgres lie in PATH or in " +
 	"/usr/lib/postgresql/*/bin, or set " + EnvURL + " to a server whose user may create databases"
 
-// shared is the server of this process, while anybody uses it.
+// shared is the server of this process while any test uses it.
 var shared struct {
 	sync.Mutex
 	users  int
 	server *Server
 }
 
-// Start makes a fresh database for one test, dropped with it, and returns its
-// URL.
+// Start makes a fresh database for one test, and returns its URL. It drops the database when the test ends.
 func Start(t testing.TB) string {
 	t.Helper()
 	if base := os.Getenv(EnvURL); base != "" {
@@ -73,8 +70,8 @@ func Start(t testing.TB) string {
 	return create(t, shared.server.URL("postgres"))
 }
 
-// New starts a server for one test alone, which may stop and kill it. With
-// durable it writes to the disk like a real one; else it does not sync.
+// New starts a server for one test alone, which may stop and kill the server. With durable, the server syncs its writes
+// to the disk, as a real server does. Without durable, it does not sync.
 func New(t testing.TB, durable bool) *Server {
 	t.Helper()
 	var settings []string
@@ -89,7 +86,7 @@ func New(t testing.TB, durable bool) *Server {
 	return s
 }
 
-// create makes a database of a random name.
+// create makes a database of a random name, and drops it when the test ends.
 func create(t testing.TB, base string) string {
 	t.Helper()
 	u, err := url.Parse(base)
@@ -121,8 +118,8 @@ func command(t testing.TB, base, sql string) {
 
 // Server is one running PostgreSQL.
 type Server struct {
-	dir      string // everything of it
-	postgres string // binary
+	dir      string // folder of all its files
+	postgres string // path of the postgres binary
 	who      *syscall.Credential
 	settings []string
 	env      []string // added to this process's environment
@@ -132,7 +129,7 @@ type Server struct {
 	output  *output
 }
 
-// URL is where a database of this server is.
+// URL returns the URL of a database of this server.
 func (s *Server) URL(database string) string {
 	return "postgres:///" + database + "?" + url.Values{"host": {s.dir}, "user": {"postgres"}}.Encode()
 }
@@ -140,27 +137,26 @@ func (s *Server) URL(database string) string {
 // Fresh makes an empty database for one test and returns its URL.
 func (s *Server) Fresh(t testing.TB) string { return create(t, s.URL("postgres")) }
 
-// Socket is the unix socket that the server listens on.
+// Socket returns the path of the unix socket on which the server listens.
 func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
 
-// Ended is closed when the server's process has ended.
+// Ended returns a channel that is closed when the server's process has ended.
 func (s *Server) Ended() <-chan struct{} { return s.exited }
 
-// Output is the end of what the server said since its last start.
+// Output returns the last 8 KiB of what the server has written since its last start.
 func (s *Server) Output() string { return s.output.String() }
 
-// Pid is the server's process.
+// Pid returns the id of the server's process.
 func (s *Server) Pid() int { return s.process.Process.Pid }
 
-// Kill ends the server as pg_ctl stop -m immediate does: no checkpoint, no
-// goodbye.
+// Kill ends the server as pg_ctl stop -m immediate does: without a checkpoint.
 func (s *Server) Kill() { s.end(syscall.SIGQUIT) }
 
-// Stop ends the server in order, cutting its sessions.
+// Stop shuts the server down in order, and ends its sessions.
 func (s *Server) Stop() { s.end(syscall.SIGINT) }
 
 func (s *Server) end(how syscall.Signal) {
-	_ = s.process.Process.Signal(how) // fails when it has ended already
+	_ = s.process.Process.Signal(how) // fails when the server has ended already
 	select {
 	case <-s.exited:
 	case <-time.After(20 * time.Second):
@@ -196,7 +192,7 @@ func launch(settings ...string) (*Server, error) {
 	return s, nil
 }
 
-// find looks for the binaries, the newest version first.
+// find returns the paths of initdb and postgres, of the newest version installed.
 func find() (initdb, postgres string, err error) {
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is sound
 	slices.SortFunc(dirs, func(a, b string) int { return version(b) - version(a) })
@@ -215,7 +211,7 @@ func find() (initdb, postgres string, err error) {
 }
 
 func version(dir string) int {
-	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir))) // 0 for a name that is no number
+	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir))) // 0 for a name that is not a number
 	return n
 }
 
@@ -224,8 +220,8 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// prepare runs initdb. PostgreSQL refuses to run as root: there, everything is
-// done by the user postgres.
+// prepare runs initdb. PostgreSQL refuses to run as root. So when this process runs as root, the user postgres runs
+// everything.
 func (s *Server) prepare(initdb string) error {
 	if os.Geteuid() == 0 {
 		u, err := user.Lookup("postgres")
@@ -250,8 +246,7 @@ func (s *Server) prepare(initdb string) error {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// Start starts the server, again after Kill or Stop, and waits until it takes
-// connections.
+// Start starts the server, also after Kill or Stop, and waits until it accepts connections.
 func (s *Server) Start() error {
 	args := append([]string{"-D", s.data(), "-c", "unix_socket_directories=" + s.dir, "-c", "listen_addresses=",
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=64MB", "-c", "max_connections=200"}, s.settings...)
@@ -265,7 +260,7 @@ func (s *Server) Start() error {
 		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait() // how it ended is seen in its output
+		_ = cmd.Wait() // the output says how the server ended
 		close(exited)
 	}(s.process, s.exited)
 	return s.ready()
@@ -289,7 +284,7 @@ func (s *Server) ready() error {
 	}
 }
 
-// output keeps the end of what the server says.
+// output keeps the last 8 KiB of what a process writes.
 type output struct {
 	mu   sync.Mutex
 	last []byte

@@ -9,9 +9,8 @@ import (
 	"testing"
 )
 
-// Standby starts a server that follows this one by streaming, for one test. name
-// is its application_name, as synchronous_standby_names of this server means it;
-// settings are arguments of postgres.
+// Standby starts a server that follows this server by streaming, for one test. name is the standby's application_name,
+// which this server's synchronous_standby_names may contain. settings are arguments of postgres.
 func (s *Server) Standby(t testing.TB, name string, settings ...string) *Server {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sluice-pg-")
@@ -43,7 +42,7 @@ func (s *Server) Standby(t testing.TB, name string, settings ...string) *Server 
 	return standby
 }
 
-// Promote makes a standby the primary, and waits until it is.
+// Promote makes a standby the primary, and waits until it is the primary.
 func (s *Server) Promote(t testing.TB) {
 	t.Helper()
 	if err := promote(context.Background(), s.URL("postgres")); err != nil {

@@ -8,8 +8,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// Apply runs one batch: a round trip that reads what is not known, and one that
-// writes.
+// Apply runs one batch in at most two round trips: the first loads the rows that this process does not remember, the
+// second writes. It loads the rows once more when the remembered rows did not suffice.
 func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
 	err := d.apply(ctx, b, decide)
 	if err != nil {
@@ -23,7 +23,7 @@ func (d *DB) apply(ctx context.Context, b *metering.Batch, decide func()) error 
 	if err != nil {
 		return err
 	}
-	defer conn.Release() // closes it when a transaction is still open
+	defer conn.Release() // closes the connection when a transaction is still open
 	c := conn.Conn()
 	d.recent.fill(c, b)
 	if err := d.load(ctx, c, b); err != nil {
@@ -49,10 +49,10 @@ func (d *DB) apply(ctx context.Context, b *metering.Batch, decide func()) error 
 	return nil
 }
 
-// pipeline sends statements in one round trip and reads their results in order.
+// pipeline sends statements in one round trip, and reads their results in order.
 type pipeline struct {
 	pgx.Batch
-	read []func(raw) // for the rows of each statement; nil: it has none
+	read []func(raw) // called with each row of a statement's result; nil: the rows are dropped
 }
 
 func (p *pipeline) add(read func(raw), sql string, args ...any) {

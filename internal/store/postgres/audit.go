@@ -13,26 +13,24 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// Look lends fn one snapshot.
+// Look runs fn over one snapshot.
 func (d *DB) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
 	return d.snapshot(ctx, func(tx pgx.Tx) error { return fn(books{ctx, tx}) })
 }
 
-// How long Cutoff waits for transactions that were given numbers before.
+// How long and how often Cutoff waits for the transactions that were given line numbers before.
 const (
 	cutoffLimit = 20 * time.Second
 	cutoffBeat  = 2 * time.Millisecond
 )
 
-// Cutoff finds numbers up to which all lines are visible or will never be. Numbers
-// are given out when a line is inserted and become visible when its transaction
-// commits, so a smaller one may appear after a larger. Every transaction that
-// appends lines locks an account first, which gives it a transaction id before
-// its first number. So the transactions with numbers up to the largest visible one
-// all have smaller ids than a transaction that begins afterwards: once none of
-// those runs any more, nothing can appear. (The snapshot's own upper bound would
-// not do. It follows the last transaction that has ended, and one that still runs
-// may lie above it.)
+// Cutoff returns numbers up to which all lines are visible or will never exist. The server gives out a number when a
+// line is inserted, but the line becomes visible when its transaction commits. So a smaller number may appear after a
+// larger number. Every transaction that appends lines locks an account first, which gives the transaction its id before
+// its first line number. So all transactions with numbers up to the largest visible number have smaller ids than a
+// transaction that begins afterwards. When none of these transactions runs any more, no line can appear. (Cutoff cannot
+// use the snapshot's own upper bound. That bound follows the last transaction that has ended, and a transaction that
+// still runs may have a larger id.)
 func (d *DB) Cutoff(ctx context.Context) (p metering.Position, err error) {
 	var id int64
 	err = each(ctx, d.pool, func(r raw) error {
@@ -62,7 +60,7 @@ func (d *DB) Cutoff(ctx context.Context) (p metering.Position, err error) {
 	}
 }
 
-// books reads within one snapshot.
+// books reads the rows of one snapshot.
 type books struct {
 	ctx context.Context
 	tx  pgx.Tx
@@ -77,7 +75,7 @@ func (v books) each(row func(raw), sql string, args ...any) error {
 	}, sql, args...)
 }
 
-// Transfers reads lines in order.
+// Transfers reads transfers in order of their numbers.
 func (v books) Transfers(after, upto int64, limit int, fn func(int64, metering.TransferRow)) error {
 	return v.each(func(r raw) {
 		fn(r.int(0), metering.TransferRow{Kind: metering.TransferKind(r.int(1)), Debit: r.bytes(2), Credit: r.bytes(3),
@@ -85,7 +83,7 @@ func (v books) Transfers(after, upto int64, limit int, fn func(int64, metering.T
 	}, `SELECT seq, kind, debit, credit, amount, ref, at FROM transfers WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3`, after, upto, limit)
 }
 
-// BudgetLines reads lines of budgets in order.
+// BudgetLines reads lines of budgets in order of their numbers.
 func (v books) BudgetLines(after, upto int64, limit int, fn func(int64, metering.BudgetLine)) error {
 	return v.each(func(r raw) {
 		l := metering.BudgetLine{Amount: r.msat(3), At: r.int(4)}
@@ -102,31 +100,31 @@ func readAdjustment(r raw) metering.AdjustmentRow {
 	return x
 }
 
-// Accounts reads accounts from an id on.
+// Accounts reads accounts in order of ids, from the given id.
 func (v books) Accounts(id l402.TokenID, limit int, fn func(metering.AccountRow)) error {
 	return v.each(func(r raw) { fn(readAccount(r)) },
 		`SELECT `+accountColumns+` FROM accounts WHERE id >= $1 ORDER BY id LIMIT $2`, id[:], limit)
 }
 
-// Budgets reads budgets from an id on.
+// Budgets reads budgets in order of ids, from the given id.
 func (v books) Budgets(id [32]byte, limit int, fn func(metering.BudgetRow)) error {
 	return v.each(func(r raw) { fn(readBudget(r)) },
 		`SELECT `+budgetColumns+` FROM budgets WHERE id >= $1 ORDER BY id LIMIT $2`, id[:], limit)
 }
 
-// Deposits reads payments from a hash on.
+// Deposits reads payments in order of hashes, from the given hash.
 func (v books) Deposits(h l402.PaymentHash, limit int, fn func(metering.DepositRow)) error {
 	return v.each(func(r raw) { fn(readDeposit(r)) },
 		`SELECT `+depositColumns+` FROM deposits WHERE hash >= $1 ORDER BY hash LIMIT $2`, h[:], limit)
 }
 
-// Charges reads charges from a hold on.
+// Charges reads charges in order of their holds, from the given hold.
 func (v books) Charges(id metering.HoldID, limit int, fn func(metering.ChargeRow)) error {
 	return v.each(func(r raw) { fn(readCharge(r)) },
 		`SELECT `+chargeColumns+` FROM charges WHERE hold >= $1 ORDER BY hold LIMIT $2`, uuid(id), limit)
 }
 
-// Adjustments reads adjustments from an id on.
+// Adjustments reads adjustments in order of ids, from the given id.
 func (v books) Adjustments(id metering.HoldID, limit int, fn func(metering.AdjustmentRow)) error {
 	return v.each(func(r raw) { fn(readAdjustment(r)) },
 		`SELECT id, account, delta, reason, at FROM adjustments WHERE id >= $1 ORDER BY id LIMIT $2`, uuid(id), limit)
@@ -137,7 +135,7 @@ func (v books) Holds(fn func(metering.HoldRow)) error {
 	return v.each(func(r raw) { fn(readHold(r)) }, `SELECT `+holdColumns+` FROM holds`)
 }
 
-// list converts ids to what a statement takes.
+// list converts ids to a slice of the type that a statement's parameter takes.
 func list[ID, V any](ids []ID, value func(*ID) V) []V {
 	out := make([]V, len(ids))
 	for i := range ids {
@@ -154,7 +152,7 @@ func holdList(ids []metering.HoldID) []pgtype.UUID {
 	return list(ids, func(id *metering.HoldID) pgtype.UUID { return uuid(*id) })
 }
 
-// subjectList lists keys.
+// subjectList returns the keys of subjects.
 func subjectList(ids []metering.Subject) [][]byte {
 	return list(ids, func(s *metering.Subject) []byte { k := s.Key(); return k[:] })
 }
@@ -210,7 +208,7 @@ func (v books) Tallies(ids []metering.Subject, fn func(metering.Tally)) error {
 	return v.each(func(r raw) { fn(readTally(r)) }, `SELECT id, a, b, c, upto FROM audited WHERE id = ANY($1)`, subjectList(ids))
 }
 
-// SealedTallies reads sums of closed periods.
+// SealedTallies reads the sums of closed periods.
 func (v books) SealedTallies(period int64, ids []metering.Subject, fn func(metering.Tally)) error {
 	return v.each(func(r raw) { fn(readTally(r)) }, `SELECT s.* FROM unnest($1::bytea[]) AS u (id) CROSS JOIN LATERAL (
 		SELECT id, a, b, c, upto FROM sealed WHERE id = u.id AND period <= $2 ORDER BY period DESC LIMIT 1) AS s`, subjectList(ids), period)

@@ -13,8 +13,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestCutoff: a line with a smaller number may appear after one with a larger, so
-// nothing is taken for complete before its transaction has ended.
+// TestCutoff checks that Cutoff does not pass a line before the line's transaction has ended, because a line with a
+// smaller number may appear after a line with a larger number.
 func TestCutoff(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -33,8 +33,8 @@ func TestCutoff(t *testing.T) {
 	exec(slow, `INSERT INTO deposits (hash, account, credited, presented) VALUES (`+hash+`, `+id+`, 5, 1)`)
 	exec(slow, `INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, 'lightning', `+id+`, 5,
 		`+hash+`, 1)`)
-	// Later in number, earlier in sight, and with the older of the two transactions:
-	// the one that still runs lies above the last that ended.
+	// This line has the larger number but is visible first. Its transaction is the younger one: the transaction that
+	// still runs began before it.
 	other := strings.ReplaceAll(id, "01", "03")
 	exec(fast, `INSERT INTO accounts (id, available, deposited) VALUES (`+other+`, 7, 7)`)
 	exec(fast, `INSERT INTO deposits (hash, account, credited, presented) VALUES (`+other+`, `+other+`, 7, 1)`)
@@ -55,7 +55,7 @@ func TestCutoff(t *testing.T) {
 		r, err := ledger.AuditNew(ctx)
 		done <- result{r, err}
 	}()
-	time.Sleep(100 * time.Millisecond) // it has begun, most likely: either order must pass
+	time.Sleep(100 * time.Millisecond) // the audit has most likely begun, but either order must pass
 	exec(slow, "COMMIT")
 	if r := <-done; r.err != nil || !r.report.OK() || r.report.Lines != 2 {
 		t.Errorf("audit: %+v, %v", r.report, r.err)
@@ -66,8 +66,8 @@ func TestCutoff(t *testing.T) {
 	}
 }
 
-// TestCutoffBelowRunning: the transaction of the smaller number is the younger one,
-// which the snapshot's own upper bound does not cover.
+// TestCutoffBelowRunning checks the case in which the smaller number belongs to the younger transaction. The snapshot's
+// own upper bound does not cover that transaction.
 func TestCutoffBelowRunning(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -99,8 +99,8 @@ func TestCutoffBelowRunning(t *testing.T) {
 	}
 }
 
-// TestOneAudits: of two gateways one audits, and both show what it found. When it
-// is gone, the other does.
+// TestOneAudits checks that one of two gateways audits and both show what the audit found. When that gateway ends, the
+// other audits.
 func TestOneAudits(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)

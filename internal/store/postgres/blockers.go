@@ -12,12 +12,11 @@ import (
 	"sluice.example/sluice/migrations"
 )
 
-// lookEvery is how often another session looks at one that may wait.
+// lookEvery is how often watchBlockers looks whether the migrating session waits.
 const lookEvery = 10 * time.Millisecond
 
-// blockers lists the sessions that keep another one from a lock, and the lock
-// that this one waits for. The server shows little more than the process of
-// sessions of other roles.
+// blockers is a query for the sessions that keep the session $1 from a lock, and for the lock that the session waits
+// for. Of sessions of other roles the server shows little more than the process id.
 const blockers = `
 SELECT (SELECT string_agg(w.mode || ' on ' || coalesce(w.relation::regclass::text, w.locktype), ', ')
 		FROM pg_locks w WHERE w.pid = $1 AND NOT w.granted),
@@ -25,11 +24,11 @@ SELECT (SELECT string_agg(w.mode || ' on ' || coalesce(w.relation::regclass::tex
 	coalesce(host(a.client_addr), ''), coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::bigint
 FROM (SELECT DISTINCT unnest(pg_blocking_pids($1)) AS pid) b LEFT JOIN pg_stat_activity a USING (pid) ORDER BY b.pid`
 
-// blocker is a session that has the lock, or was there first to ask for it.
+// blocker is a session that has the lock, or that asked for it before.
 type blocker struct {
 	pid                   int32
 	kind, user, app, addr string
-	seconds               int64 // since its transaction began
+	seconds               int64 // seconds since its transaction began
 }
 
 func (b blocker) String() string {
@@ -50,8 +49,8 @@ func (b blocker) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// watchBlockers looks at a session from another one until the returned function
-// is called, and then tells what it waited for, if it did.
+// watchBlockers looks from other sessions at the session c until its caller calls stop. stop logs what c waited for, if
+// c waited.
 func (d *DB) watchBlockers(ctx context.Context, c *pgx.Conn, step migrations.Step) (stop func()) {
 	var pid int32
 	if err := c.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
@@ -84,13 +83,14 @@ func (d *DB) watchBlockers(ctx context.Context, c *pgx.Conn, step migrations.Ste
 	}
 }
 
-// blockersOf looks once. Failing to see is no reason to fail.
+// blockersOf looks once. It returns "" when c does not wait, and also when the query fails, because a migration must
+// not fail for that.
 func (d *DB) blockersOf(ctx context.Context, pid int32) (wants, by string) {
 	rows, err := d.pool.Query(ctx, blockers, pid)
 	if err != nil {
 		return "", ""
 	}
-	var w *string // NULL: it has just got its lock
+	var w *string // NULL: the session has just got its lock
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
 		var b blocker
 		err := row.Scan(&w, &b.pid, &b.kind, &b.user, &b.app, &b.addr, &b.seconds)

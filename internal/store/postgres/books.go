@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// AuditState reads how far audits have come.
+// AuditState returns how far audits have come.
 func (d *DB) AuditState(ctx context.Context) (a metering.AuditState, err error) {
 	err = each(ctx, d.pool, func(r raw) error {
 		a = metering.AuditState{Version: r.int(0), Scanned: metering.Position{Transfers: r.int(1), Budgets: r.int(2)},
@@ -21,7 +21,7 @@ func (d *DB) AuditState(ctx context.Context) (a metering.AuditState, err error) 
 	return a, err
 }
 
-// Seals reads closed periods.
+// Seals returns the seals of all closed periods in order.
 func (d *DB) Seals(ctx context.Context) (list []metering.SealRow, err error) {
 	err = each(ctx, d.pool, func(r raw) error {
 		row := metering.SealRow{Period: r.int(0), Body: r.bytes(1)}
@@ -32,7 +32,8 @@ func (d *DB) Seals(ctx context.Context) (list []metering.SealRow, err error) {
 	return list, err
 }
 
-// lazily runs fn in a transaction that the server's crash may lose, in order.
+// lazily runs fn in a transaction whose commit is not durable: a crash of the server may lose the last such
+// transactions, in order.
 func (d *DB) lazily(ctx context.Context, fn func(pgx.Tx) error) error {
 	return d.durably(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
@@ -42,8 +43,8 @@ func (d *DB) lazily(ctx context.Context, fn func(pgx.Tx) error) error {
 	})
 }
 
-// SaveTallies writes sums, in the order of their ids, so that two audits at once
-// never wait for each other in a circle.
+// SaveTallies writes sums in the order of their ids. The fixed order keeps two audits at once from waiting for each
+// other in a circle.
 func (d *DB) SaveTallies(ctx context.Context, period int64, tallies []metering.Tally) error {
 	rows := make([]*metering.Tally, len(tallies))
 	for i := range rows {
@@ -72,7 +73,7 @@ func (d *DB) SaveTallies(ctx context.Context, period int64, tallies []metering.T
 	}))
 }
 
-// SaveAuditState replaces the state.
+// SaveAuditState replaces the state if the stored state has the version a.Version.
 func (d *DB) SaveAuditState(ctx context.Context, a metering.AuditState) (saved bool, err error) {
 	suspects := a.Suspects
 	if suspects == nil {
@@ -94,7 +95,7 @@ func (d *DB) AddSeal(ctx context.Context, s metering.SealRow) error {
 	return classify(err)
 }
 
-// LeadAudit takes the advisory lock of audits, as LeadPrices does that of prices.
+// LeadAudit takes the advisory lock of audits, as LeadPrices takes the lock of prices.
 func (d *DB) LeadAudit(ctx context.Context) (metering.AuditLead, error) {
 	l, err := d.takeLead(ctx, "audits", metering.ErrNotLeader)
 	if err != nil {

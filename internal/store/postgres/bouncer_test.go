@@ -18,7 +18,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// simple makes a client that any pooling mode understands.
+// simple makes a client that works in any pooling mode.
 func simple(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(url)
@@ -34,8 +34,7 @@ func simple(t *testing.T, url string) *pgx.Conn {
 	return c
 }
 
-// TestBouncerLedger: two gateways work on one ledger through PgBouncer in session
-// mode.
+// TestBouncerLedger checks that two gateways can use one ledger through PgBouncer in session mode.
 func TestBouncerLedger(t *testing.T) {
 	ctx := context.Background()
 	server := pgtest.New(t, false)
@@ -62,9 +61,9 @@ func TestBouncerLedger(t *testing.T) {
 	}
 }
 
-// TestBouncerSessions: the lock of the prices' leader, the lock of migrations and
-// notifications work through session pooling, also where the pooler cleans
-// nothing up and its sessions go from client to client.
+// TestBouncerSessions checks that the lock of the prices' leader, the lock of migrations, and notifications work
+// through session pooling. They must also work when the pooler cleans nothing up and gives its sessions to one client
+// after another.
 func TestBouncerSessions(t *testing.T) {
 	ctx := context.Background()
 	server := pgtest.New(t, false)
@@ -73,7 +72,7 @@ func TestBouncerSessions(t *testing.T) {
 			direct := server.Fresh(t)
 			url := server.Bouncer(t, "pool_mode=session", "default_pool_size=50", reset).URL(direct)
 			open(t, url).Close()
-			// Nothing of the first gateway stands in the way of the second.
+			// The first gateway has left nothing that disturbs the second.
 			a, b := pricer.NewRecord(open(t, url)), pricer.NewRecord(open(t, url))
 			var heard atomic.Int64
 			watching, stop := context.WithCancel(ctx)
@@ -113,8 +112,8 @@ func TestBouncerSessions(t *testing.T) {
 	}
 }
 
-// TestBouncerRefused: a pooler that shares sessions is refused with words,
-// whatever the number and the order of its server connections, idle or busy.
+// TestBouncerRefused checks that a pooler which shares sessions is refused with a clear message, for any number and
+// order of its server connections, idle or busy.
 func TestBouncerRefused(t *testing.T) {
 	server := pgtest.New(t, false)
 	for _, mode := range []string{"transaction", "statement"} {
@@ -141,7 +140,7 @@ func refused(t *testing.T, url string) {
 		func(ctx context.Context, url string) (*postgres.DB, error) { return postgres.Open(ctx, url) },
 		postgres.OpenReader,
 	} {
-		// A pooler that is not noticed lets it hang.
+		// If the pooler is not noticed, the call hangs until this limit.
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		db, err := opens(ctx, url)
 		cancel()
@@ -154,8 +153,7 @@ func refused(t *testing.T, url string) {
 	}
 }
 
-// fill makes a pooler open as many server connections: each is kept busy by a
-// statement until all are there.
+// fill makes a pooler open a number of server connections. A statement keeps each connection busy until all are open.
 func fill(t *testing.T, url string, sessions int) {
 	t.Helper()
 	done := make(chan error, sessions)
@@ -195,8 +193,7 @@ func busy(t *testing.T, url string, clients int) {
 	})
 }
 
-// TestBouncerWithoutRoom: a pooler that has too few sessions is named as what it
-// waits for.
+// TestBouncerWithoutRoom checks that the error names the pooler when the pooler has too few sessions.
 func TestBouncerWithoutRoom(t *testing.T) {
 	server := pgtest.New(t, false)
 	url := server.Bouncer(t, "pool_mode=session", "default_pool_size=1").URL(server.Fresh(t))

@@ -1,24 +1,21 @@
-// Package postgres keeps the ledger in PostgreSQL (15 or newer): the store for
-// any number of gateway processes.
+// Package postgres keeps the ledger in PostgreSQL (15 or newer). This store serves any number of gateway processes.
 //
 //	db, err := postgres.Open(ctx, "postgres://sluice@db/sluice")
 //	ledger, err := metering.Open(ctx, metering.Config{Store: db})
 //
-// A batch takes two round trips at most: one that reads its rows without a lock, which
-// falls away where this process wrote all of them last, and one that writes the changes
-// with a single statement, sluice_apply_5. That statement takes
-// the accounts whose rows are as they were read and that nobody else has locked, and
-// writes everything that belongs to them; the others are tried again. So a gateway
-// that stands still keeps no lock, and a locked account keeps only its own requests
-// waiting. An account's version is PostgreSQL's own: xmin, the transaction that wrote
-// the row.
+// A batch takes two round trips at most. The first reads the batch's rows without a lock. It is left out when this
+// process was the last to write all of these rows. The second writes the changes with a single statement, which calls
+// the function sluice_apply_5. That function takes the accounts whose rows have not changed since they were read and
+// that no other process has locked, and writes everything that belongs to them. The ledger tries the other accounts
+// again. So a gateway that stands still keeps no lock, and a locked account delays only its own requests. The version
+// of an account is its row's xmin: the id of the transaction that wrote the row.
 //
-// A batch of holds only is committed with synchronous_commit=off: a crash of the
-// server may lose the last of them, and the settlement that follows re-creates what
-// it needs. A batch that moves money, or holds an idempotency key, is durable.
+// A batch that only makes or extends holds is committed with synchronous_commit=off. A crash of the server may lose the
+// last of these batches, and the settlement that follows makes again what it needs. A batch that moves money, or makes
+// a hold with an idempotency key, is durable.
 //
-// A pooler between gateway and server must leave each connection a session of
-// its own (PgBouncer: pool_mode=session); Open refuses any other.
+// A pooler between gateway and server must give each connection a session of its own (PgBouncer: pool_mode=session).
+// Open refuses any other pooler.
 package postgres
 
 import (
@@ -43,43 +40,42 @@ var (
 	_ pricer.Store   = (*DB)(nil)
 )
 
-// minConns: one to write, the rest to read; pool_max_conns in the URL may ask
-// for more.
+// minConns is the least number of connections of the pool: one for rare writes, the others for reads. pool_max_conns in
+// the URL may ask for more.
 const minConns = 4
 
-// writerConns: a batch, a heartbeat, and one more for a batch whose connection is
-// being closed.
+// writerConns is how many connections write: one for a batch, one for a heartbeat, and one for a batch while the
+// connection of the batch before is being closed.
 const writerConns = 3
 
-// connectLimit bounds the wait for the first connections of a pool.
+// connectLimit bounds the wait for the first two connections of a pool.
 const connectLimit = 30 * time.Second
 
 // DB is a ledger in a PostgreSQL database. Safe for concurrent use.
 type DB struct {
-	pool    *pgxpool.Pool // reads, and what is written seldom
+	pool    *pgxpool.Pool // reads, and rare writes
 	writers *pgxpool.Pool // batches and heartbeats
 	log     *slog.Logger
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 
-	reader    bool // nothing is written
+	reader    bool // opened by OpenReader, which never writes
 	lineage   lineage
 	recent    recent
-	dead      atomic.Int64 // holds ended since the last vacuum
+	dead      atomic.Int64 // holds that ended since the last vacuum
 	vacuuming atomic.Bool
 }
 
-// Option changes how a database is opened.
+// Option changes how Open opens a database.
 type Option func(*DB)
 
-// WithLog says where a migration that waits tells what it waits for. Default:
-// nowhere.
+// WithLog sets the log in which a waiting migration says what it waits for. Without WithLog nothing is logged.
 func WithLog(log *slog.Logger) Option { return func(d *DB) { d.log = log } }
 
-// Open connects to the database that the URL names (postgres://…, or the
-// key=value form) and brings its schema up to date. Several processes may do so
-// at the same time, and beside gateways that work: a migration that needs a lock
-// waits for it until ctx ends, and keeps nobody waiting meanwhile.
+// Open connects to the database that the URL names (postgres://…, or the key=value form), and brings its schema up to
+// date. Several processes may call Open at the same time, also while gateways use the database. A migration that needs
+// a lock waits for the lock until ctx ends. While the migration waits, it delays the requests of other gateways only
+// briefly.
 func Open(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	d, err := connect(ctx, url, opts...)
 	if err != nil {
@@ -92,8 +88,7 @@ func Open(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	return d, nil
 }
 
-// OpenReader connects without changing the schema: it must be up to date. The
-// server may be a standby.
+// OpenReader connects for reading only. It fails unless the schema is up to date. The server may be a standby.
 func OpenReader(ctx context.Context, url string) (*DB, error) {
 	d, err := connect(ctx, url, func(d *DB) { d.reader = true })
 	if err != nil {
@@ -102,7 +97,7 @@ func OpenReader(ctx context.Context, url string) (*DB, error) {
 	conn, err := d.pool.Acquire(ctx)
 	if err == nil {
 		err = migrations.Check(ctx, migrations.Postgres, schema{c: conn.Conn()})
-		conn.Release() // before Close, which waits for it
+		conn.Release() // released before Close, because Close waits for the connection
 	}
 	if err != nil {
 		d.Close()
@@ -114,8 +109,7 @@ func OpenReader(ctx context.Context, url string) (*DB, error) {
 func connect(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		// The library's message would repeat the URL; it redacts the password only
-		// when it could parse it.
+		// The library's message would repeat the URL. It hides the password only when the library could parse the URL.
 		return nil, errors.New("open ledger in PostgreSQL: the URL is not of the form postgres://user:password@host/database")
 	}
 	cfg.MaxConns = max(cfg.MaxConns, minConns)
@@ -126,7 +120,7 @@ func connect(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	d.life, d.end = context.WithCancel(context.WithoutCancel(ctx))
 	start, ask := newBegin(&cfg.ConnConfig.Config), cfg.ConnConfig.ValidateConnect
 	cfg.ConnConfig.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) error {
-		if ask != nil { // target_session_attrs
+		if ask != nil { // the URL has target_session_attrs
 			if err := ask(ctx, c); err != nil {
 				return err
 			}
@@ -150,9 +144,9 @@ func connect(ctx context.Context, url string, opts ...Option) (*DB, error) {
 	return d, nil
 }
 
-// writerConfig is that of the connections that write batches. Holds come and go so
-// fast that the planner takes their table for nearly empty and would read all of it,
-// dead rows too. Each batch names its rows by key.
+// writerConfig returns the configuration of the connections that write batches. These connections never use sequential
+// scans, because holds come and go so fast that the planner takes their table for nearly empty. It would then read all
+// of the table, including the dead rows. Each batch names its rows by key.
 func writerConfig(cfg *pgxpool.Config) *pgxpool.Config {
 	c := cfg.Copy()
 	c.MinConns, c.MaxConns = 0, writerConns
@@ -163,7 +157,7 @@ func writerConfig(cfg *pgxpool.Config) *pgxpool.Config {
 	return c
 }
 
-// meet begins a session and notes whose it is.
+// meet begins a session on a new connection, and notes which server the connection leads to.
 func (d *DB) meet(ctx context.Context, start *begin, c *pgconn.PgConn) error {
 	id, err := start.run(ctx, c)
 	if err != nil {
@@ -185,10 +179,11 @@ func (d *DB) Close() error {
 	return nil
 }
 
-// Ping asks the server for nothing.
+// Ping sends an empty statement to the server.
 func (d *DB) Ping(ctx context.Context) error { return d.pool.Ping(ctx) }
 
-// classify says what became of a transaction, where the server's answer tells.
+// classify adds ErrConflict or ErrRejected to an error of the server which tells that the transaction was rolled back.
+// It returns any other error unchanged.
 func classify(err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Severity == "FATAL" || pg.Severity == "PANIC" {
@@ -196,7 +191,7 @@ func classify(err error) error {
 	}
 	switch {
 	case pg.Code == "55P03", pg.Code == "40001", pg.Code == "40P01", // lock timeout, serialization, deadlock
-		pg.Code == "23505": // someone inserted the same row first: it will be found
+		pg.Code == "23505": // another transaction inserted the same row first; the next attempt finds that row
 		return fmt.Errorf("%w: %w", metering.ErrConflict, err)
 	case len(pg.Code) == 5 && (pg.Code[:2] == "22" || pg.Code[:2] == "23"):
 		return fmt.Errorf("%w: %w", metering.ErrRejected, err)

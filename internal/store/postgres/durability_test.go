@@ -8,8 +8,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestSynchronousCommit: what each kind of batch asks of the server, also of one
-// that is set to answer before it has written.
+// TestSynchronousCommit checks which synchronous_commit each kind of batch uses, on a server whose default is to answer
+// before a commit is on the disk.
 func TestSynchronousCommit(t *testing.T) {
 	ctx := context.Background()
 	d, err := Open(ctx, pgtest.Start(t)+"&options=-csynchronous_commit%3Doff")

@@ -14,7 +14,7 @@ import (
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
-// both is one URL for a database on several servers, which are tried in order.
+// both returns one URL for a database on several servers, which are tried in order.
 func both(t *testing.T, urls ...string) string {
 	t.Helper()
 	var hosts []string
@@ -33,7 +33,7 @@ func both(t *testing.T, urls ...string) string {
 	return all.String()
 }
 
-// on is the URL of a database that another server has a copy of.
+// on returns the URL of another server's copy of a database.
 func on(t *testing.T, s *pgtest.Server, like string) string {
 	t.Helper()
 	u, err := url.Parse(like)
@@ -66,9 +66,8 @@ func count(t *testing.T, d *DB, generation, restarts uint64) {
 	}
 }
 
-// TestFailover: a standby is refused until it is promoted. Then the new
-// generation is noticed by the first connection, the leader on the old server has
-// lost the lead, and a former primary that comes back is refused.
+// TestFailover checks that a standby is refused until it is promoted. After the promotion, the first connection notices
+// the new generation, the leader on the old server has lost the lead, and a former primary that comes back is refused.
 func TestFailover(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -93,7 +92,7 @@ func TestFailover(t *testing.T) {
 	go func() { watch <- d.WatchPrices(ctx, func() { heard <- struct{}{} }) }()
 	<-heard
 
-	// Both write for a while: the old primary was cut off, but is alive.
+	// Both servers can be written for a while: the old primary is not stopped yet.
 	standby.Promote(t)
 	other, err := Open(ctx, copied)
 	if err != nil {
@@ -124,7 +123,7 @@ func TestFailover(t *testing.T) {
 	}
 	count(t, d, 2, 0)
 
-	standby.Kill() // and comes back as it was
+	standby.Kill() // restarts unchanged
 	if err := standby.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +142,7 @@ func refuseStandby(t *testing.T, database, copied string) {
 		t.Fatal(err)
 	}
 	reader.Close()
-	second, err := Open(ctx, both(t, copied, database)) // finds the primary
+	second, err := Open(ctx, both(t, copied, database)) // connects to the primary
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,9 +157,8 @@ func dataOf(t *testing.T, d *DB) (dir string) {
 	return dir
 }
 
-// TestFailoverUnderLife: while the old primary still answers, one connection that
-// finds the new one suffices: no other connection of the old one is used again,
-// and its sessions end.
+// TestFailoverUnderLife checks a failover while the old primary still answers. One connection that finds the new
+// primary must be enough: no other connection to the old primary is used again, and its sessions end.
 func TestFailoverUnderLife(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -210,7 +208,7 @@ func TestFailoverUnderLife(t *testing.T) {
 	}
 }
 
-// TestLineage: what counts as another server, and what as the same one.
+// TestLineage checks what counts as another server, and what counts as the same server.
 func TestLineage(t *testing.T) {
 	a := identity{started: "1", system: "7", timeline: 1}
 	for _, c := range []struct {
@@ -243,7 +241,7 @@ func TestLineage(t *testing.T) {
 	}
 }
 
-// TestIdentityWithoutRights: a role that may not ask all does with less.
+// TestIdentityWithoutRights checks that a role which may not read all of the identity works with a part of it.
 func TestIdentityWithoutRights(t *testing.T) {
 	ctx := context.Background()
 	server := pgtest.New(t, false)

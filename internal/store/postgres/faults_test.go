@@ -61,9 +61,8 @@ func audit(t *testing.T, l *metering.Ledger) metering.Report {
 	return r
 }
 
-// TestServerKilled: the server is killed without a checkpoint again and again
-// while two gateways work. What was answered stands, and nothing is charged
-// twice or beyond its hold.
+// TestServerKilled kills the server without a checkpoint again and again while two gateways work. It checks that
+// acknowledged operations are not lost, and that nothing is charged twice or above its hold.
 func TestServerKilled(t *testing.T) {
 	server := pgtest.New(t, true)
 	url := server.Fresh(t)
@@ -117,7 +116,7 @@ func TestServerKilled(t *testing.T) {
 	close(stop)
 	wg.Wait()
 
-	// Reservations whose callers were refused meanwhile are released by themselves.
+	// The ledgers release by themselves the reservations whose callers were refused meanwhile.
 	eventually(t, "releases", func() bool {
 		b, err := ledgers[0].Balance(context.Background(), id, nil)
 		return err == nil && b.Held == 0
@@ -149,8 +148,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestLockedAccount: a session that keeps one account's row locked delays that
-// account, and nobody else.
+// TestLockedAccount checks that a session which keeps one account's row locked delays only that account.
 func TestLockedAccount(t *testing.T) {
 	url := pgtest.Start(t)
 	l := ledger(t, open(t, url), metering.Config{Patience: 10 * time.Second})
@@ -213,8 +211,8 @@ func TestLockedAccount(t *testing.T) {
 	}
 }
 
-// TestOpenAtOnce: many gateways start on an empty database, and agree on who it
-// is and who may use it.
+// TestOpenAtOnce checks that many gateways which start on an empty database agree on the ledger's id and on its master
+// keys.
 func TestOpenAtOnce(t *testing.T) {
 	url := pgtest.Start(t)
 	ids, bound := make([]l402.LedgerID, 8), make([]error, 8)
@@ -246,8 +244,8 @@ func TestOpenAtOnce(t *testing.T) {
 	}
 }
 
-// TestForeignRace: two accounts present one payment at once, to two gateways. No
-// row is locked by both, so only the key decides.
+// TestForeignRace lets two accounts present one payment at once, to two gateways. No row is locked by both, so only the
+// primary key decides which account gets the payment.
 func TestForeignRace(t *testing.T) {
 	url := pgtest.Start(t)
 	ledgers := []*metering.Ledger{ledger(t, open(t, url), metering.Config{}), ledger(t, open(t, url), metering.Config{})}
@@ -270,8 +268,7 @@ func TestForeignRace(t *testing.T) {
 	}
 }
 
-// TestGuards: the schema refuses rows that must never be, no matter which
-// program writes them.
+// TestGuards checks that the schema refuses impossible rows, whichever program writes them.
 func TestGuards(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)

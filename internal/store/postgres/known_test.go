@@ -11,9 +11,9 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestKnownOnOneConnection: what was learned on a connection is gone with it, and
-// after any error. The server may have crashed meanwhile, lost what was not durable,
-// and given the numbers of those transactions, which are the versions, to others.
+// TestKnownOnOneConnection checks that what was learnt on a connection is forgotten on another connection and after any
+// error. The server may have crashed meanwhile, lost commits that were not durable, and given their transaction ids,
+// which are the versions, to other transactions.
 func TestKnownOnOneConnection(t *testing.T) {
 	ctx := context.Background()
 	d, err := Open(ctx, pgtest.Start(t))
@@ -31,7 +31,7 @@ func TestKnownOnOneConnection(t *testing.T) {
 	if _, err := l.Deposit(ctx, deposit); err != nil {
 		t.Fatal(err)
 	}
-	// A batch of a reservation and a release, as the ledger makes them.
+	// pair makes a reservation and a release, as the gateway does.
 	pair := func() {
 		t.Helper()
 		h, err := l.Reserve(ctx, metering.Reservation{Account: id, Amount: 10})

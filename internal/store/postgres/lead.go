@@ -17,43 +17,43 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// How a leader of prices is told from a dead one. The server ends a session that
-// says nothing for leadIdle (its process stands still), or whose host does not
-// answer; with the session goes the lock.
+// How the server tells a dead leader from one that is alive. The server ends a session that is silent for
+// idle_session_timeout, because its process stands still, and a session whose host does not answer. The advisory lock
+// ends with its session.
 const (
 	leadBeat     = 5 * time.Second
 	leadSettings = "SET idle_session_timeout = '20s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
-	// answerLimit bounds the wait for a server that is asked whether it is there.
+	// answerLimit bounds the wait for a server that is asked whether it still answers.
 	answerLimit = 5 * time.Second
-	// listenBeat is how often a silent watcher asks.
+	// listenBeat is how long a watcher waits for a notification before it asks whether the server still answers.
 	listenBeat = 10 * time.Second
 )
 
-// hangUp closes a connection without waiting for a server that does not answer.
+// hangUp closes a connection. It does not wait longer than answerLimit for a server that does not answer.
 func hangUp(c *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
 	defer cancel()
 	return c.Close(ctx)
 }
 
-// leadKey is the advisory lock of a ledger's prices, or audits.
+// leadKey returns the number of the advisory lock for a ledger's prices or audits.
 func leadKey(id l402.LedgerID, what string) int64 {
 	sum := sha256.Sum256(append([]byte("sluice "+what+" "), id[:]...))
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
-// lead is the lead of prices or audits: a session that holds the advisory lock.
+// lead is the lead of prices or audits: a session that has the advisory lock.
 type lead struct {
 	key  int64
-	lost error         // the error of callers that lead, once the lead is lost
-	turn chan struct{} // one token: the connection is in use
-	conn *pgx.Conn     // nil: the lead is lost
+	lost error         // the error that callers get once the lead is lost
+	turn chan struct{} // has one token while the connection is in use
+	conn *pgx.Conn     // nil: the lead is lost or released
 	live context.Context
 	stop context.CancelFunc
 }
 
-// LeadPrices takes the advisory lock, if nobody has it. The lock belongs to a
-// session, which Open has made sure that no pooler shares.
+// LeadPrices takes the advisory lock of prices, or fails with pricer.ErrNotLeader when another session has it. The lock
+// belongs to a session. Open has made sure that no pooler gives this session to another client.
 func (d *DB) LeadPrices(ctx context.Context) (pricer.Lead, error) {
 	l, err := d.takeLead(ctx, "prices", pricer.ErrNotLeader)
 	if err != nil {
@@ -62,7 +62,7 @@ func (d *DB) LeadPrices(ctx context.Context) (pricer.Lead, error) {
 	return l, nil
 }
 
-// takeLead takes the lock of what is led, or fails with lost.
+// takeLead takes the advisory lock of what. It fails with lost when another session has the lock.
 func (d *DB) takeLead(ctx context.Context, what string, lost error) (*lead, error) {
 	id, _, err := d.Meta(ctx)
 	if err != nil {
@@ -79,7 +79,7 @@ func (d *DB) takeLead(ctx context.Context, what string, lost error) (*lead, erro
 		conn.Release()
 		return nil, lost
 	}
-	l.conn = conn.Hijack() // also after an error: the lock may have been taken
+	l.conn = conn.Hijack() // also after an error, because the lock may have been taken
 	if err == nil {
 		_, err = l.conn.Exec(ctx, leadSettings)
 	}
@@ -91,9 +91,10 @@ func (d *DB) takeLead(ctx context.Context, what string, lost error) (*lead, erro
 	return l, nil
 }
 
-// beat keeps the session from being taken for dead, and notes when it is.
+// beat checks the lead every leadBeat, which keeps the server from ending the session. It releases the lead when a
+// check fails or the store is closed.
 func (l *lead) beat() {
-	defer l.Release() // when the store is closed
+	defer l.Release() // when the store is closed, or the check fails
 	ticker := time.NewTicker(leadBeat)
 	defer ticker.Stop()
 	for {
@@ -111,8 +112,8 @@ func (l *lead) beat() {
 	}
 }
 
-// use runs fn on the connection, which is dropped, and the lead with it, when fn
-// finds the lead lost or leaves the connection broken.
+// use runs fn on the connection. When fn finds the lead lost, or leaves the connection broken, use drops the
+// connection, and the lead with it.
 func (l *lead) use(ctx context.Context, fn func(*pgx.Conn) error) error {
 	select {
 	case l.turn <- struct{}{}:
@@ -120,19 +121,18 @@ func (l *lead) use(ctx context.Context, fn func(*pgx.Conn) error) error {
 		return ctx.Err()
 	}
 	defer func() { <-l.turn }()
-	if l.conn == nil || l.live.Err() != nil { // on a server that was replaced, the lock is worth nothing
+	if l.conn == nil || l.live.Err() != nil { // a lock on a server that was replaced is worth nothing
 		return l.lost
 	}
 	err := fn(l.conn)
 	if errors.Is(err, l.lost) || l.conn.IsClosed() {
-		_ = hangUp(l.conn) // it is of no use any more
+		_ = hangUp(l.conn) // the connection is of no use any more
 		l.conn = nil
 	}
 	return err
 }
 
-// held fails with l.lost unless this very session holds the lock. A session
-// that has ended cannot answer.
+// held fails with l.lost unless the session of q has the lock. A session that has ended cannot answer.
 func (l *lead) held(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }) error {
@@ -145,7 +145,7 @@ func (l *lead) held(ctx context.Context, q interface {
 	return err
 }
 
-// Check asks the server. A connection that broke has lost the lead.
+// Check asks the server whether the session still has the lock. A broken connection means that the lead is lost.
 func (l *lead) Check(ctx context.Context) error {
 	return l.use(ctx, func(c *pgx.Conn) error {
 		err := l.held(ctx, c)
@@ -156,7 +156,7 @@ func (l *lead) Check(ctx context.Context) error {
 	})
 }
 
-// Publish appends a price in a transaction of the session that holds the lock.
+// Publish appends a price in a transaction of the session that has the lock.
 func (l *lead) Publish(ctx context.Context, e pricing.Epoch) (pricing.Epoch, error) {
 	rates, err := json.Marshal(e.Rates)
 	if err != nil {
@@ -183,24 +183,24 @@ func (l *lead) Release() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
 	defer cancel()
-	// At once, rather than when the server notices that the session is over. When
-	// this fails, it will.
+	// Free the lock at once, before the server notices that the session has ended. If this fails, the server frees the
+	// lock when it notices.
 	_, _ = l.conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", l.key)
 	_ = hangUp(l.conn)
 	l.conn = nil
 	return nil
 }
 
-// channel is where changes of prices are told.
+// channel returns the name of the notification channel for changes of prices.
 func channel(id l402.LedgerID) string { return "sluice_prices_" + hex.EncodeToString(id[:]) }
 
-// notify tells everybody who watches, once the transaction is committed.
+// notify notifies all watchers of prices once the transaction is committed.
 func notify(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, "SELECT pg_notify('sluice_prices_' || encode(ledger_id, 'hex'), '') FROM meta")
 	return err
 }
 
-// WatchPrices listens on a session of its own.
+// WatchPrices calls changed once at the start and after each change of prices. It listens on a session of its own.
 func (d *DB) WatchPrices(ctx context.Context, changed func()) error {
 	id, _, err := d.Meta(ctx)
 	if err != nil {
@@ -214,7 +214,7 @@ func (d *DB) WatchPrices(ctx context.Context, changed func()) error {
 		return err
 	}
 	defer hangUp(c)
-	defer context.AfterFunc(d.eraOf(c), cancel)() // nobody notifies on a server that was replaced
+	defer context.AfterFunc(d.eraOf(c), cancel)() // ends when the server was replaced: nobody notifies on it any more
 	if _, err := c.Exec(ctx, "LISTEN "+pgx.Identifier{channel(id)}.Sanitize()); err != nil {
 		return err
 	}
@@ -227,8 +227,7 @@ func (d *DB) WatchPrices(ctx context.Context, changed func()) error {
 	}
 }
 
-// await waits for a notification. A server that is silent for a beat is asked
-// whether it is still there.
+// await waits for a notification. When the server is silent for a beat, await asks whether the server still answers.
 func await(ctx context.Context, c *pgx.Conn, beat time.Duration) error {
 	for {
 		waiting, cancel := context.WithTimeout(ctx, beat)

@@ -11,8 +11,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// TestLeadIsALock: a session that stands but holds the lock no more does not
-// lead; and the server is asked to end one that says nothing.
+// TestLeadIsALock checks that a session which is open but has lost the lock does not lead, and that the server was told
+// to end silent sessions.
 func TestLeadIsALock(t *testing.T) {
 	ctx := context.Background()
 	d, err := Open(ctx, pgtest.Start(t))
@@ -48,8 +48,8 @@ func TestLeadIsALock(t *testing.T) {
 	}
 }
 
-// TestAwaitSilence: a silent server is asked and waited for; what it says
-// meanwhile is heard, and when it is gone, that is told.
+// TestAwaitSilence checks that await asks a silent server and continues to wait, returns on a notification that comes
+// meanwhile, and fails when the server ends the session.
 func TestAwaitSilence(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -68,7 +68,7 @@ func TestAwaitSilence(t *testing.T) {
 	}
 	heard := make(chan error, 1)
 	go func() { heard <- await(ctx, c, 5*time.Millisecond) }()
-	for _, sql := range []string{"SELECT pg_sleep(0.1)", "NOTIFY x"} { // many beats later
+	for _, sql := range []string{"SELECT pg_sleep(0.1)", "NOTIFY x"} { // lasts many beats
 		if _, err := d.pool.Exec(ctx, sql); err != nil {
 			t.Fatal(err)
 		}

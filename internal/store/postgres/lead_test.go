@@ -16,7 +16,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// admin is a session beside the gateways'.
+// admin opens a session beside those of the gateways.
 func admin(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(context.Background(), url)
@@ -27,7 +27,7 @@ func admin(t *testing.T, url string) *pgx.Conn {
 	return c
 }
 
-// cut ends sessions of this database and returns how many.
+// cut ends sessions of this database, and returns how many.
 func cut(t *testing.T, c *pgx.Conn, which string) (n int) {
 	t.Helper()
 	err := c.QueryRow(context.Background(), `SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity a
@@ -47,8 +47,8 @@ func epochOf(model string) pricing.Epoch {
 	return pricing.Epoch{Model: model, Rates: pricing.Rates{pricing.Calls: 1}, Multiplier: 1, BoundBy: pricing.BoundNone, At: time.Now()}
 }
 
-// TestLeadLost: a leader whose connection was cut cannot publish, and another
-// takes over at once.
+// TestLeadLost checks that a leader whose connection was cut cannot publish, and that another gateway takes the lead at
+// once.
 func TestLeadLost(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -76,7 +76,7 @@ func TestLeadLost(t *testing.T) {
 	if e, err := first.Publish(ctx, epochOf("a")); err == nil {
 		t.Errorf("published without the lead: %+v", e)
 	}
-	for range 2 { // it stays lost
+	for range 2 { // the lead remains lost
 		if err := first.Check(ctx); !errors.Is(err, pricer.ErrNotLeader) {
 			t.Errorf("check: %v", err)
 		}
@@ -93,7 +93,7 @@ func TestLeadLost(t *testing.T) {
 	}
 
 	cut(t, c, leaders)
-	if err := second.Check(ctx); !errors.Is(err, pricer.ErrNotLeader) { // noticed by who only asks
+	if err := second.Check(ctx); !errors.Is(err, pricer.ErrNotLeader) { // Check alone notices the loss
 		t.Errorf("check: %v", err)
 	}
 	if all, err := a.Epochs(ctx, pricing.EpochQuery{}); err != nil || len(all) != 2 {
@@ -104,8 +104,8 @@ func TestLeadLost(t *testing.T) {
 	}
 }
 
-// TestLeadsDoNotMix: three gateways publish whenever they lead, while leaders
-// are cut off again and again. No leader publishes after its successor began.
+// TestLeadsDoNotMix lets three gateways publish whenever they lead, while leaders are cut off again and again. It
+// checks that no leader publishes after its successor began.
 func TestLeadsDoNotMix(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -127,7 +127,7 @@ func TestLeadsDoNotMix(t *testing.T) {
 						return
 					case <-time.After(5 * time.Millisecond):
 					}
-					lead, err = l.LeadPrices(ctx) // refused, or cut off
+					lead, err = l.LeadPrices(ctx) // fails when another leads, or when cut off
 				}
 				for err == nil {
 					select {
@@ -184,8 +184,8 @@ func TestLeadsDoNotMix(t *testing.T) {
 	}
 }
 
-// TestWatchCut: a watcher hears of other processes, and learns when it hears no
-// more.
+// TestWatchCut checks that a watcher is notified of other processes' changes, and that the watch fails when
+// notifications cannot reach it any more.
 func TestWatchCut(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -218,7 +218,7 @@ func TestWatchCut(t *testing.T) {
 	}
 }
 
-// TestLeadEndsWithTheStore: nothing keeps the lead once its store is closed.
+// TestLeadEndsWithTheStore checks that a gateway does not keep the lead after its store is closed.
 func TestLeadEndsWithTheStore(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -243,8 +243,7 @@ func TestLeadEndsWithTheStore(t *testing.T) {
 	})
 }
 
-// TestOldReportsGo: what a replica reported an hour ago is removed, and nothing
-// else.
+// TestOldReportsGo checks that only loads reported more than an hour ago are removed.
 func TestOldReportsGo(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)

@@ -12,10 +12,9 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// TestLeftOutWhole: of an account that somebody else has locked, a batch writes
-// nothing at all: no balance, no line, no end of a hold, no cursor. Its operations are
-// answered once they are written, or refused when their callers have waited long
-// enough.
+// TestLeftOutWhole checks that a batch writes nothing of an account that another session has locked: no balance, no
+// line, no end of a hold, no cursor. The account's operations are answered once they are written, or refused when their
+// callers have waited long enough.
 func TestLeftOutWhole(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -98,9 +97,9 @@ func TestLeftOutWhole(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreOfOneMoment: two gateways are shown the same payment for a new
-// account. One of them reads the account before the other one has made it, and the
-// deposit afterwards; it must not refuse who has paid.
+// TestRefusalsAreOfOneMoment presents one payment for a new account to two gateways. One gateway reads the account
+// before the other gateway has made it, and the deposit afterwards. That gateway must not refuse the client, who has
+// paid.
 func TestRefusalsAreOfOneMoment(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -111,7 +110,7 @@ func TestRefusalsAreOfOneMoment(t *testing.T) {
 			Rates: pricing.Rates{pricing.Calls: 1}, Deposit: &paid})
 		return err
 	}
-	for i := range 10 { // so that all statements are prepared, which takes locks of its own
+	for i := range 10 { // prepares all statements first, because preparing takes locks of its own
 		if err := buy(metering.Deposit{Hash: l402.PaymentHash{2, byte(i)}, Account: l402.NewTokenID(), Amount: 10}); err != nil {
 			t.Fatal(err)
 		}
@@ -156,8 +155,8 @@ func TestRefusalsAreOfOneMoment(t *testing.T) {
 	}
 }
 
-// TestTimeIsTheServers: the time of a batch is the server's, so that all gateways
-// have the same. The server of this test has a clock of its own.
+// TestTimeIsTheServers checks that the time of a batch is the server's time, so that all gateways have the same time.
+// The server of this test has a clock of its own.
 func TestTimeIsTheServers(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)

@@ -15,17 +15,17 @@ import (
 var errStandby = errors.New("this server is a standby (in recovery), where the ledger cannot be written: " +
 	"name the primary, or all servers in one URL (postgres://user@host1,host2/database), of which the gateway takes the primary")
 
-// identity is what a server says about itself. Empty fields are unknown.
+// identity is what a server says about itself. An empty field is unknown.
 type identity struct {
 	standby  bool
-	started  string // of the server's first process
-	system   string // of the cluster: the same on all its servers, another after initdb
-	timeline uint64 // raised by each promotion
+	started  string // when the server's first process started, in seconds since 1970
+	system   string // system identifier of the cluster: the same on all its servers, different after initdb
+	timeline uint64 // timeline, which each promotion raises
 }
 
-// identities asks a server for its identity. Later ones ask for less, because a
-// hosted server may refuse some of it. The name of a WAL file begins with the
-// timeline; the control file's own comes after the promotion's checkpoint only.
+// identities are queries for a server's identity. Each query asks for less than the query before, because a hosted
+// server may refuse some of it. The timeline is read from the name of the current WAL file, because the control file
+// has the new timeline only after the promotion's checkpoint.
 var identities = []string{
 	identitySelect(timelineNow, `(SELECT system_identifier::text FROM pg_control_system())`),
 	identitySelect(timelineNow, `''`),
@@ -49,19 +49,19 @@ func readIdentity(row [][]byte) (id identity, err error) {
 	return id, nil
 }
 
-// lineage is the server that the ledger was last seen on.
+// lineage is the server on which this process last found the ledger.
 type lineage struct {
 	last       identity
 	generation atomic.Uint64 // written under mu
 	restarts   atomic.Uint64 // written under mu
 
 	mu  sync.Mutex
-	era context.Context // ends with the generation
+	era context.Context // ends when the generation grows
 	end context.CancelFunc
 }
 
-// observe notes what a new connection found, and returns its generation. life
-// ends all eras.
+// observe notes the identity that a new connection found, and returns the connection's generation. It fails when the
+// server was replaced by a server on a later timeline. When life ends, every era ends.
 func (l *lineage) observe(life context.Context, id identity) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,7 +81,7 @@ func (l *lineage) observe(life context.Context, id identity) (uint64, error) {
 	case id.started != was.started:
 		l.restarts.Add(1)
 	}
-	if sameSystem { // what is known stays known
+	if sameSystem { // a field that was known before remains known
 		if id.system == "" {
 			id.system = was.system
 		}
@@ -93,20 +93,17 @@ func (l *lineage) observe(life context.Context, id identity) (uint64, error) {
 	return l.generation.Load(), nil
 }
 
-// Generation grows when the ledger is found on another server than before: after
-// a failover to a standby (another timeline), or on another cluster (another
-// system identifier). This process may then remember writes that the database
-// has lost. It is 1 from Open on. The first connection to the new server notices
-// the change before the connection is used. Connections of an earlier generation
-// are not used any more.
+// Generation returns a number that grows when this process finds the ledger on another server: after a failover to a
+// standby (a later timeline), or on another cluster (another system identifier). This process may then remember writes
+// that the database has lost. The number is 1 after Open. The first connection to the new server notices the change
+// before the connection is used. Connections of an earlier generation are not used any more.
 func (d *DB) Generation() uint64 { return d.lineage.generation.Load() }
 
-// Restarts counts how often the same server was found to have been started anew.
-// A crash of it keeps what was committed durably, and may lose the last of what
-// was not.
+// Restarts returns how often this process found that the same server had been restarted. A crash of the server keeps
+// the durable commits, and may lose the last commits that were not durable.
 func (d *DB) Restarts() uint64 { return d.lineage.restarts.Load() }
 
-// generationKey is where a connection keeps its generation.
+// generationKey is the key under which a connection's custom data has its generation.
 const generationKey = "sluice generation"
 
 func generationOf(c *pgconn.PgConn) uint64 {
@@ -114,12 +111,12 @@ func generationOf(c *pgconn.PgConn) uint64 {
 	return g
 }
 
-// current says whether a connection leads to the server that the ledger is on.
+// current reports whether a connection leads to the server that the ledger is on now.
 func (d *DB) current(_ context.Context, c *pgx.Conn) (bool, error) {
 	return generationOf(c.PgConn()) == d.Generation(), nil
 }
 
-// eraOf is a context that ends when the connection's generation does.
+// eraOf returns a context that ends when the connection's generation is no longer the present one.
 func (d *DB) eraOf(c *pgx.Conn) context.Context {
 	l := &d.lineage
 	l.mu.Lock()

@@ -22,14 +22,14 @@ clamped, delivered, amount, charged, unbilled, epoch, rates, provisional, rate_l
 	depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered, doubted, owed`
 )
 
-// clock is the time of all gateways, in µs since 1970. No lease depends on it,
-// because the clocks of servers step.
+// clock is the server's time in µs since 1970, which all gateways use. No lease depends on this time, because the
+// clocks of servers step.
 const clock = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 
-// raw is one row in the server's binary format, good until the next row.
+// raw is one row in the server's binary format. It is valid until the next row is read.
 type raw [][]byte
 
-// int reads an integer of any width; NULL is 0.
+// int reads an integer of any width. NULL is 0.
 func (r raw) int(i int) int64 {
 	switch b := r[i]; len(b) {
 	case 2:
@@ -46,31 +46,30 @@ func (r raw) msat(i int) l402.Msat { return l402.Msat(r.int(i)) }
 
 func (r raw) bool(i int) bool { return len(r[i]) == 1 && r[i][0] != 0 }
 
-// id copies bytes or a UUID; NULL leaves zeros.
+// id copies bytes or a UUID. NULL leaves into unchanged.
 func (r raw) id(i int, into []byte) { copy(into, r[i]) }
 
 func (r raw) bytes(i int) []byte { return append([]byte{}, r[i]...) }
 
 func (r raw) text(i int) string { return string(r[i]) }
 
-// load reads the rows that the batch lacks and the clock, in one round trip, of one
-// moment, and without a lock. Rows of two moments would be noticed where something is
-// written, by the account's version. A refusal writes nothing: one gateway would not
-// see the account that another one makes just then, but the payment behind it, and
-// refuse who has paid.
+// load reads the rows that the batch lacks, and the clock, in one round trip and one snapshot, without a lock. A batch
+// that writes does not need one snapshot, because the account's version shows a change. But a refusal writes nothing.
+// Without one snapshot, a gateway could miss an account that another gateway makes at that moment, see the payment that
+// belongs to the account, and refuse a client who has paid.
 func (d *DB) load(ctx context.Context, c *pgx.Conn, b *metering.Batch) error {
 	var p pipeline
 	p.add(nil, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 	loadRows(&p, b)
 	if b.Now = d.recent.now(); b.Now != 0 && p.Len() == 1 {
-		return nil // nothing is lacking
+		return nil // the batch lacks no rows, and the clock is known
 	}
 	p.add(func(r raw) { b.Now = r.int(0) }, "SELECT "+clock)
 	p.add(nil, "COMMIT")
 	return p.run(ctx, c)
 }
 
-// loadRows asks for what the batch lacks.
+// loadRows adds the queries for the rows that the batch lacks.
 func loadRows(p *pipeline, b *metering.Batch) {
 	if list := keys(&b.Accounts, token); len(list) > 0 {
 		p.add(func(r raw) { a := readAccount(r); b.Accounts.Loaded(a.ID, a) },
@@ -91,7 +90,7 @@ func loadRows(p *pipeline, b *metering.Batch) {
 	loadRest(p, b)
 }
 
-// loadRest asks for what few batches touch.
+// loadRest adds the queries for the tables that few batches touch.
 func loadRest(p *pipeline, b *metering.Batch) {
 	if list := keys(&b.Deposits, payment); len(list) > 0 {
 		p.add(func(r raw) { x := readDeposit(r); b.Deposits.Loaded(x.Hash, x) },
@@ -130,7 +129,7 @@ func loadRest(p *pipeline, b *metering.Batch) {
 	}
 }
 
-// keys lists the keys that a table lacks as bytes.
+// keys returns the keys of the rows that a table lacks, as bytes.
 func keys[K comparable, R any](t *metering.Table[K, R], bytes func(K) []byte) (list [][]byte) {
 	t.Missing(func(k K) bool { list = append(list, bytes(k)); return true })
 	return list
@@ -141,7 +140,7 @@ func hash(k [32]byte) []byte              { return k[:] }
 func payment(k l402.PaymentHash) []byte   { return k[:] }
 func uuid(id metering.HoldID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
 
-// optionalUUID is NULL for an id of zeros.
+// optionalUUID returns NULL for an id of zeros.
 func optionalUUID(id metering.HoldID) pgtype.UUID {
 	return pgtype.UUID{Bytes: id, Valid: id != metering.HoldID{}}
 }

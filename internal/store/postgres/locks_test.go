@@ -15,12 +15,12 @@ import (
 	"sluice.example/sluice/migrations"
 )
 
-// strength orders the modes of table locks.
+// strength lists the modes of table locks from the weakest to the strongest.
 var strength = []string{"AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock",
 	"ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"}
 
-// TestMigrationLocks: docs/migrations.md tells the tables that each step makes
-// and the locks that it takes, and no step takes two that stop writers.
+// TestMigrationLocks checks that docs/migrations.md lists the tables that each step makes and the locks that it takes,
+// and that no step takes two locks that stop writers.
 func TestMigrationLocks(t *testing.T) {
 	ctx := context.Background()
 	c, err := pgx.Connect(ctx, pgtest.Start(t))
@@ -75,7 +75,8 @@ func orNone(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-// documented reads a table of docs/migrations.md: the further cells by the first.
+// documented reads a table of docs/migrations.md. The result has the further cells of each row, by the row's first
+// cell.
 func documented(t *testing.T, heading string) map[string][]string {
 	t.Helper()
 	doc, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "migrations.md"))
@@ -101,8 +102,8 @@ func documented(t *testing.T, heading string) map[string][]string {
 	return rows
 }
 
-// observe runs a step and returns the tables that it made and the strongest lock
-// of each table that was there before.
+// observe runs a step. It returns the tables that the step made, and the strongest lock on each table that existed
+// before.
 func observe(t *testing.T, c *pgx.Conn, sql string) (made []string, locks map[string]string) {
 	t.Helper()
 	ctx := context.Background()

@@ -13,10 +13,10 @@ func (d *DB) durably(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, d.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, fn)
 }
 
-// Fingerprints runs update over the key fingerprints on record.
+// Fingerprints calls update with all recorded key fingerprints, and records those that update returns.
 func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]byte, error)) error {
 	return d.durably(ctx, func(tx pgx.Tx) error {
-		// One gateway after the other.
+		// The lock of the row makes the gateways do this one after the other.
 		if _, err := tx.Exec(ctx, "SELECT 1 FROM meta FOR UPDATE"); err != nil {
 			return err
 		}
@@ -43,11 +43,11 @@ func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]by
 	})
 }
 
-// ownersKept is how long an owner that was taken for dead stays on record: its
-// process learns of it with its next heartbeat.
+// ownersKept is how long the row of an owner that was taken for dead is kept. The process of that owner learns that it
+// was taken for dead with its next heartbeat.
 const ownersKept = 24 * time.Hour
 
-// Clean deletes what has run out.
+// Clean deletes expired idempotency keys, past rate windows and dead owners without holds.
 func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
 	return d.delete(ctx, limit,
 		`DELETE FROM idempotency_keys WHERE (account, key) IN (
@@ -59,8 +59,7 @@ func (d *DB) Clean(ctx context.Context, limit int) (int, error) {
 			AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT $1 FOR UPDATE SKIP LOCKED)`)
 }
 
-// delete runs statements that delete at most $1 rows each, one transaction each,
-// and returns how many rows went.
+// delete runs statements that delete at most $1 rows each, one transaction each. It returns how many rows they deleted.
 func (d *DB) delete(ctx context.Context, limit int, statements ...string) (n int, err error) {
 	for _, sql := range statements {
 		tag, err := d.pool.Exec(ctx, sql, limit)

@@ -16,22 +16,21 @@ import (
 )
 
 const (
-	// stepLock bounds one wait for a lock. A strong lock that is waited for stops
-	// everybody who asks after it, so the wait must be shorter than a request notices
-	// and than lockTimeout.
+	// stepLock bounds one wait for a lock. While a session waits for a strong lock, all sessions that ask for the lock
+	// after it wait as well. So the wait must be shorter than lockTimeout, and so short that a request does not notice
+	// it.
 	stepLock = "100ms"
-	// pauseMin and pauseMax bound the pause between two attempts, which doubles.
-	// Others are stopped for about a tenth of the time, soon for a thirtieth.
+	// pauseMin and pauseMax bound the pause between two attempts. The pause doubles after each attempt. So other
+	// sessions are delayed for about a tenth of the time at first, and soon for a thirtieth.
 	pauseMin, pauseMax = time.Second, 5 * time.Second
-	// turnMin and turnMax bound the pause of a gateway that waits for another one,
-	// which migrates.
+	// turnMin and turnMax bound the pause between two looks of a gateway that waits for another gateway to migrate.
 	turnMin, turnMax = 10 * time.Millisecond, time.Second
-	// tellEvery is how often a migration that waits says so.
+	// tellEvery is how often a waiting migration logs that it waits.
 	tellEvery = 10 * time.Second
 )
 
-// migrationLock keeps processes from migrating at the same time: a number of no
-// meaning, the same in all of them.
+// migrationLock is the number of the advisory lock that keeps processes from migrating at the same time. The number has
+// no meaning, but must be the same in all processes.
 const migrationLock = 0x51_1c_e0_01
 
 func (d *DB) migrate(ctx context.Context) error {
@@ -48,25 +47,25 @@ func (d *DB) migrate(ctx context.Context) error {
 		return err
 	}
 	err = d.migrateLocked(ctx, c)
-	// The lock is given back here, because behind a pooler the session may outlive
-	// the connection; and the connection is closed, in case that this fails.
+	// Free the lock here, because behind a pooler the session may outlive the connection. Also close the connection, in
+	// case that freeing the lock fails.
 	_, unlock := c.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(migrationLock))
 	return errors.Join(err, unlock, conn.Hijack().Close(context.WithoutCancel(ctx)))
 }
 
-// upToDate says whether there is nothing to do: the usual start, which takes no
+// upToDate reports whether the schema is up to date and the ledger has its id, which is usual at a start. It takes no
 // lock and needs no right to change the schema.
 func upToDate(ctx context.Context, c *pgx.Conn) bool {
 	if migrations.Check(ctx, migrations.Postgres, schema{c: c}) != nil {
-		return false // or of a newer program, which migrating refuses
+		return false // or a newer program changed the schema, and then migrating fails
 	}
 	var named bool
 	err := c.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM meta)").Scan(&named)
 	return err == nil && named
 }
 
-// takeTurn takes the lock of migrations. It asks again and again, because a
-// session that waits for a lock keeps an old snapshot.
+// takeTurn takes the lock of migrations. It asks again and again instead of waiting in the server, because a session
+// that waits for a lock keeps an old snapshot.
 func (d *DB) takeTurn(ctx context.Context, c *pgx.Conn) error {
 	pause, told := backoff.Jittered(turnMin, turnMax), time.Now()
 	for {
@@ -108,11 +107,12 @@ func (d *DB) migrateLocked(ctx context.Context, c *pgx.Conn) error {
 // schema is a connection as a target of migrations.
 type schema struct {
 	c *pgx.Conn
-	d *DB // nil: for reading only
+	d *DB // nil: the connection only reads
 }
 
-// Done reads the migrations that ran whole, which older programs know as well, the
-// additive ones, which they need not know, and the steps of the next one.
+// Done returns how far the migrations have run. schema_versions lists the migrations that older programs know as well.
+// schema_additions lists the additive migrations, which older programs need not know. schema_steps lists the steps of a
+// migration that has not run whole.
 func (s schema) Done(ctx context.Context) (version, steps int, err error) {
 	var made, stepsMade, additions bool
 	err = s.c.QueryRow(ctx, `SELECT to_regclass('schema_versions') IS NOT NULL,
@@ -138,7 +138,7 @@ func (s schema) Done(ctx context.Context) (version, steps int, err error) {
 	return version, steps, err
 }
 
-// Migrate tries until the step gets its lock.
+// Migrate tries the step until the step gets its lock.
 func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 	pause, told := backoff.Jittered(pauseMin, pauseMax), time.Time{}
 	for {
@@ -157,8 +157,8 @@ func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 	}
 }
 
-// try runs a step once. The whole transaction is one message, so that a lock is
-// never kept while the server waits for the gateway, which may stand still.
+// try runs a step once. The whole transaction is one message, so that the server never keeps a lock while it waits for
+// the gateway, which may stand still.
 func (s schema) try(ctx context.Context, step migrations.Step, tell bool) error {
 	var sql strings.Builder
 	fmt.Fprintf(&sql, "BEGIN; SET LOCAL lock_timeout = '%s'; SET LOCAL statement_timeout = 0;\n%s\n;", stepLock, step.SQL)
@@ -176,7 +176,7 @@ func (s schema) try(ctx context.Context, step migrations.Step, tell bool) error 
 	}
 	_, err := s.c.Exec(ctx, sql.String(), pgx.QueryExecModeSimpleProtocol)
 	if err != nil && !s.c.IsClosed() {
-		// Failing here closes the connection, which the next statement notices.
+		// A failure of the rollback closes the connection, and the next statement notices that.
 		_, _ = s.c.Exec(ctx, "ROLLBACK")
 	}
 	return err

@@ -20,7 +20,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// page is a log that tests read while it is written.
+// page is a log that tests can read while it is written.
 type page struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -47,7 +47,7 @@ func within(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// made opens the database and returns it with a connection to migrate on.
+// made opens the database, and returns it with a connection for migrations.
 func made(t *testing.T, url string, opts ...Option) (*DB, *pgx.Conn) {
 	t.Helper()
 	d, err := Open(context.Background(), url, opts...)
@@ -63,7 +63,7 @@ func made(t *testing.T, url string, opts ...Option) (*DB, *pgx.Conn) {
 	return d, c
 }
 
-// next is a migration after those that there are.
+// next returns the steps of a migration that follows all existing migrations.
 func next(t *testing.T, sql ...string) (steps []migrations.Step) {
 	t.Helper()
 	all, err := migrations.Load(migrations.Postgres)
@@ -76,9 +76,9 @@ func next(t *testing.T, sql ...string) (steps []migrations.Step) {
 	return steps
 }
 
-// TestMigrationBesideAudit: an audit reads all tables for a long time. A
-// migration that needs a strong lock waits for it, and stops nobody else: not
-// readers, not payments. It says what it waits for.
+// TestMigrationBesideAudit runs a migration that needs a strong lock while an audit reads all tables for a long time.
+// It checks that the migration waits for the lock, stops neither readers nor payments meanwhile, and logs what it waits
+// for.
 func TestMigrationBesideAudit(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -104,7 +104,7 @@ func TestMigrationBesideAudit(t *testing.T) {
 	var looks atomic.Int64
 	var slowest time.Duration
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() { // reads fail at once when they fail, so each is counted
+	go func() { // a failing read fails at once, so every read is counted
 		defer close(stopped)
 		for {
 			select {
@@ -160,8 +160,7 @@ func TestMigrationBesideAudit(t *testing.T) {
 	t.Logf("%d look-ups, the slowest took %s", looks.Load(), slowest)
 }
 
-// beginAudit begins what a backup or a long audit is: one snapshot that reads every
-// table of money.
+// beginAudit begins a transaction like that of a backup or a long audit: one snapshot that reads every table of money.
 func beginAudit(t *testing.T, c *pgx.Conn) pgx.Tx {
 	t.Helper()
 	ctx := context.Background()
@@ -197,8 +196,7 @@ func pay(t *testing.T, l *metering.Ledger, id l402.TokenID, times int) {
 	}
 }
 
-// TestMigrationStops: the wait for a lock ends with the context, and leaves
-// nothing behind.
+// TestMigrationStops checks that the wait for a lock ends with the context, and leaves nothing behind.
 func TestMigrationStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -225,8 +223,8 @@ func TestMigrationStops(t *testing.T) {
 	}
 }
 
-// TestMigrationGoesOn: a migration that was cut between its steps goes on after
-// the last one that ran, and only then counts as done.
+// TestMigrationGoesOn checks that a migration which was interrupted between its steps continues after the last step
+// that ran, and counts as done only when all steps have run.
 func TestMigrationGoesOn(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -266,8 +264,8 @@ func TestMigrationGoesOn(t *testing.T) {
 	}
 }
 
-// TestStartNeedsNoLock: a gateway that finds its schema starts while another one
-// has the lock of migrations.
+// TestStartNeedsNoLock checks that a gateway whose schema is up to date starts while another gateway has the lock of
+// migrations.
 func TestStartNeedsNoLock(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

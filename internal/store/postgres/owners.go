@@ -10,9 +10,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// beatSQL raises an owner's counter and writes the usage that has changed of its
-// holds, both only if nobody has fenced it. The commit may wait: a heartbeat that is
-// lost is followed by another.
+// beatSQL raises an owner's counter and writes the changed usage of the owner's holds, if nobody has fenced the owner.
+// The commit need not be durable, because another heartbeat follows a lost heartbeat.
 const beatSQL = `WITH o AS (
 		INSERT INTO owners AS o (id, beat) VALUES ($1, $2)
 		ON CONFLICT (id) DO UPDATE SET beat = greatest(o.beat + 1, excluded.beat) WHERE o.fenced IS NULL RETURNING beat),
@@ -22,7 +21,7 @@ const beatSQL = `WITH o AS (
 SELECT (SELECT beat FROM o), ARRAY(SELECT u.id FROM u WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.id = u.id AND h.owner = $1)),
 	set_config('synchronous_commit', 'off', true)`
 
-// Beat is one heartbeat.
+// Beat writes one heartbeat.
 func (d *DB) Beat(ctx context.Context, owner metering.OwnerID, beat int64, progress []metering.Progress) (now int64, missing []metering.HoldID, fenced bool, err error) {
 	rows := pointers(progress)
 	type row = metering.Progress
@@ -55,7 +54,7 @@ func (d *DB) Owners(ctx context.Context) (list []metering.OwnerRow, err error) {
 	return list, err
 }
 
-// Fence ends an owner whose counter has not moved.
+// Fence fences an owner whose counter is still beat.
 func (d *DB) Fence(ctx context.Context, owner metering.OwnerID, beat int64) (fenced bool, err error) {
 	err = d.durably(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `WITH f AS (
@@ -66,7 +65,7 @@ func (d *DB) Fence(ctx context.Context, owner metering.OwnerID, beat int64) (fen
 	return fenced, err
 }
 
-// Abandoned lists holds that no living owner has.
+// Abandoned lists the holds that have no living owner.
 func (d *DB) Abandoned(ctx context.Context, after metering.HoldID, limit int) ([]metering.HoldRow, error) {
 	return d.holds(ctx, `id > $1 AND CASE WHEN owner IS NULL THEN expires <= `+clock+`
 		ELSE NOT EXISTS (SELECT 1 FROM owners o WHERE o.id = holds.owner AND o.fenced IS NULL) END ORDER BY id LIMIT $2`,
@@ -86,15 +85,15 @@ func (d *DB) holds(ctx context.Context, where string, args ...any) (list []meter
 	return list, err
 }
 
-// How the table of open holds is kept small. A row lives for seconds, and the
-// server's autovacuum looks once a minute: at 6,000 requests per second that leaves
-// 100 MiB of dead rows. So each gateway has its own dead rows collected.
+// How the table of open holds is kept small. A row lives for seconds, and the server's autovacuum looks once a minute.
+// At 6,000 requests per second this leaves 100 MiB of dead rows. So each gateway runs VACUUM itself after it has ended
+// vacuumEvery holds.
 const (
-	vacuumEvery = 20_000 // ended holds of this gateway
+	vacuumEvery = 20_000 // holds ended by this gateway
 	vacuumLimit = time.Minute
 )
 
-// ended counts the holds that a batch ended, and has them collected now and then.
+// ended counts the holds that a batch ended, and starts a VACUUM after every vacuumEvery holds.
 func (d *DB) ended(b *metering.Batch) {
 	n := int64(0)
 	b.Holds.Deleted(func(*metering.HoldRow) bool { n++; return true })
@@ -106,7 +105,7 @@ func (d *DB) ended(b *metering.Batch) {
 		defer d.vacuuming.Store(false)
 		ctx, cancel := context.WithTimeout(d.life, vacuumLimit)
 		defer cancel()
-		// Fails where the gateway does not own its tables; then autovacuum is all there is.
+		// VACUUM fails when the gateway's role does not own its tables. Then only autovacuum removes the dead rows.
 		_, _ = d.pool.Exec(ctx, "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) holds")
 	}()
 }

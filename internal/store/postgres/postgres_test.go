@@ -23,7 +23,7 @@ func open(t testing.TB, url string) *postgres.DB {
 }
 
 func TestStore(t *testing.T) {
-	pgtest.Start(t) // one server for all of them
+	pgtest.Start(t) // keeps one server running for all tests of the suite
 	storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, pgtest.Start(t)) })
 }
 
@@ -34,7 +34,7 @@ func BenchmarkStore(b *testing.B) {
 	})
 }
 
-// unguarded opens a ledger and a way to change it behind its back.
+// unguarded opens a ledger, and returns a function that changes it without the ledger's knowledge.
 func unguarded(t *testing.T) (metering.Store, func(string) int64) {
 	url := pgtest.Start(t)
 	store := open(t, url)
@@ -61,7 +61,7 @@ func TestOldDamage(t *testing.T) {
 	storetest.Old(t, unguarded)
 }
 
-// TestColumns asks the server which columns hold numbers.
+// TestColumns asks the server which columns have numbers.
 func TestColumns(t *testing.T) {
 	url := pgtest.Start(t)
 	open(t, url)

@@ -24,8 +24,8 @@ func (d *DB) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, 
 
 // insertEpoch appends a price under the next id.
 func insertEpoch(ctx context.Context, tx pgx.Tx, e *pricing.Epoch, rates []byte) error {
-	// Nobody else appends meanwhile, so that ids ascend in the order of commits
-	// and have no gaps; reading goes on.
+	// The lock keeps other sessions from appending meanwhile, so that ids ascend in the order of commits and have no
+	// gaps. It does not keep them from reading.
 	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'; LOCK TABLE price_epochs IN EXCLUSIVE MODE"); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func insertEpoch(ctx context.Context, tx pgx.Tx, e *pricing.Epoch, rates []byte)
 	return notify(ctx, tx)
 }
 
-// SetOverride fixes a multiplier, or lifts it.
+// SetOverride fixes the multiplier of a model. A multiplier of 0 removes the override.
 func (d *DB) SetOverride(ctx context.Context, model string, multiplier float64) error {
 	return d.durably(ctx, func(tx pgx.Tx) (err error) {
 		if multiplier == 0 {
@@ -54,7 +54,7 @@ func (d *DB) SetOverride(ctx context.Context, model string, multiplier float64) 
 	})
 }
 
-// Overrides reads the fixed multipliers.
+// Overrides returns the fixed multipliers by model.
 func (d *DB) Overrides(ctx context.Context) (map[string]float64, error) {
 	m := make(map[string]float64)
 	rows, err := d.pool.Query(ctx, "SELECT model, multiplier FROM price_overrides")
@@ -89,8 +89,8 @@ func (d *DB) epochs(ctx context.Context, sql string, args ...any) ([]pricing.Epo
 	})
 }
 
-// LatestEpochs reads the newest price of each model. It hops from model to model
-// through the index, whatever the number of epochs.
+// LatestEpochs returns the newest price of each model. It steps from model to model through the index, so its cost does
+// not grow with the number of epochs.
 func (d *DB) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
 	return d.epochs(ctx, `WHERE id = ANY (ARRAY(
 		WITH RECURSIVE m (model) AS (SELECT min(model) FROM price_epochs
@@ -98,7 +98,7 @@ func (d *DB) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
 		SELECT (SELECT max(id) FROM price_epochs WHERE model = m.model) FROM m)) ORDER BY id`)
 }
 
-// Epochs reads published prices.
+// Epochs returns the published prices that q selects.
 func (d *DB) Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch, error) {
 	sql, args := `WHERE id > $1`, []any{q.After, q.Limit}
 	if q.Model != "" {
@@ -112,7 +112,7 @@ func (d *DB) Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch,
 	return d.epochs(ctx, sql+` ORDER BY id LIMIT $2`, args...)
 }
 
-// Epoch reads one published price.
+// Epoch returns one published price.
 func (d *DB) Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, err error) {
 	list, err := d.epochs(ctx, `WHERE id = $1`, id)
 	if len(list) == 0 {
@@ -121,10 +121,10 @@ func (d *DB) Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, 
 	return list[0], true, err
 }
 
-// loadsKept is how long a load is kept that nobody replaces.
+// loadsKept is how long a load is kept that its replica does not replace.
 const loadsKept = time.Hour
 
-// ReportLoad writes loads. Losing the last of them is no loss.
+// ReportLoad writes the loads that a replica reports. The commit is not durable, because the replica reports again.
 func (d *DB) ReportLoad(ctx context.Context, replica string, loads []pricer.Report) error {
 	type row = pricer.Report
 	rows := make([]*row, len(loads))
@@ -146,7 +146,7 @@ func (d *DB) ReportLoad(ctx context.Context, replica string, loads []pricer.Repo
 	})
 }
 
-// Loads reads the loads that are fresh by the server's clock.
+// Loads returns the loads that are at most maxAge old by the server's clock.
 func (d *DB) Loads(ctx context.Context, maxAge time.Duration) ([]pricer.Report, error) {
 	rows, err := d.pool.Query(ctx, `SELECT replica, model, running, waiting, work, at FROM replica_loads
 		WHERE at >= `+clock+` - $1`, maxAge.Microseconds())
@@ -161,12 +161,12 @@ func (d *DB) Loads(ctx context.Context, maxAge time.Duration) ([]pricer.Report, 
 	})
 }
 
-// CleanPrices deletes old loads and epochs.
+// CleanPrices deletes old loads and old epochs.
 func (d *DB) CleanPrices(ctx context.Context, limit int) (int, error) {
 	return d.delete(ctx, limit,
 		`DELETE FROM replica_loads WHERE (replica, model) IN (
 			SELECT replica, model FROM replica_loads WHERE at < `+clock+` - `+fmt.Sprint(loadsKept.Microseconds())+` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		// Only the oldest are looked at, so that a look without a find stays cheap.
+		// The statement looks only at the oldest epochs, so that it stays cheap when it deletes nothing.
 		`DELETE FROM price_epochs WHERE id IN (
 			SELECT e.id FROM (SELECT id, model FROM price_epochs ORDER BY id LIMIT $1) e
 			WHERE (SELECT at FROM price_epochs WHERE model = e.model AND id > e.id ORDER BY id LIMIT 1)

@@ -7,14 +7,14 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// facts are the settings that decide what can be lost.
+// facts are the server's settings that decide what can be lost.
 type facts struct {
 	version, fsync, fullPages, commit, names, level, checksums string
 	walDelay                                                   int64 // wal_writer_delay, ms
 
-	mayLook     bool // whether the role sees the state of standbys
+	mayLook     bool // the role may see the state of standbys
 	standbys    int64
-	synchronous int64 // of these, the ones that commits wait for
+	synchronous int64 // of these standbys, how many the commits wait for
 }
 
 const readFacts = `
@@ -25,8 +25,8 @@ SELECT current_setting('server_version'), current_setting('fsync'), current_sett
 	count(*) FILTER (WHERE sync_state IN ('sync', 'quorum'))
 FROM pg_stat_replication`
 
-// Promises reads the server's settings and says what they mean for the
-// writes that the server has acknowledged to this process.
+// Promises reads the server's settings, and says what they mean for the writes that the server has acknowledged to this
+// process.
 func (d *DB) Promises(ctx context.Context) ([]metering.Promise, error) {
 	var f facts
 	err := d.pool.QueryRow(ctx, readFacts).Scan(&f.version, &f.fsync, &f.fullPages, &f.commit, &f.names, &f.level,
@@ -53,7 +53,7 @@ func (f facts) promises() []metering.Promise {
 		list = append(list, metering.Promise{Setting: "full_page_writes=off", Broken: true,
 			Means: means + "Set full_page_writes=on, unless the file system never tears a page (ZFS)."})
 	}
-	if f.fsync != "off" { // else a standby is the smaller worry
+	if f.fsync != "off" { // with fsync=off, a failover is the smaller danger
 		list = append(list, f.failover())
 	}
 	if f.checksums == "off" {
@@ -64,7 +64,7 @@ func (f facts) promises() []metering.Promise {
 	return list
 }
 
-// failover says what becomes of answered payments when another server takes over.
+// failover says what happens to acknowledged payments when another server takes over.
 func (f facts) failover() metering.Promise {
 	p := metering.Promise{Setting: "synchronous_commit=" + f.commit + " synchronous_standby_names='" + f.names + "'"}
 	const here = "A payment is answered when it is on the disk of this server, so it survives a crash of it. "

@@ -13,7 +13,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// promised finds what is said about a setting.
+// promised returns the promise about a setting.
 func promised(t *testing.T, d *DB, setting string) (metering.Promise, bool) {
 	t.Helper()
 	list, err := d.Promises(context.Background())
@@ -53,7 +53,7 @@ func asUser(t *testing.T, database, name string) *DB {
 	return d
 }
 
-// TestPromisesOfALaxServer: each setting that breaks a promise is warned of.
+// TestPromisesOfALaxServer checks that there is a warning about each setting that breaks a promise.
 func TestPromisesOfALaxServer(t *testing.T) {
 	d, err := Open(context.Background(), pgtest.New(t, false).URL("postgres"))
 	if err != nil {
@@ -69,8 +69,7 @@ func TestPromisesOfALaxServer(t *testing.T) {
 	}
 }
 
-// TestPromisesOfStandbys: what is said changes with the standby, and with the
-// right to see it.
+// TestPromisesOfStandbys checks that the promise changes with the standby, and with the right to see the standby.
 func TestPromisesOfStandbys(t *testing.T) {
 	ctx := context.Background()
 	server := pgtest.New(t, true)
@@ -122,12 +121,11 @@ func TestPromisesOfStandbys(t *testing.T) {
 		p, _ := promised(t, d, "synchronous_commit=on")
 		return p.Broken && strings.Contains(p.Means, "waits until one is")
 	})
-	expect(t, weak, "synchronous_commit=on", "loses nothing", false) // as far as it can see
+	expect(t, weak, "synchronous_commit=on", "loses nothing", false) // as far as its role can see
 	set(t, c, "synchronous_standby_names", "''")
 }
 
-// set changes a setting of the server for all sessions. The change itself waits
-// for no standby.
+// set changes a setting of the server for all sessions. It does not wait for a standby.
 func set(t *testing.T, c *pgx.Conn, name, value string) {
 	t.Helper()
 	for _, sql := range []string{"ALTER SYSTEM SET " + name + " = " + value, "SELECT pg_reload_conf()"} {
@@ -137,7 +135,7 @@ func set(t *testing.T, c *pgx.Conn, name, value string) {
 	}
 }
 
-// TestPromisesInWords: the cases that a test would have to make a server for.
+// TestPromisesInWords checks cases for which a test would otherwise have to make a special server.
 func TestPromisesInWords(t *testing.T) {
 	for _, c := range []struct {
 		name  string

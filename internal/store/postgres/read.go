@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// querier is the pool, or one transaction.
+// querier is the pool or one transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -32,12 +32,12 @@ func each(ctx context.Context, q querier, row func(raw) error, sql string, args 
 	return rows.Err()
 }
 
-// snapshot runs fn in a transaction in which every statement sees the same.
+// snapshot runs fn in a transaction in which every statement sees the same rows.
 func (d *DB) snapshot(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, d.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
 }
 
-// Meta reads the ledger's name and birth time.
+// Meta returns the ledger's id and when its database was made.
 func (d *DB) Meta(ctx context.Context) (id l402.LedgerID, born time.Time, err error) {
 	err = each(ctx, d.pool, func(r raw) error {
 		r.id(0, id[:])
@@ -50,7 +50,7 @@ func (d *DB) Meta(ctx context.Context) (id l402.LedgerID, born time.Time, err er
 	return id, born, err
 }
 
-// Balance reads an account and its budgets.
+// Balance reads an account and its budgets in one snapshot.
 func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget) (a metering.AccountRow, rows []metering.BudgetRow, found bool, err error) {
 	a.ID = id
 	account := func(q querier) error {
@@ -79,7 +79,7 @@ func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget
 	return a, rows, found, err
 }
 
-// Charge finds one charge.
+// Charge finds the charge of a hold.
 func (d *DB) Charge(ctx context.Context, hold metering.HoldID) (c metering.ChargeRow, found bool, err error) {
 	err = each(ctx, d.pool, func(r raw) error {
 		c, found = readCharge(r), true
@@ -88,7 +88,7 @@ func (d *DB) Charge(ctx context.Context, hold metering.HoldID) (c metering.Charg
 	return c, found, err
 }
 
-// Charges follows the account's list, or the list of one innermost budget.
+// Charges follows the account's list, or with a chain the list of one innermost budget.
 func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.ChainID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
 	next, only, args := "prev", "", []any{uuid(from), account[:], limit}
 	if chain != (l402.ChainID{}) {
@@ -107,7 +107,7 @@ func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.Chain
 	return list, err
 }
 
-// ExpiredBudgets looks for budgets that no token names any more.
+// ExpiredBudgets looks for budgets that hold nothing and whose tokens have all expired before a moment.
 func (d *DB) ExpiredBudgets(ctx context.Context, before int64, after [32]byte, limit int) (list []metering.BudgetRow, next [32]byte, err error) {
 	looked := 0
 	err = each(ctx, d.pool, func(r raw) error {
@@ -142,7 +142,7 @@ func (d *DB) Deposit(ctx context.Context, h l402.PaymentHash) (row metering.Depo
 	return row, found, err
 }
 
-// Deposits streams payments.
+// Deposits calls fn with the payments that the filter selects.
 func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(metering.DepositRow) error) error {
 	sql, args := `SELECT `+depositColumns+` FROM deposits`, []any{nil}
 	if f.Limit > 0 {
@@ -164,7 +164,8 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 	return each(ctx, d.pool, func(r raw) error { return fn(readDeposit(r)) }, sql+` LIMIT $1`, args...)
 }
 
-// Totals sums over all accounts, in halves: so no sum overflows.
+// Totals sums over all accounts. It sums up the upper and the lower 32 bits of each column separately, so that no sum
+// overflows.
 func (d *DB) Totals(ctx context.Context) (t metering.Totals, err error) {
 	columns := []string{"available", "held", "deposited", "charged", "adjusted"}
 	sql := "SELECT count(*)"

@@ -9,21 +9,20 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// clockLimit is for how long the server's clock is reckoned on from its last
-// answer. It may step meanwhile.
+// clockLimit is for how long this process computes the server's clock from its own clock and the server's last answer.
+// The server's clock may step in that time.
 const clockLimit = time.Second
 
-// recent is what this process knows from its last batches: the rows that it wrote,
-// and the server's clock. It is worth as much as the connection on which it was
-// learned. A server that comes back after a crash, or another one in its place, may
-// lack what was written last, and give the numbers of those transactions to others;
-// no connection lives through that. Safe for concurrent use.
+// recent is what this process remembers from its last batches: the rows that it wrote, and the server's clock. It is
+// valid only on the connection on which it was learnt. A server that was restarted after a crash, or another server in
+// its place, may lack the last writes, and may give their transaction ids to other transactions. No connection survives
+// such a restart. Safe for concurrent use.
 type recent struct {
 	rows metering.Memory
 
 	mu    sync.Mutex
 	conn  *pgx.Conn
-	clock int64 // µs since 1970, at the moment read; 0: not known
+	clock int64 // the server's clock in µs since 1970, at the moment read; 0: unknown
 	read  time.Time
 }
 
@@ -34,7 +33,7 @@ func (r *recent) forget() {
 	r.rows.Forget()
 }
 
-// fill gives a batch what is known, if it was learned on this connection.
+// fill gives a batch the remembered rows. It first forgets the rows that were learnt on another connection.
 func (r *recent) fill(c *pgx.Conn, b *metering.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +44,7 @@ func (r *recent) fill(c *pgx.Conn, b *metering.Batch) {
 	r.rows.Fill(b)
 }
 
-// now is the server's clock; 0: not known.
+// now returns the server's clock in µs since 1970; 0: unknown.
 func (r *recent) now() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,7 +55,7 @@ func (r *recent) now() int64 {
 	return r.clock + passed.Microseconds()
 }
 
-// wrote notes what was written and when.
+// wrote remembers what a batch wrote and when.
 func (r *recent) wrote(c *pgx.Conn, b *metering.Batch, w written) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

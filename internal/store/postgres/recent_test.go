@@ -11,13 +11,13 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// afresh reserves with an id that the ledger makes, so that nothing need be read.
+// afresh reserves with an id that the ledger makes, so that the store need not read whether the hold exists.
 func afresh(l *metering.Ledger, id l402.TokenID, amount l402.Msat) (*metering.Hold, error) {
 	return l.Reserve(context.Background(), metering.Reservation{Account: id, Amount: amount, Rates: pricing.Rates{pricing.Calls: 1}})
 }
 
-// TestNobodyIsRefusedFromMemory: a gateway that wrote an account last and knows it as
-// empty asks the database before it refuses, for another gateway may have credited it.
+// TestNobodyIsRefusedFromMemory checks that a gateway which remembers an account as empty asks the database before it
+// refuses a request, because another gateway may have credited the account.
 func TestNobodyIsRefusedFromMemory(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -48,8 +48,8 @@ func TestNobodyIsRefusedFromMemory(t *testing.T) {
 	}
 }
 
-// TestWhatOthersWroteIsNoticed: rows that another gateway, or an operator, has
-// changed since are not written over.
+// TestWhatOthersWroteIsNoticed checks that a gateway does not overwrite rows that another gateway, or an operator, has
+// changed since.
 func TestWhatOthersWroteIsNoticed(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -59,7 +59,7 @@ func TestWhatOthersWroteIsNoticed(t *testing.T) {
 	var held [2]*metering.Hold
 	for i := range 100 {
 		l := ledgers[i%2]
-		if i >= 50 { // each for a while
+		if i >= 50 { // each ledger for a while
 			l = ledgers[i/10%2]
 		}
 		r := metering.Reservation{Account: id, Amount: 4, Rates: pricing.Rates{pricing.Calls: 1}, Budgets: []l402.Budget{budget}}

@@ -12,21 +12,21 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// The fates of an account of a batch: the result of sluice_apply_5.
+// The fates of an account of a batch, as sluice_apply_5 returns them. Any other number means that the account was
+// changed since it was loaded.
 const (
 	taken  = 1
 	locked = 2
 )
 
-// written is what the server says of a batch that it wrote.
+// written is the server's answer to a batch that it wrote.
 type written struct {
-	version int64 // that its accounts have now
+	version int64 // the version that the batch's accounts have now
 	now     int64 // the server's clock, µs since 1970
 }
 
-// save writes what the batch changed with one statement. The server has the whole
-// batch before it takes the first lock, so a gateway that stands still in the middle
-// of it keeps nobody waiting.
+// save writes the changes of the batch with one statement. The server has the whole batch before it takes the first
+// lock, so a gateway that stands still delays no other gateway.
 func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) (w written, err error) {
 	accounts := collect(b.Accounts.Upserted)
 	call := applyCall{at: make(map[l402.TokenID]int32, len(accounts))}
@@ -55,11 +55,11 @@ func save(ctx context.Context, c *pgx.Conn, b *metering.Batch) (w written, err e
 	return w, nil
 }
 
-// applySQL calls sluice_apply_5, and asks for the version of what it writes. The parameters are those that applyCall
-// adds, in the order of the calls in save.
+// applySQL calls sluice_apply_5, and asks for the version of the rows that it writes. The parameters are those that
+// applyCall adds, in the order of the calls in save.
 var applySQL = "SELECT sluice_apply_5(" + placeholders(applyParameters) + "), pg_current_xact_id()::xid, " + clock
 
-const applyParameters = 100 // the most that PostgreSQL allows
+const applyParameters = 100 // the most parameters of a function that PostgreSQL allows
 
 func placeholders(n int) string {
 	list := make([]string, n)
@@ -71,14 +71,14 @@ func placeholders(n int) string {
 
 // applyCall collects the columns of one batch.
 type applyCall struct {
-	at   map[l402.TokenID]int32 // place of an account, from 1
+	at   map[l402.TokenID]int32 // place of an account in the batch, from 1
 	args []any
 }
 
 func (c *applyCall) add(columns ...any) { c.args = append(c.args, columns...) }
 
-// column collects one field of rows. Without rows it is NULL, which costs the server
-// less than an empty array: most batches leave most tables alone.
+// column collects one field of rows. It returns nil (NULL) without rows, because NULL costs the server less than an
+// empty array, and most batches change only a few tables.
 func column[R, V any](rows []*R, field func(*R) V) []V {
 	if len(rows) == 0 {
 		return nil
@@ -95,12 +95,12 @@ func collect[R any](rows func(func(*R) bool)) (list []*R) {
 	return list
 }
 
-// amounts collects a field of money.
+// amounts collects a field of msat amounts.
 func amounts[R any](rows []*R, field func(*R) l402.Msat) []int64 {
 	return column(rows, func(r *R) int64 { return int64(field(r)) })
 }
 
-// optional is NULL for an identifier of zeros.
+// optional returns nil (NULL) for an identifier of zeros.
 func optional(id []byte) []byte {
 	for _, b := range id {
 		if b != 0 {
@@ -110,10 +110,10 @@ func optional(id []byte) []byte {
 	return nil
 }
 
-// checksum is NULL for a row without one.
+// checksum returns NULL for a checksum of 0.
 func checksum(v int32) pgtype.Int4 { return pgtype.Int4{Int32: v, Valid: v != 0} }
 
-// moment is NULL for a time that never was.
+// moment returns NULL for a time of 0, which means never.
 func moment(v int64) pgtype.Int8 { return pgtype.Int8{Int64: v, Valid: v != 0} }
 
 func (c *applyCall) accounts(b *metering.Batch, rows []*metering.AccountRow) {
@@ -145,8 +145,8 @@ func (c *applyCall) budgets(b *metering.Batch) {
 		column(rows, func(r *row) pgtype.UUID { return optionalUUID(r.Last) }), column(rows, func(r *row) pgtype.Int4 { return checksum(r.Checksum) }))
 }
 
-// holds writes no running usage of holds that stand: heartbeats do, and theirs may
-// be newer than what the batch has read.
+// holds does not write the running usage of holds that are stored already. Heartbeats write it, and their usage may be
+// newer than the usage that the batch has read.
 func (c *applyCall) holds(b *metering.Batch) {
 	type row = metering.HoldRow
 	at := func(r *row) int32 { return c.at[r.Account] }
@@ -185,7 +185,7 @@ func (c *applyCall) charges(b *metering.Batch) {
 		column(rows, func(r *row) []byte { return optional(r.Lock[:]) }), column(rows, func(r *row) pgtype.Int4 { return checksum(r.Checksum) }))
 }
 
-// flags is c_flags of a charge.
+// flags returns the flags of a charge: 1 for Clamped, 2 for Provisional.
 func flags(r *metering.ChargeRow) (f int16) {
 	if r.Clamped {
 		f |= 1
@@ -196,7 +196,7 @@ func flags(r *metering.ChargeRow) (f int16) {
 	return f
 }
 
-// pointers makes a list of rows one of pointers to them.
+// pointers returns pointers to the rows.
 func pointers[R any](rows []R) []*R {
 	list := make([]*R, len(rows))
 	for i := range rows {
@@ -205,7 +205,7 @@ func pointers[R any](rows []R) []*R {
 	return list
 }
 
-// lines appends what may only be appended.
+// lines appends transfers and budget lines.
 func (c *applyCall) lines(b *metering.Batch) {
 	transfers := pointers(b.Transfers)
 	type transfer = metering.TransferRow

@@ -9,13 +9,13 @@ import (
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
-// TestSessionSettings: each session has the ledger's settings, or the URL's, and
-// nothing that another client of the pooler left in it.
+// TestSessionSettings checks that each session has the ledger's settings, or those of the URL, and nothing that another
+// client of the pooler left in it.
 func TestSessionSettings(t *testing.T) {
 	ctx := context.Background()
 	server := pgtest.New(t, false)
 	direct := server.Fresh(t)
-	// What the server's administrator chose for this database.
+	// The server's administrator has chosen an isolation level for this database.
 	c, err := pgx.Connect(ctx, direct)
 	if err != nil {
 		t.Fatal(err)
@@ -24,7 +24,7 @@ func TestSessionSettings(t *testing.T) {
 	if _, err := c.Exec(ctx, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`); err != nil {
 		t.Fatal(err)
 	}
-	// One session goes from client to client, and nothing is cleaned up between.
+	// The pooler gives one session to one client after another, and cleans nothing up.
 	lax := server.Bouncer(t, "pool_mode=session", "default_pool_size=2", "server_reset_query=").URL(direct)
 	for name, url := range map[string]string{"direct": direct, "pooler": lax} {
 		t.Run(name, func(t *testing.T) {
@@ -60,8 +60,7 @@ func TestSessionSettings(t *testing.T) {
 	}
 }
 
-// litter leaves settings, locks, channels and prepared statements in two
-// sessions.
+// litter leaves settings, locks, channels and prepared statements in two sessions.
 func litter(t *testing.T, url string) {
 	t.Helper()
 	ctx := context.Background()

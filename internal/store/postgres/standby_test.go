@@ -43,7 +43,7 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
-// streams waits until the standby is in the state.
+// streams waits until the standby is in the given state.
 func (p *pair) streams(state string) {
 	p.Helper()
 	c := admin(p.T, p.old)
@@ -64,8 +64,8 @@ func (p *pair) set(c *pgx.Conn, sql string) {
 	}
 }
 
-// TestSynchronousStandby: with a synchronous standby nothing that was answered is
-// lost in a failover, whenever the primary dies.
+// TestSynchronousStandby checks that with a synchronous standby a failover loses nothing that was acknowledged,
+// whenever the primary dies.
 func TestSynchronousStandby(t *testing.T) {
 	ctx := context.Background()
 	p := newPair(t)
@@ -103,8 +103,8 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 }
 
-// TestAsynchronousStandby: with an asynchronous standby a failover may lose what
-// was answered last, and the generation tells.
+// TestAsynchronousStandby checks that the generation grows in a failover to an asynchronous standby, which may lose the
+// last acknowledged operations.
 func TestAsynchronousStandby(t *testing.T) {
 	ctx := context.Background()
 	p := newPair(t)
@@ -132,7 +132,7 @@ func TestAsynchronousStandby(t *testing.T) {
 	}
 }
 
-// known asks a standby for an account.
+// known asks a standby whether it has an account.
 func known(ctx context.Context, url string, id l402.TokenID) bool {
 	db, err := postgres.OpenReader(ctx, url)
 	if err != nil {
@@ -143,8 +143,8 @@ func known(ctx context.Context, url string, id l402.TokenID) bool {
 	return err == nil && found
 }
 
-// TestSynchronousStandbyAway: while the synchronous standby is away, nothing is
-// answered that would be lost without it.
+// TestSynchronousStandbyAway checks that, while the synchronous standby is away, no operation is acknowledged that
+// would be lost without the standby.
 func TestSynchronousStandbyAway(t *testing.T) {
 	ctx := context.Background()
 	p := newPair(t)

@@ -16,8 +16,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// freezing is a store whose gateway stands still between reading a batch and
-// writing it, as one does that is stopped there.
+// freezing is a store whose gateway stands still between reading a batch and writing it.
 type freezing struct {
 	*postgres.DB
 	mu      sync.Mutex
@@ -38,9 +37,8 @@ func (f *freezing) Apply(ctx context.Context, b *metering.Batch, decide func()) 
 	})
 }
 
-// TestStoppedBetweenRoundTrips: a gateway that stands still amid a batch holds no
-// lock: another one works on the same account, and the first decides again when it
-// goes on.
+// TestStoppedBetweenRoundTrips checks that a gateway which stands still in the middle of a batch holds no lock: another
+// gateway works on the same account. When the first gateway continues, it decides its batch again.
 func TestStoppedBetweenRoundTrips(t *testing.T) {
 	url := pgtest.Start(t)
 	frozen := &freezing{DB: open(t, url)}
@@ -88,8 +86,8 @@ func TestStoppedBetweenRoundTrips(t *testing.T) {
 	}
 }
 
-// TestLockedAccountsWaitAlone: a session keeps 64 of 1000 accounts locked. All
-// others go on meanwhile, and the locked ones once they are free.
+// TestLockedAccountsWaitAlone keeps 64 of 1000 accounts locked. It checks that all other accounts work meanwhile, and
+// the locked accounts once they are free.
 func TestLockedAccountsWaitAlone(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -135,7 +133,7 @@ func TestLockedAccountsWaitAlone(t *testing.T) {
 			})
 		}
 	}
-	free.Wait() // while the others' rows are locked
+	free.Wait() // while the locked accounts are still locked
 	if got := l.Stats().Charged; got != l402.Msat(4*10*(len(ids)-locked)) {
 		t.Errorf("charged %d beside locked accounts", got)
 	}
@@ -152,8 +150,7 @@ func TestLockedAccountsWaitAlone(t *testing.T) {
 	}
 }
 
-// TestHoldsStaySmall: a gateway has the dead rows of ended holds collected by
-// itself, long before autovacuum looks.
+// TestHoldsStaySmall checks that a gateway removes the dead rows of ended holds itself, long before autovacuum looks.
 func TestHoldsStaySmall(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)

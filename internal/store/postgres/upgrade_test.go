@@ -13,8 +13,8 @@ import (
 	"sluice.example/sluice/migrations"
 )
 
-// TestUpgrade: a ledger of the first schema, with a hold open and a deposit,
-// goes on under this one.
+// TestUpgrade checks that a ledger of the first schema, with an open hold and a deposit, works under the present
+// schema.
 func TestUpgrade(t *testing.T) {
 	ctx := context.Background()
 	url := pgtest.Start(t)
@@ -31,7 +31,7 @@ func TestUpgrade(t *testing.T) {
 		`INSERT INTO accounts (id, available, held, deposited) VALUES ('\x` + id + `', 600, 400, 1000)`,
 		`INSERT INTO deposits (hash, account, credited, presented) VALUES ('\x` + hash + `', '\x` + id + `', 1000, 1)`,
 		`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, 'lightning', '\x` + id + `', 1000, '\x` + hash + `', 1)`,
-		// At 150,000 msat per million input tokens; 1000 of them so far.
+		// The rate is 150,000 msat per million input tokens, and 1000 input tokens were used so far.
 		`INSERT INTO holds VALUES ('11111111-1111-4111-8111-111111111111', '\x` + id + `', 400, 1,
 			'\x01000009696e666572656e6365016d03d00f0001f0930900c0cf24', '\x01e807', 'running')`,
 	} {
@@ -63,7 +63,7 @@ func TestUpgrade(t *testing.T) {
 	if r := audit(t, l); r.Charged != 150 {
 		t.Errorf("report: %+v", r)
 	}
-	// What programs look at that know no additive migrations.
+	// Programs that know no additive migrations look only at these two tables.
 	want, version, steps := 0, 0, 0
 	for _, m := range all {
 		if !m.Steps[0].Additive {

@@ -9,9 +9,9 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// Looks follow one another closely, and SQLite begins its log anew only at a moment
-// at which nobody reads what is in it. So every breathEvery the next look waits for
-// such a moment, unless the log is short, for breathMost.
+// SQLite begins its log anew only at a moment when no connection reads from the log. The snapshots of an audit follow
+// one another closely. So after every breathEvery the next Look waits for such a moment, for at most breathMost. It
+// does not wait while the log is short.
 const (
 	breathEvery = 200 * time.Millisecond
 	breathMost  = time.Second
@@ -19,7 +19,7 @@ const (
 	shortLog    = 2000 // pages
 )
 
-// Look lends fn one snapshot.
+// Look runs fn over one snapshot.
 func (d *DB) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
 	if now := time.Now().UnixNano(); now-d.breath.Load() > int64(breathEvery) {
 		if err := d.breathe(ctx); err != nil {
@@ -30,9 +30,9 @@ func (d *DB) Look(ctx context.Context, fn func(metering.Snapshot) error) error {
 	return d.read(ctx, func(r *reader) error { return fn(snapshot{r}) })
 }
 
-// breathe copies the log into the database, as far as others let it, until it has
-// begun anew. It goes on all the same after a while: when nobody writes, the log
-// stays as long as it is.
+// breathe copies the log into the database again and again, as far as other readers allow. It returns once the log is
+// short. It also returns after breathMost, and when the log has kept its length since the last attempt, because without
+// writes the log does not begin anew.
 func (d *DB) breathe(ctx context.Context) error {
 	var r *reader
 	select {
@@ -63,8 +63,7 @@ func (d *DB) breathe(ctx context.Context) error {
 	return nil
 }
 
-// Cutoff is where the lines end: the one writer commits them in the order of their
-// numbers.
+// Cutoff returns the numbers of the last lines, because the only writer commits lines in the order of their numbers.
 func (d *DB) Cutoff(ctx context.Context) (p metering.Position, err error) {
 	err = d.read(ctx, func(r *reader) error {
 		return r.query(`SELECT coalesce((SELECT max(seq) FROM transfers), 0), coalesce((SELECT max(seq) FROM budget_lines), 0)`,
@@ -81,7 +80,7 @@ type snapshot struct{ r *reader }
 
 var _ metering.Snapshot = snapshot{}
 
-// each runs a statement and gives each row to fn.
+// each runs a statement and calls row for each of its rows.
 func (v snapshot) each(sql string, bind func(*stmt), row func(*stmt)) error {
 	return v.r.query(sql, bind, func(s *stmt) error {
 		row(s)
@@ -89,7 +88,7 @@ func (v snapshot) each(sql string, bind func(*stmt), row func(*stmt)) error {
 	})
 }
 
-// Transfers reads lines in order.
+// Transfers reads transfers in order of their numbers.
 func (v snapshot) Transfers(after, upto int64, limit int, fn func(int64, metering.TransferRow)) error {
 	return v.each(`SELECT seq, kind, debit, credit, amount, ref, at FROM transfers WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
 		func(s *stmt) { s.int(after).int(upto).int(int64(limit)) }, func(s *stmt) {
@@ -98,7 +97,7 @@ func (v snapshot) Transfers(after, upto int64, limit int, fn func(int64, meterin
 		})
 }
 
-// BudgetLines reads lines of budgets in order.
+// BudgetLines reads lines of budgets in order of their numbers.
 func (v snapshot) BudgetLines(after, upto int64, limit int, fn func(int64, metering.BudgetLine)) error {
 	return v.each(`SELECT seq, budget, hold, amount, at FROM budget_lines WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
 		func(s *stmt) { s.int(after).int(upto).int(int64(limit)) }, func(s *stmt) {
@@ -139,29 +138,29 @@ func from(id []byte, limit int) func(*stmt) {
 	return func(s *stmt) { s.blob(id).int(int64(limit)) }
 }
 
-// Accounts reads accounts from an id on.
+// Accounts reads accounts in order of ids, from the given id.
 func (v snapshot) Accounts(id l402.TokenID, limit int, fn func(metering.AccountRow)) error {
 	return v.each(auditAccounts+`>= ? ORDER BY id LIMIT ?`, from(id[:], limit), func(s *stmt) { fn(auditAccount(s)) })
 }
 
-// Budgets reads budgets from an id on.
+// Budgets reads budgets in order of ids, from the given id.
 func (v snapshot) Budgets(id [32]byte, limit int, fn func(metering.BudgetRow)) error {
 	return v.each(auditBudgets+`id >= ? ORDER BY id LIMIT ?`, from(id[:], limit), func(s *stmt) { fn(auditBudget(s)) })
 }
 
-// Deposits reads payments from a hash on.
+// Deposits reads payments in order of hashes, from the given hash.
 func (v snapshot) Deposits(h l402.PaymentHash, limit int, fn func(metering.DepositRow)) error {
 	return v.each(`SELECT `+depositColumns+` FROM deposits WHERE hash >= ? ORDER BY hash LIMIT ?`, from(h[:], limit),
 		func(s *stmt) { fn(readDeposit(s)) })
 }
 
-// Charges reads charges from a hold on.
+// Charges reads charges in order of their holds, from the given hold.
 func (v snapshot) Charges(id metering.HoldID, limit int, fn func(metering.ChargeRow)) error {
 	return v.each(`SELECT `+chargeColumns+` FROM charges WHERE hold >= ? ORDER BY hold LIMIT ?`, from(id[:], limit),
 		func(s *stmt) { fn(readCharge(s)) })
 }
 
-// Adjustments reads adjustments from an id on.
+// Adjustments reads adjustments in order of ids, from the given id.
 func (v snapshot) Adjustments(id metering.HoldID, limit int, fn func(metering.AdjustmentRow)) error {
 	return v.each(auditAdjustments+`>= ? ORDER BY id LIMIT ?`, from(id[:], limit), func(s *stmt) { fn(auditAdjustment(s)) })
 }
@@ -171,8 +170,8 @@ func (v snapshot) Holds(fn func(metering.HoldRow)) error {
 	return v.each(`SELECT `+holdColumns+` FROM holds`, nil, func(s *stmt) { fn(readHoldRow(s)) })
 }
 
-// lookUps runs a statement once for each id: in a B-tree within the same process that
-// is cheaper than any list.
+// lookUps runs a statement once for each id. In a B-tree within the same process this is cheaper than a statement with
+// a list.
 func lookUps[ID any](v snapshot, ids []ID, sql string, bytes func(*ID) []byte, row func(*stmt)) error {
 	for i := range ids {
 		if err := v.each(sql, func(s *stmt) { s.blob(bytes(&ids[i])) }, row); err != nil {
@@ -229,7 +228,7 @@ func (v snapshot) Tallies(ids []metering.Subject, fn func(metering.Tally)) error
 	return nil
 }
 
-// SealedTallies reads sums of closed periods.
+// SealedTallies reads the sums of closed periods.
 func (v snapshot) SealedTallies(period int64, ids []metering.Subject, fn func(metering.Tally)) error {
 	for i := range ids {
 		key := ids[i].Key()

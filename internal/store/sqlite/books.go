@@ -6,7 +6,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// AuditState reads how far audits have come.
+// AuditState returns how far audits have come.
 func (d *DB) AuditState(ctx context.Context) (a metering.AuditState, err error) {
 	err = d.read(ctx, func(r *reader) error {
 		return r.query(`SELECT version, scanned_transfers, scanned_budgets, checked_transfers, checked_budgets, at, mismatched, suspects
@@ -20,7 +20,7 @@ func (d *DB) AuditState(ctx context.Context) (a metering.AuditState, err error) 
 	return a, err
 }
 
-// Seals reads closed periods.
+// Seals returns the seals of all closed periods in order.
 func (d *DB) Seals(ctx context.Context) (list []metering.SealRow, err error) {
 	err = d.read(ctx, func(r *reader) error {
 		return r.query(`SELECT period, body, hash FROM seals ORDER BY period`, nil, func(s *stmt) error {
@@ -55,7 +55,7 @@ func (d *DB) SaveTallies(ctx context.Context, period int64, list []metering.Tall
 	})
 }
 
-// SaveAuditState replaces the state.
+// SaveAuditState replaces the state if the stored state has the version a.Version.
 func (d *DB) SaveAuditState(ctx context.Context, a metering.AuditState) (saved bool, err error) {
 	err = d.write(ctx, false, func(w *writer) (bool, error) {
 		s := w.saveAuditState.int(a.Scanned.Transfers).int(a.Scanned.Budgets).int(a.Checked.Transfers).int(a.Checked.Budgets).
@@ -76,7 +76,7 @@ func (d *DB) AddSeal(ctx context.Context, s metering.SealRow) error {
 	})
 }
 
-// LeadAudit gives the lead to the only process.
+// LeadAudit gives the lead to every caller, because only one process serves a SQLite file.
 func (d *DB) LeadAudit(context.Context) (metering.AuditLead, error) {
 	if d.lock == nil {
 		return nil, errReadOnly
@@ -84,7 +84,7 @@ func (d *DB) LeadAudit(context.Context) (metering.AuditLead, error) {
 	return onlyLead{}, nil
 }
 
-// onlyLead is the lead of the only process.
+// onlyLead is the lead of the only process, which it cannot lose.
 type onlyLead struct{}
 
 func (onlyLead) Check(context.Context) error { return nil }

@@ -1,19 +1,17 @@
-// Package sqlite keeps the ledger in one SQLite file: the embedded store for a
-// single gateway process.
+// Package sqlite keeps the ledger in one SQLite file. This store is embedded in a single gateway process.
 //
 //	db, err := sqlite.Open(ctx, "/var/lib/sluice/ledger.db")
 //	ledger, err := metering.Open(ctx, metering.Config{Store: db})
 //
-// One connection writes, a few read, in WAL mode. A batch that moves money is
-// committed with synchronous=FULL: it is on the disk when it is answered. A
-// batch of holds and renewals only is committed with synchronous=NORMAL: a
-// killed process loses nothing of it, a power failure may lose the last of them,
-// in order, and the settlement that follows re-creates what it needs. Measured on
-// a disk that syncs in about a millisecond, one caller: a reservation takes 41 µs,
-// a settlement 1.2 ms; in batches of 126, both together take 24 µs.
+// One connection writes, and a few connections read, in WAL mode. A batch that moves money is committed with
+// synchronous=FULL, so it is on the disk when the ledger acknowledges it. A batch that only makes or extends holds is
+// committed with synchronous=NORMAL. A killed process loses no such batch. A power failure may lose the last of them,
+// in order, and the settlement that follows makes again what it needs. Measured on a disk that syncs in about a
+// millisecond, with one caller: a reservation takes 41 µs and a settlement 1.2 ms. In batches of 126, both together
+// take 24 µs.
 //
-// A lock file beside the database keeps a second gateway out. OpenReader looks
-// at a ledger while a gateway serves it, or after.
+// A lock file beside the database keeps a second gateway out. OpenReader reads a ledger, also while a gateway serves
+// it.
 package sqlite
 
 import (
@@ -41,19 +39,18 @@ var (
 )
 
 const (
-	// readers is how many connections read beside the writer.
+	// readers is how many connections read.
 	readers = 4
-	// cache_size is in KiB with a minus sign. At each commit after a split page that
-	// SQLite had to renumber it looks through its whole cache, so a larger one costs
-	// more than the pages that it saves: with 64 MiB, and a history that fills them,
-	// a pair of operations took 28.1 µs at a thousand accounts, with 16 MiB 25.8. A checkpoint
-	// each 4000 pages of the log is rare enough not to be felt and keeps it at 16 MiB.
+	// A negative cache_size is in KiB. At each commit after SQLite had to renumber a split page, SQLite searches its
+	// whole cache. So a larger cache costs more than it saves: with a history that fills the cache and a thousand
+	// accounts, a reservation and its settlement took 28.1 µs with 64 MiB and 25.8 µs with 16 MiB. A checkpoint after
+	// every 4000 pages is too rare to be noticed, and keeps the log at 16 MiB.
 	writerPragmas = `PRAGMA journal_mode=WAL; PRAGMA cache_size=-16384; PRAGMA wal_autocheckpoint=4000;
 PRAGMA journal_size_limit=67108864; PRAGMA busy_timeout=2000; PRAGMA foreign_keys=OFF`
 	readerPragmas = `PRAGMA query_only=ON; PRAGMA cache_size=-8192; PRAGMA busy_timeout=2000`
 )
 
-// errReadOnly: the database was opened by OpenReader.
+// errReadOnly reports a write to a database that OpenReader opened.
 var errReadOnly = errors.New("sqlite: opened for reading only")
 
 // DB is a ledger in a SQLite file. Safe for concurrent use.
@@ -63,14 +60,14 @@ type DB struct {
 	log   *slog.Logger
 	lock  *os.File // nil: opened for reading only
 
-	mu   sync.Mutex // owns w and last
-	w    *writer    // nil: to be opened again after a failure
-	last int64      // the clock never steps back within a process
+	mu   sync.Mutex // guards w and last
+	w    *writer    // nil: the next write opens the connection again, after a failure
+	last int64      // the last time that now returned, µs since 1970; now never returns less
 
-	prices prices // what no file keeps
+	prices prices // what only this process remembers about prices
 
 	pool   chan *reader
-	opened int          // readers, in the pool or lent
+	opened int          // number of readers, in the pool or in use
 	breath atomic.Int64 // when an audit last waited for the log to begin anew, ns since 1970
 	closed chan struct{}
 }
@@ -78,16 +75,14 @@ type DB struct {
 // Option changes how a database is opened.
 type Option func(*DB)
 
-// WithClock sets the clock that leases and times are taken from. Default: the
-// machine's.
+// WithClock sets the clock from which all times are taken. The default is the machine's clock.
 func WithClock(now func() time.Time) Option { return func(d *DB) { d.clock = now } }
 
-// WithLog says where a migration that waits tells what it waits for. Default:
-// nowhere.
+// WithLog sets the log in which a waiting migration says what it waits for. Without WithLog nothing is logged.
 func WithLog(log *slog.Logger) Option { return func(d *DB) { d.log = log } }
 
-// Open opens or creates the ledger at path and brings its schema up to date. It
-// fails when another process serves it.
+// Open opens or creates the ledger at path, and brings its schema up to date. It fails when another process serves the
+// ledger.
 func Open(ctx context.Context, path string, opts ...Option) (*DB, error) {
 	d := newDB(path, opts)
 	var err error
@@ -101,8 +96,7 @@ func Open(ctx context.Context, path string, opts ...Option) (*DB, error) {
 	return d, nil
 }
 
-// OpenReader opens an existing ledger for reading, whether or not a gateway
-// serves it. Operations that write fail.
+// OpenReader opens an existing ledger for reading, also while a gateway serves it. Operations that write then fail.
 func OpenReader(ctx context.Context, path string, opts ...Option) (*DB, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -128,7 +122,7 @@ func newDB(path string, opts []Option) *DB {
 	return d
 }
 
-// lockFile takes an advisory lock that ends with the process, however it ends.
+// lockFile takes an advisory lock that ends with the process, even when the process is killed.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -144,10 +138,10 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// create makes the file if missing, and brings the schema up to date.
+// create makes the file if it is missing, and brings the schema up to date.
 func (d *DB) create(ctx context.Context) error {
-	// Made here for its mode: money and its owners are nobody else's business.
-	// Nothing of SQLite is open yet, so closing the file drops no lock of its.
+	// create makes the file itself to give it mode 0600, because only the gateway's user may see accounts and money. No
+	// connection of SQLite is open yet, so closing the file here drops no lock of SQLite.
 	f, err := os.OpenFile(d.path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -177,7 +171,7 @@ func (d *DB) create(ctx context.Context) error {
 	return d.openWriter()
 }
 
-// openReaders fills the pool.
+// openReaders fills the pool with connections that read.
 func (d *DB) openReaders() error {
 	for range readers {
 		c, err := openConn(d.path, lib.SQLITE_OPEN_READWRITE)
@@ -194,7 +188,7 @@ func (d *DB) openReaders() error {
 	return nil
 }
 
-// Close closes all connections once nobody uses them, and frees the lock.
+// Close waits until no reader is in use, closes all connections, and frees the lock.
 func (d *DB) Close() error {
 	select {
 	case <-d.closed:
@@ -217,7 +211,7 @@ func (d *DB) Close() error {
 	return nil
 }
 
-// identify gives a new ledger its random name and its birth time.
+// identify gives a new ledger its random id, and notes when it was made.
 func (d *DB) identify(c *conn) error {
 	q, err := c.prepare("INSERT OR IGNORE INTO meta (one, ledger_id, born) VALUES (1, ?, ?)")
 	if err != nil {

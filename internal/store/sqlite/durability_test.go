@@ -18,7 +18,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// envChild makes this test binary serve a ledger until it is killed.
+// envChild names the variable that makes this test binary serve a ledger until it is killed.
 const envChild = "SLUICE_TEST_LEDGER"
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serve reserves and settles until it is killed, and says what was settled.
+// serve reserves and settles until it is killed, and prints what was settled.
 func serve(path string) error {
 	ctx := context.Background()
 	db, err := sqlite.Open(ctx, path)
@@ -66,8 +66,8 @@ func serve(path string) error {
 	select {}
 }
 
-// TestKill: what was answered survives kill -9, what was open is swept, and the
-// lock goes with the process.
+// TestKill checks that acknowledged settlements survive kill -9, that open holds are swept, and that the lock ends with
+// the process.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	child := exec.Command(os.Args[0])
@@ -99,7 +99,7 @@ func TestKill(t *testing.T) {
 		case "settled":
 			id, err := metering.ParseHoldID(value)
 			if err != nil {
-				break // the last line, cut
+				break // the last line, which was cut
 			}
 			settled[id] = true
 		default:
@@ -147,7 +147,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestReader: verify-ledger looks while a gateway serves, and after.
+// TestReader checks that verify-ledger can read while a gateway serves, and afterwards.
 func TestReader(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "ledger.db")
@@ -192,7 +192,7 @@ func TestReader(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	again := open(t, path) // nothing keeps it from being served again
+	again := open(t, path) // the file can be served again
 	if got, _, err := again.Meta(ctx); err != nil || got != l.ID() {
 		t.Errorf("id %v, %v", got, err)
 	}

@@ -9,8 +9,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestGuards: the schema refuses rows that must never be, no matter which
-// program writes them.
+// TestGuards checks that the schema refuses impossible rows, whichever program writes them.
 func TestGuards(t *testing.T) {
 	d, err := Open(context.Background(), filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {

@@ -16,8 +16,8 @@ func (w *writer) load(b *metering.Batch) error {
 	return nil
 }
 
-// loadEach looks up each key of a table by itself: in a B-tree within the same
-// process that is cheaper than any list.
+// loadEach looks up each key of a table by itself. In a B-tree within the same process this is cheaper than a statement
+// with a list.
 func loadEach[K comparable, R any](t *metering.Table[K, R], s *stmt, bind func(K), row func(K) R) (err error) {
 	t.Missing(func(k K) bool {
 		bind(k)

@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// Fingerprints runs update over the key fingerprints on record.
+// Fingerprints calls update with all recorded key fingerprints, and records those that update returns.
 func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]byte, error)) error {
 	return d.write(ctx, true, func(w *writer) (bool, error) {
 		var known [][32]byte
@@ -26,7 +26,7 @@ func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]by
 		}
 		add, err := update(known)
 		if err != nil {
-			// The program's refusal, not the store's failure: keep the connection.
+			// update refused, and the store did not fail. ErrRejected makes write keep the connection.
 			return false, fmt.Errorf("%w: %w", metering.ErrRejected, err)
 		}
 		for i := range add {
@@ -38,7 +38,7 @@ func (d *DB) Fingerprints(ctx context.Context, update func([][32]byte) ([][32]by
 	})
 }
 
-// Clean deletes what has run out.
+// Clean deletes expired idempotency keys, past rate windows and dead owners without holds.
 func (d *DB) Clean(ctx context.Context, limit int) (n int, err error) {
 	err = d.write(ctx, false, func(w *writer) (bool, error) {
 		now := d.now()

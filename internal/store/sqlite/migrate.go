@@ -12,22 +12,23 @@ import (
 	"sluice.example/sluice/migrations"
 )
 
-// A step that finds the file locked by another program (SQLite waits for
-// busy_timeout each time) is tried again after pauses that double up to pauseMax.
+// When another program has the file locked, SQLite waits for busy_timeout in each attempt at a step. Migrate then
+// pauses and tries the step again. The pauses double up to pauseMax.
 const (
 	pauseMin, pauseMax = 100 * time.Millisecond, 5 * time.Second
 	tellEvery          = 10 * time.Second
 )
 
-// schema is a connection as a target of migrations. The version lies in the
-// file's header (user_version), which is part of the transaction.
+// schema is a connection as a target of migrations. The version is in the file's header (user_version), which is part
+// of the transaction.
 type schema struct {
 	c   *conn
-	log *slog.Logger // nil: for reading only
+	log *slog.Logger // nil: nothing is logged
 }
 
-// Done reads the header, the additive migrations, which older programs need not know,
-// and the steps of a migration that is not whole.
+// Done returns how far the migrations have run. The header has the version that older programs know as well.
+// schema_additions lists the additive migrations, which older programs need not know. schema_steps lists the steps of a
+// migration that has not run whole.
 func (s schema) Done(context.Context) (version, steps int, err error) {
 	if version, err = s.number("PRAGMA user_version"); err != nil {
 		return 0, 0, err
@@ -60,7 +61,7 @@ func (s schema) number(sql string) (int, error) {
 	return int(q.colInt(0)), nil
 }
 
-// Migrate tries until the step gets the lock of the file.
+// Migrate tries the step until the step gets the lock of the file.
 func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 	sql := "BEGIN IMMEDIATE;\n" + step.SQL + "\n;"
 	switch {
@@ -81,7 +82,7 @@ func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 		if err == nil {
 			return nil
 		}
-		_ = s.c.script("ROLLBACK") // fails when not even BEGIN went through
+		_ = s.c.script("ROLLBACK") // fails when BEGIN failed already
 		if !errors.Is(err, metering.ErrConflict) {
 			return err
 		}

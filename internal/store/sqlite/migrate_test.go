@@ -32,8 +32,8 @@ func step(number, of int, sql string) migrations.Step {
 	return migrations.Step{Version: 1, Name: "0001_x", Number: number, Of: of, SQL: sql}
 }
 
-// TestMigrationGoesOn: a migration that was cut between its steps goes on after
-// the last one that ran, and only then counts as done.
+// TestMigrationGoesOn checks that a migration which was interrupted between its steps continues after the last step
+// that ran, and counts as done only when all steps have run.
 func TestMigrationGoesOn(t *testing.T) {
 	ctx := context.Background()
 	s := schema{c: newConn(t, filepath.Join(t.TempDir(), "ledger.db"))}
@@ -56,7 +56,7 @@ func TestMigrationGoesOn(t *testing.T) {
 	}
 }
 
-// waits is a log that says when something is written to it.
+// waits is a log that signals each write to it.
 type waits struct {
 	bytes.Buffer
 	told chan struct{}
@@ -68,8 +68,8 @@ func (w *waits) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// TestMigrationWaits: a step waits for another program that has the file locked,
-// says so, and gives up with its context.
+// TestMigrationWaits checks that a step waits for another program that has the file locked, logs that it waits, and
+// ends the wait with its context.
 func TestMigrationWaits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	other := newConn(t, path)
@@ -104,7 +104,7 @@ func TestMigrationWaits(t *testing.T) {
 	}
 }
 
-// TestMigrationsAreDocumented: docs/migrations.md has a row for each step.
+// TestMigrationsAreDocumented checks that docs/migrations.md has a row for each step.
 func TestMigrationsAreDocumented(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "migrations.md"))
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// Generation never grows: nobody else writes this file.
+// Generation is always 0, because no other process writes this file.
 func (d *DB) Generation() uint64 { return 0 }
 
-// Beat is one heartbeat.
+// Beat writes one heartbeat.
 func (d *DB) Beat(ctx context.Context, owner metering.OwnerID, beat int64, progress []metering.Progress) (now int64, missing []metering.HoldID, fenced bool, err error) {
 	err = d.write(ctx, false, func(w *writer) (bool, error) {
 		fenced = true
@@ -49,7 +49,7 @@ func (d *DB) Owners(ctx context.Context) (list []metering.OwnerRow, err error) {
 	return list, err
 }
 
-// Fence ends an owner whose counter has not moved.
+// Fence fences an owner whose counter is still beat.
 func (d *DB) Fence(ctx context.Context, owner metering.OwnerID, beat int64) (fenced bool, err error) {
 	err = d.write(ctx, true, func(w *writer) (bool, error) {
 		if err := w.fence.int(d.now()).blob(owner[:]).int(beat).run(); err != nil {
@@ -68,7 +68,7 @@ func (d *DB) Fence(ctx context.Context, owner metering.OwnerID, beat int64) (fen
 
 const holdColumns = `id, account, amount, owner, context, usage, source`
 
-// Abandoned lists holds that no living owner has.
+// Abandoned lists the holds that have no living owner.
 func (d *DB) Abandoned(ctx context.Context, after metering.HoldID, limit int) ([]metering.HoldRow, error) {
 	return d.holds(ctx, `SELECT `+holdColumns+` FROM holds WHERE id > ?1 AND NOT EXISTS (
 		SELECT 1 FROM owners o WHERE o.id = holds.owner AND o.fenced IS NULL) ORDER BY id LIMIT ?2`,
@@ -91,5 +91,5 @@ func (d *DB) holds(ctx context.Context, sql string, bind func(*stmt)) (list []me
 	return list, err
 }
 
-// ownersKept is how long an owner that was taken for dead stays on record.
+// ownersKept is how long the row of an owner that was taken for dead is kept.
 const ownersKept = 24 * time.Hour

@@ -9,8 +9,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestFencedOwnersAreForgotten: an owner that was taken for dead stays on record for
-// a day, and for as long as it has holds. One that lives stays.
+// TestFencedOwnersAreForgotten checks that the row of an owner that was taken for dead is kept for a day, and as long
+// as the owner has holds. The row of a living owner is always kept.
 func TestFencedOwnersAreForgotten(t *testing.T) {
 	ctx, now := context.Background(), time.Now()
 	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"), WithClock(func() time.Time { return now }))
@@ -24,7 +24,7 @@ func TestFencedOwnersAreForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 0 {
-			continue // lives
+			continue // this owner remains alive
 		}
 		if _, err := d.Fence(ctx, owner, 1); err != nil {
 			t.Fatal(err)

@@ -13,30 +13,30 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// prices is what one process needs to remember about prices, since it serves
-// alone: which process leads, which ones watch, and the loads reported.
+// prices is what this process remembers about prices: the leader, the watchers and the reported loads. No file keeps
+// them, because only this process serves the database.
 type prices struct {
 	mu       sync.Mutex
-	lead     *lead // nil: nobody leads
+	lead     *lead // nil: no caller leads
 	watchers []chan struct{}
 	loads    map[loadKey]pricer.Report
 }
 
 type loadKey struct{ replica, model string }
 
-// changed wakes all who watch.
+// changed wakes all watchers.
 func (p *prices) changed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.watchers {
 		select {
 		case w <- struct{}{}:
-		default: // has not looked since the last one
+		default: // the watcher has not yet taken the last signal
 		}
 	}
 }
 
-// WatchPrices waits for what this process publishes.
+// WatchPrices calls changed once at the start and after each change that this process makes.
 func (d *DB) WatchPrices(ctx context.Context, changed func()) error {
 	w := make(chan struct{}, 1)
 	w <- struct{}{}
@@ -66,7 +66,7 @@ func (d *DB) PublishEpoch(ctx context.Context, e pricing.Epoch) (pricing.Epoch, 
 	return d.publish(ctx, e, func() error { return nil })
 }
 
-// publish appends a price, unless allowed fails; d.mu is held then.
+// publish appends a price, unless allowed fails. It calls allowed with d.mu locked.
 func (d *DB) publish(ctx context.Context, e pricing.Epoch, allowed func() error) (pricing.Epoch, error) {
 	rates, err := json.Marshal(e.Rates)
 	if err != nil {
@@ -93,8 +93,8 @@ func (d *DB) publish(ctx context.Context, e pricing.Epoch, allowed func() error)
 // lead is the lead of prices within this process.
 type lead struct{ d *DB }
 
-// LeadPrices leads unless somebody in this process does: the lock file keeps all
-// others out.
+// LeadPrices takes the lead, or fails with pricer.ErrNotLeader when another caller in this process leads. The lock file
+// keeps all other processes out.
 func (d *DB) LeadPrices(context.Context) (pricer.Lead, error) {
 	if d.lock == nil {
 		return nil, errReadOnly
@@ -135,7 +135,7 @@ func (l *lead) Release() error {
 	return nil
 }
 
-// SetOverride fixes a multiplier, or lifts it.
+// SetOverride fixes the multiplier of a model. A multiplier of 0 removes the override.
 func (d *DB) SetOverride(ctx context.Context, model string, multiplier float64) error {
 	err := d.write(ctx, true, func(w *writer) (bool, error) {
 		if multiplier == 0 {
@@ -149,7 +149,7 @@ func (d *DB) SetOverride(ctx context.Context, model string, multiplier float64) 
 	return err
 }
 
-// Overrides reads the fixed multipliers.
+// Overrides returns the fixed multipliers by model.
 func (d *DB) Overrides(ctx context.Context) (map[string]float64, error) {
 	m := make(map[string]float64)
 	err := d.read(ctx, func(r *reader) error {
@@ -183,8 +183,8 @@ func (d *DB) epochs(ctx context.Context, sql string, bind func(*stmt)) (list []p
 	return list, err
 }
 
-// LatestEpochs reads the newest price of each model. It hops from model to model
-// through the index, whatever the number of epochs.
+// LatestEpochs returns the newest price of each model. It steps from model to model through the index, so its cost does
+// not grow with the number of epochs.
 func (d *DB) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
 	return d.epochs(ctx, `WHERE id IN (
 		WITH RECURSIVE m (model) AS (SELECT min(model) FROM price_epochs
@@ -192,7 +192,7 @@ func (d *DB) LatestEpochs(ctx context.Context) ([]pricing.Epoch, error) {
 		SELECT (SELECT max(id) FROM price_epochs WHERE model = m.model) FROM m) ORDER BY id`, nil)
 }
 
-// Epochs reads published prices.
+// Epochs returns the published prices that q selects.
 func (d *DB) Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch, error) {
 	sql, since := `WHERE id > ?1`, int64(0)
 	if q.Model != "" {
@@ -212,7 +212,7 @@ func (d *DB) Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch,
 	})
 }
 
-// Epoch reads one published price.
+// Epoch returns one published price.
 func (d *DB) Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, err error) {
 	list, err := d.epochs(ctx, `WHERE id = ?`, func(s *stmt) { s.int(id) })
 	if len(list) == 0 {
@@ -221,10 +221,10 @@ func (d *DB) Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, 
 	return list[0], true, err
 }
 
-// loadsKept is how long a load is kept that nobody replaces.
+// loadsKept is how long a load is kept that its replica does not replace.
 const loadsKept = time.Hour
 
-// ReportLoad remembers loads.
+// ReportLoad remembers the loads that a replica reports.
 func (d *DB) ReportLoad(_ context.Context, replica string, loads []pricer.Report) error {
 	if d.lock == nil {
 		return errReadOnly
@@ -248,7 +248,7 @@ func (d *DB) ReportLoad(_ context.Context, replica string, loads []pricer.Report
 	return nil
 }
 
-// Loads returns the loads remembered.
+// Loads returns the remembered loads that are at most maxAge old.
 func (d *DB) Loads(_ context.Context, maxAge time.Duration) (list []pricer.Report, err error) {
 	now := d.clock()
 	p := &d.prices

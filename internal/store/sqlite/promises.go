@@ -8,8 +8,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// Promises says what the file's journal and the file system below it mean for
-// what this process was answered.
+// Promises reads the file's journal mode and the kind of its file system. It says what they mean for the writes that
+// were acknowledged to this process.
 func (d *DB) Promises(ctx context.Context) ([]metering.Promise, error) {
 	var journal string
 	err := d.read(ctx, func(r *reader) error {
@@ -43,7 +43,8 @@ func journalPromise(mode string) []metering.Promise {
 	}
 }
 
-// filePromise says what is wrong with a kind of file system.
+// filePromise says what is wrong with a kind of file system. known is false when nothing is wrong, or the kind is
+// unknown.
 func filePromise(name string, kind fileKind) (p metering.Promise, known bool) {
 	p = metering.Promise{Setting: "file system " + name, Broken: true}
 	switch kind {
@@ -60,11 +61,11 @@ func filePromise(name string, kind fileKind) (p metering.Promise, known bool) {
 	return p, true
 }
 
-// fileKind sorts file systems by what a database must know of them.
+// fileKind is what a database must know of a file system.
 type fileKind int
 
 const (
-	local fileKind = iota // or unknown
+	local fileKind = iota // on this machine's disk, or unknown
 	remote
 	volatile
 	layered

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// TestPromises: what is said of a ledger on this machine's disk, and on the file
-// systems that are worse.
+// TestPromises checks what Promises says about a ledger on this machine's disk, and about worse file systems.
 func TestPromises(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "ledger.db")
@@ -35,7 +34,7 @@ func TestPromises(t *testing.T) {
 	}
 }
 
-// TestPromiseOfMemory: the file system is looked at, and not its name.
+// TestPromiseOfMemory checks that the kind of the real file system is found.
 func TestPromiseOfMemory(t *testing.T) {
 	if name, kind := fileSystem("/dev/shm"); kind != volatile || name != "tmpfs" {
 		t.Skipf("/dev/shm is %q here", name)
@@ -46,7 +45,7 @@ func TestPromiseOfMemory(t *testing.T) {
 	}
 }
 
-// TestSynchronous: what each kind of batch asks of SQLite.
+// TestSynchronous checks which setting of synchronous each kind of write uses.
 func TestSynchronous(t *testing.T) {
 	ctx := context.Background()
 	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
@@ -57,7 +56,7 @@ func TestSynchronous(t *testing.T) {
 	for _, durable := range []bool{true, false, true, true, false, false} {
 		err := d.write(ctx, durable, func(w *writer) (bool, error) {
 			mode, err := schema{c: w.conn}.number("PRAGMA synchronous")
-			if want := map[bool]int{true: 2, false: 1}[durable]; err != nil || mode != want { // FULL, NORMAL
+			if want := map[bool]int{true: 2, false: 1}[durable]; err != nil || mode != want { // 2 is FULL, 1 is NORMAL
 				t.Errorf("durable %v: synchronous is %d, want %d (%v)", durable, mode, want, err)
 			}
 			return false, nil

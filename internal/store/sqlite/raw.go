@@ -11,10 +11,9 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// This file speaks to SQLite's own interface (the C library, translated to Go)
-// rather than through database/sql: a batch runs hundreds of small statements,
-// and the driver's copying, allocating and naming of each parameter and column
-// costs more than SQLite's work.
+// This file calls SQLite's own interface (the C library, translated to Go) and not database/sql. A batch runs hundreds
+// of small statements, and the driver's copies, allocations and names of parameters and columns cost more than SQLite's
+// own work.
 
 // conn is one connection. Not safe for concurrent use.
 type conn struct {
@@ -22,18 +21,18 @@ type conn struct {
 	db    uintptr
 	stmts []*stmt
 
-	// Parameters lie in C memory while a statement runs, since SQLite keeps their
-	// addresses and Go may not be told to keep a pointer in an integer.
+	// Parameters are in C memory while a statement runs, because SQLite keeps their addresses, and Go does not allow a
+	// pointer in an integer.
 	args     uintptr
-	argBytes []byte // the same memory
+	argBytes []byte // the same memory as args, as a slice
 	argsUsed int
-	out      uintptr // C memory for results by address, 8 bytes
+	out      uintptr // 8 bytes of C memory for results that SQLite returns by address
 }
 
 // argsSize bounds all parameters of one statement together, in bytes.
 const argsSize = 64 << 10
 
-// view is C memory as a slice. p must not lie in Go's heap.
+// view returns C memory as a slice. p must not be an address in Go's heap.
 func view(p uintptr, n int) []byte {
 	if n == 0 {
 		return nil
@@ -41,7 +40,7 @@ func view(p uintptr, n int) []byte {
 	return unsafe.Slice(*(**byte)(unsafe.Pointer(&p)), n)
 }
 
-// address reads the result by address of the last call.
+// address returns the result that the last call returned by address.
 func (c *conn) address() uintptr {
 	p := c.out
 	return **(**uintptr)(unsafe.Pointer(&p))
@@ -61,7 +60,7 @@ func openConn(path string, flags int32) (*conn, error) {
 		return nil, err
 	}
 	defer libc.Xfree(c.tls, name)
-	// No mutex: conn's owner does not share it.
+	// no mutex, because the owner of conn does not share it
 	rc := lib.Xsqlite3_open_v2(c.tls, name, c.out, flags|lib.SQLITE_OPEN_NOMUTEX|lib.SQLITE_OPEN_EXRESCODE, 0)
 	c.db = c.address()
 	if rc != lib.SQLITE_OK {
@@ -83,12 +82,12 @@ func (c *conn) close() {
 	c.tls.Close()
 }
 
-// interrupt makes a running statement fail. It may be called while another
-// goroutine uses the connection, but not after close.
+// interrupt makes a running statement fail. It may be called while another goroutine uses the connection, but not after
+// close.
 func (c *conn) interrupt() { lib.Xsqlite3_interrupt(c.tls, c.db) }
 
-// failure turns a result code into an error, and says what became of the
-// transaction where that is known.
+// failure turns a result code into an error. For a code that tells that the transaction wrote nothing, the error is
+// ErrConflict or ErrRejected.
 func (c *conn) failure(rc int32) error {
 	message := "out of memory"
 	if c.db != 0 {
@@ -117,13 +116,13 @@ func (c *conn) script(sql string) error {
 	return nil
 }
 
-// stmt is one prepared statement. Bind all its parameters in order, then run it
-// or step through its rows, then reset it.
+// stmt is one prepared statement. The caller binds all parameters in order, then runs the statement or steps through
+// its rows, and then resets it.
 type stmt struct {
 	c     *conn
 	p     uintptr
 	bound int32
-	err   error // of binding, reported by step
+	err   error // error of binding, which step returns
 }
 
 // prepare compiles one statement, which lives as long as the connection.
@@ -170,14 +169,14 @@ func (s *stmt) float(v float64) *stmt {
 	return s
 }
 
-// null binds the next parameter.
+// null binds the next parameter to NULL.
 func (s *stmt) null() *stmt {
 	s.bound++
 	s.check(lib.Xsqlite3_bind_null(s.c.tls, s.p, s.bound))
 	return s
 }
 
-// room finds C memory for a parameter; it is good until reset.
+// room returns C memory for a parameter of n bytes. The memory is valid until reset.
 func (s *stmt) room(n int) (uintptr, []byte) {
 	used := s.c.argsUsed
 	if used+n > argsSize {
@@ -190,7 +189,7 @@ func (s *stmt) room(n int) (uintptr, []byte) {
 	return s.c.args + uintptr(used), s.c.argBytes[used : used+n]
 }
 
-// blob binds the next parameter; nil is an empty blob.
+// blob binds the next parameter. nil is an empty blob.
 func (s *stmt) blob(b []byte) *stmt {
 	s.bound++
 	p, mem := s.room(len(b))
@@ -208,8 +207,7 @@ func (s *stmt) text(v string) *stmt {
 	return s
 }
 
-// step moves to the next row; false at the end, after which the statement is
-// reset.
+// step moves to the next row. It returns false after the last row or after an error, and has then reset the statement.
 func (s *stmt) step() (bool, error) {
 	if s.err != nil {
 		err := s.err
@@ -229,7 +227,7 @@ func (s *stmt) step() (bool, error) {
 	}
 }
 
-// run executes a statement without rows.
+// run executes a statement and drops its rows.
 func (s *stmt) run() error {
 	for {
 		if more, err := s.step(); !more {
@@ -238,7 +236,7 @@ func (s *stmt) run() error {
 	}
 }
 
-// count executes a statement and returns how many rows it gave.
+// count executes a statement and returns the number of its rows.
 func (s *stmt) count() (n int, err error) {
 	for {
 		more, err := s.step()
@@ -255,12 +253,12 @@ func (s *stmt) reset() {
 	s.bound, s.err, s.c.argsUsed = 0, nil, 0
 }
 
-// colInt reads a column of the current row; NULL is 0.
+// colInt reads a column of the current row. NULL is 0.
 func (s *stmt) colInt(i int32) int64 { return lib.Xsqlite3_column_int64(s.c.tls, s.p, i) }
 
 func (s *stmt) colFloat(i int32) float64 { return lib.Xsqlite3_column_double(s.c.tls, s.p, i) }
 
-// colRaw is a column's bytes in SQLite's memory, good until the next step.
+// colRaw returns the bytes of a column in SQLite's memory. They are valid until the next step.
 func (s *stmt) colRaw(i int32) []byte {
 	p := lib.Xsqlite3_column_blob(s.c.tls, s.p, i)
 	n := lib.Xsqlite3_column_bytes(s.c.tls, s.p, i)
@@ -270,7 +268,7 @@ func (s *stmt) colRaw(i int32) []byte {
 	return view(p, int(n))
 }
 
-// colID copies a column of fixed length; NULL leaves zeros.
+// colID copies a column of fixed length. NULL leaves into unchanged.
 func (s *stmt) colID(i int32, into []byte) { copy(into, s.colRaw(i)) }
 
 func (s *stmt) colBytes(i int32) []byte { return append([]byte{}, s.colRaw(i)...) }

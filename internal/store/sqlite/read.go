@@ -10,15 +10,13 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// reader is one connection that only reads. It keeps the statements it has
-// prepared.
+// reader is one connection that only reads. It keeps its prepared statements.
 type reader struct {
 	*conn
 	cached map[string]*stmt
 }
 
-// read lends fn a reader; everything it reads is one snapshot. When ctx ends, the
-// statement that runs fails.
+// read calls fn with a reader. All that fn reads there is of one snapshot. When ctx ends, the running statement fails.
 func (d *DB) read(ctx context.Context, fn func(*reader) error) error {
 	var r *reader
 	select {
@@ -39,7 +37,7 @@ func (d *DB) read(ctx context.Context, fn func(*reader) error) error {
 		err = errors.Join(fn(r), r.script("ROLLBACK"))
 	}
 	if !stop() {
-		<-interrupted // it must not meet the next borrower
+		<-interrupted // wait, so that the interrupt does not hit the reader's next user
 		return errors.Join(ctx.Err(), err)
 	}
 	return err
@@ -70,7 +68,7 @@ func (r *reader) query(sql string, bind func(*stmt), row func(*stmt) error) erro
 	}
 }
 
-// Meta reads the ledger's name and birth time.
+// Meta returns the ledger's id and when its database was made.
 func (d *DB) Meta(ctx context.Context) (id l402.LedgerID, born time.Time, err error) {
 	err = d.read(ctx, func(r *reader) error {
 		return r.query("SELECT ledger_id, born FROM meta", nil, func(s *stmt) error {
@@ -89,7 +87,7 @@ func (d *DB) Ping(ctx context.Context) error {
 	})
 }
 
-// Balance reads an account and its budgets.
+// Balance reads an account and its budgets in one snapshot.
 func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget) (a metering.AccountRow, rows []metering.BudgetRow, found bool, err error) {
 	a.ID = id
 	err = d.read(ctx, func(r *reader) error {
@@ -110,7 +108,7 @@ func (d *DB) Balance(ctx context.Context, id l402.TokenID, budgets []l402.Budget
 	return a, rows, found, err
 }
 
-// Charge finds one charge.
+// Charge finds the charge of a hold.
 func (d *DB) Charge(ctx context.Context, hold metering.HoldID) (c metering.ChargeRow, found bool, err error) {
 	err = d.read(ctx, func(r *reader) error {
 		c, found, err = r.charge(hold)
@@ -128,7 +126,7 @@ func (r *reader) charge(hold metering.HoldID) (c metering.ChargeRow, found bool,
 	return c, found, err
 }
 
-// Charges follows the account's list, or the list of one innermost budget.
+// Charges follows the account's list, or with a chain the list of one innermost budget.
 func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.ChainID, from metering.HoldID, limit int) (list []metering.ChargeRow, err error) {
 	err = d.read(ctx, func(r *reader) error {
 		for at := from; at != (metering.HoldID{}) && len(list) < limit; {
@@ -149,7 +147,7 @@ func (d *DB) Charges(ctx context.Context, account l402.TokenID, chain l402.Chain
 	return list, err
 }
 
-// ExpiredBudgets looks for budgets that no token names any more.
+// ExpiredBudgets looks for budgets that hold nothing and whose tokens have all expired before a moment.
 func (d *DB) ExpiredBudgets(ctx context.Context, before int64, after [32]byte, limit int) (list []metering.BudgetRow, next [32]byte, err error) {
 	looked := 0
 	err = d.read(ctx, func(r *reader) error {
@@ -198,11 +196,11 @@ func (d *DB) Deposit(ctx context.Context, h l402.PaymentHash) (row metering.Depo
 	return row, found, err
 }
 
-// Deposits streams payments.
+// Deposits calls fn with the payments that the filter selects.
 func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(metering.DepositRow) error) error {
 	limit := int64(f.Limit)
 	if limit <= 0 {
-		limit = -1 // SQLite: none
+		limit = -1 // no limit in SQLite
 	}
 	sql, before := `SELECT `+depositColumns+` FROM deposits`, int64(0)
 	switch {
@@ -231,7 +229,8 @@ func (d *DB) Deposits(ctx context.Context, f metering.DepositFilter, fn func(met
 	})
 }
 
-// Totals sums over all accounts, in halves: SQLite's sum fails when it overflows.
+// Totals sums over all accounts. It sums up the upper and the lower 32 bits of each column separately, because SQLite's
+// sum fails when it overflows.
 func (d *DB) Totals(ctx context.Context) (t metering.Totals, err error) {
 	columns := []string{"available", "held", "deposited", "charged", "adjusted"}
 	sql := "SELECT count(*)"

@@ -5,7 +5,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// save writes what the batch changed.
+// save writes the changes of the batch.
 func (w *writer) save(b *metering.Batch) error {
 	for _, part := range []func(*metering.Batch) error{w.saveAccounts, w.saveBudgets, w.saveHolds, w.saveCharges,
 		w.saveDeposits, w.saveLimits, w.saveLines, w.saveCursors} {
@@ -16,7 +16,7 @@ func (w *writer) save(b *metering.Batch) error {
 	return nil
 }
 
-// each runs a statement for all rows of a sequence, until one fails.
+// each calls run for all rows of a sequence, until run fails.
 func each[R any](rows func(func(R) bool), run func(R) error) (err error) {
 	rows(func(r R) bool {
 		err = run(r)
@@ -25,7 +25,7 @@ func each[R any](rows func(func(R) bool), run func(R) error) (err error) {
 	return err
 }
 
-// id binds an identifier whose zero value means none.
+// id binds an identifier. It binds NULL for an identifier of zeros.
 func (s *stmt) id(v []byte) *stmt {
 	for _, b := range v {
 		if b != 0 {
@@ -35,7 +35,7 @@ func (s *stmt) id(v []byte) *stmt {
 	return s.null()
 }
 
-// moment binds a time whose zero value means never.
+// moment binds a time. It binds NULL for 0, which means never.
 func (s *stmt) moment(v int64) *stmt {
 	if v == 0 {
 		return s.null()
@@ -73,7 +73,7 @@ func (w *writer) saveBudgets(b *metering.Batch) error {
 	return each(b.Budgets.Deleted, func(r *metering.BudgetRow) error { return w.deleteBudget.blob(r.ID[:]).run() })
 }
 
-// saveHolds writes no running usage of holds that stand: heartbeats do.
+// saveHolds does not write the running usage of holds that are stored already, because Beat writes it.
 func (w *writer) saveHolds(b *metering.Batch) error {
 	err := each(b.Holds.Inserted, func(h *metering.HoldRow) error {
 		return w.insertHold.blob(h.ID[:]).blob(h.Account[:]).msat(h.Amount).blob(h.Owner[:]).blob(h.Context).
@@ -133,7 +133,7 @@ func (w *writer) saveLimits(b *metering.Batch) error {
 	})
 }
 
-// saveLines appends what may only be appended.
+// saveLines appends transfers, budget lines and adjustments.
 func (w *writer) saveLines(b *metering.Batch) error {
 	for i := range b.Transfers {
 		t := &b.Transfers[i]

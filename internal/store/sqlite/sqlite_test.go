@@ -36,7 +36,7 @@ func BenchmarkStore(b *testing.B) {
 	})
 }
 
-// unguarded opens a ledger and a way to change it behind its back.
+// unguarded opens a ledger, and returns a function that changes it without the ledger's knowledge.
 func unguarded(t *testing.T) (metering.Store, func(string) int64) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	store := open(t, path)
@@ -65,7 +65,7 @@ func unguarded(t *testing.T) (metering.Store, func(string) int64) {
 func TestDamage(t *testing.T)    { storetest.Damage(t, unguarded) }
 func TestOldDamage(t *testing.T) { storetest.Old(t, unguarded) }
 
-// TestColumns asks the file which columns hold numbers.
+// TestColumns asks the file which columns have numbers.
 func TestColumns(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	open(t, path)

@@ -2,7 +2,7 @@ package sqlite
 
 import "syscall"
 
-// magics are numbers of linux/magic.h, and of file systems that are not in it.
+// magics are the numbers of file systems that are a danger to a database. Most are from linux/magic.h.
 var magics = map[uint32]struct {
 	name string
 	kind fileKind
@@ -15,11 +15,12 @@ var magics = map[uint32]struct {
 	0x794c7630: {"overlayfs", layered}, 0x61756673: {"aufs", layered},
 }
 
-// fileSystem names the file system of a folder, where it is one to warn of.
+// fileSystem returns the name and kind of a folder's file system if it is one to warn of. Otherwise it returns "" and
+// local.
 func fileSystem(folder string) (name string, kind fileKind) {
 	var st syscall.Statfs_t
 	if syscall.Statfs(folder, &st) != nil {
-		return "", local // opening the file in it says why
+		return "", local // opening the file in the folder will say why
 	}
 	m := magics[uint32(st.Type)]
 	return m.name, m.kind

@@ -10,8 +10,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestWhatIsSynced: what each kind of commit asks of the disk. The setting cannot
-// change within a transaction, so what stands after it was in force.
+// TestWhatIsSynced checks which setting of synchronous each kind of commit uses. The setting cannot change within a
+// transaction, so the setting after the commit was in force during the commit.
 func TestWhatIsSynced(t *testing.T) {
 	ctx := context.Background()
 	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
@@ -65,8 +65,8 @@ func TestWhatIsSynced(t *testing.T) {
 	q.reset()
 }
 
-// TestBrokenConnectionIsReplaced: a connection on which something failed may be in
-// any state, so that the next transaction has another one.
+// TestBrokenConnectionIsReplaced checks that the next transaction uses another connection after a failure, because the
+// failure may have left the connection in any state.
 func TestBrokenConnectionIsReplaced(t *testing.T) {
 	ctx := context.Background()
 	d, err := Open(ctx, filepath.Join(t.TempDir(), "ledger.db"))
@@ -84,7 +84,7 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 	if now, _, fenced, err := d.Beat(ctx, metering.OwnerID{1}, 4, nil); now != 4 || fenced || err != nil {
 		t.Errorf("after a failure: %d, %v, %v", now, fenced, err)
 	}
-	// A row that is refused breaks nothing.
+	// A refused row keeps the connection.
 	before := d.w
 	err = d.write(ctx, true, func(w *writer) (bool, error) { return true, w.script("DELETE FROM transfers; UPDATE meta SET one = 2") })
 	if !errors.Is(err, metering.ErrRejected) || d.w != before {
@@ -92,7 +92,7 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 	}
 }
 
-// TestClockNeverStepsBack: the time of a batch is never before that of an earlier one.
+// TestClockNeverStepsBack checks that the time of a batch is never before the time of an earlier batch.
 func TestClockNeverStepsBack(t *testing.T) {
 	ctx := context.Background()
 	at := time.UnixMicro(5000)

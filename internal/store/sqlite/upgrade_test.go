@@ -14,8 +14,8 @@ import (
 	"sluice.example/sluice/migrations"
 )
 
-// TestUpgrade: a ledger of the first schema, with a hold open and a deposit,
-// goes on under this one.
+// TestUpgrade checks that a ledger of the first schema, with an open hold and a deposit, works under the present
+// schema.
 func TestUpgrade(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "ledger.db")
@@ -37,7 +37,7 @@ func TestUpgrade(t *testing.T) {
 		`INSERT INTO accounts (id, available, held, deposited) VALUES (` + id + `, 600, 400, 1000)`,
 		`INSERT INTO deposits (hash, account, credited, presented) VALUES (` + hash + `, ` + id + `, 1000, 1)`,
 		`INSERT INTO transfers (kind, debit, credit, amount, ref, at) VALUES (1, CAST('lightning' AS BLOB), ` + id + `, 1000, ` + hash + `, 1)`,
-		// At 150,000 msat per million input tokens; 1000 of them so far.
+		// The rate is 150,000 msat per million input tokens, and 1000 input tokens were used so far.
 		`INSERT INTO holds VALUES (x'11111111111141118111111111111111', ` + id + `, 400, 1,
 			x'01000009696e666572656e6365016d03d00f0001f0930900c0cf24', x'01e807', 'running')`,
 	} {
@@ -76,7 +76,7 @@ func TestUpgrade(t *testing.T) {
 	if r, err := l.Audit(ctx); err != nil || !r.OK() || r.Charged != 150 {
 		t.Errorf("report: %+v, %v", r, err)
 	}
-	// What programs look at that know no additive migrations.
+	// Programs that know no additive migrations look only at user_version.
 	want := 0
 	for _, m := range all {
 		if !m.Steps[0].Additive {

@@ -10,10 +10,10 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// writer is the one connection that changes anything, with its statements.
+// writer is the only connection that writes, with its prepared statements.
 type writer struct {
 	*conn
-	full bool // synchronous=FULL is set, else NORMAL
+	full bool // true: synchronous=FULL is set; false: NORMAL
 
 	begin, commit, rollback *stmt
 
@@ -39,7 +39,7 @@ const budgetColumns = `account, max_spend, spent, held, parent, children, valid_
 
 const depositColumns = `hash, account, credited, presented, settled, node, settle_index, covered, doubted, owed`
 
-// openWriter connects; d.mu is held.
+// openWriter opens the connection that writes. The caller has locked d.mu.
 func (d *DB) openWriter() error {
 	c, err := openConn(d.path, lib.SQLITE_OPEN_READWRITE)
 	if err != nil {
@@ -50,7 +50,7 @@ func (d *DB) openWriter() error {
 		c.close()
 		return err
 	}
-	w.full = true // SQLite's default
+	w.full = true // FULL is SQLite's default
 	d.w = w
 	return nil
 }
@@ -69,7 +69,8 @@ func (w *writer) prepareAll() error {
 		{&w.saveAccount, `UPDATE accounts SET status = ?, available = ?, held = ?, deposited = ?, charged = ?, adjusted = ?, budgets = ?, last_charge = ? WHERE id = ?`},
 		{&w.loadBudget, `SELECT ` + budgetColumns + ` FROM budgets WHERE id = ?`},
 		{&w.insertBudget, `INSERT INTO budgets (` + budgetColumns + `, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
-		// Without the account, which never changes: SQLite would write its index anew.
+		// The statement leaves out the account, which never changes, because SQLite would write the account's index
+		// again.
 		{&w.updateBudget, `UPDATE budgets SET spent = ?, held = ?, children = ?, last_charge = ? WHERE id = ?`},
 		{&w.deleteBudget, `DELETE FROM budgets WHERE id = ?`},
 		{&w.loadHold, `SELECT account, amount, owner, context, usage, source FROM holds WHERE id = ?`},
@@ -111,7 +112,7 @@ func (w *writer) prepareAll() error {
 		{&w.fence, `UPDATE owners SET fenced = ? WHERE id = ? AND beat = ? AND fenced IS NULL`},
 		{&w.fenced, `SELECT 1 FROM owners WHERE id = ? AND fenced IS NOT NULL`},
 		{&w.cleanOwners, `DELETE FROM owners WHERE id IN (SELECT id FROM owners o WHERE fenced < ? AND NOT EXISTS (SELECT 1 FROM holds WHERE owner = o.id) LIMIT ?) RETURNING 1`},
-		// Only the oldest are looked at, so that a look without a find stays cheap.
+		// The statement looks only at the oldest epochs, so that it stays cheap when it deletes nothing.
 		{&w.cleanEpochs, `DELETE FROM price_epochs WHERE id IN (SELECT e.id FROM (SELECT id, model FROM price_epochs ORDER BY id LIMIT ?2) e
 			WHERE (SELECT at FROM price_epochs WHERE model = e.model AND id > e.id ORDER BY id LIMIT 1) < ?1) RETURNING 1`},
 	} {
@@ -123,7 +124,7 @@ func (w *writer) prepareAll() error {
 	return failed
 }
 
-// Apply runs one batch. Nobody else writes, so no account is ever left out.
+// Apply runs one batch. It never leaves an account out, because no other process writes.
 func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
 	return d.write(ctx, b.Likely, func(w *writer) (bool, error) {
 		if err := w.load(b); err != nil {
@@ -135,8 +136,8 @@ func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error 
 			return false, nil
 		}
 		if b.Durable && !w.full {
-			// SQLite refuses to change how it syncs within a transaction. The rows that
-			// were read stay true between the two transactions, because d.mu is held.
+			// SQLite refuses to change synchronous within a transaction. So Apply ends this transaction and begins
+			// another. The loaded rows stay true between the two transactions, because d.mu is locked.
 			if err := errors.Join(w.rollback.run(), w.sync(true), w.begin.run()); err != nil {
 				return false, err
 			}
@@ -145,13 +146,14 @@ func (d *DB) Apply(ctx context.Context, b *metering.Batch, decide func()) error 
 	})
 }
 
-// now is the clock, which never steps back; d.mu is held.
+// now returns the time in µs since 1970. It never steps back. The caller has locked d.mu.
 func (d *DB) now() int64 {
 	d.last = max(d.last, d.clock().UnixMicro())
 	return d.last
 }
 
-// write runs fn in one transaction, and commits it when fn says so.
+// write runs fn in one transaction. It commits the transaction if fn returns true and no error, and otherwise rolls it
+// back.
 func (d *DB) write(ctx context.Context, durable bool, fn func(*writer) (commit bool, err error)) error {
 	if d.lock == nil {
 		return errReadOnly
@@ -192,8 +194,8 @@ func (d *DB) write(ctx context.Context, durable bool, fn func(*writer) (commit b
 	return nil
 }
 
-// broken drops the connection after an error that may have left it in any
-// state; the next batch opens it again.
+// broken closes the connection after an error that may have left it in any state. The next write opens it again. broken
+// keeps the connection after ErrConflict and ErrRejected.
 func (d *DB) broken(err error) error {
 	if errors.Is(err, metering.ErrConflict) || errors.Is(err, metering.ErrRejected) {
 		return err
@@ -203,8 +205,7 @@ func (d *DB) broken(err error) error {
 	return err
 }
 
-// sync chooses how the next commit reaches the disk. SQLite refuses to change it
-// within a transaction.
+// sync sets whether the next commit waits for the disk. SQLite refuses to change this within a transaction.
 func (w *writer) sync(full bool) error {
 	if full == w.full {
 		return nil

@@ -10,12 +10,12 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// testAmbiguity is the table of every kind of write × every way to fail: the
-// outcome is that of a write that never failed.
+// testAmbiguity combines every kind of write with every way to fail. It checks that each outcome is that of a write
+// that did not fail.
 func testAmbiguity(e *env) {
 	for _, write := range []struct {
 		name string
-		// do runs one write in an account with 1000 msat, with a fault armed by arm.
+		// do runs one write on an account with 1000 msat. It calls arm to inject the fault.
 		do                       func(id l402.TokenID, arm func())
 		available, held, charged l402.Msat
 	}{
@@ -131,8 +131,7 @@ func testAmbiguity(e *env) {
 	}
 }
 
-// release empties the clock's path: what the case left open is not to be swept
-// by the next one.
+// release drops the ledger, and sweeps the holds that the case left open, so that the next case does not sweep them.
 func (e *env) release(l402.TokenID) {
 	e.kill(e.ledger)
 	e.ledger = e.open(metering.Config{})
@@ -141,7 +140,7 @@ func (e *env) release(l402.TokenID) {
 	}
 }
 
-// testStoreAway: the store does not answer for a while, with money in flight.
+// testStoreAway checks what happens while the store does not answer for some time and holds are open.
 func testStoreAway(e *env) {
 	l := e.open(metering.Config{Patience: 50 * time.Millisecond})
 	id := e.account(1000)
@@ -150,7 +149,7 @@ func testStoreAway(e *env) {
 		e.store.breakdown(how)
 		_, err := l.Reserve(ctx(e.T), reservation(id, 50))
 		e.refused(err, metering.ErrUnavailable)
-		_, err = l.Reserve(ctx(e.T), reservation(id, 50)) // at once, now that it is known
+		_, err = l.Reserve(ctx(e.T), reservation(id, 50)) // refused at once: the store is known to be away
 		e.refused(err, metering.ErrUnavailable)
 		_, err = l.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: 0})
 		e.refused(err, metering.ErrUnavailable)
@@ -160,21 +159,20 @@ func testStoreAway(e *env) {
 			_, err := l.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: 0})
 			return err == nil
 		})
-		// The hold that was kept, although the caller was told of a failure,
-		// is released by itself.
+		// The ledger releases by itself a hold that was committed although its caller was told of a failure.
 		e.eventually("release", func() bool {
 			b, err := e.ledger.Balance(ctx(e.T), id, nil)
 			return err == nil && b.Held == 400
 		})
 	}
-	// With nothing left to do, the ledger looks by itself whether the store is back.
+	// When no caller asks, the ledger finds out by itself that the store is back.
 	e.store.breakdown(early)
 	_, err := l.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id, Amount: 0})
 	e.refused(err, metering.ErrUnavailable)
 	e.store.heal()
 	e.eventually("recovery", func() bool { return !l.Stats().Failing })
 
-	// A settlement outlasts its caller's patience, and the store's absence.
+	// A settlement continues after its caller has given up, and while the store is away.
 	e.store.breakdown(early)
 	brief, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
@@ -182,7 +180,7 @@ func testStoreAway(e *env) {
 	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
 		e.Errorf("settle without a store: %v", err)
 	}
-	_, err = gone.Settle(brief, calls(10)) // nobody asks again
+	_, err = gone.Settle(brief, calls(10)) // its caller does not ask again
 	if err == nil {
 		e.Error("settled without a store")
 	}
@@ -200,14 +198,14 @@ func testStoreAway(e *env) {
 	}
 }
 
-// testStoreHangs: the store neither answers nor fails.
+// testStoreHangs checks what happens while the store neither answers nor fails.
 func testStoreHangs(e *env) {
 	l := e.open(metering.Config{Patience: 100 * time.Millisecond})
 	id := e.account(1000)
 	release, entered := make(chan struct{}), make(chan struct{}, 100)
 	e.store.gate(entered, release)
 	errs := make(chan error, 10)
-	for range cap(errs) { // one with the store, the others behind it
+	for range cap(errs) { // one is in the store, the others wait behind it
 		go func() {
 			_, err := l.Reserve(ctx(e.T), reservation(id, 10))
 			errs <- err
@@ -238,7 +236,7 @@ func testStoreHangs(e *env) {
 	e.balance(id, 990, 0, 10)
 }
 
-// testCallerGone: a hold made for a caller who does not wait is released.
+// testCallerGone checks that the ledger releases a hold that it made for a caller who has left.
 func testCallerGone(e *env) {
 	id := e.account(1000)
 	for range 20 {
@@ -283,11 +281,11 @@ func testFullQueue(e *env) {
 	for range cap(results) - 1 {
 		go reserve()
 	}
-	for range cap(results) - 5 { // one is with the store, four wait
+	for range cap(results) - 5 { // one is in the store, four wait
 		e.refused(<-results, metering.ErrBusy)
 	}
 	settled := make(chan error, 1)
-	go func() { // what ends a hold is taken even so
+	go func() { // a settlement is taken although the queue is full
 		_, err := h.Settle(ctx(e.T), calls(5))
 		settled <- err
 	}()
@@ -304,8 +302,8 @@ func testFullQueue(e *env) {
 	e.balance(id, 990, 5, 5)
 }
 
-// testLockedRow: an account that someone else has locked delays only itself, and
-// keeps its order.
+// testLockedRow checks that an account which another process has locked delays only its own operations, and that these
+// keep their order.
 func testLockedRow(e *env) {
 	stuck, poison := e.account(1000), e.account(1000)
 	h := e.reserve(stuck, 100)
@@ -339,8 +337,8 @@ func testLockedRow(e *env) {
 	}
 	e.eventually("longer pauses", func() bool { return e.ledger.Stats().Conflicts > 5 })
 	e.store.heal()
-	// A task that arrives now waits behind those that wait already: before the
-	// extension, the settlement would find a hold of 100 only.
+	// An operation that arrives now waits behind the waiting operations. If the settlement came before the extension,
+	// it would find a hold of only 100 msat.
 	e.settle(h, 250)
 	if err := <-first; err != nil {
 		e.Error(err)

@@ -23,8 +23,8 @@ func (e *env) auditNew() metering.Report {
 	return r
 }
 
-// testAuditOfSums: forged deposits of all money there is, in several accounts,
-// neither end an audit nor pass it.
+// testAuditOfSums checks that an audit reports forged deposits of all existing bitcoin in several accounts, and still
+// ends.
 func testAuditOfSums(e *env) {
 	for range 5 {
 		e.deposit(l402.NewTokenID(), l402.MaxMsat)
@@ -40,13 +40,12 @@ func testAuditOfSums(e *env) {
 	e.skipFinalAudit = true
 }
 
-// testAuditBesideLoad: audits of both kinds, one after another while money moves,
-// find nothing wrong.
+// testAuditBesideLoad checks that audits of both kinds, one after another while money moves, find nothing wrong.
 func testAuditBesideLoad(e *env) {
 	const (
 		accounts = 40
-		// pairs bounds what each worker does, so that an audit on a slow machine can
-		// catch up with all of them.
+		// pairs is the number of reservations and settlements of each worker, so that an audit can catch up on a slow
+		// machine.
 		pairs = 300
 	)
 	ids := make([]l402.TokenID, accounts)
@@ -73,7 +72,7 @@ func testAuditBesideLoad(e *env) {
 					e.Error(err)
 					return
 				}
-				if n%7 == 0 { // new accounts too
+				if n%7 == 0 { // also makes new accounts
 					d := metering.Deposit{Hash: newHash(), Account: l402.NewTokenID(), Amount: 5}
 					if _, err := e.ledger.Deposit(context.Background(), d); err != nil {
 						e.Error(err)
@@ -87,7 +86,7 @@ func testAuditBesideLoad(e *env) {
 	defer stop()
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && !e.Failed(); {
 		e.auditNew()
-		subjects := int(e.audit().Accounts) // and as many payments
+		subjects := int(e.audit().Accounts) // there are as many payments as accounts
 		patient, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		r, err := e.ledger.AuditWith(patient, metering.AuditOptions{Subjects: subjects})
 		cancel()
@@ -97,8 +96,8 @@ func testAuditBesideLoad(e *env) {
 	}
 }
 
-// testAuditCutOff: an audit that is cut off anywhere loses nothing, and the next
-// one finds what that one would have found.
+// testAuditCutOff checks that an audit which is interrupted at any point loses nothing, and that the next audit finds
+// what the interrupted audit would have found.
 func testAuditCutOff(e *env) {
 	id := e.account(1e6)
 	for round := range 12 {
@@ -127,7 +126,7 @@ func testAuditCutOff(e *env) {
 	}
 }
 
-// cutStore fails what an audit writes once left says no.
+// cutStore is a store whose writes of audits fail once left returns false.
 type cutStore struct {
 	metering.Store
 	left func() bool
@@ -147,7 +146,7 @@ func (c *cutStore) SaveAuditState(ctx context.Context, s metering.AuditState) (b
 	return c.Store.SaveAuditState(ctx, s)
 }
 
-// testAuditInTurn: of two audits at once one is overtaken, and the sums stay right.
+// testAuditInTurn checks that of several audits at once at least one ends, and that the sums remain right.
 func testAuditInTurn(e *env) {
 	id := e.account(1e6)
 	for range 5 {
@@ -172,17 +171,17 @@ func testAuditInTurn(e *env) {
 		}
 	}
 	e.auditNew()
-	// No audit is due: somebody has just come to a result.
+	// No audit is due, because an audit has just ended.
 	l := e.open(metering.Config{AuditEvery: time.Hour})
 	if s := l.Stats(); s.Audits != 0 {
 		e.Errorf("stats: %+v", s)
 	}
 }
 
-// testSeal closes two periods and finds the sums of each in its seal.
+// testSeal closes two periods and checks the sums in each seal.
 func testSeal(e *env) {
 	id, part := e.account(10_000), newBudget(5000)
-	h := e.reserve(id, 100, part) // late: its line is in the second period
+	h := e.reserve(id, 100, part) // settled late: its line is in the second period
 	e.settle(e.reserve(id, 100, part), 60)
 	first, err := e.ledger.SealPeriod(ctx(e.T), time.Unix(1, 0))
 	if err != nil {
@@ -220,7 +219,7 @@ func testSeal(e *env) {
 	e.sealedRows(id)
 }
 
-// sealedRows: a change within a closed period is found by a full audit.
+// sealedRows checks that a full audit finds a change within a closed period.
 func (e *env) sealedRows(id l402.TokenID) {
 	damaged := &rogue{StoreReader: e.store.Store}
 	reader, err := metering.NewReader(ctx(e.T), damaged)
@@ -242,8 +241,8 @@ func (e *env) sealedRows(id l402.TokenID) {
 	}
 }
 
-// testSealOfNothing: a first period without a line is closed, and what comes after
-// it is audited whole.
+// testSealOfNothing checks that a first period without lines can be closed, and that an audit then reads all later
+// lines.
 func testSealOfNothing(e *env) {
 	if s, err := e.ledger.SealPeriod(ctx(e.T), time.Unix(1, 0)); err != nil || s.Transfers != 0 || s.Balance != "0" {
 		e.Fatalf("seal %+v, %v", s, err)
@@ -256,8 +255,8 @@ func testSealOfNothing(e *env) {
 	}
 }
 
-// testSealWaits: nothing is closed while a request that began in the period may
-// still change it, or while the books are wrong.
+// testSealWaits checks that no period is closed while a request that began in the period may still change it, or while
+// the books are wrong.
 func testSealWaits(e *env) {
 	id := e.account(10_000)
 	h := e.reserve(id, 100)
@@ -271,7 +270,7 @@ func testSealWaits(e *env) {
 		e.Fatal(err)
 	}
 	other := e.open(metering.Config{})
-	e.store.advance(-past) // to now: the owner may still replace what is swept
+	e.store.advance(-past) // moves the store's clock to now, so that the owner may still replace what is swept
 	e.stall(e.ledger)
 	e.sweep(other, 1)
 	_, err = e.ledger.SealPeriod(ctx(e.T), time.Now().Add(time.Minute))
@@ -293,7 +292,7 @@ func testSealWaits(e *env) {
 	}
 }
 
-// growing makes an account with a payment before each look of an audit.
+// growing makes an account with a payment before each snapshot of an audit.
 type growing struct {
 	metering.StoreReader
 	grow func()
@@ -304,8 +303,8 @@ func (g *growing) Look(ctx context.Context, fn func(metering.Snapshot) error) er
 	return g.StoreReader.Look(ctx, fn)
 }
 
-// testAuditOfAGrowingLedger: an audit whose memory is full when it begins to compare
-// finds nothing wrong with what comes in while it compares.
+// testAuditOfAGrowingLedger checks that an audit whose memory is full when it begins to compare finds nothing wrong
+// with subjects that are added while it compares.
 func testAuditOfAGrowingLedger(e *env) {
 	const accounts = 20
 	for range accounts {

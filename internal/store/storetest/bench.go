@@ -11,9 +11,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// Bench measures one reservation and one durable settlement, by concurrent
-// callers on one hot account and on many. ns/op is wall time per pair; ops/batch
-// is what the writer put into one transaction.
+// Bench measures one reservation and one durable settlement, by concurrent callers on one account and on many accounts.
+// ns/op is wall time per pair. ops/batch is the number of operations that the writer put into one transaction.
 func Bench(b *testing.B, open func(b *testing.B) metering.Store) {
 	for _, accounts := range []int{1, 1000} {
 		for _, callers := range []int{1, 64, 256} {
@@ -69,7 +68,7 @@ func benchPairs(b *testing.B, s metering.Store, accounts, callers int) {
 
 func pair(l *metering.Ledger, id l402.TokenID) error {
 	r := reservation(id, 400)
-	r.ID = metering.HoldID{} // as the gateway asks
+	r.ID = metering.HoldID{} // the gateway sets no id either
 	h, err := l.Reserve(context.Background(), r)
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func pair(l *metering.Ledger, id l402.TokenID) error {
 	return err
 }
 
-// inTurn runs fn n times, a few hundred at once.
+// inTurn runs fn n times, up to 512 at once.
 func inTurn(n int, fn func(i int)) {
 	const at = 512
 	parallel(at, func(first int) {

@@ -13,13 +13,13 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// envHistory is how many charges there are before BenchAudits measures; 100,000
-// unless it is set.
+// envHistory names the variable with the number of charges that BenchAudits makes before it measures. The default is
+// 100,000.
 const envHistory = "SLUICE_BENCH_HISTORY"
 
-// BenchAudits measures what an audit of a whole history takes from others: pairs of
-// operations of 64 callers on 10,000 accounts, alone and beside it. log is the size
-// of the store's log in bytes; nil: it has none that an audit could make grow.
+// BenchAudits measures how much an audit of a whole history slows down other operations. 64 callers reserve and settle
+// on 10,000 accounts, once alone and once beside the audit. log returns the size of the store's log in bytes. A nil log
+// means that the store has no log that an audit could make grow.
 func BenchAudits(b *testing.B, open func(b *testing.B) (s metering.Store, log func() int64)) {
 	history := 100_000
 	if n, err := strconv.Atoi(os.Getenv(envHistory)); err == nil {
@@ -84,7 +84,8 @@ type auditRig struct {
 	ids    []l402.TokenID
 }
 
-// beside runs fn beside load and returns how many pairs went through each second.
+// beside runs fn while 64 callers work. It returns how many pairs per second the callers finished, and how long fn
+// took.
 func (r *auditRig) beside(name string, fn func(context.Context) error) (rate float64, took time.Duration) {
 	var pairs, most atomic.Int64
 	working, stop := context.WithCancel(context.Background())

@@ -17,7 +17,7 @@ func testKeys(e *env) {
 	}
 	e.refused(bind(foreign), metering.ErrForeignKeys)
 	e.refused(bind(), metering.ErrForeignKeys)
-	for _, keys := range [][][32]byte{{first}, {second, first}, {second}, {second, second}} { // a rotation
+	for _, keys := range [][][32]byte{{first}, {second, first}, {second}, {second, second}} { // a rotation of keys
 		if err := bind(keys...); err != nil {
 			e.Error(err)
 		}
@@ -36,7 +36,7 @@ func testClean(e *env) {
 		r := reservation(id, 1)
 		r.Idempotency = &metering.Idempotency{Key: [32]byte{byte(i)}}
 		r.RateLimits = []l402.RateLimit{{ID: newHash(), PerMinute: 9}}
-		e.reserveOn(e.ledger, r) // long ago, by the test's clock
+		e.reserveOn(e.ledger, r) // long ago by the test's clock
 	}
 	total := 0
 	for _, want := range []int{20, 20, 20, 0} {
@@ -46,7 +46,7 @@ func testClean(e *env) {
 		}
 		total += n
 	}
-	// Rows that are still in force stay.
+	// Clean keeps rows that are still in force.
 	e.store.advance(-past)
 	r := reservation(id, 1)
 	r.Idempotency = &metering.Idempotency{Key: [32]byte{200}}
@@ -57,8 +57,8 @@ func testClean(e *env) {
 	}
 }
 
-// testAuditFindsDamage shows the audit an account that is wrong in one respect
-// at a time.
+// testAuditFindsDamage shows an audit books that are wrong in one respect at a time, and checks that it finds the
+// damage.
 func testAuditFindsDamage(e *env) {
 	id, part := e.account(1000), newBudget(500)
 	e.settle(e.reserve(id, 100, part), 60)
@@ -107,8 +107,7 @@ func testAuditFindsDamage(e *env) {
 	}
 }
 
-// testAuditByItself: the running ledger checks its invariants, and shows what it
-// finds.
+// testAuditByItself checks that the running ledger audits by itself and shows what an audit finds.
 func testAuditByItself(e *env) {
 	id := e.account(1000)
 	store := &rogueStore{Store: e.store, rogue: rogue{StoreReader: e.store.Store}}
@@ -118,7 +117,7 @@ func testAuditByItself(e *env) {
 	}
 	defer l.Close(ctx(e.T))
 	e.eventually("two audits agree", func() bool { s := l.Stats(); return s.Audits >= 2 && s.Mismatched == 0 })
-	// Touched again: an audit of what is new has no reason to look at others.
+	// The deposit touches the account again, because an audit of what is new looks only at touched accounts.
 	store.rogue.set(rogueRows{account: func(a *metering.AccountRow) { a.Available++ }})
 	e.deposit(id, 5)
 	e.eventually("an audit finds the damage", func() bool { return l.Stats().Mismatched > 0 })

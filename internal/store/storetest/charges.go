@@ -29,7 +29,7 @@ func testCharge(e *env) {
 func testChargeAtMostTheHold(e *env) {
 	id := e.account(1000)
 	h, other := e.reserve(id, 400), e.reserve(id, 300)
-	entry := e.settle(h, 700) // its own hold only, although the account has more
+	entry := e.settle(h, 700) // charges at most its own hold, although the account has more
 	if entry.Charged != 400 || entry.Unbilled != 300 {
 		e.Errorf("entry: %+v", entry)
 	}
@@ -70,7 +70,7 @@ func testRefusals(e *env) {
 func testExtend(e *env) {
 	id, part := e.account(1000), newBudget(500)
 	h := e.reserve(id, 100, part)
-	for range 2 { // a total, not an increment
+	for range 2 { // repeated, because a total is given and not an increment
 		if err := h.Extend(ctx(e.T), 300); err != nil {
 			e.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func testSettleOnce(e *env) {
 	}
 	e.balance(id, 1000-entries[0].Charged, 0, entries[0].Charged)
 
-	// A release leaves no charge behind, so that only the hold knows that it ended.
+	// A release leaves no charge row, so only the Hold knows that it has ended.
 	h = e.reserve(id, 400)
 	if err := h.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
 		e.Fatal(err)
@@ -148,7 +148,7 @@ func testImpossibleUsage(e *env) {
 	}
 	h = e.reserve(id, 100)
 	s = calls(1)
-	s.Backend, s.DeliveredBytes = "b\xff\x00\xc3"+strings.Repeat("é", 400), -1 // what no store takes
+	s.Backend, s.DeliveredBytes = "b\xff\x00\xc3"+strings.Repeat("é", 400), -1 // what no store can keep
 	if entry, err = h.Settle(ctx(e.T), s); err != nil || entry.Charged != 1 {
 		e.Errorf("strange name: %+v, %v", entry, err)
 	}
@@ -172,8 +172,8 @@ func testStatus(e *env) {
 		e.refused(err, metering.ErrFrozen)
 		e.refused(h.Extend(ctx(e.T), 200), metering.ErrFrozen)
 	}
-	e.deposit(id, 50) // money is taken in all the same
-	e.settle(h, 100)  // and what is open ends
+	e.deposit(id, 50) // deposits are credited all the same
+	e.settle(h, 100)  // and open holds can be settled
 	if err := e.ledger.SetStatus(ctx(e.T), id, metering.StatusActive); err != nil {
 		e.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func testEntries(e *env) {
 	check(metering.EntryQuery{Account: id, Chain: part.ID}, 21, 16, 11, 6, 1)
 	check(metering.EntryQuery{Account: id, Chain: part.ID, Limit: 1}, 21, 16, 11, 6, 1)
 	check(metering.EntryQuery{Account: l402.NewTokenID()})
-	// Where another account's page ended shows nothing of that account.
+	// A page that begins at another account's charge shows nothing of that account.
 	_, next, err := e.ledger.Entries(ctx(e.T), metering.EntryQuery{Account: id, Limit: 3})
 	if err != nil {
 		e.Fatal(err)

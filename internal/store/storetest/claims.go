@@ -8,8 +8,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// testDepositForgotten: a failover that loses a deposit, which this process
-// remembers as credited, costs the buyer nothing: macaroon and preimage prove it.
+// testDepositForgotten checks that a client loses nothing when a failover loses a deposit that this process remembers
+// as credited. Macaroon and preimage still prove the payment.
 func testDepositForgotten(e *env) {
 	for name, failOver := range map[string]func(){"noticed": e.store.failOver, "not noticed": func() {}} {
 		d := metering.Deposit{Hash: newHash(), Account: l402.NewTokenID(), Amount: 1000}
@@ -34,8 +34,8 @@ func testDepositForgotten(e *env) {
 	}
 }
 
-// testDepositClaimsMore: what settled is the truth. A credential that claims more
-// credits nothing and is counted, in whatever order.
+// testDepositClaimsMore checks that the amount reported by the Lightning node counts, in any order of report and
+// presentation. A credential that claims more credits nothing, and is counted.
 func testDepositClaimsMore(e *env) {
 	claim := func(d metering.Deposit, amount, want l402.Msat) {
 		e.Helper()
@@ -62,7 +62,7 @@ func testDepositClaimsMore(e *env) {
 	e.balance(d.Account, 1000, 0, 0)
 	excess(1)
 
-	// Presented first: the surplus is taken back as far as it is there.
+	// Presented first: the surplus is taken back as far as it is still available.
 	d = metering.Deposit{Hash: newHash(), Account: l402.NewTokenID()}
 	claim(d, 5000, 5000)
 	e.settle(e.reserve(d.Account, 3000), 3000)
@@ -74,13 +74,13 @@ func testDepositClaimsMore(e *env) {
 	}
 	excess(2)
 	claim(d, 5000, 0)
-	e.deposit(d.Account, 500) // another payment is the account's own
+	e.deposit(d.Account, 500) // another payment is not used to pay the debt
 	e.balance(d.Account, 500, 0, 3000)
 	e.audit()
 }
 
-// testDepositDoubted: a payment that the Lightning node does not know is taken back
-// and stays so, however often it is presented; if it settles after all, it counts.
+// testDepositDoubted checks that a payment which the Lightning node does not know is taken back. It is not credited
+// again, however often a client presents it, unless the node reports it as settled after all.
 func testDepositDoubted(e *env) {
 	d := metering.Deposit{Hash: newHash(), Account: l402.NewTokenID(), Amount: 1000}
 	if _, err := e.ledger.Deposit(ctx(e.T), d); err != nil {
@@ -109,7 +109,7 @@ func testDepositDoubted(e *env) {
 	if list, err = e.ledger.Unconfirmed(ctx(e.T), time.Hour, 10); err != nil || len(list) != 1 || list[0].Owed != 300 || list[0].Doubted == 0 {
 		e.Errorf("alarmed: %+v, %v", list, err)
 	}
-	other := e.open(metering.Config{}) // remembers nothing
+	other := e.open(metering.Config{}) // this ledger remembers no payments
 	if got, err := other.Deposit(ctx(e.T), d); got != 0 || err != nil {
 		e.Errorf("presented again: %d, %v", got, err)
 	}
@@ -125,15 +125,15 @@ func testDepositDoubted(e *env) {
 		e.Errorf("settled after all: %+v, %v", row, err)
 	}
 	e.balance(d.Account, 700, 0, 300)
-	doubt() // it settled
+	doubt() // changes nothing, because the payment has settled
 	e.balance(d.Account, 700, 0, 300)
 	if s := e.ledger.Stats(); s.Doubted != 1 {
 		e.Errorf("%d doubted, want 1", s.Doubted)
 	}
 }
 
-// testDepositOfManyHolders: a payment that the store has and this process does not
-// remember makes no reservation durable; a new one does.
+// testDepositOfManyHolders checks that a reservation is not durable when its payment is in the store already, even if
+// this process does not remember the payment. A reservation with a new payment is durable.
 func testDepositOfManyHolders(e *env) {
 	l := e.open(metering.Config{KnownDeposits: 2})
 	deposits := make([]metering.Deposit, 20)
@@ -162,7 +162,7 @@ func testDepositOfManyHolders(e *env) {
 	}
 }
 
-// testCursorAnew: a node whose history began anew has its cursor replaced.
+// testCursorAnew checks that the cursor of a node whose history began anew is replaced.
 func testCursorAnew(e *env) {
 	set := func(index uint64, hash byte, anew bool) {
 		e.Helper()
@@ -179,7 +179,7 @@ func testCursorAnew(e *env) {
 		}
 	}
 	set(9, 1, false)
-	set(4, 2, false) // within one history it only grows
+	set(4, 2, false) // the cursor only grows within one history
 	at(9, 1)
 	set(9, 3, false)
 	at(9, 1)
@@ -194,8 +194,8 @@ func testCursorAnew(e *env) {
 	}
 }
 
-// testCursorAmongReplicas: gateways that follow one node report what they saw at
-// the same time, in any order. None takes the cursor back, nor does one batch.
+// testCursorAmongReplicas checks that gateways which follow one node and report at the same time, in any order, never
+// move the cursor back. Neither does one batch.
 func testCursorAmongReplicas(e *env) {
 	ledgers := []*metering.Ledger{e.ledger, e.open(metering.Config{}), e.open(metering.Config{})}
 	const each = 9
@@ -215,8 +215,8 @@ func testCursorAmongReplicas(e *env) {
 	}
 }
 
-// testKeyedReserveIsDurable: a request with an idempotency key goes on only once
-// its key is on the disk: the store keeps nothing else here.
+// testKeyedReserveIsDurable checks that a request with an idempotency key continues only after its key is on the disk.
+// The store of this test forgets every batch that is not durable.
 func testKeyedReserveIsDurable(e *env) {
 	id := e.account(1000)
 	e.store.onWrite(func(b *metering.Batch) fault {
@@ -240,8 +240,8 @@ func testKeyedReserveIsDurable(e *env) {
 	e.balance(id, 960, 0, 40)
 }
 
-// testKeyOfALostHold: should a failover lose a keyed hold all the same, and its
-// client repeat the request, then one of the two is charged, whichever ends first.
+// testKeyOfALostHold checks that only one of two requests is charged when a failover loses the hold of a keyed request
+// and the client repeats the request, whichever of the two ends first.
 func testKeyOfALostHold(e *env) {
 	for _, firstFirst := range []bool{true, false} {
 		id := e.account(1000)
@@ -270,8 +270,8 @@ func testKeyOfALostHold(e *env) {
 	}
 }
 
-// testEntriesOfAChain: a sub-token's list of charges costs what it shows, however
-// many the account has.
+// testEntriesOfAChain checks that the list of a sub-token's charges costs only what it shows, however many charges the
+// account has.
 func testEntriesOfAChain(e *env) {
 	id := e.account(100_000)
 	outer := newBudget(5000)
@@ -310,7 +310,7 @@ func testEntriesOfAChain(e *env) {
 			e.Errorf("entry %d: %s, want %s", i, got[i], want[i])
 		}
 	}
-	// A page that begins at another chain's charge shows nothing of it.
+	// A page that begins at another chain's charge shows nothing of that chain.
 	foreign, _, err := e.ledger.Entries(ctx(e.T), metering.EntryQuery{Account: id, Limit: 1})
 	if err != nil || len(foreign) != 1 {
 		e.Fatal(foreign, err)
@@ -321,14 +321,14 @@ func testEntriesOfAChain(e *env) {
 	}
 }
 
-// testOrderAfterConflict: operations of an account that somebody else changed or
-// locked meanwhile are tried again in the order in which they arrived.
+// testOrderAfterConflict checks that the operations of an account which another process changed or locked meanwhile are
+// tried again in the order of their arrival.
 func testOrderAfterConflict(e *env) {
 	for i, how := range []fault{overtaken, taken, locked, overtaken, taken, locked} {
 		id, failing := e.account(1000), 3-i/3
 		release, entered := make(chan struct{}), make(chan struct{}, 100)
 		e.store.gate(entered, release)
-		e.creditNothing(id) // holds the writer at the gate, so that the next two share a batch
+		e.creditNothing(id) // keeps the writer at the gate, so that the next two operations are in one batch
 		<-entered
 		h := make(chan *metering.Hold, 1)
 		go func() {
@@ -364,7 +364,7 @@ func testOrderAfterConflict(e *env) {
 	}
 }
 
-// creditNothing credits nothing, in the background.
+// creditNothing makes a deposit of 0 msat in the background.
 func (e *env) creditNothing(id l402.TokenID) {
 	go func() {
 		if _, err := e.ledger.Deposit(ctx(e.T), metering.Deposit{Hash: newHash(), Account: id}); err != nil {

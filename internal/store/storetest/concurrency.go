@@ -9,8 +9,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// contest has 200 callers ask for 10 msat each on an account that has 500, and
-// pay all of it. Exactly 50 may pass.
+// contest lets 200 callers ask for 10 msat each on an account that has 500 msat, and settle all of it. Exactly 50 must
+// pass.
 func (e *env) contest(ledgers ...*metering.Ledger) {
 	e.Helper()
 	id := e.account(500)
@@ -45,7 +45,7 @@ func testThreeReplicas(e *env) {
 	for range 5 {
 		e.contest(e.ledger, second, third)
 	}
-	// One new account and one payment, from everywhere at once.
+	// One new account and one payment, from all three gateways at once.
 	id, h := l402.NewTokenID(), newHash()
 	parallel(60, func(i int) {
 		r := reservation(id, 10)
@@ -106,7 +106,7 @@ func testClose(e *env) {
 		return l.Stats().Queue+len(entered) > 0 && l.Stats().Open == 0
 	})
 	close(release)
-	if err := l.Close(ctx(e.T)); err != nil { // finishes what is queued
+	if err := l.Close(ctx(e.T)); err != nil { // finishes the queued operations
 		e.Error(err)
 	}
 	for range holds {

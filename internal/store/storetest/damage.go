@@ -10,14 +10,14 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// damage is one change behind the ledger's back: one msat, or one row, of the table
-// that it is named for.
+// damage is one change of one msat, or of one row, that the ledger does not know of. name begins with the changed
+// table.
 type damage struct {
 	name string
-	sql  string // $row: an expression that names one row
-	rows string // of these one is taken, as a table with an order: the newest first
+	sql  string // $row is replaced by an expression that names one row
+	rows string // table, with an order, of which one of the first rows is changed
 	key  string
-	only string // what an audit of what is new cannot find: rows that no line names
+	only string // set when an audit of what is new cannot find the damage: why
 }
 
 var damages = []damage{
@@ -67,8 +67,8 @@ var damages = []damage{
 	{name: "holds: gone", sql: "DELETE FROM holds WHERE id = $row", rows: "holds ORDER BY id", key: "id"},
 }
 
-// Damage shows audits a ledger that was changed by hand, in one place at a time. exec
-// runs a statement with the guards that an intruder would take off first.
+// Damage shows audits a ledger of which one row was changed by hand, and checks that they find the change. exec runs a
+// statement without the store's guards, which an intruder would remove first.
 func Damage(t *testing.T, open func(t *testing.T) (s metering.Store, exec func(sql string) int64)) {
 	for _, d := range damages {
 		t.Run(d.name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func Damage(t *testing.T, open func(t *testing.T) (s metering.Store, exec func(s
 			if d.only != "" {
 				return
 			}
-			for range 2 { // it stays found
+			for range 2 { // each further audit finds it as well
 				if r, err := e.ledger.AuditNew(ctx(t)); err != nil || r.OK() {
 					t.Errorf("the audit of what is new does not find it: %+v, %v", r, err)
 				}
@@ -106,8 +106,8 @@ func Damage(t *testing.T, open func(t *testing.T) (s metering.Store, exec func(s
 	}
 }
 
-// Old shows audits changes of rows that the last audit has seen, and that nothing
-// has touched since: the full one finds each.
+// Old changes rows that the last audit has seen and that nothing has touched since, and checks that a full audit finds
+// each change.
 func Old(t *testing.T, open func(t *testing.T) (s metering.Store, exec func(sql string) int64)) {
 	for _, d := range damages {
 		if d.rows == "holds ORDER BY id" {
@@ -134,8 +134,7 @@ func Old(t *testing.T, open func(t *testing.T) (s metering.Store, exec func(sql 
 	}
 }
 
-// on is the statement for one of the newest rows. An account is that of one of the
-// newest charges.
+// on returns the statement for one of the newest rows. An account is the account of the newest charge.
 func (d *damage) on(which int) string {
 	row := "(SELECT account FROM charges ORDER BY hold DESC LIMIT 1)"
 	if d.rows != "" {
@@ -144,7 +143,7 @@ func (d *damage) on(which int) string {
 	return strings.ReplaceAll(d.sql, "$row", row)
 }
 
-// history moves money in every way that there is, on two new accounts.
+// history moves money in every possible way, on two new accounts.
 func history(e *env, n int) {
 	e.Helper()
 	outer, inner := newBudget(50_000), newBudget(40_000)
@@ -161,7 +160,7 @@ func history(e *env, n int) {
 		}
 		e.stall(other)
 		e.sweep(e.ledger, 1)
-		if err := other.Renew(ctx(e.T)); err != nil { // goes on under a new name
+		if err := other.Renew(ctx(e.T)); err != nil { // other continues under a new name
 			e.Fatal(err)
 		}
 		e.living = append(e.living, other)
@@ -183,8 +182,8 @@ func history(e *env, n int) {
 	e.settle(e.reserve(id, 500, outer, inner), 33)
 }
 
-// lose leaves charges of nothing with something not billed: holds of nothing that
-// cost something all the same.
+// lose leaves charges of 0 msat with an unbilled amount, made by holds of 0 msat whose requests cost something. It also
+// leaves charges of 0 msat that a sweep made.
 func (e *env) lose(id l402.TokenID) {
 	e.Helper()
 	for range 2 {
@@ -194,7 +193,7 @@ func (e *env) lose(id l402.TokenID) {
 		}
 		e.settle(h, 9)
 	}
-	for range 2 { // swept before it consumed anything
+	for range 2 { // swept before any usage was reported
 		other := e.open(metering.Config{})
 		e.reserveOn(other, reservation(id, 5))
 		e.kill(other)

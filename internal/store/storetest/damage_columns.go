@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// noMoney are the columns of numbers that Damage does not change: no amount of msat
-// stands in them.
+// noMoney are the columns of numbers that Damage does not change because they have no amount in msat. Each value is the
+// reason.
 var noMoney = map[string]string{
 	"accounts.status":             "frozen or not",
 	"adjustments.at":              "a time",
@@ -53,8 +53,8 @@ var noMoney = map[string]string{
 
 var setColumn = regexp.MustCompile(`(\w+) = (\w+) [-+%]`)
 
-// Columns shows that Damage changes each amount that a store keeps. columns are those
-// of numbers, as "table.column", with the text ones of the store left out.
+// Columns checks that Damage changes every amount that a store keeps. columns are the store's columns of numbers, as
+// "table.column".
 func Columns(t *testing.T, columns []string) {
 	changed := make(map[string]bool)
 	for _, d := range damages {

@@ -41,7 +41,7 @@ func testDepositOrders(e *env) {
 		}
 		e.balance(id, want, 0, 0)
 	}
-	// At once, from every side.
+	// From every side at once.
 	id, h := l402.NewTokenID(), newHash()
 	parallel(40, func(i int) {
 		if i%2 == 0 {
@@ -65,11 +65,11 @@ func testDepositWithReserve(e *env) {
 	}
 	again := r
 	again.ID, again.Amount = metering.NewHoldID(), 700
-	_, err := e.ledger.Reserve(ctx(e.T), again) // credited once
+	_, err := e.ledger.Reserve(ctx(e.T), again) // the payment is credited only once
 	e.insufficient(err, 600, 700)
 	e.settle(h, 400)
 
-	// A deposit is credited whatever becomes of the request.
+	// A deposit remains credited even if the request is refused.
 	r = reservation(l402.NewTokenID(), 5000)
 	r.Deposit = &metering.Deposit{Hash: newHash(), Account: r.Account, Amount: 1000}
 	_, err = e.ledger.Reserve(ctx(e.T), r)
@@ -78,7 +78,7 @@ func testDepositWithReserve(e *env) {
 	}
 	e.balance(r.Account, 1000, 0, 0)
 
-	// A known payment costs no write.
+	// A payment that the ledger remembers costs no write.
 	before := e.store.writes
 	for range 3 {
 		if got, err := e.ledger.Deposit(ctx(e.T), *r.Deposit); got != 0 || err != nil {
@@ -127,7 +127,7 @@ func testCursor(e *env) {
 			e.Errorf("cursor %d, %v, %v; want %d", got.Index, known, err, want)
 		}
 	}
-	// Index 0 moves nothing, and makes no node known.
+	// Index 0 moves no cursor, and makes no node known.
 	if err := e.ledger.AdvanceCursor(ctx(e.T), metering.CursorRow{Node: "02aa"}, false); err != nil {
 		e.Fatal(err)
 	}
@@ -144,14 +144,14 @@ func testCursor(e *env) {
 		e.Fatal(err)
 	}
 	at(12)
-	if _, err := e.settled(newHash(), l402.NewTokenID(), 5, 11); err != nil { // a late one is credited, the cursor stays
+	if _, err := e.settled(newHash(), l402.NewTokenID(), 5, 11); err != nil { // credited late; the cursor stays
 		e.Fatal(err)
 	}
 	at(12)
 	if _, known, _ := e.ledger.Cursor(ctx(e.T), "03bb"); known {
 		e.Error("another node has a cursor")
 	}
-	// Both or neither: a credit that is lost moves nothing.
+	// The credit and the cursor are committed together: a lost credit moves no cursor.
 	id, h := l402.NewTokenID(), newHash()
 	e.store.inject(lost, lost)
 	if _, err := e.settled(h, id, 700, 20); err != nil {
@@ -177,7 +177,7 @@ func testDepositLists(e *env) {
 	if err != nil || len(list) != 1 || list[0].Hash != unclaimed || list[0].Credited != 12 || list[0].Node != "02aa" || list[0].Index != 3 {
 		e.Errorf("unclaimed: %+v, %v", list, err)
 	}
-	list, err = e.ledger.Unconfirmed(ctx(e.T), time.Hour, 10) // presented long ago, by the test's clock
+	list, err = e.ledger.Unconfirmed(ctx(e.T), time.Hour, 10) // presented long ago by the test's clock
 	if err != nil || len(list) != 1 || list[0].Hash != unconfirmed {
 		e.Errorf("unconfirmed: %+v, %v", list, err)
 	}
@@ -203,8 +203,8 @@ func testDepositLists(e *env) {
 	}
 }
 
-// testDepositKnownAndForgotten: what this process remembers of a payment never
-// stands in for the database's memory.
+// testDepositKnownAndForgotten checks that a payment which this process remembers is still looked up in the database,
+// which may have forgotten it.
 func testDepositKnownAndForgotten(e *env) {
 	d := metering.Deposit{Hash: newHash(), Account: l402.NewTokenID(), Amount: 1000}
 	e.store.onWrite(func(*metering.Batch) fault { return forgotten })
@@ -229,7 +229,8 @@ func testDepositKnownAndForgotten(e *env) {
 		e.Error("a payment seen settled before a failover is known after it")
 	}
 
-	// The failover comes while a reservation waits, which left the known deposit out.
+	// The failover comes while a reservation waits. The reservation has left out the deposit because the ledger
+	// remembers it.
 	second := metering.Deposit{Hash: newHash(), Account: d.Account, Amount: 500}
 	e.store.onWrite(func(*metering.Batch) fault { return forgotten })
 	if _, err := e.ledger.Deposit(ctx(e.T), second); err != nil {

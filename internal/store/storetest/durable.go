@@ -7,8 +7,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// testAnswersAreDurable is the table of every kind of write whose answer depends on
-// its commit, and of those that may be lost in a crash.
+// testAnswersAreDurable lists every kind of write, and checks which writes are durable: those whose answer depends on
+// the commit are, and those that may be lost in a crash are not.
 func testAnswersAreDurable(e *env) {
 	good := func(err error) {
 		e.Helper()
@@ -91,9 +91,8 @@ func testAnswersAreDurable(e *env) {
 	check("late settle", true, func() { e.settle(late, 300) })
 }
 
-// testLockedAccountIsRefusedInTime: a caller that waits for an account that
-// somebody else keeps locked is refused after the ledger's patience. An account
-// that somebody changes again and again is tried at once, each time.
+// testLockedAccountIsRefusedInTime checks that a caller is refused after the ledger's patience when another process
+// keeps the account locked. An account that another process changes again and again is tried again at once each time.
 func testLockedAccountIsRefusedInTime(e *env) {
 	l := e.open(metering.Config{Patience: 100 * time.Millisecond})
 	id := e.account(1000)
@@ -124,9 +123,8 @@ func testLockedAccountIsRefusedInTime(e *env) {
 	e.balance(id, 990, 0, 10)
 }
 
-// testUnheardCommitIsConfirmed: an operation that finds its earlier attempt
-// committed is answered only after another durable commit: the first may have been
-// seen without being safe.
+// testUnheardCommitIsConfirmed checks that an operation which finds its earlier attempt committed is answered only
+// after another durable commit, because the first commit may be visible without being safe.
 func testUnheardCommitIsConfirmed(e *env) {
 	id := e.account(1000)
 	h := e.reserve(id, 100)

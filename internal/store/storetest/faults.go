@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// errCut is what a cut connection looks like: nobody knows what was committed.
+// errCut is the error of a cut connection. The caller cannot know what was committed.
 var errCut = errors.New("connection cut")
 
 // fault is what happens to one write.
@@ -20,33 +20,33 @@ type fault int
 
 const (
 	none      fault = iota
-	early           // cut before the store saw anything
-	lost            // decided, then rolled back
-	kept            // committed, and the answer lost
-	forgotten       // decided and answered, then rolled back: a crash after an asynchronous commit
-	locked          // someone else had a row locked
-	refused         // the store's guards refused a row
+	early           // the connection is cut before the store sees the batch
+	lost            // decided, then rolled back, without an answer
+	kept            // committed, but the answer is lost
+	forgotten       // decided and answered, then rolled back, as in a crash after an asynchronous commit
+	locked          // another process has a row locked
+	refused         // the store's guards refuse a row
 	forgottenUnlessDurable
-	overtaken // someone else changed every account of the batch meanwhile
-	taken     // someone else has every account of the batch locked
+	overtaken // another process has changed every account of the batch meanwhile
+	taken     // another process has every account of the batch locked
 )
 
-// faulty wraps a store with faults and with a clock that can be moved. The
-// clock begins long ago, so that it can be moved forwards.
+// faulty wraps a store with faults, and with a clock that tests can move. The clock begins long ago, so that tests can
+// move it forward.
 type faulty struct {
 	metering.Store
 
 	mu      sync.Mutex
-	faults  []fault       // of the next writes
-	away    fault         // of all writes, until healed
-	offset  time.Duration // since long ago
+	faults  []fault       // the faults of the next writes, in order
+	away    fault         // the fault of all writes until heal
+	offset  time.Duration // how far the clock was moved
 	writes  int
-	hook    func(*metering.Batch) fault // decides per batch; nil: faults and away do
-	fence   func() error                // before each fence, or instead of it
-	era     uint64                      // failovers so far
-	deaf    bool                        // looks at owners get no answer
-	ghosts  []metering.HoldRow          // abandoned holds beside the store's own, by id
-	batches []bool                      // whether each batch wrote durably
+	hook    func(*metering.Batch) fault // chooses the fault of each batch; nil: faults and away apply
+	fence   func() error                // called before each fence, which fails when fence fails
+	era     uint64                      // number of failovers so far
+	deaf    bool                        // Owners gets no answer
+	ghosts  []metering.HoldRow          // further abandoned holds, in order of ids
+	batches []bool                      // for each batch, whether it wrote durably
 }
 
 const past = -20_000 * time.Hour
@@ -71,23 +71,22 @@ func (f *faulty) heal() {
 	f.away, f.faults, f.hook, f.fence = none, nil, nil, nil
 }
 
-// onWrite lets fn choose the fault of each batch.
+// onWrite makes fn choose the fault of each batch.
 func (f *faulty) onWrite(fn func(*metering.Batch) fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hook = fn
 }
 
-// advance moves the store's clock. No lease depends on it.
+// advance moves the store's clock. No lease depends on this clock.
 func (f *faulty) advance(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.offset += d
 }
 
-// forget has the store forget the write that makes a hold, once: not whichever
-// write is next, since a ledger whose renewal missed a hold asks for it again
-// behind the renewer's back.
+// forget makes the store forget the write that makes a hold, once. It cannot just choose the next write, because a
+// ledger whose heartbeat missed another hold makes that hold anew in the background.
 func (f *faulty) forget(hold metering.HoldID) {
 	f.onWrite(func(b *metering.Batch) fault {
 		for id := range b.Holds.Keys {
@@ -100,8 +99,7 @@ func (f *faulty) forget(hold metering.HoldID) {
 	})
 }
 
-// gate stops every write, after telling so, until release is closed; nil opens
-// it.
+// gate stops every write until release is closed. Each write first sends to entered. A nil entered removes the gate.
 func (f *faulty) gate(entered chan<- struct{}, release <-chan struct{}) {
 	if entered == nil {
 		f.onWrite(nil)
@@ -138,10 +136,9 @@ func (f *faulty) next(b *metering.Batch) fault {
 	return how
 }
 
-// Apply runs a batch, or has it fail. A crash comes before it or after: a
-// transaction that the server goes on with behind the back of its dead client
-// would make what a test sees next a matter of luck. (Killed servers and clients
-// have tests of their own.)
+// Apply runs a batch, or makes it fail. A crash comes before or after the batch, never during it. If the server
+// continued a transaction after its client died, what a test sees next would be a matter of luck. (Other tests kill
+// servers and clients.)
 func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
 	ctx = context.WithoutCancel(ctx)
 	how := f.next(b)
@@ -169,7 +166,7 @@ func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) er
 		err := f.Store.Apply(ctx, b, func() {
 			shifted()
 			if kept = how == forgottenUnlessDurable && b.Durable; !kept {
-				whole, *b = *b, metering.Batch{} // decided, and nothing of it is written
+				whole, *b = *b, metering.Batch{} // decided, but nothing is written
 			}
 		})
 		if !kept {
@@ -187,8 +184,8 @@ func (f *faulty) Apply(ctx context.Context, b *metering.Batch, decide func()) er
 	return err
 }
 
-// leaveOut decides a batch and writes nothing of it, as a store does whose
-// accounts somebody else has changed or locked.
+// leaveOut decides a batch and writes nothing, like a store that finds all accounts changed or locked by another
+// process.
 func (f *faulty) leaveOut(ctx context.Context, b *metering.Batch, decide func(), locked bool) error {
 	whole := *b
 	err := f.Store.Apply(ctx, b, func() {
@@ -200,7 +197,7 @@ func (f *faulty) leaveOut(ctx context.Context, b *metering.Batch, decide func(),
 	return err
 }
 
-// failOver has the store tell of another server.
+// failOver raises the store's generation, as a failover to another server does.
 func (f *faulty) failOver() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -213,7 +210,7 @@ func (f *faulty) Generation() uint64 {
 	return f.Store.Generation() + f.era
 }
 
-// Owners fails while the store is deaf.
+// Owners fails while deaf is set.
 func (f *faulty) Owners(ctx context.Context) ([]metering.OwnerRow, error) {
 	f.mu.Lock()
 	deaf := f.deaf
@@ -224,7 +221,7 @@ func (f *faulty) Owners(ctx context.Context) ([]metering.OwnerRow, error) {
 	return f.Store.Owners(ctx)
 }
 
-// Abandoned shows ghosts beside the store's own holds.
+// Abandoned lists the ghosts as well as the store's own holds.
 func (f *faulty) Abandoned(ctx context.Context, after metering.HoldID, limit int) ([]metering.HoldRow, error) {
 	rows, err := f.Store.Abandoned(ctx, after, limit)
 	f.mu.Lock()
@@ -238,7 +235,7 @@ func (f *faulty) Abandoned(ctx context.Context, after metering.HoldID, limit int
 	return rows[:min(limit, len(rows))], err
 }
 
-// durable returns whether each batch since the last call wrote durably.
+// durable returns, for each batch since the last call, whether the batch wrote durably.
 func (f *faulty) durable() []bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -258,7 +255,7 @@ func (f *faulty) Beat(ctx context.Context, owner metering.OwnerID, beat int64, p
 	return f.Store.Beat(ctx, owner, beat, progress)
 }
 
-// onFence runs fn before each fence, which does not happen if fn fails.
+// onFence runs fn before each fence. If fn fails, the fence does not happen.
 func (f *faulty) onFence(fn func() error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -277,11 +274,11 @@ func (f *faulty) Fence(ctx context.Context, owner metering.OwnerID, beat int64) 
 	return f.Store.Fence(ctx, owner, beat)
 }
 
-// Clean runs on the store's own clock: nothing of the tests, whose clock is in
-// the past, would survive it unasked.
+// Clean does nothing. The store's Clean uses the store's own clock, and would delete the rows of the tests, whose clock
+// is in the past.
 func (f *faulty) Clean(context.Context, int) (int, error) { return 0, nil }
 
-// pending is how many faults have not happened yet.
+// pending returns how many injected faults have not happened yet.
 func (f *faulty) pending() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

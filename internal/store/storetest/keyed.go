@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// repeated is a keyed request and the same one again, with other hold ids.
+// repeated returns a keyed request and its repetition, which has another hold id.
 func repeated(id l402.TokenID) (first, again metering.Reservation) {
 	first = reservation(id, 400)
 	first.Idempotency = &metering.Idempotency{Key: newHash()}
@@ -28,8 +28,8 @@ func (e *env) duplicate(r metering.Reservation, state string) {
 	}
 }
 
-// testKeyOfARunningRepetition: the end of a request that the store had lost takes
-// its key from no repetition that runs.
+// testKeyOfARunningRepetition checks that the end of a request whose hold the store had lost does not take the key away
+// from a repetition that is running.
 func testKeyOfARunningRepetition(e *env) {
 	id := e.account(1000)
 	r, again := repeated(id)
@@ -40,15 +40,15 @@ func testKeyOfARunningRepetition(e *env) {
 		e.Fatal(err)
 	}
 	e.duplicate(r, metering.DuplicateRunning)
-	e.store.advance(metering.IdempotencyTTL - time.Hour) // however long it runs
+	e.store.advance(metering.IdempotencyTTL - time.Hour) // the key is kept however long the repetition runs
 	e.duplicate(r, metering.DuplicateRunning)
 	e.settle(second, 40)
 	e.duplicate(r, metering.DuplicateCharged)
 	e.balance(id, 960, 0, 40)
 }
 
-// testKeyOfASweptHold: a late settlement replaces what a sweep charged under its own
-// key, and charges nothing once a repetition was charged.
+// testKeyOfASweptHold checks that a late settlement replaces what a sweep charged under its own key, and charges
+// nothing if a repetition was charged.
 func testKeyOfASweptHold(e *env) {
 	for _, swept := range []int64{130, 0} {
 		id := e.account(1000)
@@ -69,7 +69,7 @@ func testKeyOfASweptHold(e *env) {
 			e.balance(id, 700, 0, 300)
 			continue
 		}
-		e.settle(e.reserveOn(e.ledger, again), 40) // nothing was charged, so that it runs again
+		e.settle(e.reserveOn(e.ledger, again), 40) // the sweep charged nothing, so the repetition may run
 		if entry := e.settle(h, 300); entry.Charged != 0 || entry.Unbilled != 300 {
 			e.Errorf("late settlement after the repetition: %+v", entry)
 		}
@@ -77,9 +77,8 @@ func testKeyOfASweptHold(e *env) {
 	}
 }
 
-// testBudgetsWithAHistory: a budget whose charges were all taken back stays as long
-// as its list of charges, and so do those that it was delegated from. One that never
-// had a charge leaves its place.
+// testBudgetsWithAHistory checks that a budget whose charges were all taken back is kept as long as its list of
+// charges, with the budgets that it was delegated from. A budget that never had a charge frees its place.
 func testBudgetsWithAHistory(e *env) {
 	id, outer, inner := e.account(1000), newBudget(500), newBudget(400)
 	l := e.open(metering.Config{MaxBudgetsPerAccount: 2})
@@ -94,7 +93,7 @@ func testBudgetsWithAHistory(e *env) {
 	if err != nil || len(list) != 1 || list[0].ID != h.ID() {
 		e.Errorf("entries: %+v, %v", list, err)
 	}
-	part := newBudget(100) // one that holds something keeps its limit
+	part := newBudget(100) // a budget that holds something keeps its limit
 	running := e.reserve(id, 30, part)
 	if err := e.reserve(id, 60, part).Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
 		e.Error(err)

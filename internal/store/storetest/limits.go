@@ -14,12 +14,12 @@ func testBudgets(e *env) {
 	outer, inner := newBudget(1000), newBudget(600)
 	sibling := newBudget(800)
 
-	e.settle(e.reserve(id, 500, outer, inner), 400) // inner: 200 left, outer: 600
+	e.settle(e.reserve(id, 500, outer, inner), 400) // inner has 200 left, outer 600
 	_, err := e.ledger.Reserve(ctx(e.T), reservation(id, 201, outer, inner))
 	e.insufficient(err, 200, 201)
-	h := e.reserve(id, 500, outer, sibling) // outer: 100 left
+	h := e.reserve(id, 500, outer, sibling) // outer has 100 left
 	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 150, outer, inner))
-	e.insufficient(err, 100, 150) // the ancestor's
+	e.insufficient(err, 100, 150) // the outer budget has less than the inner
 	b, err := e.ledger.Balance(ctx(e.T), id, []l402.Budget{outer, inner})
 	if err != nil || b.Available != 100 || len(b.Budgets) != 2 || b.Budgets[0].Available != 100 || b.Budgets[1].Available != 200 {
 		e.Errorf("balance: %+v, %v", b, err)
@@ -32,15 +32,14 @@ func testBudgets(e *env) {
 	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 1, outer, inner))
 	e.insufficient(err, 0, 1)
 
-	// The account bounds its budgets too, and a larger limit under the same name
-	// does not count.
+	// The account bounds its budgets as well. A larger limit for the same budget id does not count.
 	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 9001, newBudget(20_000)))
 	e.insufficient(err, 9000, 9001)
 	widened := inner
 	widened.Limit = 5000
 	_, err = e.ledger.Reserve(ctx(e.T), reservation(id, 300, widened))
 	e.insufficient(err, 200, 300)
-	_, err = e.ledger.Reserve(ctx(e.T), reservation(e.account(50), 1, inner)) // of another account
+	_, err = e.ledger.Reserve(ctx(e.T), reservation(e.account(50), 1, inner)) // a budget of another account
 	e.refused(err, metering.ErrArgument)
 }
 
@@ -58,7 +57,7 @@ func testBudgetRowsStayBounded(e *env) {
 	e.balance(id, 1000, 0, 0)
 }
 
-// testTooManyBudgets: live budgets are counted where they were delegated from.
+// testTooManyBudgets checks that live budgets are counted at the account or budget that delegated them.
 func testTooManyBudgets(e *env) {
 	l := e.open(metering.Config{MaxBudgetsPerAccount: 2, MaxBudgetsPerBudget: 3})
 	id := e.account(1000)
@@ -76,22 +75,22 @@ func testTooManyBudgets(e *env) {
 	h := e.reserveOn(l, reservation(id, 5, first))
 	good(try(5, second))
 	e.refused(try(5, newBudget(10)), metering.ErrTooManyBudgets)
-	good(try(5)) // the account itself is not limited
+	good(try(5)) // a request without a budget is not limited
 	for range 3 {
 		good(try(5, first, newBudget(10)))
 	}
 	e.refused(try(5, first, newBudget(10)), metering.ErrTooManyBudgets)
-	e.refused(try(5, second, newBudget(10), newBudget(10)), nil) // a place of its own
-	good(try(5, first))                                          // those in use go on
+	e.refused(try(5, second, newBudget(10), newBudget(10)), nil) // second has places of its own
+	good(try(5, first))                                          // budgets in use can still be used
 	if err := h.Release(ctx(e.T), metering.OutcomeNotTaken); err != nil {
 		e.Fatal(err)
 	}
 	e.audit()
 }
 
-// testDelegateCannotUseUpPlaces: a delegate hands its budget on to itself in parts
-// of 1 msat and spends all of them. The owner's places stay free, and those of the
-// delegate become free again, because a budget that is spent out does not count.
+// testDelegateCannotUseUpPlaces lets a delegate hand on its budget to itself in parts of 1 msat, and spend all of them.
+// It checks that the owner's places stay free. The delegate's places become free again, because a budget that is spent
+// completely does not count.
 func testDelegateCannotUseUpPlaces(e *env) {
 	l := e.open(metering.Config{MaxBudgetsPerAccount: 5, MaxBudgetsPerBudget: 10})
 	id, delegate := e.account(10_000), newBudget(1000)
@@ -100,9 +99,9 @@ func testDelegateCannotUseUpPlaces(e *env) {
 		h := e.reserveOn(l, reservation(id, 1, delegate, part))
 		e.settle(h, 1)
 		_, err := l.Reserve(ctx(e.T), reservation(id, 1, delegate, part))
-		e.insufficient(err, 0, 1) // spent out stays spent out
+		e.insufficient(err, 0, 1) // a budget that is spent completely stays so
 	}
-	for range 20 { // and for the owner itself
+	for range 20 { // the same for the owner itself
 		e.settle(e.reserveOn(l, reservation(id, 3, newBudget(3))), 3)
 	}
 	for range 4 {
@@ -113,7 +112,7 @@ func testDelegateCannotUseUpPlaces(e *env) {
 	e.audit()
 }
 
-// testBudgetsEnd: a budget whose tokens have expired goes, and none of its lines.
+// testBudgetsEnd checks that a budget whose tokens have expired is removed, and that its lines are kept.
 func testBudgetsEnd(e *env) {
 	id, now := e.account(10_000), time.Now()
 	old, late := newBudget(100), newBudget(100)
@@ -125,13 +124,13 @@ func testBudgetsEnd(e *env) {
 	e.settle(e.reserve(id, 30, lately), 30)
 	h := e.reserve(id, 10, old)
 	before := e.audit().Budgets
-	e.ledger.Tidy(ctx(e.T)) // by the store's clock, which is behind, they are valid still
+	e.ledger.Tidy(ctx(e.T)) // by the store's clock, which is behind, the budgets are still valid
 	if got := e.audit().Budgets; got != before {
 		e.Errorf("%d budgets, want %d while the clocks disagree", got, before)
 	}
 	e.store.advance(-past)
 	e.ledger.Tidy(ctx(e.T))
-	if got := e.audit().Budgets; got != before-1 { // the outer one holds something still
+	if got := e.audit().Budgets; got != before-1 { // the outer budget still holds something
 		e.Errorf("%d budgets, want %d", got, before-1)
 	}
 	e.settle(h, 10)
@@ -165,14 +164,14 @@ func testRateLimit(e *env) {
 		}
 	}
 	for range 3 {
-		e.insufficient(request(5000, wide, narrow), 1000, 5000) // refused for money: counts nowhere
+		e.insufficient(request(5000, wide, narrow), 1000, 5000) // refused for money, so counted on no limit
 	}
 	for range 3 {
 		if err := request(0, wide, narrow); err != nil {
 			e.Fatal(err)
 		}
 	}
-	limited(request(0, wide, narrow)) // and what is refused by one counts on none
+	limited(request(0, wide, narrow)) // a request that one limit refuses is counted on no limit
 	for range 2 {
 		if err := request(0, wide); err != nil {
 			e.Fatal(err)
@@ -185,7 +184,7 @@ func testRateLimit(e *env) {
 	}
 	limited(request(0, l402.RateLimit{ID: [32]byte{1}})) // a limit of 0
 
-	// Across replicas, at once.
+	// On three gateways at once.
 	var shared l402.RateLimit
 	rand.Read(shared.ID[:])
 	shared.PerMinute = 10
@@ -241,7 +240,7 @@ func testIdempotency(e *env) {
 	if err := first.Release(ctx(e.T), metering.OutcomeBackendError); err != nil {
 		e.Fatal(err)
 	}
-	second := must(request(1, 7)) // ended with charge 0: anew, even with another body
+	second := must(request(1, 7)) // the first ended with charge 0, which frees the key for any body
 	charged := e.settle(second, 40)
 	_, err = request(1, 7)
 	if dup := duplicate(err, metering.DuplicateCharged); dup.Entry == nil || dup.Entry.ID != charged.ID || dup.Entry.Charged != 40 {
@@ -257,7 +256,7 @@ func testIdempotency(e *env) {
 
 	e.store.advance(25 * time.Hour)
 	e.settle(must(request(1, 8)), 40)
-	// One of many at once.
+	// Of many at once, only one passes.
 	won := make(chan bool, 30)
 	parallel(cap(won), func(int) {
 		_, err := request(5, 5)
@@ -275,8 +274,8 @@ func testIdempotency(e *env) {
 	}
 }
 
-// testKeyOfAHoldMadeAnew: a hold that the store has lost, and that is made anew after
-// the repetition of its request was charged, is charged nothing.
+// testKeyOfAHoldMadeAnew checks that a hold which the store lost is charged nothing when it is made anew after the
+// repetition of its request was charged.
 func testKeyOfAHoldMadeAnew(e *env) {
 	for name, anew := range map[string]func(*metering.Hold) error{
 		"renewed":  func(*metering.Hold) error { return e.ledger.Renew(ctx(e.T)) },

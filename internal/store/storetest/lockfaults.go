@@ -11,8 +11,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// testLockLostHold: a hold under a lock that the store lost is charged or made
-// anew at its rates, whatever the lock covers meanwhile.
+// testLockLostHold checks that a hold under a lock, which the store has lost, is charged or made anew at the locked
+// rates, even if the lock covers other holds meanwhile.
 func testLockLostHold(e *env) {
 	for name, test := range map[string]struct {
 		anew        func(*metering.Hold) error
@@ -33,7 +33,7 @@ func testLockLostHold(e *env) {
 		var h *metering.Hold
 		e.loseHolds(func() { h = e.reserveOn(e.ledger, quoted(id, payment, 1000, 400)) })
 		e.covered(payment, 0)
-		other := e.reserveOn(e.ledger, quoted(id, payment, 1000, 900)) // finds room that was taken
+		other := e.reserveOn(e.ledger, quoted(id, payment, 1000, 900)) // finds the room that the lost hold had taken
 		e.at(other, true, 900)
 		if err := test.anew(h); err != nil {
 			e.Errorf("%s: %v", name, err)
@@ -49,8 +49,8 @@ func testLockLostHold(e *env) {
 	}
 }
 
-// testLockRepeated: a reservation whose answer was lost tells how its hold was
-// really made.
+// testLockRepeated checks that a reservation whose answer was lost returns the terms that its hold was really made
+// with.
 func testLockRepeated(e *env) {
 	rival := e.open(metering.Config{})
 	for how, want := range map[fault]bool{kept: true, lost: false} {
@@ -82,7 +82,7 @@ func testLockRepeated(e *env) {
 			e.at(h, false, 1500)
 			e.covered(payment, 600)
 		}
-		// Asked again with other terms, it is the same hold.
+		// A repetition with other terms returns the same hold.
 		again := r
 		again.Rates, again.Epoch, again.Lock = pricing.Rates{pricing.Calls: 9}, 77, nil
 		again.Amount = 4500
@@ -95,13 +95,13 @@ func testLockRepeated(e *env) {
 			before -= 300
 		}
 		e.covered(payment, before)
-		e.kill(rival) // and with it the other owner of the hold
+		e.kill(rival) // also ends the ledger that has taken over the hold
 		rival = e.open(metering.Config{})
 	}
 }
 
-// testLockUnheard: a hold for a caller who has left is released under the lock
-// that it was made with, if any.
+// testLockUnheard checks that a hold for a caller who has left is released under the lock that it was made with, if
+// any.
 func testLockUnheard(e *env) {
 	for _, fits := range []bool{true, false} {
 		id, payment := e.paid(10_000)
@@ -125,15 +125,15 @@ func testLockUnheard(e *env) {
 		}
 		close(release)
 		e.store.gate(nil, nil)
-		e.deposit(l402.NewTokenID(), 1) // behind the reservation
-		e.deposit(l402.NewTokenID(), 1) // behind its release
+		e.deposit(l402.NewTokenID(), 1) // comes behind the reservation in the queue
+		e.deposit(l402.NewTokenID(), 1) // comes behind the hold's release
 		e.balance(id, 9600, 400, 0)
 		e.covered(payment, 400)
 		e.settle(standing, 100)
 	}
 }
 
-// testLockAmbiguity: each write under a lock × each way to fail.
+// testLockAmbiguity combines each kind of write under a lock with each way to fail.
 func testLockAmbiguity(e *env) {
 	for _, write := range []struct {
 		name             string
@@ -215,14 +215,14 @@ func testLockAmbiguity(e *env) {
 	}
 }
 
-// testLockAtOnce: of many requests at once on three gateways, as many get the
-// locked rates as the lock covers.
+// testLockAtOnce checks that of many requests at once on three gateways, exactly as many get the locked rates as the
+// lock covers.
 func testLockAtOnce(e *env) {
 	id, payment := e.paid(1_000_000)
 	ledgers := []*metering.Ledger{e.ledger, e.open(metering.Config{}), e.open(metering.Config{})}
 	var made atomic.Int64
 	parallel(120, func(i int) {
-		h, err := ledgers[i%3].Reserve(ctx(e.T), quoted(id, payment, 1000, 30)) // 33 and a third
+		h, err := ledgers[i%3].Reserve(ctx(e.T), quoted(id, payment, 1000, 30)) // the lock covers 33 of these holds
 		if err != nil {
 			e.Error(err)
 			return
@@ -233,7 +233,7 @@ func testLockAtOnce(e *env) {
 		if i%2 == 0 {
 			return
 		}
-		if _, err := h.Settle(ctx(e.T), calls(30)); err != nil { // gives nothing back
+		if _, err := h.Settle(ctx(e.T), calls(30)); err != nil { // settles all that it held
 			e.Error(err)
 		}
 	})
@@ -243,8 +243,8 @@ func testLockAtOnce(e *env) {
 	e.covered(payment, 990)
 }
 
-// testLockAudit: the audit finds a lock that covers something else than its
-// holds and charges, and one used by another account.
+// testLockAudit checks that an audit finds a lock whose covered amount differs from its holds and charges, and a lock
+// that another account uses.
 func testLockAudit(e *env) {
 	id, payment := e.paid(1000)
 	e.settle(e.reserveOn(e.ledger, quoted(id, payment, 1000, 100)), 60)

@@ -6,11 +6,11 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// dear is the price in force where perCall was locked.
+// dear is the price in force after perCall was locked.
 var dear = pricing.Rates{pricing.Calls: 3}
 
-// quoted is a reservation for n calls: at 3 msat each, or at 1 as long as the
-// payment's lock of limit covers it.
+// quoted returns a reservation for n calls. A call costs 1 msat as long as the payment's lock, up to limit, covers the
+// calls, and otherwise 3 msat.
 func quoted(id l402.TokenID, payment l402.PaymentHash, limit, n l402.Msat, budgets ...l402.Budget) metering.Reservation {
 	r := reservation(id, 3*n, budgets...)
 	r.Rates, r.Epoch = dear, 8
@@ -25,7 +25,7 @@ func (e *env) paid(amount l402.Msat) (l402.TokenID, l402.PaymentHash) {
 	return id, e.deposit(id, amount)
 }
 
-// at checks at which rates a hold was made.
+// at checks at which rates and for which amount a hold was made.
 func (e *env) at(h *metering.Hold, isLocked bool, amount l402.Msat) {
 	e.Helper()
 	rates, epoch := dear, int64(8)
@@ -65,10 +65,10 @@ func testLock(e *env) {
 	exact := e.reserveOn(e.ledger, quoted(id, payment, 1000, 400))
 	e.at(exact, true, 400)
 	e.covered(payment, 1000)
-	nothing := e.reserveOn(e.ledger, quoted(id, payment, 1000, 0)) // nor is a hold of nothing covered, which may grow
+	nothing := e.reserveOn(e.ledger, quoted(id, payment, 1000, 0)) // not covered either, because it may grow
 	e.at(nothing, false, 0)
 
-	// The part that a hold gives back is there for others.
+	// What a hold gives back can be covered again.
 	entry := e.settle(first, 250)
 	if entry.Charged != 250 || entry.Rates != perCall || entry.Epoch != 5 {
 		e.Errorf("entry: %+v", entry)
@@ -80,7 +80,7 @@ func testLock(e *env) {
 	e.covered(payment, 250)
 	again := e.reserveOn(e.ledger, quoted(id, payment, 1000, 750))
 	e.at(again, true, 750)
-	entry = e.settle(again, 800) // beyond its hold
+	entry = e.settle(again, 800) // more than its hold
 	if entry.Charged != 750 || entry.Unbilled != 50 {
 		e.Errorf("entry: %+v", entry)
 	}
@@ -96,8 +96,8 @@ func testLock(e *env) {
 	}
 }
 
-// testLockIsItsOwn: only a credited payment of the account locks anything, up to
-// what it credited.
+// testLockIsItsOwn checks that only a credited payment of the account locks rates, up to the amount that the payment
+// credited.
 func testLockIsItsOwn(e *env) {
 	id, payment := e.paid(1000)
 	_, theirs := e.paid(5000)
@@ -112,7 +112,7 @@ func testLockIsItsOwn(e *env) {
 		e.covered(h, 0)
 	}
 
-	// The payment may come with the reservation, and counts though it is known.
+	// The payment may come with the reservation, and also counts when the ledger remembers it.
 	r := quoted(l402.NewTokenID(), newHash(), 700, 500)
 	r.Deposit = &metering.Deposit{Hash: r.Lock.Hash, Account: r.Account, Amount: 700}
 	e.at(e.reserveOn(e.ledger, r), true, 500)
@@ -124,7 +124,7 @@ func testLockIsItsOwn(e *env) {
 	e.at(e.reserveOn(e.ledger, next), true, 50)
 	e.covered(r.Lock.Hash, 550)
 
-	// A shortage is counted at the locked rates.
+	// A refusal names the amount at the locked rates.
 	next = quoted(r.Account, r.Lock.Hash, 700, 150)
 	if err := e.ledger.Adjust(ctx(e.T), metering.NewHoldID(), r.Account, -10, "less"); err != nil {
 		e.Fatal(err)
@@ -150,8 +150,8 @@ func testLockIsItsOwn(e *env) {
 	}
 }
 
-// testLockExtend: a hold keeps the rates it was made with, and may take the lock
-// above its limit; the lock covers nothing more then.
+// testLockExtend checks that a hold keeps the rates that it was made with. An extension may take the covered amount
+// above the limit, and the lock then covers nothing more.
 func testLockExtend(e *env) {
 	id, payment := e.paid(10_000)
 	part := newBudget(5000)
@@ -177,8 +177,8 @@ func testLockExtend(e *env) {
 	e.balance(id, 8707, 3, 1290)
 }
 
-// testLockSweep: sweeps charge at locked rates, and late settlements replace
-// them.
+// testLockSweep checks that sweeps charge at locked rates, and that late settlements at these rates replace the
+// charges.
 func testLockSweep(e *env) {
 	for _, late := range []l402.Msat{300, 20, 0, 900, 150} {
 		id, payment := e.paid(1000)

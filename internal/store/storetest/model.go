@@ -11,12 +11,10 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// testModel compares the ledger with a model of it in plain integers, over
-// random sequences of operations on two ledgers of one store: replays, clocks
-// that jump, crashes between any two operations, and writes that fail lost or
-// kept. It goes on for modelOperations at least; rapid's flags -rapid.checks
-// (sequences in a round, 100) and -rapid.steps (operations in each, 30 on
-// average) make a round longer.
+// testModel compares the ledger with a model of the ledger in plain integers. It runs random sequences of operations on
+// two ledgers of one store: repetitions, steps of clocks, crashes between any two operations, and writes that are lost
+// or kept without an answer. It runs at least modelOperations operations. rapid's flags -rapid.checks (sequences in a
+// round, 100) and -rapid.steps (operations in a sequence, 30 on average) make a round longer.
 func testModel(e *env) {
 	operations := 0
 	for operations < modelOperations && !e.Failed() {
@@ -35,7 +33,7 @@ func modelSequence(e *env, t *rapid.T) int {
 		"settled":    m.settled,
 		"replay":     m.replay,
 		"reserve":    m.reserve,
-		"reserve2":   m.reserve, // twice as often
+		"reserve2":   m.reserve, // listed again to run more often
 		"reserve3":   m.reserveLocked,
 		"extend":     m.extend,
 		"progress":   m.progress,
@@ -56,14 +54,14 @@ func modelSequence(e *env, t *rapid.T) int {
 	return m.operations
 }
 
-// model is what the ledger should be.
+// model is what the ledger should have.
 type model struct {
 	e          *env
 	ledgers    [2]*metering.Ledger
 	accounts   []*modelAccount
 	holds      []*modelHold
 	deposits   []*modelDeposit
-	now        time.Duration // of the store's clock, without the time that the test takes
+	now        time.Duration // how far the store's clock was moved
 	operations int
 }
 
@@ -74,11 +72,11 @@ type modelAccount struct {
 }
 
 type modelDeposit struct {
-	metering.Deposit           // Amount is what is credited
-	owed             l402.Msat // of it, beyond what arrived
+	metering.Deposit           // Amount is the credited amount
+	owed             l402.Msat // part of Amount beyond what arrived
 	settled          bool
 	covered          l402.Msat // by its lock
-	locks            bool      // it ever did
+	locks            bool      // its lock has covered something
 }
 
 type modelBudget struct {
@@ -90,8 +88,8 @@ type modelHold struct {
 	*metering.Hold
 	account *modelAccount
 	chain   []*modelBudget
-	lock    *modelDeposit // nil: at its own rates
-	rate    l402.Msat     // per call
+	lock    *modelDeposit // nil: the hold has its own rates
+	rate    l402.Msat     // msat per call
 	ledger  int
 	amount  l402.Msat
 	used    l402.Msat // calls, as last renewed
@@ -105,10 +103,10 @@ type holdState int
 
 const (
 	open  holdState = iota
-	swept           // charged, and its owner may replace that
+	swept           // charged by a sweep, and its owner may replace the charge
 	ended
-	dead // open in the store, its owner crashed
-	gone // open for its owner, the store has lost it
+	dead // open in the store, but its owner has crashed
+	gone // open for its owner, but the store has lost it
 )
 
 func newModel(e *env, t *rapid.T) *model {
@@ -136,7 +134,7 @@ func (m *model) openLedger(t *rapid.T) *metering.Ledger {
 
 func (m *model) budget(limit l402.Msat) *modelBudget { return &modelBudget{Budget: newBudget(limit)} }
 
-// trouble makes the next writes fail, or not.
+// trouble injects random faults into the next writes.
 func (m *model) trouble(t *rapid.T) {
 	m.operations++
 	m.e.store.inject(rapid.SliceOfN(rapid.SampledFrom([]fault{none, none, none, early, lost, kept, locked}), 0, 2).Draw(t, "faults")...)
@@ -190,13 +188,13 @@ func limits(chain []*modelBudget) (list []l402.Budget) {
 	return list
 }
 
-// end is the model of a settlement by the owner; it returns the charge.
+// end models a settlement by the owner. It returns the charge.
 func (h *modelHold) end(now time.Duration, calls l402.Msat) l402.Msat {
 	cost := calls * h.rate
 	switch {
 	case h.state == gone:
 		h.charge(min(cost, h.amount, h.account.room(h.chain)))
-	case h.state == swept && now-h.sweptAt > 3*lease: // final
+	case h.state == swept && now-h.sweptAt > 3*lease: // the charge is final
 	case h.state == swept:
 		h.charge(-h.charged)
 		h.charge(min(cost, h.amount, h.account.room(h.chain)))
@@ -208,11 +206,11 @@ func (h *modelHold) end(now time.Duration, calls l402.Msat) l402.Msat {
 	return h.charged
 }
 
-// check compares every balance.
+// check compares every balance with the model.
 func (m *model) check(t *rapid.T) {
-	m.e.store.heal() // of what was armed for an operation that wrote nothing
+	m.e.store.heal() // removes the faults of an operation that wrote nothing
 	for _, a := range m.accounts {
-		for _, chain := range a.chains[2:] { // between them, all of the account's budgets
+		for _, chain := range a.chains[2:] { // these chains have all of the account's budgets
 			b, err := m.e.ledger.Balance(context.Background(), a.id, limits(chain))
 			if err != nil {
 				t.Fatalf("balance: %v", err)
@@ -227,7 +225,7 @@ func (m *model) check(t *rapid.T) {
 	m.checkLocks(t)
 }
 
-// checkLocks compares what every lock covers.
+// checkLocks compares what every lock covers with the model.
 func (m *model) checkLocks(t *rapid.T) {
 	for _, d := range m.deposits {
 		if !d.locks {
@@ -245,7 +243,7 @@ func (m *model) audit(t *rapid.T) {
 	if err != nil || !whole.OK() {
 		t.Fatalf("audit: %q, %v", whole.Mismatches, err)
 	}
-	for _, o := range []metering.AuditOptions{{Open: true}, {Subjects: int(whole.Accounts)}} { // the latter in some parts
+	for _, o := range []metering.AuditOptions{{Open: true}, {Subjects: int(whole.Accounts)}} { // the second in parts
 		r, err := m.e.ledger.AuditWith(context.Background(), o)
 		if err != nil || !r.OK() {
 			t.Fatalf("audit with %+v: %q, %v", o, r.Mismatches, err)
@@ -253,7 +251,7 @@ func (m *model) audit(t *rapid.T) {
 	}
 }
 
-// auditNew audits what the operations since the last one have changed.
+// auditNew audits what has changed since the last audit.
 func (m *model) auditNew(t *rapid.T) {
 	_, l, _ := m.draw(t)
 	r, err := l.AuditNew(context.Background())
@@ -262,8 +260,8 @@ func (m *model) auditNew(t *rapid.T) {
 	}
 }
 
-// seal closes a period in which no hold began, however much is open: what comes
-// later about its charges is a line of the next.
+// seal closes a period in which no hold began, so open holds do not prevent it. Later lines of its charges belong to
+// the next period.
 func (m *model) seal(t *rapid.T) {
 	_, l, _ := m.draw(t)
 	if rapid.IntRange(0, 7).Draw(t, "rarely") > 0 {

@@ -2,6 +2,5 @@
 
 package storetest
 
-// modelOperations is how many random operations the model is tested with, at
-// least.
+// modelOperations is the least number of random operations of testModel.
 const modelOperations = 10_000

@@ -7,13 +7,13 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// look has a ledger look once, a fifth of a lease after the last time.
+// look makes a ledger look once, a fifth of a lease after the last look.
 func (e *env) look(l *metering.Ledger) (int, error) {
 	e.clock.advance(lease / (looks - 2))
 	return l.Sweep(ctx(e.T))
 }
 
-// untouched checks that a ledger sweeps nothing in some looks.
+// untouched checks that a ledger sweeps nothing in several looks.
 func (e *env) untouched(l *metering.Ledger, times int) {
 	e.Helper()
 	for i := range times {
@@ -23,22 +23,22 @@ func (e *env) untouched(l *metering.Ledger, times int) {
 	}
 }
 
-// testSweepAfterStart: a ledger that has just started has seen nobody live or die
-// yet, so that it judges nobody for a whole lease.
+// testSweepAfterStart checks that a ledger which has just started takes nobody for dead for a whole lease, because it
+// has not yet seen anybody live or die.
 func testSweepAfterStart(e *env) {
 	id := e.account(1000)
 	e.abandoned(id, 400, 150)
 	e.clock.advance(10 * lease) // the owner has been silent for long
 	fresh := e.open(metering.Config{})
-	e.untouched(fresh, looks-2) // not yet a whole lease
+	e.untouched(fresh, looks-2) // less than a whole lease
 	if n, err := e.look(fresh); n != 1 || err != nil {
 		e.Errorf("swept %d, %v after a lease; want 1", n, err)
 	}
 	e.balance(id, 850, 0, 150)
 }
 
-// testSweepAfterOutage: an idle ledger that could not reach the store, or was
-// answered late, judges nobody until it has seen the store answer for a lease.
+// testSweepAfterOutage checks that an idle ledger which could not reach the store, or got a late answer, takes nobody
+// for dead until the store has answered for a lease.
 func testSweepAfterOutage(e *env) {
 	for name, outage := range map[string]func(idle *metering.Ledger){
 		"the store does not answer": func(idle *metering.Ledger) {
@@ -58,7 +58,7 @@ func testSweepAfterOutage(e *env) {
 		id, idle := e.account(1000), e.open(metering.Config{})
 		owner := e.open(metering.Config{})
 		h := e.reserveOn(owner, reservation(id, 400))
-		e.sweep(idle, 0) // it has seen the owner live
+		e.sweep(idle, 0) // idle has seen that the owner is alive
 		e.stall(owner)
 		e.untouched(idle, 3) // the owner cannot reach the store either
 		outage(idle)
@@ -75,8 +75,8 @@ func testSweepAfterOutage(e *env) {
 	}
 }
 
-// testSweepAfterAFenceFails: a store that answers looks and then no fence was away
-// for the owners too, so that they get a whole lease again.
+// testSweepAfterAFenceFails checks that owners get a whole lease again after a fence failed, because the store was then
+// away for the owners as well.
 func testSweepAfterAFenceFails(e *env) {
 	id, owner := e.account(1000), e.open(metering.Config{})
 	h := e.reserveOn(owner, reservation(id, 400))
@@ -89,7 +89,7 @@ func testSweepAfterAFenceFails(e *env) {
 		}
 	}
 	e.store.heal()
-	e.untouched(e.ledger, looks-2) // not yet a whole lease
+	e.untouched(e.ledger, looks-2) // less than a whole lease
 	if err := owner.Renew(ctx(e.T)); err != nil || owner.Stats().Fenced != 0 {
 		e.Errorf("taken for dead %d times, %v", owner.Stats().Fenced, err)
 	}
@@ -99,8 +99,8 @@ func testSweepAfterAFenceFails(e *env) {
 	}
 }
 
-// testSweepWhileClocksStep: no step of the store's clock sweeps a living hold, or
-// keeps a dead one.
+// testSweepWhileClocksStep checks that a step of the store's clock neither sweeps the hold of a living owner nor keeps
+// the hold of a dead owner.
 func testSweepWhileClocksStep(e *env) {
 	id := e.account(1000)
 	owner := e.open(metering.Config{})
@@ -122,13 +122,13 @@ func testSweepWhileClocksStep(e *env) {
 	}
 }
 
-// testSweepPassesUnreadableHolds: abandoned holds that this version cannot read, as
-// many as a look takes up and before all others, are counted and hide nothing.
+// testSweepPassesUnreadableHolds checks that abandoned holds which this version cannot read are counted and do not hide
+// other holds, even if there are more than one read returns and all have smaller ids.
 func testSweepPassesUnreadableHolds(e *env) {
 	id := e.account(1000)
 	for i := range 600 {
 		ghost := metering.HoldRow{ID: metering.HoldID{0, byte(i >> 8), byte(i), 1}, Account: id, Context: []byte{99}}
-		if i%2 == 1 { // terms that say nothing, and a usage of a unit of a later version
+		if i%2 == 1 { // valid terms, and a usage with a unit of a later version
 			ghost.Context, ghost.Usage = []byte{1, 0, 0, 0, 0, 0, 0, 0, 1}, []byte{2, 120, 1}
 		}
 		e.store.ghosts = append(e.store.ghosts, ghost)
@@ -146,8 +146,8 @@ func testSweepPassesUnreadableHolds(e *env) {
 	}
 }
 
-// testSweepStrays: a hold whose end the store has lost in a failover stands under a
-// living owner. It is charged at the second look that finds no request for it.
+// testSweepStrays checks that a hold whose end the store lost in a failover is charged, although its owner is alive: at
+// the second look that finds no request for the hold.
 func testSweepStrays(e *env) {
 	id := e.account(1000)
 	l := e.open(metering.Config{})
@@ -160,22 +160,22 @@ func testSweepStrays(e *env) {
 	e.settle(h, 300) // answered, and then lost
 	e.store.heal()
 	e.balance(id, 500, 500, 0)
-	if n, err := e.look(l); n != 0 || err != nil { // once is not enough
+	if n, err := e.look(l); n != 0 || err != nil { // one look is not enough
 		e.Errorf("swept %d, %v", n, err)
 	}
-	e.untouched(l, 1) // nor are two looks at once: the next request may be on its way
+	e.untouched(l, 1) // nor are two looks in quick succession, because the next request may be on its way
 	e.sweep(l, 1)
 	e.balance(id, 870, 100, 30)
 	e.settle(living, 50)
 }
 
-// testTakenForDead: a ledger that was silent for a lease goes on under a new name,
-// with the holds that nobody has swept yet, and its next holds live.
+// testTakenForDead checks that a ledger which was silent for a lease continues under a new name. It keeps the holds
+// that nobody has swept yet, and its later holds are not swept.
 func testTakenForDead(e *env) {
 	id := e.account(1000)
 	l, h := e.abandoned(id, 400, 150)
 	e.sweep(e.ledger, 1)
-	e.reserveOn(l, reservation(id, 50)) // under the old name still
+	e.reserveOn(l, reservation(id, 50)) // still under the old name
 	if err := l.Renew(ctx(e.T)); err != nil {
 		e.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func testTakenForDead(e *env) {
 		e.Errorf("taken for dead %d times, want 1", got)
 	}
 	e.living = append(e.living, l)
-	if err := l.Renew(ctx(e.T)); err != nil { // takes its holds along
+	if err := l.Renew(ctx(e.T)); err != nil { // takes over its own holds under the new name
 		e.Fatal(err)
 	}
 	e.settle(e.reserveOn(l, reservation(id, 20)), 20)
@@ -195,14 +195,14 @@ func testTakenForDead(e *env) {
 	}
 }
 
-// testSweepSparesOwnHolds: a ledger never charges its own open requests: not when it
-// is late with its heartbeats, and not under the name that it lost.
+// testSweepSparesOwnHolds checks that a ledger never sweeps its own open requests: neither when it is late with its
+// heartbeats, nor when they are under a name that it lost.
 func testSweepSparesOwnHolds(e *env) {
 	id := e.account(1000)
 	l := e.open(metering.Config{})
 	e.stall(l)
 	h := e.reserveOn(l, reservation(id, 100))
-	e.untouched(l, 2*looks) // nobody else looks, so nobody takes it for dead
+	e.untouched(l, 2*looks) // no other ledger looks, so nobody takes l for dead
 	if err := l.Renew(ctx(e.T)); err != nil || l.Stats().Fenced != 0 {
 		e.Errorf("taken for dead %d times, %v", l.Stats().Fenced, err)
 	}
@@ -210,7 +210,7 @@ func testSweepSparesOwnHolds(e *env) {
 		e.Errorf("%+v", entry)
 	}
 
-	e.sweep(e.ledger, 0) // fences it, which has no hold
+	e.sweep(e.ledger, 0) // fences l, which has no hold
 	h = e.reserveOn(l, reservation(id, 200))
 	if err := l.Renew(ctx(e.T)); err != nil || l.Stats().Fenced != 1 {
 		e.Errorf("taken for dead %d times, %v", l.Stats().Fenced, err)
@@ -222,8 +222,8 @@ func testSweepSparesOwnHolds(e *env) {
 	}
 }
 
-// testSweepWhileWritesFail: a store that answers looks and no writes keeps owners
-// from showing that they live, so that nobody is judged.
+// testSweepWhileWritesFail checks that nobody is taken for dead while the store answers looks but no writes, because
+// owners cannot show that they are alive.
 func testSweepWhileWritesFail(e *env) {
 	id := e.account(1000)
 	idle := e.open(metering.Config{Lease: time.Second, Patience: 20 * time.Millisecond})
@@ -243,13 +243,13 @@ func testSweepWhileWritesFail(e *env) {
 	}
 }
 
-// testSweepSparesWhatWasTakenOver: a hold that a living owner has taken over between
-// the sweeper's look and its decision is not charged.
+// testSweepSparesWhatWasTakenOver checks that a sweep does not charge a hold that a living owner took over between the
+// sweep's look and its decision.
 func testSweepSparesWhatWasTakenOver(e *env) {
 	id := e.account(1000)
 	l := e.open(metering.Config{})
 	e.stall(l)
-	e.sweep(e.ledger, 0) // fences it, which has no hold
+	e.sweep(e.ledger, 0) // fences l, which has no hold
 	h := e.reserveOn(l, reservation(id, 100))
 	taken := false
 	e.store.onWrite(func(*metering.Batch) fault {
@@ -272,7 +272,7 @@ func testSweepSparesWhatWasTakenOver(e *env) {
 	}
 }
 
-// testBeatAndFence: what a store answers to heartbeats and fences.
+// testBeatAndFence checks what a store answers to heartbeats and fences.
 func testBeatAndFence(e *env) {
 	s, owner := e.store.Store, metering.OwnerID{1, 2, 3}
 	beat := func(with, want int64) {
@@ -289,14 +289,14 @@ func testBeatAndFence(e *env) {
 		}
 	}
 	beat(1, 1)
-	beat(1, 2) // a repetition moves the counter too
+	beat(1, 2) // a repetition also raises the counter
 	beat(9, 9)
 	beat(3, 10)
 	fence(9, false)
 	fence(11, false)
 	beat(11, 11)
 	fence(11, true)
-	fence(11, true) // it is fenced, no matter by whom
+	fence(11, true) // reports that the owner is fenced, no matter who fenced it
 	for _, with := range []int64{1, 12, 100} {
 		if now, _, fenced, err := s.Beat(ctx(e.T), owner, with, nil); !fenced || now != 0 || err != nil {
 			e.Errorf("beat of a fenced owner: %d, %v, %v", now, fenced, err)

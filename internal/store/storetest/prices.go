@@ -51,8 +51,8 @@ func testEpochs(e *env) {
 	}
 }
 
-// testEpochsEnd: a price goes EpochsKept after the next one of its model came,
-// however old it is itself; the price in force stays for good.
+// testEpochsEnd checks that a price is deleted EpochsKept after the next price of its model came, however old the price
+// is. The price in force is never deleted.
 func testEpochsEnd(e *env) {
 	day, now := 24*time.Hour, time.Now()
 	for _, p := range []struct {
@@ -86,7 +86,7 @@ func testEpochsEnd(e *env) {
 	if want := []int64{2, 4, 5, 6, 7}; !slices.Equal(got, want) {
 		e.Errorf("epochs %v are left, want %v", got, want)
 	}
-	// The next one has a number of its own.
+	// The next price gets a number that was never used.
 	if p, err := e.prices.PublishEpoch(ctx(e.T), newEpoch("b", 1)); err != nil || p.ID != first+7 {
 		e.Errorf("the next epoch is %d, %v; want %d", p.ID, err, first+7)
 	}
@@ -137,7 +137,7 @@ func testEpochQueries(e *env) {
 	}
 }
 
-// testLead: one leads at a time, and only who leads publishes through the lead.
+// testLead checks that one caller leads at a time, and that only the leader can publish through its lead.
 func testLead(e *env) {
 	other := pricer.NewRecord(e.priceStore)
 	lead := func(l *pricer.Record) pricer.Lead {
@@ -170,10 +170,10 @@ func testLead(e *env) {
 	if err != nil || b.ID != a.ID+1 {
 		e.Errorf("epochs %d, %d, %v", a.ID, b.ID, err)
 	}
-	if err := errors.Join(first.Release(), second.Check(ctx(e.T)), second.Release()); err != nil { // what was lost frees nothing
+	if err := errors.Join(first.Release(), second.Check(ctx(e.T)), second.Release()); err != nil { // frees nothing
 		e.Error(err)
 	}
-	// Of many at once, one.
+	// Of many callers at once, one gets the lead.
 	var won atomic.Int64
 	parallel(8, func(i int) {
 		p, err := []*pricer.Record{e.prices, other}[i%2].LeadPrices(ctx(e.T))
@@ -190,7 +190,7 @@ func testLead(e *env) {
 	}
 }
 
-// watch counts what one process hears of prices; it returns once it listens.
+// watch counts the notifications of prices that one process gets. It returns once the process listens.
 func watch(t *testing.T, l *pricer.Record) (heard *atomic.Int64, stop func() error) {
 	t.Helper()
 	watching, cancel := context.WithCancel(context.Background())

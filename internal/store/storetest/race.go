@@ -2,7 +2,6 @@
 
 package storetest
 
-// modelOperations is how many random operations the model is tested with, at
-// least. The race detector makes each of them about five times slower, and it
-// looks for something else.
+// modelOperations is the least number of random operations of testModel. It is smaller here, because the race detector
+// makes each operation about five times slower and looks for other defects.
 const modelOperations = 2_000

@@ -15,7 +15,7 @@ type rogue struct {
 	rows rogueRows
 }
 
-// rogueRows changes rows of each kind; nil leaves them alone.
+// rogueRows changes the rows of each kind. A nil function changes nothing.
 type rogueRows struct {
 	account    func(*metering.AccountRow)
 	budget     func(*metering.BudgetRow)
@@ -40,7 +40,7 @@ func (r *rogue) Look(ctx context.Context, fn func(metering.Snapshot) error) erro
 	return r.StoreReader.Look(ctx, func(s metering.Snapshot) error { return fn(rogueSnapshot{s, rows}) })
 }
 
-// rogueStore is a store whose audits see what a rogue shows.
+// rogueStore is a store whose audits see the rows that a rogue shows.
 type rogueStore struct {
 	metering.Store
 	rogue rogue
@@ -55,7 +55,7 @@ type rogueSnapshot struct {
 	rows rogueRows
 }
 
-// changed calls fn with each row after it was changed.
+// changed returns a function that calls fn with each row after change has changed the row.
 func changed[R any](change func(*R), fn func(R)) func(R) {
 	return func(row R) {
 		if change != nil {

@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// The random operations of testModel, each beside what the model makes of it.
+// The random operations of testModel. Each one also changes the model as the ledger should change.
 
 func amounts(t *rapid.T, name string) l402.Msat {
 	return l402.Msat(rapid.SampledFrom([]int{0, 1, 7, 40, 100, 150, 333, 1000}).Draw(t, name))
@@ -40,7 +40,7 @@ func (m *model) account(id l402.TokenID) *modelAccount {
 	return nil
 }
 
-// settled has the settle stream report a payment, old or new, perhaps of more.
+// settled makes the settle stream report a payment, old or new, perhaps with more than before.
 func (m *model) settled(t *rapid.T) {
 	a, l, _ := m.draw(t)
 	i := len(m.deposits)
@@ -64,9 +64,9 @@ func (m *model) settled(t *rapid.T) {
 	a.deposited += want
 }
 
-// arrive is the model of a settle event; it returns the change of the balance.
+// arrive models a report of the Lightning node. It returns the change of the balance.
 func (d *modelDeposit) arrive(arrived, available l402.Msat) l402.Msat {
-	if d.settled { // what was seen first stands, and may grow
+	if d.settled { // the first reported amount counts, and may only grow
 		arrived = max(arrived, d.Amount-d.owed)
 	}
 	change := max(arrived-d.Amount, -available)
@@ -76,7 +76,7 @@ func (d *modelDeposit) arrive(arrived, available l402.Msat) l402.Msat {
 	return change
 }
 
-// replay presents an old payment again, also for another account.
+// replay presents an old payment again, sometimes for another account.
 func (m *model) replay(t *rapid.T) {
 	if len(m.deposits) == 0 {
 		t.Skip()
@@ -99,12 +99,11 @@ func (m *model) reserve(t *rapid.T) {
 	m.hold(t, a, chain, &r, nil)
 }
 
-// reserveLocked reserves with a lock: of a payment old or new, the account's or
-// another's.
+// reserveLocked reserves with a lock of an old or new payment, of the same or another account.
 func (m *model) reserveLocked(t *rapid.T) {
 	a, _, _ := m.draw(t)
 	chain := rapid.SampledFrom(a.chains).Draw(t, "chain")
-	d := &modelDeposit{Deposit: metering.Deposit{Hash: newHash(), Account: a.id}} // of nothing, unless it comes with r
+	d := &modelDeposit{Deposit: metering.Deposit{Hash: newHash(), Account: a.id}} // of 0 msat, unless it comes with r
 	if len(m.deposits) > 0 && rapid.IntRange(0, 7).Draw(t, "old") > 0 {
 		d = rapid.SampledFrom(m.deposits).Draw(t, "payment")
 		if rapid.IntRange(0, 7).Draw(t, "own") > 0 {
@@ -115,7 +114,7 @@ func (m *model) reserveLocked(t *rapid.T) {
 	m.hold(t, a, chain, new(quoted(a.id, d.Hash, amounts(t, "limit"), amounts(t, "calls"), limits(chain)...)), d)
 }
 
-// hold makes a reservation, whose lock is that of a payment, if there is one.
+// hold makes a reservation. If r has a lock, payment is the payment of the lock.
 func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *metering.Reservation, payment *modelDeposit) {
 	_, l, index := m.draw(t)
 	h := &modelHold{account: a, chain: chain, ledger: index, amount: r.Amount, rate: l402.Msat(r.Rates[pricing.Calls])}
@@ -152,8 +151,7 @@ func (m *model) hold(t *rapid.T, a *modelAccount, chain []*modelBudget, r *meter
 	m.holds = append(m.holds, h)
 }
 
-// credit has a reservation bring a payment along: a new one, or the one whose
-// lock it asks for.
+// credit may add a deposit to a reservation: a new payment, or the payment of its lock.
 func (m *model) credit(t *rapid.T, a *modelAccount, r *metering.Reservation, payment *modelDeposit) {
 	if !rapid.Bool().Draw(t, "deposit") {
 		return
@@ -170,7 +168,7 @@ func (m *model) credit(t *rapid.T, a *modelAccount, r *metering.Reservation, pay
 	m.deposits = append(m.deposits, d)
 }
 
-// pick draws one of the holds in a state.
+// pick draws one of the holds that are in one of the states.
 func (m *model) pick(t *rapid.T, states ...holdState) *modelHold {
 	var list []*modelHold
 	for _, h := range m.holds {
@@ -235,7 +233,7 @@ func (m *model) renew(t *rapid.T) {
 }
 
 func (m *model) renewOn(t *rapid.T, index int) {
-	for _, h := range m.holds { // in a known order; Renew does not wait for it
+	for _, h := range m.holds { // extended here in a known order, because Renew does not wait for the lost holds
 		if h.ledger == index && h.state == gone {
 			m.extendTo(t, h, h.amount)
 		}
@@ -293,8 +291,7 @@ func (m *model) adjust(t *rapid.T) {
 	a.adjusted += delta
 }
 
-// strand has a ledger stand still after it renewed a hold in use, and the other
-// sweep it.
+// strand makes one ledger stand still after it has renewed an open hold, and makes the other ledger sweep the hold.
 func (m *model) strand(t *rapid.T) {
 	h := m.pick(t, open)
 	h.next = amounts(t, "used")
@@ -303,7 +300,7 @@ func (m *model) strand(t *rapid.T) {
 	m.sweepOn(t, 1-h.ledger)
 }
 
-// advance moves the store's clock, never close to where a late settlement ends.
+// advance moves the store's clock by steps that never come close to the end of the time for late settlements.
 func (m *model) advance(t *rapid.T) {
 	d := rapid.SampledFrom([]time.Duration{10 * time.Minute, 35 * time.Minute, 70 * time.Minute, 200 * time.Minute}).Draw(t, "by")
 	d += 1500 * time.Millisecond * time.Duration(rapid.IntRange(1, 20).Draw(t, "and"))
@@ -316,8 +313,8 @@ func (m *model) sweep(t *rapid.T) {
 	m.sweepOn(t, index)
 }
 
-// sweepOn has one ledger watch for a lease, in which nobody else shows life. The
-// other ledger learns of that with its next heartbeat.
+// sweepOn makes one ledger look for a lease in which no other ledger sends a heartbeat. The other ledger learns with
+// its next heartbeat that it was taken for dead.
 func (m *model) sweepOn(t *rapid.T, index int) {
 	m.trouble(t)
 	for range looks {
@@ -336,13 +333,13 @@ func (m *model) sweepOn(t *rapid.T, index int) {
 			h.charge(min(h.used*h.rate, h.amount))
 			h.sweptAt = m.now
 			if h.state = swept; h.ledger < 0 {
-				h.state = ended // nobody is left to replace it
+				h.state = ended // no owner is left that could replace the charge
 			}
 		}
 	}
 }
 
-// crash replaces a ledger; its holds are nobody's.
+// crash replaces a ledger, and leaves its holds without a living owner.
 func (m *model) crash(t *rapid.T) {
 	_, l, index := m.draw(t)
 	m.operations++
@@ -350,7 +347,7 @@ func (m *model) crash(t *rapid.T) {
 	m.crashed(t, index)
 }
 
-// crashed opens a ledger in place of one that died.
+// crashed opens a ledger in place of a ledger that died.
 func (m *model) crashed(t *rapid.T, index int) {
 	m.ledgers[index] = m.openLedger(t)
 	for _, h := range m.holds {
@@ -366,8 +363,8 @@ func (m *model) crashed(t *rapid.T, index int) {
 	}
 }
 
-// crashAmid crashes a ledger while it settles, with the store away: the
-// settlement was kept or lost, and the books agree either way.
+// crashAmid crashes a ledger while it settles and the store is away. The settlement was kept or lost, and the books are
+// right in both cases.
 func (m *model) crashAmid(t *rapid.T) {
 	h := m.pick(t, open)
 	how := rapid.SampledFrom([]fault{early, lost, kept}).Draw(t, "how")
@@ -387,7 +384,7 @@ func (m *model) crashAmid(t *rapid.T) {
 	m.crashed(t, index)
 }
 
-// committed asks the store whether a hold has ended.
+// committed reports whether the store has ended a hold.
 func (m *model) committed(h *modelHold) bool {
 	b, err := m.e.ledger.Balance(context.Background(), h.account.id, nil)
 	return err == nil && b.Held == h.account.held-h.amount && h.amount > 0

@@ -1,6 +1,5 @@
-// Package storetest is the one suite that every store of the ledger must pass.
-// It works through metering.Ledger and pricer.Record, so that what is proven is
-// money and prices, not SQL.
+// Package storetest is the suite of tests that every store of the ledger must pass. It works through metering.Ledger
+// and pricer.Record, so that it proves facts about money and prices, not about SQL.
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) storetest.Store { return openFresh(t) })
@@ -23,14 +22,13 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Store is what one database keeps: money and prices.
+// Store keeps both money and prices in one database.
 type Store interface {
 	metering.Store
 	pricer.Store
 }
 
-// Run runs the suite. open returns a fresh, empty store for the test it is
-// given, closed by that test's cleanup.
+// Run runs the suite. open returns a fresh, empty store for the test t, and closes the store in t's cleanup.
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	for _, test := range []struct {
 		name string
@@ -146,29 +144,29 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	}
 }
 
-// env is one store under test, with faults and a clock that can be moved.
+// env is one store under test, with faults and a clock that tests can move.
 type env struct {
 	*testing.T
 	store  *faulty
 	ledger *metering.Ledger
 	clock  clock
-	living []*metering.Ledger // those that beat while another watches
+	living []*metering.Ledger // ledgers that send heartbeats while another ledger watches
 
-	priceStore pricer.Store // the same store without faults, within Run
+	priceStore pricer.Store // the same store without faults; set by Run
 	prices     *pricer.Record
 
-	skipFinalAudit bool // the test leaves books that are wrong
+	skipFinalAudit bool // the test leaves wrong books
 }
 
-// clock is the one by which ledgers judge each other's lives.
+// clock is the clock by which ledgers judge whether others are alive.
 type clock struct{ offset atomic.Int64 }
 
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
 
 func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 
-// newEnv opens a ledger whose background work does nothing by itself during a
-// test. The audit must agree at the end of each test.
+// newEnv opens a ledger whose background work does nothing by itself during a test. At the end of each test an audit
+// must find nothing wrong.
 func newEnv(t *testing.T, s metering.Store) *env {
 	e := &env{T: t, store: &faulty{Store: s}}
 	e.ledger = e.open(metering.Config{})
@@ -180,7 +178,7 @@ func newEnv(t *testing.T, s metering.Store) *env {
 	return e
 }
 
-// lease is long: nothing expires unless the test moves the clock.
+// lease is so long that nothing expires unless the test moves the clock.
 const lease = time.Hour
 
 // open opens another ledger on the same store, as another process would.
@@ -204,7 +202,7 @@ func (e *env) open(cfg metering.Config) *metering.Ledger {
 	return l
 }
 
-// stall has a ledger show no life from now on.
+// stall makes a ledger send no heartbeats from now on.
 func (e *env) stall(l *metering.Ledger) {
 	e.living = slices.DeleteFunc(e.living, func(other *metering.Ledger) bool { return other == l })
 }
@@ -215,11 +213,11 @@ func (e *env) kill(l *metering.Ledger) {
 	kill(l)
 }
 
-// looks is in how many looks a ledger sees a lease go by.
+// looks is the number of looks in which a ledger sees a whole lease pass.
 const looks = 7
 
-// watch has a ledger look at the others for a lease, in which the living ones show
-// that they live. It returns how many holds were swept.
+// watch makes a ledger look at the owners for a lease, in which the living ledgers send heartbeats. It returns how many
+// holds were swept.
 func (e *env) watch(l *metering.Ledger) (swept int, err error) {
 	for range looks {
 		e.clock.advance(lease / (looks - 2))
@@ -242,7 +240,7 @@ func kill(l *metering.Ledger) {
 	_ = l.Close(dead)
 }
 
-// ctx bounds one step of a test.
+// ctx returns a context that bounds one step of a test.
 func ctx(t *testing.T) context.Context {
 	c, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -283,10 +281,10 @@ func (e *env) deposit(id l402.TokenID, amount l402.Msat) l402.PaymentHash {
 
 func newHash() (h l402.PaymentHash) { rand.Read(h[:]); return h }
 
-// perCall prices one call at 1 msat, so that Calls is the cost.
+// perCall prices one call at 1 msat, so that the number of calls is the cost.
 var perCall = pricing.Rates{pricing.Calls: 1}
 
-// calls is a settlement that costs n msat.
+// calls returns a settlement that costs n msat.
 func calls(n l402.Msat) metering.Settlement {
 	return metering.Settlement{Usage: pricing.Units{pricing.Calls: int64(n)}, Source: metering.SourceReported,
 		Outcome: metering.OutcomeComplete, DeliveredBytes: 17, Backend: "b1"}
@@ -324,8 +322,7 @@ func (e *env) settle(h *metering.Hold, cost l402.Msat) metering.Entry {
 	return entry
 }
 
-// balance checks what the account's owner sees, and that admission sees the
-// same.
+// balance checks the amounts that the account's owner sees.
 func (e *env) balance(id l402.TokenID, available, held, charged l402.Msat) {
 	e.Helper()
 	b, err := e.ledger.Balance(ctx(e.T), id, nil)
@@ -365,7 +362,7 @@ func newBudget(limit l402.Msat) l402.Budget {
 	return b
 }
 
-// eventually polls until ok, for work that other goroutines do.
+// eventually polls until ok returns true, for work that other goroutines do.
 func (e *env) eventually(what string, ok func() bool) {
 	e.Helper()
 	deadline := time.Now().Add(20 * time.Second)

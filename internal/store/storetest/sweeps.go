@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// sweep has a ledger charge what is abandoned.
+// sweep makes a ledger charge the abandoned holds, and checks how many there are.
 func (e *env) sweep(l *metering.Ledger, want int) {
 	e.Helper()
 	if n, err := e.watch(l); err != nil || n != want {
@@ -16,12 +16,12 @@ func (e *env) sweep(l *metering.Ledger, want int) {
 	}
 }
 
-// used notes what a hold's request consumed so far.
+// used notes what a hold's request has consumed so far.
 func used(h *metering.Hold, n int64) {
 	h.Progress(pricing.Units{pricing.Calls: n}, metering.SourceRunning)
 }
 
-// abandoned is a hold whose process died after it reported some usage.
+// abandoned makes a hold whose process is silent after it has reported some usage.
 func (e *env) abandoned(id l402.TokenID, amount l402.Msat, usage int64, budgets ...l402.Budget) (*metering.Ledger, *metering.Hold) {
 	e.Helper()
 	l := e.open(metering.Config{})
@@ -38,7 +38,7 @@ func testSweep(e *env) {
 	id, part := e.account(1000), newBudget(700)
 	l, h := e.abandoned(id, 400, 150, part)
 	e.kill(l)
-	_, silent := e.abandoned(id, 100, 0) // never said that anything was consumed
+	_, silent := e.abandoned(id, 100, 0) // never reported any usage
 	e.balance(id, 500, 500, 0)
 	e.sweep(e.ledger, 2)
 	e.sweep(e.ledger, 0)
@@ -83,7 +83,7 @@ func testLateSettle(e *env) {
 		e.sweep(e.ledger, 0)
 	}
 
-	// Too late: what was swept is final.
+	// Too late: the swept charge is final.
 	id := e.account(1000)
 	_, h := e.abandoned(id, 400, 150)
 	e.sweep(e.ledger, 1)
@@ -94,12 +94,12 @@ func testLateSettle(e *env) {
 	e.balance(id, 850, 0, 150)
 }
 
-// testLateSettleFindsLess: the money went elsewhere meanwhile.
+// testLateSettleFindsLess checks a late settlement after the money was spent elsewhere.
 func testLateSettleFindsLess(e *env) {
 	id, part := e.account(1000), newBudget(500)
 	_, h := e.abandoned(id, 400, 100, part)
 	e.sweep(e.ledger, 1)
-	e.reserve(id, 750) // 150 left, of the account
+	e.reserve(id, 750) // the account has 150 left
 	entry := e.settle(h, 400)
 	if entry.Charged != 250 || entry.Unbilled != 150 {
 		e.Errorf("entry: %+v", entry)
@@ -109,7 +109,7 @@ func testLateSettleFindsLess(e *env) {
 	id, part = e.account(1000), newBudget(500)
 	_, h = e.abandoned(id, 400, 100, part)
 	e.sweep(e.ledger, 1)
-	e.settle(e.reserve(id, 380, part), 380) // 20 left, of the budget
+	e.settle(e.reserve(id, 380, part), 380) // the budget has 20 left
 	entry = e.settle(h, 400)
 	if entry.Charged != 120 || entry.Unbilled != 280 {
 		e.Errorf("entry: %+v", entry)
@@ -121,10 +121,10 @@ func testSweepSparesTheLiving(e *env) {
 	id := e.account(1000)
 	owner := e.open(metering.Config{})
 	h := e.reserveOn(owner, reservation(id, 400))
-	for range 5 { // a stream much longer than a lease
+	for range 5 { // a stream that is much longer than a lease
 		e.sweep(e.ledger, 0)
 	}
-	// A heartbeat that comes between the look and the fence counts.
+	// A heartbeat between the look and the fence counts.
 	e.stall(owner)
 	fences := 0
 	e.store.onFence(func() error {
@@ -165,7 +165,7 @@ func testSweepByItself(e *env) {
 	if took := time.Since(died); took > 2*time.Second {
 		e.Logf("swept after %s", took)
 	}
-	// The living one is renewed through several leases.
+	// The living owner renews its hold through several leases.
 	renewed := time.Now().Add(3 * short.Lease)
 	e.eventually("time", func() bool { return time.Now().After(renewed) })
 	e.balance(id, 800, 200, 0)
@@ -174,8 +174,8 @@ func testSweepByItself(e *env) {
 	}
 }
 
-// loseHolds has the store forget the next write, as a database does that was
-// killed after an asynchronous commit: it is answered, and then rolled back.
+// loseHolds makes the store forget the next write, as a database does that is killed after an asynchronous commit: the
+// write is answered, and then rolled back.
 func (e *env) loseHolds(fn func()) {
 	e.store.inject(forgotten)
 	fn()
@@ -201,8 +201,8 @@ func testLostHold(e *env) {
 		}
 	}
 	settle(1000, 0, 900, 350)
-	settle(1000, 800, 2000, 200) // what is left on the account
-	settle(1000, 500, 600, 100)  // what is left of the budget
+	settle(1000, 800, 2000, 200) // the account has 200 left
+	settle(1000, 500, 600, 100)  // the budget has 100 left
 	settle(400, 400, 900, 0)
 }
 
@@ -222,7 +222,7 @@ func testLostHoldIsMadeAnew(e *env) {
 	e.settle(h, 450)
 	e.balance(id, 550, 0, 450)
 
-	// An extension makes it anew as well.
+	// An extension makes the hold anew as well.
 	e.loseHolds(func() { h = e.reserve(id, 10) })
 	if err := h.Extend(ctx(e.T), 60); err != nil {
 		e.Error(err)
@@ -243,7 +243,7 @@ func testCrash(e *env) {
 			if err := l.Renew(ctx(e.T)); err != nil {
 				e.Fatal(err)
 			}
-			charged += l402.Msat(i) // else nothing was reported
+			charged += l402.Msat(i) // the ledgers with odd i have reported no usage
 		}
 		e.kill(l)
 		if _, err := h.Settle(ctx(e.T), calls(50)); err == nil {

@@ -5,11 +5,10 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// perSearch sells a unit that the positional form of stored rates and usage lacks.
+// perSearch has a price for a unit that the positional form of stored rates and usage lacks.
 var perSearch = pricing.Rates{pricing.Calls: 1, pricing.Searches: 20}
 
-// testUnits: holds, charges and prices of any unit are stored, settled, swept, listed
-// and audited.
+// testUnits checks that holds, charges and prices of any unit are stored, settled, swept, listed and audited.
 func testUnits(e *env) {
 	id := e.account(1000)
 	reserve := func(l *metering.Ledger) *metering.Hold {
