@@ -72,7 +72,7 @@ func (r *reader) read(caveats []rawCaveat, size int) *CaveatError {
 		condition := string(c.id)
 		if value, ok := strings.CutPrefix(condition, preimagePrefix); ok {
 			if p, err := ParsePreimage(value); err != nil || p != r.preimage {
-				return refuse("preimage", "the caveat's preimage is not the credential's") // the value is a secret and is not repeated
+				return refuse("preimage", "the caveat's preimage is not the credential's") // the value is secret
 			}
 			continue
 		}
