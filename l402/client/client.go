@@ -120,7 +120,7 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 type trip struct {
 	c      *Client
 	req    *http.Request
-	body   func() (io.ReadCloser, error) // returns a fresh body; nil: no body; ErrBodyTooLarge on the second call if the body was not kept
+	body   func() (io.ReadCloser, error) // returns a fresh body; nil: no body; ErrBodyTooLarge if not kept
 	size   int64                         // of the body in bytes, as http.Request.ContentLength
 	origin string
 	tried  map[[32]byte]bool // digests of the credentials sent so far

@@ -15,7 +15,9 @@ var ErrBodyTooLarge = errors.New("request body is too large to be sent again aft
 type BudgetError struct {
 	Cap    string    // "per request", "total" or "delegated"
 	Origin string    // the origin that asked for the money
-	Asked  l402.Msat // amount of the invoice in msat; under the total cap with the fee limit added; under a delegated token the most that the request may cost, 0 if the gateway did not say
+	// Asked is the amount of the invoice. Under the total cap the fee limit is added to it. Under a
+	// delegated token Asked is the most that the request may cost, or 0 if the gateway did not say.
+	Asked  l402.Msat
 	Limit  l402.Msat // the cap; under a delegated token the amount that the token has left
 	Fee    l402.Msat // under the total cap: the part of Asked that is reserved for routing fees
 	Spent  l402.Msat // under the total cap: spent or promised so far, routing fees included

@@ -158,8 +158,8 @@ func (o *offer) intent(fee Fee, now time.Time) Intent {
 
 // Fee bounds the routing fee of one payment.
 type Fee struct {
-	Base l402.Msat // allowed in addition, in millionths of the payment's amount
-	PPM  int64     // allowed on top, in millionths of the amount
+	Base l402.Msat // allowed for any payment, in msat
+	PPM  int64     // allowed in addition, in millionths of the payment's amount
 }
 
 // Limit returns the largest routing fee for one payment, in msat, rounded down. Amounts are below

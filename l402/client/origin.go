@@ -76,7 +76,7 @@ func (st *originState) open(ctx context.Context, c *Client, origin string) error
 		return nil
 	}
 	if err := c.settleLeftovers(ctx, origin); err != nil {
-		// A purchase asks again, and then insists on an answer.
+		// The next purchase resolves the payment again, and fails if the payment is still unresolved.
 		c.cfg.Log.Warn("an earlier payment is unresolved", "origin", origin, "error", err)
 	}
 	_, err := c.reload(origin)

@@ -78,7 +78,7 @@ type Token struct {
 	Spent       l402.Msat // sum of all deposits and their routing fees, in msat
 	Deposits    []Deposit // newest last, at most the last maxDeposits; empty for an imported token
 	Served      bool      // its gateway has accepted it; only recorded for gateways that keep no balance, see topsUp
-	Attenuated  bool      // the token is a delegated part of an account and cannot be topped up, see Config.BuyBeyondDelegation
+	Attenuated  bool      // a delegated part of an account: cannot be topped up, see Config.BuyBeyondDelegation
 }
 
 // Deposit is one payment to an account.
