@@ -14,7 +14,7 @@ import (
 // requestBody is the body of a request. It can be read more than once.
 type requestBody struct {
 	open  func() (io.ReadCloser, error)
-	size  int64  // bytes; -1: not known
+	size  int64  // size in bytes; -1: not known
 	model string // the text member "model" of a JSON body, or ""; set by check
 }
 

@@ -20,8 +20,9 @@ type settledAtNode interface {
 	Settled(ctx context.Context, hash l402.PaymentHash) (lightning.SettledInvoice, bool, error)
 }
 
-// settling is how long a payment that just arrived may take from lnd to the ledger. In this time a
-// comparison asks both about it again, first after settlingBeat and at most settlingWait apart.
+// settling is how long a payment that just arrived may take from lnd to the ledger. When such a
+// payment differs, the comparison asks both about it again every settlingBeat, for at most
+// settlingWait.
 const (
 	settling     = 2 * time.Minute
 	settlingBeat = 500 * time.Millisecond

@@ -27,7 +27,7 @@ type doubts struct {
 	node   watcher
 	sink   *sink
 	grace  time.Duration // how long after its presentation a payment may remain unreported
-	expiry time.Duration // how long an invoice can be paid: so long a payment to a lost node may still be presented for the first time
+	expiry time.Duration // how long an invoice can be paid, and so how late a payment to a lost node may be presented
 	log    *slog.Logger
 }
 

@@ -59,7 +59,7 @@ func reload(e env, set *pflag.FlagSet) cli.Run {
 
 // reloaded is the JSON that `gateway reload --json` prints.
 type reloaded struct {
-	Generation int64           `json:"generation"` // in force; 0: the gateway does not say
+	Generation int64           `json:"generation"` // the generation in force; 0: the gateway does not say
 	Changed    []config.Change `json:"changed"`
 	Refused    []string        `json:"refused"` // why the file is refused, each reason with its line or key
 }

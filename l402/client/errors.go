@@ -12,12 +12,13 @@ import (
 var ErrBodyTooLarge = errors.New("request body is too large to be sent again after a 402: set GetBody or raise MaxBody")
 
 // BudgetError reports a payment that a cap of the buyer forbids. Nothing was paid.
+//
+// Under the total cap, Asked is the amount of the invoice plus the limit of the routing fee. Under a
+// delegated token, Asked is the most that the request may cost, or 0 if the gateway did not say.
 type BudgetError struct {
 	Cap    string    // "per request", "total" or "delegated"
 	Origin string    // the origin that asked for the money
-	// Asked is the amount of the invoice. Under the total cap the fee limit is added to it. Under a
-	// delegated token Asked is the most that the request may cost, or 0 if the gateway did not say.
-	Asked  l402.Msat
+	Asked  l402.Msat // amount of the invoice; see BudgetError for the other caps
 	Limit  l402.Msat // the cap; under a delegated token the amount that the token has left
 	Fee    l402.Msat // under the total cap: the part of Asked that is reserved for routing fees
 	Spent  l402.Msat // under the total cap: spent or promised so far, routing fees included
