@@ -39,7 +39,7 @@ type Program struct {
 	Name           string
 	Commands       []Command
 	Overview       func(io.Writer)      // prints all commands
-	Flags          func(*pflag.FlagSet) // declares the flags of every command, before or after the command's name; nil: no such flags
+	Flags          func(*pflag.FlagSet) // declares flags of every command, also before its name; nil: none
 	Stdout, Stderr io.Writer
 }
 

@@ -33,13 +33,13 @@ const noAdds = math.MaxInt64 - 1
 type session struct {
 	client *Client
 	sink   Sink
-	live   func(*session) // called once: the subscription is live, what was listed is handed over
+	live   func(*session) // called once, when the subscription is live and the listed invoices were given to the sink
 
 	node   string
 	events chan *lnrpc.Invoice
-	broken chan error       // buffered; why events ended
+	broken chan error       // buffered; says why events ended
 	leave  func()           // ends the subscription
-	early  []*lnrpc.Invoice // settled ones that came before they could be handed over
+	early  []*lnrpc.Invoice // settled invoices that came before they could be given to the sink
 	mark   watermark
 
 	began     time.Time // when the listing began, or when the session resumed
