@@ -135,7 +135,7 @@ func choose(tokens []client.Token, args []string) (client.Token, error) {
 	}
 	var found []client.Token
 	for _, t := range tokens {
-		if t.Name() == prefix { // the names of the account's delegated tokens begin with it, so an exact match comes first
+		if t.Name() == prefix { // the names of its delegated tokens begin with prefix too
 			return t, nil
 		}
 		if strings.HasPrefix(t.Name(), prefix) {

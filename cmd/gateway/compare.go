@@ -45,7 +45,7 @@ type comparison struct {
 
 	since       time.Time // payments that settled before are left out; zero: all payments are compared
 	pubkey      string
-	rebuilt     int64                                    // when the node's history last began anew, in µs since 1970; 0: never
+	rebuilt     int64                                    // start of the node's present history, in µs since 1970; 0: never rebuilt
 	deposits    map[l402.PaymentHash]metering.DepositRow // deposits that were not found at lnd yet
 	doubtful    map[l402.PaymentHash]bool
 	differences int

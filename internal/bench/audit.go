@@ -161,7 +161,7 @@ func (p auditPlan) beside(ctx context.Context, l *openLedger, result *auditResul
 	watch.Wait()
 	result.WAL, result.Finished = largest.Load(), failed == nil
 	if auditing.Err() != nil && ctx.Err() == nil {
-		return nil // ended at its limit
+		return nil // the audit was ended at its limit
 	}
 	return failed
 }

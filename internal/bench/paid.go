@@ -16,7 +16,7 @@ import (
 type target struct {
 	name        string
 	server      *server
-	credentials string // file of the gateway's credentials; other targets get credentials too, so that all requests are alike
+	credentials string // file; targets other than the gateway get credentials too, so that requests are alike
 	accounts    int
 	processes   []int // processes that do the target's work
 }

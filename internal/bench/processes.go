@@ -41,7 +41,7 @@ func bytesWritten() (n uint64) {
 	}
 	for line := range bytes.Lines(b) {
 		if text, ok := bytes.CutPrefix(line, []byte("wchar: ")); ok {
-			n, _ = strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64) // the text is a number, because the kernel wrote it
+			n, _ = strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64) // the kernel writes a number
 		}
 	}
 	return n

@@ -51,8 +51,8 @@ func serveProxy(ctx context.Context, plan []byte, tell func(any) error) error {
 		ErrorLog:      log.New(os.Stderr, "", 0),
 	}
 	return serveHTTP(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Without it net/http closes the request's body as soon as the answer
-		// begins. The transport may be looking for its end just then, and drops the
+		// Without full duplex net/http closes the request's body when the answer begins. The
+		// transport may be waiting for the end of the body at that moment, and then closes the
 		// connection: one stream in some hundreds broke off.
 		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -30,7 +30,7 @@ type stop struct {
 	Before    float64       `json:"before_pairs_per_second"`
 	Buckets   []float64     `json:"ratios_per_bucket"` // rate in each bucket after the stop ÷ Before
 	After     float64       `json:"ratio_after_grace"` // rate from stopGrace on ÷ Before
-	Recovered time.Duration `json:"recovered_ns"`      // end of the last bucket below stopGoal; stopFor: the others did not recover
+	Recovered time.Duration `json:"recovered_ns"`      // end of the last bucket below stopGoal; stopFor: no recovery
 	at        time.Time
 }
 

@@ -166,7 +166,7 @@ func (s *session) beginAnew(ctx context.Context, cursor Cursor) error {
 	if s.unchanged, err = s.holds(ctx, cursor); err != nil {
 		return err
 	}
-	if s.unchanged { // the cursor's invoice may be older than the ledger, so that the listing does not include it
+	if s.unchanged { // the ledger may be younger than the cursor's invoice
 		s.mark.listed(cursor)
 	}
 	err = s.client.SettledSince(ctx, born, func(inv SettledInvoice) error {

@@ -60,7 +60,7 @@ func execute(ctx context.Context, limit time.Duration, cmd *exec.Cmd) (ended, er
 		return ended{}, err
 	}
 	if !timeout && exit != nil && exit.ProcessState.ExitCode() < 0 {
-		return ended{}, fmt.Errorf("%s was killed from outside: %w", cmd.Args, exit) // perhaps there was too little memory
+		return ended{}, fmt.Errorf("%s was killed from outside: %w", cmd.Args, exit) // perhaps memory ran out
 	}
 	return ended{ok: err == nil && !timeout, timeout: timeout, output: out.String()}, nil
 }
