@@ -218,8 +218,9 @@ func (r *reader) rpm(condition, value string, at int) *CaveatError {
 	return nil
 }
 
-// label gives a name to the budget before the label caveat. When there is no budget before it, or
-// that budget has a name already, the name is kept for the next budget.
+// label gives a name to a budget. This is the budget before the label caveat. When there is no
+// budget before the caveat, or that budget has a name already, the name is kept for the next
+// budget.
 func (r *reader) label(condition, value string) *CaveatError {
 	if len(value) > MaxLabelSize {
 		return refuse(condition, "a label has at most %d bytes", MaxLabelSize)

@@ -18,7 +18,7 @@
 // When the client comes back with a credential, the service checks the signature, the preimage and
 // the caveats, in this order:
 //
-//	unverified, err := l402.CredentialFromHeader(r.Header) // nil, nil: there is none
+//	unverified, err := l402.CredentialFromHeader(r.Header) // nil, nil: no credential
 //	token, err := ring.Verify(unverified)                  // genuine and paid
 //	err = token.Authorize("inference", now)                // its caveats allow the service, now
 //	err = token.AllowModel(model)                          // and this model

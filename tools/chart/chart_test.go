@@ -69,7 +69,7 @@ func TestBadValues(t *testing.T) {
 			if err == nil {
 				t.Fatal("rendered")
 			}
-			// Before it stand Helm's words for the place in the templates.
+			// Helm puts its own words for the place in the templates before the chart's message.
 			got := err.Error()
 			if i := strings.LastIndex(got, "the values cannot work:"); i >= 0 {
 				got = got[i:]

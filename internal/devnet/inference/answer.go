@@ -90,7 +90,8 @@ func (s *Server) cancel(rec *Recorded) {
 	s.update(rec, func(rec *Recorded) { rec.Outcome = "cancelled" })
 }
 
-// answer answers the request. The request has its slots.
+// answer answers the request and then gives the request's slots back. The request has got its slots
+// before.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, a *answer) {
 	prompt := a.q.promptTokens()
 	s.count.promptTokens.Add(int64(prompt))

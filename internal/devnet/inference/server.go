@@ -36,7 +36,7 @@ type Config struct {
 	Seed             uint64        // seed of requests without a seed; default 0: random
 	APIKey           string        // required as a bearer token; default "": no key is required
 	Record           bool          // keep requests for Requests
-	SimulateGPU      string        // file that Serve writes for a stand-in for NVIDIA's library; default "": no file
+	SimulateGPU      string        // file that Serve writes for a fake of NVIDIA's library; default "": no file
 
 	Faults      string   // faults of every chat request, see Faults; default none
 	Script      []string // faults of the first chat requests, one element per request; Faults applies after them
