@@ -127,9 +127,9 @@ func steps(begin time.Time, perSlice ...[2]int) timeline {
 func TestStopIsComparedWithTheOthers(t *testing.T) {
 	begin := time.Unix(1_000_000, 0)
 	const second = int(time.Second / slice)
-	// Replica 1 is stopped a second after the beginning. Replica 0 does nothing for
-	// 1.25 s, then goes on at half its rate; replica 2 ends with it, and comes back
-	// half a second before the end.
+	// Replica 1 is stopped one second after the beginning. Replica 0 makes no pairs for 1.25 s
+	// after that, and then continues at half its rate. Replica 2 makes no pairs from the stop until
+	// half a second before the end of the stop.
 	lines := []timeline{
 		steps(begin, [2]int{10, second}, [2]int{0, second * 5 / 4}, [2]int{5, 3 * second}),
 		steps(begin, [2]int{99, 5 * second}),
