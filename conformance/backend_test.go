@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// What the backend does, as the prompt asks it.
+// These prompts say what the backend does.
 const (
-	doAnswer = "answer" // in three words
+	doAnswer = "answer" // answers in three words
 	doCut    = "cut"    // two words, then the connection ends
-	doTool   = "tool"   // half a call of a tool, then the connection ends
+	doTool   = "tool"   // half of a tool call, then the connection ends
 	doFail   = "fail"   // two words, then an error within the stream
-	doIdle   = "idle"   // ends in order, but for the finish reason and the marker
-	doTalk   = "talk"   // goes on until it is stopped
-	doDrain  = "drain"  // goes on until the gateway is shut down, once it has begun
-	doBeat   = "beat"   // as cut, after signs of life
+	doIdle   = "idle"   // ends without the finish reason and the end marker
+	doTalk   = "talk"   // continues until it is stopped
+	doDrain  = "drain"  // continues until the gateway is shut down, which happens once it has begun
+	doBeat   = "beat"   // like doCut, after signs of life
 )
 
 // script is an inference server that does what the prompt says.
@@ -55,7 +55,7 @@ func (s script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.whole(w, prompts, text)
 }
 
-// promptsOf reads the prompts of a request for completions. A token is a byte.
+// promptsOf returns the prompts of a request for completions. Each byte is one token.
 func promptsOf(prompt any) (prompts []string) {
 	if text, ok := prompt.(string); ok {
 		return []string{text}
@@ -76,7 +76,7 @@ func promptsOf(prompt any) (prompts []string) {
 	return prompts
 }
 
-// contentOf reads a message's text, which SDKs send plain or in parts.
+// contentOf returns a message's text. SDKs send it as a string or in parts.
 func contentOf(content any) string {
 	if text, ok := content.(string); ok {
 		return text
@@ -137,7 +137,7 @@ func (s script) stream(w http.ResponseWriter, r *http.Request, prompts []string,
 		panic(http.ErrAbortHandler)
 	}
 	if prompt == doBeat || prompt == doAnswer {
-		io.WriteString(w, ": ping\n\n: ping\n\n") // as engines send while they wait
+		io.WriteString(w, ": ping\n\n: ping\n\n") // engines send such comments while they wait
 	}
 	before := s.p.begun()
 	say("one")
@@ -175,5 +175,5 @@ func (s script) stream(w http.ResponseWriter, r *http.Request, prompts []string,
 	}
 }
 
-// words are what a user of a whole answer sees.
+// words is the text that a user of a whole answer sees.
 var words = strings.Join([]string{"one", "two", "three"}, " ")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// programs are gosdk as it was built with each list of modules, for all tests.
+// programs holds the gosdk programs, one for each list of modules. All tests share them.
 var programs = struct {
 	sync.Mutex
 	dir  string
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// buildGo builds gosdk with one list of modules, once.
+// buildGo builds gosdk with one list of modules. It builds each program only once.
 func buildGo(t *testing.T, modules string) []string {
 	t.Helper()
 	programs.Lock()

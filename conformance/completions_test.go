@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestTextSDKs is TestSDKs for completions: of a text, of a batch, and of tokens.
+// TestTextSDKs does what TestSDKs does for completions, with a text, a batch of texts, and tokens.
 func TestTextSDKs(t *testing.T) {
 	newest, oldest := buildGo(t, "go.mod"), buildGo(t, "old.mod")
 	for _, s := range []struct {

@@ -1,3 +1,3 @@
-// Package conformance has no code of its own: its tests run the official SDKs, for
-// Go and JavaScript, against a gateway with a scripted backend.
+// Package conformance contains only tests. They run the official SDKs for Go and JavaScript against
+// a gateway with a scripted backend.
 package conformance

@@ -8,11 +8,12 @@ import (
 	"testing"
 )
 
-// TestDocumentNamesTheseReleases: docs/protocol.md says which releases are run.
+// TestDocumentNamesTheseReleases checks that docs/protocol.md names the releases that the tests
+// run.
 func TestDocumentNamesTheseReleases(t *testing.T) {
 	document, err := os.ReadFile("../docs/protocol.md")
 	must(t, err)
-	said := map[string]string{} // SDK to the text beside it
+	said := map[string]string{} // the text in the document, by SDK
 	for line := range strings.SplitSeq(string(document), "\n") {
 		if cells := strings.Split(line, " | "); len(cells) == 2 {
 			said[strings.TrimPrefix(cells[0], "| ")] = cells[1]
@@ -29,7 +30,7 @@ func TestDocumentNamesTheseReleases(t *testing.T) {
 		switch name {
 		case "openai":
 			name = "openai (JavaScript)"
-		case "zod", "@langchain/core": // what those named need
+		case "zod", "@langchain/core": // packages that the SDKs need
 			continue
 		}
 		want[name] = append(want[name], version)

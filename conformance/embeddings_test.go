@@ -12,7 +12,7 @@ import (
 // dimensions is the length of the scripted backend's vectors.
 const dimensions = 32
 
-// embed answers as an inference server does: each byte of a text is a token of it.
+// embed answers as an inference server does. Each byte of a text is one token.
 func embed(w http.ResponseWriter, r *http.Request) {
 	var request struct {
 		Input    json.RawMessage
@@ -52,8 +52,8 @@ func embed(w http.ResponseWriter, r *http.Request) {
 		"usage": map[string]any{"prompt_tokens": tokens, "total_tokens": tokens}})
 }
 
-// TestSDKsEmbed: of any SDK a user gets all vectors, as many as were asked for, and
-// pays what the backend counts. openai-node asks for base64 by itself.
+// TestSDKsEmbed checks that a user of any SDK gets all requested vectors and pays what the backend
+// counts. openai-node requests base64 by itself.
 func TestSDKsEmbed(t *testing.T) {
 	for sdk, command := range map[string][]string{"openai-go": buildGo(t, "go.mod"), "go-openai": buildGo(t, "go.mod"), "openai-node": javascript(t)} {
 		p := newPlace(t)
@@ -64,7 +64,7 @@ func TestSDKsEmbed(t *testing.T) {
 		for name, c := range map[string]struct {
 			input  any
 			key    string
-			tokens int // -1: the user sees raises
+			tokens int // -1: the user gets an error with the text raises
 			count  int
 			raises string
 		}{
@@ -92,7 +92,7 @@ func TestSDKsEmbed(t *testing.T) {
 	}
 }
 
-// charged is what the account of a key was charged in all, in msat.
+// charged returns the sum of all charges of a key's account, in msat.
 func (p *place) charged(key string) int {
 	p.t.Helper()
 	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, strings.TrimSuffix(p.url, "/v1")+"/l402/balance", nil)

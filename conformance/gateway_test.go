@@ -27,16 +27,16 @@ import (
 
 const service = "inference"
 
-// The models of the gateway. All cost tokens, except that of GPU time, of which an
-// answer can use more than the balance: it has no bound beforehand.
+// These are the models of the gateway. All but one charge for tokens. The model that charges for
+// GPU time has no bound before the answer, and an answer can use more than the balance.
 const (
 	modelTokens = "demo"
 	modelTime   = "timed"
 	modelDown   = "down" // its backend does not listen
 )
 
-// place is a running gateway with a scripted backend behind it. Its tokens are
-// minted by the test, so that no Lightning node is needed.
+// place is a running gateway with a scripted backend behind it. The test mints its tokens, so it
+// needs no Lightning node.
 type place struct {
 	t    testing.TB
 	url  string
@@ -44,15 +44,14 @@ type place struct {
 	keys *l402.Keyring
 }
 
-// newPlace starts one whose backend does what the prompt says. Everything ends with the
-// test.
+// newPlace starts a place whose backend does what the prompt says. The place ends with the test.
 func newPlace(t testing.TB) *place {
 	t.Helper()
 	return newPlaceBefore(t, func(p *place) http.Handler { return script{p} }, nil)
 }
 
-// newPlaceBefore starts one before a backend of the test's own. profiles say what is
-// known of it; nil: it is asked.
+// newPlaceBefore starts a place with a backend that the test provides. profiles holds the known
+// properties of the backend. With nil profiles the gateway asks the backend.
 func newPlaceBefore(t testing.TB, backendOf func(*place) http.Handler, profiles map[string]format.Setting) *place {
 	t.Helper()
 	ctx := t.Context()
@@ -126,7 +125,7 @@ func newFleet(t testing.TB, up, down string) *gpu.Fleet {
 	return fleet
 }
 
-// halfBusy is a GPU at half of its power, whatever happens.
+// halfBusy is a GPU that always runs at half of its power.
 type halfBusy struct{}
 
 func (halfBusy) Sample(context.Context) (telemetry.Reading, error) {
@@ -135,7 +134,7 @@ func (halfBusy) Sample(context.Context) (telemetry.Reading, error) {
 	return telemetry.Reading{Devices: []telemetry.Device{d}}, nil
 }
 
-// cashier makes invoices in name only: nobody pays them.
+// cashier makes invoices that nobody can pay.
 type cashier struct{}
 
 func (cashier) AddInvoice(_ context.Context, invoice gateway.Invoice) (string, error) {
@@ -144,7 +143,7 @@ func (cashier) AddInvoice(_ context.Context, invoice gateway.Invoice) (string, e
 
 func (cashier) Ready(context.Context) error { return nil }
 
-// key is a paid credential with so much credit, as a box for a key takes it.
+// key returns a paid credential with this credit, in the form of an API key.
 func (p *place) key(credit l402.Msat, conditions ...string) string {
 	p.t.Helper()
 	preimage := l402.NewPreimage()
@@ -158,7 +157,7 @@ func (p *place) key(credit l402.Msat, conditions ...string) string {
 	return strings.TrimPrefix(l402.FormatCredential(m, preimage), "L402 ")
 }
 
-// begun counts the answers whose first byte went to a client.
+// begun returns the number of answers whose first byte was sent to a client.
 func (p *place) begun() string {
 	w := httptest.NewRecorder()
 	p.gw.AdminHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -170,11 +169,11 @@ func (p *place) begun() string {
 	return "0"
 }
 
-// drain shuts the gateway down at once: open answers are cut.
+// drain shuts the gateway down at once, so that open answers are cut.
 func (p *place) drain() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = p.gw.Drain(ctx) // whether all could be settled in time is not what is tested
+	_ = p.gw.Drain(ctx) // this test does not check whether all answers were settled in time
 }
 
 func must(t testing.TB, err error) {

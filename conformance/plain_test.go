@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// plain is an answer to a request that no SDK made.
+// plain is the answer to a request that the test made without an SDK.
 type plain struct {
 	status int
 	header http.Header
@@ -39,7 +39,7 @@ func (p *place) ask(ctx context.Context, method, path, key, body string, headers
 	return &plain{resp.StatusCode, resp.Header, content}, err
 }
 
-// mustAsk is ask where there must be an answer.
+// mustAsk is like ask, but ends the test on an error.
 func (p *place) mustAsk(method, path, key, body string, headers map[string]string) *plain {
 	p.t.Helper()
 	a, err := p.ask(p.t.Context(), method, path, key, body, headers)
@@ -47,14 +47,14 @@ func (p *place) mustAsk(method, path, key, body string, headers map[string]strin
 	return a
 }
 
-// account is what an account has, in msat.
+// account is the balance of an account, in msat.
 type account struct {
 	Available int `json:"available_msat"`
 	Held      int `json:"held_msat"`
 	Charged   int `json:"charged_msat"`
 }
 
-// settled is the account of a key once nothing of it is held.
+// settled returns the balance of a key's account once nothing is held.
 func (p *place) settled(key string) (b account) {
 	p.t.Helper()
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -71,7 +71,8 @@ func (p *place) settled(key string) (b account) {
 	}
 }
 
-// detail is why a request is refused, in the words that SDKs must show; empty: it is not.
+// detail returns why a request is refused, in the words that SDKs must show. It returns "" for a
+// request that is not refused.
 func (p *place) detail(path, key, body string, headers map[string]string) string {
 	p.t.Helper()
 	a := p.mustAsk(http.MethodPost, path, key, body, headers)
@@ -128,7 +129,8 @@ func TestPlainRerankAndScore(t *testing.T) {
 	}
 }
 
-// TestPlainRerankIsRefused: refusals carry the member that SDKs read, and cost nothing.
+// TestPlainRerankIsRefused checks that refusals have the member that SDKs read, and that they cost
+// nothing.
 func TestPlainRerankIsRefused(t *testing.T) {
 	s := newShop(t)
 	const body = `{"model":"demo","query":"the river","documents":["The river."],"text_1":"a","text_2":"b"}`
@@ -170,7 +172,7 @@ func TestPlainRerankIsRefused(t *testing.T) {
 	}
 }
 
-// TestPlainRerankIsLeft: a caller who leaves while the answer comes pays what was read.
+// TestPlainRerankIsLeft checks that a caller who hangs up during the answer pays for what was read.
 func TestPlainRerankIsLeft(t *testing.T) {
 	s := newShop(t)
 	key := rich(s.place)
@@ -187,8 +189,8 @@ func TestPlainRerankIsLeft(t *testing.T) {
 	}
 }
 
-// TestCutByTheBalance: a text whose GPU time outgrows the balance is cut with the words
-// that say so, for no more than the balance.
+// TestCutByTheBalance checks that an answer whose GPU time exceeds the balance is cut with a clear
+// message and costs at most the balance.
 func TestCutByTheBalance(t *testing.T) {
 	const credit = 10_000
 	for sdk, command := range map[string][]string{"openai-go": buildGo(t, "go.mod"), "openai-node": javascript(t)} {

@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// purchase and bought are what gosdk/purchase.go and purchase.mjs have.
+// purchase and bought have the same members as in gosdk/purchase.go and purchase.mjs.
 type purchase struct {
 	API         string `json:"api"`
 	Input       any    `json:"input"`
@@ -38,7 +38,7 @@ type bought struct {
 	Norm       float64 `json:"norm"`
 }
 
-// shop is a gateway before the demo's inference server, which counts for itself.
+// shop is a gateway in front of the demo's inference server, which keeps its own counts.
 type shop struct {
 	*place
 	server *inference.Server
@@ -53,12 +53,12 @@ func newShop(t *testing.T) *shop {
 	return &shop{newPlaceBefore(t, func(*place) http.Handler { return server.Handler() }, map[string]format.Setting{"up": known}), server}
 }
 
-// requests are what the server got on the routes of APIs.
+// requests returns the requests to the server's API routes.
 func (s *shop) requests() []inference.Recorded {
 	return slices.DeleteFunc(s.server.Requests(), func(r inference.Recorded) bool { return strings.HasSuffix(r.Path, "tokenize") })
 }
 
-// truth is the server's own record of its nth request, once nothing runs.
+// truth returns the server's own record of its nth request, once no request runs.
 func (s *shop) truth(n int) inference.Recorded {
 	s.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -72,20 +72,20 @@ func (s *shop) truth(n int) inference.Recorded {
 	}
 }
 
-// deal is one purchase and what must come of it.
+// deal is one purchase and its expected result.
 type deal struct {
 	name    string
 	stream  bool
 	headers map[string]string
-	credit  l402.Msat // 0: plenty
+	credit  l402.Msat // 0: more than enough
 	buys    purchase
 	aborts  bool
-	want    bought // choices, vectors, dimensions and, where it is certain, finish
+	want    bought // the expected choices, vectors and dimensions, and finish where it is certain
 }
 
 const prompt = "The gate is"
 
-// longInput are so many texts to embed, none like the other.
+// longInput returns n different texts to embed.
 func longInput(n int) []string {
 	texts := make([]string, n)
 	for i := range texts {
@@ -122,15 +122,15 @@ var deals = []deal{
 		buys: purchase{API: "embeddings", Input: longInput(20), AbortMS: 400}},
 }
 
-// largest are the largest batches: 45 MB in base64, which openai-node asks for by
-// itself, and some 25 MB as numbers.
+// largest holds the largest batches. Their answers have 45 MB in base64, which openai-node requests
+// by itself, and about 25 MB as numbers.
 var largest = map[string]deal{
 	"openai-node": {name: "the largest batch", buys: purchase{API: "embeddings", Input: longInput(2048), Dimensions: 4096}, want: bought{Vectors: 2048, Dimensions: 4096}},
 	"openai-go":   {name: "the largest batch", buys: purchase{API: "embeddings", Input: longInput(2048), Dimensions: 1024}, want: bought{Vectors: 2048, Dimensions: 1024}},
 }
 
-// TestSDKsPayWhatTheBackendCounts buys in every form through OpenAI's own SDKs. Each
-// charge is what the backend counted, to the token, and their users see the same numbers.
+// TestSDKsPayWhatTheBackendCounts buys in every form through OpenAI's own SDKs. Each charge equals
+// what the backend counted, to the token, and the users of the SDKs see the same numbers.
 func TestSDKsPayWhatTheBackendCounts(t *testing.T) {
 	for sdk, command := range map[string][]string{"openai-go": buildGo(t, "go.mod"), "openai-node": javascript(t)} {
 		t.Run(sdk, func(t *testing.T) {
@@ -159,7 +159,7 @@ func (d deal) judge(t *testing.T, r result, got bought, did inference.Recorded, 
 	t.Helper()
 	right := did.PromptTokens + 2*did.CompletionTokens
 	switch {
-	case d.aborts && d.buys.API == "embeddings": // the tokenizer counts what no usage tells
+	case d.aborts && d.buys.API == "embeddings": // the tokenizer counts, because the answer has no usage
 		if charged < right*3/4 || charged > right*5/4 {
 			t.Errorf("%s: charged %d msat, the backend counted %d", d.name, charged, right)
 		}
@@ -181,7 +181,7 @@ func (d deal) judge(t *testing.T, r result, got bought, did inference.Recorded, 
 	}
 }
 
-// refused are calls that the gateway refuses, each for another reason.
+// refused returns calls that the gateway refuses, each for another reason.
 func (s *shop) refused(sdk string) (jobs []job) {
 	for api, input := range map[string]any{"completions": prompt, "embeddings": longInput(3)} {
 		for name, j := range map[string]job{
@@ -211,8 +211,8 @@ func (s *shop) refused(sdk string) (jobs []job) {
 	return jobs
 }
 
-// TestSDKsSeeRefusals: whatever the gateway refuses, a user of the SDKs sees the words
-// that plain HTTP has in detail, and pays nothing.
+// TestSDKsSeeRefusals checks that a user of the SDKs sees the words of the refusal's detail,
+// whatever the reason, and pays nothing.
 func TestSDKsSeeRefusals(t *testing.T) {
 	for sdk, command := range map[string][]string{"openai-go": buildGo(t, "go.mod"), "openai-node": javascript(t)} {
 		t.Run(sdk, func(t *testing.T) {
@@ -225,7 +225,7 @@ func TestSDKsSeeRefusals(t *testing.T) {
 				must(t, err)
 				ask := func() string { return s.detail("/v1/"+j.Purchase.API, j.Key, string(body), j.Headers) }
 				if strings.HasSuffix(j.Name, "429") {
-					ask() // uses the minute up
+					ask() // this request uses up the limit of the minute
 				}
 				words[i], before[i] = ask(), s.settled(j.Key).Charged
 			}
@@ -233,7 +233,7 @@ func TestSDKsSeeRefusals(t *testing.T) {
 			sameMinute := time.Now().Truncate(time.Minute).Equal(minute)
 			for i, r := range results {
 				if strings.HasSuffix(r.Name, "429") && !sameMinute {
-					continue // another minute has begun, in which it is served
+					continue // the next minute has begun, so the request is served
 				}
 				if !r.Raised || words[i] == "" || !strings.Contains(r.Error, words[i]) {
 					t.Errorf("%s: the user sees %q, which lacks %q", r.Name, r.Error, words[i])
@@ -246,11 +246,12 @@ func TestSDKsSeeRefusals(t *testing.T) {
 	}
 }
 
-// inputOf is the member with the texts of each API.
+// inputOf is the member that has the texts, by API.
 var inputOf = map[string]string{"completions": "prompt", "embeddings": "input"}
 
-// TestSDKsRaiseOnHalfTheVectors: an answer that breaks off raises, with words where it is
-// short, and is free. The header of a long one is sent by then.
+// TestSDKsRaiseOnHalfTheVectors checks that an answer that breaks off is an error for the user and
+// costs nothing. The error has a message if the answer is short. The header of a long answer was
+// already sent.
 func TestSDKsRaiseOnHalfTheVectors(t *testing.T) {
 	for sdk, command := range map[string][]string{"openai-go": buildGo(t, "go.mod"), "openai-node": javascript(t)} {
 		s := newShop(t)

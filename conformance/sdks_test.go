@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// job is one call of an SDK and result what its user sees, as gosdk/main.go and
-// sdks.mjs have them.
+// job is one call of an SDK, and result is what the SDK's user sees. Both have the same members as
+// in gosdk/main.go and sdks.mjs.
 type job struct {
 	SDK     string            `json:"sdk"`
 	Name    string            `json:"name"`
@@ -39,19 +39,19 @@ type result struct {
 	Content string `json:"content"`
 }
 
-// outcome is one case: what is asked for, and what the user of any SDK must see.
+// outcome is one case: the request, and what the user of any SDK must see.
 type outcome struct {
 	name   string
-	unary  bool // there is such a case without a stream
-	stream bool // and with one
+	unary  bool // run the case without a stream
+	stream bool // run the case with a stream
 	prompt string
-	model  string // empty: modelTokens
+	model  string // "": modelTokens
 	lookup bool
 	twice  bool // two prompts get the answer
 	key    func(p *place) string
 	header string // value of L402-Max-Cost-Msat
-	raises string // the user sees this text in an error; empty: the whole answer
-	except string // this SDK shows an error of its own
+	raises string // the user must see this text in an error; "": the user must see the whole answer
+	except string // an SDK that shows another error
 }
 
 func rich(p *place) string { return p.key(4_000_000) }
@@ -61,7 +61,7 @@ var outcomes = []outcome{
 	{name: "one model", unary: true, lookup: true, key: rich},
 	{name: "cut by the backend", stream: true, prompt: doCut, key: rich, raises: "the backend broke off its answer"},
 	{name: "cut by the backend, unary", unary: true, prompt: doCut, key: rich, raises: "the backend broke off its answer; nothing was charged"},
-	// go-openai takes all lines of a stream that are no data for the text of its error.
+	// go-openai uses all lines of a stream that are not data as the text of its error.
 	{name: "signs of life, then cut", stream: true, prompt: doBeat, key: rich, raises: "the backend broke off its answer", except: "go-openai"},
 	{name: "half a tool call", stream: true, prompt: doTool, key: rich, raises: "the backend broke off its answer"},
 	{name: "no end", stream: true, prompt: doIdle, key: rich, raises: "the backend broke off its answer"},
@@ -75,12 +75,12 @@ var outcomes = []outcome{
 	{name: "429", unary: true, stream: true, prompt: doAnswer, key: func(p *place) string { return p.key(4_000_000, service+"_rpm=1") },
 		raises: "the token's requests per minute are used up"},
 	{name: "503", unary: true, stream: true, prompt: doAnswer, model: modelDown, key: rich, raises: "nothing was charged"},
-	// Last, because the gateway is of no more use then.
+	// This case is the last, because it shuts the gateway down.
 	{name: "drain", stream: true, prompt: doDrain, key: rich, raises: "the gateway is shutting down"},
 }
 
-// TestSDKs: of an answer that is whole a user of any SDK sees all, and of any other
-// an error with words: none takes half an answer for a whole one.
+// TestSDKs checks that a user of any SDK sees the whole of a complete answer, and an error with a
+// message for any other answer. No SDK takes half an answer for a whole answer.
 func TestSDKs(t *testing.T) {
 	newest, oldest := buildGo(t, "go.mod"), buildGo(t, "old.mod")
 	for _, s := range []struct {
@@ -117,12 +117,13 @@ func TestSDKs(t *testing.T) {
 	}
 }
 
-// looksUp says whether an SDK has a call for one model.
+// looksUp reports whether an SDK has a call for one model.
 func looksUp(sdk string) bool {
 	return sdk == "openai-go" || sdk == "go-openai" || sdk == "openai-node"
 }
 
-// TestAnthropicShowsWhyThereIsNoRoute: its API is not sold, and its SDK says so.
+// TestAnthropicShowsWhyThereIsNoRoute checks the error of the Anthropic SDK. The gateway does not
+// sell that API.
 func TestAnthropicShowsWhyThereIsNoRoute(t *testing.T) {
 	p := newPlace(t)
 	r := run(t, javascript(t), []job{{SDK: "anthropic", Name: "unknown route", URL: p.url, Key: rich(p), Model: modelTokens, Prompt: doAnswer}})[0]
@@ -146,7 +147,7 @@ func (o outcome) job(p *place, sdk string, stream bool) job {
 	return j
 }
 
-// spend uses up the one request of a limited key.
+// spend uses up the one request of a key with a limit.
 func (p *place) spend(j job) {
 	p.t.Helper()
 	body := `{"model":"` + j.Model + `","messages":[{"role":"user","content":"` + j.Prompt + `"}]}`
@@ -174,7 +175,7 @@ func (o outcome) judge(t *testing.T, sdk string, r result) {
 	}
 }
 
-// run has one process make all the calls.
+// run makes all calls in one process.
 func run(t *testing.T, command []string, jobs []job) []result {
 	t.Helper()
 	input, err := json.Marshal(jobs)
@@ -199,8 +200,8 @@ func run(t *testing.T, command []string, jobs []job) []result {
 	return results
 }
 
-// javascript is how sdks.mjs is run. The SDKs want Node.js 22; where the machine's
-// is older, that of the packages beside this file is taken.
+// javascript returns the command that runs sdks.mjs. The SDKs need Node.js 22. When the machine's
+// Node.js is older, the command uses the Node.js in the packages beside this file.
 func javascript(t *testing.T) []string {
 	t.Helper()
 	if _, err := os.Stat("node_modules/openai"); err != nil {

@@ -5,12 +5,13 @@ import (
 	"testing"
 )
 
-// The budget for one credential from header to verdict: 15 µs and 40
-// allocations. Time is shown by the benchmark; allocations are a test.
+// maxAllocations is how many allocations the check of one credential may make, from the header to
+// the verdict. The check should take at most 15 µs. A test checks the allocations. The benchmark
+// only shows the time.
 const maxAllocations = 40
 
-// headerCases are the credentials that the budget is measured on: as minted,
-// and delegated with a retired key tried second.
+// headerCases returns the headers with which the check is measured: a token as minted, and a
+// delegated token whose key is retired and is tried second.
 func headerCases(t testing.TB) (*Keyring, map[string]http.Header) {
 	t.Helper()
 	vectors := readVectors[tokenVectors](t, "tokens.json")
@@ -68,8 +69,8 @@ func BenchmarkCredential(b *testing.B) {
 	}
 }
 
-// BenchmarkForged is what a caller without a token can make us do: a macaroon
-// of the most caveats, under every key.
+// BenchmarkForged measures the most expensive request of a caller without a token: a macaroon with
+// the largest number of caveats, checked under every key.
 func BenchmarkForged(b *testing.B) {
 	ring, _ := headerCases(b)
 	big := caveatVector{Added: []string{"x"}, RepeatFirst: maxCaveats - 3}.build(b, ring)

@@ -10,20 +10,20 @@ import (
 	"unicode/utf8"
 )
 
-// Limits on what holders may add to a token. All but the label's and the rate
-// limit's are part of the protocol.
+// These limits bound what a holder may add to a token. MaxLabelSize and MaxRequestsPerMinute are
+// choices of this package. The other limits are part of the protocol.
 const (
-	MaxAddedCaveats      = 16            // not counting preimage=
-	MaxBudgets           = 4             // budget caveats among them
+	MaxAddedCaveats      = 16            // per token, without the preimage= caveats
+	MaxBudgets           = 4             // per token, counted within MaxAddedCaveats
 	maxTokenSize         = 8 << 10       // bytes of the whole binary macaroon
 	MaxLabelSize         = 256           // bytes
-	MaxRequestsPerMinute = 1_000_000_000 // more is no limit but a mistake
+	MaxRequestsPerMinute = 1_000_000_000 // a larger value is taken for a mistake
 	maxServiceSize       = 64            // bytes of a service's name
 )
 
-// ValidateService fails when name cannot name a service: 1 to 64 lower-case
-// letters, digits and '-', beginning with a letter. There is no '_', so the
-// caveats of one service ("a_b…") are never taken for another's.
+// ValidateService fails when name cannot name a service. A valid name has 1 to 64 lower-case
+// letters, digits and '-', and begins with a letter. A name has no '_', so that the caveats of a
+// service "a" ("a_…") cannot be mistaken for the caveats of a service "a_b" ("a_b_…").
 func ValidateService(name string) error {
 	ok := name != "" && len(name) <= maxServiceSize && name[0] >= 'a' && name[0] <= 'z'
 	for i := range len(name) {
@@ -36,21 +36,22 @@ func ValidateService(name string) error {
 	return nil
 }
 
-// reader reads the caveats of one verified macaroon into its token, once.
+// reader reads the caveats of one verified macaroon into its token. A reader is used once.
 type reader struct {
 	token      *Token
 	preimage   Preimage
-	signatures [][32]byte // after each caveat, see maxSignatures
+	signatures [][32]byte // signatures[i] is the signature after caveat i, see maxSignatures
 	prefix     string     // "<service>_"
 
 	added    int
-	unnamed  string // a label that waits for the next budget
-	maxSpend Msat   // of the innermost budget
-	maxRate  int64  // of the innermost rate limit
+	unnamed  string // a label without a budget yet: the next budget gets it
+	maxSpend Msat   // limit of the innermost budget
+	maxRate  int64  // requests per minute of the innermost rate limit, 0: no rate limit yet
 }
 
-// read returns the first caveat that refuses every request, if any. size is
-// the whole macaroon's, in bytes.
+// read reads all caveats into the token. It returns why no request at all is allowed, by the first
+// caveat that says so; nil means that no caveat does. size is the length of the whole macaroon in
+// bytes.
 func (r *reader) read(caveats []rawCaveat, size int) *CaveatError {
 	n, err := r.minted(caveats)
 	if err != nil {
@@ -71,7 +72,7 @@ func (r *reader) read(caveats []rawCaveat, size int) *CaveatError {
 		condition := string(c.id)
 		if value, ok := strings.CutPrefix(condition, preimagePrefix); ok {
 			if p, err := ParsePreimage(value); err != nil || p != r.preimage {
-				return refuse("preimage", "the caveat's preimage is not the credential's") // a secret: not repeated
+				return refuse("preimage", "the caveat's preimage is not the credential's") // the value is secret
 			}
 			continue
 		}
@@ -85,12 +86,12 @@ func (r *reader) read(caveats []rawCaveat, size int) *CaveatError {
 	return nil
 }
 
-// minted reads what the gateway put into the token, up to its deposit, and
-// returns how many caveats that were. Every genuine token has this shape;
-// anything else was signed with our key by something else.
+// minted reads the caveats that the gateway put into the token, up to the deposit caveat, and
+// returns how many they are. Every macaroon that Mint made begins with these caveats. A macaroon
+// without them was not made by Mint, although it is signed with a key of this ledger.
 func (r *reader) minted(caveats []rawCaveat) (int, *CaveatError) {
 	n := 0
-	// next returns the value of the next caveat if it has that name.
+	// next returns the value of the next caveat and moves on, if that caveat has the given name.
 	next := func(name string) (string, bool) {
 		if n == len(caveats) || caveats[n].verification != nil {
 			return "", false
@@ -127,8 +128,8 @@ func (r *reader) minted(caveats []rawCaveat) (int, *CaveatError) {
 	return n, nil
 }
 
-// holder reads one condition that a holder added. It may only narrow. at is
-// its place among all caveats.
+// holder reads one condition that a holder added, which may only narrow the token. at is the index
+// of the condition among all caveats of the macaroon.
 func (r *reader) holder(condition string, at int) *CaveatError {
 	name, value, valued := strings.Cut(condition, "=")
 	if name == "services" {
@@ -163,8 +164,9 @@ func (r *reader) holder(condition string, at int) *CaveatError {
 	return refuse(condition, "condition is not known: a misspelt limit would be no limit")
 }
 
-// foreign skips the conditions of other services, unless one only looks
-// foreign because of its case or a space: it was meant for us.
+// foreign skips a condition that is meant for another service. It refuses a condition that differs
+// from this service's prefix only by upper case or by spaces around it, because its author meant
+// this service.
 func (r *reader) foreign(condition string) *CaveatError {
 	trimmed := strings.TrimSpace(condition)
 	if len(trimmed) >= len(r.prefix) && strings.EqualFold(trimmed[:len(r.prefix)], r.prefix) {
@@ -216,8 +218,9 @@ func (r *reader) rpm(condition, value string, at int) *CaveatError {
 	return nil
 }
 
-// label names the budget before it, or the next one when there is none before
-// it or that one has a name already.
+// label gives a name to a budget. This is the budget before the label caveat. When there is no
+// budget before the caveat, or that budget has a name already, the name is kept for the next
+// budget.
 func (r *reader) label(condition, value string) *CaveatError {
 	if len(value) > MaxLabelSize {
 		return refuse(condition, "a label has at most %d bytes", MaxLabelSize)
@@ -235,7 +238,8 @@ func (r *reader) label(condition, value string) *CaveatError {
 	return nil
 }
 
-// narrow replaces a list of names by one that must be a part of it.
+// narrow sets the list of allowed names to the names in value. Each of them must be in the old
+// list, if there is one.
 func narrow(l *nameLimit, condition, value string) *CaveatError {
 	var names []string
 	if value != "" {
@@ -254,7 +258,7 @@ func narrow(l *nameLimit, condition, value string) *CaveatError {
 	return nil
 }
 
-// parseRateLock reads "<epoch>:<unix seconds>".
+// parseRateLock reads "<epoch>:<unix seconds>". Both numbers must be at least 1.
 func parseRateLock(value string) (RateLock, bool) {
 	epoch, until, _ := strings.Cut(value, ":")
 	e, okEpoch := parseDecimal(epoch, 1<<62)

@@ -13,11 +13,11 @@ func unix(s int64) time.Time { return time.Unix(s, 0) }
 
 type caveatVector struct {
 	Name         string          `json:"name"`
-	Minted       *[]string       `json:"minted"` // instead of a well-formed minted part
+	Minted       *[]string       `json:"minted"` // replaces the caveats that Mint writes
 	Added        []string        `json:"added"`
-	RepeatFirst  int             `json:"repeat_first"` // how often the first added one comes
-	ThirdParty   bool            `json:"third_party"`  // a third party's caveat at the end
-	Reason       string          `json:"reason"`       // part of the CaveatError's reason; none: accepted
+	RepeatFirst  int             `json:"repeat_first"` // how often the first added caveat is repeated
+	ThirdParty   bool            `json:"third_party"`  // a third-party caveat at the end
+	Reason       string          `json:"reason"`       // part of the CaveatError's reason; "": the token is accepted
 	Condition    string          `json:"condition"`
 	Expired      bool            `json:"expired"`
 	ValidUntil   int64           `json:"valid_until"`
@@ -31,7 +31,7 @@ type caveatVector struct {
 	Size         int             `json:"size"`
 }
 
-// build signs the vector's caveats with the key of ring.
+// build returns a macaroon with the vector's caveats, signed with the key of ring.
 func (v caveatVector) build(t testing.TB, ring *Keyring) []byte {
 	t.Helper()
 	minted := []string{"services=inference:0", "inference_valid_until=2000000000", "inference_deposit_msat=250000"}
@@ -85,7 +85,7 @@ func TestCaveats(t *testing.T) {
 					t.Fatalf("got %v, want a refusal: %s", err, v.Reason)
 				}
 				if v.Minted == nil && (token.Deposit != 250_000 || !token.Attenuated && v.Condition != "preimage") {
-					t.Errorf("got %+v", token) // the deposit counts whatever was added
+					t.Errorf("got %+v", token) // the deposit is read whatever was added
 				}
 				return
 			case v.Expired:
@@ -164,8 +164,8 @@ func TestAuthorizeAnyService(t *testing.T) {
 	}
 }
 
-// TestDelegation: two copies of a sub-token name one budget, two sub-tokens of
-// one parent share only the parent's, and the parent is not changed.
+// TestDelegation checks three things. Two copies of a sub-token name the same budget. Two
+// sub-tokens of one parent share only the parent's budget. The parent is not changed.
 func TestDelegation(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
 	verify := func(b []byte) *Token {

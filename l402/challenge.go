@@ -6,35 +6,34 @@ import (
 	"strings"
 )
 
-// Bounds on a challenge in bytes. BOLT 11 invoices of real wallets stay below
-// 7089, the most that fits into a QR code.
+// These are the bounds on a challenge in bytes. BOLT 11 invoices of real wallets have at most 7089
+// characters, because more do not fit into a QR code.
 const (
 	maxChallengeSize = 128 << 10
 	maxInvoiceSize   = 8 << 10
 )
 
-// Challenge is what a 402 asks for. Neither part is verified: compare the
-// macaroon's payment hash (Inspect) with the invoice's before paying.
+// Challenge is what a 402 response asks the client to pay. Neither field is verified: before it
+// pays, the client must compare the payment hash in the macaroon (see Inspect) with the payment
+// hash of the invoice.
 type Challenge struct {
 	Macaroon []byte
 	Invoice  string // BOLT 11
 }
 
-// FormatChallenge returns the value of the WWW-Authenticate header. Deployed
-// clients match macaroon and invoice next to the scheme with a regular
-// expression; the current specification wants version and token. This order
-// serves both.
+// FormatChallenge returns the value of the WWW-Authenticate header. Deployed clients use a regular
+// expression that expects macaroon and invoice right after the scheme. The current specification
+// requires the parameters version and token. This order of parameters serves both.
 func FormatChallenge(macaroon []byte, invoice string) string {
 	m := base64.StdEncoding.EncodeToString(macaroon)
 	return `L402 macaroon="` + m + `", invoice="` + invoice + `", version="0", token="` + m + `"`
 }
 
-// ParseChallenge finds the first usable L402 (or LSAT) challenge among the
-// values of a response's WWW-Authenticate headers. It takes what servers
-// really send: other challenges around it, parameters in any order, missing
-// quotes, token instead of macaroon, unknown parameters. It fails with
-// ErrNoChallenge, or with ErrMalformedChallenge when there was one that cannot
-// be read.
+// ParseChallenge returns the first usable L402 (or LSAT) challenge among the values of a response's
+// WWW-Authenticate headers. It accepts what real servers send: challenges of other schemes,
+// parameters in any order, values without quotes, token instead of macaroon, and unknown
+// parameters. It fails with ErrNoChallenge when there is no L402 challenge, and with
+// ErrMalformedChallenge when there are L402 challenges but none of them can be read.
 func ParseChallenge(values []string) (*Challenge, error) {
 	size := 0
 	for _, v := range values {
@@ -60,18 +59,18 @@ func ParseChallenge(values []string) (*Challenge, error) {
 	return nil, err
 }
 
-// challengeScanner walks the challenges of one header value (RFC 9110,
-// section 11.6.1), forgiving where the meaning is clear.
+// challengeScanner reads the challenges of one header value in turn (RFC 9110, section 11.6.1). It
+// accepts wrong syntax where the meaning is clear.
 type challengeScanner struct {
 	rest   string
 	scheme string
 	params []param
-	bad    bool // a quoted string of this challenge does not end
+	bad    bool // a quoted string of this challenge has no closing quote
 }
 
 type param struct{ name, value string }
 
-// next reads a scheme and its parameters.
+// next reads the next scheme and its parameters. It reports whether there was a scheme.
 func (s *challengeScanner) next() bool {
 	s.scheme, s.params, s.bad = "", nil, false
 	for {
@@ -81,7 +80,7 @@ func (s *challengeScanner) next() bool {
 		}
 		name := s.rest[:tokenLength(s.rest)]
 		if name == "" {
-			s.skip() // token68 or noise
+			s.skip() // a token68 value or stray characters
 			continue
 		}
 		after := strings.TrimLeft(s.rest[len(name):], " \t")
@@ -101,7 +100,7 @@ func (s *challengeScanner) next() bool {
 	}
 }
 
-// skip drops everything up to the next comma or space.
+// skip drops everything before the next comma, space or tab.
 func (s *challengeScanner) skip() {
 	if i := strings.IndexAny(s.rest, " \t,"); i >= 0 {
 		s.rest = s.rest[i:]
@@ -110,8 +109,8 @@ func (s *challengeScanner) skip() {
 	s.rest = ""
 }
 
-// value reads a parameter's value, quoted or bare. A bare one may contain '/',
-// '+' and '=', as base64 does.
+// value reads a parameter's value, with or without quotes. A value without quotes may contain '/',
+// '+' and '=', because base64 does.
 func (s *challengeScanner) value() string {
 	if !strings.HasPrefix(s.rest, `"`) {
 		before := s.rest
@@ -135,7 +134,7 @@ func (s *challengeScanner) value() string {
 	return ""
 }
 
-// challenge reads the current parameters, or says what is wrong with them.
+// challenge builds a Challenge from the parameters that next read. When it cannot, reason says why.
 func (s *challengeScanner) challenge() (c *Challenge, reason string) {
 	if s.bad {
 		return nil, "a quoted string does not end"

@@ -50,7 +50,7 @@ func TestCredentialFromHeader(t *testing.T) {
 func TestCredentialTooLarge(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
 	b := mint(t, ring)
-	// The largest one that still parses, then one byte more.
+	// The first macaroon has the largest size that can be parsed. The second has one byte more.
 	room := MaxMacaroonSize - len(b) - 5
 	for _, extra := range []int{0, 1} {
 		big := caveatVector{Added: []string{strings.Repeat("x", room+extra)}}.build(t, ring)
@@ -71,8 +71,8 @@ func TestTooManyCaveats(t *testing.T) {
 	}
 }
 
-// Of several macaroons in one credential the one that a key of ours signed
-// counts, wherever it stands; two of ours are two credentials.
+// When a credential has several macaroons, the macaroon that a key of the ring signed counts,
+// whatever its place. Two macaroons that keys of the ring signed are two different credentials.
 func TestSeveralMacaroonsInOneCredential(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
 	foreign, err := NewKeyring(LedgerID{9}, []MasterKey{{ID: "x", State: KeyMint, Secret: [32]byte{9}}})
@@ -127,8 +127,8 @@ func TestSeveralMacaroonsInOneCredential(t *testing.T) {
 	}
 }
 
-// A request may carry the credential in any header that is listed, and in no
-// other: a proxy that forwards requests goes by the list.
+// A request may carry the credential in any header of the list, and in no other header. A proxy
+// that forwards requests removes the headers of the list.
 func TestCredentialHeadersAreTheOnesRead(t *testing.T) {
 	ring := readVectors[tokenVectors](t, "tokens.json").ring(t)
 	m := mint(t, ring)

@@ -5,34 +5,33 @@ import (
 	"fmt"
 )
 
-// The errors of a credential, from the outside in. The caller gets another
-// answer for each; none of their texts contains a secret.
+// These are the errors of a credential, in the order in which they are checked. The service gives
+// the client a different answer for each of them. No error text contains a secret.
 var (
-	// ErrMalformedCredential: an L402 credential is there and cannot be read.
-	// Answer: 402 with a fresh challenge.
+	// ErrMalformedCredential means that the request has an L402 credential that cannot be read. The
+	// service answers 402 with a new challenge.
 	ErrMalformedCredential = errors.New("malformed L402 credential: want 'Authorization: L402 <base64 macaroon>:<64 hex digits>'")
-	// ErrConflictingCredentials: one request carries two different
-	// credentials, so it is not clear who pays. Answer: 400.
+	// ErrConflictingCredentials means that one request carries two different credentials, so it is
+	// not clear which account pays. The service answers 400.
 	ErrConflictingCredentials = errors.New("two different L402 credentials in one request: send one")
-	// ErrUnknownToken: no macaroon of ours, or signed by no key that is still
-	// valid. Answer: 402 with a fresh challenge.
+	// ErrUnknownToken means that the credential has no L402 macaroon, or that no key which still
+	// verifies signed the macaroon. The service answers 402 with a new challenge.
 	ErrUnknownToken = errors.New("token was not issued here")
-	// ErrPreimage: a genuine macaroon whose preimage does not hash to its
-	// payment hash. Answer: 401 without a challenge.
+	// ErrPreimage means that the macaroon is genuine, but the preimage does not hash to the payment
+	// hash of the macaroon. The service answers 401 without a challenge.
 	ErrPreimage = errors.New("preimage does not prove the payment of this token")
-	// ErrOtherService: a genuine token of another service. Answer: 402 with a
-	// fresh challenge.
+	// ErrOtherService means that the token is genuine but was issued for another service. The
+	// service answers 402 with a new challenge.
 	ErrOtherService = errors.New("token is for another service")
-	// ErrExpired: a genuine token past its time. Answer: 402.
+	// ErrExpired means that the token is genuine but has expired. The service answers 402.
 	ErrExpired = errors.New("token has expired")
 )
 
-// Errors of the other formats.
+// These are the errors of macaroons, memos and challenges.
 var (
-	// ErrMacaroon reports bytes that are no version 2 binary macaroon.
+	// ErrMacaroon reports bytes that are not a version 2 binary macaroon.
 	ErrMacaroon = errors.New("not a version 2 binary macaroon")
-	// ErrMemo reports a sealed memo that none of our keys made for this
-	// payment hash and amount.
+	// ErrMemo reports a sealed memo that no key of the ring made for this payment hash and amount.
 	ErrMemo = errors.New("memo was not sealed here for this invoice")
 	// ErrNoChallenge reports headers without any L402 challenge.
 	ErrNoChallenge = errors.New("no L402 challenge in WWW-Authenticate")
@@ -40,24 +39,23 @@ var (
 	ErrMalformedChallenge = errors.New("malformed L402 challenge")
 )
 
-// CaveatError says which caveat of a genuine token forbids a request, and
-// why. Answer: 403.
+// CaveatError says which caveat of a genuine token forbids a request, and why. The service answers
+// 403.
 type CaveatError struct {
-	Condition string // the caveat as the holder wrote it, shortened; for a preimage only its name
+	Condition string // the caveat as the holder wrote it, shortened; for a preimage only the caveat's name
 	Reason    string // one clause that says what to do or what is not allowed
 }
 
-// Error renders the condition quoted, since a holder may have put anything
-// into it.
+// Error quotes the condition, because a holder may have put control characters into it.
 func (e *CaveatError) Error() string {
 	return fmt.Sprintf("caveat %q: %s", e.Condition, e.Reason)
 }
 
-// maxConditionShown bounds, in bytes, how much of a hostile caveat an error
-// repeats.
+// maxConditionShown is how many bytes of a caveat an error repeats at most, because a holder may
+// write anything into a caveat.
 const maxConditionShown = 128
 
-// refuse makes a CaveatError about condition.
+// refuse returns a CaveatError about condition.
 func refuse(condition, format string, args ...any) *CaveatError {
 	if len(condition) > maxConditionShown {
 		condition = condition[:maxConditionShown] + "…"

@@ -8,8 +8,8 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// A service mints a challenge, a client pays it and comes back, and the
-// service verifies what it brings.
+// A service makes a challenge, a client pays the challenge and comes back with a credential, and
+// the service verifies the credential.
 func Example() {
 	now := time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 	ring, err := l402.NewKeyring(l402.LedgerID{1}, []l402.MasterKey{
@@ -35,7 +35,7 @@ func Example() {
 	}
 	answer := http.Header{"Www-Authenticate": {l402.FormatChallenge(macaroon, "lnbcrt2500n1example")}}
 
-	// The client reads it, pays the invoice, and learns the preimage.
+	// The client reads the challenge, pays the invoice, and learns the preimage.
 	challenge, err := l402.ParseChallenge(answer.Values("WWW-Authenticate"))
 	if err != nil {
 		fmt.Println(err)
@@ -49,7 +49,7 @@ func Example() {
 	fmt.Println("macaroon is for the invoice:", id.PaymentHash == preimage.Hash())
 	request := http.Header{"Authorization": {l402.FormatCredential(challenge.Macaroon, preimage)}}
 
-	// The service verifies: signature, preimage, caveats.
+	// The service verifies the signature, the preimage and the caveats.
 	unverified, err := l402.CredentialFromHeader(request)
 	if err != nil || unverified == nil {
 		fmt.Println("no credential", err)
@@ -68,7 +68,7 @@ func Example() {
 	// deposit: 250000 msat
 }
 
-// A holder hands out a part of its token without asking anybody.
+// A holder makes a narrower token for somebody else, without asking the service.
 func ExampleAttenuate() {
 	ring, err := l402.NewKeyring(l402.LedgerID{1}, []l402.MasterKey{{ID: "k", State: l402.KeyMint, Secret: [32]byte{1}}})
 	if err != nil {

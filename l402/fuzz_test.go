@@ -11,7 +11,7 @@ import (
 	"gopkg.in/macaroon.v2"
 )
 
-// FuzzParseIdentifier: what parses encodes to the same bytes.
+// FuzzParseIdentifier checks that an identifier that was parsed is encoded to the same bytes.
 func FuzzParseIdentifier(f *testing.F) {
 	f.Add(Identifier{PaymentHash: PaymentHash{1}, TokenID: TokenID{2}}.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -21,7 +21,7 @@ func FuzzParseIdentifier(f *testing.F) {
 	})
 }
 
-// FuzzParseMacaroon: exactly those bytes parse that the library reads as
+// FuzzParseMacaroon checks that parseMacaroon accepts exactly the bytes that the library reads as
 // version 2 and writes again unchanged.
 func FuzzParseMacaroon(f *testing.F) {
 	for _, v := range readVectors[tokenVectors](f, "tokens.json").Tokens {
@@ -41,8 +41,9 @@ func FuzzParseMacaroon(f *testing.F) {
 	})
 }
 
-// FuzzCredential: nothing crashes; what is read survives formatting; only our
-// own token of the seeds, with added caveats at most, is ever genuine.
+// FuzzCredential checks that no header causes a panic, that a credential is the same after
+// formatting and parsing, and that only the token of the seeds, possibly with added caveats, is
+// genuine.
 func FuzzCredential(f *testing.F) {
 	for _, v := range readVectors[[]credentialVector](f, "credentials.json") {
 		h := v.header()
@@ -79,8 +80,8 @@ func FuzzCredential(f *testing.F) {
 	})
 }
 
-// FuzzCaveats: with any caveats that a holder adds (a line each), an
-// accepted token is never wider than its parent.
+// FuzzCaveats checks that a token is never wider than its parent, whatever caveats a holder adds.
+// Each line of the input is one caveat.
 func FuzzCaveats(f *testing.F) {
 	for _, v := range readVectors[[]caveatVector](f, "caveats.json") {
 		if v.Minted == nil && !v.ThirdParty && len(v.Added) > 0 {
@@ -139,8 +140,8 @@ func FuzzCaveats(f *testing.F) {
 	})
 }
 
-// FuzzParseChallenge: what is read is bounded, printable, and survives
-// formatting.
+// FuzzParseChallenge checks that a challenge that was read has a bounded size, is printable, and is
+// the same after formatting and parsing.
 func FuzzParseChallenge(f *testing.F) {
 	for _, v := range readVectors[[]challengeVector](f, "challenges.json") {
 		f.Add(strings.Join(v.Values, "\n"))
@@ -157,8 +158,8 @@ func FuzzParseChallenge(f *testing.F) {
 	})
 }
 
-// FuzzOpenMemo: nothing opens but the one spelling of what was sealed, for the
-// invoice that it was sealed for.
+// FuzzOpenMemo checks that OpenMemo accepts only the exact text that SealMemo returned, and only
+// for the same invoice.
 func FuzzOpenMemo(f *testing.F) {
 	ring := readVectors[tokenVectors](f, "tokens.json").ring(f)
 	vectors := readVectors[[]memoVector](f, "memos.json")
@@ -174,7 +175,7 @@ func FuzzOpenMemo(f *testing.F) {
 	})
 }
 
-// FuzzParseMsat: a number has one spelling.
+// FuzzParseMsat checks that each number has only one accepted spelling.
 func FuzzParseMsat(f *testing.F) {
 	for _, s := range []string{"0", "1", "01", "-1", "2100000000000000000", "2100000000000000001", "9223372036854775808", "1e3", ""} {
 		f.Add(s)

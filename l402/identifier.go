@@ -10,22 +10,22 @@ import (
 	"log/slog"
 )
 
-// IdentifierSize is the length in bytes of an encoded Identifier: a version
-// (2), a payment hash (32) and a token id (32). Source: L402 specification,
-// "macaroon identifier", version 0.
+// IdentifierSize is the length in bytes of an encoded Identifier: a version (2 bytes), a payment
+// hash (32 bytes) and a token id (32 bytes). Source: L402 specification, "macaroon identifier",
+// version 0.
 const IdentifierSize = 2 + 32 + 32
 
-// ErrIdentifier reports bytes that are no version 0 identifier.
+// ErrIdentifier reports bytes that are not a version 0 identifier.
 var ErrIdentifier = errors.New("not an L402 identifier")
 
-// TokenID names the account that a token spends from. It is stable across
-// top-ups: many deposits (payment hashes) may belong to one TokenID.
+// TokenID names the account that a token spends from. A top-up adds a payment hash to the account
+// and leaves the TokenID as it is, so many payment hashes may belong to one TokenID.
 type TokenID [32]byte
 
-// String renders the id in lower-case hex; it is no secret.
+// String returns the id in lower-case hex. The id is not a secret.
 func (t TokenID) String() string { return hex.EncodeToString(t[:]) }
 
-// NewTokenID returns a random account name.
+// NewTokenID returns a random id for a new account.
 func NewTokenID() TokenID {
 	var t TokenID
 	rand.Read(t[:])
@@ -41,8 +41,8 @@ func ParseTokenID(s string) (TokenID, error) {
 	return b, nil
 }
 
-// parseHex32 reads exactly 64 hex digits of either case. Its error does not
-// repeat them, since they may be a secret.
+// parseHex32 reads exactly 64 hex digits of either case. Its error does not repeat the digits,
+// because they may be a secret.
 func parseHex32(s string) ([32]byte, error) {
 	var b [32]byte
 	if len(s) != 64 {
@@ -54,10 +54,10 @@ func parseHex32(s string) ([32]byte, error) {
 	return b, nil
 }
 
-// PaymentHash is the SHA-256 of a Preimage and names one invoice.
+// PaymentHash is the SHA-256 of a Preimage. It names one invoice.
 type PaymentHash [32]byte
 
-// String renders the hash in lower-case hex; it is no secret.
+// String returns the hash in lower-case hex. The hash is not a secret.
 func (h PaymentHash) String() string { return hex.EncodeToString(h[:]) }
 
 // ParsePaymentHash reads 64 hex digits.
@@ -69,8 +69,8 @@ func ParsePaymentHash(s string) (PaymentHash, error) {
 	return b, nil
 }
 
-// Preimage proves a payment. A holder of preimage and macaroon owns the
-// account, so a Preimage prints nothing useful; Hex is the explicit way out.
+// Preimage proves a payment. Whoever has the preimage and the macaroon owns the account, so a
+// Preimage is redacted wherever it is printed. Hex is the only method that returns the secret.
 type Preimage [32]byte
 
 // NewPreimage returns a random preimage for a new invoice.
@@ -80,7 +80,7 @@ func NewPreimage() Preimage {
 	return p
 }
 
-// ParsePreimage reads 64 hex digits. Its error does not repeat them.
+// ParsePreimage reads 64 hex digits. Its error does not repeat the digits.
 func ParsePreimage(s string) (Preimage, error) {
 	b, err := parseHex32(s)
 	if err != nil {
@@ -89,7 +89,7 @@ func ParsePreimage(s string) (Preimage, error) {
 	return b, nil
 }
 
-// Hash returns the payment hash that p proves.
+// Hash returns the payment hash whose payment p proves.
 func (p Preimage) Hash() PaymentHash { return sha256.Sum256(p[:]) }
 
 // Hex returns the secret itself in lower-case hex.
@@ -101,25 +101,25 @@ func (p Preimage) String() string { return "[preimage redacted]" }
 // GoString redacts the secret under %#v.
 func (p Preimage) GoString() string { return p.String() }
 
-// Format redacts the secret under every verb, %x included.
+// Format redacts the secret under every verb of fmt, %x included.
 func (p Preimage) Format(f fmt.State, _ rune) { f.Write([]byte(p.String())) }
 
 // LogValue redacts the secret in structured logs.
 func (p Preimage) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
-// MarshalText always fails, so that no encoder writes the secret (or, worse,
-// loses it) by accident: store Hex.
+// MarshalText always fails, so that no encoder writes or loses the secret by accident. A caller
+// that stores the secret uses Hex.
 func (p Preimage) MarshalText() ([]byte, error) {
 	return nil, errors.New("a preimage is a secret: encode it with Hex")
 }
 
-// Identifier is the public head of a macaroon.
+// Identifier is the identifier at the beginning of a macaroon. It is not a secret.
 type Identifier struct {
 	PaymentHash PaymentHash
 	TokenID     TokenID
 }
 
-// Encode returns uint16 BE version 0 ‖ payment hash ‖ token id.
+// Encode returns the version 0 as two bytes, then the payment hash, then the token id.
 func (id Identifier) Encode() []byte {
 	b := make([]byte, IdentifierSize)
 	copy(b[2:34], id.PaymentHash[:])
@@ -127,8 +127,8 @@ func (id Identifier) Encode() []byte {
 	return b
 }
 
-// ParseIdentifier reads exactly IdentifierSize bytes of version 0. Any other
-// length or version is ErrIdentifier.
+// ParseIdentifier reads exactly IdentifierSize bytes of version 0. It fails with ErrIdentifier for
+// any other length or version.
 func ParseIdentifier(b []byte) (Identifier, error) {
 	var id Identifier
 	if len(b) != IdentifierSize || binary.BigEndian.Uint16(b) != 0 {

@@ -15,26 +15,26 @@ import (
 	"gopkg.in/macaroon.v2"
 )
 
-// KeyState says what a master key may still do.
+// KeyState says what a master key may be used for.
 type KeyState string
 
-// The states of a master key. A retired key goes on verifying, so that
-// rotation strands no balance; only a revoked one does not.
+// These are the states of a master key. KeyMint mints and verifies. KeyVerify is for a retired key:
+// it only verifies, so that the tokens it signed keep their balance. KeyRevoked does neither.
 const (
 	KeyMint    KeyState = "mint"
 	KeyVerify  KeyState = "verify"
 	KeyRevoked KeyState = "revoked"
 )
 
-// MasterKey is the secret from which the root keys of all tokens are derived.
-// Somebody who learns it can mint credit, so a MasterKey prints only the id.
+// MasterKey is the secret from which the root keys of all tokens are derived. Anybody who learns it
+// can mint credit, so a MasterKey prints only its id and state.
 type MasterKey struct {
 	ID     string
 	State  KeyState
 	Secret [32]byte
 }
 
-// String names the key without its secret.
+// String returns the id and state of the key without its secret.
 func (k MasterKey) String() string { return fmt.Sprintf("[master key %q, %s]", k.ID, k.State) }
 
 // Format redacts the secret under every verb.
@@ -43,26 +43,26 @@ func (k MasterKey) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }
 // LogValue redacts the secret in structured logs.
 func (k MasterKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// MarshalText always fails: a key is never written by accident.
+// MarshalText always fails, so that no encoder writes a key by accident.
 func (k MasterKey) MarshalText() ([]byte, error) {
 	return nil, errors.New("a master key is a secret and is not encoded")
 }
 
-// LedgerID names one ledger (database). It is random and no secret.
+// LedgerID names one ledger, which is one database. It is random and not a secret.
 type LedgerID [16]byte
 
 // String renders the id in lower-case hex.
 func (l LedgerID) String() string { return hex.EncodeToString(l[:]) }
 
-// Labels that keep the uses of a master key apart. None is a prefix of
-// another.
+// These labels keep the keys that are derived from one master key apart. No label is a prefix of
+// another label.
 const (
 	labelRoot  = "sluice root key"
 	labelMemo  = "sluice memo key"
 	labelCheck = "sluice key check"
 )
 
-// derive returns HMAC-SHA256(secret, label ‖ ledger).
+// derive returns HMAC-SHA256(k.Secret, label ‖ ledger).
 func (k MasterKey) derive(label string, ledger LedgerID) [32]byte {
 	h := hmac.New(sha256.New, k.Secret[:])
 	h.Write([]byte(label))
@@ -70,26 +70,26 @@ func (k MasterKey) derive(label string, ledger LedgerID) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// Fingerprint tells whether a key and a ledger belong together. It is stored
-// with the ledger and reveals nothing about the key.
+// Fingerprint shows whether a key belongs to a ledger. The ledger stores the fingerprint, which
+// reveals nothing about the key.
 func (k MasterKey) Fingerprint(ledger LedgerID) [32]byte { return k.derive(labelCheck, ledger) }
 
-// Keyring mints and verifies tokens of one ledger. It is immutable and safe
-// for concurrent use; it does no I/O.
+// Keyring mints and verifies the tokens of one ledger. A Keyring is immutable, safe for concurrent
+// use, and does no I/O.
 type Keyring struct {
 	ledger LedgerID
-	keys   []ringKey // mint and verify keys, the minting one first
+	keys   []ringKey // keys in state mint or verify; the key that mints is the first
 }
 
-// ringKey is a master key that may still verify, with what is derived of it.
+// ringKey is a master key that may verify, with the memo cipher that is derived from it.
 type ringKey struct {
 	secret [32]byte
 	memo   cipher.AEAD
 }
 
-// NewKeyring builds the keyring of a ledger. The first key in state mint
-// mints; keys in state mint and verify verify. It fails without a minting key,
-// for an unknown state, an empty secret or id, and when two keys share either.
+// NewKeyring builds the keyring of a ledger. The first key in state mint mints. All keys in state
+// mint or verify are used to verify. NewKeyring fails when there is no key in state mint, when a
+// state is unknown, when an id or a secret is empty, and when two keys share an id or a secret.
 func NewKeyring(ledger LedgerID, keys []MasterKey) (*Keyring, error) {
 	ring := &Keyring{ledger: ledger}
 	ids, secrets := map[string]bool{}, map[[32]byte]bool{}
@@ -131,36 +131,36 @@ func NewKeyring(ledger LedgerID, keys []MasterKey) (*Keyring, error) {
 	return ring, nil
 }
 
-// rootKey leaves in c.sum the root key of the macaroon named by identifier:
-// HMAC-SHA256(master, label ‖ ledger id ‖ identifier).
+// rootKey sets c.sum to the root key of the macaroon with this identifier: HMAC-SHA256(master key,
+// label ‖ ledger id ‖ identifier).
 func (k *Keyring) rootKey(c *chain, key *ringKey, identifier []byte) {
 	c.mac(key.secret[:], []byte(labelRoot), k.ledger[:], identifier)
 }
 
-// maxUnixTime is the last second of the year 9999, the largest that time.Time
-// can encode as text.
+// maxUnixTime is the last second of the year 9999, in unix seconds. It is the latest time that
+// time.Time can encode as text.
 const maxUnixTime = 253402300799
 
-// RateLock holds the price of one published epoch for a token until a time.
-// The zero value is no lock.
+// RateLock gives a token the prices of one published epoch until a time. The zero value means that
+// the token has no lock.
 type RateLock struct {
 	Epoch int64     // price epoch, at least 1
 	Until time.Time // whole seconds
 }
 
-// MintParams says what a new token is worth.
+// MintParams describes a new token.
 type MintParams struct {
 	Service     string      // see ValidateService
-	PaymentHash PaymentHash // of the invoice that pays for it
-	TokenID     TokenID     // the account: a new one, or an old one that is topped up
-	Deposit     Msat        // credit once paid; at least 1
+	PaymentHash PaymentHash // of the invoice that pays for the token
+	TokenID     TokenID     // the account: a new one, or an existing one that is topped up
+	Deposit     Msat        // credit in msat once the invoice is paid, at least 1
 	ValidUntil  time.Time   // cut to whole seconds
-	RateLock    RateLock    // optional
+	RateLock    RateLock    // zero: no lock
 }
 
-// Mint returns a new version 2 binary macaroon, signed with a root key derived
-// from the minting master key. It writes nothing anywhere. An unpaid macaroon
-// is a secret: somebody who learns the preimage later owns the account.
+// Mint returns a new version 2 binary macaroon. It is signed with a root key derived from the
+// minting master key. Mint stores nothing. An unpaid macaroon is a secret, because anybody who has
+// it and learns the preimage later owns the account.
 func (k *Keyring) Mint(p MintParams) ([]byte, error) {
 	if err := ValidateService(p.Service); err != nil {
 		return nil, err
@@ -200,7 +200,7 @@ func (k *Keyring) Mint(p MintParams) ([]byte, error) {
 	return m.MarshalBinary()
 }
 
-// format renders the value of a rate lock caveat.
+// format returns the value of a rate lock caveat.
 func (l RateLock) format() (string, error) {
 	until := l.Until.Unix()
 	if l.Epoch < 1 || until < 1 || until > maxUnixTime {

@@ -9,16 +9,15 @@ import (
 	"gopkg.in/macaroon.v2"
 )
 
-// MaxMacaroonSize bounds a binary macaroon in bytes. Anything larger is not
-// even parsed; a token that our own services accept is far smaller.
+// MaxMacaroonSize is the largest size of a binary macaroon in bytes. A larger one is rejected
+// before it is parsed. A token that Authorize accepts is far smaller (maxTokenSize).
 const MaxMacaroonSize = 64 << 10
 
-// maxCaveats bounds the caveats of a macaroon, far above what a token may
-// have: each one costs an HMAC per key before a forgery shows.
+// maxCaveats is how many caveats a parsed macaroon has at most. The limit is far above what a token
+// may have. It is needed because each caveat costs one HMAC per key before a forgery is found.
 const maxCaveats = 1024
 
-// Field types of the version 2 binary format. Source: libmacaroons
-// doc/format.txt.
+// These are the field types of the version 2 binary format. Source: libmacaroons doc/format.txt.
 const (
 	fieldEnd          = 0
 	fieldLocation     = 1
@@ -27,25 +26,24 @@ const (
 	fieldSignature    = 6
 )
 
-// rawMacaroon is a parsed, unverified macaroon. Its slices point into the
-// bytes it was parsed from.
+// rawMacaroon is a parsed, unverified macaroon. Its slices point into the bytes that were parsed.
 type rawMacaroon struct {
 	id        []byte
 	caveats   []rawCaveat
 	signature []byte // 32 bytes
 }
 
-// rawCaveat is a third party's when verification is set, which is then never
-// empty.
+// rawCaveat is one caveat. verification is nil for a first-party caveat. It is not empty for a
+// third-party caveat.
 type rawCaveat struct {
 	id           []byte
 	verification []byte
 }
 
-// parseMacaroon reads exactly one version 2 binary macaroon. It is stricter
-// than the macaroon library, which also takes version 1 and ignores what
-// follows the signature: here a macaroon has one encoding only, the one that
-// the library itself would write, and at most maxCaveats caveats.
+// parseMacaroon reads exactly one version 2 binary macaroon with at most maxCaveats caveats. It is
+// stricter than the macaroon library, which also reads version 1 and ignores bytes after the
+// signature. parseMacaroon accepts only the encoding that the library itself writes, so that each
+// macaroon has exactly one encoding.
 func parseMacaroon(b []byte) (rawMacaroon, error) {
 	var m rawMacaroon
 	if len(b) == 0 || len(b) > MaxMacaroonSize || b[0] != 2 {
@@ -62,7 +60,7 @@ func parseMacaroon(b []byte) (rawMacaroon, error) {
 		c.verification = r.optional(fieldVerification)
 		r.end()
 		if located && c.verification == nil {
-			r.bad = true // only third parties have a location
+			r.bad = true // only a third-party caveat may have a location
 		}
 		if len(m.caveats) == maxCaveats {
 			r.bad = true
@@ -77,17 +75,17 @@ func parseMacaroon(b []byte) (rawMacaroon, error) {
 	return m, nil
 }
 
-// packetReader walks the packets of a macaroon. After the first error bad
-// stays set and all reads yield nothing.
+// packetReader reads the packets of a macaroon in turn. After the first error bad remains true and
+// every read returns nothing.
 type packetReader struct {
 	rest []byte
 	bad  bool
 }
 
-// atEnd reports whether the next packet ends the section.
+// atEnd reports whether the next byte ends the section.
 func (r *packetReader) atEnd() bool { return len(r.rest) > 0 && r.rest[0] == fieldEnd }
 
-// end consumes the end of a section.
+// end reads the end of a section.
 func (r *packetReader) end() {
 	if r.bad || !r.atEnd() {
 		r.bad = true
@@ -96,8 +94,8 @@ func (r *packetReader) end() {
 	r.rest = r.rest[1:]
 }
 
-// optional reads a field of type want if it comes next, which must then not
-// be empty, and returns nil otherwise.
+// optional reads the next field if it is of type want, and returns nil if it is of another type. A
+// field of type want that is empty is an error.
 func (r *packetReader) optional(want byte) []byte {
 	if r.bad || len(r.rest) == 0 || r.rest[0] != want {
 		return nil
@@ -110,7 +108,7 @@ func (r *packetReader) optional(want byte) []byte {
 	return f
 }
 
-// field reads a field of type want: type, length, data.
+// field reads a field of type want: its type, its length and its data. It returns the data.
 func (r *packetReader) field(want byte) []byte {
 	if r.bad || len(r.rest) == 0 || r.rest[0] != want {
 		r.bad = true
@@ -126,9 +124,9 @@ func (r *packetReader) field(want byte) []byte {
 	return data
 }
 
-// minimalUvarint reads a length of at most MaxMacaroonSize. Lengths that could
-// be written with fewer bytes are refused (used 0): they would give one
-// macaroon many encodings.
+// minimalUvarint reads a length of at most MaxMacaroonSize from b. It returns the length n and the
+// number of bytes used. used is 0 for an error. A length that could be written with fewer bytes is
+// an error, because one macaroon would have several encodings.
 func minimalUvarint(b []byte) (n, used int) {
 	for i := 0; i < len(b) && i < 3; i++ {
 		n |= int(b[i]&0x7f) << (7 * i)
@@ -142,10 +140,9 @@ func minimalUvarint(b []byte) (n, used int) {
 	return 0, 0
 }
 
-// Inspect reads a macaroon without verifying it: its identifier and the
-// conditions of its first-party caveats, in order. A client uses it to compare
-// the payment hash with an invoice's before paying. It fails with ErrMacaroon
-// or ErrIdentifier.
+// Inspect reads a macaroon without verifying it. It returns the identifier and the conditions of
+// the first-party caveats, in order. A client compares the payment hash in the identifier with the
+// payment hash of the invoice before it pays. Inspect fails with ErrMacaroon or ErrIdentifier.
 func Inspect(unverified []byte) (Identifier, []string, error) {
 	m, err := parseMacaroon(unverified)
 	if err != nil {
@@ -164,11 +161,11 @@ func Inspect(unverified []byte) (Identifier, []string, error) {
 	return id, conditions, nil
 }
 
-// Attenuate adds first-party caveats to a macaroon, offline: a holder of the
-// result can do at most what the conditions leave. The caller's slice is not
-// changed. It fails with ErrMacaroon when bytes are no macaroon or the result
-// would be larger than MaxMacaroonSize; whether the service understands the
-// conditions shows when the token is used.
+// Attenuate returns a copy of a macaroon with first-party caveats added, and needs no connection. A
+// holder of the result can do at most what the conditions allow. The caller's slice is not changed.
+// Attenuate fails with ErrMacaroon when the bytes are not a macaroon or the result would be larger
+// than MaxMacaroonSize. It does not check whether the service knows the conditions: the service
+// refuses unknown ones when the token is used.
 func Attenuate(unverified []byte, conditions ...string) ([]byte, error) {
 	if _, err := parseMacaroon(unverified); err != nil {
 		return nil, err
@@ -192,8 +189,8 @@ func Attenuate(unverified []byte, conditions ...string) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeMacaroon reads a macaroon from base64, standard or URL-safe, padded or
-// not, and checks its form. It fails with ErrMacaroon.
+// DecodeMacaroon reads a macaroon from base64 and checks its form. The base64 may be standard or
+// URL-safe, with or without padding. DecodeMacaroon fails with ErrMacaroon.
 func DecodeMacaroon(s string) ([]byte, error) {
 	b, err := decodeBase64(s)
 	if err != nil {
@@ -207,9 +204,9 @@ func DecodeMacaroon(s string) ([]byte, error) {
 
 var errBase64 = errors.New("not base64")
 
-// decodeBase64 takes either alphabet, but not both at once, with exact padding
-// or none, and no more than a macaroon needs. Unlike the standard library's it
-// accepts no line breaks.
+// decodeBase64 decodes standard or URL-safe base64, but not a mix of both. The padding must be
+// exact or missing. The text may be as long as a macaroon of MaxMacaroonSize bytes needs. Unlike
+// encoding/base64, it accepts no line breaks.
 func decodeBase64(s string) ([]byte, error) {
 	if len(s) > base64.StdEncoding.EncodedLen(MaxMacaroonSize) || strings.ContainsAny(s, "\r\n") {
 		return nil, errBase64
@@ -223,7 +220,7 @@ func decodeBase64(s string) ([]byte, error) {
 	}
 	b, err := enc.Strict().DecodeString(s)
 	if err != nil {
-		return nil, errBase64 // the cause would repeat parts of the secret
+		return nil, errBase64 // the decoder's error would repeat parts of the secret
 	}
 	return b, nil
 }

@@ -7,7 +7,7 @@ type memoVector struct {
 	Sealed      string `json:"sealed"`
 	PaymentHash string `json:"payment_hash"`
 	Amount      Msat   `json:"amount_msat"`
-	TokenID     string `json:"token_id"` // none: it must not open
+	TokenID     string `json:"token_id"` // "": the memo must not open
 }
 
 func TestOpenMemo(t *testing.T) {

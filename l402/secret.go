@@ -5,13 +5,13 @@ import (
 	"log/slog"
 )
 
-// Secret is a key or password in plain text. It prints as "[redacted]" with every
-// verb, in JSON, YAML and logs; only Reveal gives it away.
+// Secret is a key or password in plain text. It prints as "[redacted]" with every verb, in JSON,
+// YAML and logs. Only Reveal returns the text.
 type Secret string
 
 const redacted = "[redacted]"
 
-// Reveal is the text itself, for the code that sends or compares it.
+// Reveal returns the secret text, for the code that sends or compares it.
 func (s Secret) Reveal() string { return string(s) }
 
 // String implements fmt.Stringer.
@@ -20,7 +20,7 @@ func (Secret) String() string { return redacted }
 // Format implements fmt.Formatter: no verb and no flag prints the text.
 func (Secret) Format(s fmt.State, _ rune) { _, _ = s.Write([]byte(redacted)) }
 
-// MarshalText implements encoding.TextMarshaler, and so covers JSON.
+// MarshalText implements encoding.TextMarshaler, which JSON encoders use too.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // MarshalYAML implements yaml.Marshaler.

@@ -17,8 +17,8 @@ func (h *hexBytes) UnmarshalText(text []byte) error {
 	return err
 }
 
-// readVectors decodes a file of testdata. The files were made by another
-// implementation (Python's hmac and hashlib), so they check this one.
+// readVectors decodes a file of testdata. Another implementation (Python's hmac and hashlib) made
+// these files, so that they check this implementation independently.
 func readVectors[T any](t testing.TB, name string) T {
 	t.Helper()
 	b, err := os.ReadFile("testdata/" + name)
@@ -55,7 +55,7 @@ type tokenVector struct {
 	Attenuated   bool       `json:"attenuated"`
 	Labels       []string   `json:"labels"`
 	Label        string     `json:"label"`
-	Mint         bool       `json:"mint"` // Mint must give exactly these bytes
+	Mint         bool       `json:"mint"` // Mint must return exactly these bytes
 }
 
 type tokenVectors struct {
@@ -84,13 +84,13 @@ func (v tokenVectors) ring(t testing.TB) *Keyring {
 	return ring
 }
 
-// testPreimage pays for every token of the vectors.
+// testPreimage is the preimage for every token of the vectors.
 var testPreimage = Preimage([]byte("\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11\x11"))
 
-// testNow lies before the expiry of the vectors' tokens.
+// testNow is before the expiry of the vectors' tokens.
 var testNow = time.Unix(1_700_000_000, 0)
 
-// rateLock reads the vectors' "<epoch>:<unix>".
+// rateLock reads a rate lock of the vectors, "<epoch>:<unix seconds>".
 func rateLock(t testing.TB, s string) RateLock {
 	t.Helper()
 	if s == "" {

@@ -96,8 +96,8 @@ func TestMintVectors(t *testing.T) {
 	}
 }
 
-// TestChainMatchesLibrary signs macaroons of many shapes with the library,
-// third parties' caveats included, and compares every signature on the way.
+// TestChainMatchesLibrary signs macaroons of many shapes with the library, also with third-party
+// caveats, and compares the signature after each caveat.
 func TestChainMatchesLibrary(t *testing.T) {
 	for n := range 8 {
 		rootKey := bytes.Repeat([]byte{byte(n + 1)}, 16*n+1)
@@ -274,7 +274,7 @@ func TestSecretsRedactThemselves(t *testing.T) {
 	if strings.Contains(log.String(), "1111") || strings.Contains(log.String(), "17,17") {
 		t.Errorf("log: %s", log.String())
 	}
-	// Errors about a credential repeat neither preimage nor macaroon.
+	// Errors about a credential contain neither the preimage nor the macaroon.
 	h := http.Header{"Authorization": {FormatCredential(token, testPreimage) + "x"}}
 	if _, err := CredentialFromHeader(h); err == nil || strings.Contains(err.Error(), "1111") {
 		t.Errorf("got %v", err)
@@ -289,7 +289,7 @@ func TestEncodersNeverWriteSecrets(t *testing.T) {
 	}
 }
 
-// mint makes a token of "inference" that testPreimage pays for.
+// mint makes a token of the service "inference" whose preimage is testPreimage.
 func mint(t testing.TB, ring *Keyring) []byte {
 	t.Helper()
 	b, err := ring.Mint(MintParams{Service: "inference", PaymentHash: testPreimage.Hash(), TokenID: TokenID{7}, Deposit: 250_000, ValidUntil: unix(2_000_000_000)})
@@ -299,7 +299,7 @@ func mint(t testing.TB, ring *Keyring) []byte {
 	return b
 }
 
-// isCaveatError returns the *CaveatError in err.
+// isCaveatError returns the *CaveatError in err, and whether there is one.
 func isCaveatError(err error) (*CaveatError, bool) {
 	var c *CaveatError
 	ok := errors.As(err, &c)

@@ -31,8 +31,8 @@ func (a *app) balance(fs *pflag.FlagSet) cli.Run {
 	}
 }
 
-// gatewayFlag declares --url. The function that it returns opens the buyer at that
-// gateway, or at the configuration's.
+// gatewayFlag declares --url. The function that it returns finds the gateway, from --url or else
+// from the configuration, and opens the buyer.
 func (a *app) gatewayFlag(fs *pflag.FlagSet) func() (base string, buyer *client.Client, err error) {
 	url := fs.String("url", "", "gateway's `URL`; default gateway_url of the configuration")
 	return func() (string, *client.Client, error) {
@@ -117,12 +117,12 @@ func (a *app) quote(fs *pflag.FlagSet) cli.Run {
 	}
 }
 
-// topupHelp follows the summary in the command's own help.
+// topupHelp follows the summary in the help text of topup.
 const topupHelp = `
     AMOUNT is whole satoshis: "50 sat", "50000 msat", "0.001 btc", or a number of
     msat. A gateway whose smallest purchase is larger is not paid.`
 
-// topup buys exactly what was asked for, or nothing.
+// topup buys exactly the amount that the user asked for, or nothing.
 func (a *app) topup(fs *pflag.FlagSet) cli.Run {
 	open := a.gatewayFlag(fs)
 	return func(ctx context.Context, args []string) error {

@@ -17,16 +17,16 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// Exit codes. Scripts and agents rely on them.
+// These are the exit codes. Scripts and agents rely on them.
 const (
 	exitDone    = 0
 	exitFailed  = 1
 	exitUsage   = 2
-	exitBudget  = 3 // a cap of the buyer forbade it, nothing was paid
+	exitBudget  = 3 // a cap of the buyer forbade the payment, and nothing was paid
 	exitPayment = 4 // the invoice was refused, or the payment failed or is in doubt
 )
 
-// app is one invocation.
+// app is one run of the program.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -37,7 +37,7 @@ type app struct {
 	verbose    bool
 }
 
-// commands are the subcommands of one invocation.
+// commands returns the subcommands.
 func (a *app) commands() []cli.Command {
 	return []cli.Command{
 		{Name: "request", Args: "[flags] URL", Summary: "curl that pays", Least: 1, Most: 1, Setup: a.request},
@@ -55,7 +55,7 @@ func (a *app) commands() []cli.Command {
 	}
 }
 
-// run is the whole program; it returns the exit code.
+// run runs the whole program and returns its exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: env, configPath: env(envPrefix + "CONFIG")}
 	p := cli.Program{Name: "agent-client", Commands: a.commands(), Overview: a.overview, Flags: a.flags, Stdout: stdout, Stderr: stderr}
@@ -87,18 +87,18 @@ func (a *app) flags(fs *pflag.FlagSet) {
 	fs.BoolVarP(&a.verbose, "verbose", "v", a.verbose, "tell on standard error what is paid")
 }
 
-// usagef reports a command line that cannot be meant.
+// usagef returns the error of a command line that is wrong.
 func usagef(format string, args ...any) error { return cli.Usagef(format, args...) }
 
-// answered wraps an error whose result is on standard output already, so that
-// --json prints no second object.
+// answered wraps an error when the result is already on standard output, so that --json does not
+// print a second object.
 type answered struct{ error }
 
 func (e *answered) Unwrap() error { return e.error }
 
 func exitCode(err error) int { code, _ := classify(err); return code }
 
-// classify maps an error to its exit code and to its name in JSON.
+// classify returns the exit code of an error and the error's name in JSON.
 func classify(err error) (int, string) {
 	var (
 		usage   *cli.UsageError
@@ -133,8 +133,8 @@ func classify(err error) (int, string) {
 	return exitFailed, "failed"
 }
 
-// report prints an error: for people on standard error, for programs on
-// standard output.
+// report prints an error on standard error, for people. With --json it also prints the error on
+// standard output, for programs.
 func (a *app) report(err error) {
 	fmt.Fprintf(a.stderr, "agent-client: %v\n", err)
 	var budget *client.BudgetError
@@ -172,7 +172,7 @@ func (a *app) report(err error) {
 	}
 }
 
-// print writes one JSON object and a line end.
+// print writes one JSON object and a line end to standard output.
 func (a *app) print(v any) error {
 	enc := json.NewEncoder(a.stdout)
 	enc.SetEscapeHTML(false)
@@ -198,8 +198,8 @@ func (a *app) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
 }
 
-// buyer builds the SDK's client. It opens the store, but the wallet only when
-// something is to be paid.
+// buyer returns the SDK's client. It opens the store at once. It opens the wallet only when
+// something must be paid.
 func (a *app) buyer(cfg *config) (*client.Client, error) {
 	store, err := client.OpenDir(cfg.TokensDir)
 	if err != nil {
@@ -223,7 +223,7 @@ func amount(name, s string) (l402.Msat, error) {
 	return m, nil
 }
 
-// amountOrMsat reads an amount with a unit, or a number of msat.
+// amountOrMsat reads an amount with a unit, or a plain number of msat.
 func amountOrMsat(name, s string) (l402.Msat, error) {
 	if m, err := l402.ParseMsat(strings.TrimSpace(s)); err == nil {
 		return m, nil
@@ -235,9 +235,9 @@ func amountOrMsat(name, s string) (l402.Msat, error) {
 	return m, nil
 }
 
-// purchase reads what is to be bought. A bare number is msat; one below a satoshi
-// is refused, because a user who writes 5 means something larger. Lightning
-// invoices of gateways are in whole satoshis, so that anything else would be
+// purchase reads the amount to buy. A number without a unit is msat. An amount below one satoshi is
+// refused, because a user who writes 5 means more than 5 msat. An amount that is not in whole
+// satoshis is refused too, because gateways make invoices in whole satoshis and the amount would be
 // rounded.
 func purchase(name, s string) (l402.Msat, error) {
 	m, err := amountOrMsat(name, s)
@@ -252,7 +252,7 @@ func purchase(name, s string) (l402.Msat, error) {
 	return m, nil
 }
 
-// clip shortens what an error repeats.
+// clip shortens a text that an error repeats.
 func clip(s string) string {
 	if len(s) > 60 {
 		return s[:60] + "…"

@@ -11,17 +11,19 @@ import (
 	"strings"
 )
 
-// requestBody is the body of a request, which can be read more than once.
+// requestBody is the body of a request. It can be read more than once.
 type requestBody struct {
 	open  func() (io.ReadCloser, error)
-	size  int64  // bytes; -1: not known
-	model string // the member "model" of a JSON body, if it is text; set by check
+	size  int64  // size in bytes; -1: not known
+	model string // the text member "model" of a JSON body, or ""; set by check
 }
 
-// maxStdin bounds a body from standard input, in bytes: it is kept in memory.
+// maxStdin bounds a body from standard input, in bytes, because the program keeps the body in
+// memory.
 const maxStdin = 64 << 20
 
-// openBody reads -d: text, @FILE or @- for standard input.
+// openBody reads the value of -d. The value is the body itself, @FILE for a file, or @- for
+// standard input.
 func openBody(data string, stdin io.Reader) (*requestBody, error) {
 	path, isFile := strings.CutPrefix(data, "@")
 	if isFile && path != "-" {
@@ -42,8 +44,8 @@ func openBody(data string, stdin io.Reader) (*requestBody, error) {
 	}}, nil
 }
 
-// fileBody reads a file each time anew. It refuses a pipe and anything else that
-// is no regular file, because that can be read once only.
+// fileBody returns a body that opens the file again for each reading. It refuses a pipe and
+// anything else that is not a regular file, because such a file can be read only once.
 func fileBody(path string) (*requestBody, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -59,7 +61,7 @@ func fileBody(path string) (*requestBody, error) {
 	return &requestBody{size: info.Size(), open: func() (io.ReadCloser, error) { return os.Open(path) }}, file.Close()
 }
 
-// check refuses a body of the type JSON that is not one JSON value.
+// check refuses a body that is not one JSON value, if the content type is JSON. It also sets model.
 func (b *requestBody) check(contentType string) error {
 	kind, _, err := mime.ParseMediaType(contentType)
 	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
@@ -83,8 +85,8 @@ func (b *requestBody) check(contentType string) error {
 	return nil
 }
 
-// readJSON reads one JSON value and nothing behind it, piece by piece, and returns
-// the member "model" of that value. io.EOF says that there is no value.
+// readJSON reads exactly one JSON value in small pieces and returns its text member "model". io.EOF
+// means that there is no value.
 func readJSON(dec *json.Decoder) (model string, err error) {
 	depth, key := 0, ""
 	for first := true; first || depth > 0; first = false {

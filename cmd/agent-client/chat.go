@@ -35,13 +35,13 @@ type chatMessage struct {
 	Content string `json:"content"`
 }
 
-// chatResult is what the command tells at the end.
+// chatResult is what the command reports at the end.
 type chatResult struct {
 	Model        string `json:"model"`
 	Content      string `json:"content"`
 	FinishReason string `json:"finish_reason"`
-	InputTokens  *int64 `json:"input_tokens"`  // null: the backend did not say
-	OutputTokens *int64 `json:"output_tokens"` // null: the backend did not say
+	InputTokens  *int64 `json:"input_tokens"`  // null: the backend did not report the number
+	OutputTokens *int64 `json:"output_tokens"` // null: the backend did not report the number
 	client.Charge
 	Paid      l402.Msat `json:"paid_msat"`
 	Fee       l402.Msat `json:"fee_msat"`
@@ -102,8 +102,8 @@ func intFlag(dst **int64) func(string) error {
 	}
 }
 
-// chatHTTP makes the request. base may end in /v1, as the base URLs of OpenAI
-// clients do.
+// chatHTTP returns the HTTP request. base may end in /v1, because the base URLs of OpenAI clients
+// do.
 func chatHTTP(ctx context.Context, base string, body chatRequest, headers map[string]string) (*http.Request, error) {
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -127,7 +127,7 @@ func chatHTTP(ctx context.Context, base string, body chatRequest, headers map[st
 	return req, nil
 }
 
-// answer prints the text as it comes, and at the end what it cost.
+// answer prints the text while it arrives, and then the cost of the answer.
 func (a *app) answer(resp *http.Response, t *trade, model string) error {
 	body := t.watch(resp)
 	if resp.StatusCode != http.StatusOK {
@@ -148,7 +148,7 @@ func (a *app) answer(resp *http.Response, t *trade, model string) error {
 	} else {
 		err = r.whole(body, show)
 	}
-	// A stream that was cut has a price as well.
+	// A stream that was cut off also has a cost.
 	r.Charge = t.charge(resp)
 	r.Paid, r.Fee = t.paid()
 	if a.json {
@@ -174,7 +174,7 @@ func count(n *int64) string {
 	return strconv.FormatInt(*n, 10)
 }
 
-// completion is a chunk of a stream, or a whole answer.
+// completion is one chunk of a stream, or a complete answer.
 type completion struct {
 	Model   string `json:"model"`
 	Choices []struct {
@@ -190,7 +190,7 @@ type completion struct {
 	Error json.RawMessage `json:"error"`
 }
 
-// add takes one chunk in and shows its text.
+// add adds one chunk to the result and writes the chunk's text to show.
 func (r *chatResult) add(data []byte, show io.Writer) error {
 	var c completion
 	if err := json.Unmarshal(data, &c); err != nil {
@@ -229,8 +229,7 @@ func (r *chatResult) whole(body io.Reader, show io.Writer) error {
 	return r.add(data, show)
 }
 
-// stream reads server-sent events to the end of the body: the trailers come
-// after [DONE].
+// stream reads server-sent events to the end of the body, because the trailers come after [DONE].
 func (r *chatResult) stream(body io.Reader, show io.Writer) error {
 	done := false
 	var cut *failedAnswer
@@ -249,7 +248,8 @@ func (r *chatResult) stream(body io.Reader, show io.Writer) error {
 			done = true
 		case event.Data == nil || cut != nil:
 		default:
-			// Behind an error in the answer comes what the answer cost.
+			// stream reads on after an error within the answer, because the cost of the answer
+			// follows.
 			if err := r.add(event.Data, show); err != nil && !errors.As(err, &cut) {
 				return err
 			}
@@ -257,12 +257,13 @@ func (r *chatResult) stream(body io.Reader, show io.Writer) error {
 	}
 }
 
-// failedAnswer is an error that came within an answer.
+// failedAnswer is an error that a server sent within an answer.
 type failedAnswer struct{ said string }
 
 func (e *failedAnswer) Error() string { return "the answer is not whole: " + e.said }
 
-// newFailedAnswer reads the words of an error in the form of the OpenAI API.
+// newFailedAnswer returns the message of an error in the form of the OpenAI API. When raw has
+// another form, the message is raw itself.
 func newFailedAnswer(raw json.RawMessage) *failedAnswer {
 	var e struct {
 		Message string `json:"message"`

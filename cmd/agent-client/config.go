@@ -21,11 +21,12 @@ import (
 	"sluice.example/sluice/l402/bolt11"
 )
 
-// envPrefix begins every environment variable: AGENT_CLIENT_CONFIG names the
-// file, and each key has its own, AGENT_CLIENT_LND_GRPC for lnd.grpc.
+// envPrefix is the beginning of every environment variable. AGENT_CLIENT_CONFIG names the
+// configuration file. Each key of the file has a variable too, such as AGENT_CLIENT_LND_GRPC for
+// lnd.grpc.
 const envPrefix = "AGENT_CLIENT_"
 
-// config is what the file and the environment say. See config.example.yaml.
+// config holds the settings of the file and the environment. See config.example.yaml.
 type config struct {
 	Network    bolt11.Network
 	GatewayURL string
@@ -39,8 +40,8 @@ type config struct {
 	PaymentTimeout      time.Duration
 }
 
-// keys is the only list of keys: path to setter. dir is where relative paths
-// begin.
+// keys returns a function for each key that sets the key's value. It is the only list of keys.
+// Relative paths are relative to dir.
 func (c *config) keys(dir, home string) map[string]func(string) error {
 	text := func(dst *string) func(string) error {
 		return func(s string) error { *dst = s; return nil }
@@ -67,8 +68,8 @@ func (c *config) keys(dir, home string) map[string]func(string) error {
 	}
 }
 
-// config reads the file and lays the environment over it. A missing file is an
-// error only if it was named.
+// config reads the file. The environment overrides the file. A missing file is an error only if the
+// user named it.
 func (a *app) config() (*config, error) {
 	home := a.env("HOME")
 	path, named := a.configPath, a.configPath != ""
@@ -90,7 +91,7 @@ func (a *app) config() (*config, error) {
 	for key, set := range here {
 		name := envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 		if s := a.env(name); s != "" {
-			if placeholder.In(s) { // systemd, for one, passes it on as it stands
+			if placeholder.In(s) { // systemd passes a placeholder on unchanged
 				return nil, fmt.Errorf("$%s: %s in the file", name, placeholder.Refusal)
 			}
 			if err := set(s); err != nil {
@@ -104,8 +105,8 @@ func (a *app) config() (*config, error) {
 	return c, nil
 }
 
-// read applies one YAML document, strictly: unknown, repeated and misshapen
-// keys are errors that name their line.
+// read applies one YAML document. An unknown, repeated or malformed key is an error that names its
+// line.
 func (c *config) read(data []byte, dir, home string) error {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
@@ -120,7 +121,7 @@ func (c *config) read(data []byte, dir, home string) error {
 	return apply(doc.Content[0], "", c.keys(dir, home))
 }
 
-// apply hands the scalars of a mapping to their setters.
+// apply calls the setter of each key in a YAML mapping.
 func apply(n *yaml.Node, prefix string, keys map[string]func(string) error) error {
 	if n.Kind != yaml.MappingNode {
 		return fmt.Errorf("line %d: want a mapping of keys to values", n.Line)
@@ -173,8 +174,7 @@ func sorted(keys map[string]func(string) error) []string {
 	return names
 }
 
-// expand makes a path absolute or relative to the working directory: "~" is
-// the home, and relative paths of a file begin at its directory.
+// expand replaces "~" at the beginning of a path by home. It joins a relative path to dir.
 func expand(path, dir, home string) string {
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		return filepath.Join(home, rest)
@@ -185,11 +185,12 @@ func expand(path, dir, home string) string {
 	return filepath.Join(dir, path)
 }
 
-// units are how many digits an amount in msat has behind one of its unit.
+// units maps each unit to the number of decimal places that an amount in this unit has, down to one
+// msat.
 var units = map[string]int{"msat": 0, "sat": 3, "btc": 11}
 
-// parseAmount reads "150 sat", "1500 msat" or "0.001 btc", with or without the
-// space. An amount that is no whole number of msat is refused, not rounded.
+// parseAmount reads "150 sat", "1500 msat" or "0.001 btc", with or without the space. It refuses an
+// amount that is not a whole number of msat, and never rounds.
 func parseAmount(s string) (l402.Msat, error) {
 	wrong := fmt.Errorf("want an amount such as 150 sat, 1500 msat or 0.001 btc, got %q", clip(s))
 	text := strings.TrimSpace(s)
@@ -239,7 +240,7 @@ func parseTimeout(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// parseGateway checks the base URL of a gateway and takes a slash off its end.
+// parseGateway checks the base URL of a gateway and removes slashes from its end.
 func parseGateway(s string) (string, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.RawQuery != "" {
@@ -248,7 +249,8 @@ func parseGateway(s string) (string, error) {
 	return strings.TrimRight(s, "/"), nil
 }
 
-// gateway returns the base URL to use: the flag, or else the configuration's.
+// gateway returns the base URL to use. It is the flag's value, or the configuration's when the flag
+// is "".
 func (c *config) gateway(flagURL string) (string, error) {
 	if flagURL == "" {
 		if c.GatewayURL == "" {

@@ -47,7 +47,7 @@ When such a token is used up or has expired, requests end with exit code 3 and
 buy nothing, unless buy_beyond_delegation: true stands in the configuration. It
 cannot be topped up either: ask for another where it came from.`
 
-// delegateFlags is the command line of tokens delegate.
+// delegateFlags holds the flags of tokens delegate.
 type delegateFlags struct {
 	client.Delegation
 	base, out string
@@ -103,7 +103,7 @@ func flagsOfDelegate(fs *pflag.FlagSet) *delegateFlags {
 	return f
 }
 
-// delegator is the stored token to make a copy of.
+// delegator returns the stored token from which the copy is made.
 func (a *app) delegator(base string, id []string) (client.Token, error) {
 	origin := ""
 	if base != "" {
@@ -123,8 +123,7 @@ func (a *app) delegator(base string, id []string) (client.Token, error) {
 	return choose(slices.DeleteFunc(tokens, func(t client.Token) bool { return origin != "" && t.Origin != origin }), id)
 }
 
-// handOver prints the copy or writes it to a file. The hints for people go
-// to standard error.
+// handOver prints the copy or writes it to a file. Hints for people go to standard error.
 func (a *app) handOver(whole, part client.Token, f *delegateFlags) error {
 	data, err := part.Export()
 	if err != nil {
@@ -166,7 +165,7 @@ func (a *app) handOver(whole, part client.Token, f *delegateFlags) error {
 	return nil
 }
 
-// maxHandover bounds a credential that is imported, in bytes.
+// maxHandover bounds the size of an imported credential, in bytes.
 const maxHandover = 1 << 20
 
 func (a *app) tokensImport(fs *pflag.FlagSet) cli.Run {
@@ -219,7 +218,7 @@ func (a *app) tokensImport(fs *pflag.FlagSet) cli.Run {
 	}
 }
 
-// positiveAmount reads "5000", "5000 msat" or "5 sat".
+// positiveAmount reads an amount above 0, such as "5000" (msat), "5000 msat" or "5 sat".
 func positiveAmount(s string) (l402.Msat, error) {
 	m, err := l402.ParseMsat(s)
 	if err != nil {
@@ -231,7 +230,7 @@ func positiveAmount(s string) (l402.Msat, error) {
 	return m, err
 }
 
-// names sets a list from "a,b".
+// names returns a function that sets dst from a list such as "a,b".
 func names(dst *[]string) func(string) error {
 	return func(s string) error {
 		if s == "" {
@@ -242,7 +241,7 @@ func names(dst *[]string) func(string) error {
 	}
 }
 
-// parseEnd reads unix seconds, a duration from now, or a time.
+// parseEnd reads a time as unix seconds, as a duration from now, or in RFC 3339.
 func parseEnd(s string, now time.Time) (time.Time, error) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return time.Unix(n, 0), nil

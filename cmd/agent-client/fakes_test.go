@@ -34,8 +34,8 @@ import (
 	"sluice.example/sluice/l402/bolt11/bolt11test"
 )
 
-// world is one seller and one buyer's lnd. Its invoices are real; amounts of
-// whole 66 sat find no route, those of 77 sat stay in flight.
+// world is one seller and one buyer's lnd. Its invoices are real. A payment of a multiple of 66 sat
+// finds no route. A payment of a multiple of 77 sat remains in flight.
 type world struct {
 	node *btcec.PrivateKey
 	ring *l402.Keyring
@@ -76,7 +76,7 @@ func newWorld() (*world, error) {
 	}, err
 }
 
-// invoice makes a signed BOLT11 invoice that the fake lnd can pay.
+// invoice returns a signed BOLT11 invoice that the fake lnd can pay.
 func (w *world) invoice(network bolt11.Network, amount l402.Msat, at time.Time) (string, l402.PaymentHash) {
 	p := l402.NewPreimage()
 	w.preimages[p.Hash()], w.amounts[p.Hash()] = p, amount
@@ -113,7 +113,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// list answers as /v1/models does; the model "down" cannot be served.
+// list answers as /v1/models does. The model "down" cannot be served.
 func list(rw http.ResponseWriter, names ...string) {
 	var data []map[string]any
 	for _, name := range names {
@@ -194,8 +194,8 @@ func (w *world) sell(rw http.ResponseWriter, r *http.Request, t *l402.Token, bod
 	fmt.Fprintf(rw, "%s %s", r.Method, body)
 }
 
-// chatAnswer streams a short answer. The model "cut" breaks off, "silent" does
-// not report usage, "failing" reports an error.
+// chatAnswer streams a short answer. The stream of the model "cut" ends before its end, the model
+// "silent" reports no usage, and the model "failing" reports an error.
 func chatAnswer(rw http.ResponseWriter, body []byte, left l402.Msat) {
 	var req chatRequest
 	if err := json.Unmarshal(body, &req); err != nil || !req.Stream || !req.StreamOptions["include_usage"] {
@@ -223,7 +223,7 @@ func chatAnswer(rw http.ResponseWriter, body []byte, left l402.Msat) {
 	}
 }
 
-// left is what a token may still spend.
+// left returns how much a token may still spend, in msat.
 func (w *world) left(t *l402.Token) l402.Msat {
 	if t == nil {
 		return 0
@@ -235,7 +235,8 @@ func (w *world) left(t *l402.Token) l402.Msat {
 	return left
 }
 
-// demand answers with a challenge; members of the problem come in pairs.
+// demand answers with a challenge. members are the names and values of further members of the
+// problem document.
 func (w *world) demand(rw http.ResponseWriter, account l402.TokenID, network bolt11.Network, amount l402.Msat, members ...any) {
 	invoice, hash := w.invoice(network, amount, time.Now())
 	m, err := w.ring.Mint(l402.MintParams{Service: "inference", PaymentHash: hash, TokenID: account, Deposit: amount, ValidUntil: time.Now().Add(time.Hour)})
@@ -256,8 +257,8 @@ func problem(rw http.ResponseWriter, status int, members map[string]any) {
 	json.NewEncoder(rw).Encode(members)
 }
 
-// lndServer is the part of lnd that a wallet needs, over TLS and with a
-// macaroon, as the real one.
+// lndServer is the part of lnd that a wallet needs. Like a real lnd it uses TLS and requires a
+// macaroon.
 type lndServer struct {
 	lnrpc.UnimplementedLightningServer
 	routerrpc.UnimplementedRouterServer
@@ -265,7 +266,7 @@ type lndServer struct {
 	macaroon string // hex
 }
 
-// serveLND starts it and returns its address and its certificate in PEM.
+// serveLND starts an lndServer and returns its address and its certificate in PEM.
 func serveLND(w *world, mac []byte) (addr string, cert []byte, stop func(), err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -347,7 +348,7 @@ func (s *lndServer) TrackPaymentV2(r *routerrpc.TrackPaymentRequest, stream rout
 	return stream.Send(payment)
 }
 
-// payment describes a payment; the caller holds mu.
+// payment returns lnd's description of a payment. The caller holds mu.
 func (w *world) payment(hash l402.PaymentHash) *lnrpc.Payment {
 	p := &lnrpc.Payment{PaymentHash: hash.String(), Status: w.payments[hash], ValueMsat: int64(w.amounts[hash])}
 	switch p.Status {

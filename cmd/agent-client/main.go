@@ -1,5 +1,5 @@
-// Command agent-client is the buyer's side of L402: an agent's wallet, budget
-// and HTTP client. See README.md, or run it without arguments.
+// Command agent-client is the buyer's program for L402. It has an agent's wallet, budget and HTTP
+// client. See README.md, or run it without arguments.
 package main
 
 import (

@@ -16,8 +16,8 @@ import (
 
 const newAccountUsage = "buy a new account even if the gateway does not see the stored token"
 
-// buying is the context of a request that may pay: before it does, the gateway's
-// list of models is asked for the one that is wanted.
+// buying returns the context of a request that may pay. Before the client pays, it checks that the
+// gateway's list of models has the wanted model.
 func buying(ctx context.Context, url, model string, newAccount bool) context.Context {
 	if newAccount {
 		ctx = client.WithNewAccount(ctx)
@@ -29,18 +29,18 @@ func buying(ctx context.Context, url, model string, newAccount bool) context.Con
 	return client.WithPurchaseCheck(ctx, func(ctx context.Context) error { return sells(ctx, base, model) })
 }
 
-// Bounds of a look at the list of models.
+// maxModels and modelsTimeout bound the reading of the list of models.
 const (
 	maxModels     = 4 << 20 // bytes
 	modelsTimeout = 10 * time.Second
 )
 
-// errUnavailable reports a model that cannot be served now.
+// errUnavailable reports a model that the gateway cannot serve now.
 var errUnavailable = errors.New("nothing was paid")
 
-// sells fails when the gateway at base lists models and the one is not among them,
-// or is and cannot be served now. A gateway that has no such list says nothing
-// about it: the request goes on.
+// sells fails when the gateway at base lists models and the wanted model is not in the list, or
+// cannot be served now. When the gateway has no such list, sells succeeds and the request
+// continues.
 func sells(ctx context.Context, base, model string) error {
 	ctx, cancel := context.WithTimeout(ctx, modelsTimeout)
 	defer cancel()
@@ -79,7 +79,7 @@ func sells(ctx context.Context, base, model string) error {
 	return usagef("the gateway does not sell the model %s, and nothing was paid; it sells %s", clip(model), shorten(names))
 }
 
-// shorten lists names, shortened to what a person reads.
+// shorten returns the names as one text that is short enough for a person to read.
 func shorten(names []string) string {
 	text := strings.Join(names, ", ")
 	if len(text) > 200 {

@@ -13,7 +13,7 @@ import (
 	"sluice.example/sluice/l402/client/lndwallet"
 )
 
-// lndConfig reads the files that open the buyer's lnd.
+// lndConfig reads the certificate and the macaroon for the buyer's lnd.
 func lndConfig(cfg *config, log *slog.Logger) (c lightning.Config, err error) {
 	c = lightning.Config{Address: cfg.LND.GRPC, Log: log}
 	if cfg.LND.TLSCert != "" {
@@ -27,8 +27,8 @@ func lndConfig(cfg *config, log *slog.Logger) (c lightning.Config, err error) {
 	return c, nil
 }
 
-// node is the buyer's wallet, opened at the first use: a command that pays
-// nothing needs neither its files nor lnd.
+// node is the buyer's wallet. It is opened at the first use, so that a command that pays nothing
+// needs neither the wallet's files nor lnd.
 type node struct {
 	open func() (*lndwallet.Wallet, error)
 }
@@ -48,7 +48,7 @@ func newNode(cfg *config, log *slog.Logger) *node {
 // Pay implements client.Wallet.
 func (n *node) Pay(ctx context.Context, r client.PayRequest) (client.Paid, error) {
 	w, err := n.open()
-	if err != nil { // the order was never given
+	if err != nil { // the wallet did not get the order
 		return client.Paid{}, fmt.Errorf("%w: %w", client.ErrPaymentFailed, err)
 	}
 	return w.Pay(ctx, r)

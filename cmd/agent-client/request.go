@@ -17,10 +17,10 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// maxJSONBody bounds the body that --json puts into its object, in bytes.
+// maxJSONBody bounds the answer's body in the object that --json prints, in bytes.
 const maxJSONBody = 64 << 20
 
-// requestFlags is the command line of request.
+// requestFlags holds the flags of request.
 type requestFlags struct {
 	method, data string
 	hasData      bool
@@ -28,7 +28,7 @@ type requestFlags struct {
 	include      bool
 	newAccount   bool
 	url          string
-	model        string // that the JSON of the body names; set by build
+	model        string // member "model" of the request's JSON body; set by build
 }
 
 func (a *app) request(fs *pflag.FlagSet) cli.Run {
@@ -107,10 +107,10 @@ func flagsOfRequest(fs *pflag.FlagSet) *requestFlags {
 	return f
 }
 
-// build makes the request, once its body is known to be good: a body that the
-// gateway can only refuse would cost the price of a deposit. Everything that is
-// wrong with it is an error of usage. A file is sent again from the start after a
-// 402, so it need not fit into memory; standard input must.
+// build returns the HTTP request. It checks the body first, because the buyer would pay a deposit
+// for a body that the gateway can only refuse. Every fault of the body is a usage error. After a
+// 402 the body is sent again. A body from a file is read again from the file, so it need not fit
+// into memory. A body from standard input must fit into memory.
 func (f *requestFlags) build(ctx context.Context, stdin io.Reader) (*http.Request, error) {
 	method := f.method
 	if method == "" {
@@ -129,7 +129,7 @@ func (f *requestFlags) build(ctx context.Context, stdin io.Reader) (*http.Reques
 		if err := b.check(f.contentType()); err != nil {
 			return nil, usagef("-d: %w", err)
 		}
-		if body, err = b.open(); err != nil { // closed by the transport
+		if body, err = b.open(); err != nil { // the transport closes the body
 			return nil, usagef("-d: %w", err)
 		}
 	}
@@ -148,7 +148,7 @@ func (f *requestFlags) build(ctx context.Context, stdin io.Reader) (*http.Reques
 	return req, nil
 }
 
-// contentType is the type of the body as it will be sent.
+// contentType returns the Content-Type of the request.
 func (f *requestFlags) contentType() string {
 	if own := f.headers.Get("Content-Type"); own != "" {
 		return own
@@ -171,7 +171,7 @@ func (a *app) requestJSON(resp *http.Response, t *trade) error {
 		Fee        l402.Msat `json:"fee_msat"`
 		RequestID  string    `json:"request_id,omitempty"`
 		Body       string    `json:"body"`
-		BodyBase64 []byte    `json:"body_base64,omitempty"` // of a body that is not UTF-8
+		BodyBase64 []byte    `json:"body_base64,omitempty"` // set instead of Body when the body is not UTF-8
 	}{Status: resp.StatusCode, Charge: t.charge(resp), RequestID: resp.Header.Get("L402-Request-Id"), Body: string(body)}
 	result.Paid, result.Fee = t.paid()
 	if !utf8.Valid(body) {
@@ -186,7 +186,7 @@ func (a *app) requestJSON(resp *http.Response, t *trade) error {
 	return nil
 }
 
-// trade follows what one request pays and is charged.
+// trade records what one request pays and what the gateway charges for it.
 type trade struct {
 	scan client.CostScanner
 
@@ -194,7 +194,8 @@ type trade struct {
 	purchases []client.Purchase
 }
 
-// do sends a request that may pay. Redirects are answers, as in curl.
+// do sends a request that may pay. It does not follow redirects and returns them as answers, as
+// curl does.
 func (a *app) do(cfg *config, req *http.Request) (*trade, *http.Response, error) {
 	buyer, err := a.buyer(cfg)
 	if err != nil {
@@ -214,10 +215,10 @@ func (a *app) do(cfg *config, req *http.Request) (*trade, *http.Response, error)
 	return t, resp, err
 }
 
-// watch returns the body; reading it finds the cost of a stream.
+// watch returns the body of resp. Reading it also finds the cost in a stream.
 func (t *trade) watch(resp *http.Response) io.Reader { return io.TeeReader(resp.Body, &t.scan) }
 
-// charge is complete once the body was read to its end.
+// charge returns what the gateway charged. It is complete once the body was read to its end.
 func (t *trade) charge(resp *http.Response) client.Charge {
 	return client.Cost(resp).Merge(t.scan.Charge())
 }
@@ -247,8 +248,7 @@ func (t *trade) summary(resp *http.Response) string {
 	return s
 }
 
-// headKeeper keeps the beginning of what is written to it: enough for a
-// problem document.
+// headKeeper keeps the beginning of what is written to it. It keeps enough for a problem document.
 type headKeeper struct{ b []byte }
 
 func (h *headKeeper) Write(p []byte) (int, error) {

@@ -27,8 +27,7 @@ func TestMain(m *testing.M) {
 
 type worldKey struct{}
 
-// TestScripts runs testdata/script/*.txtar, each with a seller and an lnd of
-// its own.
+// TestScripts runs testdata/script/*.txtar. Each script has its own seller and lnd.
 //
 //	exits CODE ARGS…  runs agent-client and checks its exit code
 //	invoice NAME AMOUNT_MSAT [expired|mainnet]   sets $NAME to a fresh invoice
@@ -56,8 +55,8 @@ func setup(env *testscript.Env) error {
 	return nil
 }
 
-// prepare starts a world whose configuration lies in dir, and returns the
-// environment to use it with.
+// prepare starts a world, writes its configuration to dir, and returns the environment for the
+// program.
 func prepare(dir string, onEnd func(func())) (*world, map[string]string, error) {
 	w, err := newWorld()
 	if err != nil {
@@ -179,7 +178,7 @@ func TestWalletPayPrintsExactly(t *testing.T) {
 	preimage := w.preimages[hash]
 	w.mu.Unlock()
 	want := fmt.Sprintf(`{"preimage":"%s","payment_hash":"%s","amount_msat":5000,"fee_msat":21}`+"\n", preimage.Hex(), hash)
-	for range 2 { // the second call only looks
+	for range 2 { // the second call only looks at the first payment
 		code, out, errs := invoke(t, env, "wallet", "pay", "--json", invoice)
 		if code != 0 || out != want || errs != "" {
 			t.Errorf("exit %d\n%s%s, want %s", code, out, errs, want)
@@ -222,7 +221,7 @@ func TestInterruptedPaymentStaysOnRecord(t *testing.T) {
 	}
 }
 
-// startWorld is setup for tests that run in this process.
+// startWorld does what setup does, for tests that run in this process.
 func startWorld(t *testing.T) (*world, map[string]string) {
 	t.Helper()
 	w, env, err := prepare(t.TempDir(), t.Cleanup)
@@ -232,7 +231,7 @@ func startWorld(t *testing.T) (*world, map[string]string) {
 	return w, env
 }
 
-// The example documents every key, and where it says "default" it means it.
+// The example configuration documents every key, and its defaults are the real defaults.
 func TestExampleConfig(t *testing.T) {
 	data, err := os.ReadFile("config.example.yaml")
 	if err != nil {

@@ -106,7 +106,8 @@ func (a *app) tokensShow(fs *pflag.FlagSet) cli.Run {
 	}
 }
 
-// tokenJSON prints the token as tokens list does, and more of it.
+// tokenJSON prints the token as tokens list does, with its caveats. With reveal it also prints the
+// secrets.
 func (a *app) tokenJSON(t client.Token, conditions []string, reveal bool) error {
 	data, err := json.Marshal(t)
 	if err != nil {
@@ -125,8 +126,8 @@ func (a *app) tokenJSON(t client.Token, conditions []string, reveal bool) error 
 	return a.print(v)
 }
 
-// choose finds the token whose id begins with the argument; without one, the
-// only token there is.
+// choose returns the token whose id begins with the argument. Without an argument it returns the
+// only token. It fails when several tokens match.
 func choose(tokens []client.Token, args []string) (client.Token, error) {
 	prefix := ""
 	if len(args) > 0 {
@@ -134,7 +135,7 @@ func choose(tokens []client.Token, args []string) (client.Token, error) {
 	}
 	var found []client.Token
 	for _, t := range tokens {
-		if t.Name() == prefix { // the names of its parts begin with it
+		if t.Name() == prefix { // the names of its delegated tokens begin with prefix too
 			return t, nil
 		}
 		if strings.HasPrefix(t.Name(), prefix) {
@@ -152,7 +153,8 @@ func choose(tokens []client.Token, args []string) (client.Token, error) {
 	return client.Token{}, usagef("%d tokens match: give more of the id, as tokens list shows it", len(found))
 }
 
-// printable keeps what a stranger wrote into a caveat from moving the cursor.
+// printable replaces control characters in a text from a caveat, because a stranger may have
+// written the text and control characters can change what the terminal shows.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

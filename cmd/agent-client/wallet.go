@@ -16,7 +16,7 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// lnd opens the buyer's node.
+// lnd reads the configuration and opens the buyer's node.
 func (a *app) lnd() (*config, *lightning.Client, error) {
 	cfg, err := a.config()
 	if err != nil {
@@ -118,9 +118,8 @@ func (a *app) walletPay(fs *pflag.FlagSet) cli.Run {
 	}
 }
 
-// payOnce pays an invoice, or returns the payment that was already made for
-// it. The question comes first: an invoice that was paid and has expired since
-// is a success.
+// payOnce pays an invoice, or returns the payment that was already made for it. It looks for an
+// earlier payment first, because an invoice that was paid and has expired since counts as paid.
 func payOnce(ctx context.Context, node *lightning.Client, invoice string, inv bolt11.Invoice, limit, fee l402.Msat, timeout time.Duration) (lightning.Payment, error) {
 	p, err := waitTracked(ctx, node, inv.Hash, timeout)
 	switch {
@@ -150,8 +149,8 @@ func payOnce(ctx context.Context, node *lightning.Client, invoice string, inv bo
 	return p, nil
 }
 
-// waitTracked reports what became of an earlier payment; one in flight is
-// waited for.
+// waitTracked returns the state of an earlier payment. It waits while the payment is in flight, at
+// most for timeout.
 func waitTracked(ctx context.Context, node *lightning.Client, hash l402.PaymentHash, timeout time.Duration) (lightning.Payment, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -13,44 +13,45 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// settledAtNode is what an lnd says about payments.
+// settledAtNode is the part of *lightning.Client that a comparison uses.
 type settledAtNode interface {
 	NodeKey(ctx context.Context) (string, error)
 	SettledSince(ctx context.Context, since time.Time, fn func(lightning.SettledInvoice) error) error
 	Settled(ctx context.Context, hash l402.PaymentHash) (lightning.SettledInvoice, bool, error)
 }
 
-// How long a payment that just arrived may take from lnd to the ledger, and how
-// often both are asked meanwhile.
+// settling is how long a payment that just arrived may take from lnd to the ledger. When such a
+// payment differs, the comparison asks both about it again every settlingBeat, for at most
+// settlingWait.
 const (
 	settling     = 2 * time.Minute
 	settlingBeat = 500 * time.Millisecond
 	settlingWait = 10 * time.Second
-	// sealMargin is what is compared besides the open period: payments that settled
-	// before it was opened and reached the ledger afterwards.
+	// sealMargin is how much is compared before the beginning of the open period, because a payment
+	// may have settled before the period began and have reached the ledger after that.
 	sealMargin = 24 * time.Hour
 )
 
-// comparison holds the ledger's deposits against lnd's settled invoices. Both go on
-// meanwhile: what is found in one of them only is asked for again in both, by
-// its hash, before it counts as a difference.
+// comparison compares the ledger's deposits with lnd's settled invoices. Both may change during the
+// comparison. When only one of them has a payment, the comparison looks the payment up again in
+// both, by its hash, before it counts a difference.
 type comparison struct {
 	out    io.Writer
 	ledger *metering.Reader
 	node   settledAtNode
 	keys   *l402.Keyring
-	expiry time.Duration // of invoices
-	wait   time.Duration // for payments that are on their way
+	expiry time.Duration // how long an invoice can be paid
+	wait   time.Duration // how long to wait for payments that are on their way
 
-	since       time.Time // payments that settled before are left out; zero: none is
+	since       time.Time // payments that settled before are left out; zero: all payments are compared
 	pubkey      string
-	rebuilt     int64                                    // when the node's history last began anew, µs since 1970; 0: never
-	deposits    map[l402.PaymentHash]metering.DepositRow // not found at lnd yet
+	rebuilt     int64                                    // start of the node's present history, in µs since 1970; 0: never rebuilt
+	deposits    map[l402.PaymentHash]metering.DepositRow // deposits that were not found at lnd yet
 	doubtful    map[l402.PaymentHash]bool
 	differences int
-	received    l402.Msat // at lnd, of what was compared
+	received    l402.Msat // at lnd, for the payments that were compared
 	credited    l402.Msat
-	elsewhere   l402.Msat // from a node that was replaced or rebuilt
+	elsewhere   l402.Msat // credited for payments to a node that was replaced or rebuilt
 	foreign     int
 }
 
@@ -61,7 +62,7 @@ func (c *comparison) differ(format string, args ...any) {
 	}
 }
 
-// run compares what settled since a moment (µs since 1970; 0: everything).
+// run compares what settled since sealed, in µs since 1970. 0 means that everything is compared.
 func (c *comparison) run(ctx context.Context, sealed int64) (err error) {
 	if sealed > 0 {
 		c.since = time.UnixMicro(sealed).Add(-sealMargin)
@@ -75,7 +76,7 @@ func (c *comparison) run(ctx context.Context, sealed int64) (err error) {
 	}
 	c.rebuilt = cursor.Since
 	c.deposits, c.doubtful = make(map[l402.PaymentHash]metering.DepositRow), make(map[l402.PaymentHash]bool)
-	// The ledger first: what it has credited, lnd must have received before.
+	// The ledger is read first, because lnd has received each payment before the ledger credits it.
 	if err := c.readLedger(ctx); err != nil {
 		return err
 	}
@@ -106,13 +107,13 @@ func notComparable(err error) error {
 	return err
 }
 
-// readLedger collects the deposits to be compared. Deposits that were not seen
-// settled are among them, at any age.
+// readLedger collects the deposits to compare. Deposits that the node has not reported as settled
+// are always among them.
 func (c *comparison) readLedger(ctx context.Context) error {
 	return c.ledger.EachDeposit(ctx, func(d metering.DepositRow) error {
 		switch {
 		case d.Settled != 0 && d.Node != c.pubkey:
-			c.elsewhere += d.Credited // it has been reported settled there
+			c.elsewhere += d.Credited // the other node has reported the deposit as settled
 		case d.Settled == 0 || c.inTime(time.UnixMicro(d.Settled)):
 			c.deposits[d.Hash] = d
 		}
@@ -122,14 +123,14 @@ func (c *comparison) readLedger(ctx context.Context) error {
 
 func (c *comparison) inTime(settled time.Time) bool { return !settled.Before(c.since) }
 
-// readNode compares the settled invoices that carry a memo of ours.
+// readNode compares the settled invoices whose memo was sealed with a key of this ledger.
 func (c *comparison) readNode(ctx context.Context) error {
 	since, err := c.ledger.Born(ctx)
 	if err != nil {
 		return err
 	}
 	if from := c.since.Add(-c.expiry - time.Hour); !c.since.IsZero() && from.After(since) {
-		since = from // an invoice is paid within its expiry
+		since = from // an invoice can only be paid within its expiry
 	}
 	return c.node.SettledSince(ctx, since, func(inv lightning.SettledInvoice) error {
 		d, known := c.deposits[inv.Hash]
@@ -155,8 +156,8 @@ func (c *comparison) ours(inv lightning.SettledInvoice) bool {
 	return err == nil
 }
 
-// same reports whether a payment is booked as it arrived. A payment that did not
-// arrive may not be booked at all.
+// same reports whether the ledger credited exactly what arrived. For a payment that did not arrive,
+// it reports whether the ledger credited nothing.
 func same(d *metering.DepositRow, inv *lightning.SettledInvoice) bool {
 	return d.Credited == inv.Paid && d.Owed == 0
 }
@@ -166,9 +167,9 @@ func (c *comparison) agree(credited, received l402.Msat) {
 	c.received += received
 }
 
-// settle asks both again about what differed. A payment that has just settled, or
-// was just presented, may be on its way: it is asked for until both agree, for a
-// while.
+// settle looks the payments that differed up again, in the ledger and at lnd. A payment that has
+// just settled, or was just presented, may be on its way. settle repeats the question until both
+// agree or c.wait is over.
 func (c *comparison) settle(ctx context.Context) error {
 	for end := time.Now().Add(c.wait); ; {
 		recent := false
@@ -190,8 +191,8 @@ func (c *comparison) settle(ctx context.Context) error {
 	}
 }
 
-// ask looks one payment up in the ledger and at lnd. again says that it differs, and
-// that this may pass.
+// ask looks one payment up in the ledger and at lnd. again means that the two differ and that the
+// difference may disappear, so the caller must ask again.
 func (c *comparison) ask(ctx context.Context, hash l402.PaymentHash, patient bool) (again bool, err error) {
 	d, known, err := c.ledger.LookupDeposit(ctx, hash)
 	if err != nil {
@@ -211,7 +212,7 @@ func (c *comparison) ask(ctx context.Context, hash l402.PaymentHash, patient boo
 	}
 	delete(c.doubtful, hash)
 	if !paid && d.Settled != 0 && d.Settled < c.rebuilt {
-		c.elsewhere += d.Credited // settled in a history of this node that is gone
+		c.elsewhere += d.Credited // the payment settled in a history of this node that no longer exists
 		return false, nil
 	}
 	c.agree(d.Credited, inv.Paid)

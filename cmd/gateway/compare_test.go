@@ -16,7 +16,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// fakeNode is an lnd that knows what was paid.
+// fakeNode is an lnd that knows which invoices were paid.
 type fakeNode struct {
 	mu   sync.Mutex
 	list []lightning.SettledInvoice
@@ -55,10 +55,10 @@ func (f *fakeNode) Settled(_ context.Context, h l402.PaymentHash) (lightning.Set
 	return lightning.SettledInvoice{}, false, nil
 }
 
-// booth sells credit: a node, a ledger and what is between them.
+// booth sells credit. It has a node, a ledger and the parts between them.
 type booth struct {
 	t      *testing.T
-	path   string // of the database
+	path   string // path of the database
 	node   *fakeNode
 	ledger *metering.Ledger
 	keys   *l402.Keyring
@@ -88,7 +88,7 @@ func newBooth(t *testing.T) *booth {
 	return b
 }
 
-// pay settles an invoice of ours at the node, at a time.
+// pay settles an invoice of the ledger at the node, at the given time.
 func (b *booth) pay(account l402.TokenID, amount l402.Msat, at time.Time) metering.Settled {
 	hash := l402.NewPreimage().Hash()
 	b.node.mu.Lock()
@@ -116,8 +116,8 @@ func (b *booth) compare(sealed int64) (differences int, text string) {
 	return c.differences, out.String()
 }
 
-// TestCompareBesideTopUps: payments that settle and are credited meanwhile, by the
-// stream or by presentation first, are no differences.
+// TestCompareBesideTopUps checks that payments which settle and are credited during the comparison
+// are not differences, whether the stream or a presentation credits them first.
 func TestCompareBesideTopUps(t *testing.T) {
 	b := newBooth(t)
 	working, stop := context.WithCancel(t.Context())
@@ -147,8 +147,8 @@ func TestCompareBesideTopUps(t *testing.T) {
 	top.Wait()
 }
 
-// TestCompareFindsDifferences of each kind, at any time, and those before a seal only
-// when it is asked for everything.
+// TestCompareFindsDifferences checks that each kind of difference is found. Differences before a
+// seal are found only when everything is compared.
 func TestCompareFindsDifferences(t *testing.T) {
 	b := newBooth(t)
 	long := time.Now().Add(-90 * 24 * time.Hour)
@@ -161,7 +161,7 @@ func TestCompareFindsDifferences(t *testing.T) {
 	b.credit(less)
 	b.node.list = append(b.node.list, lightning.SettledInvoice{Hash: l402.NewPreimage().Hash(), Amount: 1, Paid: 1, At: long, Memo: "coffee"})
 	more := metering.Settled{Deposit: metering.Deposit{Hash: l402.NewPreimage().Hash(), Account: account, Amount: 60}, Node: "03bb", At: time.Now()}
-	b.credit(more) // from a node that was replaced
+	b.credit(more) // this payment went to a node that was replaced
 	n, text := b.compare(time.Now().UnixMicro())
 	if n != 1 || !strings.Contains(text, less.Hash.String()) || !strings.Contains(text, "not compared: 60 msat") {
 		t.Errorf("since a seal: %d differences:\n%s", n, text)
@@ -186,8 +186,8 @@ func TestCompareFindsDifferences(t *testing.T) {
 	}
 }
 
-// TestCompareFindsOwed: a debt that nobody has is found. What arrived is known to lnd
-// alone, so no audit can find it.
+// TestCompareFindsOwed checks that a debt is found. Only lnd knows what arrived, so no audit of the
+// ledger can find it.
 func TestCompareFindsOwed(t *testing.T) {
 	b := newBooth(t)
 	right, wrong := b.pay(l402.NewTokenID(), 700, time.Now()), b.pay(l402.NewTokenID(), 900, time.Now().Add(-time.Hour))
@@ -210,7 +210,7 @@ func TestCompareFindsOwed(t *testing.T) {
 	}
 }
 
-// compareAll compares as if the ledger had been there from the beginning.
+// compareAll compares everything since the beginning.
 func (b *booth) compareAll() (int, string) {
 	for h := range b.node.made {
 		b.node.made[h] = time.Now()

@@ -28,7 +28,7 @@ func runDemo(e env, set *pflag.FlagSet) cli.Run {
 	}
 }
 
-// runInference is the demo's inference server, as a child of the demo.
+// runInference runs the demo's inference server. The demo starts it as a child process.
 func runInference(e env, _ *pflag.FlagSet) cli.Run {
 	return func(ctx context.Context, args []string) error {
 		switch inference.Main(ctx, args, e.stdout, e.stderr) {

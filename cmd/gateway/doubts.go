@@ -10,35 +10,35 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// How payments are doubted that were presented and that the Lightning node did
+// These constants govern the check of payments that were presented and that the Lightning node did
 // not report.
 const (
 	doubtEvery = 30 * time.Second
-	doubtChunk = 100 // payments looked up at once
-	// doubtSlack is how far the clocks of gateway and database may be apart.
+	doubtChunk = 100 // payments looked up in one step
+	// doubtSlack is how far the clocks of the gateway and the database may differ.
 	doubtSlack = time.Minute
 )
 
-// doubts takes back what was credited on the word of a credential alone, and that
-// the Lightning node does not know although it should: only a leaked master key can
-// have made such a credential.
+// doubts takes back a credit for which a credential is the only proof and of which the Lightning
+// node knows nothing although it should. Only somebody with a leaked master key can have made such
+// a credential.
 type doubts struct {
 	ledger *metering.Ledger
 	node   watcher
 	sink   *sink
-	grace  time.Duration // how long after its presentation a payment may stay unreported
-	expiry time.Duration // of invoices: so long a payment to a lost node may still be presented for the first time
+	grace  time.Duration // how long after its presentation a payment may remain unreported
+	expiry time.Duration // how long an invoice can be paid, and so how late a payment to a lost node may be presented
 	log    *slog.Logger
 }
 
-// watcher is the part of lightning.Client that doubts ask.
+// watcher is the part of lightning.Client that doubts uses.
 type watcher interface {
 	Watching() (live bool, since time.Time)
 	NodeKey(ctx context.Context) (string, error)
 	Settled(ctx context.Context, h l402.PaymentHash) (lightning.SettledInvoice, bool, error)
 }
 
-// run looks every now and then until ctx ends.
+// run calls look every doubtEvery until ctx ends.
 func (d *doubts) run(ctx context.Context) {
 	ticker := time.NewTicker(doubtEvery)
 	defer ticker.Stop()
@@ -54,9 +54,9 @@ func (d *doubts) run(ctx context.Context) {
 	}
 }
 
-// look doubts what the live stream of settled invoices does not show. A payment
-// that was presented before the node's history began anew may have reached a node
-// that is lost, so it is only alarmed.
+// look checks the payments that the live stream of settled invoices does not show. A payment that
+// was presented before the node's history began anew may have reached a node that is lost. For such
+// a payment look only raises an alarm.
 func (d *doubts) look(ctx context.Context) error {
 	live, since := d.node.Watching()
 	if !live {
@@ -85,16 +85,17 @@ func (d *doubts) look(ctx context.Context) error {
 	return nil
 }
 
-// ask has lnd itself say whether a payment arrived: its stream may hang.
+// ask asks lnd directly whether a payment arrived, because the stream may hang.
 func (d *doubts) ask(ctx context.Context, row metering.DepositRow) error {
 	inv, settled, err := d.node.Settled(ctx, row.Hash)
 	if err != nil {
 		return err
 	}
 	if settled && d.sink.owner(inv) == row.Account {
-		inv.Cursor = lightning.Cursor{} // the stream moves it
+		inv.Cursor = lightning.Cursor{} // only the stream moves the cursor
 		return d.sink.Settled(ctx, inv)
 	}
-	// Unknown to lnd, not settled, or paid for somebody else's invoice on the same node.
+	// lnd does not know the payment, or it is not settled, or it paid an invoice of another account
+	// or of somebody else on the same node.
 	return d.ledger.Doubt(ctx, row)
 }

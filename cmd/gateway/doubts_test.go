@@ -13,7 +13,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// told is a Lightning node that answers as it was told.
+// told is a Lightning node that gives the answers which the test sets.
 type told struct {
 	live    bool
 	since   time.Time
@@ -30,11 +30,11 @@ func (n *told) Settled(_ context.Context, h l402.PaymentHash) (lightning.Settled
 	return lightning.SettledInvoice{Node: "02aa", Hash: h, Amount: amount, Paid: amount, SettleIndex: 9, At: time.Now()}, ok, nil
 }
 
-// TestDoubts: a payment that was presented and that the node does not know is taken
-// back, but only while its stream is live, and only if the node must know it.
+// TestDoubts checks that the credit of a presented payment is taken back when the node does not
+// know the payment, but only while the node's stream is live and the node must know the payment.
 func TestDoubts(t *testing.T) {
 	ctx := context.Background()
-	// The store's clock is in the past, so that what is presented now is old enough.
+	// The store's clock is one hour slow, so that a payment presented now counts as one hour old.
 	db, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "ledger.db"), sqlite.WithClock(func() time.Time { return time.Now().Add(-time.Hour) }))
 	if err != nil {
 		t.Fatal(err)
@@ -75,14 +75,14 @@ func TestDoubts(t *testing.T) {
 	}
 	look() // the stream is down
 	balance(forged, 1000)
-	node.live, node.since = true, time.Now() // a new history: the payment may lie with a lost node
+	node.live, node.since = true, time.Now() // a new history begins, so the payment may have reached a lost node
 	look()
 	balance(forged, 1000)
 	if node.asked != 0 {
 		t.Errorf("lnd was asked %d times about payments that it need not know", node.asked)
 	}
 	node.since = time.Time{}
-	d.grace = 2 * time.Hour // presented an hour ago
+	d.grace = 2 * time.Hour // the payment was presented one hour ago
 	look()
 	balance(forged, 1000)
 	d.grace = 10 * time.Minute
@@ -92,14 +92,15 @@ func TestDoubts(t *testing.T) {
 		t.Errorf("%d payments doubted, want 1", s.Doubted)
 	}
 
-	// Paid, but for another invoice of that node than one of ours.
+	// This payment was for another invoice of the node, which does not belong to the ledger.
 	foreign, hash := present()
 	node.settled = map[l402.PaymentHash]l402.Msat{hash: 1000}
 	look()
 	balance(foreign, 0)
 	node.settled = nil
 
-	// The history began anew on record: after a restart of the gateway as well.
+	// The ledger has stored that the history began anew, so this also holds after a restart of the
+	// gateway.
 	lost, _ := present()
 	if err := ledger.AdvanceCursor(ctx, metering.CursorRow{Node: "02aa", Index: 3}, true); err != nil {
 		t.Fatal(err)

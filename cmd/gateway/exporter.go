@@ -21,17 +21,17 @@ import (
 	"sluice.example/sluice/internal/quiet"
 )
 
-// exporterEvery is how often the exporter reads the driver: about as often as
-// the driver's own numbers change.
+// exporterEvery is how often the exporter reads the driver. The driver's own numbers change about
+// as often.
 const exporterEvery = 200 * time.Millisecond
 
-// runExporter serves what NVML reads of this machine's GPUs, for a gateway that
-// runs elsewhere.
+// runExporter serves what NVML reads of this machine's GPUs, for a gateway that runs on another
+// machine.
 func runExporter(e env, set *pflag.FlagSet) cli.Run {
 	listen := set.String("listen", ":9400", "address to serve /metrics and /healthz on")
 	library := set.String("nvml-library", "", "path of NVIDIA's management library (default: "+nvml.DefaultLibrary+", where the dynamic loader finds it)")
 	return func(ctx context.Context, _ []string) error {
-		signal.Ignore(syscall.SIGHUP) // there is nothing to reload, and no reason to end
+		signal.Ignore(syscall.SIGHUP) // the exporter has nothing to reload, and must not end at a hang-up
 		log := slog.New(quiet.New(slog.NewTextHandler(e.stderr, nil)))
 		sampler, err := nvml.Open(nvml.Config{Library: *library, Log: log})
 		if err != nil {
@@ -55,8 +55,8 @@ func runExporter(e env, set *pflag.FlagSet) cli.Run {
 	}
 }
 
-// exporterHost is the label Hostname: in a Kubernetes pod the node's name, from
-// NODE_NAME, since the host name there is the pod's.
+// exporterHost returns the value of the label Hostname. In a Kubernetes pod it is the node's name,
+// from NODE_NAME, because the host name in a pod is the pod's name.
 func exporterHost(e env) (string, error) {
 	if name := e.getenv("NODE_NAME"); name != "" {
 		return name, nil
@@ -64,7 +64,7 @@ func exporterHost(e env) (string, error) {
 	return os.Hostname()
 }
 
-// serveUntil serves h until ctx ends, and lets requests in flight end.
+// serveUntil serves h until ctx ends. Requests in flight then have closeGrace to end.
 func serveUntil(ctx context.Context, listener net.Listener, h http.Handler) error {
 	server := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	failed := make(chan error, 1)

@@ -18,7 +18,7 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// gatewayEnv makes this test's program a gateway.
+// gatewayEnv makes this test's program run as a gateway.
 const gatewayEnv = "SLUICE_TEST_GATEWAY"
 
 func TestMain(m *testing.M) {
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The whole way: the stub library, the real binding, the subcommand, and the
-// reader that a gateway on another host has.
+// The test uses the stub library, the real binding, the subcommand, and the reader of a gateway on
+// another host.
 func TestGPUExporter(t *testing.T) {
 	library, err := stub.Build(t.Context(), t.TempDir())
 	if err != nil {
@@ -82,9 +82,9 @@ func TestGPUExporter(t *testing.T) {
 	}
 }
 
-// startExporter runs the subcommand in a child: a process can load only one
-// NVML library. env adds to its environment. end ends it and returns how it
-// ended and what it logged.
+// startExporter runs the subcommand in a child process, because a process can load only one NVML
+// library. env is added to the child's environment. end stops the child and returns its log and how
+// it ended.
 func startExporter(t *testing.T, library string, env ...string) (page *url.URL, end func() (string, error)) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "gpu-exporter", "--listen", "127.0.0.1:0", "--nvml-library", library)

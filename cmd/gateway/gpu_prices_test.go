@@ -13,13 +13,13 @@ import (
 	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
-// Of the price's way, as chainConfig has it.
+// These constants describe the price in chainConfig.
 const (
 	floor, ceiling = 0.5, 20
-	onTarget       = 78 // %: moves no price
+	onTarget       = 78 // load in percent at which no price moves
 )
 
-// hopper is a GPU of which everything is reported.
+// hopper returns a GPU that reports every value.
 func hopper(uuid string) stub.GPU {
 	return stub.GPU{Device: stub.Device{UUID: uuid, Name: "NVIDIA H100 80GB HBM3", Values: stub.Values{
 		"utilization": 0, "sm": 0, "power": 90_000, "power_limit": 700_000, "temperature": 40, "energy": 5_000_000,
@@ -28,11 +28,11 @@ func hopper(uuid string) stub.GPU {
 
 func twoGPUs() stub.State { return stub.State{GPUs: []stub.GPU{hopper("GPU-a"), hopper("GPU-b")}} }
 
-// busy has a device do as much as percent says, by both measures.
+// busy sets both measures of a device's load to percent.
 func busy(d stub.Device, percent float64) { d.Values["utilization"], d.Values["sm"] = percent, percent }
 
-// middling brings model a's price somewhere between 2 and the ceiling, where
-// nothing moves it.
+// middling moves the price of model a to a value between 2 and the ceiling, and then stops it
+// there.
 func (c *chain) middling() (price float64) {
 	c.t.Helper()
 	c.change(func(s *stub.State) { busy(s.GPUs[0].Device, 95) })
@@ -47,12 +47,11 @@ func (c *chain) middling() (price float64) {
 	return m.price("a")
 }
 
-// From the driver's own numbers to what a buyer pays, without a request in
-// flight: the price of a GPU follows its work, no matter which program it
-// works for.
+// The test covers the way from the driver's numbers to the price, without a request in flight. The
+// price of a GPU follows the GPU's work, whichever program causes the work.
 func TestPricesFollowGPUs(t *testing.T) {
 	library := buildStub(t)
-	var running sync.WaitGroup // all at once: they wait more than they work
+	var running sync.WaitGroup // all at the same time, because they wait more than they work
 	for name, run := range map[string]func(*testing.T, string){
 		"normal values": normalValues, "MIG": migInstances, "no GPM": noGPM, "missing symbols": missingSymbols, "a GPU is lost": lostGPU,
 		"absurd readings": absurdReadings, "absurd readings at an exporter": absurdAtTheExporter, "the driver is reloaded": driverReload,
@@ -92,7 +91,7 @@ func normalValues(t *testing.T, library string) {
 
 func migInstances(t *testing.T, library string) {
 	g := hopper("GPU-m")
-	g.Values = stub.Values{"power": 300_000, "energy": 5000} // the driver has no utilization of it
+	g.Values = stub.Values{"power": 300_000, "energy": 5000} // the driver reports no utilization
 	g.Instances = []stub.Instance{{ID: 7, Device: stub.Device{UUID: "MIG-x", Values: stub.Values{"sm": 95}}},
 		{ID: 9, Device: stub.Device{UUID: "MIG-y", Values: stub.Values{"sm": 5}}}}
 	c, end := throughExporter(t, library, stub.State{GPUs: []stub.GPU{g}}, "MIG-x", "MIG-y")
@@ -111,7 +110,7 @@ func noGPM(t *testing.T, library string) {
 	state := twoGPUs()
 	state.GPUs[0].NoGPM, state.GPUs[1].NoGPM = true, true
 	state.GPUs[0].Values["utilization"] = 95
-	state.GPUs[1].Values["sm"] = 95 // which nobody can ask for
+	state.GPUs[1].Values["sm"] = 95 // nobody can ask for this value
 	c, end := throughExporter(t, library, state, "GPU-a", "GPU-b")
 	m := c.until("utilization drives the price", func(m shown) bool { return m.price("a") == ceiling && m.price("b") == floor })
 	if m.gpu("utilization", "a") != 0.95 || !math.IsNaN(m.gpu("sm_utilization", "a")) || m.of("price_pressure", "a") != 0.95 {
@@ -144,7 +143,7 @@ func lostGPU(t *testing.T, library string) {
 	c.mayNotRise("a", stood)
 	c.change(func(s *stub.State) {
 		s.GPUs[0].Lost = true
-		busy(s.GPUs[0].Device, 95) // which nobody can read
+		busy(s.GPUs[0].Device, 95) // nobody can read this value
 		busy(s.GPUs[1].Device, 95)
 	})
 	lostAt := time.Now()
@@ -175,7 +174,7 @@ func lostGPU(t *testing.T, library string) {
 	}
 }
 
-// absurd has the first GPU say what cannot be.
+// absurd makes the first GPU report impossible values.
 func absurd(s *stub.State) {
 	for key, value := range map[string]int{"utilization": 250, "sm": 900, "power": 1_000_000_000, "temperature": 4000} {
 		s.GPUs[0].Values[key] = value
@@ -210,7 +209,7 @@ func absurdReadings(t *testing.T, library string) {
 	c.until("believable ones raise it", func(m shown) bool { return m.price("a") == ceiling })
 }
 
-// The exporter refuses them itself: the gateway never sees them.
+// The exporter itself refuses the impossible values, so the gateway does not see them.
 func absurdAtTheExporter(t *testing.T, library string) {
 	c, end := throughExporter(t, library, twoGPUs(), "GPU-a", "GPU-b")
 	c.mayNotRise("a", c.middling())
@@ -252,7 +251,7 @@ func driverReload(t *testing.T, library string) {
 	c.mayRise("a")
 	c.change(func(s *stub.State) {
 		s.Library, s.Init = 0, 0
-		s.GPUs[0].Values["energy"] = 1000 // begins again
+		s.GPUs[0].Values["energy"] = 1000 // the counter begins again
 	})
 	m := c.until("the price follows again", func(m shown) bool { return m.price("a") > stood && m.price("b") == floor && m.gpu("fresh", "a") == 1 })
 	if m.gpu("sm_utilization", "a") != 0.95 || m.count("resets", "") != 1 {

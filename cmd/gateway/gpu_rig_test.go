@@ -23,21 +23,21 @@ import (
 	"sluice.example/sluice/internal/lab/loopback"
 )
 
-// chain is everything between a GPU and the price that an operator sees: the
-// stub library, the real binding, feeds, fleet, pricer and metrics. Model a runs
-// on the first device, model b on the second.
+// chain has everything between a GPU and the price that an operator sees: the stub library, the
+// real binding, feeds, fleet, pricer and metrics. Model a runs on the first device, model b on the
+// second.
 type chain struct {
 	t       *testing.T
 	state   stub.State
-	file    string // of the stub
+	file    string // file that the stub reads
 	devices []string
-	feed    string                 // the gateway's, by its label
+	feed    string                 // label of the gateway's feed
 	read    func() (string, error) // the gateway's /metrics
-	most    map[string]float64     // by model: what its price may not exceed any more
+	most    map[string]float64     // by model: the price that the model may no longer exceed
 }
 
-// chainConfig is a gateway whose prices move quickly. The floor lies below the
-// rate card: idleness sinks a price to 0.5, staleness to 1.
+// chainConfig configures a gateway whose prices move quickly. The floor is below the rate card: an
+// idle GPU lowers a price to 0.5, and stale values lead to 1.
 const chainConfig = `
 listen: %q
 admin: {listen: %q}
@@ -66,7 +66,7 @@ func newChain(t *testing.T, state stub.State, devices ...string) *chain {
 	return c
 }
 
-// buildStub compiles a library that lacks functions.
+// buildStub compiles a stub library without some functions.
 func buildStub(t *testing.T, lacks ...string) string {
 	t.Helper()
 	library, err := stub.Build(t.Context(), t.TempDir(), lacks...)
@@ -76,8 +76,8 @@ func buildStub(t *testing.T, lacks ...string) string {
 	return library
 }
 
-// throughExporter has gpu-exporter read the GPUs in a child, and the parts of
-// serve here read that. end ends the child and returns what it logged.
+// throughExporter runs gpu-exporter in a child process. The parts of serve in this process read the
+// exporter. end stops the child and returns its log.
 func throughExporter(t *testing.T, library string, state stub.State, devices ...string) (c *chain, end func() string) {
 	t.Helper()
 	c = newChain(t, state, devices...)
@@ -120,7 +120,7 @@ func throughExporter(t *testing.T, library string, state stub.State, devices ...
 	}
 }
 
-// onThisHost runs all of the gateway in a child, where it reads the GPUs itself.
+// onThisHost runs the whole gateway in a child process that reads the GPUs itself.
 func onThisHost(t *testing.T, library string, state stub.State, devices ...string) *chain {
 	t.Helper()
 	c := newChain(t, state, devices...)
@@ -161,7 +161,7 @@ func freeAddress(t *testing.T) string {
 	return address
 }
 
-// change alters what the stub says from now on.
+// change changes what the stub reports from now on.
 func (c *chain) change(alter func(*stub.State)) {
 	c.t.Helper()
 	alter(&c.state)
@@ -175,12 +175,12 @@ func (c *chain) write() {
 	}
 }
 
-// mayNotRise fails the test when the model's price rises from here on.
+// mayNotRise makes the test fail when the model's price rises above price from now on.
 func (c *chain) mayNotRise(model string, price float64) { c.most[model] = price }
 
 func (c *chain) mayRise(model string) { delete(c.most, model) }
 
-// until waits for the metrics to show what holds says.
+// until waits until holds returns true for the metrics.
 func (c *chain) until(what string, holds func(shown) bool) shown {
 	c.t.Helper()
 	for deadline := time.Now().Add(25 * time.Second); ; time.Sleep(25 * time.Millisecond) {
@@ -202,7 +202,7 @@ func (c *chain) until(what string, holds func(shown) bool) shown {
 	}
 }
 
-// shown is what /metrics shows, by name and labels.
+// shown holds the values of /metrics, by name and labels.
 type shown struct {
 	values  map[string]float64
 	devices []string
@@ -234,24 +234,24 @@ func (m shown) String() string {
 	return b.String()
 }
 
-// of is a model's value; NaN: not shown.
+// of returns a value of a model, or NaN when the metrics do not have it.
 func (m shown) of(name, model string) float64 {
 	return m.value("sluice_" + name + `{model="` + model + `"}`)
 }
 
 func (m shown) price(model string) float64 { return m.of("price_multiplier", model) }
 
-// bound says whether the model's price is bound by that.
+// bound reports whether by is what limits the model's price.
 func (m shown) bound(by, model string) bool {
 	return m.value(`sluice_price_bound{bound_by="`+by+`",model="`+model+`",policy="target"}`) == 1
 }
 
-// gpu is a value of the model's device; NaN: not shown.
+// gpu returns a value of the model's device, or NaN when the metrics do not have it.
 func (m shown) gpu(name, model string) float64 {
 	return m.value(`sluice_gpu_` + name + `{backend="` + model + `",gpu="` + m.devices[model[0]-'a'] + `"}`)
 }
 
-// count is a counter of the feed; field only where it has one.
+// count returns a counter of the feed. field is "" for a counter without that label.
 func (m shown) count(name, field string) float64 {
 	if field != "" {
 		field = `,field="` + field + `"`

@@ -36,7 +36,7 @@ services:
 backends: [{name: a, url: "http://127.0.0.1:1", slots: 1}]
 `
 
-// certificate writes a new one, with this serial number, into dir.
+// certificate writes a new certificate with this serial number into dir.
 func certificate(t *testing.T, dir string, serial int64) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -59,7 +59,7 @@ func certificate(t *testing.T, dir string, serial int64) {
 	}
 }
 
-// SIGHUP reads the certificate again and ends nothing.
+// SIGHUP makes the gateway read the certificate again, and ends nothing.
 func TestHangupReloadsTheCertificateAndEndsNothing(t *testing.T) {
 	dir, public, admin := t.TempDir(), freeAddress(t), freeAddress(t)
 	certificate(t, dir, 1)
@@ -105,8 +105,8 @@ func TestHangupReloadsTheCertificateAndEndsNothing(t *testing.T) {
 	}
 }
 
-// startSelf runs a subcommand of this program in a child that does not outlive
-// the test. more adds to the environment; the log is in dir.
+// startSelf runs a subcommand of this program in a child process that ends with the test. more is
+// added to the environment. The log is in dir.
 func startSelf(t *testing.T, dir string, more []string, args ...string) *proc.Process {
 	t.Helper()
 	l := proc.NewLauncher()

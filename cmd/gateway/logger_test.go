@@ -10,8 +10,7 @@ import (
 	"sluice.example/sluice/internal/config"
 )
 
-// A duration is read by people and by tools: in no format a number without its
-// unit.
+// People and tools read durations, so no format writes a duration as a number without its unit.
 func TestLogWritesDurationsWithTheirUnit(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		var out bytes.Buffer
@@ -24,7 +23,7 @@ func TestLogWritesDurationsWithTheirUnit(t *testing.T) {
 	}
 }
 
-// What fails thousands of times a second does not fill the disk.
+// A message that repeats thousands of times per second does not fill the disk.
 func TestLogLimitsRepetitions(t *testing.T) {
 	var out bytes.Buffer
 	log := newLogger(env{stderr: &out}, config.Log{Format: "json"}, new(slog.LevelVar))

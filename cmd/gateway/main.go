@@ -1,6 +1,6 @@
-// Command gateway sells access to inference servers for Lightning payments
-// (L402). `gateway serve --config FILE` runs it; `gateway demo` shows it with
-// a local Lightning network and needs nothing set up.
+// Command gateway sells access to inference servers for Lightning payments (L402). `gateway serve
+// --config FILE` runs the gateway. `gateway demo` shows it with a local Lightning network and needs
+// no setup.
 package main
 
 import (
@@ -19,23 +19,23 @@ import (
 	"sluice.example/sluice/internal/cli"
 )
 
-// version is set by the linker; a plain go build leaves it to build info.
+// version is set by the linker. When it is "", the version comes from Go's build info.
 var version = ""
 
-// Exit codes of every subcommand.
+// These are the exit codes of every subcommand.
 const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
 )
 
-// env is what a subcommand may touch of the process it runs in.
+// env is the part of its process that a subcommand may use.
 type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 }
 
-// commands are the subcommands, as they are used in e.
+// commands returns the subcommands. They run in e.
 func commands(e env) []cli.Command {
 	in := func(setup func(env, *pflag.FlagSet) cli.Run) func(*pflag.FlagSet) cli.Run {
 		return func(set *pflag.FlagSet) cli.Run { return setup(e, set) }
@@ -57,12 +57,12 @@ func commands(e env) []cli.Command {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the process at once.
+	// A second signal ends the process at once, because stop restores the default handling.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}, os.Args[1:]))
 }
 
-// run carries out the subcommand and maps its error to an exit code.
+// run runs the subcommand that args name and returns the exit code.
 func run(ctx context.Context, e env, args []string) int {
 	p := cli.Program{Name: "gateway", Commands: commands(e), Overview: usage, Stdout: e.stdout, Stderr: e.stderr}
 	name, err := p.Run(ctx, args)

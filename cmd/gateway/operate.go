@@ -21,13 +21,14 @@ import (
 	"sluice.example/sluice/internal/config"
 )
 
-// askTimeout bounds one question to the admin API: a reload may wait for the store.
+// askTimeout bounds one request to the admin API. It is long because a reload may wait for the
+// store.
 const askTimeout = 30 * time.Second
 
-// maxReport bounds an answer of the admin API, in bytes.
+// maxReport is how many bytes of an answer of the admin API are read.
 const maxReport = 16 << 20
 
-// reload is `gateway reload`.
+// reload implements `gateway reload`.
 func reload(e env, set *pflag.FlagSet) cli.Run {
 	find := adminOf(e, set)
 	asJSON := set.Bool("json", false, "print one JSON object")
@@ -56,14 +57,14 @@ func reload(e env, set *pflag.FlagSet) cli.Run {
 	}
 }
 
-// reloaded is what `gateway reload --json` prints.
+// reloaded is the JSON that `gateway reload --json` prints.
 type reloaded struct {
-	Generation int64           `json:"generation"` // in force; 0: the gateway does not say
+	Generation int64           `json:"generation"` // the generation in force; 0: the gateway does not say
 	Changed    []config.Change `json:"changed"`
-	Refused    []string        `json:"refused"` // why the file is refused, each with its line or key
+	Refused    []string        `json:"refused"` // why the file is refused, each reason with its line or key
 }
 
-// tellReload prints how a reload went that ended with refused.
+// tellReload prints the result of a reload as JSON. refused is the reload's error, nil for success.
 func (a admin) tellReload(ctx context.Context, w io.Writer, r catalog.Report, refused error) error {
 	told := reloaded{Generation: r.Generation, Changed: r.Changes, Refused: []string{}}
 	if told.Changed == nil {
@@ -78,7 +79,7 @@ func (a admin) tellReload(ctx context.Context, w io.Writer, r catalog.Report, re
 	return json.NewEncoder(w).Encode(told)
 }
 
-// diffConfig is `gateway diff-config`.
+// diffConfig implements `gateway diff-config`.
 func diffConfig(e env, set *pflag.FlagSet) cli.Run {
 	find := adminOf(e, set)
 	return func(ctx context.Context, _ []string) error {
@@ -118,14 +119,15 @@ func describe(w io.Writer, r catalog.Report) {
 	}
 }
 
-// admin is where the running gateway has its operator's side.
+// admin is the address and the token of a running gateway's admin API.
 type admin struct {
 	address string // host:port
 	token   string
 }
 
-// adminOf declares the flags of a subcommand that asks a running gateway. The function
-// that it returns finds that gateway by its file.
+// adminOf declares the flags of a subcommand that asks a running gateway. The function that it
+// returns reads the flags and finds the gateway's admin API. It also returns the path of the
+// configuration file.
 func adminOf(e env, set *pflag.FlagSet) func() (a admin, path string, err error) {
 	path := set.String("config", "", "configuration `FILE` (required)")
 	address := set.String("admin", "", "where the gateway's operator listens; default: admin.listen of the file")
@@ -135,8 +137,8 @@ func adminOf(e env, set *pflag.FlagSet) func() (a admin, path string, err error)
 	}
 }
 
-// findAdmin finds the running gateway's operator's side: at address, or where the
-// file at path has it.
+// findAdmin finds the admin API of the running gateway. The API is at address. When address is "",
+// it is at the address in the file at path.
 func findAdmin(e env, path, address string) (a admin, err error) {
 	if path == "" {
 		return a, errors.New("name the configuration file with --config FILE")
@@ -159,8 +161,8 @@ func findAdmin(e env, path, address string) (a admin, err error) {
 	return a, nil
 }
 
-// ask asks the admin API, and reads what is a report in the answer. An error that the
-// gateway answers with is returned in its words.
+// ask sends a request to the admin API and reads the report in the answer. When the gateway answers
+// with an error, ask returns the gateway's own words.
 func (a admin) ask(ctx context.Context, method, path string, body []byte) (report catalog.Report, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

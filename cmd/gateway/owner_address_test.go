@@ -14,8 +14,8 @@ const (
 	completions = "/llm/openai/deployments/gpt%2Ffour/chat/completions"
 )
 
-// A cloud API has its paths elsewhere, wants a version in each query, and its key in a
-// header of its own. Nobody but the API sees the key.
+// A cloud API has other paths, needs a version in each query, and needs its key in another header.
+// Only the API sees the key.
 func TestCloudAPIElsewhere(t *testing.T) {
 	const key = cloudKey
 	u := newUpstream(t, map[string]http.HandlerFunc{
@@ -65,7 +65,7 @@ backends:
 	}
 }
 
-// repeatsItsKey has the API repeat its key in errors, which no client may see.
+// repeatsItsKey makes the API repeat its key in errors. No client may see the key.
 func repeatsItsKey(t *testing.T, g *seller, u *upstream, credential string) {
 	t.Helper()
 	before := len(u.at(completions))
@@ -86,8 +86,8 @@ func repeatsItsKey(t *testing.T, g *seller, u *upstream, credential string) {
 	}
 }
 
-// The address and the engine of a backend change while the gateway runs: requests that
-// come after it go there, as the engine wants them.
+// The address and the engine of a backend change while the gateway runs. Later requests go to the
+// new address, in the form of the new engine.
 func TestReloadOfAnAddress(t *testing.T) {
 	u := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m"), "POST /v2/chat": chats("m")})
 	file := func(more string) string {

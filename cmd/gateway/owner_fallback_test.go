@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// fallbackConfig is two models: demo, and large, which costs ten times as much.
+// fallbackConfig has two models: demo, and large, which costs ten times as much.
 const fallbackConfig = ownerConfig + `        queue: {limit: 0, timeout: 200ms}
       - name: large
         aliases: [big]
@@ -23,8 +23,8 @@ const fallbackConfig = ownerConfig + `        queue: {limit: 0, timeout: 200ms}
         pricing: *static
 `
 
-// Another model serves only if the client allows it. It pays that one's price, and is
-// told who served.
+// Another model serves a request only if the client allows it. The client then pays the price of
+// that model and is told which model served.
 func TestFallback(t *testing.T) {
 	busy := saying(http.StatusServiceUnavailable, `{"error":{"message":"loading"}}`)
 	one := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: busy})
@@ -39,7 +39,7 @@ backends:
 	if a := g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", k); a.status != http.StatusServiceUnavailable || len(two.at(chatPath)) != 0 {
 		t.Errorf("without the header: %d %s", a.status, a.body)
 	}
-	// The hold is that of the dearer one.
+	// The hold is that of the more expensive model.
 	if own, either := g.bound(chatOf("demo", ""), "Authorization", k), g.bound(chatOf("demo", ""), "Authorization", k, allow, "large"); either != 10*own {
 		t.Errorf("%d msat are held for either, and %d for one", either, own)
 	}
@@ -65,7 +65,7 @@ backends:
 	if strings.Count(usage, `"model":"large"`) != 2 {
 		t.Errorf("charges: %s", usage)
 	}
-	// The model that was asked for serves again.
+	// The requested model serves again.
 	one.answer("POST "+chatPath, chats("inner"))
 	before := g.spent(k)
 	var a said
@@ -78,7 +78,7 @@ backends:
 	}
 }
 
-// The header names one model that is sold, and that the token allows.
+// The header names one model that the gateway sells and the token allows.
 func TestFallbackIsChecked(t *testing.T) {
 	one := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
 	g := openSeller(t, t.TempDir(), fallbackConfig+`
@@ -100,7 +100,7 @@ backends:
 	}
 }
 
-// A queue that is full is a reason too, and nothing was held for the first model then.
+// A full queue is a reason for a fallback too. Nothing was held for the first model in that case.
 func TestFallbackFromAFullQueue(t *testing.T) {
 	slow, done := make(chan struct{}), make(chan struct{})
 	one := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: func(w http.ResponseWriter, r *http.Request) {
@@ -133,8 +133,8 @@ backends:
 	}
 }
 
-// A model of which no backend is up, and one whose backends ask for more than it costs,
-// are not asked at all.
+// The gateway does not ask a model without a live backend, or a model whose backends ask for more
+// than the model costs.
 func TestFallbackFromAModelThatIsNotSold(t *testing.T) {
 	one := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
 	two := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
@@ -160,7 +160,7 @@ backends:
 	}
 }
 
-// A request that another model serves counts once against the limits of its token.
+// A request that another model serves counts only once against the limits of its token.
 func TestFallbackCountsOnce(t *testing.T) {
 	one := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: saying(http.StatusServiceUnavailable, `{}`)})
 	two := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
@@ -178,8 +178,8 @@ backends:
 	}
 }
 
-// A client that allows a shorter answer gets one of either model. Where the balance does
-// not cover the other model, only the one that was asked for may serve.
+// A client that allows a shorter answer gets a shorter answer from either model. When the balance
+// does not cover the other model, only the requested model may serve.
 func TestFallbackAndTruncation(t *testing.T) {
 	one := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
 	two := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})

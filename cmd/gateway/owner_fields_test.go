@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// What the owner of a model sets and removes, and the headers that he sets, reach the
-// backend in place of what the client sent.
+// The backend gets the fields and headers that the owner of a model sets, in place of the client's.
+// It does not get the fields that the owner removes.
 func TestFieldsOfTheOwner(t *testing.T) {
 	u := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
 	file := func(more string) string {
@@ -47,7 +47,7 @@ func TestFieldsOfTheOwner(t *testing.T) {
 	if got.header.Get("X-Tenant") != "sluice" || got.header.Get("X-Region") != "north" {
 		t.Errorf("the header is %v", got.header)
 	}
-	// What lengthens the prompt is held, and nothing else.
+	// The gateway holds credit for what lengthens the prompt, and for nothing else.
 	with := g.bound(chatOf("demo", ""), "Authorization", k)
 	if h := u.last(t, "/_internal/tokenize").header; h.Get("X-Tenant") != "sluice" {
 		t.Errorf("its tokenizer is asked with %v", h)
@@ -65,8 +65,8 @@ func TestFieldsOfTheOwner(t *testing.T) {
 	}
 }
 
-// The gateway's own request, by which a backend shows that it serves again, has what the
-// owner sets: without it the backend would refuse it for good.
+// The gateway's own request, with which a backend proves that it serves again, has the fields that
+// the owner sets. Without them the backend would always refuse the request.
 func TestProofHasWhatTheOwnerSets(t *testing.T) {
 	u := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: saying(http.StatusInternalServerError, `{"error":{"message":"CUDA error: out of memory"}}`)})
 	g := openSeller(t, t.TempDir(), ownerConfig+`        set_fields: {house: rules}
@@ -93,7 +93,7 @@ backends: [{name: one, url: "`+u.URL+`", slots: 4, engine: vllm, health: {path: 
 	t.Error("the gateway sent no request of its own")
 }
 
-// An API that does not know a field gets it neither from its clients nor from the owner.
+// An API that does not know a field never gets the field, neither from clients nor from the owner.
 func TestFieldsOfOneAPI(t *testing.T) {
 	u := newUpstream(t, map[string]http.HandlerFunc{
 		"POST " + chatPath: chats("m"),

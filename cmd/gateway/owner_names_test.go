@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A model has several names. The answer carries the one that the client asked for, in
-// documents, in streams and in errors, and never the backend's own.
+// A model has several names. The answer has the name that the client asked for, in documents, in
+// streams and in errors. It never has the backend's own name.
 func TestAliases(t *testing.T) {
 	for _, engine := range []string{"vllm", "generic"} { // a document is made of a stream, or passes as it is
 		t.Run(engine, func(t *testing.T) { testAliases(t, engine) })
@@ -78,8 +78,8 @@ func testAliases(t *testing.T, engine string) {
 	}
 }
 
-// A token that is limited to one name of a model may use the model under that name, and
-// one that is limited to the model under all of them.
+// A token that is limited to one name of a model may use the model under that name only. A token
+// that is limited to the model may use all its names.
 func TestTokensAndAliases(t *testing.T) {
 	u := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: chats("m")})
 	g := openSeller(t, t.TempDir(), ownerConfig+"        aliases: [small]\nbackends: [{name: one, url: \""+u.URL+"\", slots: 4, engine: vllm, health: {path: \"\"}}]\n", os.Getenv)
@@ -94,7 +94,7 @@ func TestTokensAndAliases(t *testing.T) {
 	}
 }
 
-// Documents that pass in pieces carry the public name as well, wherever it stands.
+// Documents that pass in pieces have the public name too, wherever the name is in the document.
 func TestNamesInLongDocuments(t *testing.T) {
 	const inner = "acme/Secret-8B"
 	var vectors string
@@ -119,7 +119,7 @@ backends: [{name: one, url: "`+u.URL+`", slots: 4, engine: generic, health: {pat
 				t.Errorf("%s: %d, %d bytes that end in %s, want %d", name, a.status, len(a.body), a.body[max(0, len(a.body)-120):], len(want))
 			}
 		}
-		// A chat is kept to be metered, and is shown with the other name all the same.
+		// The gateway keeps a chat to meter it, and still shows it with the public name.
 		document := `{"choices":[{"index":0,"message":{"role":"assistant","content":"` + strings.Repeat("it is said ", 20_000) +
 			`"},"finish_reason":"stop"}],"model":"` + inner + `","usage":{"prompt_tokens":7,"completion_tokens":9}}`
 		u.answer("POST "+chatPath, saying(http.StatusOK, document))

@@ -22,11 +22,11 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// seller is a gateway as `serve` builds it from a file, on a real listener.
+// seller is a gateway that is built from a file as `serve` builds it, on a real listener.
 type seller struct {
 	t    *testing.T
 	s    *server
-	path string // of the file
+	path string // path of the file
 	url  string
 	log  *syncBuffer
 }
@@ -48,8 +48,8 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
-// ownerConfig is a file of which tests write the rest: models and backends. A prompt
-// token costs 1 msat, one of an answer 2.
+// ownerConfig is the beginning of a configuration. The tests add the models and backends. A token
+// of the prompt costs 1 msat, a token of the answer 2 msat.
 const ownerConfig = `
 listen: "127.0.0.1:0"
 admin: {listen: "127.0.0.1:0"}
@@ -118,7 +118,7 @@ func (g *seller) reload(text string) {
 	}
 }
 
-// credit is the credential of an account with so much money, and more caveats.
+// credit returns the credential of a new account with this amount.
 func (g *seller) credit(amount l402.Msat) string {
 	g.t.Helper()
 	p := l402.NewPreimage()
@@ -130,7 +130,7 @@ func (g *seller) credit(amount l402.Msat) string {
 	return l402.FormatCredential(m, p)
 }
 
-// narrowed is a credential with more caveats.
+// narrowed returns the credential with further caveats.
 func narrowed(t *testing.T, credential string, conditions ...string) string {
 	t.Helper()
 	macaroon, preimage, _ := strings.Cut(strings.TrimPrefix(credential, "L402 "), ":")
@@ -152,7 +152,7 @@ type said struct {
 	body   string
 }
 
-// ask sends a request; headers are names and values.
+// ask sends a request. headers are names and values in turn.
 func (g *seller) ask(method, path, body string, headers ...string) said {
 	g.t.Helper()
 	req, err := http.NewRequestWithContext(g.t.Context(), method, g.url+path, strings.NewReader(body))
@@ -176,12 +176,12 @@ func (g *seller) ask(method, path, body string, headers ...string) said {
 
 const chatPath = "/v1/chat/completions"
 
-// chat is a request for one word, of a model.
+// chatOf returns a request for one word from a model.
 func chatOf(model, more string) string {
 	return `{"model":"` + model + `","messages":[{"role":"user","content":"Say it"}],"max_tokens":16` + more + `}`
 }
 
-// number is a member of the answer that is a number.
+// number returns a member of the answer that is a number.
 func (a said) number(t *testing.T, name string) int64 {
 	t.Helper()
 	var all map[string]any
@@ -195,8 +195,8 @@ func (a said) number(t *testing.T, name string) int64 {
 	return int64(n)
 }
 
-// bound is what a request can cost at most, which the gateway says to a client that
-// allows nothing.
+// bound returns the most that a request can cost, in msat. The gateway says it to a client that
+// allows no cost.
 func (g *seller) bound(body string, headers ...string) int64 {
 	g.t.Helper()
 	a := g.ask("POST", chatPath, body, append(headers, "L402-Max-Cost-Msat", "0")...)
@@ -206,21 +206,21 @@ func (g *seller) bound(body string, headers ...string) int64 {
 	return a.number(g.t, "required_msat")
 }
 
-// spent is what an account was charged.
+// spent returns how much an account was charged, in msat.
 func (g *seller) spent(credential string) int64 {
 	g.t.Helper()
 	return g.ask("GET", "/l402/balance", "", "Authorization", credential).number(g.t, "charged_msat")
 }
 
-// upstream is a scripted server: what it was asked, and what it answers.
+// upstream is a scripted server. It records the requests and gives the answers that the test sets.
 type upstream struct {
 	*httptest.Server
 	mu    sync.Mutex
 	asked []asked
-	by    map[string]http.HandlerFunc // by method and path; absent: 404
+	by    map[string]http.HandlerFunc // by method and path; a missing key: 404
 }
 
-// asked is one request that came.
+// asked is one request that the server received.
 type asked struct {
 	path   string // with its query
 	header http.Header
@@ -259,7 +259,7 @@ func (u *upstream) answer(path string, h http.HandlerFunc) {
 	u.by[path] = h
 }
 
-// at are the requests that came to a path.
+// at returns the requests to a path.
 func (u *upstream) at(path string) (list []asked) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -271,7 +271,7 @@ func (u *upstream) at(path string) (list []asked) {
 	return list
 }
 
-// last is the last request that came to a path.
+// last returns the last request to a path.
 func (u *upstream) last(t *testing.T, path string) asked {
 	t.Helper()
 	list := u.at(path)
@@ -289,8 +289,8 @@ func saying(status int, body string) http.HandlerFunc {
 	}
 }
 
-// chats answers a chat as model, with 7 tokens for the prompt and 3 of an answer, as a
-// document or as a stream.
+// chats returns a handler that answers a chat as model, with 7 tokens in the prompt and 3 in the
+// answer, as a document or as a stream.
 func chats(model string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var asks struct {

@@ -13,14 +13,14 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// pricerConfig maps the models to the pricer's. work is asked once the pricer
-// runs.
+// pricerConfig returns the pricer's configuration for the models of cfg. The pricer calls work only
+// when it runs.
 func pricerConfig(cfg *config.Config, record *pricer.Record, board *pricing.Board, fleet *gpu.Fleet, work func(model string) float64, log *slog.Logger) pricer.Config {
 	return pricer.Config{Models: pricedModels(cfg), Record: record, Board: board, Replica: replicaName(), Log: log, Work: work,
 		Load: func(model string, now time.Time) pricing.Load { return poolLoad(fleet.Pool(model), now) }}
 }
 
-// pricedModels are the models as they are priced.
+// pricedModels returns the models of all services with what the pricer needs about them.
 func pricedModels(cfg *config.Config) (models []pricer.Model) {
 	for _, s := range cfg.Services {
 		for _, m := range s.Models {
@@ -36,8 +36,8 @@ func pricedModels(cfg *config.Config) (models []pricer.Model) {
 	return models
 }
 
-// replicaName tells this process from others on the same ledger, and from the
-// one before it on the same host.
+// replicaName returns a name for this process. It differs from the names of other processes on the
+// same ledger and of earlier processes on the same host.
 func replicaName() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -46,7 +46,8 @@ func replicaName() string {
 	return host[:min(len(host), 64)] + "-" + rand.Text()[:8]
 }
 
-// poolLoad is the load of a pool; nil: its model goes in this moment.
+// poolLoad returns the load of a pool. p is nil when the pool's model was just removed from the
+// configuration. The load then has no values and is stale.
 func poolLoad(p *gpu.Pool, now time.Time) pricing.Load {
 	if p == nil {
 		return pricing.Load{KV: math.NaN(), SM: math.NaN(), Utilization: math.NaN(), Energy: math.NaN(), Stale: true}

@@ -23,19 +23,19 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// recipe is how the server of a recipe behaves, for one of its models.
+// recipe describes how the server of a recipe behaves, for one of its models.
 type recipe struct {
 	file, backend, model string
 	inner                string // the server's name of the model
 	chat, health         string // paths
-	cap                  string // the name that it has of the completion cap
-	counts, counted      string // path of its tokenizer and what that answers; empty: it has none
-	metrics, page        string // path and page of its metrics; empty: it has none
-	running              string // what asks it for a running usage of a stream; empty: nothing
-	strict               bool   // it refuses fields that it does not know
-	header, key          string // in which it wants its key; empty: none
+	cap                  string // the server's name of the completion cap
+	counts, counted      string // path of its tokenizer and the tokenizer's answer; "": no tokenizer
+	metrics, page        string // path and page of its metrics; "": no metrics
+	running              string // what requests running usage in a stream; "": nothing
+	strict               bool   // it refuses unknown fields
+	header, key          string // header and value of its key; "": no key
 	query                string
-	set                  string // that the owner writes into each request
+	set                  string // fields that the owner sets in each request
 }
 
 var recipes = []recipe{
@@ -60,7 +60,7 @@ var recipes = []recipe{
 
 const recipeDir = "../../docs/recipes/"
 
-// configurationOf is the whole configuration of a recipe.
+// configurationOf returns the complete configuration of a recipe.
 func configurationOf(t *testing.T, file string) string {
 	t.Helper()
 	page, err := os.ReadFile(recipeDir + file)
@@ -74,7 +74,7 @@ func configurationOf(t *testing.T, file string) string {
 	return string(blocks[0][1])
 }
 
-// recipeFolder has the files that the recipes name.
+// recipeFolder returns a folder with the files that the recipes name.
 func recipeFolder(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -107,7 +107,7 @@ func recipeFolder(t *testing.T) string {
 	return dir
 }
 
-// server behaves as the recipe's: it refuses what the real one refuses.
+// server behaves like the server of the recipe. It refuses what the real server refuses.
 func (r *recipe) server(t *testing.T) *upstream {
 	known := map[string]bool{"model": true, "messages": true, "stream": true, "stream_options": true, "n": true, "store": true, "user": true, r.cap: true}
 	by := map[string]http.HandlerFunc{"GET " + r.health: saying(http.StatusOK, `{"object":"list","data":[]}`)}
@@ -131,7 +131,7 @@ func (r *recipe) server(t *testing.T) *upstream {
 	return newUpstream(t, by)
 }
 
-// refusal is why the server refuses a chat; empty: it does not.
+// refusal returns why the server refuses a chat, or "" when it does not refuse it.
 func (r *recipe) refusal(h http.Header, raw []byte, known map[string]bool) string {
 	body := members(raw)
 	for _, name := range []string{"max_tokens", "max_completion_tokens"} {
@@ -161,8 +161,8 @@ func members(raw []byte) map[string]bool {
 	return names
 }
 
-// Each recipe sells its model: the server is asked for what it knows, where it has it,
-// and the buyer is charged what it reports.
+// Each recipe sells its model. The gateway asks the server for its properties at the right paths,
+// and the buyer is charged what the server reports.
 func TestRecipes(t *testing.T) {
 	pages, err := filepath.Glob(recipeDir + "*.md")
 	if err != nil {
@@ -227,7 +227,7 @@ func (r *recipe) run(t *testing.T) {
 	r.wantLoad(t, g)
 }
 
-// cost is that of 7 tokens of a prompt and 3 of an answer.
+// cost returns the price of 7 prompt tokens and 3 answer tokens.
 func (r *recipe) cost(t *testing.T, cfg *config.Config) int64 {
 	t.Helper()
 	for _, m := range cfg.Services[0].Models {
@@ -244,7 +244,7 @@ func (r *recipe) cost(t *testing.T, cfg *config.Config) int64 {
 	return 0
 }
 
-// wantLoad waits until the server's own load is known, where it tells it.
+// wantLoad waits until the gateway knows the server's own load, if the server reports it.
 func (r *recipe) wantLoad(t *testing.T, g *seller) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {

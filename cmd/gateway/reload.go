@@ -15,9 +15,9 @@ import (
 
 var _ catalog.Applier = (*server)(nil)
 
-// Prepare checks another configuration with all parts, and returns what puts it in
-// force. The file was found to be right, and changes nothing that a running gateway
-// cannot change.
+// Prepare checks another configuration with all parts of the server and returns a function that
+// puts it in force. The caller has checked that the file is correct and changes nothing that a
+// running gateway cannot change.
 func (s *server) Prepare(next *config.Config) (commit func(), err error) {
 	reading := s.sensors.plan(next)
 	wanted, err := fleetConfig(next, reading, s.log)
@@ -43,7 +43,7 @@ func (s *server) Prepare(next *config.Config) (commit func(), err error) {
 	return func() {
 		before := s.sensors.use(reading)
 		leaving := plan.Commit()
-		// The store may not answer: prices then follow with the next turn.
+		// On an error of the store, the pricer reads the prices at its next turn.
 		_ = s.pricer.Change(context.Background(), models)
 		swap()
 		s.sink.keys.Store(keys)
@@ -57,8 +57,8 @@ func (s *server) Prepare(next *config.Config) (commit func(), err error) {
 	}, nil
 }
 
-// follow does what a change leaves to be done while the gateway serves: to ask new
-// backends what they are, and to end what read the load of those that are gone.
+// follow finishes a change while the gateway serves. It asks new backends for their properties. It
+// stops the feeds of the removed backends once those backends have no calls left.
 func (s *server) follow(leaving []*gpu.Backend, before *reading) {
 	if s.working == nil {
 		return
@@ -78,8 +78,8 @@ func (s *server) follow(leaving []*gpu.Backend, before *reading) {
 	})
 }
 
-// keyring is the one in force while the keys are the same, else another one that is
-// bound to the ledger.
+// keyring returns the keyring in force when the keys did not change. Otherwise it returns a new
+// keyring that is bound to the ledger.
 func (s *server) keyring(next *config.Config) (*l402.Keyring, error) {
 	now := s.live.Current().Config
 	if slices.Equal(now.MasterKeys(), next.MasterKeys()) {
@@ -90,8 +90,8 @@ func (s *server) keyring(next *config.Config) (*l402.Keyring, error) {
 	return bindKeys(ctx, next, s.ledger)
 }
 
-// reloadCertificate reads the TLS certificate again, for whatever reason the
-// configuration is. The configuration was refused before if it were wrong.
+// reloadCertificate reads the TLS certificate again at each reload, whatever the reason of the
+// reload. A configuration with a wrong certificate was refused before.
 func (s *server) reloadCertificate(t config.TLS) {
 	if s.certs == nil {
 		return
@@ -101,8 +101,8 @@ func (s *server) reloadCertificate(t config.TLS) {
 	}
 }
 
-// above lists what the operator changed over the admin API, which stands above the
-// file until it is reset.
+// above lists what the operator changed over the admin API. Such a change overrides the file until
+// the operator resets it.
 func (s *server) above() (lines []string) {
 	for _, m := range pricedModels(s.live.Current().Config) {
 		if standing, ok := s.board.Standing(m.Name); ok && standing.Fixed > 0 {
@@ -115,7 +115,7 @@ func (s *server) above() (lines []string) {
 	return lines
 }
 
-// operator answers the admin API about the configuration.
+// operator answers the requests of the admin API about the configuration.
 type operator struct{ live *catalog.Live }
 
 var _ gateway.Operator = operator{}

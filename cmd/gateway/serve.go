@@ -30,11 +30,11 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// closeGrace bounds what is left to do after the drain: the ledger's queue.
+// closeGrace bounds the work after the drain: writing the ledger's queue.
 const closeGrace = 10 * time.Second
 
-// gcPercent is GOGC unless the environment sets it. A busy gateway spends a
-// tenth of its time on garbage; with twice the usual room for it, half of that.
+// gcPercent is GOGC unless the environment sets GOGC. At the default of 100 a busy gateway spends a
+// tenth of its time on garbage collection. At 200 it spends half of that.
 const gcPercent = 200
 
 func serve(e env, set *pflag.FlagSet) cli.Run {
@@ -52,8 +52,8 @@ func serve(e env, set *pflag.FlagSet) cli.Run {
 		for _, w := range cfg.Warnings {
 			log.Warn("configuration", "warning", w)
 		}
-		// From here on a hang-up does not end the process: what it asks for is done
-		// once the gateway serves.
+		// From here on SIGHUP does not end the process. The gateway reloads its configuration for
+		// it once the gateway serves.
 		hangups := make(chan os.Signal, 1)
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
@@ -77,9 +77,10 @@ func loadConfig(e env, path string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// newLogger writes to stderr. Warnings that repeat are counted rather than
-// written. Durations are texts such as 1.5s in both formats: in JSON they would
-// be bare nanoseconds. level is set, and may be changed later.
+// newLogger returns a logger that writes to stderr. A warning that repeats is counted instead of
+// written again. Durations are written as text such as 1.5s in both formats, because JSON would
+// otherwise have a plain number of nanoseconds. newLogger sets level, and the caller may change
+// level later.
 func newLogger(e env, cfg config.Log, level *slog.LevelVar) *slog.Logger {
 	level.Set(cfg.Level)
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -94,10 +95,10 @@ func newLogger(e env, cfg config.Log, level *slog.LevelVar) *slog.Logger {
 	return slog.New(quiet.New(slog.NewTextHandler(e.stderr, options)))
 }
 
-// server is everything that one `gateway serve` runs.
+// server has all parts of one `gateway serve`.
 type server struct {
-	cfg     *config.Config // as it was at the start: what cannot change
-	live    *catalog.Live  // what can
+	cfg     *config.Config // the configuration at the start, for the settings that cannot change
+	live    *catalog.Live  // the configuration in force, for the settings that can change
 	log     *slog.Logger
 	level   *slog.LevelVar
 	board   *pricing.Board
@@ -110,22 +111,22 @@ type server struct {
 	gateway *gateway.Gateway
 	sink    *sink
 	certs   *intake.Certificates // nil: no TLS
-	hangups <-chan os.Signal     // nil: none come
+	hangups <-chan os.Signal     // delivers SIGHUP; nil: no signal is delivered
 
-	connections []*intake.Connections // of the listeners
-	working     context.Context       // ends when the gateway has drained; nil: it does not run
-	background  sync.WaitGroup        // what runs as long
+	connections []*intake.Connections // the connections of each listener
+	working     context.Context       // ends when the gateway has drained; nil: the server does not run
+	background  sync.WaitGroup        // the goroutines that run as long as working
 }
 
-// origin is where a configuration comes from.
+// origin says where the configuration comes from.
 type origin struct {
 	path   string
 	getenv func(string) string
-	first  *config.Config // as it was read
+	first  *config.Config // the configuration as it was first read
 }
 
-// newServer opens the store and builds the parts. It connects to nothing but
-// the store: lnd and the backends may be away.
+// newServer opens the store and builds the parts. It connects only to the store, so lnd and the
+// backends need not be reachable.
 func newServer(ctx context.Context, from origin, log *slog.Logger, level *slog.LevelVar) (_ *server, err error) {
 	cfg := from.first
 	s := &server{cfg: cfg, log: log, level: level, board: new(pricing.Board)}
@@ -181,7 +182,7 @@ func (s *server) doubts() *doubts {
 	return &doubts{ledger: s.ledger, node: s.node, sink: s.sink, grace: s.cfg.Ledger.ConfirmWithin, expiry: s.cfg.Lightning.InvoiceExpiry, log: s.log}
 }
 
-// buildFleet makes the fleet and what reads its load.
+// buildFleet makes the fleet and the sensors that read its load.
 func (s *server) buildFleet() error {
 	s.sensors = newSensors(s.cfg, s.log)
 	reading := s.sensors.plan(s.cfg)
@@ -194,8 +195,7 @@ func (s *server) buildFleet() error {
 	return err
 }
 
-// bindKeys builds the keyring and makes sure that keys and database belong
-// together.
+// bindKeys builds the keyring and checks that the keys and the database belong together.
 func bindKeys(ctx context.Context, cfg *config.Config, ledger *metering.Ledger) (*l402.Keyring, error) {
 	if pin := cfg.Ledger.ID; pin != (l402.LedgerID{}) && pin != ledger.ID() {
 		return nil, fmt.Errorf("the configuration names ledger %s, but this database holds ledger %s: point it to the right database", pin, ledger.ID())
@@ -218,7 +218,7 @@ func bindKeys(ctx context.Context, cfg *config.Config, ledger *metering.Ledger) 
 	return keys, nil
 }
 
-// run serves until ctx ends, then drains.
+// run serves until ctx ends, then drains the gateway.
 func (s *server) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -227,7 +227,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	s.fleet.Start(working)
 	s.sensors.run(working)
 	s.background.Go(func() { s.pricer.Run(working) })
-	s.background.Go(func() { _ = s.node.Watch(working, s.sink) }) // ends with its context only
+	s.background.Go(func() { _ = s.node.Watch(working, s.sink) }) // Watch only ends when its context ends
 	s.background.Go(func() { s.doubts().run(working) })
 	s.background.Go(func() { s.gateway.Probe(working) })
 	defer func() {
@@ -246,7 +246,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	return errors.Join(err, s.gateway.Drain(limit, servers...))
 }
 
-// wait returns when ctx ends or a listener failed.
+// wait returns nil when ctx ends, and an error when a listener failed.
 func (s *server) wait(ctx context.Context, failed <-chan error) error {
 	for {
 		select {
@@ -256,13 +256,13 @@ func (s *server) wait(ctx context.Context, failed <-chan error) error {
 		case err := <-failed:
 			return err
 		case <-s.hangups:
-			_, _ = s.live.Reload("SIGHUP") // said in the log and in the status
+			_, _ = s.live.Reload("SIGHUP") // the log and the status report the result
 		}
 	}
 }
 
-// listen opens both listeners and serves them. failed delivers why one of them
-// ended before it was shut down.
+// listen opens both listeners and serves them. failed delivers the error of a listener that ended
+// before it was shut down.
 func (s *server) listen() (servers []*http.Server, failed <-chan error, err error) {
 	errs := make(chan error, 2)
 	if s.cfg.TLS.Enabled() {
@@ -307,7 +307,7 @@ func (s *server) listen() (servers []*http.Server, failed <-chan error, err erro
 	return servers, errs, nil
 }
 
-// close ends what newServer made, as far as it got.
+// close closes the parts that newServer made, also when newServer failed halfway.
 func (s *server) close() error {
 	var errs []error
 	if s.fleet != nil {
@@ -348,7 +348,7 @@ func checkConfig(e env, _ *pflag.FlagSet) cli.Run {
 	}
 }
 
-// executable is this program, for the demo's children.
+// executable returns the path of this program, which the demo starts for its child processes.
 func executable() (string, error) {
 	path, err := os.Executable()
 	if err != nil {

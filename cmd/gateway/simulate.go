@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/pricing/simulate"
 )
 
-// simulation is what the command line asks for.
+// simulation holds the flags of the command line.
 type simulation struct {
 	scenario, policies, plot string
 	seed                     uint64
@@ -78,7 +78,7 @@ func simulateFlags(set *pflag.FlagSet) *simulation {
 	return sim
 }
 
-// check refuses flags that cannot be meant together.
+// check refuses flags that contradict each other.
 func (s *simulation) check(set *pflag.FlagSet) error {
 	s.slotsGiven = set.Changed("slots")
 	switch {
@@ -90,7 +90,8 @@ func (s *simulation) check(set *pflag.FlagSet) error {
 	return nil
 }
 
-// load makes the scenario. The name surge stands above a file of that name.
+// load returns the scenario. The name surge means the built-in scenario, even if a file has that
+// name.
 func (s *simulation) load() (simulate.Scenario, error) {
 	if s.scenario == "surge" {
 		return simulate.Surge(s.pool, s.base, s.factor), nil
@@ -113,8 +114,8 @@ func (s *simulation) load() (simulate.Scenario, error) {
 	return trace.Scenario(s.pool)
 }
 
-// findPolicy is a built-in policy or one from a YAML file, which is named for
-// its file.
+// findPolicy returns a built-in policy, or the policy in a YAML file. The policy of a file has the
+// file's name.
 func findPolicy(name string) (simulate.Policy, error) {
 	if p, ok := simulate.Named(name); ok {
 		return p, nil

@@ -11,11 +11,11 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// store is what both databases offer.
+// store is the interface that both databases implement.
 type store interface {
 	metering.Store
 	pricer.Store
-	// Promises says what the database's settings mean.
+	// Promises returns what the database's settings guarantee.
 	Promises(ctx context.Context) ([]metering.Promise, error)
 	Close() error
 }
@@ -27,7 +27,7 @@ func openStore(ctx context.Context, cfg config.Store, log *slog.Logger) (store, 
 	return orNone(sqlite.Open(ctx, cfg.Path, sqlite.WithLog(log)))
 }
 
-// openReader opens a ledger that may be in use, and changes nothing.
+// openReader opens a ledger for reading only. A gateway may be using the ledger.
 func openReader(ctx context.Context, cfg config.Store) (store, error) {
 	if cfg.Path == "" {
 		return orNone(postgres.OpenReader(ctx, cfg.URL.Reveal()))
@@ -35,8 +35,9 @@ func openReader(ctx context.Context, cfg config.Store) (store, error) {
 	return orNone(sqlite.OpenReader(ctx, cfg.Path))
 }
 
-// orNone makes a failed opening the nil interface: one that holds a nil pointer
-// would look like a store to the code that closes what was opened.
+// orNone returns a nil interface when the store could not be opened. An interface that holds a nil
+// pointer is not nil, so the code that closes an opened store would call a method on the nil
+// pointer.
 func orNone[S store](s S, err error) (store, error) {
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func orNone[S store](s S, err error) (store, error) {
 	return s, nil
 }
 
-// tellPromises logs what can be lost under the database's settings.
+// tellPromises logs which data can be lost under the database's settings.
 func tellPromises(ctx context.Context, s store, log *slog.Logger) {
 	list, err := s.Promises(ctx)
 	if err != nil {

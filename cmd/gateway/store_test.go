@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// promising is a store that says what it is told to.
+// promising is a store whose promises the test sets.
 type promising struct {
 	store
 	list []metering.Promise
@@ -21,8 +21,8 @@ type promising struct {
 
 func (p promising) Promises(context.Context) ([]metering.Promise, error) { return p.list, p.err }
 
-// TestPromisesAreLogged: a setting that breaks a promise is a warning, another one
-// is a line; and not to know is no reason not to serve.
+// TestPromisesAreLogged checks that a setting which breaks a promise is a warning, that another
+// setting is an ordinary line, and that the gateway serves even when it cannot read the settings.
 func TestPromisesAreLogged(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))

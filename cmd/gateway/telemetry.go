@@ -19,39 +19,39 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// telemetryNVML names the one feed of this host's GPUs.
+// telemetryNVML is the name of the one feed that reads this host's GPUs.
 const telemetryNVML = "nvml"
 
-// sensors is everything that reads load: one feed per driver, exporter and
-// engine, shared by the backends that name it, and the hooks of asks. Feeds live as
-// long as some backend needs them, over changes of the configuration.
+// sensors holds everything that reads load: one feed for each driver, exporter and engine, and the
+// hooks that ask for prices. Backends that name the same driver, exporter or engine share its feed.
+// A feed exists as long as a backend needs it, also when the configuration changes.
 type sensors struct {
 	log      *slog.Logger
-	nvmlPath string // of NVML; empty: the system's
+	nvmlPath string // path of the NVML library; "": the system's library
 	http     *http.Client
 
 	mu    sync.Mutex
 	now   *reading                 // what the backends in force need
 	nvml  *nvml.Sampler            // nil: not open
-	local *source[*telemetry.Feed] // of this host's GPUs: one for good, because two must not read at once
-	ctx   context.Context          // of what runs; nil: nothing does yet
+	local *source[*telemetry.Feed] // feed of this host's GPUs; never replaced, because two feeds must not read at once
+	ctx   context.Context          // context of the feeds; nil: no feed runs yet
 
 	running sync.WaitGroup
 }
 
-// reading is what the backends of one configuration need read.
+// reading is the set of feeds and hooks that the backends of one configuration need.
 type reading struct {
 	sensors *sensors
 	cfg     config.Telemetry
-	feeds   map[string]*source[*telemetry.Feed] // by URL, or telemetryNVML
+	feeds   map[string]*source[*telemetry.Feed] // by URL or telemetryNVML
 	asks    map[string]*source[*gpu.AskFeed]
 }
 
-// source is one feed or hook.
+// source is one feed or one hook.
 type source[F interface{ Run(context.Context) }] struct {
 	feed F
-	key  string             // of the server that it reads
-	stop context.CancelFunc // nil: it does not run
+	key  string             // key of the server that the feed reads
+	stop context.CancelFunc // nil: the feed does not run
 }
 
 func newSensors(cfg *config.Config, log *slog.Logger) *sensors {
@@ -59,12 +59,13 @@ func newSensors(cfg *config.Config, log *slog.Logger) *sensors {
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, DisableCompression: true}}}
 }
 
-// plan begins what a configuration needs read. Nothing is read for it before use.
+// plan returns an empty reading for a configuration. The feeds that are added to it are not started
+// before use.
 func (s *sensors) plan(cfg *config.Config) *reading {
 	return &reading{sensors: s, cfg: cfg.Telemetry, feeds: map[string]*source[*telemetry.Feed]{}, asks: map[string]*source[*gpu.AskFeed]{}}
 }
 
-// bind completes a backend's configuration with what reads its load.
+// bind adds the feeds and hooks that read a backend's load to the backend's configuration.
 func (r *reading) bind(b *config.Backend, to *gpu.BackendConfig) error {
 	to.StaleAfter = r.cfg.StaleAfter
 	if b.EngineURL != nil {
@@ -93,7 +94,8 @@ func (r *reading) bind(b *config.Backend, to *gpu.BackendConfig) error {
 	return nil
 }
 
-// gpus is the feed of an exporter, or of this host's driver.
+// gpus returns the feed of an exporter. When exporter is nil, it returns the feed of this host's
+// driver.
 func (r *reading) gpus(exporter *url.URL) (*telemetry.Feed, error) {
 	if exporter != nil {
 		return r.feed(exporter.String(), "", r.cfg.Every, func() telemetry.Sampler { return telemetry.NewExporterSampler(exporter, r.sensors.http) }), nil
@@ -105,7 +107,8 @@ func (r *reading) gpus(exporter *url.URL) (*telemetry.Feed, error) {
 	return r.feed(telemetryNVML, "", r.cfg.NVMLEvery, func() telemetry.Sampler { return sampler }), nil
 }
 
-// driver reads this host's GPUs, where that is possible.
+// driver returns the sampler of this host's GPUs. When the host has no usable driver, it returns a
+// sampler that always fails.
 func (s *sensors) driver() (telemetry.Sampler, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,14 +127,15 @@ func (s *sensors) driver() (telemetry.Sampler, error) {
 	return sampler, nil
 }
 
-// unavailable stands for a driver that is not there: its feed is stale for good.
+// unavailable is the sampler of a driver that does not exist. Its feed is always stale.
 type unavailable struct{}
 
 func (unavailable) Sample(context.Context) (telemetry.Reading, error) {
 	return telemetry.Reading{}, nvml.ErrUnavailable
 }
 
-// feed is the one feed of that name: the one that reads already, or another one.
+// feed returns the feed with this name. It takes the feed from this reading, or else the feed in
+// force with the same key, or else it makes a new feed.
 func (r *reading) feed(name, key string, every time.Duration, sampler func() telemetry.Sampler) *telemetry.Feed {
 	if f := r.feeds[name]; f != nil {
 		return f.feed
@@ -151,7 +155,7 @@ func (r *reading) feed(name, key string, every time.Duration, sampler func() tel
 	return f.feed
 }
 
-// before is what is read now.
+// before returns the reading in force.
 func (s *sensors) before() *reading {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +181,8 @@ func (r *reading) ask(a config.Ask) (gpu.Ask, error) {
 	return r.asks[name].feed, nil
 }
 
-// keyed sends a backend's key along, as its requests do.
+// keyed returns an HTTP client for a backend's engine. The client sends the backend's key if the
+// engine URL has the same host as the backend.
 func (s *sensors) keyed(b *config.Backend) *http.Client {
 	key := b.APIKey.Reveal()
 	if key == "" || b.EngineURL.Host != b.URL.Host {
@@ -190,8 +195,8 @@ func (s *sensors) keyed(b *config.Backend) *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// keyed adds a key to each request to one server. A redirect to another one is
-// followed without it: the key is that server's alone.
+// keyed adds a key to each request to one server. When that server redirects to another server, the
+// request to the other server has no key, because the key is only for the first.
 type keyed struct {
 	header, value string
 	of            url.URL
@@ -207,7 +212,7 @@ func (t keyed) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.next.RoundTrip(r)
 }
 
-// run reads until ctx ends.
+// run starts the feeds in force. They read until ctx ends.
 func (s *sensors) run(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,8 +220,8 @@ func (s *sensors) run(ctx context.Context) {
 	s.start(s.now)
 }
 
-// use puts a plan of readings in force. Feeds that the plan does not need go
-// on until retire.
+// use puts a reading in force and returns the reading before it. Feeds that are no longer needed
+// continue until retire.
 func (s *sensors) use(r *reading) (before *reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,7 +239,7 @@ func (s *sensors) use(r *reading) (before *reading) {
 	return before
 }
 
-// start runs what does not run yet. The caller holds mu.
+// start starts the feeds and hooks that do not run yet. The caller holds mu.
 func (s *sensors) start(r *reading) {
 	for _, f := range r.feeds {
 		launch(s, f)
@@ -253,7 +258,7 @@ func launch[F interface{ Run(context.Context) }](s *sensors, f *source[F]) {
 	s.running.Go(func() { f.feed.Run(ctx) })
 }
 
-// retire ends the feeds of the plan before that are no longer needed.
+// retire stops the feeds and hooks of before that are no longer needed.
 func (s *sensors) retire(before *reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,7 +274,8 @@ func (s *sensors) retire(before *reading) {
 	}
 }
 
-// close waits for run's end, that is for its context's.
+// close waits until the context of run has ended and all feeds have stopped. Then it closes the
+// driver and the connections.
 func (s *sensors) close() {
 	s.running.Wait()
 	if s.nvml != nil {
@@ -278,7 +284,7 @@ func (s *sensors) close() {
 	s.http.CloseIdleConnections()
 }
 
-// list is every feed by name, in a stable order.
+// list returns every feed, in the order of the names.
 func (r *reading) list() []*telemetry.Feed {
 	feeds := make([]*telemetry.Feed, 0, len(r.feeds))
 	for _, name := range slices.Sorted(maps.Keys(r.feeds)) {

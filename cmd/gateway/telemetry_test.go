@@ -17,8 +17,8 @@ import (
 	"sluice.example/sluice/internal/config"
 )
 
-// A backend's metrics page that redirects elsewhere must not take the backend's
-// key along.
+// When a backend's metrics page redirects to another server, the request to the other server must
+// not have the backend's key.
 func TestKeyDoesNotFollowARedirect(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]string{}
@@ -63,8 +63,8 @@ func TestKeyDoesNotFollowARedirect(t *testing.T) {
 	}
 }
 
-// A change of the configuration keeps the feeds that are needed on, reads at the new
-// interval, and ends the others once what used them is gone.
+// A change of the configuration keeps the feeds that are still needed and reads them at the new
+// interval. It ends the other feeds once the backends that used them are gone.
 func TestFeedsFollowAChange(t *testing.T) {
 	var asked [2]atomic.Int32
 	var pages [2]*url.URL

@@ -27,9 +27,9 @@ func verifyLedger(e env, set *pflag.FlagSet) cli.Run {
 	}
 }
 
-// verify recomputes the ledger from its lines and compares its deposits with
-// what lnd says was paid: since the last closed month, unless all is asked for. It
-// changes nothing and may run beside a gateway.
+// verify recomputes the ledger from its lines and compares its deposits with the payments that lnd
+// received. Unless everything is requested, it checks only what came since the last closed month.
+// It changes nothing and may run beside a gateway.
 func verify(ctx context.Context, cfg *config.Config, o metering.AuditOptions, out io.Writer) error {
 	store, err := openReader(ctx, cfg.Store)
 	if err != nil {
@@ -70,8 +70,8 @@ func printReport(out io.Writer, id l402.LedgerID, r *metering.Report) {
 	}
 }
 
-// compareWithLnd compares the deposits that settled since the last closed month was
-// closed, or all of them.
+// compareWithLnd compares the deposits that settled since the last closed month was closed. When
+// everything is requested, it compares all deposits.
 func compareWithLnd(ctx context.Context, cfg *config.Config, ledger *metering.Reader, r *metering.Report, out io.Writer) (*comparison, error) {
 	keys, err := l402.NewKeyring(ledger.ID(), cfg.MasterKeys())
 	if err != nil {

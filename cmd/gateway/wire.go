@@ -23,7 +23,7 @@ func lightningConfig(cfg config.Lightning, log *slog.Logger) lightning.Config {
 	return lightning.Config{Address: cfg.GRPC, TLSCert: cfg.TLSCert, Macaroon: []byte(cfg.Macaroon.Reveal()), Timeout: cfg.Timeout, Log: log}
 }
 
-// auditEvery is how often the ledger audits: below 0 never.
+// auditEvery returns how often the ledger audits itself. A negative value means never.
 func auditEvery(cfg config.Audit) time.Duration {
 	if cfg.Every == 0 {
 		return -1
@@ -31,8 +31,8 @@ func auditEvery(cfg config.Audit) time.Duration {
 	return cfg.Every
 }
 
-// fleetConfig maps backends to the fleet's, with what reads their load, and
-// models to its pools.
+// fleetConfig returns the fleet's configuration. It makes the fleet's backends from the backends of
+// cfg, with the feeds that read their load, and the fleet's pools from the models.
 func fleetConfig(cfg *config.Config, r *reading, log *slog.Logger) (gpu.Config, error) {
 	fleet := gpu.Config{Log: log}
 	for i := range cfg.Backends {
@@ -64,7 +64,7 @@ func fleetConfig(cfg *config.Config, r *reading, log *slog.Logger) (gpu.Config, 
 	return fleet, nil
 }
 
-// gatewayConfig adds what the file says to the parts that are built.
+// gatewayConfig adds the settings of the file to g, which holds the parts that are already built.
 func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	for i := range cfg.Services {
 		s := &cfg.Services[i]
@@ -102,7 +102,7 @@ func gatewayConfig(cfg *config.Config, g gateway.Config) gateway.Config {
 	return g
 }
 
-// profiles is what the file says of the backends that serve a model.
+// profiles returns the settings of each backend that serves a model, by the backend's name.
 func profiles(cfg *config.Config) map[string]format.Setting {
 	settings := map[string]format.Setting{}
 	for i := range cfg.Backends {
@@ -117,7 +117,7 @@ func profiles(cfg *config.Config) map[string]format.Setting {
 	return settings
 }
 
-// invoicer makes the gateway's invoices on lnd.
+// invoicer makes the gateway's invoices at lnd.
 type invoicer struct{ node *lightning.Client }
 
 var _ gateway.Invoicer = invoicer{}
@@ -128,9 +128,9 @@ func (i invoicer) AddInvoice(ctx context.Context, inv gateway.Invoice) (string, 
 
 func (i invoicer) Ready(ctx context.Context) error { return i.node.Ready(ctx) }
 
-// sink credits what the Lightning node reports as settled.
+// sink credits the invoices that the Lightning node reports as settled.
 type sink struct {
-	*metering.Reader // Born
+	*metering.Reader // for the method Born
 	ledger           *metering.Ledger
 	keys             atomic.Pointer[l402.Keyring] // in force
 	log              *slog.Logger
@@ -138,7 +138,8 @@ type sink struct {
 
 var _ lightning.Sink = (*sink)(nil)
 
-// Cursor is how far the settled invoices of a node were taken in.
+// Cursor returns how many settled invoices of a node were processed. known is false for a node
+// without a cursor.
 func (s *sink) Cursor(ctx context.Context, node string) (c lightning.Cursor, known bool, err error) {
 	row, known, err := s.Reader.Cursor(ctx, node)
 	return lightning.Cursor{Index: row.Index, Hash: row.Hash}, known, err
@@ -149,7 +150,8 @@ func (s *sink) Restart(ctx context.Context, node string, c lightning.Cursor) err
 	return s.ledger.AdvanceCursor(ctx, metering.CursorRow{Node: node, Index: c.Index, Hash: c.Hash}, true)
 }
 
-// owner is the account that an invoice of ours pays for; zero: it is not ours.
+// owner returns the account that an invoice pays for. It returns zero when the invoice is not from
+// this ledger.
 func (s *sink) owner(inv lightning.SettledInvoice) l402.TokenID {
 	account, err := s.keys.Load().OpenMemo(gateway.SealedMemo(inv.Memo), inv.Hash, inv.Amount)
 	if err != nil {
@@ -158,9 +160,9 @@ func (s *sink) owner(inv lightning.SettledInvoice) l402.TokenID {
 	return account
 }
 
-// Settled credits an invoice of ours, known by its memo, which only our keys
-// can have sealed for that payment hash and amount. Any other invoice on the
-// same node moves the cursor only.
+// Settled credits an invoice of this ledger. Its memo proves that, because only the ledger's keys
+// can have sealed the memo for that payment hash and amount. Any other invoice on the same node
+// only moves the cursor.
 func (s *sink) Settled(ctx context.Context, inv lightning.SettledInvoice) error {
 	account := s.owner(inv)
 	if account == (l402.TokenID{}) {
@@ -171,7 +173,8 @@ func (s *sink) Settled(ctx context.Context, inv lightning.SettledInvoice) error 
 		Node:    inv.Node, Index: inv.Cursor.Index, Cursor: inv.Cursor.Hash, At: inv.At,
 	})
 	if errors.Is(err, metering.ErrForeignDeposit) || errors.Is(err, metering.ErrAmount) {
-		// The ledger has counted it and moved on; trying again would not help.
+		// The ledger has counted the invoice and moved the cursor. Another attempt would fail in
+		// the same way.
 		s.log.Error("settled invoice cannot be credited", "payment_hash", inv.Hash.String(), "amount_msat", int64(inv.Paid), "err", err)
 		return nil
 	}

@@ -10,14 +10,15 @@ import (
 	goopenai "github.com/sashabaranov/go-openai"
 )
 
-// What a job's Text may be: the prompt, the prompt twice, or its bytes as tokens.
+// These are the values of a job's Text: the prompt, the prompt twice, or the prompt's bytes as
+// tokens.
 const (
 	textOne    = "one"
 	textBatch  = "batch"
 	textTokens = "tokens"
 )
 
-// texts are what choices said, by index.
+// texts holds the text of each choice, by the choice's index.
 type texts []string
 
 func (t *texts) add(index int, text string) {
@@ -27,7 +28,7 @@ func (t *texts) add(index int, text string) {
 	(*t)[index] += text
 }
 
-// said is all of them.
+// said returns the texts of all choices, joined with "|".
 func (t texts) said() string { return strings.Join(t, "|") }
 
 func completeOpenAIGo(ctx context.Context, c *openaigo.Client, j job, r *result) error {

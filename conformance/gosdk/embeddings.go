@@ -9,7 +9,7 @@ import (
 	goopenai "github.com/sashabaranov/go-openai"
 )
 
-// said is what a user sees of vectors.
+// said describes the vectors that a user of the SDK gets.
 func said(vectors, dimensions int, tokens int64) string {
 	return fmt.Sprintf("%d of %d, %d tokens", vectors, dimensions, tokens)
 }

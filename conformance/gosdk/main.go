@@ -1,6 +1,6 @@
-// Program gosdk makes calls with Go's SDKs and tells what their users see. Jobs
-// come on standard input, results go to standard output, as JSON: see the tests in
-// the folder above, which run it.
+// Program gosdk makes calls with Go's SDKs and reports what a user of the SDK sees. It reads jobs
+// from standard input and writes results to standard output, both as JSON. The tests in the folder
+// above run it.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	goopenai "github.com/sashabaranov/go-openai"
 )
 
-// job is one call. result is what a user of the SDK sees of it.
+// job describes one call. result is what a user of the SDK sees of the call.
 type job struct {
 	SDK     string            `json:"sdk"`
 	Name    string            `json:"name"`
@@ -26,15 +26,15 @@ type job struct {
 	Model   string            `json:"model"`
 	Prompt  string            `json:"prompt"`
 	Stream  bool              `json:"stream"`
-	Lookup  bool              `json:"lookup"` // GET /v1/models/{id} in place of a chat
-	Input   json.RawMessage   `json:"input"`  // to embed, in place of a chat
-	Text    string            `json:"text"`   // textOne, textBatch or textTokens: completions in place of a chat
+	Lookup  bool              `json:"lookup"` // call GET /v1/models/{id} instead of a chat
+	Input   json.RawMessage   `json:"input"`  // text to embed, instead of a chat
+	Text    string            `json:"text"`   // textOne, textBatch or textTokens: call completions instead of a chat
 	Headers map[string]string `json:"headers"`
 
-	Purchase *purchase `json:"purchase"` // in place of a chat
+	Purchase *purchase `json:"purchase"` // instead of a chat
 }
 
-// embeds says whether the job is to embed.
+// embeds reports whether the job calls embeddings.
 func (j job) embeds() bool { return len(j.Input) > 0 && string(j.Input) != "null" }
 
 type result struct {
@@ -44,7 +44,7 @@ type result struct {
 	Content string `json:"content"`
 }
 
-// jobTimeout bounds one call: what hangs is a fault as well.
+// jobTimeout bounds one call, because a call that hangs is a failure too.
 const jobTimeout = 30 * time.Second
 
 func main() {
@@ -76,8 +76,8 @@ func run() error {
 	return json.NewEncoder(os.Stdout).Encode(results)
 }
 
-// text is what a user is shown of an error. The newer releases of OpenAI's SDK keep
-// the message out of the text, so that their users read the field.
+// text returns what a user sees of an error. Newer releases of OpenAI's SDK do not put the message
+// into the error's text, so users of these releases read the field Message.
 func text(err error) string {
 	var own *openaigo.Error
 	if errors.As(err, &own) {

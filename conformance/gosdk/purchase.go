@@ -9,31 +9,31 @@ import (
 	openaigo "github.com/openai/openai-go/v3"
 )
 
-// purchase is a call of which the test wants to know what was bought.
+// purchase is a call of which the test must know what was bought.
 type purchase struct {
 	API         string          `json:"api"`   // completions or embeddings
-	Input       json.RawMessage `json:"input"` // in any of the API's four forms
+	Input       json.RawMessage `json:"input"` // in one of the API's four forms
 	N           int64           `json:"n"`
 	MaxTokens   int64           `json:"max_tokens"`
-	Encoding    string          `json:"encoding"`   // empty: what the SDK asks for by itself
-	Dimensions  int64           `json:"dimensions"` // 0: the server's own
+	Encoding    string          `json:"encoding"`   // "": the SDK's own choice
+	Dimensions  int64           `json:"dimensions"` // 0: the server's own choice
 	AbortEvents int             `json:"abort_events"`
 	AbortMS     int             `json:"abort_ms"`
 }
 
-// bought is what a user of the SDK got, told as the content of a result.
+// bought is what a user of the SDK got. It is the content of a result, as JSON.
 type bought struct {
 	Choices    int     `json:"choices"`
-	Events     int     `json:"events"` // with text
+	Events     int     `json:"events"` // number of events with text
 	Prompt     int64   `json:"prompt_tokens"`
 	Completion int64   `json:"completion_tokens"`
-	Finish     string  `json:"finish"` // of the first choice
+	Finish     string  `json:"finish"` // finish reason of the first choice
 	Vectors    int     `json:"vectors"`
 	Dimensions int     `json:"dimensions"`
 	Norm       float64 `json:"norm"` // squared length of the last vector
 }
 
-// forms are the four forms of a prompt or an input.
+// forms holds a prompt or an input in one of its four forms.
 type forms struct {
 	text   string
 	texts  []string
@@ -46,7 +46,7 @@ func formsOf(raw json.RawMessage) (f forms, err error) {
 		func(f *forms) any { return &f.text }, func(f *forms) any { return &f.texts },
 		func(f *forms) any { return &f.tokens }, func(f *forms) any { return &f.lists },
 	} {
-		f = forms{} // what failed leaves something behind
+		f = forms{} // a failed attempt may have set fields
 		if err = json.Unmarshal(raw, form(&f)); err == nil {
 			return f, nil
 		}
@@ -54,7 +54,7 @@ func formsOf(raw json.RawMessage) (f forms, err error) {
 	return f, fmt.Errorf("read the input: %w", err)
 }
 
-// buy makes the call and tells what came, also of a call that failed.
+// buy makes the call and reports what came, also when the call fails.
 func buy(ctx context.Context, c openaigo.Client, j job, r *result) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

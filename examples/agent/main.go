@@ -1,10 +1,10 @@
-// Command agent asks a model one question and pays for the answer from an lnd
-// wallet, with the buyer's SDK.
+// Command agent asks a model one question and pays for the answer from an lnd wallet, with package
+// client.
 //
 //	agent -url http://gateway:8080 -model demo -network regtest \
 //		-lnd 127.0.0.1:10009 -tls-cert tls.cert -macaroon admin.macaroon "Say hello."
 //
-// The credit that is left stays in the folder of -tokens, for the next question.
+// The credit that is left remains in the folder of -tokens, for the next question.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-// options are what the command line says.
+// options holds the values of the command line.
 type options struct {
 	url, model, network, tokens, question string
 	lnd, cert, macaroon                   string
@@ -99,7 +99,7 @@ func openWallet(o options) (*lndwallet.Wallet, error) {
 	return lndwallet.Dial(lndwallet.Config{Address: o.lnd, TLSCert: cert, Macaroon: macaroon})
 }
 
-// ask prints the answer and what it cost.
+// ask sends the question and prints the answer and its cost.
 func ask(api *http.Client, o options, out io.Writer) error {
 	body, err := json.Marshal(map[string]any{
 		"model": o.model, "messages": []map[string]string{{"role": "user", "content": o.question}},

@@ -1,5 +1,5 @@
-// Package backoff paces attempts at something that fails for a while: the pause
-// before each attempt is twice the one before, up to a bound.
+// Package backoff makes pauses between attempts at something that fails for a while. Each pause is
+// twice the pause before, up to a bound.
 //
 //	pause := backoff.New(100*time.Millisecond, time.Second)
 //	for !try() {
@@ -8,8 +8,8 @@
 //		}
 //	}
 //
-// The writer of the ledger, the choice of backends and the gateway's reading of
-// client connections pace themselves: their pauses are part of what they promise.
+// The writer of the ledger, the choice of backends and the gateway's reading of client connections
+// do not use this package, because their pauses are part of what they promise.
 package backoff
 
 import (
@@ -24,20 +24,20 @@ type Backoff struct {
 	jitter            bool
 }
 
-// New is a series of pauses that begins with first and does not exceed most.
+// New returns a series of pauses that begins with first and never exceeds most.
 func New(first, most time.Duration) *Backoff {
 	return &Backoff{next: first, first: first, most: most}
 }
 
-// Jittered is New where each pause is drawn from its half to its whole, so that
-// several processes that fail together do not come back in step.
+// Jittered is like New, but draws each pause at random between half of it and all of it. Several
+// processes that fail at the same time then do not try again at the same time.
 func Jittered(first, most time.Duration) *Backoff {
 	b := New(first, most)
 	b.jitter = true
 	return b
 }
 
-// Next is the pause before the next attempt; the one after it is longer.
+// Next returns the pause before the next attempt. Each call doubles the pause, up to the bound.
 func (b *Backoff) Next() time.Duration {
 	d := b.next
 	b.next = min(2*b.next, b.most)
@@ -47,10 +47,11 @@ func (b *Backoff) Next() time.Duration {
 	return d
 }
 
-// Reset begins the series anew, after a success.
+// Reset begins the series again. The caller uses it after a success.
 func (b *Backoff) Reset() { b.next = b.first }
 
-// Wait sleeps for Next. It returns early, with the error of ctx, when ctx ends.
+// Wait sleeps for the time that Next returns. When ctx ends, Wait returns early with the error of
+// ctx.
 func (b *Backoff) Wait(ctx context.Context) error {
 	timer := time.NewTimer(b.Next())
 	defer timer.Stop()

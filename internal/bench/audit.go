@@ -14,14 +14,15 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// An audit runs beside load, over the ledger with charges on record.
+// These constants are for the audit part. An audit runs while a load runs, on a ledger with charges
+// on record.
 const (
 	auditGoal    = 0.8
 	auditGoalWAL = 128 << 20 // bytes, on SQLite
 	walSample    = 20 * time.Millisecond
 )
 
-// audit is the audit that is measured: what a running gateway does by itself.
+// audit runs the audit that a running gateway runs by itself.
 func audit(ctx context.Context, l *metering.Ledger) error {
 	report, err := l.AuditNew(ctx)
 	if err == nil && !report.OK() {
@@ -30,37 +31,37 @@ func audit(ctx context.Context, l *metering.Ledger) error {
 	return err
 }
 
-// auditPlan is one ledger with charges on record.
+// auditPlan describes the measurement of one ledger with charges on record.
 type auditPlan struct {
 	Store  string
-	Rounds int           // without an audit, before it and after it
+	Rounds int           // rounds without an audit: so many before the audit and so many after it
 	Limit  time.Duration // an audit that takes longer is ended
 	ledgerLoad
 }
 
-// auditResult is what the load showed, and the audit.
+// auditResult holds the results of the load and of the audit.
 type auditResult struct {
 	Alone    []ledgerResult
 	Beside   []ledgerResult
 	Took     time.Duration
 	Finished bool
-	WAL      int64 // largest size of SQLite's log meanwhile, bytes
+	WAL      int64 // largest size of SQLite's log during the audit, in bytes
 }
 
-// auditRow is one kind of store.
+// auditRow is the result for one kind of store.
 type auditRow struct {
 	Store    string        `json:"store"`
 	Charges  int           `json:"charges"`
 	Alone    float64       `json:"pairs_per_second_alone"`
 	Beside   float64       `json:"pairs_per_second_beside_audit"`
-	Ratio    float64       `json:"ratio"` // of the medians
+	Ratio    float64       `json:"ratio"` // Beside ÷ Alone, of the medians
 	Lowest   float64       `json:"ratio_lowest"`
 	Took     time.Duration `json:"audit_ns"`
 	Finished bool          `json:"audit_finished"`
-	WAL      int64         `json:"largest_wal_bytes"` // SQLite
+	WAL      int64         `json:"largest_wal_bytes"` // SQLite only
 }
 
-// measureAudit audits the histories beside load.
+// measureAudit audits the ledgers with charges on record while a load runs.
 func measureAudit(ctx context.Context, s *site, o options, r *report) error {
 	for _, kind := range storeKinds {
 		where, err := s.history(ctx, kind, o.charges)
@@ -93,9 +94,9 @@ func sumAudit(a auditResult) auditRow {
 		Lowest: lowest / base, Took: a.Took, Finished: a.Finished, WAL: a.WAL}
 }
 
-// runAudit is the process that holds the ledger, calls it and audits it. The
-// ledger is opened anew for each phase, because it begins to audit by itself a
-// minute after its opening.
+// runAudit is the process that opens the ledger, sends the load to it and audits it. It opens the
+// ledger again for each phase, because a ledger begins to audit itself one minute after it was
+// opened.
 func runAudit(ctx context.Context, plan []byte, tell func(any) error) (err error) {
 	var p auditPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
@@ -125,8 +126,8 @@ func runAudit(ctx context.Context, plan []byte, tell func(any) error) (err error
 	return tell(result)
 }
 
-// beside audits while rounds of load go on. A round that outlasts the audit does
-// not count, unless it is the only one.
+// beside audits while rounds of load run. A round that ends after the audit does not count, unless
+// it is the only round.
 func (p auditPlan) beside(ctx context.Context, l *openLedger, result *auditResult) error {
 	auditing, cancel := context.WithTimeout(ctx, p.Limit)
 	defer cancel()
@@ -160,17 +161,18 @@ func (p auditPlan) beside(ctx context.Context, l *openLedger, result *auditResul
 	watch.Wait()
 	result.WAL, result.Finished = largest.Load(), failed == nil
 	if auditing.Err() != nil && ctx.Err() == nil {
-		return nil // ended at its limit
+		return nil // the audit was ended at its limit
 	}
 	return failed
 }
 
-// largestWAL watches the size of SQLite's log until ended; 0 on PostgreSQL.
+// largestWAL watches the size of SQLite's log until ended is closed, and returns the largest size
+// in bytes. It returns 0 on PostgreSQL.
 func largestWAL(store string, ended <-chan struct{}) (largest int64) {
 	for running := true; running; {
 		select {
 		case <-ended:
-			running = false // and one look more
+			running = false // read the size once more
 		case <-time.After(walSample):
 		}
 		if info, err := os.Stat(store + "-wal"); err == nil {

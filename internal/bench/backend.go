@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// The one model of all parts, and what is asked of it.
+// These are the model and the path that all parts request.
 const (
 	modelName = "bench"
 	chatPath  = "/v1/chat/completions"
@@ -26,19 +26,19 @@ const unaryBody = `{"model":"bench","messages":[{"role":"system","content":"You 
 const streamBody = `{"model":"bench","stream":true,"messages":[{"role":"system","content":"You are a terse assistant."},` +
 	`{"role":"user","content":"Tell me about the rivers of Europe, in as many words as you like."}],"max_tokens":256}`
 
-// unaryAnswer is what the backend always says.
+// unaryAnswer is the backend's answer to each unary request.
 const unaryAnswer = `{"id":"chatcmpl-0","object":"chat.completion","created":1700000000,"model":"bench","choices":[{"index":0,` +
 	`"message":{"role":"assistant","content":"The Volga, which rises in Russia, is the longest river of Europe and flows into the Caspian Sea."},` +
 	`"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":52,"completion_tokens":24,"total_tokens":76}}`
 
-// backendPlan describes the inference server that costs nothing: a fixed
-// answer, or a script of events.
+// backendPlan describes an inference server that takes almost no time. It sends a fixed answer or a
+// script of events.
 type backendPlan struct {
-	Events int           // of a stream, before its end
-	Every  time.Duration // between two of them
+	Events int           // of a stream, without the end
+	Every  time.Duration // pause between two events
 }
 
-// eventMark precedes, in each event, the moment of its sending in ns since 1970.
+// eventMark precedes the time at which an event was sent, in ns since 1970. Each event has one.
 const eventMark = `"content":"@`
 
 func serveBackend(ctx context.Context, plan []byte, tell func(any) error) error {
@@ -62,12 +62,12 @@ func serveBackend(ctx context.Context, plan []byte, tell func(any) error) error 
 		}
 		h := w.Header()
 		h["Content-Type"], h["Content-Length"] = kind, length
-		_, _ = w.Write(answer) // a client that hung up needs no answer
+		_, _ = w.Write(answer) // an error means that the client hung up
 	}), tell)
 }
 
-// stream sends the script. Streams begin at random within one interval, so that
-// their events are spread over time.
+// stream sends the script. Each stream begins at a random time within one interval, so that the
+// events of all streams are spread over time.
 func (p backendPlan) stream(w http.ResponseWriter, r *http.Request) {
 	w.Header()["Content-Type"] = []string{"text/event-stream"}
 	control := http.NewResponseController(w)

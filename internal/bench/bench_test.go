@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// start runs a server's role within this process, until the test ends.
+// start runs the role of a server in this process until the test ends.
 func start(t *testing.T, r role, plan any) server {
 	t.Helper()
 	text, err := json.Marshal(plan)
@@ -72,7 +72,7 @@ func streamsOf(t *testing.T, addr, credentials string) [][]byte {
 	return requests
 }
 
-// TestLoadReportsRefusals: an answer that is not the one wanted is no figure.
+// TestLoadReportsRefusals checks that an answer with another status than expected is an error.
 func TestLoadReportsRefusals(t *testing.T) {
 	dir := t.TempDir()
 	backend := start(t, serveBackend, backendPlan{Events: 1, Every: time.Second})

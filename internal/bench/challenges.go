@@ -15,29 +15,29 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// challengesRow is one number of callers: medians over rounds.
+// challengesRow is the result for one number of callers. Its values are medians over rounds.
 type challengesRow struct {
 	Callers    int           `json:"callers"`
 	Challenges float64       `json:"challenges_per_second"`
 	P50        time.Duration `json:"p50_ns"`
 	P99        time.Duration `json:"p99_ns"`
-	Invoices   float64       `json:"invoices_per_second"` // AddInvoice alone
+	Invoices   float64       `json:"invoices_per_second"` // calls of AddInvoice without a gateway
 	InvoiceP50 time.Duration `json:"invoice_p50_ns"`
 	InvoiceP99 time.Duration `json:"invoice_p99_ns"`
 	Ratio      float64       `json:"ratio"`
 	RatioLow   float64       `json:"ratio_lowest"`
 	RatioHigh  float64       `json:"ratio_highest"`
-	CPU        time.Duration `json:"cpu_ns_per_challenge"` // of the gateway
+	CPU        time.Duration `json:"cpu_ns_per_challenge"` // CPU time of the gateway
 }
 
-// invoicesPlan calls AddInvoice, and nothing else, from many callers.
+// invoicesPlan describes a load of many callers that only call AddInvoice.
 type invoicesPlan struct {
 	Lightning lightning.Config
 	Callers   int
 	Warm, For time.Duration
 }
 
-// runInvoices is the process that does.
+// runInvoices is the process that calls AddInvoice.
 func runInvoices(ctx context.Context, plan []byte, tell func(any) error) error {
 	var p invoicesPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
@@ -48,7 +48,7 @@ func runInvoices(ctx context.Context, plan []byte, tell func(any) error) error {
 		return err
 	}
 	defer client.Close()
-	// The memo that a gateway makes: product text and sealed token id.
+	// The memo is as long as a gateway's memo, which has a product text and a sealed token id.
 	memo := fmt.Sprintf("prepaid credit for API calls %0108d", 0)
 	begin := time.Now().Add(p.Warm)
 	end := begin.Add(p.For)
@@ -82,14 +82,14 @@ func runInvoices(ctx context.Context, plan []byte, tell func(any) error) error {
 	return tell(r)
 }
 
-// measureChallenges compares 402 answers with the invoices that they are made
-// of, on one real lnd.
+// measureChallenges compares the rate of 402 answers with the rate of invoices, on one real lnd.
+// Each 402 answer needs one invoice.
 func measureChallenges(ctx context.Context, s *site, o options, r *report) error {
 	network, err := devnet.Start(ctx, devnet.Config{Dir: s.path("devnet"), Out: io.Discard})
 	if err != nil {
 		return err
 	}
-	defer network.Stop() // what it took to stop it matters to nobody here
+	defer network.Stop() // an error of Stop does not affect the results
 	seller, err := network.Gateway.SellerConfig()
 	if err != nil {
 		return err

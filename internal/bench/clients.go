@@ -14,30 +14,30 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// clientsPlan is one replica: a process with a ledger of the gateway's settings,
-// and a client for each account. A client waits for its answer before it asks
-// again, so that a client whose account is locked keeps nobody else waiting.
+// clientsPlan describes one replica. A replica is a process with a ledger that has a gateway's
+// settings, and one client per account. A client waits for its answer before it asks again. A
+// client with a locked account therefore does not delay the others.
 type clientsPlan struct {
 	Store    string
-	Marked   int    // the first accounts of accountsOf, which are counted apart
-	Timeline string // file for what happened, written when the process is told to end
+	Marked   int    // how many of the first accounts of accountsOf are counted apart
+	Timeline string // file for the timeline, written when the process is told to end
 }
 
-// slice is the unit of a timeline.
+// slice is the length of one slot of a timeline.
 const slice = 10 * time.Millisecond
 
-// timelineSlices bounds a timeline: half an hour.
+// timelineSlices is the largest number of slots of a timeline. They last half an hour.
 const timelineSlices = int(30 * time.Minute / slice)
 
-// timeline counts the pairs that ended in each slice.
+// timeline counts the pairs of reservation and settlement that ended in each slot.
 type timeline struct {
 	Begin   time.Time
 	Marked  []uint32
 	Others  []uint32
-	Refused int // reservations that the ledger could not take
+	Refused int // reservations that the ledger refused
 }
 
-// perSecond is the pairs per second of one group between two moments.
+// perSecond returns the pairs per second of one group between two times.
 func (t *timeline) perSecond(group []uint32, from, to time.Time) float64 {
 	first, last := int(from.Sub(t.Begin)/slice), int(to.Sub(t.Begin)/slice)
 	first, last = max(first, 0), min(last, len(group))
@@ -51,10 +51,10 @@ func (t *timeline) perSecond(group []uint32, from, to time.Time) float64 {
 	return float64(n) / to.Sub(from).Seconds()
 }
 
-// recorder is a timeline while it is written.
+// recorder counts pairs while the clients run.
 type recorder struct {
 	begin   time.Time
-	counts  [2][]atomic.Uint32 // others, marked
+	counts  [2][]atomic.Uint32 // index 0: other accounts; index 1: marked accounts
 	refused atomic.Int64
 }
 
@@ -82,7 +82,7 @@ func (r *recorder) timeline() *timeline {
 	return t
 }
 
-// runClients is that process. It tells that it has begun.
+// runClients is the process of a replica. It tells its parent when it has begun.
 func runClients(ctx context.Context, plan []byte, tell func(any) error) (err error) {
 	var p clientsPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
@@ -125,10 +125,10 @@ func runClients(ctx context.Context, plan []byte, tell func(any) error) (err err
 	return os.WriteFile(p.Timeline, b, 0o600)
 }
 
-// afterRefusal is how long a client waits that was refused.
+// afterRefusal is how long a client waits after a refusal.
 const afterRefusal = 20 * time.Millisecond
 
-// client asks again and again until ctx ends. Its last request is finished.
+// client asks again and again until ctx ends. A request that is under way then is finished.
 func (r *recorder) client(ctx context.Context, group int, ask func(context.Context) error) error {
 	for ctx.Err() == nil {
 		err := ask(context.WithoutCancel(ctx))
@@ -148,7 +148,7 @@ func (r *recorder) client(ctx context.Context, group int, ask func(context.Conte
 // replica is a running process of clients.
 type replica struct {
 	*proc.Process
-	timeline string // file
+	timeline string // path of the file
 }
 
 // startClients starts a replica.
@@ -159,7 +159,7 @@ func (s *site) startClients(ctx context.Context, store string, marked int) (r re
 	return r, err
 }
 
-// endClients ends a replica and reads what happened.
+// endClients ends a replica and reads its timeline.
 func (s *site) endClients(r replica) (t timeline, err error) {
 	if err := s.stop(r.Process); err != nil {
 		return t, err
@@ -171,7 +171,7 @@ func (s *site) endClients(r replica) (t timeline, err error) {
 	return t, json.Unmarshal(b, &t)
 }
 
-// pause waits until ctx ends at the latest.
+// pause waits for d. It fails when ctx ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):

@@ -29,29 +29,29 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// gatewayPlan describes a gateway. It is wired as `gateway serve` wires it, with
-// the defaults of its configuration (but see configure), and logs each request to a file.
+// gatewayPlan describes a gateway. Its parts are connected as in `gateway serve`, with the default
+// configuration except for what configure sets. The gateway logs each request to a file.
 type gatewayPlan struct {
 	Store   string // URL of PostgreSQL, or path of an SQLite file
 	Backend string // host:port
-	// Accounts is how many paid tokens to write into the file Credentials, one
-	// Authorization header's value per line. Nothing is credited here: the first
-	// request with a token does that, as with any other.
+	// Accounts is how many paid tokens the gateway writes into the file Credentials. Each line is
+	// the value of one Authorization header. The tokens are not credited in advance: as always, the
+	// first request with a token credits its deposit.
 	Accounts    int
 	Credentials string
-	Lightning   *lightning.Config // nil: no invoice can be made
-	Profile     bool              // serve profiles, and sample what waits for locks
+	Lightning   *lightning.Config // nil: the gateway cannot make invoices
+	Profile     bool              // serve profiles, and sample waits for locks
 }
 
-// deposit is on each account at the start: enough for all rounds.
+// deposit is the credit of each account at the start, in msat. It is enough for all rounds.
 const deposit l402.Msat = 1_000_000_000_000 // 10 bitcoin
 
-// rates make every request cost something.
+// rates are prices at which every request costs something.
 var rates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 4_000_000}
 
 const serviceName = "bench"
 
-// store is what both databases offer.
+// store is the interface that both databases implement.
 type store interface {
 	metering.Store
 	pricer.Store
@@ -113,8 +113,8 @@ func serveGateway(ctx context.Context, plan []byte, tell func(any) error) (err e
 	return serveUntil(ctx, srv, listener, tell, where)
 }
 
-// configure builds what the gateway is made of: keys bound to the ledger, a
-// price in force, one backend, and the tokens.
+// configure builds the parts of the gateway: keys that are bound to the ledger, a price in force,
+// one backend, and the tokens.
 func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, prices *pricer.Record, log *slog.Logger) (cfg gateway.Config, err error) {
 	key := l402.MasterKey{ID: "bench", State: l402.KeyMint}
 	rand.Read(key.Secret[:])
@@ -148,13 +148,14 @@ func (p gatewayPlan) configure(ctx context.Context, ledger *metering.Ledger, pri
 			Models: []gateway.Model{{Name: modelName, OwnedBy: "bench", Limits: format.Limits{
 				ContextTokens: 8192, MaxCompletion: 1024, MinCompletion: 16, TemplateBase: 64, TemplatePerMessage: 16}}}}},
 		Ledger: ledger, Keys: keys, Board: board, Prices: prices, Fleet: fleet, Invoices: invoices,
-		// All load comes from one address: the limits on challenges are off.
+		// The limits on challenges are off, because all load comes from one address.
 		Challenges:  new(intake.ChallengeLimits),
 		ProductText: "prepaid credit for API calls", Version: "bench", Log: log,
 	}, writeCredentials(p.Credentials, keys, p.Accounts)
 }
 
-// writeCredentials mints tokens for accounts of their own, as if bought.
+// writeCredentials mints one token for each of many new accounts and writes the credentials to
+// path. It does nothing when path is "".
 func writeCredentials(path string, keys *l402.Keyring, accounts int) error {
 	if path == "" {
 		return nil
@@ -172,26 +173,26 @@ func writeCredentials(path string, keys *l402.Keyring, accounts int) error {
 	return os.WriteFile(path, []byte(text.String()), 0o600)
 }
 
-// invoicer makes invoices on a real node, or says that there is none.
+// invoicer returns an invoicer for a real node, or noNode when the plan has no node.
 func (p gatewayPlan) invoicer(log *slog.Logger) (gateway.Invoicer, error) {
 	if p.Lightning == nil {
 		return noNode{}, nil
 	}
 	cfg := *p.Lightning
 	cfg.Log = log
-	client, err := lightning.Dial(cfg) // open for as long as this process lives
+	client, err := lightning.Dial(cfg) // stays open until this process ends
 	return node{client}, err
 }
 
 var errNoNode = errors.New("this gateway has no Lightning node")
 
-// noNode stands in for a node where only paid requests are measured.
+// noNode replaces a node where only paid requests are measured.
 type noNode struct{}
 
 func (noNode) AddInvoice(context.Context, gateway.Invoice) (string, error) { return "", errNoNode }
 func (noNode) Ready(context.Context) error                                 { return errNoNode }
 
-// node is a real one.
+// node is a real Lightning node.
 type node struct{ client *lightning.Client }
 
 func (n node) AddInvoice(ctx context.Context, inv gateway.Invoice) (string, error) {
@@ -200,8 +201,7 @@ func (n node) AddInvoice(ctx context.Context, inv gateway.Invoice) (string, erro
 
 func (n node) Ready(ctx context.Context) error { return n.client.Ready(ctx) }
 
-// serveProfiles serves net/http/pprof on a listener of its own, for as long as
-// this process lives.
+// serveProfiles serves net/http/pprof on its own listener until this process ends.
 func serveProfiles() (addr string, err error) {
 	runtime.SetMutexProfileFraction(100)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -10,15 +10,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A ledger keeps every charge. The question is what a request costs when there
-// are millions of them, and what each adds.
+// These constants are for the history part. A ledger keeps every charge. The part measures the cost
+// of a request when millions of charges are on record, and the space that each charge takes.
 const (
 	historyAccounts = 1000
 	historyGoal     = 0.9
-	historyCharges  = 10_000_000 // that the goal is meant for
+	historyCharges  = 10_000_000 // the number of charges for which the goal is meant
 )
 
-// historyRow is one kind of store: medians over rounds that take turns.
+// historyRow is the result for one kind of store. Its values are medians over rounds that alternate
+// between the two ledgers.
 type historyRow struct {
 	Store     string  `json:"store"`
 	Charges   int     `json:"charges"`
@@ -27,21 +28,21 @@ type historyRow struct {
 	Ratio     float64 `json:"ratio"` // median of the ratios within each round
 	RatioLow  float64 `json:"ratio_lowest"`
 	RatioHigh float64 `json:"ratio_highest"`
-	Kept      float64 `json:"database_bytes_per_pair"` // by which the database grew, without the table of holds
+	Kept      float64 `json:"database_bytes_per_pair"` // growth of the database, without the table of holds
 	Written   float64 `json:"written_bytes_per_pair"`  // PostgreSQL: log; SQLite: log and checkpoints
 }
 
-// stored is what a database has taken so far, in bytes.
+// stored is how much a database has stored so far, in bytes.
 type stored struct {
-	kept    int64 // without the table of holds, whose size says nothing about a request
-	written int64 // PostgreSQL: its log
+	kept    int64 // size without the table of holds, whose size says nothing about a request
+	written int64 // PostgreSQL: size of its log
 }
 
 func (s stored) less(before stored) stored {
 	return stored{kept: s.kept - before.kept, written: s.written - before.written}
 }
 
-// measureHistory compares a ledger with charges on record with a fresh one.
+// measureHistory compares a ledger with charges on record with a new ledger.
 func measureHistory(ctx context.Context, s *site, o options, r *report) error {
 	for _, kind := range storeKinds {
 		with, err := s.history(ctx, kind, o.charges)
@@ -52,7 +53,7 @@ func measureHistory(ctx context.Context, s *site, o options, r *report) error {
 		if err != nil {
 			return err
 		}
-		// The ratio is to be near 1, so it takes more rounds than others to tell.
+		// The ratio is expected to be near 1, so more rounds are needed than in other parts.
 		plan := ledgerPlan{Stores: []string{none, with}, Rounds: 3 * o.rounds,
 			ledgerLoad: ledgerLoad{Callers: ledgerCallers, For: o.round / 2, Processes: s.databaseProcesses(kind)}}
 		before, err := measureStored(ctx, none)
@@ -77,8 +78,8 @@ func measureHistory(ctx context.Context, s *site, o options, r *report) error {
 	return nil
 }
 
-// history makes a ledger with charges on record, the first time, and returns
-// where it is.
+// history returns the path or URL of a ledger with charges on record. The first call makes the
+// ledger.
 func (s *site) history(ctx context.Context, kind string, charges int) (where string, err error) {
 	if where = s.histories[kind]; where == "" {
 		if where, err = s.freshLedger(ctx, kind, "history", historyAccounts, charges); err == nil {
@@ -101,14 +102,14 @@ func measureStored(ctx context.Context, where string) (now stored, err error) {
 	if err != nil {
 		return now, err
 	}
-	defer c.Close(ctx) // nothing depends on how
+	defer c.Close(ctx) // an error does not affect the result
 	err = c.QueryRow(ctx, `SELECT pg_database_size(current_database()) - pg_total_relation_size('holds'),
 		(pg_current_wal_insert_lsn() - '0/0')::bigint`).Scan(&now.kept, &now.written)
 	return now, err
 }
 
-// sumHistory reckons what a pair costs: grown is the database without history,
-// and the server's log, which takes the pairs of both.
+// sumHistory computes the cost of a pair. grown.kept is the growth of the ledger without history.
+// grown.written is the growth of the server's log, which has the pairs of both ledgers.
 func sumHistory(kind string, none, with []ledgerResult, grown stored) historyRow {
 	alone, full := paidRow{rounds: plain(none)}, paidRow{rounds: plain(with)}
 	alone.sum(plain(none))
@@ -122,7 +123,7 @@ func sumHistory(kind string, none, with []ledgerResult, grown stored) historyRow
 	row := historyRow{Store: kind, None: alone.PerSecond, With: full.PerSecond,
 		Ratio: full.Ratio, RatioLow: full.RatioLow, RatioHigh: full.RatioHigh,
 		Kept: float64(grown.kept) / pairs(none), Written: float64(grown.written) / (pairs(none) + pairs(with))}
-	if kind == "SQLite" { // which writes within the process
+	if kind == "SQLite" { // SQLite writes within the process that was measured
 		for _, r := range none {
 			row.Written += float64(r.Written) / pairs(none)
 		}
@@ -149,7 +150,8 @@ func (r *report) historyGoals() (goals []goal) {
 	return goals
 }
 
-// meantFor marks a goal that was tried on a shorter history than it is meant for.
+// meantFor returns a remark for a goal that was measured with fewer charges than the goal is meant
+// for, and "" otherwise.
 func meantFor(charges int) string {
 	if charges >= historyCharges {
 		return ""

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// Each holder has an account and a payment, which its credential proves with
-// each request. A ledger remembers the payments that it knows; the question is
-// what a request costs once there are more of them than it remembers. Holders
-// take turns, so that none is remembered by luck, and in the order of their ids,
-// so that what many accounts cost by themselves does not count: the ledger part
-// measures that.
+// These constants are for the holders part. Each holder has an account and a payment, and each
+// request of the holder presents the payment. A ledger remembers a limited number of payments that
+// it knows. The part measures the cost of a request when there are more payments than the ledger
+// remembers. The holders take turns, so that no payment is remembered by chance. They take turns in
+// the order of their ids, so that the cost of many accounts as such is small; the ledger part
+// measures that cost.
 const (
 	fewHolders  = 1_000
 	manyHolders = 100_000
@@ -25,7 +25,8 @@ const (
 
 var holdersCallers = []int{1, 64}
 
-// holdersPlan is one kind of store: a ledger with few holders, one with many.
+// holdersPlan describes the measurement of one kind of store. It has a ledger with few holders and
+// a ledger with many.
 type holdersPlan struct {
 	Stores    []string
 	Rounds    int
@@ -33,7 +34,7 @@ type holdersPlan struct {
 	Processes []int
 }
 
-// holdersRow is one kind of store under one number of callers.
+// holdersRow is the result for one kind of store and one number of callers.
 type holdersRow struct {
 	Store     string        `json:"store"`
 	Callers   int           `json:"callers"`
@@ -44,16 +45,16 @@ type holdersRow struct {
 	RatioHigh float64       `json:"ratio_highest"`
 	FewP50    time.Duration `json:"few_p50_ns"`
 	ManyP50   time.Duration `json:"many_p50_ns"`
-	// Unpresented is the same ratio where no reservation carries a deposit: what
-	// so many accounts cost by themselves.
+	// Unpresented is the same ratio when no reservation carries a deposit. It shows the cost of the
+	// many accounts as such.
 	Unpresented float64 `json:"ratio_without_deposits"`
 }
 
-// holdersRounds are the results of one number of callers, by ledger; without
-// deposits first.
+// holdersRounds are the results for one number of callers. The first index is 0 without deposits
+// and 1 with deposits. The second index is the ledger.
 type holdersRounds [2][2][]ledgerResult
 
-// measureHolders compares many holders with few.
+// measureHolders compares many holders with few holders.
 func measureHolders(ctx context.Context, s *site, o options, r *report) error {
 	for _, kind := range storeKinds {
 		plan := holdersPlan{Rounds: 2 * o.rounds, For: o.round / 3}
@@ -92,7 +93,7 @@ func sumHolders(kind string, callers int, rounds holdersRounds) holdersRow {
 		RatioLow: many.RatioLow, RatioHigh: many.RatioHigh, FewP50: few.P50, ManyP50: many.P50, Unpresented: sum(0, 1).Ratio}
 }
 
-// runHolders is the process that holds both ledgers and calls them.
+// runHolders is the process that opens both ledgers and sends the load to them.
 func runHolders(ctx context.Context, plan []byte, tell func(any) error) (err error) {
 	var p holdersPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
@@ -126,8 +127,8 @@ func runHolders(ctx context.Context, plan []byte, tell func(any) error) (err err
 	return tell(found)
 }
 
-// presentAll presents each holder's payment once: from now on the ledger
-// remembers as many of them as it can.
+// presentAll presents the payment of each holder once. After that the ledger remembers as many
+// payments as it can.
 func (l *openLedger) presentAll(ctx context.Context) error {
 	errs := make([]error, ledgerCallers)
 	var next atomic.Int64

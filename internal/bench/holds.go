@@ -13,11 +13,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The table of open reservations gets a row with each request and loses it with
-// the answer, so that it is nearly empty at any time. The space that it takes
-// on the disk all the same depends on the database's vacuum.
+// These constants are for the holds part. The table of open reservations gets a row with each
+// request and loses the row with the answer, so the table is nearly empty at any time. How much
+// disk space the table takes depends on the database's vacuum.
 const (
-	holdsGoal   = 32 << 20 // bytes, after holdsPairs
+	holdsGoal   = 32 << 20 // bytes, the largest allowed size after holdsPairs
 	holdsPairs  = 5_000_000
 	holdsSample = 250 * time.Millisecond
 )
@@ -27,16 +27,16 @@ type holdsRow struct {
 	Pairs   int     `json:"pairs"`
 	Rate    float64 `json:"pairs_per_second"`
 	Largest int64   `json:"largest_bytes"`
-	Last    int64   `json:"last_bytes"` // when all pairs were done
+	Last    int64   `json:"last_bytes"` // after the last pair
 }
 
-// pairsPlan is a number of pairs on one ledger.
+// pairsPlan is a number of pairs of reservation and settlement on one ledger.
 type pairsPlan struct {
 	Store string
 	Pairs int
 }
 
-// runPairs is the process that does them.
+// runPairs is the process that makes the pairs.
 func runPairs(ctx context.Context, plan []byte, tell func(any) error) (err error) {
 	var p pairsPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
@@ -65,7 +65,7 @@ func runPairs(ctx context.Context, plan []byte, tell func(any) error) (err error
 	return tell(loadResult{Requests: p.Pairs, Elapsed: time.Since(begin)})
 }
 
-// measureHolds looks at the table while pairs are made.
+// measureHolds reads the size of the table while the pairs are made.
 func measureHolds(ctx context.Context, s *site, o options, r *report) error {
 	where, err := s.freshLedger(ctx, "PostgreSQL", "holds", sharedAccounts, 0)
 	if err != nil {
@@ -75,7 +75,7 @@ func measureHolds(ctx context.Context, s *site, o options, r *report) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing depends on how
+	defer c.Close(context.WithoutCancel(ctx)) // an error does not affect the result
 	row := &holdsRow{Pairs: o.pairs}
 	var done loadResult
 	worked := make(chan error, 1)
@@ -86,7 +86,7 @@ func measureHolds(ctx context.Context, s *site, o options, r *report) error {
 			if err != nil {
 				return err
 			}
-			ended = true // and one look more
+			ended = true // read the size once more
 		case <-time.After(holdsSample):
 		}
 		if err := c.QueryRow(ctx, "SELECT pg_total_relation_size('holds')").Scan(&row.Last); err != nil {
@@ -118,5 +118,5 @@ func (r *report) holdsGoals() []goal {
 	return []goal{{what, size(row.Largest), row.Largest < holdsGoal}}
 }
 
-// size is a number of bytes for people.
+// size returns a number of bytes as text for people.
 func size(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

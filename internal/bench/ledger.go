@@ -17,27 +17,27 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// ledgerCallers settle and reserve at the same time, as many as the most
-// connections of the paid part.
+// ledgerCallers is how many callers reserve and settle at the same time. It equals the largest
+// number of connections of the paid part.
 const ledgerCallers = 256
 
-// ledgerPlan is one kind of store: prefilled ledgers that take turns.
+// ledgerPlan describes the measurement of one kind of store. Its prefilled ledgers take turns.
 type ledgerPlan struct {
 	Stores []string // URLs or paths
 	Rounds int
 	ledgerLoad
 }
 
-// ledgerLoad is one round on one ledger.
+// ledgerLoad describes one round on one ledger.
 type ledgerLoad struct {
 	Callers   int
 	For       time.Duration
 	Present   bool  // each reservation presents its account's deposit
-	InTurn    bool  // accounts are taken in turn, in the order of their ids; false: at random
-	Processes []int // whose CPU time counts: of the database server
+	InTurn    bool  // true: accounts are taken in the order of their ids; false: at random
+	Processes []int // processes of the database server, whose CPU time counts
 }
 
-// ledgerResult is one round on one ledger.
+// ledgerResult is the result of one round on one ledger.
 type ledgerResult struct {
 	loadResult
 	Operations uint64 `json:"operations"`
@@ -45,20 +45,20 @@ type ledgerResult struct {
 	Written    uint64 `json:"written"` // bytes that this process wrote to files: SQLite's log and checkpoints
 }
 
-// ledgerRow is one ledger: medians over rounds.
+// ledgerRow is the result for one ledger. Its values are medians over rounds.
 type ledgerRow struct {
 	Store    string        `json:"store"`
 	Accounts int           `json:"accounts"`
-	Pairs    float64       `json:"pairs_per_second"` // one reservation and one settlement
+	Pairs    float64       `json:"pairs_per_second"` // a pair is one reservation and one settlement
 	Ratio    float64       `json:"ratio_to_1000_accounts"`
-	P50      time.Duration `json:"p50_ns"` // of a pair
+	P50      time.Duration `json:"p50_ns"` // time of a pair
 	P99      time.Duration `json:"p99_ns"`
-	CPU      time.Duration `json:"cpu_ns_per_pair"` // all of it, PostgreSQL's too
+	CPU      time.Duration `json:"cpu_ns_per_pair"` // of all processes, with PostgreSQL's
 	Batch    float64       `json:"operations_per_batch"`
 }
 
-// measureLedger finds what the ledger does without HTTP, and whether that
-// depends on how many accounts there are.
+// measureLedger measures the ledger without HTTP, and whether its speed depends on the number of
+// accounts.
 func measureLedger(ctx context.Context, s *site, o options, r *report) error {
 	for _, kind := range storeKinds {
 		plan := ledgerPlan{Rounds: o.rounds, ledgerLoad: ledgerLoad{Callers: ledgerCallers, For: o.round}}
@@ -99,7 +99,7 @@ func sumLedgers(kind string, accounts []int, rounds [][]ledgerResult) (rows []le
 	return rows
 }
 
-// plain leaves out what only a ledger has.
+// plain returns the results without the values that only a ledger has.
 func plain(rounds []ledgerResult) (results []loadResult) {
 	for _, r := range rounds {
 		results = append(results, r.loadResult)
@@ -115,7 +115,7 @@ type openLedger struct {
 	turn     atomic.Uint64
 }
 
-// account is the next to be taken.
+// account returns the account of the next request.
 func (l *openLedger) account(inTurn bool) l402.TokenID {
 	if inTurn {
 		return l.accounts[l.turn.Add(1)%uint64(len(l.accounts))]
@@ -123,7 +123,7 @@ func (l *openLedger) account(inTurn bool) l402.TokenID {
 	return l.accounts[rand.IntN(len(l.accounts))]
 }
 
-// openPrefilled opens a ledger that was prefilled.
+// openPrefilled opens a prefilled ledger.
 func openPrefilled(ctx context.Context, name string) (l *openLedger, err error) {
 	l = new(openLedger)
 	if l.accounts, err = accountsOf(ctx, name); err != nil {
@@ -142,7 +142,7 @@ func (l *openLedger) close(ctx context.Context) error {
 	return errors.Join(l.Close(context.WithoutCancel(ctx)), l.db.Close())
 }
 
-// openAll opens prefilled ledgers; the function returned closes them.
+// openAll opens prefilled ledgers. The function that it returns closes them.
 func openAll(ctx context.Context, names []string) (ledgers []*openLedger, closeAll func() error, err error) {
 	closeAll = func() (err error) {
 		for _, l := range ledgers {
@@ -160,7 +160,7 @@ func openAll(ctx context.Context, names []string) (ledgers []*openLedger, closeA
 	return ledgers, closeAll, nil
 }
 
-// runLedger is the process that holds the ledgers and calls them.
+// runLedger is the process that opens the ledgers and sends the load to them.
 func runLedger(ctx context.Context, plan []byte, tell func(any) error) (err error) {
 	var p ledgerPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
@@ -184,8 +184,8 @@ func runLedger(ctx context.Context, plan []byte, tell func(any) error) (err erro
 	return tell(rounds)
 }
 
-// turns is the order of one round, forward and backward by turns: what grows
-// slower or faster with time then favours none of them.
+// turns returns the order of the ledgers in one round. It is forward in even rounds and backward in
+// odd rounds, so that a change of the machine's speed with time favours no ledger.
 func turns(n, round int) (order []int) {
 	for i := range n {
 		order = append(order, i)
@@ -196,7 +196,7 @@ func turns(n, round int) (order []int) {
 	return order
 }
 
-// round calls one ledger for a while.
+// round sends the load to one ledger for the time p.For.
 func (l *openLedger) round(ctx context.Context, p ledgerLoad) (r ledgerResult, err error) {
 	processes := append([]int{os.Getpid()}, p.Processes...)
 	before, errBefore := measure(processes)
@@ -230,15 +230,15 @@ func (l *openLedger) round(ctx context.Context, p ledgerLoad) (r ledgerResult, e
 	return r, nil
 }
 
-// reserved is what each request holds: more than it costs.
+// reserved is the amount in msat that each request holds. It is more than a request costs.
 const reserved l402.Msat = 800
 
 // settlement is what each request consumes.
 var settlement = metering.Settlement{Usage: pricing.Units{pricing.InputTokens: 52, pricing.OutputTokens: 24, pricing.Calls: 1},
 	Source: metering.SourceReported, Outcome: metering.OutcomeComplete, DeliveredBytes: 500, Backend: "backend"}
 
-// pair is what the ledger does for one request. With present the reservation
-// carries the account's deposit, as the gateway's do.
+// pair makes the calls to the ledger that one request needs. With present, the reservation carries
+// the account's deposit, as the reservations of a gateway do.
 func pair(ctx context.Context, l *metering.Ledger, account l402.TokenID, present bool) error {
 	r := metering.Reservation{Account: account, Amount: reserved,
 		Service: serviceName, Model: modelName, Epoch: 1, Rates: rates, Prompt: 500}
@@ -253,7 +253,7 @@ func pair(ctx context.Context, l *metering.Ledger, account l402.TokenID, present
 	return err
 }
 
-// depositOf is the payment of a prefilled account.
+// depositOf returns the payment of a prefilled account.
 func depositOf(account l402.TokenID) *metering.Deposit {
 	return &metering.Deposit{Hash: l402.PaymentHash(account), Account: account, Amount: deposit}
 }

@@ -13,7 +13,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// eachStore runs a test on a prefilled ledger of either kind.
+// eachStore runs a test on a prefilled ledger of each kind of store.
 func eachStore(t *testing.T, size ledgerSize, test func(t *testing.T, where string)) {
 	for _, kind := range storeKinds {
 		t.Run(kind, func(t *testing.T) {
@@ -30,7 +30,7 @@ func eachStore(t *testing.T, size ledgerSize, test func(t *testing.T, where stri
 	}
 }
 
-// work carries out a role and returns what it tells.
+// work runs a role and returns its answer.
 func work[A any](t *testing.T, r role, plan any) (answer A) {
 	t.Helper()
 	text, err := json.Marshal(plan)
@@ -54,8 +54,8 @@ func TestLedger(t *testing.T) {
 	})
 }
 
-// TestPrefilledBooksAgree: an audit finds nothing to complain of, before and
-// after pairs on top of the history, and the accounts' lists of charges are whole.
+// TestPrefilledBooksAgree checks that an audit finds no fault in a prefilled ledger, before and
+// after further pairs, and that the accounts' lists of charges are complete.
 func TestPrefilledBooksAgree(t *testing.T) {
 	const accounts, each = 30, 7
 	eachStore(t, ledgerSize{Accounts: accounts, Charges: accounts * each}, func(t *testing.T, where string) {

@@ -16,33 +16,33 @@ import (
 	"time"
 )
 
-// loadPlan describes one round: a closed loop of connections, each of which
-// sends its next request when its last one was answered.
+// loadPlan describes one round of load. It is a closed loop: each connection sends its next request
+// when the last request was answered.
 type loadPlan struct {
 	Addr        string
 	Body        string
-	Credentials string // file with one Authorization header per line; empty: none is sent
-	Accounts    int    // how many of them take turns; 0: all
+	Credentials string // file with one Authorization header per line; "": no header is sent
+	Accounts    int    // how many of the credentials take turns; 0: all
 	Conns       int
 	Warm, For   time.Duration
-	Once        bool // instead: one request per account, nothing measured
-	Status      int  // that every answer must have
+	Once        bool // send one request per account, and measure nothing
+	Status      int  // status that every answer must have
 	Processes   []int
 }
 
-// loadResult is what a round showed.
+// loadResult is the result of one round.
 type loadResult struct {
 	Requests  int           `json:"requests"`
 	Elapsed   time.Duration `json:"elapsed_ns"`
 	P50       time.Duration `json:"p50_ns"`
 	P99       time.Duration `json:"p99_ns"`
-	CPU       time.Duration `json:"cpu_ns"`       // of the processes named, while it was measured
-	Generator time.Duration `json:"generator_ns"` // CPU of the generator itself
+	CPU       time.Duration `json:"cpu_ns"`       // of the processes in the plan, during the measured time
+	Generator time.Duration `json:"generator_ns"` // CPU time of the load generator
 }
 
-// runLoad is the generator's process.
+// runLoad is the process of the load generator.
 func runLoad(ctx context.Context, plan []byte, tell func(any) error) error {
-	debug.SetGCPercent(1000) // it keeps little; collecting it is no part of what is measured
+	debug.SetGCPercent(1000) // the generator keeps little memory, and its collection must not affect the measurement
 	var p loadPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
 		return err
@@ -58,7 +58,7 @@ func runLoad(ctx context.Context, plan []byte, tell func(any) error) error {
 	return tell(result)
 }
 
-// requests prepares one request per account, as bytes.
+// requests returns one request per account, as bytes.
 func (p loadPlan) requests() ([][]byte, error) {
 	credentials := []string{""}
 	if p.Credentials != "" {
@@ -88,7 +88,7 @@ func formatRequest(host, credential, body string) []byte {
 	return b.Bytes()
 }
 
-// run drives all connections and gathers what they saw.
+// run drives all connections and returns their joint result.
 func (p loadPlan) run(ctx context.Context, requests [][]byte) (r loadResult, err error) {
 	workers := make([]worker, p.Conns)
 	for i := range workers {
@@ -129,7 +129,7 @@ func (p loadPlan) run(ctx context.Context, requests [][]byte) (r loadResult, err
 	return r, err
 }
 
-// watch measures the CPU of the target and of this process from begin to end.
+// watch measures the CPU time of the target and of this process from begin to end.
 func (p loadPlan) watch(ctx context.Context, begin, end time.Time, r *loadResult) error {
 	var at [2]usage
 	var own [2]usage
@@ -151,19 +151,18 @@ func (p loadPlan) watch(ctx context.Context, begin, end time.Time, r *loadResult
 	return nil
 }
 
-// worker is one connection.
+// worker drives one connection.
 type worker struct {
 	conn         net.Conn
 	requests     [][]byte
 	next, stride int
 	status       int
 	buf          [16 << 10]byte
-	took         []time.Duration // of requests that ended within the measured time
+	took         []time.Duration // times of the requests that ended within the measured time
 	err          error
 }
 
-// loop sends requests until the end. Those in flight then are answered, and not
-// counted.
+// loop sends requests until end. A request that is under way at end is answered, but not counted.
 func (w *worker) loop(begin, end time.Time) error {
 	for {
 		start := time.Now()
@@ -182,7 +181,7 @@ func (w *worker) loop(begin, end time.Time) error {
 	}
 }
 
-// each sends every stride-th request once.
+// each sends every stride-th request once, beginning at first.
 func (w *worker) each(first int) error {
 	for i := first; i < len(w.requests); i += w.stride {
 		if err := w.exchange(w.requests[i]); err != nil {
@@ -192,8 +191,8 @@ func (w *worker) each(first int) error {
 	return nil
 }
 
-// exchange sends a request and reads its answer, which must have the status
-// wanted and a Content-Length.
+// exchange sends a request and reads the answer. The answer must have the expected status and a
+// Content-Length.
 func (w *worker) exchange(request []byte) error {
 	if _, err := w.conn.Write(request); err != nil {
 		return err
@@ -229,7 +228,7 @@ var (
 	lengthHeader = []byte("\r\nContent-Length: ")
 )
 
-// checkHeader reads the few things that matter of an answer's header.
+// checkHeader checks the status in an answer's header and returns the Content-Length.
 func checkHeader(h []byte, status int) (length int, err error) {
 	rest, ok := bytes.CutPrefix(h, statusLine)
 	if !ok || len(rest) < 3 {
@@ -246,8 +245,8 @@ func checkHeader(h []byte, status int) (length int, err error) {
 	return strconv.Atoi(string(value))
 }
 
-// quantiles sorts and returns the median and the 99th percentile; zeros without
-// samples.
+// quantiles sorts took and returns the median and the 99th percentile. It returns zeros when took
+// is empty.
 func quantiles(took []time.Duration) (p50, p99 time.Duration) {
 	if len(took) == 0 {
 		return 0, 0

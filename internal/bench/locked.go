@@ -13,18 +13,18 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Another session holds the rows of some accounts while clients of all accounts
-// go on.
+// These constants are for the locked part. Another session locks the rows of some accounts while
+// clients of all accounts continue.
 const (
 	mostLocked   = 64
-	lockedSettle = time.Second // after a change, before the rate is taken
+	lockedSettle = time.Second // pause after a change, before the rate is measured
 	lockedGoal   = 0.5
 )
 
 var lockedCounts = []int{8, mostLocked}
 
-// lockedRow is one number of locked accounts. The rates are those of the accounts
-// that are locked in no row.
+// lockedRow is the result for one number of locked accounts. The rates are those of the accounts
+// that are not locked in any row of the report.
 type lockedRow struct {
 	Locked    int     `json:"locked"`
 	Without   float64 `json:"pairs_per_second_without"`
@@ -34,14 +34,14 @@ type lockedRow struct {
 	RatioHigh float64 `json:"ratio_highest"`
 }
 
-// lockedPhase is a time without locks, and one with them right after it.
+// lockedPhase is a span without locks and a span with locks right after it.
 type lockedPhase struct {
 	locked        int
-	free, blocked time.Time // when each begins to count
+	free, blocked time.Time // beginning of the measured time of each span
 }
 
-// measureLocked compares the rate of the accounts that are free with their rate
-// when all are.
+// measureLocked compares the rate of the free accounts while others are locked with their rate
+// while no account is locked.
 func measureLocked(ctx context.Context, s *site, o options, r *report) error {
 	where, err := s.freshLedger(ctx, "PostgreSQL", "locked", sharedAccounts, 0)
 	if err != nil {
@@ -83,8 +83,8 @@ func measureLocked(ctx context.Context, s *site, o options, r *report) error {
 	return s.dropLedger(ctx, where)
 }
 
-// takeTime lets what has changed settle, and then a span of time pass, whose
-// beginning it returns.
+// takeTime waits until a change has taken effect, then waits for span. It returns the time at which
+// span began.
 func takeTime(ctx context.Context, span time.Duration) (begin time.Time, err error) {
 	if err := pause(ctx, lockedSettle); err != nil {
 		return begin, err
@@ -93,7 +93,7 @@ func takeTime(ctx context.Context, span time.Duration) (begin time.Time, err err
 	return begin, pause(ctx, span)
 }
 
-// whileLocked holds the rows of accounts in a session of its own.
+// whileLocked locks the rows of accounts in a session of its own, calls then, and unlocks the rows.
 func whileLocked(ctx context.Context, where string, accounts []l402.TokenID, then func() error) error {
 	ids := make([][]byte, len(accounts))
 	for i := range accounts {
@@ -103,12 +103,12 @@ func whileLocked(ctx context.Context, where string, accounts []l402.TokenID, the
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) // nothing depends on how
+	defer c.Close(context.WithoutCancel(ctx)) // an error does not affect the result
 	tx, err := c.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	// In the order in which everybody locks accounts.
+	// The order by id is the order in which every program locks accounts.
 	tag, err := tx.Exec(ctx, "SELECT 1 FROM accounts WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids)
 	if err == nil && int(tag.RowsAffected()) != len(ids) {
 		err = fmt.Errorf("%d of %d accounts were locked", tag.RowsAffected(), len(ids))

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// machine is where the figures come from.
+// machine describes the machine on which the figures were measured.
 type machine struct {
 	CPU   string        `json:"cpu"`
 	Cores int           `json:"cores"`
 	OS    string        `json:"os"`
 	Go    string        `json:"go"`
-	Sync  time.Duration `json:"sync_ns"` // a 4 KiB write and fsync where the databases lie, median
-	Load  string        `json:"load"`    // load average before the run: above zero, something else ran
+	Sync  time.Duration `json:"sync_ns"` // median time of a 4 KiB write and fsync in the databases' folder
+	Load  string        `json:"load"`    // load average before the run; above zero, other programs ran
 	At    time.Time     `json:"at"`
 }
 
@@ -41,7 +41,7 @@ func describeMachine(dir string) (m machine, err error) {
 	return m, err
 }
 
-// syncTime is what every durable commit waits for at least once.
+// syncTime measures a write and fsync, for which every durable commit waits at least once.
 func syncTime(dir string) (time.Duration, error) {
 	f, err := os.Create(filepath.Join(dir, "sync"))
 	if err != nil {

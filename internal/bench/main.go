@@ -1,23 +1,22 @@
-// Bench measures what Sluice costs, beside what else could stand in its place,
-// on this machine's loopback:
+// Bench measures the cost of Sluice and compares it with the cost of alternatives, on this
+// machine's loopback:
 //
 //	go run ./internal/bench              # about twelve minutes, Markdown on stdout
 //	go run ./internal/bench -short       # about three minutes
 //	go run ./internal/bench -parts paid -conns 256 -profile profiles
 //
-// Every server it measures, and every generator of load, is a process of its
-// own (this program again, in a role, see roles), so that its CPU time and
-// memory can be told apart. Targets take turns in short rounds, and a figure is
-// the median of its rounds: what else the machine does meanwhile hits all of
-// them alike. All processes end with this one, however it ends.
+// Every measured server and every load generator is a separate process, so that the CPU time and
+// the memory of each can be measured. Each process is this program in a role, see roles. The
+// targets take turns in short rounds, and a figure is the median of its rounds, so that other work
+// on the machine affects all targets alike. All processes end when this process ends, whatever the
+// reason.
 //
-// The parts, each in the file named for it: paid (a paid, metered request),
-// streams (many slow event streams at once), challenges (402s, on a real lnd),
-// ledger (reserve and settle, without HTTP). Then the ledger in trouble or grown
-// large, beside itself without: stopped (one of three replicas), locked (some
-// accounts), holds (the table's size over millions of pairs), holders (more
-// payments than are remembered), history (millions of charges on record), audit
-// (of that history).
+// Each part is in the file with its name: paid (a paid, metered request), streams (many slow event
+// streams at the same time), challenges (402 answers, with a real lnd), ledger (reserve and settle,
+// without HTTP). The other parts compare a ledger in trouble, or a large ledger, with an ordinary
+// ledger: stopped (one of three replicas is stopped), locked (some accounts are locked), holds (the
+// table's size over millions of pairs), holders (more payments than the ledger remembers), history
+// (millions of charges on record), audit (of that history).
 package main
 
 import (
@@ -55,32 +54,33 @@ func main() {
 	}
 }
 
-// options are what one run measures, and for how long.
+// options says what one run measures and for how long.
 type options struct {
 	parts    []string
 	json     bool
 	short    bool
-	dir      string        // everything temporary goes below it
-	profile  string        // folder for profiles of the gateways; empty: none
-	conns    []int         // of the paid part
+	dir      string        // all temporary files are below this folder
+	profile  string        // folder for profiles of the gateways; "": no profiles
+	conns    []int         // numbers of connections in the paid part
 	rounds   int           // per target and number of connections
-	round    time.Duration // the measured part of a round
+	round    time.Duration // length of the measured part of a round
 	streams  int
-	watch    time.Duration // how long streams are watched
-	accounts []int         // sizes of the ledger part
-	stops    int           // of the stopped part
-	pairs    int           // of the holds part
-	charges  int           // on record in the history and audit parts
-	audit    time.Duration // after which an audit is ended
+	watch    time.Duration // how long the streams are watched
+	accounts []int         // numbers of accounts in the ledger part
+	stops    int           // number of stops in the stopped part
+	pairs    int           // number of pairs in the holds part
+	charges  int           // charges on record in the history and audit parts
+	audit    time.Duration // an audit is ended after this time
 }
 
-// part is one thing to measure.
+// part is one part of the benchmark.
 type part struct {
 	name    string
 	measure func(context.Context, *site, options, *report) error
 }
 
-// allParts are in the order in which they run: what leaves most behind comes last.
+// allParts lists the parts in the order in which they run. The parts that leave the most data on
+// the disk come last.
 var allParts = []part{
 	{"paid", measurePaid}, {"streams", measureStreams}, {"challenges", measureChallenges}, {"ledger", measureLedger},
 	{"stopped", measureStopped}, {"locked", measureLocked}, {"holders", measureHolders}, {"holds", measureHolds},
@@ -157,7 +157,7 @@ func (o *options) setDefaults() {
 	o.round = cmp.Or(o.round, round)
 }
 
-// numbers reads a list of positive numbers.
+// numbers reads a comma-separated list of positive numbers.
 func numbers(list string) (ns []int, err error) {
 	for text := range strings.SplitSeq(list, ",") {
 		n, err := strconv.Atoi(text)
@@ -169,7 +169,7 @@ func numbers(list string) (ns []int, err error) {
 	return ns, nil
 }
 
-// report is everything that one run found out.
+// report holds all results of one run.
 type report struct {
 	Machine    machine         `json:"machine"`
 	Paid       []paidRow       `json:"paid,omitempty"`
@@ -182,7 +182,7 @@ type report struct {
 	Holds      *holdsRow       `json:"holds,omitempty"`
 	History    []historyRow    `json:"history,omitempty"`
 	Audit      []auditRow      `json:"audit,omitempty"`
-	Notes      []string        `json:"notes,omitempty"` // what was left out, and why
+	Notes      []string        `json:"notes,omitempty"` // what was left out, and the reason
 	Took       time.Duration   `json:"took_ns"`
 	started    time.Time
 }
@@ -212,7 +212,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		fmt.Fprintf(stderr, "bench: %s …\n", part.name)
 		if err = part.measure(ctx, s, o, r); err != nil {
 			err = fmt.Errorf("%s: %w", part.name, err)
-			break // what was measured before is shown all the same
+			break // the results of the parts before are still printed
 		}
 	}
 	r.Took = time.Since(r.started)

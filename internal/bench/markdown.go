@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// markdown prints the report for people.
+// markdown prints the report as Markdown.
 func (r *report) markdown(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	m := r.Machine
@@ -76,18 +76,18 @@ func (r *report) ledgerTable(w io.Writer) {
 	}
 }
 
-// beginTable prints the head of a table.
+// beginTable prints the title and the head of a table.
 func beginTable(w io.Writer, title string, columns ...string) {
 	fmt.Fprintf(w, "\n### %s\n\n| %s |\n|%s\n", title, strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
 }
 
-// goal is one thing that the figures are to reach.
+// goal is one goal for the figures, and whether the figures reach it.
 type goal struct {
 	what, measured string
 	met            bool
 }
 
-// goals checks what was measured; the thresholds are the project's own.
+// goals checks the figures against the goals of this project.
 func (r *report) goals() (goals []goal) {
 	add := func(met bool, measured, format string, args ...any) {
 		goals = append(goals, goal{fmt.Sprintf(format, args...), measured, met})
@@ -126,7 +126,7 @@ func (r *report) goals() (goals []goal) {
 		r.auditGoals())
 }
 
-// storeOf reads the store out of a gateway's name.
+// storeOf returns the store in the name of a gateway target. isGateway is false for another target.
 func storeOf(target string) (store string, isGateway bool) {
 	for _, s := range []string{"SQLite", "PostgreSQL"} {
 		if len(target) >= len("gateway, "+s) && target[:len("gateway, "+s)] == "gateway, "+s {
@@ -143,7 +143,7 @@ func verdict(met bool) string {
 	return "**missed**"
 }
 
-// short is a duration with three digits.
+// short returns a duration as text with three digits.
 func short(d time.Duration) string {
 	if d < 0 {
 		return "−" + short(-d)
@@ -166,7 +166,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%.2f %s", v, name)
 }
 
-// count is a number with its thousands apart.
+// count returns a number as text with its thousands separated.
 func count(v float64) string {
 	n := int64(v + 0.5)
 	if n < 1000 {

@@ -16,9 +16,9 @@ import (
 type target struct {
 	name        string
 	server      *server
-	credentials string // of the gateway there; others get some all the same, so that all requests are alike
+	credentials string // file; targets other than the gateway get credentials too, so that requests are alike
 	accounts    int
-	processes   []int // that do its work
+	processes   []int // processes that do the target's work
 }
 
 const (
@@ -26,7 +26,8 @@ const (
 	nameProxy  = "ReverseProxy, well tuned"
 )
 
-// paidRow is one target under one number of connections: medians over rounds.
+// paidRow is the result for one target and one number of connections. Its values are medians over
+// rounds.
 type paidRow struct {
 	Target      string        `json:"target"`
 	Connections int           `json:"connections"`
@@ -36,13 +37,12 @@ type paidRow struct {
 	Ratio       float64       `json:"ratio_to_reverse_proxy"` // median of the ratios within each round
 	RatioLow    float64       `json:"ratio_lowest"`
 	RatioHigh   float64       `json:"ratio_highest"`
-	CPU         time.Duration `json:"cpu_ns_per_request"` // of the target; with PostgreSQL's, without the backend's
+	CPU         time.Duration `json:"cpu_ns_per_request"` // of the target, with PostgreSQL's and without the backend's
 	Generator   time.Duration `json:"generator_cpu_ns_per_request"`
 	rounds      []loadResult
 }
 
-// measurePaid compares a paid, metered request with an unpaid one that nothing
-// looks at.
+// measurePaid compares a paid, metered request with an unpaid request that nothing meters.
 func measurePaid(ctx context.Context, s *site, o options, r *report) error {
 	backend, err := s.serve(ctx, "backend", backendPlan{Events: 1, Every: time.Second})
 	if err != nil {
@@ -85,8 +85,8 @@ func measurePaid(ctx context.Context, s *site, o options, r *report) error {
 	return nil
 }
 
-// paidTargets starts everything that is compared. The gateways come last, each
-// twice: with one account and with a thousand.
+// paidTargets starts all targets. The gateways come last. Each gateway is two targets: one with one
+// account and one with a thousand accounts.
 func (s *site) paidTargets(ctx context.Context, backend *server, o options, r *report) (targets []target, gateways []*server, err error) {
 	add := func(name string, srv *server, processes ...int) *target {
 		targets = append(targets, target{name: name, server: srv, accounts: 1, processes: append(processes, srv.process.Pid())})
@@ -145,7 +145,7 @@ func (s *site) load(ctx context.Context, t target, p loadPlan) (r loadResult, er
 	return r, err
 }
 
-// sum takes the medians over the rounds.
+// sum computes the medians over the rounds. The ratios are to the rounds of base.
 func (row *paidRow) sum(base []loadResult) {
 	var rates, ratios []float64
 	var p50, p99, cpu, generator []time.Duration
@@ -161,7 +161,7 @@ func (row *paidRow) sum(base []loadResult) {
 	row.Ratio, row.RatioLow, row.RatioHigh = median(ratios), slices.Min(ratios), slices.Max(ratios)
 }
 
-// perSecond is requests per second.
+// perSecond returns the requests per second.
 func (r loadResult) perSecond() float64 { return float64(r.Requests) / max(r.Elapsed.Seconds(), 1e-9) }
 
 func median[T ~float64 | ~int64](values []T) T {
@@ -180,8 +180,8 @@ func plural(n int, word string) string {
 	return word + "s"
 }
 
-// profile loads a gateway and saves what it does meanwhile: its use of the CPU,
-// what waits for locks, what allocates.
+// profile sends load to a gateway and saves profiles: the use of the CPU, the waits for locks, and
+// the allocations.
 func (s *site) profile(ctx context.Context, t target, folder string, p loadPlan) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err

@@ -10,30 +10,30 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	_ "modernc.org/sqlite" // the driver "sqlite" of database/sql
+	_ "modernc.org/sqlite" // registers the driver "sqlite" of database/sql
 
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/pricing"
 )
 
-// ledgerSize is a ledger that is made before it is measured.
+// ledgerSize describes a ledger that is made before the measurement.
 type ledgerSize struct {
 	Store    string // URL or path
 	Accounts int
-	Charges  int // on record, spread evenly over the accounts: a multiple of their number
+	Charges  int // charges on record, the same number for each account: a multiple of Accounts
 }
 
-// prefill makes an empty ledger and puts accounts and charges into it, past the
-// ledger and in a few statements: a million deposits one by one would take
-// minutes, and ten million charges a quarter of an hour. The books stand an
-// audit: each account has a deposit that its owner presented and the Lightning
-// node settled, whose hash equals the account's id, and each charge has its
-// transfer and its place in its account's list.
+// prefill makes an empty ledger and writes accounts and charges into its database. It does this in
+// a few statements and not through the ledger, because a million deposits one by one would take
+// minutes, and ten million charges a quarter of an hour. An audit finds no fault in the result.
+// Each account has a deposit that its owner presented and that the Lightning node settled. The
+// deposit's hash equals the account's id. Each charge has its transfer and its place in the
+// account's list.
 func prefill(ctx context.Context, size ledgerSize) error {
 	if size.Charges%size.Accounts != 0 {
 		return fmt.Errorf("%d charges cannot be spread evenly over %d accounts", size.Charges, size.Accounts)
 	}
-	db, err := openStore(ctx, size.Store) // makes the schema
+	db, err := openStore(ctx, size.Store) // creates the schema
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func prefill(ctx context.Context, size ledgerSize) error {
 
 func isPostgres(store string) bool { return strings.HasPrefix(store, "postgres:") }
 
-// accountsOf lists the accounts of a ledger in the order of their ids.
+// accountsOf returns the accounts of a ledger in the order of their ids.
 func accountsOf(ctx context.Context, store string) (ids []l402.TokenID, err error) {
 	const query = "SELECT id FROM accounts ORDER BY id"
 	if isPostgres(store) {
@@ -56,7 +56,7 @@ func accountsOf(ctx context.Context, store string) (ids []l402.TokenID, err erro
 		if err != nil {
 			return nil, err
 		}
-		defer c.Close(ctx) // nothing depends on how
+		defer c.Close(ctx) // an error does not affect the result
 		rows, err := c.Query(ctx, query)
 		if err != nil {
 			return nil, err
@@ -86,15 +86,15 @@ func accountsOf(ctx context.Context, store string) (ids []l402.TokenID, err erro
 	return ids, rows.Err()
 }
 
-// history is what the prefilled rows have in common.
+// history holds the values that the prefilled rows share.
 type history struct {
 	ledgerSize
-	each   int64     // charges of one account
-	cost   l402.Msat // of one charge
-	first  int64     // ms since 1970: charge i (from 0) was made i milliseconds later
-	usage  []byte    // of each charge, and
-	rates  []byte    // its rates, both as the ledger writes them
-	opened int64     // µs since 1970: when the deposits were made
+	each   int64     // number of charges of one account
+	cost   l402.Msat // cost of one charge in msat
+	first  int64     // ms since 1970 of charge 0; charge i is i ms later
+	usage  []byte    // usage of each charge, as the ledger writes it
+	rates  []byte    // rates of each charge, as the ledger writes them
+	opened int64     // when the deposits were made, in µs since 1970
 }
 
 func newHistory(size ledgerSize) (h history, err error) {
@@ -110,8 +110,8 @@ func newHistory(size ledgerSize) (h history, err error) {
 	return h, nil
 }
 
-// storedNumbers writes a usage or rates as metering/codec_units.go does: the version, then
-// the numbers up to the last that is not zero.
+// storedNumbers returns a usage or rates as metering/codec_units.go writes them: the version, then
+// the numbers up to the last number that is not zero.
 func storedNumbers(list ...int64) []byte {
 	b := []byte{1}
 	for _, n := range list {
@@ -120,33 +120,33 @@ func storedNumbers(list ...int64) []byte {
 	return b
 }
 
-// sqlStep is one statement of a prefill. Its parameters are named as in
-// history.values.
+// sqlStep is one statement of a prefill. Its parameters have the names in history.values.
 type sqlStep struct{ what, statement string }
 
-// values are the parameters of all steps, by name.
+// values returns the parameters of all steps, by name.
 func (h history) values() map[string]any {
 	return map[string]any{"accounts": h.Accounts, "charges": h.Charges, "each": h.each, "deposit": int64(deposit),
 		"cost": int64(h.cost), "spent": h.each * int64(h.cost), "held": int64(reserved), "first": h.first, "opened": h.opened,
 		"usage": h.usage, "rates": h.rates, "service": serviceName, "model": modelName}
 }
 
-// chargeColumns are those that a charge without budgets and locks fills.
+// chargeColumns are the columns that are filled for a charge without budgets and locks.
 const chargeColumns = `hold, account, prev, at, service, model, source, outcome, backend, usage, clamped, delivered,
 	amount, charged, unbilled, epoch, rates, provisional`
 
-// The same for both stores: the value of a charge's columns after at.
+// chargeValues are the values of a charge's columns after the column at. They are the same for both
+// stores.
 const chargeValues = `@service, @model, 'reported', 'complete', 'backend', @usage, false, 500,
 	@held, @cost, 0, 1, @rates, false`
 
-// sqliteHold is the id of charge i, a UUID of version 7: the ids are in the order
-// of time, as those that a ledger makes. Digits that are random there are made
-// from i here, so that a charge can name the one before.
+// sqliteHold is the id of charge i, a UUID of version 7. The ids are in the order of time, like the
+// ids that a ledger makes. A ledger's ids have random digits. Here these digits are computed from
+// i, so that a charge can name the charge before it.
 const sqliteHold = `unhex(format('%%012x7%%03x%%016x', @first + (%[1]s), (%[1]s) & 4095,
 	(%[1]s) * 2654435761 & 4611686018427387903 | -9223372036854775808))`
 
-// prefillSQLite writes the rows in the order of their keys, as fast as the file
-// takes them: nothing is synced until the store opens it again.
+// prefillSQLite writes the rows in the order of their keys, as fast as the file takes them. Nothing
+// is synced until the store opens the file again.
 func prefillSQLite(ctx context.Context, size ledgerSize) error {
 	h, err := newHistory(size)
 	if err != nil {
@@ -195,15 +195,16 @@ func prefillSQLite(ctx context.Context, size ledgerSize) error {
 	return db.Close()
 }
 
-// The id of account i (from 1) and of charge i (from 0), as in sqliteHold.
+// postgresAccount is the id of account i (from 1). postgresHold is the id of charge i (from 0), as
+// in sqliteHold.
 const (
 	postgresAccount = `sha256(int8send(%[1]s))`
 	postgresHold    = `encode(int8send(((@first::bigint + (%[1]s)) << 16) | 28672 | ((%[1]s) & 4095)) ||
 		int8send((hashint8extended(%[1]s, 0) & 4611686018427387903) | (1::bigint << 63)), 'hex')`
 )
 
-// prefillPostgres does the same, and leaves the tables as a vacuum would find
-// nothing to do in them. Charges and their transfers are made at the same time.
+// prefillPostgres writes the rows as prefillSQLite does. It vacuums the tables, so that a later
+// vacuum has nothing to do. It writes the charges and their transfers at the same time.
 func prefillPostgres(ctx context.Context, size ledgerSize) error {
 	h, err := newHistory(size)
 	if err != nil {
@@ -243,13 +244,13 @@ func prefillPostgres(ctx context.Context, size ledgerSize) error {
 	return h.postgres(ctx, []sqlStep{{"vacuum", "VACUUM ANALYZE"}, {"checkpoint", "CHECKPOINT"}})
 }
 
-// postgres carries out steps, one after the other, on a connection of their own.
+// postgres runs steps one after another on a connection of their own.
 func (h history) postgres(ctx context.Context, steps []sqlStep) error {
 	c, err := pgx.Connect(ctx, h.Store)
 	if err != nil {
 		return err
 	}
-	defer c.Close(ctx) // nothing depends on how
+	defer c.Close(ctx) // an error does not affect the result
 	for _, s := range steps {
 		args := []any{}
 		if strings.Contains(s.statement, "@") {
@@ -268,7 +269,7 @@ func execute(ctx context.Context, url, statement string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close(ctx) // nothing depends on how
+	defer c.Close(ctx) // an error does not affect the result
 	_, err = c.Exec(ctx, statement, args...)
 	return err
 }

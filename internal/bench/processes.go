@@ -10,17 +10,17 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// What the kernel knows about processes, from /proc. Elsewhere than on Linux
-// all of it is zero, and shown as unknown.
+// This file reads what the kernel reports about processes in /proc. On other systems than Linux all
+// values are zero, and the report shows them as unknown.
 
-// usage is what a process and its children have used.
+// usage is what processes and their children have used.
 type usage struct {
-	cpu time.Duration // user and system, of those that live
-	rss int64         // bytes resident
+	cpu time.Duration // user and system time of the processes that still run
+	rss int64         // resident memory in bytes
 }
 
-// measure sums over processes and their direct children: nginx and PostgreSQL
-// do their work in those.
+// measure returns the sum over processes and their direct children, because nginx and PostgreSQL do
+// their work in child processes.
 func measure(roots []int) (u usage, err error) {
 	all, err := proc.Stats()
 	for _, p := range all {
@@ -32,12 +32,12 @@ func measure(roots []int) (u usage, err error) {
 	return u, err
 }
 
-// bytesWritten is what this process has written to files, or handed to sockets,
-// since its start.
+// bytesWritten returns how many bytes this process has written to files and sockets since its
+// start.
 func bytesWritten() (n uint64) {
 	b, err := os.ReadFile("/proc/self/io")
 	if err != nil {
-		return 0 // shown as unknown
+		return 0 // the report shows 0 as unknown
 	}
 	for line := range bytes.Lines(b) {
 		if text, ok := bytes.CutPrefix(line, []byte("wchar: ")); ok {

@@ -18,19 +18,19 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// proxyPlan names the server behind.
+// proxyPlan names the server behind the proxy, host:port.
 type proxyPlan struct{ Backend string }
 
-// buffers lends the buffers that ReverseProxy copies with, of the size that it
-// would make itself.
+// buffers is the pool of buffers with which ReverseProxy copies. The buffers have the size that
+// ReverseProxy uses by itself.
 type buffers struct{ pool sync.Pool }
 
 func (b *buffers) Get() []byte  { return *b.pool.Get().(*[]byte) }
 func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
 
-// serveProxy is the measure of everything here: net/http's own proxy, as one
-// tunes it who knows how. It keeps every connection, compresses nothing, reuses
-// its copy buffers, flushes each write and adds no headers.
+// serveProxy is the proxy with which everything is compared. It is the proxy of net/http with good
+// settings: it keeps every connection, compresses nothing, reuses its copy buffers, flushes each
+// write and adds no headers.
 func serveProxy(ctx context.Context, plan []byte, tell func(any) error) error {
 	var p proxyPlan
 	if err := json.Unmarshal(plan, &p); err != nil {
@@ -51,8 +51,8 @@ func serveProxy(ctx context.Context, plan []byte, tell func(any) error) error {
 		ErrorLog:      log.New(os.Stderr, "", 0),
 	}
 	return serveHTTP(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Without it net/http closes the request's body as soon as the answer
-		// begins. The transport may be looking for its end just then, and drops the
+		// Without full duplex net/http closes the request's body when the answer begins. The
+		// transport may be waiting for the end of the body at that moment, and then closes the
 		// connection: one stream in some hundreds broke off.
 		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -62,8 +62,8 @@ func serveProxy(ctx context.Context, plan []byte, tell func(any) error) error {
 	}), tell)
 }
 
-// nginxConf is a proxy that keeps its connections. It does not buffer answers,
-// as a stream demands.
+// nginxConf configures nginx as a proxy that keeps its connections. nginx does not buffer answers,
+// because a stream must not be buffered.
 const nginxConf = `worker_processes auto;
 daemon off;
 pid «DIR»/nginx.pid;
@@ -83,7 +83,7 @@ http {
 }
 `
 
-// nginx starts an nginx in front of the backend; nil without one installed.
+// nginx starts an nginx in front of the backend. It returns nil when no nginx is installed.
 func (s *site) nginx(ctx context.Context, backend string) (*server, error) {
 	path, err := exec.LookPath("nginx")
 	if err != nil {

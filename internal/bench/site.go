@@ -16,12 +16,12 @@ import (
 	"sluice.example/sluice/internal/store/pgtest"
 )
 
-// childCommand is the first argument of this program as a child; role, the file
-// for its answer and its plan in JSON follow.
+// childCommand is the first argument of this program as a child process. The further arguments are
+// the role, the file for the answer, and the plan in JSON.
 const childCommand = "child"
 
-// role is what a child does: it carries out a plan and tells its parent one
-// thing, once: a server where it is reached, a generator of load what it found.
+// role is the work of a child process. It carries out a plan and calls tell once with its answer: a
+// server tells its address, and a load generator tells its result.
 type role func(ctx context.Context, plan []byte, tell func(any) error) error
 
 var roles = map[string]role{
@@ -51,19 +51,19 @@ func runChild(ctx context.Context, name, out, plan string) error {
 		if err := os.WriteFile(out+".part", b, 0o600); err != nil {
 			return err
 		}
-		return os.Rename(out+".part", out) // whole or not there
+		return os.Rename(out+".part", out) // the parent sees the complete file or no file
 	})
 }
 
-// site is where a run takes place: a folder, and the processes started in it.
+// site is the place of one run: a folder, and the processes started in it.
 type site struct {
 	dir       string
-	self      string // this program
+	self      string // path of this program
 	launcher  *proc.Launcher
 	running   []*proc.Process
-	database  *pgtest.Server    // nil until needed
+	database  *pgtest.Server    // nil until it is needed
 	histories map[string]string // ledgers with charges on record, by kind of store
-	count     int               // of children, for the names of their files
+	count     int               // number of children so far, for the names of their files
 }
 
 func newSite(parent string) (*site, error) {
@@ -78,7 +78,7 @@ func newSite(parent string) (*site, error) {
 	return &site{dir: dir, self: self, launcher: proc.NewLauncher(), histories: map[string]string{}}, nil
 }
 
-// close stops everything and removes the folder.
+// close stops all processes and removes the folder.
 func (s *site) close() error {
 	var errs []error
 	for _, p := range s.running {
@@ -91,18 +91,18 @@ func (s *site) close() error {
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
 
-// childGrace is how long a server may take to stop: a gateway finishes its
-// ledger's queue.
+// childGrace is how long a server may take to stop. A gateway needs time to write its ledger's
+// queue.
 const childGrace = 15 * time.Second
 
-// path names a file of the site.
+// path returns the path of a file of the site.
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 
-// server is a running child that serves.
+// server is a running child process that serves.
 type server struct {
 	process *proc.Process
 	Addr    string `json:"addr"`
-	Pprof   string `json:"pprof"` // its profiles; empty: none
+	Pprof   string `json:"pprof"` // address of its profiles; "": it serves no profiles
 }
 
 func (s *site) stop(p *proc.Process) error {
@@ -115,7 +115,7 @@ func (s *site) stop(p *proc.Process) error {
 	return p.Stop(childGrace)
 }
 
-// serve starts a server and waits until it can be reached.
+// serve starts a server and waits until the server has told its address.
 func (s *site) serve(ctx context.Context, roleName string, plan any) (*server, error) {
 	srv := new(server)
 	var err error
@@ -123,7 +123,7 @@ func (s *site) serve(ctx context.Context, roleName string, plan any) (*server, e
 	return srv, err
 }
 
-// work runs a child that does something and ends, within a limit.
+// work starts a child process that does some work, waits for its answer within limit, and stops it.
 func (s *site) work(ctx context.Context, roleName string, plan any, limit time.Duration, answer any) error {
 	p, err := s.child(ctx, roleName, plan, limit, answer)
 	if err != nil {
@@ -132,7 +132,7 @@ func (s *site) work(ctx context.Context, roleName string, plan any, limit time.D
 	return s.stop(p)
 }
 
-// child starts a child and waits for what it has to tell.
+// child starts a child process and waits for its answer.
 func (s *site) child(ctx context.Context, roleName string, plan any, limit time.Duration, answer any) (*proc.Process, error) {
 	text, err := json.Marshal(plan)
 	if err != nil {
@@ -157,8 +157,8 @@ func (s *site) child(ctx context.Context, roleName string, plan any, limit time.
 	return p, json.Unmarshal(b, answer)
 }
 
-// await waits for a child's file. There is nothing that could wake us at no
-// cost to what is being measured; a look costs a microsecond.
+// await waits for a child's file by polling. A notification would affect the measurement, and a
+// look at the file takes about a microsecond.
 func await(ctx context.Context, p *proc.Process, out string) error {
 	told := func(context.Context) error {
 		_, err := os.Stat(out)
@@ -166,14 +166,13 @@ func await(ctx context.Context, p *proc.Process, out string) error {
 	}
 	err := p.Await(ctx, p.Name()+" has told its answer", told)
 	if err != nil && !p.Running() && told(ctx) == nil {
-		return nil // it told and ended just now
+		return nil // the child has told its answer and ended just now
 	}
 	return err
 }
 
-// postgres starts the run's PostgreSQL, the first time, with the settings of a
-// modest production server: durable, 512 MB of shared buffers, checkpoints as
-// they come by default.
+// postgres returns the run's PostgreSQL. The first call starts it with the settings of a modest
+// production server: durable, 512 MB of shared buffers, checkpoints at the default times.
 func (s *site) postgres() (*pgtest.Server, error) {
 	if s.database != nil {
 		return s.database, nil
@@ -183,10 +182,10 @@ func (s *site) postgres() (*pgtest.Server, error) {
 	return s.database, err
 }
 
-// storeKinds are the databases that a ledger may lie in.
+// storeKinds are the kinds of databases for a ledger.
 var storeKinds = []string{"SQLite", "PostgreSQL"}
 
-// freshLedger makes a ledger with accounts, and charges on record, see prefill.
+// freshLedger makes a ledger with accounts and with charges on record, see prefill.
 func (s *site) freshLedger(ctx context.Context, kind, name string, accounts, charges int) (where string, err error) {
 	where = s.path(name + ".db")
 	if kind == "PostgreSQL" {
@@ -200,8 +199,7 @@ func (s *site) freshLedger(ctx context.Context, kind, name string, accounts, cha
 	return where, nil
 }
 
-// dropLedger removes a ledger, so that nothing tidies it up beside what is
-// measured next.
+// dropLedger removes a ledger, so that no background work on it affects the next measurement.
 func (s *site) dropLedger(ctx context.Context, where string) error {
 	if isPostgres(where) {
 		u, err := url.Parse(where)
@@ -219,7 +217,7 @@ func (s *site) dropLedger(ctx context.Context, where string) error {
 	return errors.Join(errs...)
 }
 
-// databaseProcesses are those that do a store's work beside the ledger's own.
+// databaseProcesses returns the processes that work for a store besides the ledger's own process.
 func (s *site) databaseProcesses(kind string) []int {
 	if kind == "PostgreSQL" {
 		return []int{s.database.Pid()}

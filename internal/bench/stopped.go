@@ -11,36 +11,36 @@ import (
 	"time"
 )
 
-// Three replicas share a database and its accounts. One of them is stopped in
-// the middle of whatever it does, as a paused virtual machine is.
+// These constants are for the stopped part. Three replicas share a database and its accounts. One
+// of them is stopped in the middle of its work, like a paused virtual machine.
 const (
 	replicas       = 3
 	sharedAccounts = 1000
-	calm           = 1500 * time.Millisecond // between a stop's end and what is compared with the next
-	beforeStop     = time.Second             // what a stop is compared with
+	calm           = 1500 * time.Millisecond // pause between the end of a stop and beforeStop of the next
+	beforeStop     = time.Second             // time before a stop with which the stop is compared
 	stopFor        = 4 * time.Second
-	stopGrace      = 2 * time.Second // by when the others are to have recovered
+	stopGrace      = 2 * time.Second // the other replicas must have recovered after this time
 	stopBucket     = 250 * time.Millisecond
 	stopGoal       = 0.5
 )
 
-// stop is what the two other replicas did meanwhile.
+// stop is what the two other replicas did during one stop.
 type stop struct {
 	Replica   int           `json:"replica"`
 	Before    float64       `json:"before_pairs_per_second"`
 	Buckets   []float64     `json:"ratios_per_bucket"` // rate in each bucket after the stop ÷ Before
 	After     float64       `json:"ratio_after_grace"` // rate from stopGrace on ÷ Before
-	Recovered time.Duration `json:"recovered_ns"`      // end of the last bucket below stopGoal; stopFor: they never did
+	Recovered time.Duration `json:"recovered_ns"`      // end of the last bucket below stopGoal; stopFor: no recovery
 	at        time.Time
 }
 
-// stoppedRow is what all stops showed.
+// stoppedRow holds the results of all stops.
 type stoppedRow struct {
 	Stops   []stop `json:"stops"`
-	Refused int    `json:"refused"` // reservations of all replicas
+	Refused int    `json:"refused"` // refused reservations of all replicas
 }
 
-// measureStopped stops one replica of three at a random moment, again and again.
+// measureStopped stops one of three replicas at a random moment, again and again.
 func measureStopped(ctx context.Context, s *site, o options, r *report) (err error) {
 	where, err := s.freshLedger(ctx, "PostgreSQL", "stopped", sharedAccounts, 0)
 	if err != nil {
@@ -54,7 +54,7 @@ func measureStopped(ctx context.Context, s *site, o options, r *report) (err err
 	}
 	var row stoppedRow
 	for range o.stops {
-		// The calm has a random length, so that a stop may come between any two steps of a batch.
+		// The pause has a random length, so that a stop may come between any two steps of a batch.
 		if err := pause(ctx, calm+beforeStop+rand.N(100*time.Millisecond)); err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (r replica) hold(ctx context.Context, st *stop) error {
 	return errors.Join(waited, syscall.Kill(r.Pid(), syscall.SIGCONT))
 }
 
-// sum compares the others' rates after the stop with those before.
+// sum compares the rates of the other replicas after the stop with their rates before it.
 func (st *stop) sum(lines []timeline) error {
 	rate := func(from, to time.Duration) (sum float64) {
 		for i := range lines {
@@ -116,7 +116,7 @@ func (st *stop) sum(lines []timeline) error {
 	return nil
 }
 
-// figures of one kind over all stops.
+// figures returns one figure of each stop.
 func (row *stoppedRow) figures(of func(*stop) float64) (list []float64) {
 	for i := range row.Stops {
 		list = append(list, of(&row.Stops[i]))
@@ -147,12 +147,12 @@ func (r *report) stoppedTable(w io.Writer) {
 		spread(row.after()), below, spread(worst), median(recovered), slices.Max(recovered), count(float64(row.Refused)))
 }
 
-// spread is the median of ratios and their range.
+// spread returns the median of ratios and their range as text.
 func spread(list []float64) string {
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(list), slices.Min(list), slices.Max(list))
 }
 
-// stoppedGoals: it is the worst stop that counts.
+// stoppedGoals returns the goals of the stopped part. The worst stop decides.
 func (r *report) stoppedGoals() []goal {
 	if r.Stopped == nil {
 		return nil

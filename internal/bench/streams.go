@@ -15,31 +15,31 @@ import (
 	"time"
 )
 
-// eventEvery is the pace of a stream: a slow model, so that a thousand streams
-// leave the machine room to breathe and delays are not those of a full queue.
+// eventEvery is the time between two events of a stream. It is long, as for a slow model, so that a
+// thousand streams do not use the whole machine and the delays are not those of a full queue.
 const eventEvery = 500 * time.Millisecond
 
-// streamsPlan opens many streams and watches them.
+// streamsPlan describes a load that opens many streams and watches them.
 type streamsPlan struct {
 	Addr        string
 	Credentials string
 	Accounts    int
 	Streams     int
-	For         time.Duration // watched, once all are open
-	Processes   []int         // whose memory counts
+	For         time.Duration // how long the streams are watched, once all are open
+	Processes   []int         // processes whose memory counts
 }
 
-// streamsResult is what came out.
+// streamsResult is the result of one streamsPlan.
 type streamsResult struct {
 	Events int           `json:"events"`
-	P50    time.Duration `json:"delay_p50_ns"` // from the backend's write to here
+	P50    time.Duration `json:"delay_p50_ns"` // from the backend's write to the reader
 	P99    time.Duration `json:"delay_p99_ns"`
 	Before int64         `json:"rss_before"` // bytes
-	During int64         `json:"rss_during"` // bytes, median while watched
+	During int64         `json:"rss_during"` // median in bytes while the streams are watched
 	CPU    time.Duration `json:"cpu_ns"`
 }
 
-// streamsRow is one target with all its streams.
+// streamsRow is the result for one target with all its streams.
 type streamsRow struct {
 	Target    string        `json:"target"`
 	Streams   int           `json:"streams"`
@@ -47,13 +47,12 @@ type streamsRow struct {
 	Ratio     float64       `json:"rss_ratio_to_reverse_proxy"`
 	P50       time.Duration `json:"delay_p50_ns"`
 	P99       time.Duration `json:"delay_p99_ns"`
-	AddedP50  time.Duration `json:"added_p50_ns"` // beyond the backend reached directly
+	AddedP50  time.Duration `json:"added_p50_ns"` // beyond the delay of the backend reached directly
 	AddedP99  time.Duration `json:"added_p99_ns"`
 	CPU       time.Duration `json:"cpu_ns_per_event"`
 }
 
-// measureStreams holds many slow streams open on fresh processes, one target
-// after the other.
+// measureStreams keeps many slow streams open on new processes, one target after another.
 func measureStreams(ctx context.Context, s *site, o options, r *report) error {
 	backend, err := s.serve(ctx, "backend", backendPlan{Events: 1 << 20, Every: eventEvery})
 	if err != nil {
@@ -151,7 +150,7 @@ func (p streamsPlan) run(ctx context.Context, requests [][]byte) (r streamsResul
 	if err != nil {
 		return r, err
 	}
-	begin := time.Now().Add(eventEvery) // all have begun to send
+	begin := time.Now().Add(eventEvery) // by then all streams have begun to send
 	end := begin.Add(p.For)
 	var wg sync.WaitGroup
 	for i := range readers {
@@ -174,7 +173,7 @@ func (p streamsPlan) run(ctx context.Context, requests [][]byte) (r streamsResul
 	return r, err
 }
 
-// watch looks at the target's memory while the streams run.
+// watch measures the target's memory and CPU time while the streams run.
 func (p streamsPlan) watch(ctx context.Context, begin, end time.Time, r *streamsResult) error {
 	var memory []int64
 	var first, last usage
@@ -197,7 +196,7 @@ func (p streamsPlan) watch(ctx context.Context, begin, end time.Time, r *streams
 	return nil
 }
 
-// reader is one stream.
+// reader reads one stream.
 type reader struct {
 	conn   net.Conn
 	in     *bufio.Reader
@@ -205,7 +204,7 @@ type reader struct {
 	err    error
 }
 
-// openAtOnce bounds how many streams are opened at the same time.
+// openAtOnce is how many streams are opened at the same time at most.
 const openAtOnce = 64
 
 // open opens all streams and reads the headers of their answers.
@@ -247,8 +246,8 @@ func (r *reader) open(addr string, request []byte) (err error) {
 	return nil
 }
 
-// read takes events until the end, and notes how old each was that came after
-// begin. Lines that hold no mark are those of HTTP.
+// read reads events until end. It records the age of each event that came after begin. It skips
+// lines without a mark, which belong to HTTP.
 func (r *reader) read(begin, end time.Time) error {
 	if err := r.conn.SetReadDeadline(end); err != nil {
 		return err

@@ -15,8 +15,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestClients: a replica's clients go on while one account is locked, its own
-// client waits, and the timeline tells them apart.
+// TestClients checks that the clients of a replica continue while one account is locked, that the
+// client of that account waits, and that the timeline shows both.
 func TestClients(t *testing.T) {
 	where := pgtest.Start(t)
 	if err := prefill(t.Context(), ledgerSize{Store: where, Accounts: 4}); err != nil {
@@ -88,8 +88,8 @@ func TestWhileLockedMissesAnAccount(t *testing.T) {
 	}
 }
 
-// TestClientAfterRefusals: a client that is refused asks again; any other failure
-// ends the part.
+// TestClientAfterRefusals checks that a client asks again after a refusal, and that any other
+// failure ends the part.
 func TestClientAfterRefusals(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -112,7 +112,8 @@ func TestClientAfterRefusals(t *testing.T) {
 	}
 }
 
-// steps is a timeline of so many pairs per slice, each for a number of slices.
+// steps returns a timeline. Each element of perSlice is a number of pairs per slice and a number of
+// slices.
 func steps(begin time.Time, perSlice ...[2]int) timeline {
 	t := timeline{Begin: begin}
 	for _, s := range perSlice {
@@ -126,9 +127,9 @@ func steps(begin time.Time, perSlice ...[2]int) timeline {
 func TestStopIsComparedWithTheOthers(t *testing.T) {
 	begin := time.Unix(1_000_000, 0)
 	const second = int(time.Second / slice)
-	// Replica 1 is stopped a second after the beginning. Replica 0 does nothing for
-	// 1.25 s, then goes on at half its rate; replica 2 ends with it, and comes back
-	// half a second before the end.
+	// Replica 1 is stopped one second after the beginning. Replica 0 makes no pairs for 1.25 s
+	// after that, and then continues at half its rate. Replica 2 makes no pairs from the stop until
+	// half a second before the end of the stop.
 	lines := []timeline{
 		steps(begin, [2]int{10, second}, [2]int{0, second * 5 / 4}, [2]int{5, 3 * second}),
 		steps(begin, [2]int{99, 5 * second}),
@@ -232,7 +233,7 @@ func TestAuditBesideLoad(t *testing.T) {
 	})
 }
 
-// TestAuditOfDamage: books that do not agree end the part.
+// TestAuditOfDamage checks that a ledger that is not in balance ends the part.
 func TestAuditOfDamage(t *testing.T) {
 	where := pgtest.Start(t)
 	if err := prefill(t.Context(), ledgerSize{Store: where, Accounts: 2}); err != nil {
@@ -275,7 +276,7 @@ func TestStoredGrows(t *testing.T) {
 	})
 }
 
-// TestGoalsOfTheLedgerInTrouble: each goal is met and missed by the right figures.
+// TestGoalsOfTheLedgerInTrouble checks that good figures meet each goal and bad figures miss it.
 func TestGoalsOfTheLedgerInTrouble(t *testing.T) {
 	with := func(after, ratio float64, bytes int64, charges, pairs int) report {
 		return report{

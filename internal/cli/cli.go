@@ -1,11 +1,11 @@
-// Package cli is the frame of both binaries: subcommands, their flags and help,
-// and completion for shells.
+// Package cli has the parts that both binaries share: subcommands, their flags and help, and
+// completion for shells.
 //
 //	p := cli.Program{Name: "gateway", Commands: commands, Overview: overview, Stdout: os.Stdout, Stderr: os.Stderr}
 //	name, err := p.Run(ctx, os.Args[1:])     // the caller maps err to an exit code
 //
-// cobra does the work. "PROGRAM completion bash" (or zsh, fish, powershell) prints
-// a script for a shell.
+// The package uses cobra. "PROGRAM completion bash" (or zsh, fish, powershell) prints a completion
+// script for a shell.
 package cli
 
 import (
@@ -18,19 +18,19 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Run carries a command out. args are those besides flags.
+// Run executes a command. args are its arguments without the flags.
 type Run func(ctx context.Context, args []string) error
 
 // Command is one subcommand.
 type Command struct {
 	Name        string // one word, or two for a command within a group
-	Args        string // for the help, as "[flags] URL"
+	Args        string // for the help, such as "[flags] URL"
 	Summary     string // one line
-	More        string // the rest of the help
+	More        string // further text for the help
 	Hidden      bool
-	Raw         bool // its arguments are passed on as they are, flags included
-	Least, Most int  // arguments besides flags
-	// Setup declares the flags of one invocation and returns what it does.
+	Raw         bool // all arguments are passed on unchanged, flags included
+	Least, Most int  // how many arguments without flags are allowed
+	// Setup declares the flags of one invocation and returns the function that executes it.
 	Setup func(*pflag.FlagSet) Run
 }
 
@@ -39,11 +39,11 @@ type Program struct {
 	Name           string
 	Commands       []Command
 	Overview       func(io.Writer)      // prints all commands
-	Flags          func(*pflag.FlagSet) // of every command, before or after the command's name; nil: none
+	Flags          func(*pflag.FlagSet) // declares flags of every command, also before its name; nil: none
 	Stdout, Stderr io.Writer
 }
 
-// UsageError is a command line that cannot be meant.
+// UsageError reports a wrong command line.
 type UsageError struct{ Err error }
 
 func (e *UsageError) Error() string { return e.Err.Error() }
@@ -51,12 +51,12 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap returns the error of a flag or of an argument.
 func (e *UsageError) Unwrap() error { return e.Err }
 
-// Usagef makes a UsageError.
+// Usagef returns a UsageError.
 func Usagef(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
 
-// Run carries out the command that args name. It returns the command's name, empty
-// where no command was found, and the command's error. A *UsageError says that
-// nothing was done. Help that was asked for is no error.
+// Run executes the command that args name. It returns the command's name, which is "" when no
+// command was found, and the command's error. A *UsageError means that the command did nothing. A
+// request for help is not an error.
 func (p Program) Run(ctx context.Context, args []string) (name string, err error) {
 	root := p.group(p.Name)
 	root.SetArgs(args)
@@ -90,8 +90,8 @@ func (p Program) Run(ctx context.Context, args []string) (name string, err error
 	return name, root.ExecuteContext(ctx)
 }
 
-// group is the program itself, or the first word of commands with two. It does
-// nothing alone.
+// group returns the cobra command for the program itself, or for the first word of commands with
+// two words. Without a further word it only prints the overview.
 func (p Program) group(use string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
@@ -108,7 +108,8 @@ func (p Program) group(use string) *cobra.Command {
 	}
 }
 
-// command is one subcommand; it notes its name in ran when it runs.
+// command returns the cobra command for one subcommand. When the subcommand runs, it writes its
+// name to ran.
 func (p Program) command(word string, c Command, ran *string) *cobra.Command {
 	command := &cobra.Command{
 		Use: word, Short: c.Summary, Hidden: c.Hidden, DisableFlagParsing: c.Raw, DisableFlagsInUseLine: true,
@@ -128,20 +129,20 @@ func (p Program) command(word string, c Command, ran *string) *cobra.Command {
 	return command
 }
 
-// help prints what a command does and its flags. Help is for standard output.
+// help prints on standard output what a command does, and the command's flags.
 func (p Program) help(command *cobra.Command, known map[*cobra.Command]Command) {
 	c, ok := known[command]
 	switch {
 	case ok:
 		fmt.Fprintf(p.Stdout, "%s\n    %s%s\n\n%s", strings.TrimSpace(p.Name+" "+c.Name+" "+c.Args), c.Summary, c.More, command.Flags().FlagUsages())
-	case command.Long != "": // cobra's own
+	case command.Long != "": // a command of cobra itself
 		fmt.Fprintln(p.Stdout, command.Long)
 	default:
 		p.Overview(p.Stdout)
 	}
 }
 
-// clip shortens what an error repeats.
+// clip shortens a text that an error repeats.
 func clip(s string) string {
 	if len(s) > 60 {
 		return s[:60] + "…"

@@ -14,7 +14,7 @@ import (
 	"sluice.example/sluice/internal/cli"
 )
 
-// run runs a program with the commands "say" and "node start" and says what they did.
+// run runs a program with the commands "say" and "node start", and returns what the commands did.
 func run(args ...string) (did, name, out string, err error) {
 	var stdout, stderr bytes.Buffer
 	loud := false

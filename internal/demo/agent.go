@@ -19,22 +19,22 @@ import (
 	"sluice.example/sluice/l402/client/lndwallet"
 )
 
-// agent is one of the demo's buyers: a wallet, which all of them share, and the
-// SDK that any agent can embed, with an account of its own.
+// agent is one of the demo's buyers. It uses the SDK that any agent can embed, with an account of
+// its own. All agents of the demo share one wallet.
 type agent struct {
 	story  *story
 	number int
 	url    string // of the gateway
 	sdk    *client.Client
 	http   *http.Client
-	bought chan struct{} // closed with the first payment
+	bought chan struct{} // closed after the first payment
 
-	mu         sync.Mutex // guards what follows: payments are reported from inside requests
+	mu         sync.Mutex // guards the fields below, because payments are reported from inside requests
 	paid, fees l402.Msat
 	account    string
 }
 
-// openWallet connects to the agents' own lnd.
+// openWallet connects to the lnd that all agents share.
 func (d *demo) openWallet() error {
 	cfg, err := d.network.Agent.AdminConfig()
 	if err != nil {
@@ -44,7 +44,7 @@ func (d *demo) openWallet() error {
 	return err
 }
 
-// newAgent makes an agent that knows no token yet.
+// newAgent makes an agent that has no token yet.
 func (d *demo) newAgent() (*agent, error) {
 	a := &agent{story: d.story, number: len(d.agents) + 1, url: d.gatewayURL(), bought: make(chan struct{})}
 	tokens := "tokens"
@@ -67,7 +67,7 @@ func (d *demo) newAgent() (*agent, error) {
 	return a, nil
 }
 
-// spent takes note of a payment.
+// spent records a payment.
 func (a *agent) spent(p client.Purchase) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -88,7 +88,7 @@ func (a *agent) spent(p client.Purchase) {
 	a.story.say("paid %d msat over the channel (routing fee %d msat); token id %s…", p.Amount, p.Fee, a.account[:16])
 }
 
-// spending is what all agents have paid so far.
+// spending returns the sum of what all agents have paid so far.
 func (d *demo) spending() (paid, fees l402.Msat) {
 	for _, a := range d.agents {
 		a.mu.Lock()
@@ -103,11 +103,11 @@ type question struct {
 	prompt    string
 	maxTokens int
 	stream    bool
-	full      bool        // as many tokens as that, whatever the model has to say
-	header    http.Header // more of it
+	full      bool        // generate exactly maxTokens tokens
+	header    http.Header // further headers of the request
 }
 
-// body is the request as JSON.
+// body returns the request as JSON.
 func (q question) body() ([]byte, error) {
 	request := map[string]any{
 		"model": model, "max_tokens": q.maxTokens, "seed": 7, "temperature": 0.7,
@@ -123,7 +123,7 @@ func (q question) body() ([]byte, error) {
 	return json.Marshal(request)
 }
 
-// answer is what came back for one chat, and what it cost.
+// answer is the answer to one chat request, and its cost.
 type answer struct {
 	request            string // L402-Request-Id
 	text               string
@@ -158,8 +158,8 @@ type usage struct {
 	Completion int64 `json:"completion_tokens"`
 }
 
-// stream makes a streamed call and hands every piece of text to onText. After
-// hangUp events with text (0: never) it closes the connection.
+// stream makes a streamed call and calls onText with each piece of text. After hangUp events with
+// text it closes the connection. A hangUp of 0 means that it reads to the end.
 func (a *agent) stream(ctx context.Context, prompt string, maxTokens, hangUp int, onText func(string)) (answer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -202,13 +202,13 @@ func (a *agent) stream(ctx context.Context, prompt string, maxTokens, hangUp int
 	}
 }
 
-// chunk reads the data of one event; ok says that it holds text.
+// chunk reads the data of one event. ok reports whether the event has text.
 func chunk(data []byte) (text string, u *usage, ok bool) {
 	var event struct {
 		Choices []struct{ Delta struct{ Content string } }
 		Usage   *usage
 	}
-	if json.Unmarshal(data, &event) != nil { // [DONE], or a comment that stands alone
+	if json.Unmarshal(data, &event) != nil { // [DONE], or an event that has only a comment
 		return "", nil, false
 	}
 	if len(event.Choices) > 0 {
@@ -217,7 +217,7 @@ func chunk(data []byte) (text string, u *usage, ok bool) {
 	return text, event.Usage, text != ""
 }
 
-// charged fills in what the gateway said about the price.
+// charged stores what the gateway said about the price in got.
 func (got *answer) charged(c client.Charge) error {
 	if c.Cost == nil || c.Balance == nil {
 		return errors.New("the gateway did not say what the answer cost")
@@ -226,7 +226,7 @@ func (got *answer) charged(c client.Charge) error {
 	return nil
 }
 
-// refused is an answer other than 200.
+// refused is an answer with a status other than 200.
 type refused struct {
 	status int
 	body   []byte
@@ -236,12 +236,13 @@ func (r *refused) Error() string {
 	return fmt.Sprintf("the gateway answered %d %s: %s", r.status, http.StatusText(r.status), r.body)
 }
 
-// post sends one chat request and pays if it must. It fails with *refused.
+// post sends one chat request and pays if it must. It fails with *refused for a status other than
+// 200.
 func (a *agent) post(ctx context.Context, q question) (*http.Response, error) {
 	return post(client.WithPurchases(ctx, a.spent), a.http, a.url, q)
 }
 
-// post sends one chat request through a client.
+// post sends one chat request through an HTTP client.
 func post(ctx context.Context, through *http.Client, url string, q question) (*http.Response, error) {
 	body, err := q.body()
 	if err != nil {
@@ -267,7 +268,7 @@ func post(ctx context.Context, through *http.Client, url string, q question) (*h
 	return resp, nil
 }
 
-// charge waits for the ledger's entry of a request.
+// charge waits until the ledger has the entry of a request, and returns the entry.
 func (a *agent) charge(ctx context.Context, request string) (lab.Charge, error) {
 	ctx, cancel := context.WithTimeout(client.WithoutPaying(ctx), 10*time.Second)
 	defer cancel()

@@ -10,14 +10,14 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// The price of an answer's tokens as the configuration writes it: at first, and for a
-// while.
+// usualOutput and otherOutput are the price of an answer's tokens in the configuration: usualOutput
+// at first, otherOutput for a short time.
 const (
 	usualOutput = "output: 4000 sat/Mtok"
 	otherOutput = "output: 5000 sat/Mtok"
 )
 
-// change has the owner change the price while an answer streams.
+// change makes the owner change the price while an answer streams.
 func (d *demo) change(ctx context.Context, a *agent) error {
 	d.story.chapter("The owner changes the price while an answer streams")
 	var changing error
@@ -48,7 +48,7 @@ func (d *demo) change(ctx context.Context, a *agent) error {
 	return d.reprice(ctx, otherOutput, usualOutput)
 }
 
-// reprice edits the configuration of every gateway and has it read again.
+// reprice edits the configuration of every gateway and makes the gateway read it again.
 func (d *demo) reprice(ctx context.Context, from, to string) error {
 	for _, r := range d.replicas {
 		path := r.Config
@@ -73,7 +73,7 @@ func (d *demo) reprice(ctx context.Context, from, to string) error {
 	return nil
 }
 
-// rates is the price in force.
+// rates returns the price in force.
 func (d *demo) rates(ctx context.Context) (pricing.Rates, error) {
 	var list struct {
 		Models map[string]struct{ Price pricing.Epoch }

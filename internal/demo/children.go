@@ -16,20 +16,20 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// The demo's product.
+// These are the service and the model that the demo sells.
 const (
 	service = "inference"
 	model   = "demo"
-	// slots is how many requests the model serves at a time; queue is how many
-	// more wait for one.
+	// slots is how many requests the model serves at the same time. queue is how many more requests
+	// may wait.
 	slots = 64
 	queue = 256
 )
 
-// replica is one gateway child. The addresses are fixed for the demo's life, so
-// that a user who kills a gateway can start it again from its configuration.
+// replica is one gateway child process. Its addresses do not change during the demo, so that a user
+// who kills a gateway can start it again with its configuration.
 type replica struct {
-	*lab.Server          // Name is "gateway", "gateway_2", …: the role, and the files
+	*lab.Server          // Name is "gateway", "gateway_2", …; it also names the files
 	listen, admin string // host:port
 }
 
@@ -37,7 +37,7 @@ func (d *demo) gatewayURL() string { return d.replicas[0].URL }
 func (d *demo) adminURL() string   { return d.replicas[0].Admin }
 func (d *demo) backendURL() string { return "http://" + d.backendAt }
 
-// newReplica is a gateway that is not started.
+// newReplica returns a gateway that is not started yet.
 func (d *demo) newReplica(name, listen, admin string) *replica {
 	return &replica{listen: listen, admin: admin, Server: &lab.Server{
 		Gateway: lab.NewGateway("http://"+listen, "http://"+admin, ""), Name: name,
@@ -67,7 +67,7 @@ func (d *demo) choosePorts() (err error) {
 	return nil
 }
 
-// startBackend starts the inference server, which also plays its GPU.
+// startBackend starts the inference server, which also simulates its GPU.
 func (d *demo) startBackend(ctx context.Context) (err error) {
 	d.backend, err = d.launcher.Start(proc.Spec{
 		Name: "inference server", Path: d.cfg.Gateway, Log: d.place.path("inference.log"),
@@ -84,7 +84,7 @@ func (d *demo) startBackend(ctx context.Context) (err error) {
 	return nil
 }
 
-// startGateways writes the configurations and starts the gateways with them.
+// startGateways writes the configurations and starts the gateways.
 func (d *demo) startGateways(ctx context.Context) error {
 	if err := d.writeConfigs(); err != nil {
 		return err
@@ -99,14 +99,14 @@ func (d *demo) startGateways(ctx context.Context) error {
 	return nil
 }
 
-// await polls until url answers 200, for at most half a minute.
+// await waits until url answers 200, for at most 30 s.
 func await(ctx context.Context, p *proc.Process, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	return p.Await(ctx, p.Name()+" is ready", func(ctx context.Context) error { return lab.Answers(ctx, url) })
 }
 
-// writeConfigs writes the gateways' and the agent's configuration.
+// writeConfigs writes the configurations of the gateways and of the agent.
 func (d *demo) writeConfigs() error {
 	master, err := d.place.secret("master.key", func() string {
 		var key [32]byte
@@ -141,12 +141,12 @@ func (d *demo) writeConfigs() error {
 	return d.place.write("agent.yaml", []byte(agent))
 }
 
-// fill replaces each «NAME» of a YAML text by a value, quoted where it is text.
-// JSON's strings are YAML's.
+// fill replaces each «NAME» in a YAML text by a value. A text value is quoted as a JSON string,
+// which is also a YAML string.
 func fill(text string, pairs ...any) string {
 	for i := 0; i < len(pairs); i += 2 {
 		quoted, err := json.Marshal(pairs[i+1])
-		if err != nil { // strings and numbers always marshal
+		if err != nil { // strings and numbers can always be encoded
 			quoted = []byte(`""`)
 		}
 		text = strings.ReplaceAll(text, "«"+pairs[i].(string)+"»", string(quoted))
@@ -154,9 +154,9 @@ func fill(text string, pairs ...any) string {
 	return text
 }
 
-// gatewayConfig is what the gateway child reads. At these prices, the floor of
-// what it asks, a short chat (20 prompt and 32 completion tokens) costs 148 msat,
-// so the smallest purchase pays for 27 of them.
+// gatewayConfig is the configuration of the gateway. Its prices are the floor. At the floor a short
+// chat (20 prompt and 32 completion tokens) costs 148 msat, so the smallest purchase pays for 27
+// such chats.
 const gatewayConfig = `# The demo's gateway. deploy/gateway.example.yaml explains every key.
 listen: «LISTEN»
 admin:
@@ -199,12 +199,12 @@ backends:
     engine: {name: generic, metrics: /metrics}
 `
 
-// gpuConfig goes on about the backend.
+// gpuConfig continues the backend's section with its GPU.
 const gpuConfig = `    gpus: [«GPU»]
     exporter: «EXPORTER»
 `
 
-// agentConfig is what agent-client reads.
+// agentConfig is the configuration that agent-client reads.
 const agentConfig = `# The demo's agent.
 gateway_url: «GATEWAY»
 network: regtest

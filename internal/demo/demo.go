@@ -1,10 +1,9 @@
-// Package demo shows the whole product on one machine: a local Lightning
-// network of real daemons, a demo inference server, a gateway in front of it
-// and an agent that pays for what it asks.
+// Package demo shows the whole product on one machine: a local Lightning network of real daemons, a
+// demo inference server, a gateway in front of it, and an agent that pays for its requests.
 //
 //	err := demo.Run(ctx, demo.Config{Dir: dir, Gateway: os.Args[0], Out: os.Stdout})
 //
-// Everything listens on the loopback only and ends with Run.
+// All processes listen only on the loopback and end when Run returns.
 package demo
 
 import (
@@ -23,30 +22,30 @@ import (
 
 // Config says how to run the demo.
 type Config struct {
-	// Dir keeps all of its files; it is made if missing. A folder of an earlier
-	// demo is used again, and what that demo left is wiped. Empty: a temporary
-	// folder that goes when the demo ends.
+	// Dir is the folder for all files of the demo. It is created if it does not exist. A folder of
+	// an earlier demo is wiped and used again. Empty means a temporary folder that is removed when
+	// the demo ends.
 	Dir string
-	// Once ends the demo after the story; else it serves until ctx ends.
+	// Once makes the demo end after the story. Otherwise the demo serves until ctx ends.
 	Once bool
-	// Gateway is the path of the gateway binary, for the child processes.
+	// Gateway is the path of the gateway binary, which the demo starts in child processes.
 	Gateway string
-	// StoreURL keeps the ledger in PostgreSQL; empty: SQLite in Dir.
+	// StoreURL names a PostgreSQL database for the ledger. Empty means SQLite in Dir.
 	StoreURL string
-	// Replicas is how many gateways share the store; more than one needs
-	// PostgreSQL. Zero: one.
+	// Replicas is how many gateways share the store. More than one needs PostgreSQL. Zero means
+	// one.
 	Replicas int
-	// Out takes the story.
+	// Out gets the text of the story.
 	Out io.Writer
 }
 
-// marker tells the folder of an earlier demo from somebody's own.
+// marker is a file in the folder of a demo. A folder without it belongs to somebody else.
 const marker = "sluice-demo"
 
-// stopGrace is how long the gateway may take to drain when the demo ends.
+// stopGrace is how long a gateway may take to drain when the demo ends.
 const stopGrace = 20 * time.Second
 
-// demo is one run. It is used by one goroutine.
+// demo is one run of the demo. Only one goroutine uses it.
 type demo struct {
 	cfg        Config
 	story      *story
@@ -57,15 +56,14 @@ type demo struct {
 	backendAt  string // host:port
 	backend    *proc.Process
 	exporterAt string        // host:port
-	exporter   *proc.Process // nil: no GPU can be simulated here
+	exporter   *proc.Process // nil: this system cannot simulate a GPU
 	replicas   []*replica    // at least one
 	wallet     *lndwallet.Wallet
-	agents     []*agent // in the order in which they come
+	agents     []*agent // in the order in which they were made
 }
 
-// Run runs the demo until it is told (Once), until ctx ends, or until something
-// fails. It returns nil when it did what it was asked and leaves no process
-// behind.
+// Run runs the demo until the story has ended (with Once), until ctx ends, or until something
+// fails. It returns nil when it did what the caller asked. It leaves no process behind.
 func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Replicas > 1 && cfg.StoreURL == "" {
 		return errors.New("several gateways need a store that they can share: name a PostgreSQL database with --store URL")
@@ -93,7 +91,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return d.serve(ctx)
 }
 
-// interrupted turns the failures that follow an interruption into it.
+// interrupted returns the error "interrupted" when ctx has ended, because the other errors then
+// only follow from that. Otherwise it returns err.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
@@ -101,7 +100,7 @@ func interrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// openDir makes the folder, or takes over an earlier demo's.
+// openDir creates the folder, or takes over the folder of an earlier demo.
 func (d *demo) openDir() (cleanup func(), err error) {
 	cleanup = func() {}
 	dir := d.cfg.Dir
@@ -124,7 +123,7 @@ func (d *demo) openDir() (cleanup func(), err error) {
 	return cleanup, d.place.prepare()
 }
 
-// start brings everything up, in the order of dependence.
+// start starts all processes in the order in which they depend on each other.
 func (d *demo) start(ctx context.Context) (err error) {
 	d.story.chapter("A Lightning network, on this machine only")
 	if d.network, err = devnet.Start(ctx, devnet.Config{Dir: string(d.place), Out: d.story}); err != nil {
@@ -140,8 +139,8 @@ func (d *demo) start(ctx context.Context) (err error) {
 	return d.startGateways(ctx)
 }
 
-// serve waits for the end. The end of a gateway does not end the demo: a
-// user may kill it and start it again.
+// serve waits until the demo must end. The end of a gateway does not end the demo, because a user
+// may kill a gateway and start it again.
 func (d *demo) serve(ctx context.Context) error {
 	d.story.chapter("Ready")
 	for _, r := range d.replicas {
@@ -161,7 +160,7 @@ func (d *demo) serve(ctx context.Context) error {
 	}
 }
 
-// stop ends everything in reverse order.
+// stop ends all processes in reverse order.
 func (d *demo) stop() error {
 	var errs []error
 	for _, r := range d.replicas {

@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// embed buys the vectors of two texts: another API, from the same payment.
+// embed buys the vectors of two texts. It is another API, and the same payment pays for it.
 func (d *demo) embed(ctx context.Context, a *agent) error {
 	d.story.chapter("It has two texts embedded, from the same payment")
 	texts := []string{"A sluice lets a measured amount through.", "The gate of a lock."}
@@ -25,10 +25,10 @@ func (d *demo) embed(ctx context.Context, a *agent) error {
 	return d.account(got)
 }
 
-// vector is one text embedded.
+// vector is the embedding of one text.
 type vector struct{ Embedding []float64 }
 
-// embed has texts embedded. A model that embeds writes no completion.
+// embed requests the vectors of texts. An embedding has no completion tokens.
 func (a *agent) embed(ctx context.Context, texts []string) ([]vector, answer, error) {
 	body, err := json.Marshal(map[string]any{"model": model, "input": texts})
 	if err != nil {

@@ -11,16 +11,16 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// gpuFile is where the inference server says what its GPU, which is not there,
-// does; the stand-in for NVIDIA's library reads it.
+// gpuFile returns the file in which the inference server writes the values of its simulated GPU.
+// The stand-in for NVIDIA's library reads the file.
 func (d *demo) gpuFile() string { return d.place.path("gpu/values.txt") }
 
 func (d *demo) exporterURL() string { return "http://" + d.exporterAt + "/metrics" }
 
-// startGPU builds the stand-in for NVIDIA's library and starts what reads it,
-// through the binding that reads real ones. The gateway asks that exporter as it
-// asks one of another host. Where there is no C compiler, or a system that NVML
-// does not exist for, the demo goes on without a GPU, as the gateway does.
+// startGPU builds the stand-in for NVIDIA's library and starts an exporter. The exporter reads the
+// stand-in through the binding that reads real GPUs. The gateway asks this exporter as it asks an
+// exporter on another host. Without a C compiler, or on a system without NVML, the demo continues
+// without a GPU, as a gateway does.
 func (d *demo) startGPU(ctx context.Context) error {
 	err := d.startExporter(ctx)
 	if err == nil {

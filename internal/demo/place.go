@@ -11,13 +11,13 @@ import (
 	"sluice.example/sluice/internal/secretfile"
 )
 
-// place is the demo's folder.
+// place is the path of the demo's folder.
 type place string
 
 func (p place) path(name string) string { return filepath.Join(string(p), name) }
 
-// prepare wipes what an earlier demo left. The master key stays, since a ledger
-// in PostgreSQL outlives the demo and belongs to it.
+// prepare removes the files of an earlier demo. The master key remains, because a ledger in
+// PostgreSQL outlives the demo and needs the key.
 func (p place) prepare() error {
 	entries, err := os.ReadDir(string(p))
 	if err != nil {
@@ -47,14 +47,12 @@ func (p place) prepare() error {
 	return os.WriteFile(p.path(marker), []byte("A demo's folder. Its files are wiped when a demo starts here.\n"), 0o600)
 }
 
-// write writes a file that only its owner may read, at once: a reader sees all
-// of it or nothing.
+// write writes a file that only its owner may read. A reader sees the complete file or no file.
 func (p place) write(name string, content []byte) error {
 	return secretfile.Write(p.path(name), content)
 }
 
-// secret returns the content of a file that holds one random secret, made on
-// first use.
+// secret returns the content of a file with one random secret. It makes the file at the first use.
 func (p place) secret(name string, random func() string) (string, error) {
 	content, err := os.ReadFile(p.path(name))
 	if err == nil {
@@ -67,7 +65,7 @@ func (p place) secret(name string, random func() string) (string, error) {
 	return value, p.write(name, []byte(value+"\n"))
 }
 
-// summary is demo.json: all that a script needs to use the demo.
+// summary is the content of demo.json. It has all that a script needs to use the demo.
 type summary struct {
 	GatewayURL    string          `json:"gateway_url"`
 	GatewayURLs   []string        `json:"gateway_urls"`
@@ -82,14 +80,14 @@ type summary struct {
 	PIDs          map[string]int  `json:"pids"`
 }
 
-// node is how to reach one lnd with all rights.
+// node says how to reach one lnd with all rights.
 type node struct {
 	GRPC     string `json:"grpc"`
 	TLSCert  string `json:"tls_cert"`
 	Macaroon string `json:"macaroon"`
 }
 
-// writeSummary writes demo.json, the sign that the demo is ready.
+// writeSummary writes demo.json. The file shows that the demo is ready.
 func (d *demo) writeSummary() error {
 	s := summary{
 		GatewayURL: d.gatewayURL(), GatewayConfig: d.replicas[0].Config,

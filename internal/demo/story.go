@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// story prints what happens, for people to read.
+// story prints what happens in the demo, for people to read.
 type story struct {
 	mu  sync.Mutex // guards each line
 	out io.Writer
@@ -38,7 +38,7 @@ func (s *story) print(format string, args ...any) {
 	fmt.Fprintf(s.out, format, args...)
 }
 
-// Write indents what others report line by line.
+// Write prints p line by line, indented. Other packages write their progress to it.
 func (s *story) Write(p []byte) (int, error) {
 	for line := range strings.Lines(string(p)) {
 		s.say("%s", strings.TrimSuffix(line, "\n"))
@@ -46,14 +46,14 @@ func (s *story) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// books is what three parties know about the same money, in msat.
+// books is what the channel and the ledger say about the same money, in msat.
 type books struct {
-	gateway, agent     l402.Msat // in the channel, on each side
+	gateway, agent     l402.Msat // in the channel, on the side of each node
 	deposited, charged l402.Msat // in the ledger
 	available, held    l402.Msat
 }
 
-// tell lets an agent buy, and compares the books before and after.
+// tell makes an agent buy, and compares the books before and after.
 func (d *demo) tell(ctx context.Context) error {
 	if err := d.openWallet(); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (d *demo) tell(ctx context.Context) error {
 	return d.verify(ctx)
 }
 
-// firstCall meets the 402, pays it and gets its answer.
+// firstCall gets a 402, pays it and gets its answer.
 func (d *demo) firstCall(ctx context.Context, a *agent) error {
 	d.story.chapter("An agent without an account asks the model")
 	d.story.say("POST /v1/chat/completions, without a credential")
@@ -90,13 +90,12 @@ func (d *demo) firstCall(ctx context.Context, a *agent) error {
 	return d.account(got)
 }
 
-// rateCard is what gatewayConfig asks at the floor.
+// rateCard returns the floor prices of gatewayConfig.
 func rateCard() pricing.Rates {
 	return pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 4_000_000}
 }
 
-// account prints what an answer cost, and checks it: all that the story asks for
-// costs the rate card.
+// account prints what an answer cost. It fails when the cost is not the price of the rate card.
 func (d *demo) account(got answer) error {
 	want, err := rateCard().Cost(pricing.Units{pricing.InputTokens: got.prompt, pricing.OutputTokens: got.completion})
 	if err != nil {
@@ -110,7 +109,7 @@ func (d *demo) account(got answer) error {
 	return nil
 }
 
-// streamedCall spends from the same payment.
+// streamedCall streams an answer, paid by the same payment.
 func (d *demo) streamedCall(ctx context.Context, a *agent) error {
 	d.story.chapter("It streams an answer, from the same payment")
 	d.story.print("   ")
@@ -125,7 +124,7 @@ func (d *demo) streamedCall(ctx context.Context, a *agent) error {
 	return d.account(got)
 }
 
-// hangUp leaves in the middle of a stream.
+// hangUp closes the connection in the middle of a stream.
 func (d *demo) hangUp(ctx context.Context, a *agent) error {
 	d.story.chapter("It hangs up in the middle of a stream")
 	const events = 10
@@ -143,7 +142,7 @@ func (d *demo) hangUp(ctx context.Context, a *agent) error {
 	return nil
 }
 
-// topUp adds credit to the account in place.
+// topUp adds credit to the agent's account.
 func (d *demo) topUp(ctx context.Context, a *agent) error {
 	d.story.chapter("It tops up its account")
 	bought, balance, err := a.sdk.TopUp(ctx, d.gatewayURL(), 10_000)
@@ -158,8 +157,7 @@ func (d *demo) topUp(ctx context.Context, a *agent) error {
 	return nil
 }
 
-// compare shows that what the ledger credited and charged is what moved on the
-// channel.
+// compare shows that the amounts in the ledger equal the amounts that moved on the channel.
 func (d *demo) compare(ctx context.Context, before books) error {
 	d.story.chapter("The books, compared")
 	paid, fees := d.spending()
@@ -183,9 +181,9 @@ func (d *demo) compare(ctx context.Context, before books) error {
 	return nil
 }
 
-// settledBooks reads the books once the last payment has left the channel's
-// pending state, for which the other side needs a moment, and the gateway has
-// added up its accounts again, which it does every ten seconds at most.
+// settledBooks reads the books once the last payment is no longer pending in the channel and the
+// gateway has added up its accounts again. The other node needs a moment for the first. The gateway
+// does the second at least every ten seconds.
 func (d *demo) settledBooks(ctx context.Context, before books, paid l402.Msat) (books, error) {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
@@ -232,7 +230,7 @@ func (d *demo) readBooks(ctx context.Context) (b books, err error) {
 	return b, nil
 }
 
-// operator reads JSON from the operator's side of the gateway.
+// operator reads JSON from the operator's API of the first gateway.
 func (d *demo) operator(ctx context.Context, path string, into any) error {
 	a, err := d.replicas[0].Operator(ctx, http.MethodGet, path, "")
 	if err != nil {
@@ -244,7 +242,7 @@ func (d *demo) operator(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// verify runs the operator's own check.
+// verify runs the operator's check of the ledger.
 func (d *demo) verify(ctx context.Context) error {
 	d.story.chapter("gateway verify-ledger")
 	out, err := d.replicas[0].VerifyLedger(ctx)
@@ -252,5 +250,5 @@ func (d *demo) verify(ctx context.Context) error {
 	return err
 }
 
-// oneLine shows a text on one line.
+// oneLine returns a text on one line.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -18,21 +18,21 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// The surge: so many agents, each with so many streams, come one after another.
-// Together they want more than twice the slots that there are.
+// crowd is how many agents come in the surge, crowdGap after each other. Each has crowdStreams
+// streams. Together they want more than twice as many slots as there are.
 const (
 	crowd        = 4
 	crowdStreams = 35
 	crowdGap     = 1200 * time.Millisecond
-	// Their answers have so many tokens: three to six seconds of work.
+	// An answer has between shortest and longest tokens, which takes three to six seconds.
 	shortest, longest = 128, 256
-	// height is the multiplier at which the story looks at who pays what.
+	// height is the price multiplier at which the story shows what each buyer pays.
 	height = 1.5
-	// surgeLimit is how long a slow machine may take for all of it.
+	// surgeLimit is how long the whole surge may take, also on a slow machine.
 	surgeLimit = 90 * time.Second
 )
 
-// surge fills the slots and shows what that does to the price, and to whom.
+// surge fills the slots and shows what that does to the price and to the buyers.
 func (d *demo) surge(ctx context.Context, first *agent) error {
 	d.story.chapter("A surge: the price follows the GPU")
 	if d.exporter != nil {
@@ -42,7 +42,7 @@ func (d *demo) surge(ctx context.Context, first *agent) error {
 	d.story.say("%d agents come, one after another, with %d streams each:", crowd, crowdStreams)
 	ctx, cancel := context.WithTimeout(ctx, surgeLimit)
 	defer cancel()
-	ended := make(chan error, 2) // of the crowd, and of what happens at the height
+	ended := make(chan error, 2) // one error of the crowd, one of atTheHeight
 	if err := d.gather(ctx, ended); err != nil {
 		return fmt.Errorf("surge: %w", err)
 	}
@@ -62,7 +62,7 @@ func (d *demo) surge(ctx context.Context, first *agent) error {
 	return d.account(got)
 }
 
-// gather sends the crowd in.
+// gather starts the crowd.
 func (d *demo) gather(ctx context.Context, ended chan<- error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range crowd {
@@ -83,8 +83,8 @@ func (d *demo) gather(ctx context.Context, ended chan<- error) error {
 	return nil
 }
 
-// takeStreams pays for all of the agent's streams at once, at the price of the
-// moment, which is locked for that payment, and takes them.
+// takeStreams pays once for all of the agent's streams and then requests them. The payment locks
+// the present price for them.
 func (a *agent) takeStreams(ctx context.Context) error {
 	each, err := a.quote(ctx, longest)
 	if err != nil {
@@ -102,7 +102,7 @@ func (a *agent) takeStreams(ctx context.Context) error {
 	take(0)
 	select {
 	case <-a.bought:
-	case <-ctx.Done(): // the first stream failed; so do the others
+	case <-ctx.Done(): // the first stream failed, and the others will fail too
 	}
 	for i := 1; i < crowdStreams; i++ {
 		take(i)
@@ -110,7 +110,7 @@ func (a *agent) takeStreams(ctx context.Context) error {
 	return group.Wait()
 }
 
-// drain takes a stream and keeps nothing of it.
+// drain reads a stream and drops the text.
 func (a *agent) drain(ctx context.Context, q question) error {
 	resp, err := a.post(ctx, q)
 	if err != nil {
@@ -127,10 +127,10 @@ func (a *agent) drain(ctx context.Context, q question) error {
 	return nil
 }
 
-// promptBound is more tokens than any prompt of the surge may count for.
+// promptBound is more tokens than any prompt of the surge has.
 const promptBound = 150
 
-// quote asks what a short question costs at most, at the price of now.
+// quote returns what a short question costs at most, in msat at the present price.
 func (a *agent) quote(ctx context.Context, maxTokens int) (l402.Msat, error) {
 	text, err := a.sdk.Quote(ctx, a.url, url.Values{"model": {model}, "input_tokens": {strconv.Itoa(promptBound)}, "max_tokens": {strconv.Itoa(maxTokens)}})
 	if err != nil {
@@ -140,8 +140,7 @@ func (a *agent) quote(ctx context.Context, maxTokens int) (l402.Msat, error) {
 	return q.Bound, json.Unmarshal(text, &q)
 }
 
-// thrifty is an agent that pays no more for its question than it costs at the
-// floor.
+// thrifty is an agent that pays at most what its question costs at the floor price.
 type thrifty struct {
 	*agent
 	limit    l402.Msat
@@ -161,7 +160,7 @@ func (d *demo) newThrifty(ctx context.Context) (*thrifty, error) {
 	return t, nil
 }
 
-// problem is the part of a refusal that the story tells.
+// problem is the part of a refusal that the story shows.
 type problem struct {
 	Required   l402.Msat     `json:"required_msat"`
 	Rates      pricing.Rates `json:"rates"`
@@ -170,7 +169,8 @@ type problem struct {
 	BoundBy    string        `json:"bound_by"`
 }
 
-// refusal wants a request refused with a status.
+// refusal reads the problem document of a refused request. It fails when err is not a refusal with
+// this status.
 func refusal(err error, status int) (p problem, _ error) {
 	var r *refused
 	if !errors.As(err, &r) || r.status != status {
@@ -179,8 +179,8 @@ func refusal(err error, status int) (p problem, _ error) {
 	return p, json.Unmarshal(r.body, &p)
 }
 
-// atTheHeight shows what the surge is to a new caller, to one with a limit, and
-// to the first agent, whose quote is locked by its payment.
+// atTheHeight shows what the surge means for a new caller, for a caller with a cost limit, and for
+// the first agent, whose payment has locked its price.
 func (d *demo) atTheHeight(ctx context.Context, first *agent, thrifty *thrifty) error {
 	short := question{prompt: "What is a mill pond?", maxTokens: 32}
 	_, err := post(ctx, http.DefaultClient, d.gatewayURL(), short)
@@ -202,14 +202,13 @@ func (d *demo) atTheHeight(ctx context.Context, first *agent, thrifty *thrifty) 
 	return d.account(got)
 }
 
-// perToken shows rates in msat for one token of prompt and answer.
+// perToken returns the rates in msat for one token of the prompt and one token of the answer.
 func perToken(r pricing.Rates) string {
 	return fmt.Sprintf("%.2f + %.2f", float64(r[pricing.InputTokens])/1e6, float64(r[pricing.OutputTokens])/1e6)
 }
 
-// watch prints GPU, queue and price every second until the surge is over and the
-// price is back at its floor. It calls atHeight in the background once the price is
-// high.
+// watch prints GPU, queue and price every second until the surge is over and the price is back at
+// its floor. It calls atHeight in the background once the price is high.
 func (d *demo) watch(ctx context.Context, ended <-chan error, atHeight func()) error {
 	d.story.say("time  GPU busy   SMs  running  waiting  signal   price   msat per token  bound by")
 	tick := time.NewTicker(time.Second)
@@ -244,7 +243,7 @@ func (d *demo) watch(ctx context.Context, ended <-chan error, atHeight func()) e
 	}
 }
 
-// moment is what the gateway's operator sees at one moment.
+// moment is what the gateway's operator API says at one moment.
 type moment struct {
 	Load struct {
 		Running     float64  `json:"running"`
@@ -256,7 +255,8 @@ type moment struct {
 	Standing pricing.Standing `json:"standing"`
 }
 
-// percent shows a share, where it is known.
+// percent returns a share as a percentage. It returns "-" for nil, which means that the share is
+// not known.
 func percent(share *float64) string {
 	if share == nil {
 		return "-"

@@ -18,7 +18,7 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// chain is the btcd that mines the network's regtest chain.
+// chain is the btcd process that mines the network's regtest chain.
 type chain struct {
 	process  *proc.Process
 	rpc      string // host:port
@@ -28,7 +28,7 @@ type chain struct {
 	client   *http.Client
 }
 
-// startChain starts btcd, mining to address, and waits until it answers.
+// startChain starts btcd, which mines to address, and waits until btcd answers.
 func startChain(ctx context.Context, l *proc.Launcher, btcd, dir, address string, ports []string) (*chain, error) {
 	c := &chain{
 		rpc: ports[1], certPath: filepath.Join(dir, "rpc.cert"),
@@ -37,7 +37,7 @@ func startChain(ctx context.Context, l *proc.Launcher, btcd, dir, address string
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	// The password is in a file, as a command line is everybody's to read.
+	// The password is in a file, because every user of the machine can read a command line.
 	config := filepath.Join(dir, "btcd.conf")
 	text := fmt.Sprintf("[Application Options]\nrpcuser=%s\nrpcpass=%s\n", c.user, c.password)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -58,7 +58,7 @@ func startChain(ctx context.Context, l *proc.Launcher, btcd, dir, address string
 	})
 }
 
-// mine makes n blocks, paying the network's mining address.
+// mine mines n blocks. Their coins go to the network's mining address.
 func (c *chain) mine(ctx context.Context, n int) error {
 	if err := c.call(ctx, "generate", nil, n); err != nil {
 		return fmt.Errorf("mine %d blocks: %w", n, err)
@@ -66,12 +66,12 @@ func (c *chain) mine(ctx context.Context, n int) error {
 	return nil
 }
 
-// call makes one JSON-RPC call to btcd. result may be nil.
+// call makes one JSON-RPC call to btcd. A nil result means that the answer is dropped.
 func (c *chain) call(ctx context.Context, method string, result any, params ...any) error {
 	if c.client == nil {
 		cert, err := os.ReadFile(c.certPath)
 		if err != nil {
-			return err // btcd has not made it yet
+			return err // btcd has not written the certificate yet
 		}
 		roots := x509.NewCertPool()
 		if !roots.AppendCertsFromPEM(cert) {

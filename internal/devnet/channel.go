@@ -13,20 +13,21 @@ import (
 )
 
 const (
-	// channelSats is the channel's size: 1 BTC.
+	// channelSats is the size of the channel in satoshis: 1 BTC.
 	channelSats = 100_000_000
-	// pushedSats is the gateway's part of it, so that it can pay back too.
+	// pushedSats is the gateway's part of the channel in satoshis, so that the gateway can pay too.
 	pushedSats = 30_000_000
-	// segwitBlocks is mined first: regtest activates segwit and taproot
-	// after 432 blocks and refuses the funding transaction before.
+	// segwitBlocks is how many blocks are mined first. Regtest activates segwit and taproot after
+	// 432 blocks, and btcd refuses the funding transaction before that.
 	segwitBlocks = 450
-	// maturityBlocks make the first coins spendable.
+	// maturityBlocks is how many blocks make the first coins spendable.
 	maturityBlocks = 101
-	// confirmBlocks confirm the funding and let the channel be announced.
+	// confirmBlocks is how many blocks confirm the funding transaction, so that the nodes can
+	// announce the channel.
 	confirmBlocks = 6
 )
 
-// makeWallet gives the agent the wallet that has been mined to.
+// makeWallet creates the agent's wallet from the key to whose address btcd mines.
 func (n *Network) makeWallet(ctx context.Context, miner minerWallet, password []byte) error {
 	if err := n.Agent.awaitState(ctx, lnrpc.WalletState_NON_EXISTING); err != nil {
 		return err
@@ -47,8 +48,8 @@ func (n *Network) makeWallet(ctx context.Context, miner minerWallet, password []
 	return nil
 }
 
-// fund takes the agent's first address, which must be the one that was mined
-// to, and waits until its money can be spent and both nodes know the chain.
+// fund asks the agent for its first address, which must be the address that btcd mines to. Then it
+// waits until the coins can be spent and both nodes know the chain.
 func (n *Network) fund(ctx context.Context, miner minerWallet) error {
 	agent, _ := n.Agent.rpc()
 	address, err := agent.NewAddress(ctx, &lnrpc.NewAddressRequest{Type: lnrpc.AddressType_WITNESS_PUBKEY_HASH})
@@ -78,7 +79,7 @@ func (n *Network) fund(ctx context.Context, miner minerWallet) error {
 	})
 }
 
-// follow waits until the node knows the chain, and takes its key.
+// follow waits until the node knows the chain, and stores the node's public key.
 func (n *Node) follow(ctx context.Context) error {
 	client, _ := n.rpc()
 	return until(ctx, "the "+n.Name+" node follows the chain", n.running(), func(ctx context.Context) error {
@@ -94,8 +95,8 @@ func (n *Node) follow(ctx context.Context) error {
 	})
 }
 
-// openChannel opens the channel from the agent to the gateway and waits until
-// payments pass in both directions.
+// openChannel opens the channel from the agent to the gateway, and waits until payments can pass in
+// both directions.
 func (n *Network) openChannel(ctx context.Context) error {
 	if err := n.connectPeers(ctx); err != nil {
 		return err
@@ -134,9 +135,8 @@ func (n *Network) connectPeers(ctx context.Context) error {
 	})
 }
 
-// awaitChannel waits until a payment would pass in either direction. It moves
-// no money and settles no invoice, so what the nodes' books say afterwards is
-// only what their users did.
+// awaitChannel waits until a payment could pass in either direction. It moves no money and settles
+// no invoice, so that the nodes' records show only what their users did.
 func (n *Network) awaitChannel(ctx context.Context) error {
 	if err := n.connectPeers(ctx); err != nil {
 		return err
@@ -153,8 +153,8 @@ func (n *Network) awaitChannel(ctx context.Context) error {
 	return nil
 }
 
-// probe pays a hash that the receiver has no invoice for. That the receiver
-// itself refuses it proves the way there.
+// probe sends a payment to a hash for which the receiver has no invoice. When the receiver refuses
+// it, a payment can reach the receiver.
 func probe(ctx context.Context, from, to *Node) error {
 	_, router := from.rpc()
 	dest, err := hex.DecodeString(to.PubKey)
@@ -183,7 +183,7 @@ func probe(ctx context.Context, from, to *Node) error {
 	}
 }
 
-// bakeSeller writes a macaroon that can do no more than selling needs.
+// bakeSeller writes a macaroon that has only the rights that a seller needs.
 func (n *Node) bakeSeller(ctx context.Context) error {
 	client, _ := n.rpc()
 	baked, err := client.BakeMacaroon(ctx, &lnrpc.BakeMacaroonRequest{Permissions: []*lnrpc.MacaroonPermission{

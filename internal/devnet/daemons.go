@@ -19,8 +19,8 @@ import (
 	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
-// DaemonsDirEnv names the environment variable that says where built daemons
-// are kept, instead of the user's cache directory.
+// DaemonsDirEnv is the environment variable that names the directory for built daemons. When it is
+// not set, they are in the user's cache directory.
 const DaemonsDirEnv = "SLUICE_DAEMONS_DIR"
 
 //go:embed daemons/mod.txt
@@ -29,17 +29,17 @@ var daemonsMod []byte
 //go:embed daemons/sum.txt
 var daemonsSum []byte
 
-// daemonsTags are lnd's build tags: the services of its releases that the
-// network uses, and its SQL databases.
+// daemonsTags are the build tags for lnd. They include the services of lnd's releases that the
+// network uses, and lnd's SQL databases.
 const daemonsTags = "signrpc walletrpc chainrpc invoicesrpc peersrpc kvdb_sqlite kvdb_postgres"
 
 var daemonPackages = []string{"github.com/lightningnetwork/lnd/cmd/lnd", "github.com/btcsuite/btcd"}
 
-// Daemons returns the paths of btcd and lnd, of exactly the pinned versions.
-// The first time it builds them from their Go modules, which needs the go
-// command, 3 GB of disk and about six minutes on two cores, and says so on
-// out; afterwards they come from the user's cache directory (or from
-// $SLUICE_DAEMONS_DIR). Several processes may ask at once: one builds.
+// Daemons returns the paths of btcd and lnd in exactly the pinned versions. The first call builds
+// them from their Go modules and says so on out. The build needs the go command, 3 GB of disk and
+// about six minutes on two cores. Later calls find them in the user's cache directory, or in
+// $SLUICE_DAEMONS_DIR. When several processes call Daemons at the same time, one process builds and
+// the others wait.
 func Daemons(ctx context.Context, out io.Writer) (btcd, lnd string, err error) {
 	root := os.Getenv(DaemonsDirEnv)
 	if root == "" {
@@ -73,8 +73,8 @@ func Daemons(ctx context.Context, out io.Writer) (btcd, lnd string, err error) {
 	return btcd, lnd, nil
 }
 
-// daemonsKey names what the binaries depend on, so that another pin, tag or
-// toolchain never runs an old build.
+// daemonsKey returns a name for everything that the binaries depend on, so that a change of
+// version, tag or toolchain causes a new build.
 func daemonsKey() string {
 	h := sha256.New()
 	for _, part := range [][]byte{
@@ -85,8 +85,8 @@ func daemonsKey() string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// buildDaemons builds in a temporary folder next to dir and renames it, so
-// that dir never holds half a build.
+// buildDaemons builds in a temporary folder next to dir and renames that folder to dir, so that dir
+// never contains an incomplete build.
 func buildDaemons(ctx context.Context, root, dir string, out io.Writer) error {
 	goCommand, err := exec.LookPath("go")
 	if err != nil {
@@ -128,7 +128,7 @@ func buildDaemons(ctx context.Context, root, dir string, out io.Writer) error {
 		}
 		return fmt.Errorf("go build: %w\n%s", err, tail(messages.String(), 20))
 	}
-	// A folder that is left there is no whole build: Daemons looked.
+	// Daemons found no complete build in dir, so anything in dir can be removed.
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -139,8 +139,8 @@ func buildDaemons(ctx context.Context, root, dir string, out io.Writer) error {
 	return nil
 }
 
-// lock takes the lock file at path; waiting is called when it takes longer
-// than a second. The lock ends with the process, if not before.
+// lock takes the lock file at path. When it has to wait longer than a second, it calls waiting. The
+// lock ends with unlock or with the process.
 func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 	}
 }
 
-// tick calls fn at intervals until stop is called; stop waits for fn.
+// tick calls fn every interval until the caller calls stop. stop waits for a running fn.
 func tick(every time.Duration, fn func()) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -13,8 +13,8 @@ import (
 	"sluice.example/sluice/internal/devnet"
 )
 
-// goCommand puts a script in the place of the go command, and an empty cache in
-// the place of the user's. The script counts its runs in the file it returns.
+// goCommand replaces the go command by a script and the user's cache by an empty directory. The
+// script counts its runs in the file whose path goCommand returns.
 func goCommand(t *testing.T, script string) (runs string) {
 	t.Helper()
 	bin := t.TempDir()
@@ -28,8 +28,8 @@ func goCommand(t *testing.T, script string) (runs string) {
 	return runs
 }
 
-// build is what a real build does as far as Daemons can see: it reads the
-// pins in its folder and writes both programs to the -o folder.
+// build does what Daemons can see of a real build: it reads the pinned versions in its folder and
+// writes both programs to the -o folder.
 const build = `
 while [ "$1" != "-o" ]; do shift; done
 grep -q "^module sluice/daemons" go.mod && test -s go.sum || exit 1
@@ -61,8 +61,7 @@ func TestDaemonsAreBuiltOnce(t *testing.T) {
 	checkOnlyBuild(t)
 }
 
-// checkOnlyBuild checks that the cache holds one finished build and nothing
-// else but its lock.
+// checkOnlyBuild checks that the cache has one complete build and its lock, and nothing else.
 func checkOnlyBuild(t *testing.T) {
 	t.Helper()
 	entries, err := os.ReadDir(os.Getenv(devnet.DaemonsDirEnv))

@@ -1,14 +1,13 @@
-// Package devnet runs a Lightning network of real daemons on this machine: one
-// btcd that mines a regtest chain and two lnds with a funded channel between
-// them, all on the loopback. The demo lives on it, and the tests.
+// Package devnet runs a Lightning network of real daemons on this machine: one btcd that mines a
+// regtest chain, and two lnds with a funded channel between them. All of them listen only on the
+// loopback. The demo and many tests use it.
 //
 //	network, err := devnet.Start(ctx, devnet.Config{Dir: dir, Out: os.Stderr})
 //	defer network.Stop()
 //	// sell through network.Gateway, buy through network.Agent
 //
-// The daemons are built from pinned Go modules the first time (see Daemons).
-// They end with Stop; on Linux they also end when this process is killed (see
-// package proc).
+// The first start builds the daemons from pinned Go modules (see Daemons). Stop ends them. On Linux
+// they also end when this process is killed (see package proc).
 package devnet
 
 import (
@@ -28,23 +27,22 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// marker is the file by which a folder is known as a network's own, so that
-// nothing else is ever wiped.
+// marker is a file in each folder of a network. A folder without it is never wiped.
 const marker = "sluice-devnet"
 
-// Config says where the network lives.
+// Config says where the network keeps its files.
 type Config struct {
-	// Dir is made if missing. The network keeps its files in the subfolder
-	// "lightning" and wipes that of an earlier network.
+	// Dir is created if it does not exist. The network keeps its files in the subfolder
+	// "lightning". It wipes the files of an earlier network there.
 	Dir string
-	// Out takes one line per step for people to read; nil for silence.
+	// Out gets one line of text per step. nil means no output.
 	Out io.Writer
 }
 
 // Network is a running network.
 type Network struct {
-	Gateway *Node // sells; 0.3 BTC of the channel are its
-	Agent   *Node // buys; 0.7 BTC of the channel, less the commitment's cost, are its
+	Gateway *Node // the seller; owns 0.3 BTC of the channel
+	Agent   *Node // the buyer; owns 0.7 BTC of the channel, less the cost of the commitment transaction
 
 	launcher *proc.Launcher
 	chain    *chain
@@ -55,9 +53,9 @@ type Network struct {
 	stopErr  error
 }
 
-// Start builds or finds the daemons and starts the network; about ten seconds
-// with built daemons. When it fails or ctx ends before it is done, nothing is
-// left running. Afterwards ctx has no part in the network's life.
+// Start finds or builds the daemons and starts the network, which takes about ten seconds with
+// built daemons. When Start fails, or ctx ends before Start returns, no process is left. After
+// Start has returned, the end of ctx does not affect the network.
 func Start(ctx context.Context, cfg Config) (*Network, error) {
 	if cfg.Out == nil {
 		cfg.Out = io.Discard
@@ -73,7 +71,7 @@ func Start(ctx context.Context, cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the Lightning network: %w", err)
 	}
-	// A free port may be taken by someone else before its daemon has it.
+	// Another process may take a free port before the daemon listens on it.
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
 		n := &Network{launcher: proc.NewLauncher(), failed: make(chan error, 1)}
@@ -90,7 +88,7 @@ func Start(ctx context.Context, cfg Config) (*Network, error) {
 	}
 }
 
-// claim makes sure that no other network runs in the folder.
+// claim locks the folder, so that no other network runs in it.
 func claim(ctx context.Context, dir string) (unlock func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -101,7 +99,7 @@ func claim(ctx context.Context, dir string) (unlock func(), err error) {
 	return unlock, err
 }
 
-// prepare empties the network's own folder.
+// prepare removes all files from the network's folder. It fails when the folder is not a network's.
 func prepare(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -158,11 +156,10 @@ func (n *Network) start(ctx context.Context, cfg Config, btcd, lnd string) error
 	return nil
 }
 
-// startNodes starts both lnds, makes the agent's wallet and waits until both
-// serve.
+// startNodes starts both lnds, creates the agent's wallet and waits until both lnds serve.
 func (n *Network) startNodes(ctx context.Context, lnd, root string, ports []string, miner minerWallet) error {
-	// The agent's wallet has a password, as a fixed root key needs one; lnd
-	// unlocks it by itself when it is started again.
+	// The agent's wallet needs a password, because it is created from a given root key. lnd reads
+	// the password from a file and unlocks the wallet at each start.
 	password := rand.Text()
 	passwordFile := filepath.Join(root, "agent-password")
 	if err := os.WriteFile(passwordFile, []byte(password), 0o600); err != nil {
@@ -194,11 +191,10 @@ func (n *Network) startNodes(ctx context.Context, lnd, root string, ports []stri
 	return nil
 }
 
-// Mine makes blocks at once; the coins go to the agent.
+// Mine mines blocks at once. Their coins go to the agent.
 func (n *Network) Mine(ctx context.Context, blocks int) error { return n.chain.mine(ctx, blocks) }
 
-// Pids are the process ids of the running daemons by role: btcd, lnd_gateway and
-// lnd_agent.
+// Pids returns the process ids of the running daemons by role: btcd, lnd_gateway and lnd_agent.
 func (n *Network) Pids() map[string]int {
 	pids := map[string]int{"btcd": n.chain.process.Pid()}
 	for _, node := range []*Node{n.Gateway, n.Agent} {
@@ -209,11 +205,12 @@ func (n *Network) Pids() map[string]int {
 	return pids
 }
 
-// Failed delivers the reason, with the end of its log, when a daemon ends that
-// nobody stopped. It delivers the first one only.
+// Failed delivers an error when a daemon ends that nobody stopped. The error contains the end of
+// the daemon's log. Only the first such error is delivered.
 func (n *Network) Failed() <-chan error { return n.failed }
 
-// report watches a process; expected says whether it should still be running.
+// report waits for the end of a process and reports the end on failed, if expected says that the
+// process should still run.
 func (n *Network) report(p *proc.Process, expected func() bool) {
 	go func() {
 		<-p.Done()
@@ -227,7 +224,7 @@ func (n *Network) report(p *proc.Process, expected func() bool) {
 	}()
 }
 
-// died explains the end of a daemon during the start.
+// died returns why a daemon ended during the start.
 func died(p *proc.Process) error {
 	err := p.Exit()
 	if strings.Contains(err.Error(), "address already in use") {
@@ -236,8 +233,8 @@ func died(p *proc.Process) error {
 	return err
 }
 
-// Stop ends all daemons, the nodes first, and waits for them: usually under a
-// second, at most half a minute. The error says which of them had to be killed.
+// Stop ends all daemons, the nodes first, and waits for them. It takes less than a second, and at
+// most half a minute. The error names the daemons that had to be killed.
 func (n *Network) Stop() error {
 	n.stopOnce.Do(func() { n.stopErr = n.stop() })
 	return n.stopErr

@@ -16,8 +16,7 @@ import (
 	"sluice.example/sluice/internal/lightning"
 )
 
-// TestNetwork takes one network through its whole life, as each costs ten
-// seconds.
+// TestNetwork runs all its checks on one network, because each network takes ten seconds to start.
 func TestNetwork(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()
@@ -136,7 +135,7 @@ func checkModes(t *testing.T, root string) {
 	}
 }
 
-// pay moves an amount through a fresh invoice.
+// pay pays a new invoice of the seller from the buyer's node.
 func pay(t *testing.T, seller, buyer *lightning.Client) {
 	t.Helper()
 	bolt11, hash, err := seller.PlainInvoice(t.Context(), 5_000, "test")
@@ -179,7 +178,7 @@ func TestStartStopsWhenCancelled(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
-	// The folder's lock is free and the folder is an earlier network's.
+	// The lock of the folder is free, and the folder is that of an earlier network.
 	ctx, cancel = context.WithCancel(t.Context())
 	cancel()
 	if _, err := devnet.Start(ctx, devnet.Config{Dir: dir}); !errors.Is(err, context.Canceled) {
@@ -187,7 +186,7 @@ func TestStartStopsWhenCancelled(t *testing.T) {
 	}
 }
 
-// trigger is a writer that calls pull when word is written.
+// trigger is a writer that calls pull when word is written to it.
 type trigger struct {
 	word string
 	pull func()

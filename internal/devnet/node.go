@@ -17,33 +17,33 @@ import (
 	"sluice.example/sluice/internal/lightning"
 )
 
-// stopGrace is how long a daemon may take to stop before it is killed. They
-// take under a second.
+// stopGrace is how long a daemon may take to stop before it is killed. Usually a daemon takes less
+// than a second.
 const stopGrace = 10 * time.Second
 
-// Node is one lnd of the network. Its paths and addresses stay the same when
-// it is stopped and started again.
+// Node is one lnd of the network. Its paths and addresses remain the same when the node is stopped
+// and started again.
 type Node struct {
 	Name                string // "gateway" or "agent"
 	GRPC                string // host:port
 	P2P                 string // host:port
 	PubKey              string // hex
-	Dir                 string // lnd's own folder
+	Dir                 string // folder of this lnd
 	TLSCertPath         string
 	AdminMacaroonPath   string // all rights
-	InvoiceMacaroonPath string // invoices:read, invoices:write and info:read: all that selling needs
+	InvoiceMacaroonPath string // has invoices:read, invoices:write and info:read, which is all that a seller needs
 
 	network *Network
-	lnd     string // the program
+	lnd     string // path of the program
 	args    []string
 	log     string
 
-	mu      sync.Mutex // guards what changes when the node is stopped and started
+	mu      sync.Mutex // guards the fields that change when the node stops or starts
 	process *proc.Process
 	conn    *grpc.ClientConn
 }
 
-// newNode lays out a node's folder without starting anything.
+// newNode prepares a node's folder. It starts no process.
 func (n *Network) newNode(name, lnd, dir string, ports []string, extra ...string) (*Node, error) {
 	macaroons := filepath.Join(dir, "data", "chain", "bitcoin", "regtest")
 	node := &Node{
@@ -72,7 +72,7 @@ func (n *Network) newNode(name, lnd, dir string, ports []string, extra ...string
 	return node, nil
 }
 
-// Pid is the process id of the running lnd; 0 while it is stopped.
+// Pid returns the process id of the running lnd, or 0 while the node is stopped.
 func (n *Node) Pid() int {
 	if p := n.running(); p != nil {
 		return p.Pid()
@@ -80,10 +80,10 @@ func (n *Node) Pid() int {
 	return 0
 }
 
-// AdminConfig is what lightning.Dial takes to do anything with the node.
+// AdminConfig returns a configuration for lightning.Dial with all rights on the node.
 func (n *Node) AdminConfig() (lightning.Config, error) { return n.config(n.AdminMacaroonPath) }
 
-// SellerConfig is what lightning.Dial takes to sell through the node.
+// SellerConfig returns a configuration for lightning.Dial with only the rights that a seller needs.
 func (n *Node) SellerConfig() (lightning.Config, error) { return n.config(n.InvoiceMacaroonPath) }
 
 func (n *Node) config(macaroonPath string) (lightning.Config, error) {
@@ -95,7 +95,7 @@ func (n *Node) config(macaroonPath string) (lightning.Config, error) {
 	return lightning.Config{Address: n.GRPC, TLSCert: cert, Macaroon: mac}, nil
 }
 
-// Stop ends the node's lnd; its data, ports and credentials stay.
+// Stop ends the node's lnd. Its data, ports and credentials remain.
 func (n *Node) Stop() error {
 	n.mu.Lock()
 	p, conn := n.process, n.conn
@@ -110,8 +110,8 @@ func (n *Node) Stop() error {
 	return p.Stop(stopGrace)
 }
 
-// Start starts the node again after Stop and returns when the channel can be
-// used as before; while the other node is stopped, when this one serves.
+// Start starts the node again after Stop. It returns once the channel works. While the other node
+// is stopped, it returns once this node serves.
 func (n *Node) Start(ctx context.Context) error {
 	if n.running() != nil {
 		return nil
@@ -129,7 +129,7 @@ func (n *Node) Start(ctx context.Context) error {
 	return nil
 }
 
-// ready waits until lnd serves, and prepares its credentials.
+// ready waits until lnd serves, and prepares the credentials of the node.
 func (n *Node) ready(ctx context.Context) error {
 	if err := n.awaitState(ctx, lnrpc.WalletState_SERVER_ACTIVE); err != nil {
 		return err
@@ -140,7 +140,8 @@ func (n *Node) ready(ctx context.Context) error {
 	if isFile(n.InvoiceMacaroonPath) {
 		return nil
 	}
-	// lnd lets its group, and for invoices everybody, read them.
+	// lnd writes macaroons that its group can read, and an invoice macaroon that everybody can
+	// read.
 	written, err := filepath.Glob(filepath.Join(filepath.Dir(n.AdminMacaroonPath), "*.macaroon"))
 	if err != nil {
 		return err
@@ -159,7 +160,7 @@ func (n *Node) running() *proc.Process {
 	return n.process
 }
 
-// launch starts the process.
+// launch starts the lnd process.
 func (n *Node) launch() error {
 	p, err := n.network.launcher.Start(proc.Spec{Name: "lnd (" + n.Name + ")", Path: n.lnd, Args: n.args, Log: n.log})
 	if err != nil {
@@ -172,7 +173,7 @@ func (n *Node) launch() error {
 	return nil
 }
 
-// awaitState waits until lnd's wallet got as far as want.
+// awaitState waits until lnd's wallet has reached the state want.
 func (n *Node) awaitState(ctx context.Context, want lnrpc.WalletState) error {
 	p := n.running()
 	if p == nil {
@@ -181,7 +182,7 @@ func (n *Node) awaitState(ctx context.Context, want lnrpc.WalletState) error {
 	return until(ctx, fmt.Sprintf("the %s node reaches %s", n.Name, want), p, func(ctx context.Context) error {
 		conn, err := n.bare()
 		if err != nil {
-			return err // no certificate yet
+			return err // lnd has written no certificate yet
 		}
 		defer conn.Close()
 		state, err := lnrpc.NewStateClient(conn).GetState(ctx, &lnrpc.GetStateRequest{})
@@ -195,7 +196,7 @@ func (n *Node) awaitState(ctx context.Context, want lnrpc.WalletState) error {
 	})
 }
 
-// bare connects without a macaroon, as is possible before there is a wallet.
+// bare connects to the node without a macaroon. This works before the node has a wallet.
 func (n *Node) bare() (*grpc.ClientConn, error) {
 	cert, err := os.ReadFile(n.TLSCertPath)
 	if err != nil {
@@ -204,7 +205,7 @@ func (n *Node) bare() (*grpc.ClientConn, error) {
 	return lightning.Connect(lightning.Config{Address: n.GRPC, TLSCert: cert})
 }
 
-// connect opens the network's own connection to the node, with all rights.
+// connect opens the network's own connection to the node. The connection has all rights.
 func (n *Node) connect() error {
 	cfg, err := n.AdminConfig()
 	if err != nil {
@@ -220,7 +221,7 @@ func (n *Node) connect() error {
 	return nil
 }
 
-// rpc returns lnd's services over the network's own connection.
+// rpc returns clients of lnd's services that use the network's own connection.
 func (n *Node) rpc() (lnrpc.LightningClient, routerrpc.RouterClient) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

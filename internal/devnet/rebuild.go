@@ -11,15 +11,14 @@ import (
 	"github.com/lightningnetwork/lnd/lnrpc"
 )
 
-// RebuildGateway makes the gateway's node anew, as its owner does from the seed
-// after the disk is lost. Its wallet stays and with it the node key, as do its
-// addresses and credentials. Its invoices, payments and channels are gone, and
-// it counts settlements from 1 again. The agent closes its side of the lost
-// channel and opens a new one like the first.
+// RebuildGateway makes the gateway's node anew, as an owner does from the seed after the disk is
+// lost. The wallet, the node key, the addresses and the credentials remain the same. The invoices,
+// payments and channels are gone, and the node counts settlements from 1 again. The agent closes
+// its side of the lost channel and opens a new channel of the same size.
 //
-// The wallet and the keys of macaroons are in lnd's database of the chain, the
-// rest is in its database of the graph. So wiping the latter equals a recovery
-// from the seed, without a new macaroon.
+// lnd keeps the wallet and the keys of macaroons in its chain database, and everything else in its
+// graph database. Wiping the graph database therefore has the same result as a recovery from the
+// seed, and the macaroons remain valid.
 func (n *Network) RebuildGateway(ctx context.Context) error {
 	if err := n.rebuildGateway(ctx); err != nil {
 		return fmt.Errorf("rebuild the gateway's node: %w", err)
@@ -55,7 +54,7 @@ func (n *Network) rebuildGateway(ctx context.Context) error {
 	return n.openChannel(ctx)
 }
 
-// abandonChannels has the agent close all its channels without the other side.
+// abandonChannels makes the agent close all its channels without the help of the other node.
 func (n *Network) abandonChannels(ctx context.Context) error {
 	agent, _ := n.Agent.rpc()
 	open, err := agent.ListChannels(ctx, &lnrpc.ListChannelsRequest{})
@@ -69,7 +68,7 @@ func (n *Network) abandonChannels(ctx context.Context) error {
 		}
 		stream, err := agent.CloseChannel(ctx, &lnrpc.CloseChannelRequest{ChannelPoint: point, Force: true})
 		if err == nil {
-			_, err = stream.Recv() // the closing transaction is published
+			_, err = stream.Recv() // the first message says that the closing transaction is published
 		}
 		if err != nil {
 			return fmt.Errorf("close channel %s: %w", channel.ChannelPoint, err)
@@ -78,7 +77,7 @@ func (n *Network) abandonChannels(ctx context.Context) error {
 	return n.Mine(ctx, confirmBlocks)
 }
 
-// channelPoint reads "transaction id:output".
+// channelPoint reads a text of the form "transaction id:output index".
 func channelPoint(s string) (*lnrpc.ChannelPoint, error) {
 	txid, index, _ := strings.Cut(s, ":")
 	output, err := strconv.ParseUint(index, 10, 32)

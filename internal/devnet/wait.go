@@ -8,16 +8,16 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// errPortTaken reports a daemon that lost its port between the moment it was
-// found free and its start.
+// errPortTaken reports that another process took a daemon's port after the port was found free and
+// before the daemon started.
 var errPortTaken = errors.New("a port was taken meanwhile")
 
-// stepTimeout bounds each step of the network's start; all together take about
-// ten seconds on two idle cores.
+// stepTimeout bounds each step of the network's start. All steps together take about ten seconds on
+// two idle cores.
 const stepTimeout = 90 * time.Second
 
-// until polls check until it returns nil. It fails when the process ends, with
-// the end of its log, and after stepTimeout, with check's last error.
+// until calls check again and again until check returns nil. When the process ends, until fails
+// with the end of the process's log. After stepTimeout it fails with check's last error.
 func until(ctx context.Context, what string, p *proc.Process, check func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()

@@ -9,20 +9,20 @@ import (
 	"github.com/btcsuite/btcd/chaincfg"
 )
 
-// chainParams is the chain of the network. Not simnet: deployed clients do not
-// parse its invoices.
+// chainParams are the parameters of the network's chain. The chain is not simnet, because deployed
+// clients cannot parse simnet invoices.
 var chainParams = &chaincfg.RegressionNetParams
 
-// minerWallet is the wallet that btcd mines to. btcd takes its mining address
-// only when it starts, before any lnd has a wallet; so the root key is made
-// here, and lnd's wallet is made from it later.
+// minerWallet is the wallet that btcd mines to. btcd reads its mining address only at its start,
+// when no lnd has a wallet yet. The root key is therefore made here, and lnd's wallet is created
+// from it later.
 type minerWallet struct {
 	rootKey  string // extended private key at depth 0
-	address  string // its first p2wkh address
+	address  string // first p2wkh address of the wallet
 	birthday time.Time
 }
 
-// newMinerWallet draws a root key and finds the first address of its wallet.
+// newMinerWallet makes a random root key and derives the first address of its wallet.
 func newMinerWallet(now time.Time) (minerWallet, error) {
 	seed, err := hdkeychain.GenerateSeed(hdkeychain.RecommendedSeedLen)
 	if err != nil {
@@ -31,11 +31,11 @@ func newMinerWallet(now time.Time) (minerWallet, error) {
 	return minerWalletOf(seed, now)
 }
 
-// minerWalletOf derives m/84'/0'/0'/0/0 from the seed: lnd's first address, with
-// coin type 0 on every chain. btcwallet, which lnd is built on, drops the zero
-// bytes that a private key begins with before it derives a hardened child from
-// it (`hdkeychain.DeriveNonStandard`). By BIP 32 (`Derive`) one wallet in a
-// hundred would get another address than lnd gives it.
+// minerWalletOf derives m/84'/0'/0'/0/0 from the seed. This is the first address of lnd, which uses
+// coin type 0 on every chain. lnd uses btcwallet. When a private key begins with zero bytes,
+// btcwallet drops them before it derives a hardened child (`hdkeychain.DeriveNonStandard`). The
+// derivation of BIP 32 (`Derive`) would give a different address than lnd for one wallet in a
+// hundred.
 func minerWalletOf(seed []byte, now time.Time) (minerWallet, error) {
 	w := minerWallet{birthday: now.Add(-3 * time.Hour)}
 	key, err := hdkeychain.NewMaster(seed, chainParams)

@@ -12,9 +12,9 @@ import (
 	_ "github.com/btcsuite/btcwallet/walletdb/bdb"
 )
 
-// The mined address is the one that lnd's wallet gives first, also where the
-// derivation that lnd uses differs from BIP 32: where a private key that a
-// hardened child is derived from begins with a zero byte.
+// The mined address is the first address of lnd's wallet. This holds also where lnd's derivation
+// differs from BIP 32, which is when a private key from which a hardened child is derived begins
+// with a zero byte.
 func TestMinedAddressIsTheWallets(t *testing.T) {
 	differ := 0
 	for n := uint64(0); differ < 3; n++ {
@@ -36,8 +36,8 @@ func TestMinedAddressIsTheWallets(t *testing.T) {
 	}
 }
 
-// beginsWithZero says whether the private key at m/84' or at m/84'/0' begins
-// with a zero byte. 1 seed in 128 does so.
+// beginsWithZero reports whether the private key at m/84' or at m/84'/0' begins with a zero byte.
+// This is so for 1 seed in 128.
 func beginsWithZero(t *testing.T, seed []byte) bool {
 	t.Helper()
 	key, err := hdkeychain.NewMaster(seed, chainParams)
@@ -59,8 +59,8 @@ func beginsWithZero(t *testing.T, seed []byte) bool {
 	return false
 }
 
-// firstAddress makes a wallet with the library that lnd uses and takes its
-// first address at m/84'/0'/0'/0.
+// firstAddress makes a wallet with the library that lnd uses, and returns the wallet's first
+// address at m/84'/0'/0'/0.
 func firstAddress(t *testing.T, rootKey string) string {
 	t.Helper()
 	key, err := hdkeychain.NewKeyFromString(rootKey)

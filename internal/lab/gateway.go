@@ -14,21 +14,21 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Gateway is a running gateway as its clients and its operator reach it.
+// Gateway is how a client and an operator reach a running gateway.
 type Gateway struct {
 	URL   string // of the listener for clients, without a path
 	Admin string // of the operator's listener, without a path
-	Token string // the operator's; empty: none is wanted
+	Token string // the operator's token; "": no token is needed
 	HTTP  *http.Client
 }
 
-// NewGateway reaches a gateway over connections of its own.
+// NewGateway returns a Gateway with its own HTTP connections.
 func NewGateway(url, admin, token string) *Gateway {
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 256}
 	return &Gateway{URL: url, Admin: admin, Token: token, HTTP: &http.Client{Transport: transport}}
 }
 
-// Answer is a whole answer.
+// Answer is a complete HTTP answer.
 type Answer struct {
 	Status  int
 	Header  http.Header
@@ -36,8 +36,8 @@ type Answer struct {
 	Body    []byte
 }
 
-// Msat reads an amount from a header or, where the header lacks it, from a
-// trailer.
+// Msat reads an amount in msat from a header. When the answer has no such header, Msat reads the
+// trailer of that name.
 func (a *Answer) Msat(name string) (int64, error) {
 	value := a.Header.Get(name)
 	if value == "" {
@@ -50,8 +50,8 @@ func (a *Answer) Msat(name string) (int64, error) {
 	return n, nil
 }
 
-// Open sends a request and returns the answer to be read. A header Host becomes
-// the host that is asked for.
+// Open sends a request and returns the answer, whose body the caller reads. A header Host in h
+// becomes the host of the request.
 func (g *Gateway) Open(ctx context.Context, method, path, body string, h http.Header) (*http.Response, error) {
 	return g.open(ctx, method, g.URL+path, body, h)
 }
@@ -70,12 +70,12 @@ func (g *Gateway) open(ctx context.Context, method, url, body string, h http.Hea
 	return g.HTTP.Do(req)
 }
 
-// Do sends a request and reads the whole answer.
+// Do sends a request and reads the complete answer.
 func (g *Gateway) Do(ctx context.Context, method, path, body string, h http.Header) (*Answer, error) {
 	return readAnswer(g.Open(ctx, method, path, body, h))
 }
 
-// Operator asks the operator's listener, with the token if there is one.
+// Operator sends a request to the operator's listener, with the token if there is one.
 func (g *Gateway) Operator(ctx context.Context, method, path, body string) (*Answer, error) {
 	var h http.Header
 	if g.Token != "" {
@@ -96,7 +96,7 @@ func readAnswer(resp *http.Response, err error) (*Answer, error) {
 	return &Answer{resp.StatusCode, resp.Header, resp.Trailer, content}, nil
 }
 
-// into decodes the JSON of an answer with status 200.
+// into decodes the JSON of an answer. A status other than 200 is an error.
 func (a *Answer) into(v any) error {
 	if a.Status != http.StatusOK {
 		return fmt.Errorf("status %d: %s", a.Status, a.Body)
@@ -104,7 +104,7 @@ func (a *Answer) into(v any) error {
 	return json.Unmarshal(a.Body, v)
 }
 
-// Ready reports why /readyz does not answer 200.
+// Ready returns nil when /readyz answers 200, and otherwise an error that says why not.
 func (g *Gateway) Ready(ctx context.Context) error {
 	a, err := g.Do(ctx, http.MethodGet, "/readyz", "", nil)
 	if err == nil && a.Status != http.StatusOK {
@@ -113,7 +113,7 @@ func (g *Gateway) Ready(ctx context.Context) error {
 	return err
 }
 
-// Balance is GET /l402/balance; amounts are in msat.
+// Balance is the answer of GET /l402/balance. Its amounts are in msat.
 type Balance struct {
 	Account   string `json:"account"`
 	Available int64  `json:"available_msat"`
@@ -128,8 +128,8 @@ type Balance struct {
 	} `json:"budgets"`
 }
 
-// Balance asks for the balance of the account that h pays with. A status other
-// than 200 is an error.
+// Balance returns the balance of the account whose credential is in h. A status other than 200 is
+// an error.
 func (g *Gateway) Balance(ctx context.Context, h http.Header) (b Balance, err error) {
 	a, err := g.Do(ctx, http.MethodGet, "/l402/balance", "", h)
 	if err == nil {
@@ -141,7 +141,7 @@ func (g *Gateway) Balance(ctx context.Context, h http.Header) (b Balance, err er
 	return b, nil
 }
 
-// Charge is one row of GET /l402/usage; amounts are in msat.
+// Charge is one row of GET /l402/usage. Its amounts are in msat.
 type Charge struct {
 	Request string    `json:"request_id"`
 	At      time.Time `json:"at"`
@@ -162,7 +162,7 @@ type Charge struct {
 	Provisional bool          `json:"provisional"`
 }
 
-// Charges are all charges of the account that h pays with, newest first.
+// Charges returns all charges of the account whose credential is in h, newest first.
 func (g *Gateway) Charges(ctx context.Context, h http.Header) (all []Charge, err error) {
 	for next := ""; ; {
 		a, err := g.Do(ctx, http.MethodGet, "/l402/usage?limit=500&next="+url.QueryEscape(next), "", h)
@@ -183,7 +183,8 @@ func (g *Gateway) Charges(ctx context.Context, h http.Header) (all []Charge, err
 	}
 }
 
-// Metrics are the operator's, by name and labels as they are written there.
+// Metrics returns the operator's metrics. The key is the name with the labels, as the gateway
+// writes them.
 func (g *Gateway) Metrics(ctx context.Context) (map[string]float64, error) {
 	a, err := g.Operator(ctx, http.MethodGet, "/metrics", "")
 	if err == nil && a.Status != http.StatusOK {

@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/internal/lab"
 )
 
-// told is a server that answers each path with one text, and 404 otherwise.
+// told returns a gateway whose server answers each path with one text, and other paths with 404.
 func told(t *testing.T, answers map[string]string) *lab.Gateway {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

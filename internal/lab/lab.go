@@ -1,7 +1,6 @@
-// Package lab drives running gateways as their clients and operators do: it
-// starts and stops their processes, asks what an account has and was charged,
-// and reads the operator's side. The demo, the benchmark and all tests of built
-// binaries stand on it:
+// Package lab drives running gateways as their clients and operators do. It starts and stops their
+// processes, asks for balances and charges, and uses the operator's API. The demo, the benchmark
+// and all tests of built binaries use it:
 //
 //	s := &lab.Server{Gateway: lab.NewGateway(url, admin, token),
 //		Launcher: launcher, Program: "bin/gateway", Config: path, Log: log}
@@ -9,6 +8,6 @@
 //	b, err := s.Balance(ctx, authorization)
 //	err = s.Stop()
 //
-// proc starts processes that do not outlive their parent, loopback finds
-// addresses for them, and labtest has what only tests need.
+// Package proc starts processes that end with their parent. Package loopback finds addresses for
+// them. Package labtest has helpers that only tests need.
 package lab

@@ -14,31 +14,30 @@ import (
 )
 
 const (
-	startLimit = 30 * time.Second // until a gateway is ready
-	stopLimit  = 40 * time.Second // until a gateway that was told to end has ended
+	startLimit = 30 * time.Second // time for a gateway to become ready
+	stopLimit  = 40 * time.Second // time for a gateway to end after it was told to end
 )
 
-// Server is one `gateway serve` in a process of its own. Its user writes the
-// configuration.
+// Server is one `gateway serve` in a process of its own. The caller writes the configuration.
 type Server struct {
 	*Gateway
-	Name     string // for messages; empty: "gateway"
+	Name     string // for messages; "": "gateway"
 	Launcher *proc.Launcher
 	Program  string // path of the gateway binary
 	Config   string // path of the configuration
 	Log      string // path of the log
 
-	process *proc.Process // the newest; nil before Start
+	process *proc.Process // the newest process; nil before Start
 }
 
-// Start starts the gateway and waits until it is ready. A server whose process
-// has ended may be started again.
+// Start starts the gateway and waits until it is ready. A server whose process has ended may be
+// started again.
 func (s *Server) Start(ctx context.Context) (err error) {
 	name := s.Name
 	if name == "" {
 		name = "gateway"
 	}
-	s.HTTP.CloseIdleConnections() // of an earlier process
+	s.HTTP.CloseIdleConnections() // the connections to an earlier process are broken
 	s.process, err = s.Launcher.Start(proc.Spec{Name: name, Path: s.Program, Args: []string{"serve", "--config", s.Config}, Log: s.Log})
 	if err != nil {
 		return err
@@ -51,8 +50,8 @@ func (s *Server) Start(ctx context.Context) (err error) {
 	return err
 }
 
-// ready asks for readiness. The certificate of a gateway with HTTPS may be one
-// that nobody trusts, so that the operator's listener is asked instead.
+// ready returns nil when the gateway is ready. For a gateway with HTTPS it asks the operator's
+// listener, because the certificate may be one that this process does not trust.
 func (s *Server) ready(ctx context.Context) error {
 	if strings.HasPrefix(s.URL, "https:") {
 		return Answers(ctx, s.Admin+"/healthz")
@@ -60,7 +59,7 @@ func (s *Server) ready(ctx context.Context) error {
 	return s.Ready(ctx)
 }
 
-// Answers reports why url does not answer 200.
+// Answers returns nil when url answers 200, and otherwise an error that says why not.
 func Answers(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -77,13 +76,14 @@ func Answers(ctx context.Context, url string) error {
 	return nil
 }
 
-// Process is the newest process; nil before Start.
+// Process returns the newest process, or nil before Start.
 func (s *Server) Process() *proc.Process { return s.process }
 
-// Running says whether there is a process that has not ended.
+// Running reports whether the newest process has not ended. It returns false before Start.
 func (s *Server) Running() bool { return s.process != nil && s.process.Running() }
 
-// Stop ends the gateway as an operator does and wants exit status 0.
+// Stop ends the gateway with SIGTERM, as an operator does. A gateway that does not end with exit
+// status 0 is an error.
 func (s *Server) Stop() error {
 	if err := s.process.Finish(syscall.SIGTERM, stopLimit); err != nil {
 		return fmt.Errorf("stop the gateway: %w", err)
@@ -91,13 +91,14 @@ func (s *Server) Stop() error {
 	return nil
 }
 
-// VerifyLedger runs the operator's check and returns what it prints. It fails
-// where the check finds anything.
+// VerifyLedger runs `gateway verify-ledger` and returns its output. It fails when the check finds a
+// difference.
 func (s *Server) VerifyLedger(ctx context.Context) (string, error) {
 	return VerifyLedger(ctx, s.Program, s.Config)
 }
 
-// VerifyLedger is `gateway verify-ledger` with a program and a configuration.
+// VerifyLedger runs `gateway verify-ledger` of a program with a configuration and returns its
+// output.
 func VerifyLedger(ctx context.Context, program, config string) (string, error) {
 	out, err := exec.CommandContext(ctx, program, "verify-ledger", "--config", config).CombinedOutput()
 	if err == nil && !strings.Contains(string(out), "all agrees") {

@@ -1,20 +1,19 @@
-// Package lightning speaks to lnd over gRPC: it sells (invoices and the stream
-// of settled ones) and it buys (payments from a wallet).
+// Package lightning calls lnd over gRPC. A seller uses it to make invoices and to receive the
+// settled invoices. A buyer uses it to pay from a wallet.
 //
-// The seller's happy path:
+// This is how a seller uses it:
 //
 //	c, err := lightning.Dial(lightning.Config{Address: "127.0.0.1:10009", TLSCert: cert, Macaroon: mac})
 //	go c.Watch(ctx, sink)                // credits every settled invoice, for ever
 //	invoice, err := c.AddInvoice(ctx, lightning.Invoice{Preimage: p, Amount: 21_000, Memo: memo, Expiry: time.Hour})
 //
-// and the buyer's:
+// This is how a buyer uses it:
 //
 //	payment, err := c.Pay(ctx, invoice, feeLimit, 30*time.Second)
 //
-// lnd being away is an everyday state: Dial does not connect, every call has a
-// deadline and reports ErrUnavailable, and Watch reconnects until its context
-// ends. Watch hands over each settled invoice at least once; its Sink makes
-// that exactly once.
+// lnd may be unreachable at any time. Dial does not connect. Every call has a deadline and reports
+// ErrUnavailable. Watch reconnects until its context ends. Watch gives each settled invoice to its
+// Sink at least once, and the Sink makes sure that it counts only once.
 package lightning
 
 import (
@@ -37,28 +36,28 @@ import (
 	"gopkg.in/macaroon.v2"
 )
 
-// DefaultTimeout bounds one call to lnd unless Config.Timeout says otherwise.
+// DefaultTimeout bounds one call to lnd when Config.Timeout is zero.
 const DefaultTimeout = 10 * time.Second
 
-// maxMessage bounds one answer of lnd in bytes. A page of invoices with many
-// HTLCs each passes gRPC's default of 4 MiB.
+// maxMessage bounds one answer of lnd in bytes. gRPC's default of 4 MiB is too small for a page of
+// invoices with many HTLCs each.
 const maxMessage = 64 << 20
 
-// Config says which lnd to speak to and with what rights.
+// Config says which lnd to call and with what rights.
 type Config struct {
-	// Address is lnd's gRPC listener, host:port.
+	// Address is lnd's gRPC address, host:port.
 	Address string
-	// TLSCert is lnd's tls.cert in PEM. Empty means the system's roots, for
-	// an lnd behind a certificate of a public authority.
+	// TLSCert is lnd's tls.cert in PEM. Empty means the certificates that the system trusts, for an
+	// lnd with a certificate of a public authority.
 	TLSCert []byte
-	// Macaroon is the binary macaroon. Selling needs invoices:read and
-	// invoices:write (lnd's invoice.macaroon has them); info:read spares the
-	// detour by which Watch learns the node's key. Paying needs offchain
-	// rights. It is a secret and never reaches an error or a log.
+	// Macaroon is the binary macaroon. A seller needs invoices:read and invoices:write, which lnd's
+	// invoice.macaroon has. Without info:read, Watch has to learn the node's key from an invoice. A
+	// buyer needs offchain:read and offchain:write. The macaroon is a secret and never appears in
+	// an error or a log.
 	Macaroon []byte
-	// Timeout bounds each call; DefaultTimeout when zero.
+	// Timeout bounds each call. Zero means DefaultTimeout.
 	Timeout time.Duration
-	// Log takes what Watch has to say; slog.Default when nil.
+	// Log gets the messages of Watch. nil means slog.Default.
 	Log *slog.Logger
 }
 
@@ -71,11 +70,11 @@ type Client struct {
 	log      *slog.Logger
 	pace     pace
 	ready    readiness
-	watching atomic.Pointer[time.Time] // what Watching returns as since; nil while it is not live
+	watching atomic.Pointer[time.Time] // what Watching returns as since; nil while no subscription is live
 }
 
-// Dial prepares a client without connecting, so it succeeds while lnd is away;
-// an error means that the configuration cannot work.
+// Dial prepares a client without connecting, so it succeeds while lnd cannot be reached. An error
+// means that the configuration cannot work.
 func Dial(cfg Config) (*Client, error) {
 	if len(cfg.Macaroon) == 0 {
 		return nil, errors.New("lnd: no macaroon given")
@@ -101,9 +100,9 @@ func Dial(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Connect prepares the bare connection that Dial builds on, for services of
-// lnd that Client does not offer. Without a macaroon it carries no credential,
-// as the services of an lnd without a wallet need none.
+// Connect returns the plain gRPC connection that Dial uses. It is for services of lnd that Client
+// does not offer. When cfg has no macaroon, the connection sends no credential, because the
+// services of an lnd without a wallet need none.
 func Connect(cfg Config) (*grpc.ClientConn, error) {
 	if cfg.Address == "" {
 		return nil, errors.New("lnd: no address given (host:port of its gRPC listener)")
@@ -117,9 +116,10 @@ func Connect(cfg Config) (*grpc.ClientConn, error) {
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
-		// lnd answers pings from 5 s on; a dead peer is noticed in 30 s.
+		// lnd permits pings every 5 s or slower. With these values a dead peer is noticed within 30
+		// s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
-		// An lnd that comes back is found within 5 s.
+		// After lnd has come back, the client connects within 5 s.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
@@ -140,7 +140,7 @@ func Connect(cfg Config) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Close ends the connection and with it every call in flight.
+// Close closes the connection and ends every call in flight.
 func (c *Client) Close() error { return c.conn.Close() }
 
 // deadline bounds one call by the client's timeout.
@@ -148,8 +148,8 @@ func (c *Client) deadline(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// macaroonCredential sends the macaroon, in hex, with each call. It prints
-// nothing of itself.
+// macaroonCredential sends the macaroon, in hex, with each call. It is redacted wherever it is
+// printed.
 type macaroonCredential string
 
 var _ credentials.PerRPCCredentials = macaroonCredential("")
@@ -158,7 +158,8 @@ func (m macaroonCredential) GetRequestMetadata(context.Context, ...string) (map[
 	return map[string]string{"macaroon": string(m)}, nil
 }
 
-// RequireTransportSecurity keeps the macaroon off unencrypted connections.
+// RequireTransportSecurity returns true, so that gRPC never sends the macaroon over an unencrypted
+// connection.
 func (macaroonCredential) RequireTransportSecurity() bool { return true }
 
 func (macaroonCredential) String() string   { return "[macaroon redacted]" }

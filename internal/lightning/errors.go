@@ -12,36 +12,36 @@ import (
 )
 
 var (
-	// ErrUnavailable reports that lnd cannot be reached, does not answer in
-	// time, or is still starting or locked. Trying again later may help.
+	// ErrUnavailable reports that lnd cannot be reached, does not answer in time, is still
+	// starting, or is locked. A later attempt may succeed.
 	ErrUnavailable = errors.New("lnd is unavailable")
-	// ErrDenied reports that lnd does not take the macaroon, or that it lacks
-	// a right that the call needs. Only the operator can help.
+	// ErrDenied reports that lnd refuses the macaroon, or that the macaroon lacks a right that the
+	// call needs. Only the operator can change this.
 	ErrDenied = errors.New("lnd refuses the macaroon")
-	// ErrPaymentNotFound reports that this lnd never began to pay the hash.
+	// ErrPaymentNotFound reports that this lnd never began a payment for the hash.
 	ErrPaymentNotFound = errors.New("payment not found")
-	// ErrPaymentFailed reports that a payment ended without money moving.
-	// See PaymentError for lnd's reason.
+	// ErrPaymentFailed reports that a payment ended and no money moved. PaymentError has lnd's
+	// reason.
 	ErrPaymentFailed = errors.New("payment failed")
-	// ErrPaymentUnknown reports that a payment may still succeed, or may have:
-	// it must be tracked by its hash before anything else is paid for it.
+	// ErrPaymentUnknown reports that a payment may have succeeded or may still succeed. The caller
+	// must track the payment by its hash before it pays anything else for the same purpose.
 	ErrPaymentUnknown = errors.New("the payment's outcome is unknown")
 )
 
-// PaymentError is a payment's definite end without money moving. It matches
+// PaymentError reports that a payment has ended for good and no money moved. It matches
 // ErrPaymentFailed.
 type PaymentError struct {
-	// Reason is lnd's, in words, for example "no route".
+	// Reason is lnd's reason in words, for example "no route".
 	Reason string
 }
 
 func (e *PaymentError) Error() string { return "payment failed: " + e.Reason }
 
-// Is makes errors.Is(err, ErrPaymentFailed) true.
+// Is reports whether target is ErrPaymentFailed.
 func (e *PaymentError) Is(target error) bool { return target == ErrPaymentFailed }
 
-// starting lists what lnd's own errors say while it is not ready to serve, and
-// refused what they say about a macaroon. lnd 0.21 gives them no status code
+// starting lists texts in lnd's errors while lnd is not ready to serve. refused lists texts in
+// lnd's errors about a macaroon. lnd 0.21 gives these errors no status code of their own
 // (rpcperms/interceptor.go, macaroons/service.go).
 var (
 	starting = []string{
@@ -58,8 +58,8 @@ var (
 	}
 )
 
-// wrap names the operation and sorts an error of gRPC into the sentinels. The
-// caller's own cancellation stays what it is.
+// wrap adds the operation to an error of gRPC and makes it match one of the sentinel errors. When
+// the caller cancelled the call, the result matches context.Canceled.
 func wrap(op string, err error) error {
 	if err == nil {
 		return nil

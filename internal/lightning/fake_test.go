@@ -34,31 +34,30 @@ import (
 
 const fakeNode = "02fake"
 
-// fakeLND keeps lnd's documented behaviour towards subscribers, and lets a test
-// choose what a real one does rarely: the order of a replay, breaks, and what
-// happens between two calls.
+// fakeLND behaves towards subscribers as lnd is documented to behave. A test can also choose what a
+// real lnd does rarely: the order of a replay, broken subscriptions, and events between two calls.
 type fakeLND struct {
 	lnrpc.UnimplementedLightningServer
 
-	replay      func([]*lnrpc.Invoice)                      // orders a replay
+	replay      func([]*lnrpc.Invoice)                      // changes the order of a replay
 	breakAfter  int                                         // events that a subscription sends before it breaks
 	onSubscribe func(*lnrpc.InvoiceSubscription)            // before lnd serves a subscription
 	onList      func(call int, _ *lnrpc.ListInvoiceRequest) // before lnd serves a listing
 
 	mu       sync.Mutex
-	life     byte             // how often it was rebuilt
-	invoices []*lnrpc.Invoice // by add index; replaced, never changed
-	breaks   int              // so many subscriptions break, the first ones
+	life     byte             // number of times that the node was rebuilt
+	invoices []*lnrpc.Invoice // by add index; an element is replaced, but never changed
+	breaks   int              // number of the first subscriptions that break
 	live     map[*subscriber]bool
-	calls    []string // what it was asked, in order
-	listed   int      // so many listings were answered
+	calls    []string // the calls that it received, in order
+	listed   int      // number of listings that were answered
 }
 
-// subscriber is one subscription. What it holds is guarded by fakeLND.mu.
+// subscriber is one subscription. fakeLND.mu guards it.
 type subscriber struct {
 	events      chan *lnrpc.Invoice
 	gone        chan struct{}
-	add, settle uint64 // up to which it is told nothing
+	add, settle uint64 // the subscriber gets no event up to these indexes
 }
 
 func (f *fakeLND) GetInfo(context.Context, *lnrpc.GetInfoRequest) (*lnrpc.GetInfoResponse, error) {
@@ -74,7 +73,7 @@ func (f *fakeLND) AddInvoice(_ context.Context, inv *lnrpc.Invoice) (*lnrpc.AddI
 	return &lnrpc.AddInvoiceResponse{RHash: hash[:], AddIndex: added.AddIndex}, nil
 }
 
-// append adds an invoice and tells the subscribers. f.mu is held.
+// append adds an invoice and sends it to the subscribers. The caller holds f.mu.
 func (f *fakeLND) append(inv *lnrpc.Invoice) *lnrpc.Invoice {
 	inv.AddIndex = uint64(len(f.invoices) + 1)
 	if inv.CreationDate == 0 {
@@ -85,7 +84,7 @@ func (f *fakeLND) append(inv *lnrpc.Invoice) *lnrpc.Invoice {
 	return inv
 }
 
-// tell is lnd's InvoiceRegistry.dispatchToClients.
+// tell does what lnd's InvoiceRegistry.dispatchToClients does.
 func (f *fakeLND) tell(inv *lnrpc.Invoice) {
 	for s := range f.live {
 		switch {
@@ -102,7 +101,7 @@ func (f *fakeLND) tell(inv *lnrpc.Invoice) {
 	}
 }
 
-// open adds an unpaid invoice and returns what settles it.
+// open adds an unpaid invoice and returns a function that settles it.
 func (f *fakeLND) open() (hash l402.PaymentHash, settle func(index uint64)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -125,8 +124,8 @@ func (f *fakeLND) unpaid(n int) {
 	}
 }
 
-// await polls until ok, which is called with f.mu held. It runs in the server,
-// where a test cannot be ended.
+// await polls until ok returns true. ok is called with f.mu held. await runs in the server, where
+// it cannot end the test.
 func (f *fakeLND) await(t *testing.T, ok func() bool) {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		f.mu.Lock()
@@ -142,7 +141,7 @@ func (f *fakeLND) await(t *testing.T, ok func() bool) {
 	}
 }
 
-// settled adds an invoice that is settled already and returns its hash.
+// settled adds an invoice that is already settled and returns its hash.
 func (f *fakeLND) settled(index uint64, change func(*lnrpc.Invoice)) l402.PaymentHash {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -158,12 +157,12 @@ func (f *fakeLND) settled(index uint64, change func(*lnrpc.Invoice)) l402.Paymen
 	return hash
 }
 
-// hash is that of the invoice that settled makes with the index.
+// hash returns the hash of the invoice that settled makes with the index.
 func (f *fakeLND) hash(index uint64) l402.PaymentHash {
 	return sha256.Sum256(binary.BigEndian.AppendUint64([]byte{f.life}, index))
 }
 
-// cursor is where a ledger stands that has taken in all up to index.
+// cursor returns the cursor of a ledger that has processed everything up to index.
 func (f *fakeLND) cursor(index uint64) lightning.Cursor {
 	return lightning.Cursor{Index: index, Hash: f.hash(index)}
 }
@@ -177,7 +176,7 @@ func (f *fakeLND) rebuild() {
 	f.hangUp()
 }
 
-// hangUp ends all subscriptions. f.mu is held.
+// hangUp ends all subscriptions. The caller holds f.mu.
 func (f *fakeLND) hangUp() {
 	for s := range f.live {
 		close(s.gone)
@@ -185,7 +184,7 @@ func (f *fakeLND) hangUp() {
 	f.live = nil
 }
 
-// asked returns and forgets what it was asked.
+// asked returns the calls received so far and clears the list.
 func (f *fakeLND) asked() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,7 +236,7 @@ func (f *fakeLND) ListInvoices(_ context.Context, req *lnrpc.ListInvoiceRequest)
 	return answer, nil
 }
 
-// backlog is what lnd replays. AMP comes once for each set that was paid.
+// backlog returns what lnd replays. An AMP invoice comes once for each paid set.
 func (f *fakeLND) backlog(settle uint64) (all []*lnrpc.Invoice) {
 	if settle == 0 {
 		return nil
@@ -304,7 +303,7 @@ func (f *fakeLND) SubscribeInvoices(
 	}
 }
 
-// serve runs the fake on the loopback and returns a client in a hurry.
+// serve runs the fake on the loopback and returns a client with short waiting times.
 func serve(t *testing.T, f *fakeLND) *lightning.Client {
 	t.Helper()
 	cert, certPEM := selfSigned(t)

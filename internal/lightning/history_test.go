@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// settleAll settles the indexes of [from, to] and returns their hashes.
+// settleAll settles the indexes from..to and returns the hashes.
 func (f *fakeLND) settleAll(from, to uint64) (all []l402.PaymentHash) {
 	for i := from; i <= to; i++ {
 		all = append(all, f.settled(i, nil))
@@ -23,15 +23,15 @@ func (f *fakeLND) settleAll(from, to uint64) (all []l402.PaymentHash) {
 	return all
 }
 
-// hasty is serve for tests in which lnd does not replay what is asked for.
+// hasty is like serve, for tests in which lnd does not replay what was requested.
 func hasty(t *testing.T, f *fakeLND) *lightning.Client {
 	c := serve(t, f)
 	c.Hurry(time.Millisecond, 20*time.Millisecond, 300*time.Millisecond, 10*time.Second)
 	return c
 }
 
-// resumes watches once more, with one settlement meanwhile, and reports when
-// anything had to be listed.
+// resumes watches once more while one invoice settles. It fails the test when the watcher listed
+// invoices.
 func resumes(t *testing.T, f *fakeLND, sink *ledger, from, next uint64) {
 	t.Helper()
 	hash := f.settled(next, nil)
@@ -46,9 +46,8 @@ func resumes(t *testing.T, f *fakeLND, sink *ledger, from, next uint64) {
 	}
 }
 
-// TestRebuilt has the node rebuilt while nobody watches. The cursor stands at 5
-// of the lost history. All of the new one is handed over, and the second
-// reconnect lists nothing.
+// TestRebuilt rebuilds the node while nobody watches. The cursor is at index 5 of the lost history.
+// The sink gets all invoices of the new history, and the second reconnect lists nothing.
 func TestRebuilt(t *testing.T) {
 	for name, count := range map[string]uint64{
 		"with one": 1, "with fewer": 3, "with one fewer": 4, "with as many": 5, "with more": 12,
@@ -70,7 +69,7 @@ func TestRebuilt(t *testing.T) {
 			if !slices.Equal(sink.restarts, []lightning.Cursor{f.cursor(count)}) || sink.cursor(fakeNode) != f.cursor(count) {
 				t.Errorf("the cursor was replaced by %v and is %v", sink.restarts, sink.cursor(fakeNode))
 			}
-			sink.has(t, f.settled(count+1, nil)) // live
+			sink.has(t, f.settled(count+1, nil)) // a live settlement
 			eventually(t, "the cursor moves on", func() bool { return sink.cursor(fakeNode) == f.cursor(count+1) })
 			stop()
 			resumes(t, f, sink, count+1, count+2)
@@ -78,8 +77,8 @@ func TestRebuilt(t *testing.T) {
 	}
 }
 
-// TestRebuiltEmpty: nothing is settled in the new history, so there is nothing
-// to replace the cursor by until something is.
+// TestRebuiltEmpty has a new history without settlements. The old cursor remains until an invoice
+// settles.
 func TestRebuiltEmpty(t *testing.T) {
 	f, sink := &fakeLND{}, newLedger()
 	f.settleAll(1, 5)
@@ -92,7 +91,7 @@ func TestRebuiltEmpty(t *testing.T) {
 	if sink.cursor(fakeNode) != old {
 		t.Errorf("the cursor became %v", sink.cursor(fakeNode))
 	}
-	for i := range uint64(7) { // past the old cursor
+	for i := range uint64(7) { // the indexes pass the old cursor
 		sink.has(t, f.settled(i+1, nil))
 		eventually(t, "the cursor is the new history's", func() bool { return sink.cursor(fakeNode) == f.cursor(i+1) })
 	}
@@ -101,8 +100,8 @@ func TestRebuiltEmpty(t *testing.T) {
 	}
 }
 
-// TestCursorWithoutHash comes from a ledger that did not keep hashes: whether
-// the history is the same is not known.
+// TestCursorWithoutHash has a cursor without a hash, from a ledger that did not store hashes. It is
+// then unknown whether the history is the same.
 func TestCursorWithoutHash(t *testing.T) {
 	f, sink := &fakeLND{}, newLedger()
 	hashes := f.settleAll(1, 10)
@@ -121,8 +120,8 @@ func TestCursorWithoutHash(t *testing.T) {
 	resumes(t, f, sink, 10, 11)
 }
 
-// TestUnchanged: the history goes on where the cursor stood, so the stream shows
-// every settlement there is. A cursor of 1 has nothing to be replayed from.
+// TestUnchanged checks that the stream shows every settlement when the node continues the history
+// of the cursor. Nothing is replayed for a cursor of 1.
 func TestUnchanged(t *testing.T) {
 	for _, at := range []uint64{1, 2, 7, 10} {
 		t.Run(fmt.Sprint("from ", at), func(t *testing.T) {
@@ -141,16 +140,16 @@ func TestUnchanged(t *testing.T) {
 	}
 }
 
-// TestCursorOlderThanLedger: the cursor stands at an invoice of somebody else's
-// from before the ledger was made, and lnd does not replay it. Its history is
-// unchanged all the same, and the cursor does not go back.
+// TestCursorOlderThanLedger has a cursor at an invoice of another user, settled before the ledger
+// was made, and an lnd that does not replay it. The history still counts as unchanged, and the
+// cursor does not move back.
 func TestCursorOlderThanLedger(t *testing.T) {
 	f, sink := &fakeLND{}, newLedger()
 	old := func(inv *lnrpc.Invoice) { inv.CreationDate -= 7200 }
 	f.settled(1, nil)
 	f.settled(2, old)
 	sink.cursors[fakeNode] = f.cursor(2)
-	f.onSubscribe = func(req *lnrpc.InvoiceSubscription) { req.SettleIndex = 0 } // loses the replay
+	f.onSubscribe = func(req *lnrpc.InvoiceSubscription) { req.SettleIndex = 0 } // the replay is lost
 	c := hasty(t, f)
 	watch(t, c, sink)
 	eventually(t, "Watch is live", live(c))
@@ -162,8 +161,8 @@ func TestCursorOlderThanLedger(t *testing.T) {
 	}
 }
 
-// TestSinceOutlastsReconnects: what was paid to a lost node is not shown later
-// either.
+// TestSinceOutlastsReconnects checks that since is kept, because a payment to a lost node is not
+// shown after a reconnect either.
 func TestSinceOutlastsReconnects(t *testing.T) {
 	f, sink := &fakeLND{}, newLedger()
 	f.settleAll(1, 5)
@@ -192,9 +191,9 @@ func TestSinceOutlastsReconnects(t *testing.T) {
 	}
 }
 
-// TestProvenBeforeListing: lnd takes a subscription and serves it late. What
-// settles meanwhile is replayed to nobody, so it must be listed: the listing
-// comes after the proof.
+// TestProvenBeforeListing has an lnd that accepts a subscription and serves it late. An invoice
+// that settles in between is not replayed, so it must be listed, which needs a listing after the
+// proof.
 func TestProvenBeforeListing(t *testing.T) {
 	f, sink := &fakeLND{}, newLedger()
 	first, second := f.settled(1, nil), f.hash(2)
@@ -213,8 +212,8 @@ func TestProvenBeforeListing(t *testing.T) {
 	}
 }
 
-// pagesOf makes three pages of invoices, and settles the one amid each page when
-// asked to.
+// pagesOf makes three pages of invoices. It returns functions that settle the invoice in the middle
+// of each page.
 func pagesOf(f *fakeLND) (open []func(uint64), hashes []l402.PaymentHash) {
 	for range 3 {
 		f.unpaid(250)
@@ -225,10 +224,10 @@ func pagesOf(f *fakeLND) (open []func(uint64), hashes []l402.PaymentHash) {
 	return open, hashes
 }
 
-// TestSettledWhileListing settles the invoices of all three pages between the
-// reading of two: the listing shows the second of them settled and the first,
-// whose page was read before, not. The cursor must not pass the first until it
-// has come through the subscription.
+// TestSettledWhileListing settles one invoice of each of three pages between the reading of two
+// pages. The listing then shows the second invoice as settled, but not the first, whose page was
+// read before. The cursor must not pass the first invoice until it has come through the
+// subscription.
 func TestSettledWhileListing(t *testing.T) {
 	f := &fakeLND{}
 	before := f.settleAll(1, 2)
@@ -248,9 +247,9 @@ func TestSettledWhileListing(t *testing.T) {
 	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == want })
 }
 
-// TestListingBreaks ends the watcher, or the subscription, amid the listing and
-// just before the cursor is replaced: nothing may be stored that was not handed
-// over, and the next session lists again.
+// TestListingBreaks stops the watcher, or breaks the subscription, during the listing and just
+// before the cursor is replaced. The sink must not store a cursor for invoices that it did not get,
+// and the next session must list again.
 func TestListingBreaks(t *testing.T) {
 	for name, crash := range map[string]func(f *fakeLND, sink *checkingLedger, stop func()){
 		"a crash amid the listing": func(f *fakeLND, _ *checkingLedger, stop func()) {
@@ -307,16 +306,15 @@ func TestListingBreaks(t *testing.T) {
 	}
 }
 
-// TestAMPAtTheEnd: the newest settlement is an AMP payment, which has no invoice
-// of its own. The cursor stays at the last one that has, and a reconnect resumes
-// from there.
+// TestAMPAtTheEnd has an AMP payment as the newest settlement, which has no invoice of its own. The
+// cursor remains at the last settlement with an invoice, and a reconnect resumes from there.
 func TestAMPAtTheEnd(t *testing.T) {
 	f, sink := &fakeLND{}, newLedger()
 	f.settleAll(1, 3)
 	f.settled(5, amp(5))
 	f.settled(4, nil)
 	sink.cursors[fakeNode] = f.cursor(2)
-	f.replay = slices.Reverse[[]*lnrpc.Invoice] // the cursor's own comes last, when all is known
+	f.replay = slices.Reverse[[]*lnrpc.Invoice] // the invoice at the cursor comes last
 	c := serve(t, f)
 	stop := watch(t, c, sink)
 	sink.has(t, f.hash(2), f.hash(3), f.hash(4))

@@ -14,22 +14,22 @@ import (
 // maxMemo is the longest memo that lnd stores, in bytes (its MaxMemoSize).
 const maxMemo = 1024
 
-// Invoice is what a buyer is asked to pay.
+// Invoice describes the invoice that a buyer is asked to pay.
 type Invoice struct {
-	// Preimage is made by the caller, so that the macaroon's root key and the
-	// challenge can be derived before lnd is asked.
+	// Preimage is made by the caller. The caller can then derive the macaroon's root key and the
+	// challenge before it calls lnd.
 	Preimage l402.Preimage
-	// Amount in msat, above zero. An amount of zero would let the payer choose.
+	// Amount is in msat and above zero. With an amount of zero the payer could choose the amount.
 	Amount l402.Msat
-	// Memo is shown by the buyer's wallet; at most 1024 bytes.
+	// Memo is the text that the buyer's wallet shows. It has at most 1024 bytes.
 	Memo string
-	// Expiry is how long the invoice can be paid, at least a second.
+	// Expiry is how long the invoice can be paid. It is at least one second.
 	Expiry time.Duration
 }
 
-// AddInvoice has lnd make the invoice and returns it as BOLT11. An answer that
-// was lost leaves an invoice that nobody knows and that expires by itself, so
-// a failed call may simply be made again with a fresh preimage.
+// AddInvoice makes the invoice at lnd and returns it as BOLT11. When lnd's answer is lost, lnd has
+// an invoice that nobody uses and that expires. After an error the caller may therefore call again
+// with a new preimage.
 func (c *Client) AddInvoice(ctx context.Context, inv Invoice) (string, error) {
 	answer, err := c.addInvoice(ctx, inv)
 	if err != nil {
@@ -62,8 +62,8 @@ func (c *Client) addInvoice(ctx context.Context, inv Invoice) (*lnrpc.AddInvoice
 	return answer, nil
 }
 
-// PlainInvoice makes an ordinary invoice, as a wallet does to be paid. It is
-// valid for an hour.
+// PlainInvoice makes an invoice for a wallet that wants to be paid. The invoice is valid for one
+// hour.
 func (c *Client) PlainInvoice(ctx context.Context, amount l402.Msat, memo string) (string, l402.PaymentHash, error) {
 	preimage := l402.NewPreimage()
 	invoice, err := c.AddInvoice(ctx, Invoice{Preimage: preimage, Amount: amount, Memo: memo, Expiry: time.Hour})

@@ -11,8 +11,9 @@ import (
 	"sluice.example/sluice/l402/bolt11"
 )
 
-// NodeKey returns the key of the node, in hex. With a macaroon that may not
-// ask for it, it is the payee of the newest invoice, else of a probe.
+// NodeKey returns the public key of the node, in hex. When the macaroon has no right to ask for it,
+// NodeKey takes the payee of the newest invoice. When there is no such invoice, it takes the payee
+// of a probe.
 func (c *Client) NodeKey(ctx context.Context) (string, error) {
 	info, err := c.Info(ctx)
 	if err == nil && info.PubKey != "" {
@@ -26,8 +27,8 @@ func (c *Client) NodeKey(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, inv := range page.Invoices {
-		// Spontaneous payments have no payment request; blinded ones are
-		// signed with a throw-away key.
+		// A spontaneous payment has no payment request. An invoice with blinded paths is signed
+		// with a throw-away key.
 		if inv.PaymentRequest != "" && !inv.IsBlinded {
 			return payee(inv.PaymentRequest)
 		}
@@ -39,14 +40,14 @@ func (c *Client) NodeKey(ctx context.Context) (string, error) {
 	return payee(probe.PaymentRequest)
 }
 
-// payee returns the key that signed an invoice, in hex.
+// payee returns the public key that signed an invoice, in hex.
 func payee(invoice string) (string, error) {
 	inv, err := bolt11.Decode(invoice)
 	return inv.Payee, err
 }
 
-// addProbe makes an invoice that no buyer ever sees: 1 msat, expired at once.
-// lnd removes it again when it collects cancelled invoices.
+// addProbe makes an invoice of 1 msat that expires after 10 s and that no buyer ever sees. lnd
+// removes it when it removes cancelled invoices.
 func (c *Client) addProbe(ctx context.Context) (*lnrpc.AddInvoiceResponse, error) {
 	return c.addInvoice(ctx, Invoice{
 		Preimage: l402.NewPreimage(), Amount: 1, Memo: "sluice: probe of the invoice stream", Expiry: 10 * time.Second,

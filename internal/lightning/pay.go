@@ -17,37 +17,36 @@ import (
 	"sluice.example/sluice/l402/bolt11"
 )
 
-// State is how far a payment is.
+// State is the state of a payment.
 type State string
 
-// The states of a payment. Only succeeded and failed are final.
+// These are the states of a payment. Only succeeded and failed are final.
 const (
 	StateInFlight  State = "in_flight"
 	StateSucceeded State = "succeeded"
 	StateFailed    State = "failed"
 )
 
-// maxParts is how many ways lnd may split one payment (lncli's default).
+// maxParts is how many parts lnd may split one payment into (lncli's default).
 const maxParts = 16
 
-// Payment is an outgoing payment as lnd knows it.
+// Payment is an outgoing payment as lnd reports it.
 type Payment struct {
 	Hash     l402.PaymentHash
 	State    State
 	Preimage l402.Preimage // set when State is succeeded
-	Amount   l402.Msat     // without the fee
-	Fee      l402.Msat     // routing fee paid on top
-	Reason   string        // why it failed, in words
+	Amount   l402.Msat     // in msat, without the routing fee
+	Fee      l402.Msat     // routing fee in msat, paid on top of Amount
+	Reason   string        // why the payment failed, in words
 }
 
-// Pay pays a BOLT11 invoice that names its amount, with at most feeLimit msat
-// of routing fees on top (0: free routes only), trying to find a route for at
-// most timeout (rounded up to seconds).
+// Pay pays a BOLT11 invoice that names its amount. It pays at most feeLimit msat of routing fees on
+// top of the amount. With a feeLimit of 0 it uses only routes without a fee. lnd looks for a route
+// for at most timeout, rounded up to seconds.
 //
-// The error says what is known: nil, the payment succeeded (also when an
-// earlier call paid this invoice); ErrPaymentFailed, no money moved and none
-// will; ErrPaymentUnknown, it may yet succeed, and only Track can tell. In
-// every case lnd pays one hash at most once.
+// A nil error means that the payment succeeded, possibly in an earlier call. ErrPaymentFailed means
+// that no money moved and none will. ErrPaymentUnknown means that the payment may still succeed,
+// and the caller must use Track to find out. In every case lnd pays one hash at most once.
 func (c *Client) Pay(ctx context.Context, invoice string, feeLimit l402.Msat, timeout time.Duration) (Payment, error) {
 	inv, err := bolt11.Decode(invoice)
 	if err != nil {
@@ -71,7 +70,7 @@ func (c *Client) Pay(ctx context.Context, invoice string, feeLimit l402.Msat, ti
 	return c.resolve(ctx, inv.Hash, err)
 }
 
-// send begins the payment and waits for its end.
+// send starts the payment and waits for its end.
 func (c *Client) send(ctx context.Context, req *routerrpc.SendPaymentRequest) (Payment, error) {
 	stream, err := c.router.SendPaymentV2(ctx, req)
 	if err != nil {
@@ -89,9 +88,9 @@ func (c *Client) send(ctx context.Context, req *routerrpc.SendPaymentRequest) (P
 	}
 }
 
-// resolve asks lnd what became of a payment whose call ended with cause.
+// resolve asks lnd for the outcome of a payment whose call ended with cause.
 func (c *Client) resolve(ctx context.Context, hash l402.PaymentHash, cause error) (Payment, error) {
-	// The caller's context may be what ended; the question must still be asked.
+	// The call may have ended because the caller's context ended. resolve must ask even then.
 	payment, err := c.Track(context.WithoutCancel(ctx), hash)
 	switch {
 	case err == nil:
@@ -103,9 +102,9 @@ func (c *Client) resolve(ctx context.Context, hash l402.PaymentHash, cause error
 	}
 }
 
-// definite reports whether lnd itself refused the request. Anything that a
-// broken connection can cause is not definite: the request may still be on its
-// way, although lnd does not know the payment yet.
+// definite reports whether lnd itself refused the request. An error that a broken connection can
+// cause is not definite, because the request may still be on its way and lnd may not know the
+// payment yet.
 func definite(err error) bool {
 	st, ok := status.FromError(err)
 	if !ok {
@@ -119,8 +118,8 @@ func definite(err error) bool {
 	return false
 }
 
-// Track reports the present state of the payment for hash, without waiting for
-// its end. ErrPaymentNotFound: this lnd never began it.
+// Track returns the present state of the payment for hash, without waiting for the payment to end.
+// ErrPaymentNotFound means that this lnd never began the payment.
 func (c *Client) Track(ctx context.Context, hash l402.PaymentHash) (Payment, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
@@ -138,7 +137,7 @@ func (c *Client) Track(ctx context.Context, hash l402.PaymentHash) (Payment, err
 	return fromRPC(update)
 }
 
-// outcome turns a payment's state into Pay's error.
+// outcome returns the payment with the error that Pay returns for its state.
 func outcome(p Payment) (Payment, error) {
 	switch p.State {
 	case StateSucceeded:
@@ -150,8 +149,8 @@ func outcome(p Payment) (Payment, error) {
 	}
 }
 
-// fromRPC checks what lnd says about a payment; a success must come with the
-// preimage that proves it.
+// fromRPC reads and checks a payment from lnd. A successful payment must come with the preimage
+// that proves it.
 func fromRPC(p *lnrpc.Payment) (Payment, error) {
 	out := Payment{State: StateInFlight, Amount: l402.Msat(p.ValueMsat), Fee: l402.Msat(p.FeeMsat)}
 	if n, err := hex.Decode(out.Hash[:], []byte(p.PaymentHash)); err != nil || n != len(out.Hash) {

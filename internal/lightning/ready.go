@@ -9,26 +9,26 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// readiness remembers the last probe, so that however often readiness is
-// asked for, lnd sees at most one probe per interval.
+// readiness remembers the last probe, so that lnd gets at most one probe per readyInterval, however
+// often Ready is called.
 type readiness struct {
 	asking singleflight.Group
-	last   atomic.Pointer[probed] // nil: never probed
+	last   atomic.Pointer[probed] // nil: lnd was never probed
 }
 
-// probed is the answer of one probe.
+// probed is the result of one probe.
 type probed struct {
 	at  time.Time
 	err error
 }
 
-// readyInterval is how long a probe's answer stands.
+// readyInterval is how long the result of a probe is used.
 const readyInterval = 2 * time.Second
 
-// Ready reports whether lnd answers and takes the macaroon: nil, or an error
-// that matches ErrUnavailable or ErrDenied. The answer may be two seconds old.
-// It lists one invoice, because an invoice macaroon may not ask for more.
-// Callers who ask at the same time share one probe, which goes on when they leave.
+// Ready returns nil when lnd answers and accepts the macaroon. Otherwise it returns an error that
+// matches ErrUnavailable or ErrDenied. The result may be two seconds old. The probe lists one
+// invoice, because an invoice macaroon has no right to do more. Callers of Ready at the same time
+// share one probe. The probe continues when a caller's context ends.
 func (c *Client) Ready(ctx context.Context) error {
 	answer := c.ready.asking.DoChan("", func() (any, error) {
 		last := c.ready.last.Load()
@@ -47,7 +47,7 @@ func (c *Client) Ready(ctx context.Context) error {
 	}
 }
 
-// probe asks lnd.
+// probe asks lnd for one invoice.
 func (c *Client) probe() error {
 	ctx, cancel := c.deadline(context.Background())
 	defer cancel()

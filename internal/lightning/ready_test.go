@@ -9,8 +9,8 @@ import (
 	"github.com/lightningnetwork/lnd/lnrpc"
 )
 
-// TestReadyAsksOnce: callers who ask at the same time, and soon after, share one
-// probe, also when the one whose question began it has left.
+// TestReadyAsksOnce checks that callers at the same time, and soon after, share one probe, even if
+// the caller that began the probe has left.
 func TestReadyAsksOnce(t *testing.T) {
 	begun, answer := make(chan struct{}), make(chan struct{})
 	f := &fakeLND{onList: func(int, *lnrpc.ListInvoiceRequest) {

@@ -9,7 +9,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// cursorAt is where a ledger stands that took in all up to index.
+// cursorAt returns the cursor of a ledger that has processed everything up to index.
 func (w world) cursorAt(t *testing.T, index uint64) (c lightning.Cursor) {
 	t.Helper()
 	err := w.seller.SettledSince(t.Context(), time.Time{}, func(inv lightning.SettledInvoice) error {
@@ -24,8 +24,8 @@ func (w world) cursorAt(t *testing.T, index uint64) (c lightning.Cursor) {
 	return c
 }
 
-// rebuilt loses the node's disk while nobody watches. Before somebody does, the
-// node that was rebuilt from the seed has settled more than the lost one.
+// rebuilt loses the node's disk while nobody watches. Before anybody watches again, the rebuilt
+// node has settled more invoices than the lost node.
 func (w world) rebuilt(t *testing.T) {
 	key := w.n.Gateway.PubKey
 	sink := newLedger()
@@ -59,7 +59,8 @@ func (w world) rebuilt(t *testing.T) {
 	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(key) == want })
 	stop()
 
-	// From there on it resumes. The replay holds the cursor's own and what is new.
+	// From there on the watcher resumes. The replay has the invoice at the cursor and the new
+	// invoices.
 	all = append(all, w.settle(t, 9_000))
 	sink.reset()
 	c = w.poor(t)
@@ -78,7 +79,7 @@ func (w world) rebuilt(t *testing.T) {
 	}
 }
 
-// regress has a cursor far beyond what the node ever settled.
+// regress has a cursor far beyond every index that the node has settled.
 func (w world) regress(t *testing.T) {
 	sink := newLedger()
 	key := w.n.Gateway.PubKey

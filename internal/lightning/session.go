@@ -14,37 +14,36 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// noAdds as the add index of a subscription keeps lnd from sending an event
-// for each invoice that is made. It is one below the largest number,
-// because lnd adds one.
+// noAdds is the add index of a subscription that gets no event for new invoices. It is one below
+// the largest number, because lnd adds one to it.
 const noAdds = math.MaxInt64 - 1
 
-// session is one subscription to settled invoices, from its beginning until it
-// breaks. It has two ways to begin:
+// session is one subscription to settled invoices, from its beginning until it breaks. It begins in
+// one of two ways:
 //
-//   - resume, from a cursor of at least 2 with a hash: subscribe from one below
-//     it. lnd then replays the invoice at the cursor, which proves that the
-//     subscription is live, and its hash that this is the history that the
-//     cursor was taken from. A node that replays nothing there, or another
-//     invoice, was rebuilt: begin anew.
-//   - begin anew: subscribe from 0, prove that the subscription is live (see
-//     prove), and only then list what was settled since the ledger's birth.
-//     Settlements meanwhile come through the subscription. When all of it is
-//     handed over, the sink's cursor is replaced.
+//   - It resumes, from a cursor with an index of at least 2 and a hash. It subscribes from one index
+//     below the cursor. lnd then replays the invoice at the cursor. The replay proves that the
+//     subscription is live. The hash of the replayed invoice proves that the cursor was taken from
+//     this history. When the node replays nothing at the cursor, or another invoice, the node was
+//     rebuilt, and the session begins anew.
+//   - It begins anew. It subscribes from index 0 and proves that the subscription is live (see
+//     prove). Only then does it list what was settled since the ledger was made. Invoices that
+//     settle during the listing come through the subscription. When all of them were given to the
+//     sink, the sink's cursor is replaced.
 type session struct {
 	client *Client
 	sink   Sink
-	live   func(*session) // called once: the subscription is live, what was listed is handed over
+	live   func(*session) // called once, when the subscription is live and the listed invoices were given to the sink
 
 	node   string
 	events chan *lnrpc.Invoice
-	broken chan error       // buffered; why events ended
+	broken chan error       // buffered; says why events ended
 	leave  func()           // ends the subscription
-	early  []*lnrpc.Invoice // settled ones that came before they could be handed over
+	early  []*lnrpc.Invoice // settled invoices that came before they could be given to the sink
 	mark   watermark
 
-	began     time.Time // when its listing began, or when it resumed
-	unchanged bool      // the history is the one that the sink's cursor was taken from
+	began     time.Time // when the listing began, or when the session resumed
+	unchanged bool      // the node still has the history from which the sink's cursor was taken
 	ours      bool      // the sink's cursor belongs to the history that the session follows
 }
 
@@ -74,7 +73,7 @@ func (s *session) run(ctx context.Context) error {
 	return s.follow(ctx)
 }
 
-// subscribe opens the stream; its events arrive on s.events until it ends.
+// subscribe opens the stream. Its events arrive on s.events until the stream ends.
 func (s *session) subscribe(ctx context.Context, req *lnrpc.InvoiceSubscription) error {
 	ctx, s.leave = context.WithCancel(ctx)
 	stream, err := s.client.ln.SubscribeInvoices(ctx, req)
@@ -104,8 +103,8 @@ func (s *session) subscribe(ctx context.Context, req *lnrpc.InvoiceSubscription)
 	return nil
 }
 
-// resume subscribes from the cursor. It leaves ours false when the node's
-// history is not the cursor's.
+// resume subscribes from the cursor. When the node's history is not the cursor's history, s.ours
+// remains false.
 func (s *session) resume(ctx context.Context, cursor Cursor) error {
 	s.began = time.Now()
 	if err := s.subscribe(ctx, &lnrpc.InvoiceSubscription{AddIndex: noAdds, SettleIndex: cursor.Index - 1}); err != nil {
@@ -132,7 +131,7 @@ func (s *session) resume(ctx context.Context, cursor Cursor) error {
 	return s.takeEarly(ctx)
 }
 
-// keep holds back what cannot be handed over yet.
+// keep stores a settled invoice that cannot be given to the sink yet.
 func (s *session) keep(inv *lnrpc.Invoice) {
 	if inv.State == lnrpc.Invoice_SETTLED {
 		s.early = append(s.early, inv)
@@ -149,9 +148,9 @@ func (s *session) takeEarly(ctx context.Context) error {
 	return nil
 }
 
-// beginAnew subscribes from now on, lists what was settled before, and replaces
-// the sink's cursor. A crash before that lists again, because the cursor stands
-// until everything is handed over.
+// beginAnew subscribes to new settlements, lists the earlier ones, and then replaces the sink's
+// cursor. After a crash before the replacement, the next session lists again, because the sink
+// keeps the old cursor until everything was given to it.
 func (s *session) beginAnew(ctx context.Context, cursor Cursor) error {
 	born, err := s.sink.Born(ctx)
 	if err != nil {
@@ -186,7 +185,7 @@ func (s *session) beginAnew(ctx context.Context, cursor Cursor) error {
 	return s.restart(ctx)
 }
 
-// holds reports whether the cursor's invoice is settled at the cursor's index.
+// holds reports whether the node has settled the cursor's invoice at the cursor's index.
 func (s *session) holds(ctx context.Context, cursor Cursor) (bool, error) {
 	if cursor.Index == 0 || cursor.Hash == (l402.PaymentHash{}) {
 		return false, nil
@@ -195,11 +194,11 @@ func (s *session) holds(ctx context.Context, cursor Cursor) (bool, error) {
 	return ok && inv.SettleIndex == cursor.Index, err
 }
 
-// catchUp receives every settlement that the listing may have shown. One that
-// came during the listing may be listed although one before it is not, because
-// its page was read later; so no index is complete before both have come
-// through the subscription. lnd sends events in the order in which things
-// happened, so another invoice that nobody is shown marks the place.
+// catchUp receives every settlement that the listing may have shown. During the listing, invoice 2
+// may settle after invoice 1 and be listed although invoice 1 is not listed, because the page of
+// invoice 2 was read later. An index is therefore complete only after the subscription has
+// delivered everything up to it. lnd sends events in the order in which things happened. catchUp
+// makes a probe invoice, and the event of the probe shows that all earlier events have come.
 func (s *session) catchUp(ctx context.Context) error {
 	probe, err := s.client.addProbe(ctx)
 	if err != nil {
@@ -215,10 +214,10 @@ func (s *session) catchUp(ctx context.Context) error {
 	return err
 }
 
-// restart replaces the sink's cursor by the one that is safe in this history.
-// While nothing is settled there is no safe cursor, so the old one stays. A
-// session that begins then finds that the old cursor belongs to another history,
-// and lists again; this session replaces the cursor at the first settlement.
+// restart replaces the sink's cursor by the cursor that is safe in the node's present history.
+// While no invoice is settled in it, there is no safe cursor, and the sink keeps the old cursor. A
+// later session then finds that the old cursor belongs to another history and lists again. This
+// session replaces the cursor at the first settlement.
 func (s *session) restart(ctx context.Context) error {
 	if s.mark.cursor.Index == 0 {
 		return nil
@@ -230,14 +229,14 @@ func (s *session) restart(ctx context.Context) error {
 	return err
 }
 
-// proveTries is how many invoices prove makes at most.
+// proveTries is how many probe invoices prove makes at most.
 const proveTries = 10
 
-// prove waits until the subscription is live. Opening a stream says only that
-// the request was sent; what settled after the listing and before lnd served
-// the request would be in neither. So an invoice is made that nobody is shown:
-// as nothing is replayed, any event proves the subscription. An invoice that
-// lnd made before it served the request brings none, and another is made.
+// prove waits until the subscription is live. An open stream only means that the request was sent.
+// An invoice that settles after the listing and before lnd serves the request would be missing from
+// both. prove therefore makes a probe invoice. lnd replays nothing on this subscription, so any
+// event proves that it is live. When lnd made the probe before it served the request, the probe
+// causes no event, and prove makes another.
 func (s *session) prove(ctx context.Context) error {
 	for range proveTries {
 		if _, err := s.client.addProbe(ctx); err != nil {
@@ -256,8 +255,8 @@ func (s *session) prove(ctx context.Context) error {
 
 var errSilent = fmt.Errorf("lnd: %w: it does not report new invoices to its subscriber", ErrUnavailable)
 
-// await receives events until match accepts one; found is false when nothing
-// more came for as long as patience.
+// await receives events until match accepts one. found is false when match accepted none and no
+// event came for the time patience.
 func (s *session) await(ctx context.Context, patience time.Duration, match func(*lnrpc.Invoice) bool) (found bool, err error) {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
@@ -278,8 +277,8 @@ func (s *session) await(ctx context.Context, patience time.Duration, match func(
 	}
 }
 
-// follow hands over what the subscription brings, and looks at the gaps from time
-// to time: on a node where something always settles there is never a quiet moment.
+// follow gives the events of the subscription to the sink. It also checks the gaps from time to
+// time, and does not wait for a pause, because on a busy node there may never be one.
 func (s *session) follow(ctx context.Context) error {
 	look := time.NewTicker(max(s.client.pace.gap/8, time.Millisecond))
 	defer look.Stop()
@@ -307,7 +306,7 @@ func (s *session) follow(ctx context.Context) error {
 	}
 }
 
-// take hands one event to the sink, with the cursor that is safe then.
+// take gives one event to the sink, with the cursor that is safe after it.
 func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 	if inv.State != lnrpc.Invoice_SETTLED {
 		return nil
@@ -323,7 +322,7 @@ func (s *session) take(ctx context.Context, inv *lnrpc.Invoice) error {
 	return s.hand(ctx, settled)
 }
 
-// hand gives the invoice to the sink until the sink has it.
+// hand gives the invoice to the sink and repeats this until the sink has recorded it.
 func (s *session) hand(ctx context.Context, inv SettledInvoice) error {
 	inv.Node = s.node
 	return s.insist(ctx, "a settled invoice could not be recorded; trying again", func() error {

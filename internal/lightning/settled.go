@@ -12,51 +12,49 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// SettledInvoice is an invoice of lnd that was paid. It need not be one of
-// ours: whether its memo opens decides that.
+// SettledInvoice is an invoice of lnd that was paid. It may belong to another user of the same lnd:
+// it belongs to this ledger only if its memo opens.
 type SettledInvoice struct {
-	// Node is the key of the lnd that was paid, in hex. The cursor is kept
-	// per node. Empty from SettledSince.
+	// Node is the public key of the lnd that was paid, in hex. There is one cursor per node. Node
+	// is empty in the results of SettledSince.
 	Node string
-	// Cursor may be stored together with this invoice's credit: every invoice
-	// settled up to it has been handed over. Index 0 says that the node's
-	// cursor must stay where it is. Cursor.Index is not always SettleIndex,
-	// because lnd does not always replay in the order of settlement.
+	// Cursor is the cursor that the sink may store together with this invoice's credit, because
+	// every invoice settled up to it was given to the sink. Index 0 means that the node's cursor
+	// must not change. Cursor.Index may differ from SettleIndex, because lnd does not always replay
+	// in the order of settlement.
 	Cursor Cursor
-	// SettleIndex is lnd's own number of this settlement, from 1.
+	// SettleIndex is lnd's number of this settlement, counted from 1.
 	SettleIndex uint64
 	Hash        l402.PaymentHash
-	Amount      l402.Msat // asked for
-	Paid        l402.Msat // arrived; a payer may send more than was asked for
+	Amount      l402.Msat // requested, in msat
+	Paid        l402.Msat // received, in msat; a payer may send more than Amount
 	Memo        string
-	At          time.Time // settled, by lnd's clock, to the second
+	At          time.Time // time of the settlement by lnd's clock, in whole seconds
 }
 
-// listSlack is how far lnd's clock may differ from the caller's, and how far it
-// may be stepped back, before SettledSince misses an invoice.
+// listSlack is how far lnd's clock may differ from the caller's clock, and how far lnd's clock may
+// be set back, before SettledSince misses an invoice.
 const listSlack = time.Hour
 
-// pageSize is how many invoices one call lists.
+// pageSize is how many invoices one call of lnd lists.
 const pageSize = 500
 
-// SettledSince calls fn with every settled invoice that was created since a
-// moment by the caller's clock, less an hour because lnd's clock may differ.
-// The moment is compared with an invoice's creation, not with its settlement:
-// an invoice that was created before it and paid after it does not come. So a
-// caller who wants all settlements since a moment asks from as much earlier as
-// its invoices can be paid (their expiry, and minutes for a payment in parts),
-// and asks Settled about a payment that is still missing.
+// SettledSince calls fn with every settled invoice that was created since a moment of the caller's
+// clock, less one hour, because lnd's clock may differ. It compares the creation of an invoice with
+// the moment, and not the settlement. An invoice that was created before the moment and paid after
+// it is left out. A caller that wants all settlements since a moment must therefore ask from an
+// earlier moment. It subtracts the time in which its invoices can be paid: their expiry, and
+// minutes for a payment in parts. It asks Settled about a payment that is still missing.
 //
-// It reads lnd's newest invoices first, paid or not, page by page, and ends
-// where they are older. So it costs in proportion to the invoices created since
-// that moment, however many older ones lnd has. Within a page the older ones
-// come first. An invoice that settles during the listing may come or not.
-// fn's error ends it.
+// SettledSince reads lnd's newest invoices first, paid or not, page by page, and stops where the
+// invoices are older. The cost depends only on the number of invoices created since the moment.
+// Within a page the older invoices come first. An invoice that settles during the listing may or
+// may not be included. When fn returns an error, SettledSince stops and returns it.
 func (c *Client) SettledSince(ctx context.Context, since time.Time, fn func(SettledInvoice) error) error {
 	from := since.Add(-listSlack).Unix()
 	for offset := uint64(0); ; {
-		// CreationDateStart is not asked for: lnd would apply it by reading all
-		// older invoices within one call.
+		// The request has no CreationDateStart, because lnd would read all older invoices within
+		// one call to apply it.
 		page, err := c.listInvoices(ctx, &lnrpc.ListInvoiceRequest{
 			IndexOffset: offset, NumMaxInvoices: pageSize, Reversed: true,
 		})
@@ -67,7 +65,8 @@ func (c *Client) SettledSince(ctx context.Context, since time.Time, fn func(Sett
 		if err != nil {
 			return err
 		}
-		// One older invoice ends nothing: lnd's clock may have been stepped.
+		// A single older invoice does not end the listing, because lnd's clock may have been set
+		// back.
 		if recent == 0 || len(page.Invoices) < pageSize {
 			return nil
 		}
@@ -79,9 +78,8 @@ func (c *Client) SettledSince(ctx context.Context, since time.Time, fn func(Sett
 	}
 }
 
-// handRecent calls fn with those invoices that are settled and were created at
-// or after from (unix seconds). It returns how many were created since,
-// whatever their state.
+// handRecent calls fn with the invoices that are settled and were created at or after from (unix
+// seconds). It returns how many invoices were created at or after from, in any state.
 func handRecent(invoices []*lnrpc.Invoice, from int64, fn func(SettledInvoice) error) (recent int, err error) {
 	for _, inv := range invoices {
 		if inv.CreationDate < from {
@@ -99,10 +97,9 @@ func handRecent(invoices []*lnrpc.Invoice, from int64, fn func(SettledInvoice) e
 	return recent, nil
 }
 
-// Settled asks lnd itself whether the invoice with that payment hash was paid.
-// It returns false for an invoice that lnd does not know, that is not settled,
-// or that is an AMP invoice. It finds what the stream of settled invoices
-// should have shown, also when the stream hangs.
+// Settled asks lnd directly whether the invoice with this payment hash was paid. It returns false
+// for an invoice that lnd does not know, that is not settled, or that is an AMP invoice. It also
+// finds an invoice that the stream of settled invoices did not report because the stream hangs.
 func (c *Client) Settled(ctx context.Context, hash l402.PaymentHash) (SettledInvoice, bool, error) {
 	s, ok, err := c.lookUp(ctx, hash)
 	if err != nil || !ok {
@@ -114,7 +111,7 @@ func (c *Client) Settled(ctx context.Context, hash l402.PaymentHash) (SettledInv
 	return s, true, nil
 }
 
-// lookUp is Settled without the node's key.
+// lookUp is like Settled, but does not set Node.
 func (c *Client) lookUp(ctx context.Context, hash l402.PaymentHash) (s SettledInvoice, ok bool, err error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
@@ -139,9 +136,9 @@ func (c *Client) listInvoices(ctx context.Context, req *lnrpc.ListInvoiceRequest
 	return page, wrap("list invoices", err)
 }
 
-// fromInvoice reads a settled invoice; ok is false for one in another state
-// and for AMP, which is paid many times over, has no settle index of its own
-// and is never ours.
+// fromInvoice reads a settled invoice. ok is false for an invoice in another state and for an AMP
+// invoice. An AMP invoice can be paid many times, has no settle index of its own, and never belongs
+// to this ledger.
 func fromInvoice(inv *lnrpc.Invoice) (s SettledInvoice, ok bool, err error) {
 	if inv.State != lnrpc.Invoice_SETTLED || inv.IsAmp {
 		return s, false, nil
@@ -162,8 +159,8 @@ func fromInvoice(inv *lnrpc.Invoice) (s SettledInvoice, ok bool, err error) {
 	return s, true, nil
 }
 
-// settleIndexes lists the numbers in lnd's sequence of settlements that one
-// event of the stream stands for: one, or one per paid set of an AMP invoice.
+// settleIndexes returns the settle indexes of one event of the stream. There is one index, or for
+// an AMP invoice one index per paid set.
 func settleIndexes(inv *lnrpc.Invoice) []uint64 {
 	if !inv.IsAmp {
 		return []uint64{inv.SettleIndex}

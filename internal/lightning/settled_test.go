@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// since lists and returns the hashes in the order in which they came.
+// since lists the invoices since at and returns their hashes in the order in which they came.
 func since(t *testing.T, c *lightning.Client, at time.Time) (all []l402.PaymentHash) {
 	t.Helper()
 	err := c.SettledSince(t.Context(), at, func(inv lightning.SettledInvoice) error {
@@ -24,8 +24,8 @@ func since(t *testing.T, c *lightning.Client, at time.Time) (all []l402.PaymentH
 	return all
 }
 
-// TestSettledSinceCostsWhatIsNew: the date is compared with the creation, with
-// an hour of slack, and older invoices cost at most a page.
+// TestSettledSinceCostsWhatIsNew checks that the date is compared with the creation, less one hour,
+// and that older invoices cost at most one page.
 func TestSettledSinceCostsWhatIsNew(t *testing.T) {
 	f := &fakeLND{}
 	now := time.Now()
@@ -39,7 +39,7 @@ func TestSettledSinceCostsWhatIsNew(t *testing.T) {
 	slack := f.settled(5002, at(2*time.Hour-time.Minute))
 	f.unpaid(600)
 	fresh := f.settled(5003, at(10*time.Minute))
-	// lnd's clock was stepped back for a moment.
+	// lnd's clock was set back for a moment.
 	stepped := f.settled(5004, at(48*time.Hour))
 	newest := f.settled(5005, at(0))
 	c := serve(t, f)
@@ -59,8 +59,8 @@ func TestSettledSinceCostsWhatIsNew(t *testing.T) {
 	}
 }
 
-// TestSettledAsksLND: the subscription hangs, with its connection up. Watching
-// cannot tell, and asking can.
+// TestSettledAsksLND has a subscription that hangs while its connection is open. Watching does not
+// notice this, but Settled finds the payment.
 func TestSettledAsksLND(t *testing.T) {
 	f, sink := &fakeLND{}, newLedger()
 	first := f.settled(1, nil)
@@ -94,7 +94,7 @@ func TestSettledAsksLND(t *testing.T) {
 	}
 }
 
-// away is a client of an lnd that is not there.
+// away returns a client of an lnd that does not exist.
 func away(t *testing.T) *lightning.Client {
 	t.Helper()
 	c, err := lightning.Dial(lightning.Config{Address: "127.0.0.1:1", Macaroon: someMacaroon(t)})

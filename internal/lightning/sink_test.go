@@ -14,8 +14,8 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// ledger is a Sink in memory that keeps the contract: credit and cursor change
-// together, and the cursor only grows unless Restart replaces it.
+// ledger is a Sink in memory. Credit and cursor change together, and the cursor only grows unless
+// Restart replaces it.
 type ledger struct {
 	mu       sync.Mutex
 	born     time.Time
@@ -23,8 +23,8 @@ type ledger struct {
 	taken    map[l402.PaymentHash]lightning.SettledInvoice
 	calls    int
 	restarts []lightning.Cursor
-	fail     int // so many calls of Settled fail
-	stuck    int // so many calls of Restart fail
+	fail     int // number of calls of Settled that fail
+	stuck    int // number of calls of Restart that fail
 	changed  chan struct{}
 }
 
@@ -77,7 +77,7 @@ func (l *ledger) Settled(_ context.Context, inv lightning.SettledInvoice) error 
 	return nil
 }
 
-// reset forgets what was taken.
+// reset clears the list of invoices that the ledger got.
 func (l *ledger) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +116,7 @@ func (l *ledger) cursor(node string) lightning.Cursor {
 	return l.cursors[node]
 }
 
-// all returns what was taken, in the order of settlement.
+// all returns the invoices that the ledger got, in the order of settlement.
 func (l *ledger) all() []lightning.SettledInvoice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +144,7 @@ func watch(t *testing.T, c *lightning.Client, sink lightning.Sink) (stop func())
 	return stop
 }
 
-// eventually polls: what it waits for happens in other processes.
+// eventually polls until ok returns true, because the event happens in another process.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); {
@@ -155,7 +155,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// live reports what Watching says first.
+// live returns a function that returns the first result of Watching.
 func live(c *lightning.Client) func() bool {
 	return func() bool { ok, _ := c.Watching(); return ok }
 }

@@ -8,14 +8,14 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// ChannelBalance is the money in a node's open channels, in msat. Amounts in
-// flight are in neither side.
+// ChannelBalance is the money in a node's open channels, in msat. Neither side includes amounts in
+// flight.
 type ChannelBalance struct {
-	Local  l402.Msat // what this node can send, reserves included
-	Remote l402.Msat // what this node can receive, reserves included
+	Local  l402.Msat // what this node can send, channel reserves included
+	Remote l402.Msat // what this node can receive, channel reserves included
 }
 
-// Balance adds up the node's channels. It needs offchain:read.
+// Balance returns the sum over the node's channels. It needs the right offchain:read.
 func (c *Client) Balance(ctx context.Context) (ChannelBalance, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
@@ -29,16 +29,16 @@ func (c *Client) Balance(ctx context.Context) (ChannelBalance, error) {
 	}, nil
 }
 
-// NodeInfo is who a node is.
+// NodeInfo describes a node.
 type NodeInfo struct {
-	PubKey  string // compressed node key, hex
+	PubKey  string // compressed public key of the node, hex
 	Alias   string
 	Network string // "mainnet", "testnet", "regtest", …
-	Synced  bool   // to the chain
-	Height  uint32 // of the best block it knows
+	Synced  bool   // the node is in sync with the chain
+	Height  uint32 // of the best block that the node knows
 }
 
-// Info asks the node who it is. It needs info:read.
+// Info returns the node's description. It needs the right info:read.
 func (c *Client) Info(ctx context.Context) (NodeInfo, error) {
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()

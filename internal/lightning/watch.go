@@ -9,43 +9,41 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Cursor is how far the settled invoices of one node were taken in.
+// Cursor says up to which settlement the invoices of one node were processed.
 //
-// lnd numbers its settlements from 1. A node that was rebuilt from its seed has
-// the same key and counts from 1 again, so the number alone does not say which
-// history it belongs to; the hash does.
+// lnd numbers its settlements from 1. A node that was rebuilt from its seed has the same key and
+// starts again at 1. The index alone therefore does not show which history of the node it belongs
+// to, but the hash does.
 type Cursor struct {
-	Index uint64           // lnd's number of the settlement; 0: none
+	Index uint64           // lnd's number of the settlement; 0: no settlement
 	Hash  l402.PaymentHash // of the invoice settled at Index; zero: unknown
 }
 
-// Sink takes what Watch finds. It is the ledger's side of the settle stream.
+// Sink receives the invoices that Watch finds. The ledger's side implements it.
 type Sink interface {
-	// Cursor returns how far the invoices of the node are recorded; known is
-	// false for a node never seen.
+	// Cursor returns the stored cursor of the node. known is false for a node that has no cursor.
 	Cursor(ctx context.Context, node string) (c Cursor, known bool, err error)
-	// Settled records the invoice, if it is one of ours, and stores
-	// inv.Cursor as the node's cursor when its Index is above 0 and higher
-	// than what stands, both in one transaction. It is called again for an
-	// invoice that it has had before, and after an error until it succeeds: no
-	// invoice is skipped because the store is away. An invoice that is not ours
-	// is no error.
+	// Settled records the invoice if it belongs to this ledger. It also stores inv.Cursor as the
+	// node's cursor, if inv.Cursor.Index is above 0 and higher than the stored index. Both happen
+	// in one transaction. Settled may be called again for an invoice that it has recorded before.
+	// After an error it is called again until it succeeds, so that no invoice is skipped while the
+	// store cannot be reached. An invoice of somebody else is not an error.
 	Settled(ctx context.Context, inv SettledInvoice) error
-	// Restart replaces the node's cursor, whatever stands: everything settled
-	// up to it in the node's present history was handed over. It is called
-	// again after an error until it succeeds. c.Index is above 0.
+	// Restart replaces the node's cursor, whatever its value is, because everything settled up to c
+	// in the node's present history was given to the sink. After an error Restart is called again
+	// until it succeeds. c.Index is above 0.
 	Restart(ctx context.Context, node string, c Cursor) error
-	// Born is when the ledger was made. No invoice of ours is older.
+	// Born returns when the ledger was made. No invoice of the ledger is older.
 	Born(ctx context.Context) (time.Time, error)
 }
 
-// pace is how fast Watch does what depends on time.
+// pace holds the times that Watch uses.
 type pace struct {
 	firstDelay time.Duration // before the first attempt to reconnect
-	maxDelay   time.Duration // between attempts
-	confirm    time.Duration // in which a live subscription must show itself
-	// gap is how old a gap in the numbers must be to be believed. It is well above
-	// what keep-alive takes to find a dead peer.
+	maxDelay   time.Duration // longest pause between attempts
+	confirm    time.Duration // the time within which a live subscription must deliver an event
+	// gap is how old a gap in the settle indexes must be before the missing indexes count as
+	// nonexistent. It is much longer than keep-alive takes to find a dead peer.
 	gap time.Duration
 }
 
@@ -56,19 +54,19 @@ func defaultPace() pace {
 	}
 }
 
-// backoff paces attempts. It is jittered, so that the replicas of one gateway do
-// not return to lnd in step.
+// backoff returns the pauses between attempts. They vary at random, so that the replicas of one
+// gateway do not return to lnd at the same time.
 func (p pace) backoff() *backoff.Backoff { return backoff.Jittered(p.firstDelay, p.maxDelay) }
 
-// Watch hands every settled invoice of the node to the sink, from the sink's
-// cursor on, until ctx ends, whose error it returns. Each invoice comes at
-// least once, whatever breaks in between; several replicas may watch one node.
+// Watch gives every settled invoice of the node to the sink, beginning at the sink's cursor, until
+// ctx ends. It then returns the error of ctx. Each invoice is given at least once, whatever breaks
+// in between. Several replicas may watch one node.
 //
-// How the stream is joined follows from three habits of lnd (0.21): it replays
-// nothing for settle index 0; it sends nothing, not even live, up to the index
-// it was asked for, so that a rebuilt node that starts low again would stay
-// silent; and a rebuilt node may have settled past that index, so that it
-// replays only the end of another history. See session.
+// How a session begins depends on three properties of lnd 0.21. First, lnd replays nothing for
+// settle index 0. Second, lnd sends no event, not even a live event, up to the index that was
+// requested, so that a rebuilt node, which starts at 1 again, would send nothing for a long time.
+// Third, a rebuilt node may have settled past that index already, and then replays only the end of
+// another history. See session.
 func (c *Client) Watch(ctx context.Context, sink Sink) error {
 	delay := c.pace.backoff()
 	lost := false
@@ -99,42 +97,41 @@ func (c *Client) Watch(ctx context.Context, sink Sink) error {
 	}
 }
 
-// history is which history of which node Watch follows.
+// history names the node and the history of that node that Watch follows.
 type history struct {
 	node  string
-	since time.Time // what Watching returns
+	since time.Time // the time that Watching returns
 }
 
-// next is the history that a session follows. Payments to a lost node stay
-// unseen however often the stream is joined again afterwards, so a session that
-// goes on with a history keeps the time at which that was first listed.
+// next returns the history that a session follows. A payment to a lost node is never reported,
+// however often a session begins again. A session that continues a history therefore keeps the time
+// at which that history was first listed.
 func (h history) next(s *session) history {
 	switch {
 	case !s.unchanged:
 		return history{s.node, s.began}
-	case h.node == "": // the first session of this process
+	case h.node == "": // this is the first session of this process
 		return history{s.node, time.Time{}}
 	case h.node == s.node:
 		return h
-	default: // another node took over, that is known from earlier
+	default: // another node that is known from earlier took over
 		return history{s.node, s.began}
 	}
 }
 
-// Watching reports whether Watch holds a subscription that was proven live, and
-// since when the stream shows every settlement.
+// Watching reports whether Watch has a subscription that was proven live, and since when the stream
+// shows every settlement.
 //
-// since is zero when the node's history goes on where the sink's cursor stood:
-// the cursor's invoice is settled at the cursor's index. Otherwise the node is
-// new, was rebuilt, or its cursor has no hash, and since is when its settled
-// invoices began to be listed. A payment that was presented before may have
-// reached a node that is lost, so the stream never shows it. since outlasts
-// reconnects, but not this process: a sink that judges payments by it must keep
-// when Restart was called.
+// since is zero when the node continues the history of the sink's cursor, which means that the
+// cursor's invoice is settled at the cursor's index. Otherwise the node is new, was rebuilt, or has
+// a cursor without a hash, and since is when the listing of its settled invoices began. A payment
+// that was presented before since may have reached a node that is lost, so the stream never shows
+// that payment. since is kept when Watch reconnects, but not when this process ends. A sink that
+// uses since to judge payments must therefore store when Restart was called.
 //
-// A subscription is proven when it begins. If it hangs afterwards while the
-// connection stays up, live stays true, and after a reconnect the newest
-// settlements may still be on their way: ask Settled before doubting a payment.
+// A subscription is proven live when it begins. If it hangs later while the connection remains
+// open, live remains true. After a reconnect the newest settlements may still be on their way. A
+// caller must therefore ask Settled before it rejects a payment.
 func (c *Client) Watching() (live bool, since time.Time) {
 	at := c.watching.Load()
 	if at == nil {

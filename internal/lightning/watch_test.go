@@ -15,9 +15,9 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// TestReplayOutOfOrder has lnd replay in another order than that of settlement,
-// as with a SQL database, and break off after each few events. Whatever the
-// cursor says must have been handed over.
+// TestReplayOutOfOrder has an lnd that replays in another order than that of settlement, as with a
+// SQL database, and breaks the connection after every few events. Everything up to the cursor must
+// have been given to the sink.
 func TestReplayOutOfOrder(t *testing.T) {
 	orders := map[string]func([]*lnrpc.Invoice){
 		"backwards": slices.Reverse[[]*lnrpc.Invoice],
@@ -43,12 +43,12 @@ func TestReplayOutOfOrder(t *testing.T) {
 	}
 }
 
-// checkingLedger fails when the cursor passes what was not handed over, or goes
-// back within one history.
+// checkingLedger fails the test when the cursor passes an invoice that the ledger did not get, or
+// moves back within one history.
 type checkingLedger struct {
 	*ledger
 	t    *testing.T
-	from uint64 // what the cursor stands for at first
+	from uint64 // index of the cursor at the start
 	mu   sync.Mutex
 	by   map[uint64]bool
 	last uint64
@@ -87,8 +87,7 @@ func (l *checkingLedger) check(index uint64) {
 	l.last = index
 }
 
-// TestStreamBreaks ends one subscription after the other, each after a few
-// events.
+// TestStreamBreaks breaks one subscription after another, each after a few events.
 func TestStreamBreaks(t *testing.T) {
 	f := &fakeLND{breakAfter: 3, breaks: 12}
 	sink := newLedger()
@@ -105,7 +104,7 @@ func TestStreamBreaks(t *testing.T) {
 	eventually(t, "the cursor is at the end", func() bool { return sink.cursor(fakeNode) == f.cursor(40) })
 }
 
-// amp makes an invoice one that was paid as often as there are indexes.
+// amp makes an invoice an AMP invoice with one paid set per index.
 func amp(indexes ...uint64) func(*lnrpc.Invoice) {
 	return func(inv *lnrpc.Invoice) {
 		inv.IsAmp, inv.SettleIndex = true, 0
@@ -116,8 +115,8 @@ func amp(indexes ...uint64) func(*lnrpc.Invoice) {
 	}
 }
 
-// TestForeignPayments takes spontaneous and AMP payments, which have numbers in
-// lnd's sequence but are none of ours.
+// TestForeignPayments has spontaneous and AMP payments. They have numbers in lnd's sequence, but
+// they do not belong to the ledger.
 func TestForeignPayments(t *testing.T) {
 	f := &fakeLND{}
 	f.settled(1, nil)
@@ -135,13 +134,13 @@ func TestForeignPayments(t *testing.T) {
 	if got := sink.get(sixth); got.Cursor.Index != 6 {
 		t.Errorf("the cursor stays at %d behind the AMP payments", got.Cursor.Index)
 	}
-	if n := len(sink.all()); n != 3 { // 2 is replayed
+	if n := len(sink.all()); n != 3 { // index 2 is replayed
 		t.Errorf("%d invoices were handed over", n)
 	}
 }
 
-// TestGapIsBelieved leaves a number out for ever, while something settles again
-// and again: the cursor moves on once the gap is old.
+// TestGapIsBelieved leaves out one number for ever while other invoices settle. The cursor moves
+// past the gap once the gap is old.
 func TestGapIsBelieved(t *testing.T) {
 	f := &fakeLND{}
 	for _, i := range []uint64{1, 2, 4} {
@@ -160,7 +159,7 @@ func TestGapIsBelieved(t *testing.T) {
 	})
 }
 
-// TestListingIsPaged has more invoices than one page, most of them unpaid.
+// TestListingIsPaged has more invoices than fit into one page. Most of them are unpaid.
 func TestListingIsPaged(t *testing.T) {
 	f := &fakeLND{}
 	var hashes []l402.PaymentHash
@@ -183,7 +182,7 @@ func TestListingIsPaged(t *testing.T) {
 	}
 }
 
-// TestWatchWaitsForLND starts Watch before there is anything to connect to.
+// TestWatchWaitsForLND starts Watch before lnd can be reached.
 func TestWatchWaitsForLND(t *testing.T) {
 	c, err := lightning.Dial(lightning.Config{Address: "127.0.0.1:1", Macaroon: someMacaroon(t)})
 	if err != nil {

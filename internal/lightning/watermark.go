@@ -8,54 +8,52 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// watermark turns settlements that arrive in any order into a cursor that is
-// safe to store: the newest invoice of the unbroken run of settle indexes seen.
+// watermark turns settlements that arrive in any order into a cursor that is safe to store. The
+// safe cursor is the newest invoice of the unbroken run of settle indexes that have come.
 //
-// lnd numbers settlements 1, 2, 3 … and sends live ones in that order; but with a
-// SQL database it replays in the order of creation (SQLStore.InvoicesSettledSince
-// of lnd 0.21). Were the cursor simply the last index, a crash amid such a replay
-// would lose what comes after it.
+// lnd numbers settlements 1, 2, 3 … and sends live settlements in that order. With a SQL database,
+// however, lnd replays in the order of creation (SQLStore.InvoicesSettledSince of lnd 0.21). If the
+// cursor were the last index that came, a crash during such a replay would lose the settlements
+// that come after it.
 //
-// Nodes that have run for long lack some numbers for ever (lightningnetwork/lnd
-// issue 7071). So a gap is believed in the end: see expire and maxAbove.
+// Nodes that have run for long lack some indexes for ever (lightningnetwork/lnd issue 7071). After
+// some time the watermark therefore treats a gap as nonexistent indexes: see expire and maxAbove.
 type watermark struct {
 	started bool
-	at      uint64           // all up to here were seen, or are believed to be missing
+	at      uint64           // all indexes up to at have come, or are treated as nonexistent
 	cursor  Cursor           // the newest invoice up to at; an AMP payment has no invoice of its own
-	above   map[uint64]above // seen beyond a gap
-	top     uint64           // the largest index seen
-	filled  time.Time        // when an index last came that lies below top: a replay may be under way
+	above   map[uint64]above // settlements that came beyond a gap, by index
+	top     uint64           // the largest index that has come
+	filled  time.Time        // when an index below top last came, which may mean that lnd replays
 }
 
-// above is one settlement beyond a gap.
+// above is one settlement that came beyond a gap.
 type above struct {
 	hash l402.PaymentHash // zero: an AMP payment
 	seen time.Time
 }
 
-// maxAbove bounds watermark.above, to about 20 MB. A replay whose order differs
-// from that of settlement by more than half of it, and a crash amid that replay,
-// would be needed to lose anything by it: lnd makes fewer invoices within the life
-// of one.
+// maxAbove bounds watermark.above, to about 20 MB. A settlement is lost by it only if a replay
+// differs from the order of settlement by more than half of maxAbove and a crash interrupts that
+// replay. lnd makes fewer invoices than that within the lifetime of one invoice.
 const maxAbove = 1 << 18
 
-// start says that all up to at were seen.
+// start records that all indexes up to at have come.
 func (w *watermark) start(at uint64) { w.started, w.at = true, at }
 
-// listed notes an invoice of the listing. It says nothing about lower indexes,
-// because invoices are not listed in the order of settlement.
+// listed records an invoice of the listing. It means nothing for lower indexes, because invoices
+// are not listed in the order of settlement.
 func (w *watermark) listed(c Cursor) {
 	if c.Index > w.cursor.Index {
 		w.cursor = c
 	}
 }
 
-// saw notes the indexes of one event and returns the safe cursor, whose Index
-// is 0 while there is none. hash is zero for an AMP payment.
+// saw records the indexes of one event and returns the safe cursor. Index 0 means that there is no
+// safe cursor yet. hash is zero for an AMP payment.
 //
-// Without a start, the newest index of the first event is the first of the live
-// ones, and all before it were settled before the subscription: they have been
-// listed.
+// If start was not called before, the newest index of the first event is the first live index. All
+// indexes before it were settled before the subscription, so the listing has shown them.
 func (w *watermark) saw(indexes []uint64, hash l402.PaymentHash, now time.Time) Cursor {
 	if !w.started && len(indexes) > 0 {
 		w.begin(slices.Max(indexes)-1, now)
@@ -68,7 +66,7 @@ func (w *watermark) saw(indexes []uint64, hash l402.PaymentHash, now time.Time) 
 	return w.run()
 }
 
-// run moves on over all that is complete, and returns the safe cursor.
+// run moves at forward over all indexes that have come, and returns the safe cursor.
 func (w *watermark) run() Cursor {
 	for {
 		next, ok := w.above[w.at+1]
@@ -81,8 +79,8 @@ func (w *watermark) run() Cursor {
 	}
 }
 
-// begin starts after a listing. The newest invoice of the listing may have been
-// settled after the subscription began; what lies between is yet to come then.
+// begin starts the watermark after a listing. The newest listed invoice may have been settled after
+// the subscription began. The indexes before it are then still to come.
 func (w *watermark) begin(at uint64, now time.Time) {
 	w.start(at)
 	if top := w.cursor; top.Index > at {
@@ -106,15 +104,15 @@ func (w *watermark) note(index uint64, hash l402.PaymentHash, now time.Time) {
 	}
 }
 
-// pass takes an index that is complete as the cursor, if an invoice was settled
-// there.
+// pass makes c the cursor if an invoice was settled at c.Index. All indexes up to c.Index must have
+// come.
 func (w *watermark) pass(c Cursor) {
 	if c.Hash != (l402.PaymentHash{}) && c.Index > w.cursor.Index {
 		w.cursor = c
 	}
 }
 
-// believe gives up on the gaps up to an index: what is missing does not exist.
+// believe treats the missing indexes up to upTo as nonexistent.
 func (w *watermark) believe(upTo uint64) {
 	for i, seen := range w.above {
 		if i <= upTo {
@@ -126,10 +124,10 @@ func (w *watermark) believe(upTo uint64) {
 	w.run()
 }
 
-// expire gives up on each gap that has been known for as long as age, however much
-// settles meanwhile. While indexes still come out of order no gap is old, because
-// lnd may be replaying: live ones come in order, so that they keep no gap young. It
-// returns how many numbers were given up.
+// expire treats each gap that is at least age old as nonexistent indexes. New settlements do not
+// delay this. No gap counts as old while indexes still come out of order, because lnd may be
+// replaying. Live indexes come in order, so they do not delay expire. It returns how many indexes
+// are treated as nonexistent.
 func (w *watermark) expire(now time.Time, age time.Duration) (missing uint64) {
 	if len(w.above) == 0 || now.Sub(w.filled) < age {
 		return 0

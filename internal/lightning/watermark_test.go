@@ -10,8 +10,8 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// hashOf is the hash of the invoice settled at an index; every seventh is an
-// AMP payment, which has none.
+// hashOf returns the hash of the invoice settled at an index. Every seventh settlement is an AMP
+// payment, which has no hash.
 func hashOf(index uint64) (h l402.PaymentHash) {
 	if index%7 != 0 {
 		binary.BigEndian.PutUint64(h[:], index)
@@ -21,9 +21,8 @@ func hashOf(index uint64) (h l402.PaymentHash) {
 
 var noon = time.Unix(1_800_000_000, 0)
 
-// TestWatermark: whatever the order, the cursor never passes an index that was
-// not seen, never falls, names the invoice settled at its index, and ends at the
-// last invoice.
+// TestWatermark checks, for any order of events, that the cursor never passes an index that has not
+// come, never falls, names the invoice settled at its index, and ends at the last invoice.
 func TestWatermark(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		from := rapid.Uint64Range(0, 1_000).Draw(t, "from")
@@ -66,8 +65,8 @@ func TestWatermark(t *testing.T) {
 	})
 }
 
-// TestWatermarkAfterListing: the newest listed invoice is the cursor as long as
-// nothing before it is still to come through the subscription.
+// TestWatermarkAfterListing checks that the newest listed invoice is the cursor as long as no index
+// before it is still to come through the subscription.
 func TestWatermarkAfterListing(t *testing.T) {
 	at := func(i uint64) Cursor { return Cursor{i, hashOf(i)} }
 	listed := func(indexes ...uint64) *watermark {
@@ -83,12 +82,12 @@ func TestWatermarkAfterListing(t *testing.T) {
 	if w.cursor != at(9) {
 		t.Errorf("listed to 9, at %v", w.cursor)
 	}
-	// 10 and 11 were AMP payments of others before the subscription.
+	// The indexes 10 and 11 were AMP payments to others before the subscription.
 	if c := w.saw(one(12), hashOf(12), noon); c != at(12) {
 		t.Errorf("after 12 at %v", c)
 	}
 
-	// 8 settles first after the subscription began, and the listing shows 10 already.
+	// Index 8 settles first after the subscription began, and the listing already shows index 10.
 	w = listed(3, 10)
 	if c := w.saw(one(8), hashOf(8), noon); c != at(8) {
 		t.Errorf("10 was listed and 9 is missing, but at %v", c)
@@ -96,12 +95,12 @@ func TestWatermarkAfterListing(t *testing.T) {
 	if c := w.saw(one(9), hashOf(9), noon); c != at(10) {
 		t.Errorf("9 came, at %v", c)
 	}
-	// The only event is an AMP payment: nothing is known at or below 13 but 10.
+	// The only event is an AMP payment. Of the indexes up to 13 only 10 is known.
 	w = listed(3, 10)
 	if c := w.saw(one(14), hashOf(14), noon); c != at(10) {
 		t.Errorf("after an AMP payment at %v", c)
 	}
-	// As before, but what was listed lies above it.
+	// This is as before, but the listed index is above the event's index.
 	w = listed(3, 16)
 	if c := w.saw(one(14), hashOf(14), noon); c.Index != 0 {
 		t.Errorf("14 is an AMP payment and 15 is missing, but at %v", c)
@@ -133,8 +132,8 @@ func TestWatermarkWithoutStart(t *testing.T) {
 	}
 }
 
-// TestGapsAreBelievedByAge has something settle every second on a node that left
-// out some numbers for ever: the cursor follows, and what is kept stays small.
+// TestGapsAreBelievedByAge has a settlement every second on a node that left out some numbers for
+// ever. The cursor follows, and the watermark keeps little in memory.
 func TestGapsAreBelievedByAge(t *testing.T) {
 	const age = 2 * time.Minute
 	var w watermark
@@ -157,8 +156,8 @@ func TestGapsAreBelievedByAge(t *testing.T) {
 	}
 }
 
-// TestReplayKeepsGapsYoung has a replay that takes longer than a gap may be old:
-// what is still to come in it is not given up.
+// TestReplayKeepsGapsYoung has a replay that takes longer than the age at which a gap counts as
+// old. The indexes that are still to come in the replay do not count as nonexistent.
 func TestReplayKeepsGapsYoung(t *testing.T) {
 	const age = 2 * time.Minute
 	var w watermark
@@ -181,7 +180,7 @@ func TestReplayKeepsGapsYoung(t *testing.T) {
 	if w.cursor != (Cursor{50, hashOf(50)}) || len(w.above) != 0 {
 		t.Errorf("ended at %v", w.cursor)
 	}
-	// Nothing comes out of order any more.
+	// From here on every index comes in order.
 	see(52)
 	for i := uint64(53); now.Sub(w.above[52].seen) < age-30*time.Second; i++ {
 		see(i)
@@ -191,7 +190,7 @@ func TestReplayKeepsGapsYoung(t *testing.T) {
 	}
 }
 
-// TestWatermarkIsBounded has more settlements beyond a gap than are kept.
+// TestWatermarkIsBounded has more settlements beyond a gap than the watermark keeps.
 func TestWatermarkIsBounded(t *testing.T) {
 	var w watermark
 	w.start(0)

@@ -1,5 +1,5 @@
-// Package secretfile writes files that only their owner may read, and replaces them
-// whole: a reader, and a machine that loses power, sees the old file or the new one.
+// Package secretfile writes files that only their owner may read. It replaces a file as a whole: a
+// reader finds the old file or the new file, also after a power failure.
 //
 //	err := secretfile.Write(path, data)
 package secretfile
@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 )
 
-// Write replaces the file at path, with mode 0600 whatever mode the file had, and
-// returns once the new one is on the disk. On an error the old file is still there.
+// Write replaces the file at path. The new file has mode 0600, whatever mode the old file had.
+// Write returns once the new file is on the disk. On an error the old file remains.
 func Write(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // with mode 0600
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // CreateTemp uses mode 0600
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func Write(path string, data []byte) (err error) {
 	return err
 }
 
-// SyncDir makes the renames and removals in a folder survive a power cut.
+// SyncDir makes earlier renames and removals in a directory survive a power failure.
 func SyncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

@@ -40,7 +40,7 @@ func TestWriteFailsAndLeavesTheOld(t *testing.T) {
 	}
 }
 
-// only wants one name in dir: no temporary file stays behind.
+// only checks that dir has one entry with this name, so that no temporary file remains.
 func only(t *testing.T, dir, name string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -5,8 +5,7 @@
 //	if err != nil { ... }              // errors.Is(err, bolt11.ErrInvalid)
 //	inv.Network, inv.Amount, inv.Hash  // signed by inv.Payee
 //
-// It judges neither expiry nor amount: whether an invoice may be paid is for the
-// payer to say.
+// Decode checks neither the expiry nor the amount: the payer decides whether to pay an invoice.
 package bolt11
 
 import (
@@ -22,32 +21,32 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// ErrInvalid reports a string that is no invoice of a known network.
+// ErrInvalid reports a string that is not an invoice of a known network.
 var ErrInvalid = errors.New("not a valid BOLT11 invoice")
 
-// Invoice is a decoded invoice whose signature was checked.
+// Invoice is a decoded invoice. Decode has checked its signature.
 type Invoice struct {
 	Network     Network
 	Hash        l402.PaymentHash
 	Amount      l402.Msat // 0: the invoice names no amount
-	Payee       string    // public key that signed it, 66 hex digits; with blinded paths a throw-away key
+	Payee       string    // public key of the signer, 66 hex digits; a throw-away key if the invoice has blinded paths
 	Description string
 	At          time.Time
 	ExpiresAt   time.Time
 	Secret      [32]byte // the payment secret; zero: the invoice has none
-	FinalCLTV   uint32   // blocks that the last hop must leave the payee at least
+	FinalCLTV   uint32   // blocks that the last hop must leave the payee at least, before the payment times out
 }
 
-// maxExpiry bounds the life of an invoice, far above any in use: a longer one
-// overflows a time.Duration on its way through the decoder.
+// maxExpiry bounds the time from an invoice's creation to its expiry, far above any in use. A
+// longer time overflows a time.Duration in the decoder.
 const maxExpiry = 10 * 365 * 24 * time.Hour
 
-// maxFinalCLTV bounds FinalCLTV, in blocks: about ten years of them.
+// maxFinalCLTV bounds FinalCLTV, in blocks. It is about ten years of blocks.
 const maxFinalCLTV = 10 * 365 * 144
 
-// Decode decodes an invoice of any known network. An invoice with a required
-// feature that the decoder does not know is refused, because nobody could pay
-// it. Every error wraps ErrInvalid.
+// Decode decodes an invoice of any known network. It refuses an invoice that requires a feature
+// which the decoder does not know, because the payer could not pay it. Every error wraps
+// ErrInvalid.
 func Decode(s string) (Invoice, error) {
 	prefix, amount, err := splitHead(s)
 	if err != nil {
@@ -93,8 +92,8 @@ func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
 }
 
-// splitHead returns the currency prefix and the amount, both lower case, of
-// the human-readable part: "ln", prefix, amount, then "1" and the data.
+// splitHead returns the currency prefix and the amount of an invoice, both in lower case. They are
+// in the human-readable part: "ln", the prefix, the amount. After that part come "1" and the data.
 func splitHead(s string) (prefix, amount string, err error) {
 	sep := strings.LastIndexByte(s, '1')
 	if sep < 3 || !strings.EqualFold(s[:2], "ln") {
@@ -108,13 +107,13 @@ func splitHead(s string) (prefix, amount string, err error) {
 	return head[:digits], head[digits:], nil
 }
 
-// amountInRange refuses amounts above all the money there is. The decoder
-// multiplies in 64 bits, where such an amount can wrap around to a small one.
+// amountInRange reports whether amount is at most l402.MaxMsat. The check comes before the decoder,
+// because the decoder multiplies in 64 bits and a larger amount can wrap around to a small one.
 func amountInRange(amount string) bool {
 	if amount == "" {
 		return true
 	}
-	msat := 1e11 // of one bitcoin
+	msat := 1e11 // msat in one bitcoin, for an amount without a unit
 	switch amount[len(amount)-1] {
 	case 'm':
 		msat = 1e8

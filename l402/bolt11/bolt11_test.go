@@ -15,8 +15,8 @@ import (
 	"sluice.example/sluice/l402/bolt11/bolt11test"
 )
 
-// vectors.json holds examples of the BOLT 11 specification ("Examples" and
-// "Examples of Invalid Invoices") and what they mean.
+// loadVectors reads vectors.json. The file has the examples of the BOLT 11 specification
+// ("Examples" and "Examples of Invalid Invoices") with their decoded values.
 func loadVectors(t testing.TB) (vectors []struct {
 	Name, Invoice, Hash, Payee, Error string
 	Network                           bolt11.Network

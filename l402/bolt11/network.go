@@ -6,10 +6,10 @@ import (
 	"github.com/btcsuite/btcd/chaincfg"
 )
 
-// Network is a Bitcoin network. A wallet lives on exactly one.
+// Network is a Bitcoin network. A wallet belongs to exactly one network.
 type Network string
 
-// The networks whose invoices can be decoded.
+// These are the networks whose invoices Decode reads.
 const (
 	Mainnet Network = "mainnet"
 	Testnet Network = "testnet"
@@ -42,8 +42,8 @@ func (n Network) params() *chaincfg.Params {
 	return nil
 }
 
-// networkOf maps the currency prefix of BOLT 11, the letters between "ln" and
-// the amount, to its network.
+// networkOf returns the network of a currency prefix of BOLT 11. The prefix is the letters between
+// "ln" and the amount. An unknown prefix returns "".
 func networkOf(prefix string) Network {
 	switch prefix {
 	case "bc":

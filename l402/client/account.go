@@ -14,16 +14,17 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// ErrNoToken reports that the store holds no token for a gateway. A paid
-// request buys one.
+// ErrNoToken reports that the store holds no token for a gateway. The client buys a token when it
+// makes a paid request.
 var ErrNoToken = errors.New("no token stored for this gateway: make a paid request first")
 
-// ErrDelegated reports that the newest token of a gateway is a delegated part
-// of an account, which only a holder of the whole account can top up.
+// ErrDelegated reports that the newest token of a gateway is a delegated part of an account. Only a
+// holder of the whole account can top the account up.
 var ErrDelegated = errors.New("the token for this gateway is a delegated part of an account: only who delegated it can top the account up, or delegate more")
 
-// StatusError is an answer of a gateway other than the one asked for. Its
-// members come from the problem document, where there is one.
+// StatusError is a gateway's answer that is not the resource which the client asked for. The fields
+// other than Status come from the answer's problem document. They are empty when the answer has no
+// problem document.
 type StatusError struct {
 	Status int    `json:"status"`
 	Type   string `json:"type"`
@@ -31,7 +32,7 @@ type StatusError struct {
 	Detail string `json:"detail"`
 }
 
-// Error says the status and the gateway's own words.
+// Error returns the status and the gateway's own words.
 func (e *StatusError) Error() string {
 	text := e.Title
 	if text == "" {
@@ -43,8 +44,8 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("gateway answered %d %s", e.Status, text)
 }
 
-// Balance is the answer of GET /l402/balance, all amounts in msat. Nil: the gateway
-// does not tell the holder of a delegated token.
+// Balance is the answer of GET /l402/balance. All amounts are in msat. A nil field means that the
+// gateway does not tell this amount to the holder of a delegated token.
 type Balance struct {
 	Account   string     `json:"account"` // token id, hex
 	Available l402.Msat  `json:"available_msat"`
@@ -55,15 +56,15 @@ type Balance struct {
 	Budgets   []Budget   `json:"budgets"`
 }
 
-// Budget is the state of one delegated budget in the token, in msat.
+// Budget is the state of one delegated budget of the token. Its amounts are in msat.
 type Budget struct {
 	Label     string    `json:"label"`
 	Limit     l402.Msat `json:"limit_msat"`
 	Available l402.Msat `json:"available_msat"`
 }
 
-// Balance asks the gateway at base for the balance of the newest token stored
-// for it. It pays nothing. Errors: ErrNoToken, *StatusError.
+// Balance asks the gateway at base for the balance of the newest token stored for that gateway.
+// Balance pays nothing. It fails with ErrNoToken or *StatusError.
 func (c *Client) Balance(ctx context.Context, base string) (Balance, error) {
 	origin, err := Origin(base)
 	if err != nil {
@@ -91,9 +92,10 @@ func (c *Client) balanceOf(ctx context.Context, base string, t Token) (Balance, 
 	return b, nil
 }
 
-// Quote asks the gateway at base for the most that a request may cost, as the
-// JSON it answers with. Values are those of the endpoint: model, path, input_tokens,
-// max_tokens, searches, documents. It needs no token and pays nothing. Errors: *StatusError.
+// Quote asks the gateway at base for the most that a request may cost, and returns the gateway's
+// JSON. The values v are those of the gateway's endpoint: model, path, input_tokens, max_tokens,
+// searches, documents. Quote needs no token and pays nothing. It fails with *StatusError when the
+// gateway refuses.
 func (c *Client) Quote(ctx context.Context, base string, v url.Values) (json.RawMessage, error) {
 	if _, err := Origin(base); err != nil {
 		return nil, err
@@ -105,14 +107,15 @@ func (c *Client) Quote(ctx context.Context, base string, v url.Values) (json.Raw
 	return body, err
 }
 
-// TopUp buys more credit, in msat, for the account of the newest token stored for
-// the gateway at base, stores the new credential and presents it. The account
-// stays the same. The client pays the amount rounded up to whole satoshis. A
-// gateway may ask for more, because its smallest purchase is larger: the client
-// refuses that with an *InvoiceError that names the smallest purchase. Where an
-// earlier purchase was in doubt and turns out to have succeeded, that one is the
-// top-up and nothing is paid, because a repeated command would otherwise pay
-// twice. Errors: ErrNoToken, ErrDelegated, *StatusError and those of RoundTrip.
+// TopUp buys more credit, in msat, for the account of the newest token stored for the gateway at
+// base. It stores the new credential and sends it to the gateway. The account stays the same. The
+// client pays the amount rounded up to whole satoshis.
+//
+// A gateway may ask for more than that, when its smallest purchase is larger. The client then
+// refuses with an *InvoiceError that names the smallest purchase. If the outcome of an earlier
+// purchase was unknown and TopUp finds that it succeeded, TopUp returns the earlier purchase and
+// pays nothing, because a user who repeats a command would otherwise pay twice. TopUp fails with
+// ErrNoToken, ErrDelegated, *StatusError or an error of RoundTrip.
 func (c *Client) TopUp(ctx context.Context, base string, amount l402.Msat) (Purchase, Balance, error) {
 	origin, err := Origin(base)
 	if err != nil {
@@ -173,11 +176,11 @@ func (c *Client) topUp(ctx context.Context, base, origin string, amount l402.Msa
 	return c.buy(ctx, o, unlock)
 }
 
-// maxAnswer bounds the answer of a gateway's own endpoint, in bytes.
+// maxAnswer is how many bytes of an answer of the gateway's own endpoints are read.
 const maxAnswer = 1 << 20
 
-// call does one request to a gateway's own endpoint. A challenge comes with
-// 402 or with success; both are its caller's to read.
+// call sends one request to a gateway's own endpoint. An answer with 402 to a POST is not an error.
+// The caller of call reads the challenge, which may come with 402 or with a success status.
 func (c *Client) call(ctx context.Context, method, base, path string, body []byte, t *Token) (http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(base, "/")+path, bytes.NewReader(body))
 	if err != nil {
@@ -187,7 +190,7 @@ func (c *Client) call(ctx context.Context, method, base, path string, body []byt
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if t != nil {
-		// In two headers: a proxy on the way may drop the first.
+		// The token goes into two headers, because a proxy on the way may drop the first.
 		(&trip{both: true}).present(req.Header, *t)
 	}
 	resp, err := c.cfg.Base.RoundTrip(req)
@@ -206,8 +209,8 @@ func (c *Client) call(ctx context.Context, method, base, path string, body []byt
 	return resp.Header, answer, nil
 }
 
-// ReadStatusError reads the body of a failed answer. A body that is no problem
-// document leaves only the status.
+// ReadStatusError reads the body of a failed answer. When the body is not a problem document, only
+// Status is set.
 func ReadStatusError(status int, body []byte) *StatusError {
 	var e StatusError
 	if json.Unmarshal(body, &e) != nil {

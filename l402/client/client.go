@@ -24,36 +24,36 @@ import (
 type Config struct {
 	Wallet  Wallet
 	Store   Store
-	Network bolt11.Network // of the wallet; invoices of any other are refused
+	Network bolt11.Network // network of the wallet; an invoice of another network is refused
 
-	// MaxPerRequest is the largest invoice, in msat, that one request may pay.
-	// Zero pays nothing: there is no default amount of somebody's money.
+	// MaxPerRequest is the largest invoice, in msat, that the client pays for one request. At zero
+	// the client pays nothing, because there is no good default for somebody's money.
 	MaxPerRequest l402.Msat
-	// MaxTotal bounds all payments of the store together, fees included, in
-	// msat and for as long as the store lives. Zero: no such bound.
+	// MaxTotal bounds the sum of all payments of the store, routing fees included, in msat. The sum
+	// is never reset while the store exists. Zero means that there is no bound.
 	MaxTotal l402.Msat
-	// MaxFee bounds the routing fee of one payment, on top of its amount. The
-	// zero value takes free routes only.
+	// MaxFee bounds the routing fee of one payment, on top of the payment's amount. With the zero
+	// value the client uses only routes without a fee.
 	MaxFee Fee
-	// PaymentTimeout bounds how long one payment is tried, and how long an
-	// earlier one still in flight is waited for. Default 60 s.
+	// PaymentTimeout bounds how long the wallet tries one payment. It also bounds how long the
+	// client waits for an earlier payment that is still in flight. Zero means 60 s.
 	PaymentTimeout time.Duration
-	// MaxBody is the largest request body, in bytes, that is kept in memory to
-	// be sent again; bodies with GetBody are not kept. Default 16 MiB.
+	// MaxBody is the largest request body, in bytes, that the client keeps in memory to send it
+	// again. A body with GetBody is not kept in memory. Zero means 16 MiB.
 	MaxBody int64
 
-	// BuyBeyondDelegation lets a 402 open an account of one's own where the
-	// newest token is a delegated one (Token.Attenuated). The new token then
-	// comes first; the delegated one stays in the store. By default such a 402
-	// ends in a *BudgetError, and nothing is bought.
+	// BuyBeyondDelegation lets the client answer a 402 by buying an account of its own when the
+	// newest token is a delegated token (Token.Attenuated). The client then uses the bought token
+	// first. The delegated token remains in the store. When BuyBeyondDelegation is false, such a
+	// 402 ends in a *BudgetError, and nothing is bought.
 	BuyBeyondDelegation bool
 
-	Base http.RoundTripper // default http.DefaultTransport
-	Log  *slog.Logger      // default: nothing is logged
-	Now  func() time.Time  // default time.Now
+	Base http.RoundTripper // nil: http.DefaultTransport
+	Log  *slog.Logger      // nil: nothing is logged
+	Now  func() time.Time  // nil: time.Now
 }
 
-// Client is an http.RoundTripper that pays. It is safe for concurrent use.
+// Client is an http.RoundTripper that pays for requests. It is safe for concurrent use.
 type Client struct {
 	cfg   Config
 	nonce string
@@ -64,7 +64,7 @@ type Client struct {
 	origins map[string]*originState
 }
 
-// New returns a Client, or says what is wrong with cfg.
+// New returns a Client, or an error that says what is wrong with cfg.
 func New(cfg Config) (*Client, error) {
 	if cfg.Wallet == nil || cfg.Store == nil {
 		return nil, errors.New("client: Wallet and Store are required")
@@ -98,11 +98,10 @@ func New(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, nonce: hex.EncodeToString(nonce[:]), origins: map[string]*originState{}}, nil
 }
 
-// RoundTrip implements http.RoundTripper. A request that already carries an
-// L402 credential, and one that is not for http or https, passes through
-// untouched. A 402 without an L402 challenge, and one that comes after this
-// round trip has paid, is returned as it is. Errors of paying are *BudgetError,
-// *InvoiceError, *PaymentError, *UnseenTokenError and ErrBodyTooLarge.
+// RoundTrip implements http.RoundTripper. It passes a request on unchanged when the request already
+// carries an L402 credential, or is not for http or https. It returns a 402 as it is when the 402
+// has no L402 challenge, or when this round trip has already paid. Errors of paying are
+// *BudgetError, *InvoiceError, *PaymentError, *UnseenTokenError and ErrBodyTooLarge.
 func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if hasCredential(req.Header) || (req.URL.Scheme != "http" && req.URL.Scheme != "https") {
 		return c.cfg.Base.RoundTrip(req)
@@ -117,23 +116,24 @@ func (c *Client) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// trip is one RoundTrip. It is used by one goroutine.
+// trip is the state of one RoundTrip. Only one goroutine uses it.
 type trip struct {
 	c      *Client
 	req    *http.Request
-	body   func() (io.ReadCloser, error) // nil: no body; ErrBodyTooLarge on the second call if it was not kept
-	size   int64                         // of the body, as http.Request.ContentLength
+	body   func() (io.ReadCloser, error) // returns a fresh body; nil: no body; ErrBodyTooLarge if not kept
+	size   int64                         // of the body in bytes, as http.Request.ContentLength
 	origin string
 	tried  map[[32]byte]bool // digests of the credentials sent so far
-	both   bool              // the token goes into the header Macaroon as well
+	both   bool              // the token is also sent in the header Macaroon
 
-	fingerprint fingerprint // of the call; zero: not taken, or the body is too large
-	key         string      // Idempotency-Key of the call; empty: none was chosen yet
-	attempt     *attempt    // under that key; nil: the call is not followed
+	fingerprint fingerprint // of the call; zero: no fingerprint was taken, or the body is too large
+	key         string      // Idempotency-Key of the call; "": no key was chosen yet
+	attempt     *attempt    // the attempt under key; nil: the client does not follow the call
 }
 
-// retryGrace is how long the others that wait for a purchase let the payer go
-// first, so that they do not spend its money before its own request is in.
+// retryGrace is how long the goroutine that paid keeps its origin's lock while its own request is
+// under way. The goroutines that wait for the purchase then do not spend its credit before that
+// request has reached the gateway.
 const retryGrace = time.Second
 
 func (t *trip) run() (*http.Response, error) {
@@ -155,7 +155,7 @@ func (t *trip) run() (*http.Response, error) {
 			return nil, err
 		}
 		if o == nil {
-			return resp, nil // not an L402 server
+			return resp, nil // the server does not speak L402
 		}
 		unseen := have && t.unseen(o, token)
 		if paid && !unseen {
@@ -169,7 +169,7 @@ func (t *trip) run() (*http.Response, error) {
 			if t.both {
 				return nil, &UnseenTokenError{Origin: t.origin, Token: token.Name()}
 			}
-			t.both = true // perhaps only Authorization is lost on the way
+			t.both = true // perhaps a proxy on the way drops only Authorization
 			continue
 		}
 		t.c.origin(t.origin).learn(t.req.URL.Path, o.token.Service)
@@ -188,7 +188,7 @@ func (t *trip) run() (*http.Response, error) {
 	}
 }
 
-// send sends the request, with the token if there is one.
+// send sends the request once. If have is true, it sends the token too.
 func (t *trip) send(token Token, have bool) (*http.Response, error) {
 	r := t.req.Clone(t.req.Context())
 	if t.body != nil {
@@ -202,19 +202,18 @@ func (t *trip) send(token Token, have bool) (*http.Response, error) {
 		t.present(r.Header, token)
 		t.tried[token.digest()] = true
 	} else if r.Header.Get("L402-Client-Nonce") == "" {
-		// Lets concurrent first requests of this process share one invoice.
+		// With the nonce, concurrent first requests of this process can share one invoice.
 		r.Header.Set("L402-Client-Nonce", t.c.nonce)
 	}
 	t.nameCall(r.Header, token, have)
 	return t.c.cfg.Base.RoundTrip(r)
 }
 
-// maxProblem bounds how much of a 402's body is read to compare it.
+// maxProblem is how many bytes of a 402's body are read for the problem document.
 const maxProblem = 64 << 10
 
-// offer reads the challenge of a 402 and leaves the response readable. It
-// returns nil where there is no challenge. After an error the response is
-// closed.
+// offer reads the challenge of a 402. The caller can still read the response. offer returns nil
+// when the response has no L402 challenge. When offer returns an error, it has closed the response.
 func (t *trip) offer(resp *http.Response) (*offer, error) {
 	if _, err := l402.ParseChallenge(resp.Header.Values("WWW-Authenticate")); errors.Is(err, l402.ErrNoChallenge) {
 		return nil, nil
@@ -236,7 +235,8 @@ func (t *trip) offer(resp *http.Response) (*offer, error) {
 	return o, err
 }
 
-// replayable says, before any money moves, whether the body can be sent again.
+// replayable returns an error when the body cannot be sent again. It is called before the client
+// pays anything.
 func (t *trip) replayable() error {
 	if t.body == nil {
 		return nil
@@ -248,8 +248,8 @@ func (t *trip) replayable() error {
 	return b.Close()
 }
 
-// keepBody makes body a source of fresh copies of the request's body. The
-// original is closed here or, if it is too large to keep, by the transport.
+// keepBody sets t.body to a function that returns fresh copies of the request's body. keepBody
+// closes the original body. If the original is too large to keep, the transport closes it.
 func (t *trip) keepBody() error {
 	req, limit := t.req, t.c.cfg.MaxBody
 	if req.Body == nil || req.Body == http.NoBody {
@@ -284,13 +284,13 @@ func (t *trip) keepBody() error {
 	return nil
 }
 
-// hasCredential reports whether the caller brings its own L402 credential.
+// hasCredential reports whether the caller of the client has set an L402 credential.
 func hasCredential(h http.Header) bool {
 	c, err := l402.CredentialFromHeader(h)
 	return c != nil || err != nil
 }
 
-// originOf returns scheme://host:port, the port always given.
+// originOf returns scheme://host:port. The port is always present.
 func originOf(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -302,7 +302,7 @@ func originOf(u *url.URL) string {
 	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
-// Origin returns the key under which a URL's tokens are stored.
+// Origin returns the key under which the tokens for a URL are stored. It is scheme://host:port.
 func Origin(rawURL string) (string, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
@@ -321,36 +321,36 @@ const (
 	keyCall
 )
 
-// WithoutPaying returns a context under which requests use stored tokens but
-// buy nothing: a 402 is returned as it is.
+// WithoutPaying returns a context for requests that use stored tokens but buy nothing. The client
+// returns a 402 to such a request as it is.
 func WithoutPaying(ctx context.Context) context.Context {
 	return context.WithValue(ctx, keyPaysNothing, true)
 }
 
 func paysNothing(ctx context.Context) bool { return ctx.Value(keyPaysNothing) != nil }
 
-// Purchase tells of one payment that bought or topped up a token.
+// Purchase describes one payment that bought or topped up a token.
 type Purchase struct {
 	Token  Token
 	Amount l402.Msat
 	Fee    l402.Msat
 }
 
-// WithPurchases returns a context whose requests call f after each payment
-// they made, before the request is sent again. f must be safe for concurrent
-// use if the context is shared by requests.
+// WithPurchases returns a context for requests that call f after each payment they made, before the
+// request is sent again. When several requests share the context, f must be safe for concurrent
+// use.
 func WithPurchases(ctx context.Context, f func(Purchase)) context.Context {
 	return context.WithValue(ctx, keyOnPurchase, f)
 }
 
-// WithPurchaseCheck returns a context whose requests call f before each payment. An
-// error of f is returned to the caller, and nothing is paid. f must be safe for
-// concurrent use if the context is shared by requests.
+// WithPurchaseCheck returns a context for requests that call f before each payment. When f returns
+// an error, nothing is paid and the request fails with that error. When several requests share the
+// context, f must be safe for concurrent use.
 func WithPurchaseCheck(ctx context.Context, f func(context.Context) error) context.Context {
 	return context.WithValue(ctx, keyCheck, f)
 }
 
-// lastPurchase describes the newest deposit of a token that has one.
+// lastPurchase describes the newest deposit of a token. The token must have a deposit.
 func (t Token) lastPurchase() Purchase {
 	d := t.Deposits[len(t.Deposits)-1]
 	return Purchase{Token: t, Amount: d.Amount, Fee: d.Fee}

@@ -27,7 +27,7 @@ func TestPaysOnceAndReuses(t *testing.T) {
 			t.Fatalf("%d %q %v", status, body, err)
 		}
 	}
-	mustCall(t, buyer(t, g, w, dir), callURL) // a later process
+	mustCall(t, buyer(t, g, w, dir), callURL) // the second buyer is a later process
 	if w.payments() != 1 || g.challenges != 1 {
 		t.Errorf("%d payments, %d challenges, want one each", w.payments(), g.challenges)
 	}
@@ -158,7 +158,7 @@ func TestSameInvoiceTwice(t *testing.T) {
 	}
 	w := &fakeWallet{g: g}
 	c := buyer(t, g, w, t.TempDir())
-	for range 10 { // as many as the deposit pays for
+	for range 10 { // the deposit pays for 10 calls
 		mustCall(t, c, callURL)
 	}
 	var bad *client.InvoiceError
@@ -217,8 +217,8 @@ func TestConcurrentRequestsShareOnePurchase(t *testing.T) {
 	g, dir := newGateway(t), t.TempDir()
 	g.deposit = 50_000
 	w := &fakeWallet{g: g}
-	// Two clients on one directory stand for two processes: their file locks
-	// exclude each other like those of processes.
+	// Two clients on one directory behave like two processes, because their file locks exclude each
+	// other like those of processes.
 	clients := []*client.Client{buyer(t, g, w, dir), buyer(t, g, w, dir)}
 	together(40, func(i int) {
 		if status, _, err := call(t.Context(), clients[i%2], callURL); err != nil || status != 200 {
@@ -228,7 +228,7 @@ func TestConcurrentRequestsShareOnePurchase(t *testing.T) {
 	if w.payments() != 1 || g.served != 40 {
 		t.Errorf("%d payments, %d served", w.payments(), g.served)
 	}
-	if len(g.nonces) > 3 { // one per client, and none when a token was sent
+	if len(g.nonces) > 3 { // one per client without a token; no nonce is sent with a token
 		t.Errorf("nonces %v", g.nonces)
 	}
 }
@@ -267,7 +267,7 @@ func TestTwoServicesAtOneOrigin(t *testing.T) {
 	}
 	c := buyer(t, g, w, dir)
 	mustCall(t, c, callURL)
-	g.closed = true // the gateway does not take the token for the other service
+	g.closed = true // the gateway refuses the token for the other service
 	status, _, err := call(t.Context(), c, "http://gateway.test/images/call")
 	if err != nil || status != http.StatusPaymentRequired {
 		t.Fatalf("%d %v", status, err)
@@ -317,7 +317,8 @@ func TestTopUpCommand(t *testing.T) {
 	if _, _, err := c.TopUp(t.Context(), base, 20_000); !errors.As(err, &bad) {
 		t.Errorf("challenge for another account: %v", err)
 	}
-	// A smallest purchase above the wish is not paid in silence.
+	// The client does not silently pay more than it asked for, when the gateway's smallest purchase
+	// is larger.
 	for _, larger := range []func(*challenge){
 		func(c *challenge) {
 			c.invoice.Amount, c.problem["amount_msat"], c.caveats[2] = 4_000, 4_000, "inference_deposit_msat=4000"

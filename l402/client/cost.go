@@ -8,21 +8,22 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Charge is what a response said about its price, in msat. Nil: it did not.
+// Charge is what a response said about its price. The amounts are in msat. A nil amount means that
+// the response did not say it.
 type Charge struct {
 	Cost    *l402.Msat `json:"cost_msat"`    // charged for this request
 	Balance *l402.Msat `json:"balance_msat"` // left on the account
 }
 
-// Headers of a paid response.
+// These are the headers of a paid response.
 const (
 	HeaderCost    = "L402-Cost-Msat"
 	HeaderBalance = "L402-Balance-Msat"
 )
 
-// Cost reads the charge from the headers of resp, and from its trailers once
-// the body has been read to its end. A stream tells its cost in a comment as
-// well: see EventReader and CostScanner.
+// Cost reads the charge from the headers of resp. After the body was read to its end, Cost also
+// reads the trailers. In an event stream the gateway sends the cost in a comment as well, see
+// EventReader and CostScanner.
 func Cost(resp *http.Response) Charge {
 	var c Charge
 	for _, h := range []http.Header{resp.Header, resp.Trailer} {
@@ -32,14 +33,15 @@ func Cost(resp *http.Response) Charge {
 	return c
 }
 
-// set keeps what dst was when s is no amount.
+// set parses s into dst. When s is not an amount, dst is not changed.
 func (c *Charge) set(dst **l402.Msat, s string) {
 	if m, err := l402.ParseMsat(s); err == nil {
 		*dst = &m
 	}
 }
 
-// Merge returns c with everything that later knows put over it.
+// Merge returns c with the amounts of later in place of its own. An amount that later does not have
+// is kept from c.
 func (c Charge) Merge(later Charge) Charge {
 	if later.Cost != nil {
 		c.Cost = later.Cost
@@ -52,10 +54,9 @@ func (c Charge) Merge(later Charge) Charge {
 
 const commentPrefix = ": l402 "
 
-// ParseCostComment reads one line of an event stream of the form
-// ": l402 cost_msat=12 balance_msat=3400", with or without its line end. Other
-// keys are skipped. ok is false for any other line and when neither amount can
-// be read.
+// ParseCostComment reads one line of an event stream of the form ": l402 cost_msat=12
+// balance_msat=3400", with or without its line end. It skips other keys. ok is false for any other
+// line, and when neither amount can be read.
 func ParseCostComment(line []byte) (c Charge, ok bool) {
 	rest, found := strings.CutPrefix(strings.TrimRight(string(line), "\r\n"), commentPrefix)
 	if !found {
@@ -73,11 +74,11 @@ func ParseCostComment(line []byte) (c Charge, ok bool) {
 	return c, c.Cost != nil || c.Balance != nil
 }
 
-// maxComment bounds the line that a CostScanner keeps, in bytes.
+// maxComment is how many bytes of a line a CostScanner keeps.
 const maxComment = 512
 
-// CostScanner is an io.Writer that watches an event stream pass, in pieces of
-// any size, and remembers the last cost comment. Lines end in \n, \r or \r\n.
+// CostScanner is an io.Writer that receives an event stream in pieces of any size and remembers the
+// last cost comment. Lines end in \n, \r or \r\n.
 //
 //	var scan client.CostScanner
 //	io.Copy(out, io.TeeReader(resp.Body, &scan))
@@ -88,7 +89,7 @@ type CostScanner struct {
 	charge Charge
 }
 
-// Write never fails.
+// Write never returns an error.
 func (s *CostScanner) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
@@ -104,7 +105,7 @@ func (s *CostScanner) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// keep adds to the current line for as long as it may be a comment of ours.
+// keep adds p to the current line as long as the line may be a cost comment.
 func (s *CostScanner) keep(p []byte) {
 	if s.skip {
 		return
@@ -127,6 +128,6 @@ func (s *CostScanner) endLine() {
 	s.line, s.skip = s.line[:0], false
 }
 
-// Charge returns what the last whole comment said. A line that was cut does
-// not count: its last number may be cut as well.
+// Charge returns the charge in the last complete cost comment. A comment without its line end does
+// not count, because its last number may be cut off.
 func (s *CostScanner) Charge() Charge { return s.charge }

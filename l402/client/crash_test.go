@@ -31,7 +31,7 @@ const (
 	envDieDir = "CLIENT_TEST_DIE_DIR"
 )
 
-// TestDieWhilePaying is the process that crashes, not a test of its own.
+// TestDieWhilePaying runs in the process that crashes. In the normal test run it does nothing.
 func TestDieWhilePaying(t *testing.T) {
 	url, dir := os.Getenv(envDieURL), os.Getenv(envDieDir)
 	if url == "" {
@@ -42,8 +42,8 @@ func TestDieWhilePaying(t *testing.T) {
 	t.Fatalf("survived: %v", err)
 }
 
-// crash runs a process that dies between storing the intent and the wallet's
-// answer, and returns that intent.
+// crash runs a process that dies after it stored the intent and before the wallet answered. It
+// returns the stored intent.
 func crash(t *testing.T, url, dir string) client.Intent {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestDieWhilePaying$")
@@ -64,7 +64,7 @@ func TestCrashWhilePaying(t *testing.T) {
 	for name, tc := range map[string]struct {
 		state    client.State
 		later    time.Duration // how much later the next process runs
-		payments int           // by the next process
+		payments int           // payments that the next process makes
 		err      bool
 	}{
 		"the payment succeeded":            {state: client.Succeeded},
@@ -89,7 +89,7 @@ func TestCrashWhilePaying(t *testing.T) {
 			}
 			c := buyer(t, g, w, dir, func(cfg *client.Config) {
 				cfg.Base = nil
-				cfg.PaymentTimeout = 300 * time.Millisecond // one that is in flight is not waited for long
+				cfg.PaymentTimeout = 300 * time.Millisecond // do not wait long for a payment in flight
 				cfg.Now = func() time.Time { return time.Now().Add(tc.later) }
 			})
 			status, _, err := call(t.Context(), c, url)
@@ -125,7 +125,7 @@ func TestTimeoutThenSettled(t *testing.T) {
 		w.track = func(h l402.PaymentHash) (client.State, client.Paid, error) { return state, w.proof(h), nil }
 		c := buyer(t, g, w, dir)
 		var pay *client.PaymentError
-		for range 2 { // the second one finds the intent
+		for range 2 { // the second request finds the intent of the first
 			begun := time.Now()
 			if _, _, err := call(t.Context(), c, callURL); !errors.As(err, &pay) || !pay.InFlight {
 				t.Fatalf("error %v, want a payment in flight", err)
@@ -160,7 +160,7 @@ func TestPaymentInFlightIsWaitedFor(t *testing.T) {
 		if _, _, err := call(t.Context(), c, callURL); err == nil {
 			t.Fatal("want the doubt reported")
 		}
-		mustCall(t, c, callURL) // waits, then uses what was bought
+		mustCall(t, c, callURL) // waits for the payment, then uses what was bought
 		if w.payments() != 1 {
 			t.Errorf("%d payments", w.payments())
 		}
@@ -184,7 +184,7 @@ func TestWalletIsAway(t *testing.T) {
 		if w.payments() != 1 {
 			t.Fatalf("%d orders while the first is in doubt", w.payments())
 		}
-		w.pay, w.track = nil, nil // back, and it never heard of the payment
+		w.pay, w.track = nil, nil // the wallet works again and does not know the payment
 		time.Sleep(20 * time.Second)
 		mustCall(t, c, callURL)
 		if w.payments() != 2 || len(openIntents(t, dir)) != 0 {
@@ -242,7 +242,7 @@ func TestCallerLeavesDuringThePayment(t *testing.T) {
 		if _, _, err := call(ctx, c, callURL); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("error %v", err)
 		}
-		mustCall(t, c, callURL) // waits for the purchase of the one who left
+		mustCall(t, c, callURL) // waits for the purchase of the caller that has left
 		if w.payments() != 1 {
 			t.Errorf("%d payments", w.payments())
 		}
@@ -271,7 +271,7 @@ func TestRepeatedTopUpAfterDoubtPaysOnce(t *testing.T) {
 	})
 }
 
-// losingStore fails to commit: the disk is full after the payment.
+// losingStore is a store whose Commit fails, as when the disk is full after the payment.
 type losingStore struct {
 	client.Store
 	fail bool

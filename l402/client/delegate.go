@@ -13,27 +13,27 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Delegation says what a delegated copy of a token may do at most. A zero
-// field adds no limit; at least one limit is needed, and a label is none.
+// Delegation says what a delegated copy of a token may do at most. A zero field adds no limit. At
+// least one limit is needed, and Label is not a limit.
 type Delegation struct {
-	// Budget is the most, in msat, that the copy and all that is made from it
-	// may ever spend. Each Delegate opens a budget of its own, also with equal
-	// limits; only copies of its result share it.
+	// Budget is the most, in msat, that the copy and all copies made from it may ever spend
+	// together. Each call of Delegate opens a new budget, even when the limits are equal to those
+	// of an earlier call.
 	Budget            l402.Msat
-	Models            []string  // the only models it may use
-	Capabilities      []string  // the only kinds of calls, such as "chat"
-	ValidUntil        time.Time // its end, cut to whole seconds
-	RequestsPerMinute int64     // over all copies of the result
-	Label             string    // its name in balances, at most l402.MaxLabelSize bytes
+	Models            []string  // the only models that the copy may use
+	Capabilities      []string  // the only kinds of calls that the copy may make, such as "chat"
+	ValidUntil        time.Time // expiry of the copy, cut to whole seconds
+	RequestsPerMinute int64     // for all copies made from the result together
+	Label             string    // name of the copy in balances, at most l402.MaxLabelSize bytes
 }
 
-// DelegationError reports a limit that the token at hand cannot be given.
+// DelegationError reports a limit that cannot be added to the token.
 type DelegationError struct {
-	Limit  string // budget, models, capabilities, expires, rpm or label; "": none of them alone
-	Reason string // one clause
+	Limit  string // budget, models, capabilities, expires, rpm or label; "": no single limit is at fault
+	Reason string // one clause that says what is wrong
 }
 
-// Error names the limit and what is wrong with it.
+// Error returns the limit and what is wrong with it.
 func (e *DelegationError) Error() string {
 	if e.Limit == "" {
 		return e.Reason
@@ -41,12 +41,11 @@ func (e *DelegationError) Error() string {
 	return e.Limit + ": " + e.Reason
 }
 
-// Delegate makes an attenuated copy of the token, without asking anybody: the
-// preimage is the same, and the new caveats cannot be taken off again. The
-// gateway counts what the copy spends against the account as well. Delegate
-// only narrows: it refuses a limit that the gateway would refuse later. A
-// refused limit is a *DelegationError; any other error says that the token
-// itself cannot be used any more.
+// Delegate makes an attenuated copy of the token, without a connection to the gateway. The copy has
+// the same preimage. Nobody can remove the new caveats from the copy. The gateway counts what the
+// copy spends against the account as well. Delegate only narrows: it refuses a limit that the
+// gateway would refuse later. A refused limit is a *DelegationError. Any other error means that the
+// token itself cannot be used any more.
 func (t Token) Delegate(d Delegation, now time.Time) (Token, error) {
 	held, err := t.judge(now)
 	if err != nil {
@@ -74,16 +73,16 @@ func (t Token) Delegate(d Delegation, now time.Time) (Token, error) {
 	return part, nil
 }
 
-// limit is one caveat to add.
+// limit is one caveat to add. name is the limit's name in a DelegationError.
 type limit struct{ name, condition string }
 
 func (d Delegation) limits(service string) []limit {
 	var all []limit
 	add := func(name, caveat, value string) { all = append(all, limit{name, service + "_" + caveat + "=" + value}) }
-	// A budget is named by the signature at its caveat, and a rate as well. So
-	// two equal delegations would share one, to the surprise of both holders,
-	// were there nothing before it that differs. Gateways skip the condition,
-	// because it has no service's prefix.
+	// The gateway names a budget or a rate limit by the macaroon's signature at its caveat. Two
+	// equal delegations would therefore share one budget or one rate limit, which neither holder
+	// expects. A random condition before the caveat makes the signatures differ. Gateways skip this
+	// condition, because it has no service's prefix.
 	unique := false
 	once := func(name string) {
 		if !unique {
@@ -93,8 +92,8 @@ func (d Delegation) limits(service string) []limit {
 			all = append(all, limit{name, "delegation=" + hex.EncodeToString(b[:])})
 		}
 	}
-	// The expiry first: a budget ends, and is forgotten by the gateway, with the
-	// expiry that stands before it.
+	// The expiry caveat is added before the budget caveat, because the gateway deletes a budget
+	// after the expiry that comes before the budget in the token.
 	if !d.ValidUntil.IsZero() {
 		add("expires", "valid_until", strconv.FormatInt(d.ValidUntil.Unix(), 10))
 	}
@@ -107,7 +106,7 @@ func (d Delegation) limits(service string) []limit {
 		add("rpm", "rpm", strconv.FormatInt(d.RequestsPerMinute, 10))
 	}
 	if d.Label != "" {
-		add("label", "label", d.Label) // names the budget before it
+		add("label", "label", d.Label) // the gateway gives the label to the budget before it
 	}
 	if len(d.Models) > 0 {
 		add("models", "models", strings.Join(d.Models, ","))
@@ -118,7 +117,8 @@ func (d Delegation) limits(service string) []limit {
 	return all
 }
 
-// context adds to a refusal what the token has of this limit already.
+// context returns the token's own value of this limit, as an addition to an error text. It returns
+// "" when the token has none.
 func (l limit) context(held *l402.Token) string {
 	switch {
 	case l.name == "budget" && len(held.Budgets) > 0:
@@ -131,7 +131,7 @@ func (l limit) context(held *l402.Token) string {
 	return ""
 }
 
-// refusal says why the gateway would not take a token.
+// refusal returns why the gateway would refuse a token, as one clause.
 func refusal(err error) string {
 	var caveat *l402.CaveatError
 	switch {
@@ -143,14 +143,13 @@ func refusal(err error) string {
 	return err.Error()
 }
 
-// errForeign reports a token that judge cannot read, such as one of another
-// maker's gateway.
+// errForeign reports a token that judge cannot read, such as a token of a gateway that runs other
+// software.
 var errForeign = errors.New("it does not have the form of this gateway's tokens")
 
-// judge lets the gateway's own reader say what the token's caveats amount to.
-// Only the gateway can verify the token itself, so judge makes a stand-in under
-// a key for this one call, with the same conditions. It fails as
-// l402.Token.Authorize does, and with errForeign.
+// judge returns what the token's caveats allow, as the gateway would read them. Only the gateway
+// can verify the token itself. judge therefore makes a token with the same conditions under a new
+// key, and verifies that token. It fails as l402.Token.Authorize does, and with errForeign.
 func (t Token) judge(now time.Time) (*l402.Token, error) {
 	_, conditions, err := l402.Inspect(t.Macaroon)
 	if err != nil {
@@ -172,7 +171,7 @@ func (t Token) judge(now time.Time) (*l402.Token, error) {
 		return nil, errForeign
 	}
 	if standIn, err = l402.Attenuate(standIn, conditions[minted:]...); err != nil || len(standIn) != len(t.Macaroon) {
-		return nil, errForeign // it has what Inspect does not show: a third party's caveat, a location
+		return nil, errForeign // the token has a third-party caveat or a location, which Inspect does not return
 	}
 	token, err := ring.Verify(&l402.Credential{Macaroon: standIn, Preimage: t.Preimage})
 	if err != nil {
@@ -181,8 +180,8 @@ func (t Token) judge(now time.Time) (*l402.Token, error) {
 	return token, token.Authorize("", now)
 }
 
-// minted reads from the conditions what the token was minted with, and counts
-// those conditions. A number that cannot be read is zero, which Mint refuses.
+// minted reads from the conditions what the gateway minted, and counts those conditions. A number
+// that cannot be read becomes zero, which Mint refuses.
 func (t Token) minted(conditions []string) (l402.MintParams, int) {
 	p := l402.MintParams{Service: t.Service, PaymentHash: t.PaymentHash, TokenID: t.ID}
 	number := func(s string) int64 {

@@ -15,8 +15,8 @@ import (
 
 var until = time.Now().Add(24 * time.Hour).Truncate(time.Second)
 
-// issuer is the gateway's half of the offline tests: it mints, and it verifies
-// what became of a token.
+// issuer is the gateway of the tests without a network. It mints tokens and verifies what holders
+// made of them.
 type issuer struct{ ring *l402.Keyring }
 
 func newIssuer(t *testing.T) issuer {
@@ -28,7 +28,7 @@ func newIssuer(t *testing.T) issuer {
 	return issuer{ring}
 }
 
-// token mints one, attenuates it by hand, and reads it as a buyer.
+// token mints a token, adds conditions to it, and returns it as a buyer reads it.
 func (i issuer) token(t *testing.T, conditions ...string) client.Token {
 	t.Helper()
 	preimage := l402.NewPreimage()
@@ -57,7 +57,7 @@ func imported(t *testing.T, c l402.Credential) client.Token {
 	return tok
 }
 
-// verify is what the gateway does with the token.
+// verify verifies the token as a gateway does.
 func (i issuer) verify(t *testing.T, tok client.Token) *l402.Token {
 	t.Helper()
 	v, err := i.ring.Verify(&l402.Credential{Macaroon: tok.Macaroon, Preimage: tok.Preimage})
@@ -100,7 +100,7 @@ func TestDelegate(t *testing.T) {
 		t.Error("models or capabilities are not limited")
 	}
 
-	// Its own part may have the same again, and less.
+	// A part of the delegated token may have equal or smaller limits.
 	d.Models, d.Budget, d.RequestsPerMinute = []string{"b"}, 4000, 30
 	deeper := i.verify(t, mustDelegate(t, part, d))
 	if len(deeper.Budgets) != 2 || deeper.Budgets[0].ID != v.Budgets[0].ID || deeper.AllowModel("a") == nil {

@@ -20,23 +20,23 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Dir is a Store in a directory: one JSON file per token and per open intent,
-// mode 0600 in directories of mode 0700, each written to a temporary file,
-// synced and renamed, so that a reader or a crash sees the old file or the new
-// one. Locks are advisory file locks, which end with their process.
+// Dir is a Store in a directory. It has one JSON file per token and one per open intent, with mode
+// 0600 in directories of mode 0700. Dir writes each file to a temporary file, syncs it and renames
+// it, so that a reader always finds the old file or the new file, also after a crash. The locks are
+// advisory file locks. The kernel releases them when the process ends.
 //
-// A file that cannot be read fails every call with its name: it may hold
-// money, so nothing guesses around it.
+// When a file cannot be read, every call fails and names the file. Dir does not skip the file,
+// because the file may hold money.
 type Dir struct {
 	tokens, intents, locks string
 
 	mu    sync.Mutex
-	gates map[string]chan struct{} // per origin, holds one value while free
+	gates map[string]chan struct{} // per origin; a channel holds one value while no goroutine has the gate
 }
 
 var _ Store = (*Dir)(nil)
 
-// OpenDir opens the store in path and makes it if it is missing.
+// OpenDir opens the store in path. It creates the store if it does not exist.
 func OpenDir(path string) (*Dir, error) {
 	d := &Dir{
 		tokens:  filepath.Join(path, "tokens"),
@@ -48,7 +48,7 @@ func OpenDir(path string) (*Dir, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open token store: %w", err)
 		}
-		// MkdirAll leaves a directory that was there as it is.
+		// MkdirAll does not change the mode of a directory that exists already.
 		if err := os.Chmod(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open token store: %w", err)
 		}
@@ -56,8 +56,8 @@ func OpenDir(path string) (*Dir, error) {
 	return d, nil
 }
 
-// Lock implements Store. A gate orders the goroutines of this process, so that
-// only one of them waits in the kernel for the file lock.
+// Lock implements Store. The goroutines of this process first wait for a gate, so that only one of
+// them waits in the kernel for the file lock.
 func (d *Dir) Lock(ctx context.Context, origin string) (func(), error) {
 	gate := d.gate(origin)
 	select {
@@ -88,7 +88,7 @@ func (d *Dir) Lock(ctx context.Context, origin string) (func(), error) {
 		}
 		return sync.OnceFunc(func() { release(r) }), nil
 	case <-ctx.Done():
-		go func() { release(<-locked) }() // the kernel's wait cannot be called off
+		go func() { release(<-locked) }() // a goroutine that waits in the kernel cannot be stopped
 		return nil, fmt.Errorf("wait for another process buying at %s: %w", origin, ctx.Err())
 	}
 }
@@ -121,9 +121,8 @@ func (d *Dir) Intents() ([]Intent, error) {
 	return readAll(d.intents, func(f intentFile) (Intent, error) { return f.intent() })
 }
 
-// Begin implements Store. The sum and the write are one step under a lock of
-// the whole store, so that purchases at two origins cannot share the last of
-// the budget.
+// Begin implements Store. It holds a lock of the whole store while it computes the sum and writes
+// the intent, so that purchases at two origins cannot both use the last part of the budget.
 func (d *Dir) Begin(in Intent, limit l402.Msat) error {
 	lock, err := d.lockFile("budget")
 	if err != nil {
@@ -167,19 +166,19 @@ func (d *Dir) Drop(in Intent) error {
 	return secretfile.SyncDir(d.intents)
 }
 
-// The keys of files begin with the origin: another origin that repeats our
-// account's id or our invoice must never overwrite ours.
+// tokenKey and intentKey return the names of files. The names depend on the origin, so that another
+// origin which repeats the id of an account or an invoice cannot overwrite the file.
 func tokenKey(t Token) string    { return fileKey(t.Origin + " " + t.Name()) }
 func intentKey(in Intent) string { return fileKey(in.Origin + " " + in.Hash.String()) }
 
-// fileKey makes a file name of something that a stranger chose.
+// fileKey returns a file name for a text that may contain any characters, because a server chose
+// it.
 func fileKey(s string) string {
 	h := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(h[:16])
 }
 
-// readAll reads every whole file of a directory. A file that disappears while
-// it runs is not there.
+// readAll reads every JSON file of a directory. It skips a file that disappears while it runs.
 func readAll[F, T any](dir string, convert func(F) (T, error)) ([]T, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -211,7 +210,7 @@ func readAll[F, T any](dir string, convert func(F) (T, error)) ([]T, error) {
 	return all, nil
 }
 
-// writeJSON replaces dir/name.json atomically and durably.
+// writeJSON replaces dir/name.json. The replacement is atomic and survives a crash.
 func writeJSON(dir, name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// tokenFile is a Token on disk, secrets included. The account, the payment
-// hash, the service and the expiry are read from the macaroon, so that no
-// second copy can disagree with it.
+// tokenFile is a Token on disk, secrets included. The account, the payment hash, the service and
+// the expiry are not stored as fields. They are read from the macaroon, so that the file cannot
+// contradict the macaroon.
 type tokenFile struct {
 	Origin    string        `json:"origin"`
 	Macaroon  string        `json:"macaroon"` // standard base64
@@ -107,8 +107,8 @@ func (f intentFile) intent() (Intent, error) {
 	return in, nil
 }
 
-// parseHex fills dst from exactly as many hex digits as it takes. The error
-// does not repeat its input, which may be a secret.
+// parseHex fills dst from hex digits. s must have exactly as many digits as dst needs. The error
+// does not repeat s, which may be a secret.
 func parseHex(dst []byte, s string) error {
 	if len(s) != hex.EncodedLen(len(dst)) {
 		return fmt.Errorf("want %d hex digits", hex.EncodedLen(len(dst)))

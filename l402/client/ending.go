@@ -9,14 +9,14 @@ import (
 	"sync"
 )
 
-// followBody ends the attempt when the body of its answer was read to its end, or
-// will not be.
+// followBody ends the attempt once the body of its answer was read to its end, or once it is
+// certain that nobody will read it to its end.
 func (t *trip) followBody(resp *http.Response) {
 	kind := resp.Header.Get("Content-Type")
 	b := &followed{ReadCloser: resp.Body, t: t, left: resp.ContentLength,
 		stream: strings.HasPrefix(kind, "text/event-stream"), object: strings.HasPrefix(kind, "application/json")}
-	// Any other body ends where the connection does, and the connection may end for
-	// any reason.
+	// A body without a length or chunks ends when the connection ends. A connection may also end
+	// because of a failure, so its end does not prove that the body is complete.
 	b.delimited = resp.ContentLength >= 0 || resp.ProtoMajor >= 2 || resp.Uncompressed || slices.Contains(resp.TransferEncoding, "chunked")
 	if resp.ContentLength == 0 {
 		b.finish(true)
@@ -24,24 +24,24 @@ func (t *trip) followBody(resp *http.Response) {
 	resp.Body = b
 }
 
-// followed is the body of an answer that may be charged.
+// followed is the body of an answer that the gateway may have charged.
 type followed struct {
 	io.ReadCloser
 	t         *trip
-	stream    bool // of events, known to be whole by the last of them
-	object    bool // a document, known to be whole by its last byte
-	delimited bool // the connection's end is told from the body's
+	stream    bool // an event stream; it is complete after its last event
+	object    bool // a JSON document; it is complete after its last byte
+	delimited bool // the protocol marks the end of the body
 
-	mu   sync.Mutex // a body may be closed while it is read
-	over bool       // the end is noted
-	left int64      // bytes to come; negative: not known
-	last byte       // that is no space
-	tail []byte     // of a stream: what may be the beginning of doneLine
-	done bool       // a stream's last event came
+	mu   sync.Mutex // needed because a body may be closed while it is read
+	over bool       // the end was noted
+	left int64      // bytes still to come; negative: not known
+	last byte       // last byte that is not white space
+	tail []byte     // only of a stream: bytes that may be the beginning of doneLine
+	done bool       // the last event of the stream came
 }
 
-// doneLine begins the last event of a stream. Within an event it cannot stand,
-// because JSON writes a line end as an escape.
+// doneLine begins the last event of a stream. It cannot occur within an event, because JSON writes
+// a line end as an escape.
 const doneLine = "\ndata: [DONE]"
 
 func (b *followed) Read(p []byte) (int, error) {
@@ -60,8 +60,9 @@ func (b *followed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the attempt without its end. Readers of events stop at the last one,
-// and readers of documents at the length: neither needs the end of the body.
+// Close ends the attempt as not read to its end, unless Read has noted the end before. A reader of
+// events stops at the last event, and a reader of documents stops at the length, so Read notes the
+// end in these cases.
 func (b *followed) Close() error {
 	b.mu.Lock()
 	b.finish(false)
@@ -69,7 +70,7 @@ func (b *followed) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// see notes what came.
+// see records the bytes that came.
 func (b *followed) see(p []byte) {
 	if b.left >= 0 {
 		b.left = max(0, b.left-int64(len(p)))
@@ -81,14 +82,14 @@ func (b *followed) see(p []byte) {
 		return
 	}
 	if b.tail == nil {
-		b.tail = []byte{'\n'} // before the first line
+		b.tail = []byte{'\n'} // so that doneLine also matches the first line
 	}
 	b.tail = append(b.tail, p...)
 	b.done = bytes.Contains(b.tail, []byte(doneLine))
 	b.tail = append(b.tail[:0], b.tail[max(0, len(b.tail)-len(doneLine)+1):]...)
 }
 
-// finish notes the end once.
+// finish ends the attempt. Only the first call has an effect.
 func (b *followed) finish(well bool) {
 	if b.over {
 		return

@@ -7,24 +7,25 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// ErrBodyTooLarge reports a request body that cannot be sent a second time
-// after paying: it has no GetBody and is longer than Config.MaxBody. Nothing
-// was paid.
+// ErrBodyTooLarge reports a request body that cannot be sent a second time after paying, because it
+// has no GetBody and is longer than Config.MaxBody. Nothing was paid.
 var ErrBodyTooLarge = errors.New("request body is too large to be sent again after a 402: set GetBody or raise MaxBody")
 
-// BudgetError reports a payment that a cap of the buyer forbids. Nothing was
-// paid.
+// BudgetError reports a payment that a cap of the buyer forbids. Nothing was paid.
+//
+// Under the total cap, Asked is the amount of the invoice plus the limit of the routing fee. Under a
+// delegated token, Asked is the most that the request may cost, or 0 if the gateway did not say.
 type BudgetError struct {
 	Cap    string    // "per request", "total" or "delegated"
-	Origin string    // who asked for the money
-	Asked  l402.Msat // amount of the invoice; under the total cap with the fee limit; under a delegated token the most that the request may cost, 0 if the gateway did not say
-	Limit  l402.Msat // the cap; under a delegated token what it has left
-	Fee    l402.Msat // under the total cap: the part of Asked that is kept ready for routing fees
-	Spent  l402.Msat // under the total cap: spent or promised before, fees included
-	Reason string    // under a delegated token: why it does not pay
+	Origin string    // the origin that asked for the money
+	Asked  l402.Msat // amount of the invoice; see BudgetError for the other caps
+	Limit  l402.Msat // the cap; under a delegated token the amount that the token has left
+	Fee    l402.Msat // under the total cap: the part of Asked that is reserved for routing fees
+	Spent  l402.Msat // under the total cap: spent or promised so far, routing fees included
+	Reason string    // under a delegated token: why the token does not pay
 }
 
-// Error says which cap and by how much.
+// Error returns the cap and the amounts.
 func (e *BudgetError) Error() string {
 	switch e.Cap {
 	case capDelegated:
@@ -44,27 +45,27 @@ const (
 	capDelegated = "delegated"
 )
 
-// InvoiceError reports an invoice or challenge that must not be paid: it is
-// malformed, contradicts itself, or is not for this wallet. Nothing was paid.
+// InvoiceError reports an invoice or challenge that must not be paid, because it is malformed,
+// contradicts itself, or is not for this wallet. Nothing was paid.
 type InvoiceError struct{ Reason string }
 
-// Error says what is wrong with the invoice.
+// Error returns what is wrong with the invoice.
 func (e *InvoiceError) Error() string { return "invoice refused: " + e.Reason }
 
 func invoiceErrorf(format string, args ...any) error {
 	return &InvoiceError{Reason: fmt.Sprintf(format, args...)}
 }
 
-// PaymentError reports a payment that did not succeed, or not yet.
+// PaymentError reports a payment that failed, or whose outcome is not known yet.
 type PaymentError struct {
 	Hash l402.PaymentHash
-	// InFlight is true when money may still move: the intent is kept, and the
-	// next use of the store asks the wallet again before paying anything.
+	// InFlight is true when money may still move. The store keeps the intent, and the next use of
+	// the store asks the wallet for the outcome before the client pays anything else.
 	InFlight bool
 	Err      error
 }
 
-// Error says whether the money is safe.
+// Error says whether money may still move.
 func (e *PaymentError) Error() string {
 	if e.InFlight {
 		return fmt.Sprintf("payment %s is in flight or in doubt, it will not be paid again: %v", e.Hash, e.Err)

@@ -7,19 +7,19 @@ import (
 	"io"
 )
 
-// maxEvent bounds the data of one event and one line of a stream, in bytes.
+// maxEvent bounds the data of one event, and the length of one line, in bytes.
 const maxEvent = 16 << 20
 
 // Event is one server-sent event of an answer.
 type Event struct {
-	Name     string   // of its event line; empty: an ordinary message
-	Data     []byte   // its data lines, joined with \n; nil: the event has none. Valid until the next call of Next
-	Comments []string // its comment lines, each with the colon it begins with; see ParseCostComment
+	Name     string   // value of the event line; "": an ordinary message
+	Data     []byte   // the data lines, joined with \n; nil: the event has no data. Valid until the next call of Next
+	Comments []string // the comment lines, each with its leading colon; see ParseCostComment
 }
 
-// EventReader reads an answer that comes as server-sent events (HTML standard,
-// section 9.2). Most readers of events drop the comments, and a gateway tells
-// the cost of a stream in one.
+// EventReader reads an answer that comes as server-sent events (HTML standard, section 9.2). It
+// returns the comments too, because a gateway sends the cost of a stream in a comment. Most event
+// parsers drop comments.
 //
 //	for events := client.NewEventReader(resp.Body); ; {
 //		event, err := events.Next()
@@ -31,7 +31,7 @@ type Event struct {
 type EventReader struct {
 	lines   *bufio.Scanner
 	begun   bool // the first line was read
-	afterCR bool // the line before ended with \r, to which a \n may belong
+	afterCR bool // the line before ended with \r, so that a \n after it belongs to the same line end
 	data    []byte
 }
 
@@ -43,11 +43,10 @@ func NewEventReader(r io.Reader) *EventReader {
 	return e
 }
 
-// Next returns the next event as soon as its blank line has come. Comments that
-// stand alone are an event without data. At the end of the stream the error is
-// io.EOF; an event that the end cut off is dropped, as the standard has it. An
-// event or a line longer than 16 MiB fails with an error that wraps
-// bufio.ErrTooLong.
+// Next returns the next event as soon as the blank line after it has come. Comments that belong to
+// no event are returned as an event without data. At the end of the stream the error is io.EOF. An
+// event that the end of the stream cuts off is dropped, as the standard requires. An event or a
+// line longer than 16 MiB fails with an error that wraps bufio.ErrTooLong.
 func (e *EventReader) Next() (Event, error) {
 	var event Event
 	for e.lines.Scan() {
@@ -72,8 +71,7 @@ func (e *EventReader) Next() (Event, error) {
 	return Event{}, io.EOF
 }
 
-// add takes one line into the event. Fields other than data and event do not
-// concern an answer.
+// add adds one line to the event. It ignores fields other than data and event.
 func (e *EventReader) add(event *Event, line []byte) error {
 	if line[0] == ':' {
 		event.Comments = append(event.Comments, string(line))
@@ -99,9 +97,8 @@ func (e *EventReader) add(event *Event, line []byte) error {
 	return nil
 }
 
-// splitLine is a bufio.SplitFunc for lines that end with \n, \r\n or \r. After a
-// \r it does not wait for the byte that follows, which may take long to come.
-// Bytes after the last line end are no line.
+// splitLine is a bufio.SplitFunc for lines that end with \n, \r\n or \r. After a \r it does not
+// wait for the next byte, which may take long to come. Bytes after the last line end are dropped.
 func (e *EventReader) splitLine(data []byte, _ bool) (advance int, line []byte, err error) {
 	if len(data) == 0 {
 		return 0, nil, nil
@@ -119,7 +116,7 @@ func (e *EventReader) splitLine(data []byte, _ bool) (advance int, line []byte, 
 		end = cr
 	}
 	if end < 0 {
-		return 0, nil, nil // afterCR stays: nothing was taken
+		return 0, nil, nil // afterCR stays as it is, because no byte was used
 	}
 	end += begin
 	e.afterCR = data[end] == '\r'

@@ -13,7 +13,7 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// listed reads all events, one a line, as "name|data|comments".
+// listed returns all events, each as "name|data|comments".
 func listed(r io.Reader) (list []string, err error) {
 	for events := client.NewEventReader(r); ; {
 		e, err := events.Next()
@@ -60,8 +60,8 @@ func TestEventReader(t *testing.T) {
 	}
 }
 
-// TestEventReaderDoesNotWait: an event is told when its blank line has come,
-// although the stream goes on later.
+// TestEventReaderDoesNotWait checks that an event is returned when its blank line has come, while
+// the stream continues.
 func TestEventReaderDoesNotWait(t *testing.T) {
 	for _, end := range []string{"\n", "\r\n", "\r"} {
 		r, w := io.Pipe()

@@ -16,8 +16,8 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// A paid API, used like a free one. The gateway and the wallet stand in for
-// real ones; an adapter for lnd is in lndwallet.
+// A program uses a paid API like a free API. The gateway and the wallet of this example are fakes.
+// Package lndwallet has a wallet for lnd.
 func Example() {
 	gateway := newGateway(new(testing.B)) // 1000 msat per call, 10000 msat per purchase
 	server := httptest.NewServer(gateway)
@@ -62,7 +62,7 @@ func Example() {
 	// answer: cost 1000 msat, 8000 msat left
 }
 
-// A part of a token for another agent: 5000 msat, one model, one hour.
+// A buyer makes a part of its token for another agent: 5000 msat, one model, one hour.
 func ExampleToken_Delegate() {
 	whole := boughtToken()
 	part, err := whole.Delegate(client.Delegation{
@@ -96,7 +96,7 @@ func ExampleToken_Delegate() {
 	// budget: a budget can only become smaller (the token's is 5000 msat)
 }
 
-// boughtToken stands in for one from Store.Tokens.
+// boughtToken returns a token like those of Store.Tokens.
 func boughtToken() client.Token {
 	p := l402.NewPreimage()
 	return client.Token{

@@ -23,19 +23,19 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// fakeGateway sells calls at a fixed price. The first segment of a path is the
-// service. spoil bends each challenge before it is sent.
+// fakeGateway sells calls at a fixed price. The first segment of a path is the service. When spoil
+// is set, it changes each challenge before the challenge is sent.
 type fakeGateway struct {
 	price   l402.Msat // per call
 	deposit l402.Msat // amount of each invoice
 	spoil   func(*challenge)
-	closed  bool // answers 402 whatever is presented
+	closed  bool // answers 402 to every request
 
 	mu         sync.Mutex
 	root       []byte
 	node       *btcec.PrivateKey
 	balances   map[l402.TokenID]l402.Msat
-	spent      map[string]l402.Msat // by macaroon
+	spent      map[string]l402.Msat // by macaroon, in msat
 	credited   map[l402.PaymentHash]bool
 	preimages  map[l402.PaymentHash]l402.Preimage
 	challenges int
@@ -50,7 +50,7 @@ type challenge struct {
 	caveats []string
 	invoice bolt11.Invoice
 	problem map[string]any
-	raw     string // replaces the whole header when set
+	raw     string // when set, replaces the whole header
 }
 
 func newGateway(t testing.TB) *fakeGateway {
@@ -126,8 +126,8 @@ func (g *fakeGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "answer")
 }
 
-// account verifies the credential, credits its deposit, and returns a new
-// account's id when there is none.
+// account verifies the credential of a request and credits its deposit. Without a credential it
+// returns the id of a new account.
 func (g *fakeGateway) account(h http.Header) (l402.TokenID, bool) {
 	c, err := l402.CredentialFromHeader(h)
 	if err != nil || c == nil {
@@ -155,8 +155,8 @@ func (g *fakeGateway) account(h http.Header) (l402.TokenID, bool) {
 	return id.TokenID, true
 }
 
-// delegated returns what the innermost budget of the credential has left, and
-// whether a holder added anything to it.
+// delegated returns what is left of the innermost budget of the credential, and whether a holder
+// added a caveat.
 func (g *fakeGateway) delegated(h http.Header) (mac string, left l402.Msat, attenuated bool) {
 	left = l402.MaxMsat
 	c, err := l402.CredentialFromHeader(h)
@@ -177,7 +177,8 @@ func (g *fakeGateway) delegated(h http.Header) (mac string, left l402.Msat, atte
 	return mac, left, !strings.Contains(conditions[len(conditions)-1], "_deposit_msat=")
 }
 
-// demand answers with a challenge; members come in pairs.
+// demand answers with a challenge. members are the names and values of further members of the
+// problem document.
 func (g *fakeGateway) demand(w http.ResponseWriter, account l402.TokenID, service string, amount l402.Msat, members ...any) {
 	g.challenges++
 	p := l402.NewPreimage()
@@ -221,7 +222,7 @@ func (g *fakeGateway) mint(c challenge) []byte {
 	return b
 }
 
-// regtestInvoice is an invoice that can be paid within the hour.
+// regtestInvoice returns an invoice that can be paid for one hour.
 func regtestInvoice(hash l402.PaymentHash, amount l402.Msat) bolt11.Invoice {
 	now := time.Now()
 	return bolt11.Invoice{
@@ -229,8 +230,8 @@ func regtestInvoice(hash l402.PaymentHash, amount l402.Msat) bolt11.Invoice {
 	}
 }
 
-// fakeWallet pays the invoices of one gateway. pay and track, when set, stand
-// in for it.
+// fakeWallet pays the invoices of one gateway. When the functions pay and track are set, they
+// replace its behaviour.
 type fakeWallet struct {
 	g     *fakeGateway
 	pay   func(ctx context.Context, r client.PayRequest) (client.Paid, error)
@@ -257,7 +258,7 @@ func (w *fakeWallet) Track(_ context.Context, hash l402.PaymentHash) (client.Sta
 	return client.Unknown, client.Paid{}, nil
 }
 
-// proof is what a succeeded payment of the gateway's invoice returns.
+// proof returns the result of a successful payment of the gateway's invoice.
 func (w *fakeWallet) proof(hash l402.PaymentHash) client.Paid {
 	w.g.mu.Lock()
 	defer w.g.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// handover is a credential as it is handed to another agent.
+// handover is the JSON form of a credential that is given to another agent.
 type handover struct {
 	Macaroon      string   `json:"macaroon"` // standard base64
 	Preimage      string   `json:"preimage"` // hex
@@ -23,8 +23,8 @@ type handover struct {
 	Conditions    []string `json:"conditions"`
 }
 
-// Export returns the token as one JSON object for ParseCredential, secrets
-// included: everybody who reads it can spend the token.
+// Export returns the token as one JSON object for ParseCredential, secrets included. Everybody who
+// reads the object can spend the token.
 func (t Token) Export() ([]byte, error) {
 	conditions, err := t.Conditions()
 	if err != nil {
@@ -42,10 +42,10 @@ func (t Token) Export() ([]byte, error) {
 
 var errHandover = errors.New(`want a line "L402 <macaroon>:<preimage>" or a JSON object with macaroon and preimage`)
 
-// ParseCredential reads a credential that was handed over: the object that
-// Export makes, or the value of an Authorization header on a line of its own,
-// with or without the header's name. It fails when the credential is malformed,
-// or when an object contradicts itself; errors do not repeat any of it.
+// ParseCredential reads a credential from another agent. data is the object that Export makes, or
+// the value of an Authorization header on one line, with or without the header's name.
+// ParseCredential fails when the credential is malformed, or when an object contradicts itself. Its
+// errors do not repeat any part of data.
 func ParseCredential(data []byte) (l402.Credential, error) {
 	text := strings.TrimSpace(string(data))
 	h := http.Header{}
@@ -79,11 +79,12 @@ func ParseCredential(data []byte) (l402.Credential, error) {
 	return *c, nil
 }
 
-// Import stores a credential that somebody handed over, so that requests to the
-// gateway at base use it from now on, before older tokens, which stay. It asks
-// nobody. Importing the same again makes it the newest once more. It fails when
-// the gateway would refuse the credential, and when the store holds the whole
-// account, or another deposit to it: the one would hide or replace the other.
+// Import stores a credential that another agent handed over. Requests to the gateway at base then
+// use this credential before older tokens, which remain in the store. Import does not connect to
+// the gateway. Importing the same credential again makes it the newest again. Import fails when the
+// gateway would refuse the credential. It also fails when the store holds the whole account of a
+// delegated credential, or another deposit to the same account, because one token would hide or
+// replace the other.
 func (c *Client) Import(ctx context.Context, base string, handed l402.Credential) (Token, error) {
 	origin, err := Origin(base)
 	if err != nil {
@@ -96,7 +97,7 @@ func (c *Client) Import(ctx context.Context, base string, handed l402.Credential
 	t.Preimage = handed.Preimage
 	now := c.cfg.Now()
 	_, err = t.judge(now)
-	topUp := errors.Is(err, l402.ErrExpired) && !t.Attenuated // it can be made good again
+	topUp := errors.Is(err, l402.ErrExpired) && !t.Attenuated // a top-up makes the expired token valid again
 	if err != nil && !topUp && !errors.Is(err, errForeign) {
 		return Token{}, fmt.Errorf("the gateway would refuse the credential: %w", err)
 	}
@@ -126,9 +127,9 @@ func (c *Client) Import(ctx context.Context, base string, handed l402.Credential
 	return t, nil
 }
 
-// beyondDelegation refuses to buy where the newest token is attenuated: the
-// agent that delegated it decided what may be spent, and a bought token would
-// take that token's place.
+// beyondDelegation returns an error when the newest token is attenuated and the client must not
+// buy. The agent that delegated the token decided how much may be spent, and the client would use a
+// bought token in place of the delegated token.
 func (c *Client) beyondDelegation(t Token, o *offer) error {
 	switch {
 	case !t.Attenuated:

@@ -14,8 +14,8 @@ import (
 
 const gatewayURL = "http://gateway.test"
 
-// delegated buys an account in one store and hands a part of it to another. It
-// returns the parent's store and the sub-agent's.
+// delegated buys an account in one store and gives a part of it to another store. It returns the
+// directories of the parent's store and of the sub-agent's store, and the part.
 func delegated(t *testing.T, g *fakeGateway, w client.Wallet, d client.Delegation) (parent, sub string, part client.Token) {
 	t.Helper()
 	parent, sub = t.TempDir(), t.TempDir()
@@ -28,7 +28,7 @@ func delegated(t *testing.T, g *fakeGateway, w client.Wallet, d client.Delegatio
 	return parent, sub, part
 }
 
-// handOver takes the way over the file.
+// handOver exports a token and parses the result, as two agents do with a file.
 func handOver(t *testing.T, part client.Token) l402.Credential {
 	t.Helper()
 	file, err := part.Export()
@@ -58,7 +58,7 @@ func TestSubAgentSpendsOnlyWhatItWasGiven(t *testing.T) {
 	c := buyer(t, g, w, sub)
 	mustCall(t, c, callURL)
 	mustCall(t, c, callURL)
-	for _, c := range []*client.Client{c, buyer(t, g, w, sub)} { // now, and in a later process
+	for _, c := range []*client.Client{c, buyer(t, g, w, sub)} { // in this process, and in a later process
 		var budget *client.BudgetError
 		_, _, err := call(t.Context(), c, callURL)
 		if !errors.As(err, &budget) || budget.Cap != "delegated" || budget.Asked != 1000 || budget.Limit != 500 ||
@@ -89,7 +89,7 @@ func TestBuyBeyondDelegation(t *testing.T) {
 	_, sub, part := delegated(t, g, w, client.Delegation{Budget: 1000})
 	beyond := func(cfg *client.Config) { cfg.BuyBeyondDelegation = true }
 	c := buyer(t, g, w, sub, beyond)
-	for range 12 { // one from the part, the rest from an account of its own, which is topped up in place
+	for range 12 { // the part pays for one call; an account of the agent's own, which is topped up, pays for the rest
 		mustCall(t, c, callURL)
 	}
 	if w.payments() != 3 || len(g.balances) != 2 {
@@ -99,7 +99,7 @@ func TestBuyBeyondDelegation(t *testing.T) {
 	if len(tokens) != 2 || tokens[0].Attenuated || tokens[0].ID == part.ID || tokens[1].Name() != part.Name() {
 		t.Fatalf("tokens %v", tokens)
 	}
-	mustCall(t, buyer(t, g, w, sub), callURL) // the account of its own is no delegation
+	mustCall(t, buyer(t, g, w, sub), callURL) // the agent's own account is not a delegation
 	if _, _, err := buyer(t, g, w, sub).TopUp(t.Context(), gatewayURL, 20_000); err != nil {
 		t.Errorf("top-up of its own account: %v", err)
 	}
@@ -141,7 +141,7 @@ func TestAnotherProcessImportsMore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The same deposit, and so the same payment hash, as the one just tried.
+	// This credential has the same deposit, and so the same payment hash, as the credential before.
 	mustImport(t, buyer(t, g, w, sub), handOver(t, more))
 	mustCall(t, c, callURL)
 	if len(storedTokens(t, sub)) != 2 || w.payments() != 1 {
@@ -158,7 +158,7 @@ func TestImportReplacesNothing(t *testing.T) {
 	if _, err := p.Import(t.Context(), gatewayURL, handOver(t, part)); err == nil || !strings.Contains(err.Error(), "a store of its own") {
 		t.Errorf("a part beside the whole: %v", err)
 	}
-	mustImport(t, p, handOver(t, whole)) // the very same: nothing is lost
+	mustImport(t, p, handOver(t, whole)) // the import of the same credential loses nothing
 	if got := storedTokens(t, parent); len(got) != 1 || got[0].Spent != whole.Spent || len(got[0].Deposits) != 1 || !got[0].CreatedAt.Equal(whole.CreatedAt) {
 		t.Errorf("after importing it again: %+v", got)
 	}
@@ -169,7 +169,7 @@ func TestImportReplacesNothing(t *testing.T) {
 		t.Error("an older deposit replaced the newest")
 	}
 
-	// The whole account, where a part was.
+	// The whole account is imported where a part of it was imported before.
 	s := buyer(t, g, w, sub)
 	mustImport(t, s, handOver(t, whole))
 	if got := storedTokens(t, sub); len(got) != 2 || got[0].Attenuated {

@@ -15,18 +15,17 @@ import (
 
 const headerIdempotency = "Idempotency-Key"
 
-// WithIdempotencyKey returns a context for one logical call: an SDK, or a loop of
-// the caller's own, that sends it again sends the same Idempotency-Key, so that
-// the gateway charges it once at most. An empty key stands for a random one.
-// Requests under the context that differ in method, URL or body are different
-// calls and get different keys.
+// WithIdempotencyKey returns a context for one logical call. An SDK or a loop that sends the call
+// again under this context sends the same Idempotency-Key, so that the gateway charges the call at
+// most once. An empty key stands for a random key. Requests under the context that differ in
+// method, URL or body are different calls and get different keys.
 //
-// Without it the client takes a request for a repetition if an equal one, by method,
-// URL and body, did not end well within the last ten minutes: without a connection,
-// with 408, 409, 429 or 5xx, at the end of its context, or with an answer that was
-// not read to its end. An SDK's own count of its attempts is no sign, because a loop
-// around the SDK begins to count anew. A caller that left an answer and wants
-// another one for the same request says so with a key of its own.
+// Without such a context the client takes a request for a repetition if an equal request, by
+// method, URL and body, did not end well within the last ten minutes. A request did not end well
+// when it got no connection, or a 408, 409, 429 or 5xx, or when its context ended, or when its
+// answer was not read to its end. The client ignores an SDK's own count of its attempts, because a
+// loop around the SDK begins a new count. A caller that did not read an answer to its end, and
+// wants a new answer to the same request, uses a different key.
 func WithIdempotencyKey(ctx context.Context, key string) context.Context {
 	if key == "" {
 		key = rand.Text()
@@ -37,10 +36,10 @@ func WithIdempotencyKey(ctx context.Context, key string) context.Context {
 // fingerprint is the SHA-256 of a request's method, URL and body.
 type fingerprint [sha256.Size]byte
 
-// nameCall sets the Idempotency-Key of a request that may be charged, unless the
-// caller set one. A request that goes out without a token gets none on our own
-// account: net/http sends a POST with such a key again by itself when a connection
-// breaks, which a server that we do not know may not expect.
+// nameCall sets the Idempotency-Key of a request that may be charged, unless the caller of the
+// client set one. A request without a token gets a key only if the caller chose one, because
+// net/http sends a POST with an Idempotency-Key again by itself when a connection breaks. A server
+// that the client does not know may not expect this.
 func (t *trip) nameCall(h http.Header, token Token, have bool) {
 	if h.Get(headerIdempotency) != "" || h.Get("X-Idempotency-Key") != "" {
 		return
@@ -60,8 +59,8 @@ func (t *trip) nameCall(h http.Header, token Token, have bool) {
 	h.Set(headerIdempotency, t.key)
 }
 
-// takeFingerprint reads a copy of the body. A body that is too large to keep has no
-// fingerprint, so a repetition of that request is not recognised.
+// takeFingerprint computes the fingerprint from a copy of the body. A body that is too large to
+// keep gets no fingerprint, so the client does not recognise a repetition of that request.
 func (t *trip) takeFingerprint() {
 	if t.body != nil && (t.size < 0 || t.size > t.c.cfg.MaxBody) {
 		return
@@ -81,7 +80,8 @@ func (t *trip) takeFingerprint() {
 	sum.Sum(t.fingerprint[:0])
 }
 
-// chooseKey chooses the key of a call. A chosen word of the caller's decides it.
+// chooseKey returns the key of a call. When chosen is not empty, the key depends only on chosen and
+// the fingerprint.
 func (t *trip) chooseKey(chosen string) string {
 	switch {
 	case chosen != "":
@@ -95,32 +95,34 @@ func (t *trip) chooseKey(chosen string) string {
 }
 
 const (
-	// doubtFor is how long a call that did not end well is remembered: longer than
-	// any SDK goes on trying.
+	// doubtFor is how long the client remembers a call that did not end well. It is longer than any
+	// SDK repeats a call.
 	doubtFor = 10 * time.Minute
-	// maxCalls bounds the calls remembered. Beyond it the oldest is forgotten.
+	// maxCalls is how many calls the client remembers. When there are more, it forgets the oldest.
 	maxCalls = 4096
 )
 
-// calls remembers the keys of calls that did not end well, so that their
-// repetitions carry the same. Equal requests that run at the same time are
-// different calls, unless the caller has ended the context of one: it does not wait
-// for that one any more, and the next may come before the first is noted as ended.
+// calls remembers the keys of calls that did not end well, so that their repetitions carry the same
+// key. Equal requests that run at the same time are different calls, with one exception: when the
+// context of a running request has ended, an equal request is its repetition. The caller does not
+// wait for the running request any more, and may send the repetition before the client has noted
+// the end.
 type calls struct {
 	mu   sync.Mutex
 	open []*attempt // oldest first
 }
 
-// attempt is one request of a call. calls guards it.
+// attempt is one request of a call. calls.mu guards it.
 type attempt struct {
 	of       fingerprint
 	key      string
-	at       time.Time       // when it began, or ended in doubt
-	ctx      context.Context // of the request; nil: it ended in doubt
-	repeated bool            // another attempt goes on with its key
+	at       time.Time       // when the attempt began, or when it ended in doubt
+	ctx      context.Context // context of the request; nil: the attempt ended in doubt
+	repeated bool            // a later attempt uses this attempt's key
 }
 
-// begin notes an attempt, of a call that is open or of a new one.
+// begin records a new attempt. The attempt continues a remembered call with the same fingerprint,
+// or begins a new call.
 func (c *calls) begin(ctx context.Context, f fingerprint, now time.Time) *attempt {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +131,7 @@ func (c *calls) begin(ctx context.Context, f fingerprint, now time.Time) *attemp
 	i := slices.IndexFunc(c.open, func(a *attempt) bool { return a.of == f && (a.ctx == nil || a.ctx.Err() != nil) })
 	if i >= 0 {
 		next.key = c.open[i].key
-		c.open[i].repeated = true // another repetition belongs to another call
+		c.open[i].repeated = true // a further repetition must not take this key from here
 		c.open = slices.Delete(c.open, i, i+1)
 	} else {
 		next.key = "auto-" + rand.Text()
@@ -138,7 +140,7 @@ func (c *calls) begin(ctx context.Context, f fingerprint, now time.Time) *attemp
 	return next
 }
 
-// add adds the newest attempt. The caller holds mu.
+// add adds a, which is the newest attempt. The caller holds mu.
 func (c *calls) add(a *attempt) {
 	if len(c.open) >= maxCalls {
 		c.open = slices.Delete(c.open, 0, 1)
@@ -146,8 +148,8 @@ func (c *calls) add(a *attempt) {
 	c.open = append(c.open, a)
 }
 
-// end notes how an attempt ended. An attempt that did not end well stays on
-// record, for a repetition.
+// end records how an attempt ended. An attempt that did not end well is remembered, so that a
+// repetition gets its key.
 func (c *calls) end(a *attempt, well bool, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,8 +162,9 @@ func (c *calls) end(a *attempt, well bool, now time.Time) {
 	}
 }
 
-// noteEnd notes how the call ended, as far as it is known before the body of its
-// answer was read. It may have been charged unless an answer says that it was not.
+// noteEnd records how the call ended, unless that depends on the body of the answer, which nobody
+// has read yet. The client assumes that the call may have been charged unless the answer says that
+// it was not.
 func (t *trip) noteEnd(resp *http.Response, err error) {
 	if t.attempt == nil {
 		return
@@ -173,8 +176,8 @@ func (t *trip) noteEnd(resp *http.Response, err error) {
 		t.followBody(resp)
 		return
 	case resp.StatusCode == http.StatusConflict:
-		// The key is in use, by an attempt that runs still; or the call was charged,
-		// and the answer says so.
+		// The gateway answers 409 while another attempt with this key runs. It also answers 409
+		// when it has charged the call, and then sets X-Should-Retry to false.
 		well = resp.Header.Get("X-Should-Retry") == "false"
 	default:
 		well = resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusRequestTimeout &&

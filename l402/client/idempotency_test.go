@@ -12,12 +12,12 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// keyed records the Idempotency-Key of each request that carries a credential, and
-// can lose answers after the gateway gave them.
+// keyed records the Idempotency-Key of each request that carries a credential. It can drop the
+// gateway's answers.
 type keyed struct {
 	http.RoundTripper
 	keys []string
-	lose func(n int) (status int, err error) // n counts from 0; 0, nil: pass the answer on
+	lose func(n int) (status int, err error) // n counts from 0; 0, nil: return the answer of the gateway
 }
 
 func (k *keyed) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -59,8 +59,7 @@ func send(ctx context.Context, c *client.Client, body string, headers ...string)
 	return resp, err
 }
 
-// An SDK that sends a call again after its answer was lost does so under the key
-// of the first attempt, and under no other.
+// An SDK that sends a call again after its answer was lost uses the key of the first attempt.
 func TestRepetitionsCarryOneIdempotencyKey(t *testing.T) {
 	for name, lose := range map[string]func(n int) (int, error){
 		"connection": func(n int) (int, error) {
@@ -102,14 +101,14 @@ func TestRepetitionsCarryOneIdempotencyKey(t *testing.T) {
 		if w.payments() != 1 {
 			t.Errorf("%s: %d payments", name, w.payments())
 		}
-		// The call has its answer: the same request is a new call.
+		// The call was answered, so the same request is a new call.
 		if _, err := send(t.Context(), c, "question"); err != nil || k.keys[3] == k.keys[0] {
 			t.Errorf("%s: a new call has the old key", name)
 		}
 	}
 }
 
-// What looks alike and is another call has another key.
+// A call that only looks like a repetition has another key.
 func TestDifferentCallsHaveDifferentKeys(t *testing.T) {
 	g := newGateway(t)
 	fail := true
@@ -124,11 +123,11 @@ func TestDifferentCallsHaveDifferentKeys(t *testing.T) {
 	send(t.Context(), c, "a")
 	send(t.Context(), c, "b") // another body
 	now = now.Add(11 * time.Minute)
-	send(t.Context(), c, "a") // too late for a repetition
+	send(t.Context(), c, "a") // too late to be a repetition
 	fail = false
 	send(t.Context(), c, "c")
-	send(t.Context(), c, "c") // on purpose: the first was answered
-	// Two equal calls at a time.
+	send(t.Context(), c, "c") // a new call, because the first was answered
+	// Two equal calls run at the same time.
 	g2 := newGateway(t)
 	k2 := &keyed{RoundTripper: g2}
 	inner := false
@@ -150,7 +149,8 @@ func TestDifferentCallsHaveDifferentKeys(t *testing.T) {
 	}
 }
 
-// WithIdempotencyKey marks one call beyond doubt; a key of the caller's own stays.
+// WithIdempotencyKey makes several requests one call. A key that the caller set itself is not
+// changed.
 func TestIdempotencyKeyOfTheCaller(t *testing.T) {
 	g := newGateway(t)
 	k := &keyed{RoundTripper: g}
@@ -167,8 +167,8 @@ func TestIdempotencyKeyOfTheCaller(t *testing.T) {
 	}
 }
 
-// A server that the client does not know gets no key: net/http would send a POST
-// with one again by itself.
+// A request to a server that the client does not know gets no key, because net/http would send a
+// POST with a key again by itself.
 func TestUnpaidRequestsHaveNoKeyOfOurOwn(t *testing.T) {
 	var seen []string
 	free := roundTripper(func(r *http.Request) (*http.Response, error) {

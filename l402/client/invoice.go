@@ -2,9 +2,9 @@ package client
 
 import "sluice.example/sluice/l402/bolt11"
 
-// DecodeInvoice decodes an invoice that a wallet on the given network is to
-// pay. An invoice that cannot be decoded, or is for another network, is an
-// *InvoiceError. DecodeInvoice judges neither expiry nor amount.
+// DecodeInvoice decodes an invoice for a wallet on the given network. It fails with an
+// *InvoiceError when the invoice cannot be decoded or is for another network. DecodeInvoice checks
+// neither the expiry nor the amount.
 func DecodeInvoice(s string, network bolt11.Network) (bolt11.Invoice, error) {
 	inv, err := bolt11.Decode(s)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// TestDecodeInvoiceIsForOneNetwork: signet's prefix begins as testnet's does, and
-// regtest's as mainnet's.
+// TestDecodeInvoiceIsForOneNetwork checks prefixes that are similar: the prefix of signet begins
+// like that of testnet, and the prefix of regtest like that of mainnet.
 func TestDecodeInvoiceIsForOneNetwork(t *testing.T) {
 	node, err := btcec.NewPrivateKey()
 	if err != nil {

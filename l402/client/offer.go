@@ -13,25 +13,25 @@ import (
 	"sluice.example/sluice/l402/bolt11"
 )
 
-// offer is one challenge, taken apart. It is checked, by accept, only when it
-// is about to be paid.
+// offer is one challenge, split into its parts. accept checks the offer just before the client pays
+// it.
 type offer struct {
 	origin  string
-	invoice string          // BOLT11, undecoded
-	token   Token           // what paying would buy; the preimage is still missing
-	deposit string          // value of the deposit caveat, "" when there is none
-	problem problem         // the server's own words about the challenge
-	decoded *bolt11.Invoice // set by accept
-	most    l402.Msat       // the buyer asked for so much; 0: the seller says how much
+	invoice string          // BOLT11, not decoded
+	token   Token           // the token that paying would buy, without its preimage
+	deposit string          // value of the deposit caveat; "": there is no such caveat
+	problem problem         // the problem document of the answer
+	decoded *bolt11.Invoice // set by accept, nil before
+	most    l402.Msat       // the amount in msat that the buyer asked for; 0: the seller sets the amount
 }
 
-// problem holds the members of the problem document that must agree with the
-// invoice.
+// problem holds members of the problem document. Amount and Hash must agree with the invoice.
 type problem struct {
 	Amount *l402.Msat `json:"amount_msat"`
 	Hash   string     `json:"payment_hash"`
 
-	// Why nothing was served; told to the buyer only.
+	// Type, Required and Balance say why the request was not served. They are only shown to the
+	// buyer.
 	Type     string     `json:"type"`
 	Required *l402.Msat `json:"required_msat"`
 	Balance  *l402.Msat `json:"balance_msat"`
@@ -54,14 +54,15 @@ func readOffer(origin string, h http.Header, body []byte) (*offer, error) {
 	if o.token.Service != "" {
 		o.deposit, _ = condition(conditions, o.token.Service+"_deposit_msat")
 	}
-	// A server of another make has another body, or none: not an error.
+	// A server with other software may send another body or no body, which is not an error.
 	if json.Unmarshal(body, &o.problem) != nil {
 		o.problem = problem{}
 	}
 	return o, nil
 }
 
-// describe reads from a macaroon, unverified, what a Token says about itself.
+// describe returns a Token with everything that can be read from a macaroon. The macaroon is not
+// verified.
 func describe(origin string, macaroon []byte) (Token, error) {
 	id, conditions, err := l402.Inspect(macaroon)
 	if err != nil {
@@ -70,10 +71,10 @@ func describe(origin string, macaroon []byte) (Token, error) {
 	t := Token{Origin: origin, ID: id.TokenID, PaymentHash: id.PaymentHash, Macaroon: macaroon}
 	if services, ok := condition(conditions, "services"); ok {
 		first, _, _ := strings.Cut(services, ",")
-		t.Service, _, _ = strings.Cut(first, ":") // the tier follows the colon
+		t.Service, _, _ = strings.Cut(first, ":") // the text after the colon is the tier
 	}
 	t.Attenuated = attenuated(conditions, t.Service)
-	for _, c := range conditions { // the earliest expiry counts
+	for _, c := range conditions { // the earliest expiry is in force
 		value, ok := strings.CutPrefix(c, t.Service+"_valid_until=")
 		unix, err := strconv.ParseInt(value, 10, 64)
 		if !ok || err != nil {
@@ -86,15 +87,15 @@ func describe(origin string, macaroon []byte) (Token, error) {
 	return t, nil
 }
 
-// attenuated reports whether a holder added anything after the deposit, which
-// ends what was minted, except the preimage. Tokens of gateways of another make
-// have no deposit and never count as attenuated.
+// attenuated reports whether a holder added a condition other than the preimage after the deposit
+// condition, which is the last one that the gateway minted. Tokens of gateways with other software
+// have no deposit condition and never count as attenuated.
 func attenuated(conditions []string, service string) bool {
 	minted := slices.IndexFunc(conditions, func(c string) bool { return strings.HasPrefix(c, service+"_deposit_msat=") })
 	return minted >= 0 && slices.ContainsFunc(conditions[minted+1:], func(c string) bool { return !strings.HasPrefix(c, preimagePrefix) })
 }
 
-// preimagePrefix begins a caveat that carries the preimage, and so a secret.
+// preimagePrefix begins a condition that carries the preimage, which is a secret.
 const preimagePrefix = "preimage="
 
 // condition returns the value of the first caveat with this name.
@@ -107,9 +108,9 @@ func condition(conditions []string, name string) (string, bool) {
 	return "", false
 }
 
-// accept decodes the invoice and refuses it unless all that the challenge says
-// about it agrees and the cap per request allows it. Errors: *InvoiceError,
-// *BudgetError.
+// accept decodes the invoice. It refuses the invoice unless everything that the challenge says
+// about the invoice agrees and the cap per request allows the amount. It fails with *InvoiceError
+// or *BudgetError.
 func (o *offer) accept(network bolt11.Network, limit l402.Msat, now time.Time) error {
 	inv, err := DecodeInvoice(o.invoice, network)
 	if err != nil {
@@ -117,7 +118,7 @@ func (o *offer) accept(network bolt11.Network, limit l402.Msat, now time.Time) e
 	}
 	switch {
 	case inv.Hash != o.token.PaymentHash:
-		// Paying would buy the preimage of another token, or of nobody's.
+		// Paying would buy the preimage of another token, or a preimage that belongs to no token.
 		return invoiceErrorf("its payment hash is not the macaroon's")
 	case inv.Amount <= 0:
 		return invoiceErrorf("it names no amount")
@@ -146,7 +147,8 @@ func (o *offer) accept(network bolt11.Network, limit l402.Msat, now time.Time) e
 	return nil
 }
 
-// intent returns the record to keep before paying. accept must have passed.
+// intent returns the record that the store keeps before the client pays. accept must have succeeded
+// before.
 func (o *offer) intent(fee Fee, now time.Time) Intent {
 	return Intent{
 		Origin: o.origin, Macaroon: o.token.Macaroon, Invoice: o.invoice, Hash: o.decoded.Hash,
@@ -154,14 +156,14 @@ func (o *offer) intent(fee Fee, now time.Time) Intent {
 	}
 }
 
-// Fee bounds what routing one payment may cost.
+// Fee bounds the routing fee of one payment.
 type Fee struct {
-	Base l402.Msat // allowed for any payment
-	PPM  int64     // allowed on top, in millionths of the amount
+	Base l402.Msat // allowed for any payment, in msat
+	PPM  int64     // allowed in addition, in millionths of the payment's amount
 }
 
-// Limit returns the bound for one payment, rounded down. Amounts are below 2^61 msat: the division comes first
-// where the product could overflow.
+// Limit returns the largest routing fee for one payment, in msat, rounded down. Amounts are below
+// 2^61 msat. The division comes before the multiplication where the product could overflow.
 func (f Fee) Limit(amount l402.Msat) l402.Msat {
 	const million = 1_000_000
 	whole, part := amount/million, amount%million

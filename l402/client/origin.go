@@ -10,30 +10,30 @@ import (
 
 // originState is what this process knows about one origin.
 type originState struct {
-	opening sync.Mutex // held during the first look into the store
-	opened  bool       // guarded by opening
+	opening sync.Mutex // held while the store is first read for this origin
+	opened  bool       // the store was read; guarded by opening
 
 	mu     sync.Mutex
 	tokens []Token           // newest first; guarded by mu
-	paths  map[string]string // service that a path's challenge named; guarded by mu
-	both   bool              // only the header Macaroon arrives; guarded by mu
+	paths  map[string]string // path of a challenge to the service that the challenge named; guarded by mu
+	both   bool              // the gateway only sees the header Macaroon, so send both headers; guarded by mu
 }
 
-// needsBoth reports whether a token has to be sent in two headers.
+// needsBoth reports whether a token must be sent in both headers.
 func (st *originState) needsBoth() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.both
 }
 
-// sendBoth notes that a token was seen only when it stood in two headers.
+// sendBoth records that the gateway accepted a token only when the token was in both headers.
 func (st *originState) sendBoth() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.both = true
 }
 
-// sells reports whether a challenge was met on the path.
+// sells reports whether a challenge came for the path.
 func (st *originState) sells(path string) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -41,8 +41,8 @@ func (st *originState) sells(path string) bool {
 	return ok
 }
 
-// maxPaths bounds originState.paths. A path beyond it may cost one more 402
-// where an origin has several services.
+// maxPaths bounds originState.paths. When an origin has several services, a request to a path
+// beyond the bound may get one more 402.
 const maxPaths = 256
 
 func (c *Client) origin(origin string) *originState {
@@ -56,8 +56,8 @@ func (c *Client) origin(origin string) *originState {
 	return st
 }
 
-// current returns the token to try first. The first use of an origin looks
-// for intents that an earlier process left.
+// current returns the token to try first. When an origin is used for the first time, current first
+// resolves the intents that an earlier process left.
 func (c *Client) current(ctx context.Context, origin, path string) (Token, bool, error) {
 	st := c.origin(origin)
 	if err := st.open(ctx, c, origin); err != nil {
@@ -76,7 +76,7 @@ func (st *originState) open(ctx context.Context, c *Client, origin string) error
 		return nil
 	}
 	if err := c.settleLeftovers(ctx, origin); err != nil {
-		// A purchase asks again, and then insists on an answer.
+		// The next purchase resolves the payment again, and fails if the payment is still unresolved.
 		c.cfg.Log.Warn("an earlier payment is unresolved", "origin", origin, "error", err)
 	}
 	_, err := c.reload(origin)
@@ -84,7 +84,8 @@ func (st *originState) open(ctx context.Context, c *Client, origin string) error
 	return err
 }
 
-// reload reads the tokens of an origin again: another process may have bought.
+// reload reads the tokens of an origin from the store again, because another process may have
+// bought tokens.
 func (c *Client) reload(origin string) ([]Token, error) {
 	all, err := c.cfg.Store.Tokens()
 	if err != nil {
@@ -98,7 +99,7 @@ func (c *Client) reload(origin string) ([]Token, error) {
 	return ours, nil
 }
 
-// remember puts a token that was just stored first.
+// remember puts a token that was just stored at the front of the list.
 func (st *originState) remember(t Token) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -106,15 +107,14 @@ func (st *originState) remember(t Token) {
 	st.tokens = append([]Token{t}, others...)
 }
 
-// paid reports whether an invoice is a deposit of a token stored here, bought
-// or imported.
+// paid reports whether an invoice is a deposit of a stored token, bought or imported.
 func (st *originState) paid(hash l402.PaymentHash) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return slices.ContainsFunc(st.tokens, func(t Token) bool { return t.PaymentHash == hash || t.holds(hash) })
 }
 
-// learn notes which service sells a path.
+// learn records which service sells a path.
 func (st *originState) learn(path, service string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -129,7 +129,7 @@ func (c *Client) intentsOf(origin string) ([]Intent, error) {
 	return slices.DeleteFunc(all, func(in Intent) bool { return in.Origin != origin }), err
 }
 
-// pick returns the newest token of an origin for a service; "": for any.
+// pick returns the newest token of an origin for a service. An empty service means any service.
 func pick(tokens []Token, origin, service string) (Token, bool) {
 	for _, t := range tokens {
 		if t.Origin == origin && (service == "" || t.Service == service) {

@@ -10,25 +10,24 @@ import (
 )
 
 const (
-	// maxShared bounds how often one round trip tries what others bought
-	// before it buys for itself.
+	// maxShared bounds how often one round trip tries tokens that other round trips bought, before
+	// it buys a token itself.
 	maxShared = 4
-	// unknownGrace is how long after an intent the wallet's not knowing the
-	// payment proves nothing: the order to pay may still be on its way from a
-	// process that died.
+	// unknownGrace is how long after an intent the answer "unknown payment" of the wallet proves
+	// nothing. In this time an order from a process that has died may still be on its way to the
+	// wallet.
 	unknownGrace = 15 * time.Second
-	// openTimeout bounds the look at unresolved intents when an origin is
-	// first used. Nothing is paid then, so giving up is harmless.
+	// openTimeout bounds the time for resolving intents when an origin is first used. The client
+	// pays nothing at that moment, so it does no harm to stop.
 	openTimeout = 5 * time.Second
-	// doubtTimeout bounds the question what became of a payment whose order
-	// ended in an error.
+	// doubtTimeout bounds how long the client asks for the outcome of a payment after the call of
+	// Wallet.Pay returned an error.
 	doubtTimeout = 5 * time.Second
-	// orderMargin is how much longer than PaymentTimeout an order may take to
-	// report its end.
+	// orderMargin is how much longer than PaymentTimeout a call of Wallet.Pay may take.
 	orderMargin = 15 * time.Second
 )
 
-// settleLeftovers resolves what can be resolved without waiting.
+// settleLeftovers resolves the intents that can be resolved without waiting for payments in flight.
 func (c *Client) settleLeftovers(ctx context.Context, origin string) error {
 	left, err := c.intentsOf(origin)
 	if err != nil || len(left) == 0 {
@@ -45,10 +44,10 @@ func (c *Client) settleLeftovers(ctx context.Context, origin string) error {
 	return err
 }
 
-// obtain returns a credential that this round trip has not tried yet: one that
-// somebody else bought in the meantime, one that an earlier payment bought, or
-// one it pays for now (paid is true). The caller calls unlock when its next
-// request is under way; until then nobody else buys at this origin.
+// obtain returns a token that this round trip has not tried yet. The token was bought by another
+// round trip in the meantime, or by an earlier payment, or obtain pays for it now (paid is true).
+// No other round trip can buy at this origin until the caller calls unlock, which it does once its
+// next request is under way.
 func (c *Client) obtain(ctx context.Context, o *offer, tried map[[32]byte]bool) (t Token, paid bool, unlock func(), err error) {
 	unlock, err = c.cfg.Store.Lock(ctx, o.origin)
 	if err != nil {
@@ -68,9 +67,9 @@ func (c *Client) obtain(ctx context.Context, o *offer, tried map[[32]byte]bool) 
 	return t, !shared, unlock, nil
 }
 
-// bought returns the newest token for the offer's service, or else of the
-// origin, and whether this round trip can still try it. The caller holds the
-// origin's lock.
+// bought returns the newest token for the offer's service, or the newest token of the origin if
+// there is none for the service. The bool reports whether the token is for the service and this
+// round trip can still try it. The caller holds the origin's lock.
 func (c *Client) bought(ctx context.Context, o *offer, tried map[[32]byte]bool) (Token, bool, error) {
 	if _, err := c.resolveAll(ctx, o.origin, c.cfg.PaymentTimeout); err != nil {
 		return Token{}, false, err
@@ -86,14 +85,14 @@ func (c *Client) bought(ctx context.Context, o *offer, tried map[[32]byte]bool) 
 	return t, ok && !tried[t.digest()] && len(tried) < maxShared, nil
 }
 
-// buy pays an offer. The caller holds the origin's lock, which buy may take
-// over by replacing *unlock.
+// buy pays an offer. The caller holds the origin's lock. buy may keep the lock for longer than the
+// call, and then replaces *unlock.
 func (c *Client) buy(ctx context.Context, o *offer, unlock *func()) (Token, error) {
 	if err := o.accept(c.cfg.Network, c.cfg.MaxPerRequest, c.cfg.Now()); err != nil {
 		return Token{}, err
 	}
 	if c.origin(o.origin).paid(o.decoded.Hash) {
-		// The wallet would report the old payment as a success.
+		// The wallet would report the earlier payment as a success.
 		return Token{}, invoiceErrorf("it was paid before, the server asks for it again")
 	}
 	if check, ok := ctx.Value(keyCheck).(func(context.Context) error); ok {
@@ -108,9 +107,9 @@ func (c *Client) buy(ctx context.Context, o *offer, unlock *func()) (Token, erro
 	return c.order(ctx, in, unlock)
 }
 
-// order pays, detached from the request: once the wallet has the order, its
-// outcome must be recorded even if nobody waits for it any more. In that case
-// the lock goes to the background, which releases it at the end.
+// order pays for an intent. The payment does not end with the request's context: once the wallet
+// has the order, the client must record the outcome even if the caller waits no longer. In that
+// case a goroutine takes over the lock and releases it at the end.
 func (c *Client) order(ctx context.Context, in Intent, unlock *func()) (Token, error) {
 	type result struct {
 		t   Token
@@ -144,7 +143,7 @@ func (c *Client) order(ctx context.Context, in Intent, unlock *func()) (Token, e
 	}
 }
 
-// pay gives the order and records what came of it.
+// pay asks the wallet to pay and records the outcome.
 func (c *Client) pay(ctx context.Context, in Intent) (Token, error) {
 	c.cfg.Log.Info("paying", "origin", in.Origin, "payment_hash", in.Hash, "amount_msat", in.Amount, "fee_limit_msat", in.FeeLimit)
 	orderCtx, cancel := context.WithTimeout(ctx, c.cfg.PaymentTimeout+orderMargin)
@@ -158,7 +157,7 @@ func (c *Client) pay(ctx context.Context, in Intent) (Token, error) {
 	case errors.Is(err, ErrPaymentFailed):
 		return Token{}, c.drop(in, err)
 	}
-	// The order may or may not have arrived. Ask once more before reporting.
+	// It is not known whether the wallet received the order. pay asks once more before it reports.
 	askCtx, cancelAsk := context.WithTimeout(ctx, doubtTimeout)
 	defer cancelAsk()
 	t, found, doubt := c.resolve(askCtx, in, min(doubtTimeout, c.cfg.PaymentTimeout))
@@ -171,8 +170,7 @@ func (c *Client) pay(ctx context.Context, in Intent) (Token, error) {
 	return t, nil
 }
 
-// drop forgets the intent of a payment that failed with cause, which it
-// returns as a *PaymentError.
+// drop deletes the intent of a payment that failed, and returns cause as a *PaymentError.
 func (c *Client) drop(in Intent, cause error) error {
 	if err := c.cfg.Store.Drop(in); err != nil {
 		cause = errors.Join(cause, err)
@@ -180,9 +178,8 @@ func (c *Client) drop(in Intent, cause error) error {
 	return &PaymentError{Hash: in.Hash, Err: cause}
 }
 
-// resolveAll resolves every intent of an origin and returns the tokens bought
-// by them; wait bounds, for each, how long a payment in flight is waited for.
-// The caller holds the origin's lock.
+// resolveAll resolves every intent of an origin and returns the tokens that were bought. wait
+// bounds how long it waits for each payment in flight. The caller holds the origin's lock.
 func (c *Client) resolveAll(ctx context.Context, origin string, wait time.Duration) ([]Token, error) {
 	intents, err := c.intentsOf(origin)
 	if err != nil {
@@ -201,8 +198,9 @@ func (c *Client) resolveAll(ctx context.Context, origin string, wait time.Durati
 	return bought, nil
 }
 
-// resolve finds out what became of an intent: found with its token, or dropped
-// (not found). *PaymentError with InFlight: still unknown after wait.
+// resolve finds the outcome of an intent. If the payment succeeded, it returns the token and found
+// is true. If the payment failed, the intent is deleted and found is false. A *PaymentError with
+// InFlight means that the outcome is still unknown after wait.
 func (c *Client) resolve(ctx context.Context, in Intent, wait time.Duration) (t Token, found bool, err error) {
 	begun := time.Now()
 	for pauses := backoff.New(50*time.Millisecond, time.Second); ; {
@@ -210,7 +208,7 @@ func (c *Client) resolve(ctx context.Context, in Intent, wait time.Duration) (t 
 		switch {
 		case err != nil:
 			err = fmt.Errorf("ask the wallet: %w", err)
-			wait = min(wait, doubtTimeout) // a wallet that is away is not waited for
+			wait = min(wait, doubtTimeout) // do not wait longer for a wallet that cannot be reached
 		case state == Succeeded:
 			t, err := c.keep(in, paid)
 			return t, err == nil, err
@@ -233,16 +231,16 @@ func (c *Client) resolve(ctx context.Context, in Intent, wait time.Duration) (t 
 	}
 }
 
-// tooLate reports whether a payment that the wallet does not know can no
-// longer begin: an expired invoice is not paid, and an order does not stay on
-// its way for as long as unknownGrace.
+// tooLate reports whether a payment that the wallet does not know can no longer begin. A wallet
+// does not pay an expired invoice, and an order reaches the wallet within unknownGrace or not at
+// all.
 func (c *Client) tooLate(in Intent) bool {
 	now := c.cfg.Now()
 	return !now.Before(in.ExpiresAt) || now.Sub(in.At) > unknownGrace
 }
 
-// keep turns a payment into a stored token. Until that is done the intent
-// stays, so that no failure here loses the money.
+// keep stores the token of a successful payment. The store keeps the intent until the token is
+// stored, so that a failure does not lose the money.
 func (c *Client) keep(in Intent, paid Paid) (Token, error) {
 	doubt := func(err error) error { return &PaymentError{Hash: in.Hash, InFlight: true, Err: err} }
 	if paid.Preimage.Hash() != in.Hash {

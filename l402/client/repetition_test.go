@@ -14,8 +14,8 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// answering is a paid server whose answers a test writes; n counts them from 0. It
-// records their keys.
+// answering is a paid server whose answers the test writes. n counts the requests from 0. It
+// records the Idempotency-Keys of the requests.
 type answering struct {
 	g      *fakeGateway
 	answer func(n int, r *http.Request, resp *http.Response) (*http.Response, error)
@@ -48,7 +48,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) Close() error { return nil }
 
-// with gives resp a body, whose length it declares where it is not negative.
+// with sets the body of resp. When length is not negative, resp declares it as the Content-Length.
 func with(resp *http.Response, kind, text string, length int64, err error) *http.Response {
 	resp.Body, resp.ContentLength = &body{text, err}, length
 	resp.Header.Set("Content-Type", kind)
@@ -59,7 +59,7 @@ func with(resp *http.Response, kind, text string, length int64, err error) *http
 	return resp
 }
 
-// attempt sends a request and reads most bytes of the answer.
+// attempt sends a request and reads at most most bytes of the answer.
 func attempt(ctx context.Context, c *client.Client, text string, most int64, headers ...string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, callURL, strings.NewReader(text))
 	if err != nil {
@@ -81,7 +81,7 @@ func attempt(ctx context.Context, c *client.Client, text string, most int64, hea
 
 const all = 1 << 20
 
-// A key is kept until it is known that the whole answer came.
+// A key is kept until the client knows that the whole answer came.
 func TestKeyIsKeptUntilTheAnswerWasRead(t *testing.T) {
 	const (
 		events = "text/event-stream"
@@ -94,7 +94,7 @@ func TestKeyIsKeptUntilTheAnswerWasRead(t *testing.T) {
 		name, kind, text string
 		length           int64
 		err              error
-		undelimited      bool // the end of the connection ends the body
+		undelimited      bool // the end of the connection is the end of the body
 		read             int64
 		same             bool // the next request carries the same key
 	}{
@@ -119,7 +119,7 @@ func TestKeyIsKeptUntilTheAnswerWasRead(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			g := newGateway(t)
 			a := &answering{g: g, answer: func(n int, _ *http.Request, resp *http.Response) (*http.Response, error) {
-				if n != 1 { // the first is for the purchase
+				if n != 1 { // the first request is for the purchase
 					return resp, nil
 				}
 				with(resp, c.kind, c.text, c.length, c.err)
@@ -144,7 +144,7 @@ func TestKeyIsKeptUntilTheAnswerWasRead(t *testing.T) {
 	}
 }
 
-// One piece of a body may hold any part of the event that ends a stream.
+// The event that ends a stream may be split at any place between two reads.
 func TestEndOfAStreamInPieces(t *testing.T) {
 	g := newGateway(t)
 	stream := "data: {}\n\ndata: [DONE]\n"
@@ -173,7 +173,7 @@ func TestEndOfAStreamInPieces(t *testing.T) {
 	}
 }
 
-// However an attempt is ended, the next one is the same call.
+// However the caller ends an attempt, the next attempt is the same call.
 func TestAttemptsThatTheCallerEndsCarryOneKey(t *testing.T) {
 	for name, end := range map[string]func() (context.Context, func()){
 		"cancelled": func() (context.Context, func()) {
@@ -192,7 +192,7 @@ func TestAttemptsThatTheCallerEndsCarryOneKey(t *testing.T) {
 		g := newGateway(t)
 		ended := func() {}
 		a := &answering{g: g, answer: func(n int, r *http.Request, resp *http.Response) (*http.Response, error) {
-			if n == 0 || n > 2 { // the first is for the purchase
+			if n == 0 || n > 2 { // the first request is for the purchase
 				return resp, nil
 			}
 			ended()
@@ -207,7 +207,8 @@ func TestAttemptsThatTheCallerEndsCarryOneKey(t *testing.T) {
 		for range 3 {
 			ctx, stop := end()
 			ended = stop
-			// What an SDK says of its own attempts is no sign: a loop around it begins anew.
+			// The client ignores an SDK's own count of its attempts, because a loop around the SDK
+			// begins a new count.
 			_ = attempt(ctx, b, "question", all, "X-Stainless-Retry-Count", "0")
 		}
 		if k := a.keys[1:]; k[0] == "" || k[1] != k[0] || k[2] != k[0] {
@@ -220,8 +221,8 @@ func TestAttemptsThatTheCallerEndsCarryOneKey(t *testing.T) {
 	}
 }
 
-// A caller that does not wait for the attempt that it cancelled repeats it all the
-// same, and its late end changes nothing.
+// A caller that cancels an attempt and does not wait for it repeats the call. The late end of the
+// cancelled attempt changes nothing.
 func TestAbandonedAttemptIsRepeated(t *testing.T) {
 	g := newGateway(t)
 	began, release := make(chan struct{}), make(chan struct{})
@@ -254,18 +255,18 @@ func TestAbandonedAttemptIsRepeated(t *testing.T) {
 	}
 }
 
-// A gateway answers a repetition with 409: while the first attempt runs the call
-// is still open, and once it was charged the caller has been told so.
+// A gateway answers a repetition with 409. While the first attempt runs, the call remains open.
+// After the call was charged, the answer tells the caller so.
 func TestAnswersToRepeatedKeys(t *testing.T) {
 	g := newGateway(t)
 	a := &answering{g: g, answer: func(n int, _ *http.Request, resp *http.Response) (*http.Response, error) {
 		switch n {
 		case 1:
 			return nil, errLost
-		case 2: // it runs
+		case 2: // the first attempt still runs
 			resp.StatusCode = http.StatusConflict
 			resp.Header.Set("Retry-After", "1")
-		case 3: // it was charged
+		case 3: // the first attempt was charged
 			resp.StatusCode = http.StatusConflict
 			resp.Header.Set("X-Should-Retry", "false")
 		}

@@ -14,86 +14,87 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Store keeps tokens and intents to pay. Everything it accepts must be durable
-// when the call returns: money depends on it. OpenDir is the implementation on
-// disk. All methods are safe for concurrent use, by several processes as well.
+// Store keeps tokens and intents to pay. Whatever a method accepts must be durable when the method
+// returns, because money depends on it. OpenDir returns a Store on disk. All methods are safe for
+// concurrent use, also by several processes.
 type Store interface {
-	// Lock waits until the caller alone, among all users of the store, may buy
-	// at this origin. A dead holder's lock is free.
+	// Lock waits until no other user of the store may buy at this origin, and then lets only the
+	// caller buy there. The lock of a process that has died is released.
 	Lock(ctx context.Context, origin string) (unlock func(), err error)
-	// Tokens returns every token, the one bought or topped up last first.
+	// Tokens returns every token. The token that was bought or topped up last comes first.
 	Tokens() ([]Token, error)
 	// Intents returns the payments whose outcome is not recorded yet.
 	Intents() ([]Intent, error)
-	// Begin records the intent, before the wallet is asked to pay. It fails
-	// with *BudgetError, and records nothing, when limit is not zero and
-	// everything spent or promised would exceed it.
+	// Begin records the intent. The client calls Begin before it asks the wallet to pay. Begin
+	// fails with *BudgetError, and records nothing, when limit is not zero and the sum of
+	// everything spent or promised would exceed limit.
 	Begin(in Intent, limit l402.Msat) error
-	// Commit records the token that the payment of in bought, replacing the
-	// token of the same origin and name, and then forgets the intent.
-	// Committing the same payment again changes nothing.
+	// Commit records the token that the payment of in bought, in place of the token with the same
+	// origin and name. Then it deletes the intent. A second Commit of the same payment changes
+	// nothing.
 	Commit(in Intent, t Token) error
-	// Put records a token that was not bought here, replacing the one of the
-	// same origin and name.
+	// Put records a token that no payment of this store bought. It replaces the token with the same
+	// origin and name.
 	Put(t Token) error
-	// Drop forgets the intent of a payment that moved no money.
+	// Drop deletes the intent of a payment that moved no money.
 	Drop(in Intent) error
 }
 
-// Intent is a payment that was decided on.
+// Intent is a payment that the client has decided to make.
 type Intent struct {
 	Origin    string
-	Macaroon  []byte // secret together with the preimage
+	Macaroon  []byte // a secret together with the preimage
 	Invoice   string
 	Hash      l402.PaymentHash
-	Amount    l402.Msat // of the invoice
+	Amount    l402.Msat // of the invoice, in msat
 	FeeLimit  l402.Msat
 	At        time.Time
 	ExpiresAt time.Time // of the invoice
 }
 
-// String leaves the macaroon out.
+// String returns a description without the macaroon.
 func (in Intent) String() string {
 	return fmt.Sprintf("payment %s of %s to %s", in.Hash, in.Amount, in.Origin)
 }
 
-// Format keeps the macaroon out of every verb.
+// Format omits the macaroon under every verb.
 func (in Intent) Format(f fmt.State, _ rune) { fmt.Fprint(f, in.String()) }
 
-// LogValue keeps the macaroon out of logs.
+// LogValue omits the macaroon from logs.
 func (in Intent) LogValue() slog.Value { return slog.StringValue(in.String()) }
 
-// Token is a bought or imported credential and its history. Macaroon and Preimage together
-// are money; everything that prints a Token leaves them out.
+// Token is a bought or imported credential and its history. Whoever has Macaroon and Preimage can
+// spend the credit, so nothing that prints a Token prints them.
 type Token struct {
-	Origin      string // scheme://host:port that sold it
-	Service     string // what it may buy there; "": the token does not say
+	Origin      string // scheme://host:port of the seller
+	Service     string // the service that the token pays for; "": the token does not say
 	ID          l402.TokenID
 	PaymentHash l402.PaymentHash // of the newest deposit
 	Macaroon    []byte           // of the newest deposit
 	Preimage    l402.Preimage    // of the newest deposit
 	ValidUntil  time.Time        // zero: the token does not say
 	CreatedAt   time.Time
-	UpdatedAt   time.Time // of the newest deposit or import
-	Spent       l402.Msat // all deposits and their routing fees
-	Deposits    []Deposit // newest last, at most the last maxDeposits; none of an imported token
-	Served      bool      // its gateway has taken it; kept only for gateways that keep no balance, see topsUp
-	Attenuated  bool      // a delegated part of an account: not topped up, see Config.BuyBeyondDelegation
+	UpdatedAt   time.Time // time of the newest deposit or import
+	Spent       l402.Msat // sum of all deposits and their routing fees, in msat
+	Deposits    []Deposit // newest last, at most the last maxDeposits; empty for an imported token
+	Served      bool      // its gateway has accepted it; only recorded for gateways that keep no balance, see topsUp
+	Attenuated  bool      // a delegated part of an account: cannot be topped up, see Config.BuyBeyondDelegation
 }
 
 // Deposit is one payment to an account.
 type Deposit struct {
 	PaymentHash l402.PaymentHash
 	Amount      l402.Msat
-	Fee         l402.Msat // routing fee paid
+	Fee         l402.Msat // routing fee paid, in msat
 	At          time.Time
 }
 
-// maxDeposits bounds the history in a token. Spent counts the older ones too.
+// maxDeposits bounds the history in a token. Spent includes the older deposits too.
 const maxDeposits = 100
 
-// Name tells the tokens of one origin apart. It is the account's id, and for a
-// delegated token, of which an account may have many, that and 16 hex digits.
+// Name distinguishes the tokens of one origin. It is the account's id. An account may have many
+// delegated tokens, so the name of a delegated token is the account's id, a slash and 16 hex
+// digits.
 func (t Token) Name() string {
 	if !t.Attenuated {
 		return t.ID.String()
@@ -102,31 +103,31 @@ func (t Token) Name() string {
 	return t.ID.String() + "/" + hex.EncodeToString(d[:8])
 }
 
-// digest names the credential without giving it away.
+// digest identifies the credential without revealing it.
 func (t Token) digest() [32]byte { return sha256.Sum256(t.Macaroon) }
 
-// Conditions returns the caveats of the token, minted ones first, without any
-// that carries the preimage.
+// Conditions returns the conditions of the token's caveats. The minted conditions come first.
+// Conditions that carry the preimage are left out.
 func (t Token) Conditions() ([]string, error) {
 	_, conditions, err := l402.Inspect(t.Macaroon)
 	return slices.DeleteFunc(conditions, func(c string) bool { return strings.HasPrefix(c, preimagePrefix) }), err
 }
 
-// Authorization returns the value of the header that spends the token.
+// Authorization returns the value of the Authorization header that spends the token.
 func (t Token) Authorization() string { return l402.FormatCredential(t.Macaroon, t.Preimage) }
 
-// String leaves the secrets out.
+// String returns a description without the secrets.
 func (t Token) String() string {
 	return fmt.Sprintf("token %s of %s at %s", t.Name(), t.Service, t.Origin)
 }
 
-// Format keeps the secrets out of every verb.
+// Format omits the secrets under every verb.
 func (t Token) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
 
-// LogValue keeps the secrets out of logs.
+// LogValue omits the secrets from logs.
 func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
-// MarshalJSON renders everything but the secrets.
+// MarshalJSON encodes everything but the secrets.
 func (t Token) MarshalJSON() ([]byte, error) {
 	type deposit struct {
 		PaymentHash string    `json:"payment_hash"`
@@ -161,7 +162,8 @@ func (t Token) holds(h l402.PaymentHash) bool {
 	return slices.ContainsFunc(t.Deposits, func(d Deposit) bool { return d.PaymentHash == h })
 }
 
-// with returns the token after one more deposit.
+// with returns the token with one more deposit. It returns the token unchanged when the token has
+// the deposit already.
 func (t Token) with(d Deposit) Token {
 	if t.holds(d.PaymentHash) {
 		return t
@@ -174,7 +176,7 @@ func (t Token) with(d Deposit) Token {
 	return t
 }
 
-// newestFirst orders tokens for Store.Tokens.
+// newestFirst orders tokens as Store.Tokens returns them.
 func newestFirst(a, b Token) int {
 	if c := b.UpdatedAt.Compare(a.UpdatedAt); c != 0 {
 		return c
@@ -182,7 +184,7 @@ func newestFirst(a, b Token) int {
 	return strings.Compare(a.Name(), b.Name())
 }
 
-// committed sums what the tokens cost and what the open intents may cost.
+// committed returns the sum of what the tokens cost and what the open intents may cost, in msat.
 func committed(tokens []Token, intents []Intent) l402.Msat {
 	var sum l402.Msat
 	paid := map[l402.PaymentHash]bool{}
@@ -193,7 +195,7 @@ func committed(tokens []Token, intents []Intent) l402.Msat {
 		}
 	}
 	for _, in := range intents {
-		if !paid[in.Hash] { // else: committed, and the process died before forgetting the intent
+		if !paid[in.Hash] { // else the payment was committed, and the process died before it deleted the intent
 			sum += in.Amount + in.FeeLimit
 		}
 	}

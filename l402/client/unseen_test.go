@@ -10,11 +10,11 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// stripping is a proxy on the way that drops headers.
+// stripping is a proxy between client and gateway that drops headers.
 type stripping struct {
 	http.RoundTripper
 	headers []string
-	seen    []http.Header // as they came to the proxy
+	seen    []http.Header // the headers that the proxy received
 }
 
 func (s *stripping) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -30,8 +30,8 @@ func through(s *stripping) func(*client.Config) {
 	return func(cfg *client.Config) { cfg.Base = s }
 }
 
-// A proxy that drops Authorization costs one purchase and no more: the token
-// arrives in the header Macaroon.
+// A proxy that drops Authorization causes one purchase only, because the token then arrives in the
+// header Macaroon.
 func TestProxyThatDropsAuthorizationCostsOnePurchase(t *testing.T) {
 	g, dir := newGateway(t), t.TempDir()
 	w := &fakeWallet{g: g}
@@ -52,8 +52,8 @@ func TestProxyThatDropsAuthorizationCostsOnePurchase(t *testing.T) {
 	}
 }
 
-// Where no header arrives, each call is refused with words and nothing is paid,
-// by this process and by later ones.
+// When the proxy drops both headers, each call fails with a clear error and nothing is paid, in
+// this process and in later processes.
 func TestProxyThatDropsAllCredentialsIsNamed(t *testing.T) {
 	g, dir := newGateway(t), t.TempDir()
 	w := &fakeWallet{g: g}
@@ -78,7 +78,7 @@ func TestProxyThatDropsAllCredentialsIsNamed(t *testing.T) {
 	}
 }
 
-// A delegated token that does not arrive is no reason to buy beyond it.
+// The client does not buy anything when the gateway does not see a delegated token.
 func TestUnseenDelegatedTokenBuysNothing(t *testing.T) {
 	g := newGateway(t)
 	w := &fakeWallet{g: g}
@@ -86,7 +86,7 @@ func TestUnseenDelegatedTokenBuysNothing(t *testing.T) {
 	paid := w.payments()
 	proxy := &stripping{RoundTripper: g, headers: l402.CredentialHeaders()}
 	beyond := func(cfg *client.Config) { cfg.BuyBeyondDelegation = true }
-	g.spoil = func(c *challenge) { // as a gateway answers strangers
+	g.spoil = func(c *challenge) { // the answer of a gateway to a request without a token
 		delete(c.problem, "balance_msat")
 		c.problem["type"] = "urn:sluice:problem:payment-required"
 	}
@@ -97,8 +97,8 @@ func TestUnseenDelegatedTokenBuysNothing(t *testing.T) {
 	}
 }
 
-// A gateway of another make sells tickets: each challenge is for a new token. One
-// that was served may be replaced, one that never was may not.
+// A gateway with other software sells tickets: each of its challenges is for a new token. The
+// client replaces a token that was served. It does not replace a token that was never served.
 func TestTicketsOfOtherGateways(t *testing.T) {
 	tickets := func(t *testing.T) (*fakeGateway, *fakeWallet, string) {
 		g := newGateway(t)

@@ -20,8 +20,8 @@ import (
 
 var update = flag.Bool("update", false, "write what the bad cases say to their .txt files")
 
-// good are the values files that must work, with the objects each makes beside
-// the Deployment, ConfigMap and two Services that all have.
+// good are the values files that must work. Each has the objects that it makes in addition to the
+// Deployment, the ConfigMap and the two Services, which every file makes.
 var good = map[string]struct{ claim, account, budget, exporter bool }{
 	"minimal":    {claim: true, account: true},
 	"sqlite":     {},
@@ -57,7 +57,7 @@ func TestGoodValues(t *testing.T) {
 	}
 }
 
-// Each x.bad.yml is refused with exactly the text of x.bad.txt.
+// Each x.bad.yml must be refused with exactly the text of x.bad.txt.
 func TestBadValues(t *testing.T) {
 	files, _ := filepath.Glob("testdata/*.bad.yml")
 	if len(files) == 0 {
@@ -69,7 +69,7 @@ func TestBadValues(t *testing.T) {
 			if err == nil {
 				t.Fatal("rendered")
 			}
-			// Before it stand Helm's words for the place in the templates.
+			// Helm puts its own words for the place in the templates before the chart's message.
 			got := err.Error()
 			if i := strings.LastIndex(got, "the values cannot work:"); i >= 0 {
 				got = got[i:]
@@ -95,7 +95,7 @@ func TestBadValues(t *testing.T) {
 	}
 }
 
-// inOrder sorts what the schema says, which comes in any order.
+// inOrder sorts the messages of the schema, because their order is random.
 func inOrder(text string) string {
 	head, list, _ := strings.Cut(text, "\n- ")
 	lines := strings.Split(list, "\n- ")
@@ -103,8 +103,8 @@ func inOrder(text string) string {
 	return strings.TrimSuffix(head+"\n- "+strings.Join(lines, "\n- "), "\n- ")
 }
 
-// The chart's schema knows the keys of values.yaml and no others: each map of
-// the defaults refuses one more key, unless what is in it is not the chart's.
+// The chart's schema knows only the keys of values.yaml. Each map of the defaults refuses a further
+// key, unless the chart does not define the content of the map.
 func TestSchemaIsClosed(t *testing.T) {
 	free := map[string]bool{
 		"config": true, "resources": true, "affinity": true, "podSecurityContext": true, "gpuExporter.securityContext": true, "gpuExporter.resources": true,
@@ -137,8 +137,8 @@ func TestSchemaIsClosed(t *testing.T) {
 	visit("", load(t).Values)
 }
 
-// What selects pods cannot change between upgrades; what is configured shows in
-// the pods, so that a change of it replaces them.
+// The labels that select pods must not change between upgrades. A change of the configuration must
+// change the pods, so that they are replaced.
 func TestUpgrade(t *testing.T) {
 	c := load(t)
 	first := theDeployment(t, renderGood(t, c, "shop", readValues(t, "postgres.good.yml")))
@@ -161,8 +161,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// What docs/kubernetes.md tells an operator to write is right, and so are the
-// Secrets that it has made before.
+// The values and Secrets in docs/kubernetes.md must be correct.
 func TestDocumentation(t *testing.T) {
 	text := read(t, "docs/kubernetes.md")
 	_, example, _ := strings.Cut(text, "```yaml\n")
@@ -211,8 +210,8 @@ func theDeployment(t *testing.T, m *manifests) *appsv1.Deployment {
 	return nil
 }
 
-// The image is built with the Go that go.mod names, on the C library that it
-// then runs on, and its user is the one of the chart.
+// The image is built with the Go version of go.mod, and with the C library on which it runs. Its
+// user is the user of the chart.
 func TestDockerfile(t *testing.T) {
 	text := read(t, "Dockerfile")
 	module := read(t, "go.mod")
@@ -234,7 +233,7 @@ func TestDockerfile(t *testing.T) {
 	if c := pod.Containers[0]; len(c.Command) > 0 || c.ImagePullPolicy != corev1.PullIfNotPresent {
 		t.Errorf("the container does not run the image's program: %v", c.Command)
 	}
-	// What the build needs must not be kept out of it.
+	// .dockerignore must not exclude files that the build needs.
 	list := exec.Command("go", "list", "-deps", "./cmd/gateway")
 	list.Dir = repository
 	packages, err := list.Output()

@@ -40,7 +40,7 @@ var secrets = sync.OnceValue(func() map[string]map[string][]byte {
 	}
 })
 
-// certificate is a self-signed certificate and its key.
+// certificate returns a self-signed certificate and its key.
 func certificate() (cert, key []byte) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -90,7 +90,7 @@ func contents(t *testing.T, m *manifests, v corev1.Volume) map[string][]byte {
 	return nil
 }
 
-// environment is the environment of a container, with its Secrets looked up.
+// environment returns the environment of a container, with the values of its Secrets.
 func environment(t *testing.T, c corev1.Container) (env []string) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -114,9 +114,9 @@ func environment(t *testing.T, c corev1.Container) (env []string) {
 	return env
 }
 
-// putUp makes the files that a pod's container would see below a new folder. It
-// returns that folder and the path of the configuration there, in which the
-// mounts' paths lead into the folder.
+// putUp writes the files that a pod's container would see below a new folder. It returns the folder
+// and the path of the configuration in it. In the configuration, the paths of the mounts are
+// replaced by paths in the folder.
 func putUp(t *testing.T, m *manifests, pod corev1.PodSpec) (root, config string) {
 	t.Helper()
 	root = t.TempDir()

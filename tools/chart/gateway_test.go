@@ -44,7 +44,7 @@ func withGateway(run func() int) int {
 	return run()
 }
 
-// checkConfig lets the gateway read its configuration as it would in the pod.
+// checkConfig makes the gateway read its configuration as it would in the pod.
 func checkConfig(t *testing.T, m *manifests, pod corev1.PodSpec) {
 	t.Helper()
 	_, config := putUp(t, m, pod)
@@ -63,7 +63,8 @@ func checkConfig(t *testing.T, m *manifests, pod corev1.PodSpec) {
 	}
 }
 
-// checkArguments asks the subcommand of each container for its flags.
+// checkArguments asks the subcommand of each container for its flags, and compares them with the
+// container's arguments.
 func checkArguments(t *testing.T, pod corev1.PodSpec) {
 	t.Helper()
 	for _, c := range pod.Containers {
@@ -81,7 +82,7 @@ func checkArguments(t *testing.T, pod corev1.PodSpec) {
 	}
 }
 
-// checkShutdown compares how long a pod may take to end with what it may do.
+// checkShutdown compares how long a pod may take to end with how long the gateway may need.
 func checkShutdown(t *testing.T, m *manifests, d *appsv1.Deployment) {
 	t.Helper()
 	var config struct {
@@ -99,7 +100,7 @@ func checkShutdown(t *testing.T, m *manifests, d *appsv1.Deployment) {
 	if hook := pod.Containers[0].Lifecycle; hook != nil {
 		drain += time.Duration(hook.PreStop.Sleep.Seconds) * time.Second
 	}
-	// 10 s to settle what was cut, 10 s for the ledger's queue.
+	// The gateway needs 10 s to settle the answers that were cut, and 10 s for the ledger's queue.
 	if grace := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace < drain+20*time.Second {
 		t.Errorf("a pod is killed after %s, and may take %s and 20 s more", grace, drain)
 	}
@@ -114,9 +115,8 @@ func checkShutdown(t *testing.T, m *manifests, d *appsv1.Deployment) {
 	}
 }
 
-// A gateway that runs as its pod would, as the user of the image where the test
-// may choose one, starts without lnd, answers its probes where these ask, and
-// ends by itself on SIGTERM.
+// The gateway runs as in its pod, as the image's user if the test may choose the user. It starts
+// without lnd, answers its probes at the paths that the probes ask, and ends by itself on SIGTERM.
 func TestProbesAreAnswered(t *testing.T) {
 	m := renderGood(t, load(t), "shop", readValues(t, "minimal.good.yml"))
 	pod := theDeployment(t, m).Spec.Template.Spec
@@ -156,14 +156,13 @@ func TestProbesAreAnswered(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("serve: %v\n%s", err, log.String())
 	}
-	// There is no lnd here: alive, but not ready.
+	// Without lnd the gateway is alive, but not ready.
 	if status["startup"] != http.StatusOK || status["liveness"] != http.StatusOK || status["readiness"] != http.StatusServiceUnavailable {
 		t.Errorf("probes are answered %v\n%s", status, log.String())
 	}
 }
 
-// asNobody runs a command as a user who owns nothing but the volumes that are
-// written to.
+// asNobody runs a command as a user who owns nothing but the writable volumes.
 func asNobody(t *testing.T, cmd *exec.Cmd, root string, user int64) {
 	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(user), Gid: uint32(user)}}
@@ -179,7 +178,8 @@ func asNobody(t *testing.T, cmd *exec.Cmd, root string, user int64) {
 	cmd.Env = append(cmd.Env, "TMPDIR="+filepath.Join(root, "/var/lib/sluice"))
 }
 
-// answer asks until something answers, and returns its status; zero: nothing did.
+// answer asks until there is an answer and returns its status. It returns 0 when there is no
+// answer.
 func answer(ctx context.Context, url string) int {
 	for ctx.Err() == nil {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -195,8 +195,8 @@ func answer(ctx context.Context, url string) int {
 	return 0
 }
 
-// freeAddress is below the ports that systems give to outgoing connections, one of
-// which could take it before the gateway listens.
+// freeAddress returns an address with a port below the range for outgoing connections. A connection
+// could otherwise take the port before the gateway listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {

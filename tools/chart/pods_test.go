@@ -7,8 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkHardening: nothing runs as root, writes outside its volumes, has
-// capabilities, or a token for the cluster's API.
+// checkHardening checks that a pod does not run as root, does not write outside its volumes, and
+// has no capabilities and no token for the cluster's API.
 func checkHardening(t *testing.T, pod corev1.PodSpec) {
 	t.Helper()
 	if s := pod.SecurityContext; s == nil || !is(s.RunAsNonRoot) || s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// checkReferences follows every name and port that one object has of another.
+// checkReferences follows every name and port with which one object refers to another.
 func checkReferences(t *testing.T, m *manifests) {
 	t.Helper()
 	for _, w := range m.workloads() {
@@ -48,7 +48,7 @@ func selects(selector, pod map[string]string) bool {
 	return len(selector) > 0 && labels.SelectorFromSet(selector).Matches(labels.Set(pod))
 }
 
-// only returns the one workload whose pods the selector takes.
+// only returns the one workload whose pods match the selector.
 func (m *manifests) only(t *testing.T, who string, selector map[string]string) (found *workload) {
 	t.Helper()
 	n := 0
@@ -90,7 +90,7 @@ func checkPorts(t *testing.T, c corev1.Container) {
 	}
 }
 
-// checkVolumes follows mounts to volumes, and these to what is in them.
+// checkVolumes follows the mounts to their volumes, and the volumes to their content.
 func checkVolumes(t *testing.T, m *manifests, pod corev1.PodSpec) {
 	t.Helper()
 	unused := map[string]bool{}

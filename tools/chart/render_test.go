@@ -54,7 +54,7 @@ func readValues(t *testing.T, file string) map[string]any {
 	return v
 }
 
-// render is `helm template RELEASE`, as texts by file.
+// render does what `helm template RELEASE` does. It returns the texts by file.
 func render(c *chart.Chart, release string, values map[string]any) (map[string]string, error) {
 	caps := chartutil.DefaultCapabilities.Copy()
 	caps.KubeVersion = chartutil.KubeVersion{Version: "v1.30.0", Major: "1", Minor: "30"}
@@ -69,7 +69,7 @@ func render(c *chart.Chart, release string, values map[string]any) (map[string]s
 	return engine.Render(c, all)
 }
 
-// manifests is what a release is made of, by name.
+// manifests holds the objects of a release, by name.
 type manifests struct {
 	deployments map[string]*appsv1.Deployment
 	daemonSets  map[string]*appsv1.DaemonSet
@@ -109,8 +109,7 @@ func renderGood(t *testing.T, c *chart.Chart, release string, values map[string]
 	return m
 }
 
-// add decodes one manifest. A field that its type does not have, or that is
-// there twice, is an error.
+// add decodes one manifest. An unknown or repeated field is an error.
 func (m *manifests) add(text string) error {
 	var head struct {
 		APIVersion, Kind string
@@ -123,7 +122,7 @@ func (m *manifests) add(text string) error {
 		return fmt.Errorf("namespace is %q", head.Metadata.Namespace)
 	}
 	switch name := head.Metadata.Name; head.APIVersion + " " + head.Kind {
-	case " ": // a condition left nothing of it
+	case " ": // a condition in the template left no text
 		return nil
 	case "apps/v1 Deployment":
 		return decode(m.deployments, name, text)
@@ -152,7 +151,7 @@ func decode[T any](into map[string]*T, name, text string) error {
 	return yaml.UnmarshalStrict([]byte(text), into[name])
 }
 
-// workload is what runs pods.
+// workload is an object that runs pods.
 type workload struct {
 	kind, name string
 	selector   map[string]string

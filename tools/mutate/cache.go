@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// Each mutant leaves about 10 MB of compiled packages that nobody needs again.
-// They go into a copy of the build cache, made of hard links, which is thrown
-// away after so many mutants. The go command replaces and removes files of its
-// cache and never changes what is in them, so the copy costs nothing and the
-// original stays as it is.
+// mutantsPerCache is how many mutants share one copy of the build cache. Each mutant leaves about
+// 10 MB of compiled packages that nobody needs again, so the copy is removed after that many
+// mutants. The copy consists of hard links. The go command replaces and removes files of its cache,
+// but never changes the content of a file. The copy therefore takes no space at first, and the
+// original cache is not changed.
 const mutantsPerCache = 200
 
-// shadow copies the build cache and returns the copy's folder, which the caller
-// removes. It lies beside the original, because links need one file system.
+// shadow makes a copy of the build cache and returns the copy's folder, which the caller must
+// remove. The folder is beside the original, because hard links need one file system.
 func shadow(ctx context.Context, root string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "env", "GOCACHE")
 	cmd.Dir = root
@@ -55,7 +55,8 @@ func shadow(ctx context.Context, root string) (string, error) {
 	return dir, nil
 }
 
-// gone forgives that another build removed a file meanwhile.
+// gone returns nil for the error that another build has removed a file in the meantime, and any
+// other error unchanged.
 func gone(err error) error {
 	if os.IsNotExist(err) {
 		return nil
@@ -63,8 +64,8 @@ func gone(err error) error {
 	return err
 }
 
-// removeAll removes a folder in which processes that were just killed may still
-// be at work.
+// removeAll removes a folder. Processes that were just killed may still write to the folder, so
+// removeAll tries again for the time drain.
 func removeAll(dir string) {
 	for deadline := time.Now().Add(drain); os.RemoveAll(dir) != nil && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)

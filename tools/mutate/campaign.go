@@ -23,13 +23,13 @@ type result struct {
 	Mutant  string  `json:"mutant"`
 	Tree    string  `json:"tree"` // see campaign.of
 	Outcome outcome `json:"outcome"`
-	By      string  `json:"by,omitempty"` // the test that killed it, or the compiler's refusal
+	By      string  `json:"by,omitempty"` // the test that killed the mutant, or the compiler's error
 	Seconds float64 `json:"seconds"`
 
 	mutant *mutant
 }
 
-// campaign runs many mutants.
+// campaign is one run over many mutants.
 type campaign struct {
 	root        string
 	targets     []target
@@ -40,13 +40,13 @@ type campaign struct {
 	lab     *lab
 	tree    string
 	total   int
-	mu      sync.Mutex // owns what follows, and out
+	mu      sync.Mutex // guards the fields below, and out
 	file    *os.File
 	results []result
 }
 
-// run runs the mutants and returns what it knows of them, also when it was
-// stopped in between. Each result is in the file before the next mutant begins.
+// run runs the mutants and returns their results. When run is stopped, it returns the results so
+// far. It writes each result to the file before the next mutant begins.
 func (c *campaign) run(ctx context.Context, list []*mutant) ([]result, error) {
 	var err error
 	if c.root, err = filepath.Abs(c.root); err != nil {
@@ -85,7 +85,7 @@ func (c *campaign) run(ctx context.Context, list []*mutant) ([]result, error) {
 	return c.results, nil
 }
 
-// part runs some of the mutants with a build cache of their own.
+// part runs some of the mutants with a new copy of the build cache.
 func (c *campaign) part(ctx context.Context, list []*mutant) (err error) {
 	if c.lab.cache, err = shadow(ctx, c.root); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (c *campaign) part(ctx context.Context, list []*mutant) (err error) {
 	return c.work(ctx, list)
 }
 
-// guarded drops the mutants that no suite which was asked for can kill.
+// guarded returns the mutants that at least one of the requested suites can kill.
 func (c *campaign) guarded(list []*mutant) (kept []*mutant) {
 	for _, m := range list {
 		if len(guards(c.targets, m.files(), c.options)) > 0 {
@@ -115,8 +115,8 @@ func (c *campaign) guarded(list []*mutant) (kept []*mutant) {
 	return kept
 }
 
-// known takes the results of an earlier run with -resume, and returns the
-// mutants that it lacks. Results of other sources do not count.
+// known reads the results of an earlier run, with -resume. It returns the mutants that have no
+// result yet. A result of other sources is ignored.
 func (c *campaign) known(list []*mutant) ([]*mutant, error) {
 	if c.options.resume == "" {
 		return list, nil
@@ -132,7 +132,8 @@ func (c *campaign) known(list []*mutant) ([]*mutant, error) {
 	had := map[string]result{}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		var r result
-		// A line that was cut off when the machine stopped is run again.
+		// A line that was cut off when the machine stopped is ignored, so that its mutant runs
+		// again.
 		if json.Unmarshal(lines.Bytes(), &r) == nil {
 			had[r.Mutant] = r
 		}
@@ -150,8 +151,7 @@ func (c *campaign) known(list []*mutant) ([]*mutant, error) {
 	return left, nil
 }
 
-// work runs the mutants, several at once. The first failure of the tool itself
-// ends it.
+// work runs the mutants, several at the same time. The first failure of the tool itself ends it.
 func (c *campaign) work(ctx context.Context, list []*mutant) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -177,7 +177,7 @@ func (c *campaign) work(ctx context.Context, list []*mutant) error {
 	return context.Cause(ctx)
 }
 
-// one runs one mutant and records what became of it.
+// one runs one mutant and records the result.
 func (c *campaign) one(ctx context.Context, m *mutant) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -206,9 +206,8 @@ func (c *campaign) one(ctx context.Context, m *mutant) error {
 	return err
 }
 
-// fingerprint is a hash of everything that decides a mutant's fate, as far as it
-// lies in the repository: all Go and SQL of the product and its tests, the
-// dependencies, which suites are run.
+// fingerprint returns a hash of everything in the repository that decides whether a mutant is
+// killed: all Go and SQL of the product and its tests, the dependencies, and which suites run.
 func fingerprint(root string, o options) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, o.postgres, o.lnd)
@@ -236,8 +235,8 @@ func fingerprint(root string, o options) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil))[:16], err
 }
 
-// of is the fingerprint of one mutant: a hand-written one may have been edited
-// under its old name.
+// of returns the fingerprint of one mutant. It includes the mutant's edits, because a hand-written
+// mutant may have been changed without a change of its name.
 func (c *campaign) of(m *mutant) string {
 	return fmt.Sprintf("%s-%x", c.tree, sha256.Sum256(fmt.Appendf(nil, "%+v", m.edits)))[:32]
 }

@@ -18,9 +18,9 @@ import (
 //	what takes its place
 //	end
 //
-// find, replace and end stand alone on their lines. Further find blocks change
-// the same file, and another file line begins another one. Lines that begin with
-// # and empty lines between blocks count for nothing.
+// The words find, replace and end are on a line of their own. A further find block changes the same
+// file. A further file line begins the changes of another file. Lines that begin with # and empty
+// lines between blocks are ignored.
 func readHand(root, path string, targets []target) ([]*mutant, error) {
 	text, err := os.ReadFile(filepath.Join(root, path))
 	if err != nil {
@@ -36,8 +36,8 @@ func readHand(root, path string, targets []target) ([]*mutant, error) {
 	return r.list, nil
 }
 
-// handReader goes through the lines of the file and notes all problems, because
-// a developer who changes the sources wants to see them together.
+// handReader reads the lines of the file. It collects all problems, because a developer who has
+// changed the sources wants to see all of them together.
 type handReader struct {
 	root     string
 	targets  []target
@@ -48,7 +48,7 @@ type handReader struct {
 	problems []string
 }
 
-// more moves to the next block.
+// more moves to the next block and reports whether there is one.
 func (r *handReader) more() bool {
 	for ; r.at < len(r.lines); r.at++ {
 		if l := r.lines[r.at]; strings.TrimSpace(l) != "" && !strings.HasPrefix(l, "#") {
@@ -62,7 +62,8 @@ func (r *handReader) problem(format string, args ...any) {
 	r.problems = append(r.problems, fmt.Sprintf("line %d: ", r.at+1)+fmt.Sprintf(format, args...))
 }
 
-// field takes a line of the form "key value".
+// field reads a line of the form "key value" and returns the value. It returns false when the
+// current line has another form.
 func (r *handReader) field(key string) (string, bool) {
 	if r.at < len(r.lines) {
 		if value, ok := strings.CutPrefix(r.lines[r.at], key+" "); ok {
@@ -109,7 +110,7 @@ func (r *handReader) block() {
 	r.list = append(r.list, m)
 }
 
-// change reads one find block and looks its text up.
+// change reads one find block and finds its text in the file.
 func (r *handReader) change(m *mutant, name, file string) {
 	line := r.at
 	r.at++
@@ -137,10 +138,10 @@ func (r *handReader) change(m *mutant, name, file string) {
 		m.edits = append(m.edits, edit{file: file, start: at, end: at + len(find), text: text})
 		return
 	}
-	m.edits = append(m.edits, edit{file: file}) // so that the block is not also said to change nothing
+	m.edits = append(m.edits, edit{file: file}) // without this edit the block would also be reported as changing nothing
 }
 
-// until takes the lines before one that is the word.
+// until returns the lines before the line that is equal to word.
 func (r *handReader) until(word string) (string, bool) {
 	from := r.at
 	for ; r.at < len(r.lines); r.at++ {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// write makes files in a fresh folder.
+// write makes files in a new folder and returns the folder.
 func write(t *testing.T, files map[string]string) (root string) {
 	t.Helper()
 	root = t.TempDir()
@@ -24,8 +24,8 @@ func write(t *testing.T, files map[string]string) (root string) {
 	return root
 }
 
-// TestHandMutantsFitTheSources: every hand-written mutant still finds its text,
-// and what it makes of the sources is Go.
+// TestHandMutantsFitTheSources checks that every hand-written mutant still finds its text and that
+// the changed sources are valid Go.
 func TestHandMutantsFitTheSources(t *testing.T) {
 	root := filepath.Join("..", "..")
 	list, err := readHand(root, handFile, moneyCode)
@@ -51,7 +51,7 @@ func TestHandMutantsFitTheSources(t *testing.T) {
 	}
 }
 
-// TestExplainedSurvivorsExist: no explanation is of a mutant that is gone.
+// TestExplainedSurvivorsExist checks that every explained mutant still exists.
 func TestExplainedSurvivorsExist(t *testing.T) {
 	root := filepath.Join("..", "..")
 	known, err := readExplained(filepath.Join(root, survivorsFile))
@@ -108,8 +108,7 @@ func TestHandForm(t *testing.T) {
 	}
 }
 
-// TestHandProblems: each mistake is said with the mutant's name, and all of them
-// at once.
+// TestHandProblems checks that all mistakes are reported together, each with the mutant's name.
 func TestHandProblems(t *testing.T) {
 	const a, b = "one\ntwo\n\tthree\n", "four\n"
 	for _, test := range []struct{ name, hand, a, b, want string }{

@@ -1,24 +1,23 @@
-// Command mutate breaks the money code on purpose, one small change at a time,
-// and runs the tests on each change: a change that no test notices is a gap in
-// the tests.
+// Command mutate breaks the money code on purpose, one small change at a time, and runs the tests
+// on each change. A change that no test notices shows a gap in the tests.
 //
 //	go run ./tools/mutate -hand                        # the hand-written mutants
 //	go run ./tools/mutate -sample 100 -seed 7          # and a sample of the mechanical ones
 //	go run ./tools/mutate -only 'decide_.*compare'     # those whose text matches
 //	go run ./tools/mutate -resume bin/all.jsonl        # all of them, continued after a stop
 //
-// There are two kinds of mutants. Mechanical ones come from operators over the
-// syntax of Go (operators.go) and of SQL (sqltext.go). Hand-written ones are in
-// mutants.txt, because no operator makes a fault of liveness or durability.
+// There are two kinds of mutants. Operators over the syntax of Go (operators.go) and of SQL
+// (sqltext.go) make the mechanical mutants. The hand-written mutants are in mutants.txt, because no
+// operator makes a fault of liveness or durability.
 //
-// The tests see a mutant through the overlay of the go command, so the working
-// tree never changes. Which tests guard which file is a table (targets.go). The
-// cheapest tests run first. A mutant is killed when a test fails or exceeds its
-// time limit. A mutant that does not compile is none.
+// The tests see a mutant through the overlay of the go command, so the working tree never changes.
+// A table (targets.go) says which tests guard which file. The cheapest tests run first. A mutant is
+// killed when a test fails or exceeds its time limit. A change that does not compile does not count
+// as a mutant.
 //
-// A mutant that survives must be explained in survivors.txt, otherwise the exit
-// status is 1. A mutant is named by its file, function, operator and text, never
-// by a line number, so that the explanations outlast edits elsewhere.
+// A mutant that survives must be explained in survivors.txt. Otherwise the exit status is 1. The
+// name of a mutant has its file, function, operator and text, but no line number, so that an
+// explanation remains valid when other code changes.
 package main
 
 import (
@@ -36,7 +35,7 @@ import (
 	"syscall"
 )
 
-// options are the flags.
+// options holds the values of the flags.
 type options struct {
 	seed      uint64
 	sample    int // -1: all
@@ -52,7 +51,7 @@ type options struct {
 	resume    string
 }
 
-// Where the tool finds and keeps its files, from the repository's root.
+// These are the tool's files, relative to the repository's root.
 const (
 	handFile      = "tools/mutate/mutants.txt"
 	survivorsFile = "tools/mutate/survivors.txt"
@@ -102,7 +101,7 @@ func parseFlags(args []string) (o options, err error) {
 	return o, nil
 }
 
-// run does everything that main does, on the repository at root.
+// run does the work of main, for the repository at root.
 func run(ctx context.Context, root string, o options, out io.Writer) error {
 	if _, err := os.Stat(filepath.Join(root, handFile)); err != nil {
 		return fmt.Errorf("run it from the repository's root: %w", err)
@@ -138,11 +137,11 @@ func run(ctx context.Context, root string, o options, out io.Writer) error {
 	return nil
 }
 
-// errReported: the report has told what is wrong.
+// errReported is the error when the report has already told what is wrong.
 var errReported = errors.New("unexplained survivors, or hand-written mutants that do not compile")
 
-// choose applies the flags to the mutants: hand-written ones first, then the
-// mechanical ones in the order of the sources.
+// choose returns the mutants that the flags select: the hand-written mutants first, then the
+// mechanical mutants in the order of the sources.
 func choose(all []*mutant, o options) []*mutant {
 	var hand, mechanical []*mutant
 	for _, m := range all {

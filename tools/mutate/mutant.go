@@ -14,18 +14,18 @@ import (
 type mutant struct {
 	id     string // file, function, operator and text; unique
 	hand   bool
-	breaks string // what goes wrong, of a hand-written one
-	edits  []edit // of different files, or of different places in one
+	breaks string // what goes wrong; only for a hand-written mutant
+	edits  []edit // in different files, or in different places of one file
 }
 
-// edit replaces the bytes from start to end of a file.
+// edit replaces the bytes from start to end of a file by text.
 type edit struct {
-	file       string // from the repository's root, with slashes
+	file       string // relative to the repository's root, with slashes
 	start, end int
 	text       string
 }
 
-// files names the files that the mutant changes, each once.
+// files returns the files that the mutant changes, each once.
 func (m *mutant) files() (list []string) {
 	for _, e := range m.edits {
 		if !slices.Contains(list, e.file) {
@@ -35,7 +35,7 @@ func (m *mutant) files() (list []string) {
 	return list
 }
 
-// apply returns a file's text with the mutant's edits of it.
+// apply returns the text of a file with the mutant's edits.
 func (m *mutant) apply(file string, source []byte) []byte {
 	var own []edit
 	for _, e := range m.edits {
@@ -51,7 +51,7 @@ func (m *mutant) apply(file string, source []byte) []byte {
 	return text
 }
 
-// name makes the stable name of a mechanical mutant.
+// name returns the stable name of a mechanical mutant.
 func name(file, function, operator, before, after string) string {
 	before, after = oneLine(before), oneLine(after)
 	same := 0
@@ -63,13 +63,14 @@ func name(file, function, operator, before, after string) string {
 
 func oneLine(code string) string { return strings.Join(strings.Fields(code), " ") }
 
-// How many bytes of long code a name shows before the first difference and after.
+// shownBefore and shownAfter are how many bytes of long code a name shows before the first
+// difference and after it.
 const (
 	shownBefore = 60
 	shownAfter  = 80
 )
 
-// shown is code on one line, cut around the place of the change.
+// shown returns code on one line, cut around the place of the change.
 func shown(code string, change int) string {
 	from, to := change-shownBefore, change+shownAfter
 	if to < len(code) {
@@ -84,8 +85,7 @@ func shown(code string, change int) string {
 	return strings.ToValidUTF8(code, "")
 }
 
-// number makes the names unique: the second mutant of the same name ends in
-// "(2)".
+// number makes the names unique. The second mutant with the same name gets the suffix "(2)".
 func number(list []*mutant) {
 	seen := map[string]int{}
 	for _, m := range list {
@@ -96,8 +96,8 @@ func number(list []*mutant) {
 	}
 }
 
-// collect makes all mutants of the targets: the mechanical ones in the order of
-// the sources, then the hand-written ones.
+// collect returns all mutants of the targets: the mechanical mutants in the order of the sources,
+// then the hand-written mutants.
 func collect(root string, targets []target) ([]*mutant, error) {
 	files, err := sources(root, targets)
 	if err != nil {
@@ -125,7 +125,7 @@ func collect(root string, targets []target) ([]*mutant, error) {
 	return append(all, hand...), nil
 }
 
-// sources lists the files of the targets, without tests.
+// sources returns the files of the targets, without test files.
 func sources(root string, targets []target) (list []string, err error) {
 	for i := range targets {
 		for _, pattern := range targets[i].files {
@@ -151,8 +151,8 @@ func sources(root string, targets []target) (list []string, err error) {
 	return list, nil
 }
 
-// sample chooses n mutants by a hash of their names and the seed, so that an
-// edit of the sources changes little of a sample. The order stays.
+// sample chooses n mutants by a hash of their names and the seed, so that an edit of the sources
+// changes only a small part of a sample. The chosen mutants keep their order.
 func sample(list []*mutant, seed uint64, n int) []*mutant {
 	rank := make(map[*mutant]uint64, len(list))
 	for _, m := range list {

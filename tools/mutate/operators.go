@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// goFile makes the mutants of one Go file.
+// goFile holds one Go file while its mutants are made.
 type goFile struct {
 	path   string
 	source []byte
 	set    *token.FileSet
 	list   []*mutant
-	stack  []ast.Node // from the file down to the node at hand
+	stack  []ast.Node // the nodes from the file down to the current node
 }
 
-// mutateGo makes the mechanical mutants of a Go file.
+// mutateGo returns the mechanical mutants of a Go file.
 func mutateGo(path string, source []byte) ([]*mutant, error) {
 	g := &goFile{path: path, source: source, set: token.NewFileSet()}
 	file, err := parser.ParseFile(g.set, path, source, parser.SkipObjectResolution)
@@ -54,7 +54,7 @@ func (g *goFile) mutate(n ast.Node) {
 			g.swap("arithmetic", n, n.TokPos, "-=", "+=")
 		}
 	case *ast.IncDecStmt:
-		// In a loop's head the mutant would only run for ever.
+		// In the head of a loop the mutant would only run for ever.
 		if loop, head := g.parent().(*ast.ForStmt); !head || loop.Post != n {
 			other := map[token.Token]string{token.INC: "--", token.DEC: "++"}[n.Tok]
 			g.swap("arithmetic", n, n.TokPos, n.Tok.String(), other)
@@ -82,7 +82,7 @@ func (g *goFile) mutate(n ast.Node) {
 	}
 }
 
-// Operators and what takes their place.
+// These tables map each operator to the operator that replaces it.
 var (
 	boundary = map[token.Token]token.Token{
 		token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
@@ -106,8 +106,8 @@ func (g *goFile) binary(n *ast.BinaryExpr) {
 	}
 }
 
-// isText reports whether a sum has a string literal in it. Two strings in
-// variables are not recognized; a difference of them does not compile.
+// isText reports whether a sum contains a string literal. It does not recognize a sum of two string
+// variables, but then the mutant, a difference of strings, does not compile.
 func isText(n ast.Expr) bool {
 	switch n := n.(type) {
 	case *ast.BasicLit:
@@ -118,7 +118,7 @@ func isText(n ast.Expr) bool {
 	return false
 }
 
-// boolean flips a literal.
+// boolean replaces the literal true by false, and false by true.
 func (g *goFile) boolean(n *ast.Ident) {
 	other, ok := map[string]string{"true": "false", "false": "true"}[n.Name]
 	if !ok {
@@ -127,11 +127,11 @@ func (g *goFile) boolean(n *ast.Ident) {
 	if kv, ok := g.parent().(*ast.KeyValueExpr); ok && kv.Key == n {
 		return
 	}
-	// The name shows the statement or expression around it: "true" alone says nothing.
+	// The name shows the surrounding statement or expression, because "true" alone says nothing.
 	g.swap("boolean", g.parent(), n.Pos(), n.Name, other)
 }
 
-// returnedError makes a function that fails report success.
+// returnedError makes a function that fails return a nil error.
 func (g *goFile) returnedError(n *ast.ReturnStmt) {
 	if len(n.Results) == 0 || !g.returnsError(len(n.Results)) {
 		return
@@ -143,8 +143,7 @@ func (g *goFile) returnedError(n *ast.ReturnStmt) {
 	g.swap("nil-error", n, last.Pos(), g.text(last), "nil")
 }
 
-// returnsError reports whether the function at hand has n results, the last of
-// them an error.
+// returnsError reports whether the current function has n results and the last result is an error.
 func (g *goFile) returnsError(n int) bool {
 	for i := len(g.stack) - 1; i >= 0; i-- {
 		var t *ast.FuncType
@@ -165,8 +164,8 @@ func (g *goFile) returnsError(n int) bool {
 	return false
 }
 
-// statements deletes each statement that can be missing. Declarations and
-// returns cannot.
+// statements deletes each statement that can be missing, one per mutant. Declarations and returns
+// cannot be missing.
 func (g *goFile) statements(list []ast.Stmt) {
 	for _, s := range list {
 		switch s := s.(type) {
@@ -188,7 +187,8 @@ func (g *goFile) statements(list []ast.Stmt) {
 	}
 }
 
-// leaves reports whether a block ends by leaving: then it guards what follows.
+// leaves reports whether a block ends by leaving the code around it. The block's condition then
+// guards the code that follows.
 func leaves(b *ast.BlockStmt) bool {
 	if len(b.List) == 0 {
 		return false
@@ -200,7 +200,7 @@ func leaves(b *ast.BlockStmt) bool {
 	return false
 }
 
-// isLog recognizes a call that only writes to a log.
+// isLog reports whether a call only writes to a log.
 func isLog(x ast.Expr) bool {
 	for {
 		switch n := x.(type) {
@@ -226,7 +226,7 @@ func allBlank(list []ast.Expr) bool {
 	return true
 }
 
-// sql makes the mutants of the SQL in a string literal.
+// sql adds the mutants of the SQL in a string literal.
 func (g *goFile) sql(n *ast.BasicLit) {
 	at := g.offset(n.Pos())
 	for _, c := range sqlChanges(n.Value) {
@@ -244,7 +244,7 @@ func (g *goFile) isTag(n *ast.BasicLit) bool {
 	return false
 }
 
-// swap replaces one token of a node, at pos.
+// swap adds a mutant that replaces one token of a node, at pos.
 func (g *goFile) swap(operator string, n ast.Node, pos token.Pos, old, text string) {
 	at, start := g.offset(pos), g.offset(n.Pos())
 	before := g.text(n)
@@ -252,20 +252,20 @@ func (g *goFile) swap(operator string, n ast.Node, pos token.Pos, old, text stri
 	g.add(operator, before, after, edit{start: at, end: at + len(old), text: text})
 }
 
-// replace replaces a whole node.
+// replace adds a mutant that replaces a whole node.
 func (g *goFile) replace(operator string, n ast.Node, text string) {
 	g.add(operator, g.text(n), text, edit{start: g.offset(n.Pos()), end: g.offset(n.End()), text: text})
 }
 
 func (g *goFile) add(operator, before, after string, e edit) {
 	e.file = g.path
-	if e.text == "" { // what follows stays on its line
+	if e.text == "" { // keep the line numbers of the code that follows
 		e.text = strings.Repeat("\n", strings.Count(string(g.source[e.start:e.end]), "\n"))
 	}
 	g.list = append(g.list, &mutant{id: name(g.path, g.function(), operator, before, after), edits: []edit{e}})
 }
 
-// function names the function or the package's declaration at hand.
+// function returns the name of the current function or of the current package-level declaration.
 func (g *goFile) function() string {
 	for _, n := range g.stack {
 		switch n := n.(type) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// ids names the mutants without what all of one file share.
+// ids returns the names of the mutants without the prefix that all mutants of one file share.
 func ids(list []*mutant, prefix string) (names []string) {
 	for _, m := range list {
 		names = append(names, strings.TrimPrefix(m.id, prefix))
@@ -62,7 +62,8 @@ func TestApplySeveralEdits(t *testing.T) {
 	}
 }
 
-// TestNamesOutlastEdits: what stands before a mutant does not change its name.
+// TestNamesOutlastEdits checks that a change of the code before a mutant does not change the
+// mutant's name.
 func TestNamesOutlastEdits(t *testing.T) {
 	const tail = "func f(a, b int) bool { return a < b }\n"
 	before, err := mutateGo("f.go", []byte("package p\n"+tail))
@@ -78,7 +79,8 @@ func TestNamesOutlastEdits(t *testing.T) {
 	}
 }
 
-// TestLongNamesShowTheChange: a name of long code is cut around its change.
+// TestLongNamesShowTheChange checks that the name of a mutant of long code is cut around the
+// change.
 func TestLongNamesShowTheChange(t *testing.T) {
 	long := strings.Repeat("aaaa + ", 60)
 	got := name("f.go", "f", "boundary", long+"x < y + "+long, long+"x <= y + "+long)
@@ -87,7 +89,7 @@ func TestLongNamesShowTheChange(t *testing.T) {
 	}
 }
 
-// TestSQL: the text after each change, in order.
+// TestSQL compares the text after each change with a list, in order.
 func TestSQL(t *testing.T) {
 	for _, test := range []struct {
 		text string
@@ -126,8 +128,8 @@ func TestSQL(t *testing.T) {
 	}
 }
 
-// TestSQLFile: comments count for nothing, and a mutant is named after the table
-// that it is in.
+// TestSQLFile checks that comments are ignored and that a mutant's name has the table of the
+// change.
 func TestSQLFile(t *testing.T) {
 	const text = "-- CHECK (a > 0)\nCREATE TABLE one (a int);\nCREATE TABLE two (b int CHECK (b > 0));\n"
 	list := mutateSQLFile("m.sql", text)
@@ -137,8 +139,8 @@ func TestSQLFile(t *testing.T) {
 	}
 }
 
-// TestSample: a sample keeps its order, depends on the seed, and hardly changes
-// when a mutant is added.
+// TestSample checks that a sample keeps the order, depends on the seed, and changes little when a
+// mutant is added.
 func TestSample(t *testing.T) {
 	var list []*mutant
 	for r := 'a'; r <= 'z'; r++ {
@@ -162,7 +164,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// TestSources: no tests and no files that the table excepts.
+// TestSources checks that sources leaves out test files and the files that the table excepts.
 func TestSources(t *testing.T) {
 	list, err := sources(filepath.Join("..", ".."), moneyCode)
 	if err != nil {

@@ -12,20 +12,19 @@ import (
 	"time"
 )
 
-// drain is how long to wait for the output of a process that was killed.
+// drain is how long execute waits for the output of a process that was killed.
 const drain = 5 * time.Second
 
-// ended is what became of a process.
+// ended is the result of a process.
 type ended struct {
 	ok      bool
 	timeout bool
-	output  string // the end of it
+	output  string // the last tailSize bytes
 }
 
-// execute runs a command in a process group of its own and kills the whole group
-// at the limit, and the processes that are left of it once the command has
-// ended. An error says that the command could not be run at all, or that ctx
-// ended.
+// execute runs a command in its own process group. At the limit it kills the whole group. Once the
+// command has ended, it kills the rest of the group. An error means that the command could not be
+// run or that ctx ended.
 func execute(ctx context.Context, limit time.Duration, cmd *exec.Cmd) (ended, error) {
 	out := &tail{}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, drain
@@ -52,7 +51,7 @@ func execute(ctx context.Context, limit time.Duration, cmd *exec.Cmd) (ended, er
 	err := cmd.Wait()
 	close(over)
 	watch.Wait()
-	kill() // children that outlived it
+	kill() // kill children that are still running
 	if ctx.Err() != nil {
 		return ended{}, ctx.Err()
 	}
@@ -61,31 +60,31 @@ func execute(ctx context.Context, limit time.Duration, cmd *exec.Cmd) (ended, er
 		return ended{}, err
 	}
 	if !timeout && exit != nil && exit.ProcessState.ExitCode() < 0 {
-		return ended{}, fmt.Errorf("%s was killed from outside: %w", cmd.Args, exit) // memory ran out, perhaps
+		return ended{}, fmt.Errorf("%s was killed from outside: %w", cmd.Args, exit) // perhaps memory ran out
 	}
 	return ended{ok: err == nil && !timeout, timeout: timeout, output: out.String()}, nil
 }
 
-// gently makes a command that runs with more niceness. The Go runtime has many
-// threads, of which setpriority would change one, so the program nice does it.
+// gently returns a command that runs with more niceness. It uses the program nice, because
+// setpriority would change only one of the many threads of the Go runtime.
 func gently(nice int, program string, args ...string) *exec.Cmd {
 	return exec.Command("nice", append([]string{"-n", fmt.Sprint(nice), program}, args...)...)
 }
 
-// limited makes a command that may not use more memory than the limit. A mutant
-// may append for ever.
+// limited returns a command that may not use more memory than memoryMiB, because a mutant may
+// append for ever.
 func limited(memoryMiB, nice int, program string, args ...string) *exec.Cmd {
 	return gently(nice, "/bin/sh", append([]string{"-c", `ulimit -d "$1" && shift && exec "$@"`, "sh",
 		fmt.Sprint(memoryMiB * 1024), program}, args...)...)
 }
 
-// tail keeps the end of what is written to it. Safe for concurrent use.
+// tail keeps the end of the text that is written to it. It is safe for concurrent use.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-// tailSize is how much of the output is kept, in bytes.
+// tailSize is how many bytes of the output are kept.
 const tailSize = 64 << 10
 
 func (t *tail) Write(p []byte) (int, error) {
@@ -109,7 +108,7 @@ var (
 	panicked = regexp.MustCompile(`(?m)^(panic|fatal error): .*`)
 )
 
-// killer says from the output of a failed run which test failed.
+// killer returns the name of the test that failed, from the output of a failed run.
 func (e *ended) killer() string {
 	if e.timeout {
 		return "time limit"

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// sqlChange replaces the bytes from start to end of a text of SQL.
+// sqlChange replaces the bytes from start to end of a SQL text by text.
 type sqlChange struct {
 	operator   string
 	start, end int
@@ -23,7 +23,7 @@ var (
 		`LOOP|THEN|WHERE)\b`)
 )
 
-// replacements are changes of fixed words.
+// replacements are changes of single words.
 var replacements = []struct {
 	operator string
 	find     *regexp.Regexp // its last group is replaced
@@ -47,8 +47,7 @@ var replacements = []struct {
 	{"sql-arithmetic", regexp.MustCompile(`[\w)] (-) [\w(]`), "+"},
 }
 
-// sqlChanges lists the changes of a text, which is empty of them unless it looks
-// like SQL.
+// sqlChanges returns the changes of a text. It returns none when the text does not look like SQL.
 func sqlChanges(text string) (list []sqlChange) {
 	if !looksLikeSQL.MatchString(text) {
 		return nil
@@ -71,7 +70,7 @@ func sqlChanges(text string) (list []sqlChange) {
 	return list
 }
 
-// extremes replaces greatest(a, b) and its like by b alone, and by its opposite.
+// extremes replaces greatest(a, b) and similar functions by b alone, and by the opposite function.
 func extremes(text string) (list []sqlChange) {
 	opposite := map[string]string{"greatest": "least", "least": "greatest", "max": "min", "min": "max"}
 	for _, at := range twoArgs.FindAllStringSubmatchIndex(text, -1) {
@@ -91,8 +90,8 @@ func extremes(text string) (list []sqlChange) {
 	return list
 }
 
-// clauses makes each condition of a WHERE true, one at a time, drops each ORDER
-// BY, and lets each ON CONFLICT DO UPDATE do nothing.
+// clauses makes each condition of a WHERE true, one at a time. It also removes each ORDER BY, and
+// makes each ON CONFLICT DO UPDATE do nothing.
 func clauses(text string) (list []sqlChange) {
 	for i := range text {
 		rest := text[i:]
@@ -103,7 +102,8 @@ func clauses(text string) (list []sqlChange) {
 		case strings.HasPrefix(rest, "WHERE "):
 			start := i + len("WHERE ")
 			for _, c := range conditions(text, start, clause(text, start)) {
-				// Kept and made true, rather than removed: a parameter must stay in use.
+				// The condition is kept and made true, because a parameter that is no longer used
+				// is an error.
 				list = append(list, sqlChange{"sql-where", c[0], c[1], "(" + text[c[0]:c[1]] + " OR true)"})
 			}
 		case strings.HasPrefix(rest, "ORDER BY "):
@@ -115,8 +115,8 @@ func clauses(text string) (list []sqlChange) {
 	return list
 }
 
-// conditions splits a clause at its ANDs. A clause with an OR or a BETWEEN at the
-// same level stays whole, and one that goes on in another literal is left out.
+// conditions splits a clause at its ANDs. A clause with an OR or a BETWEEN at the same level is not
+// split. A clause that continues in another literal is left out.
 func conditions(text string, start, end int) [][2]int {
 	parts := split(text, start, end, " AND ")
 	if len(split(text, start, end, " OR ")) > 1 || len(split(text, start, end, " BETWEEN ")) > 1 {
@@ -134,8 +134,9 @@ func conditions(text string, start, end int) [][2]int {
 	return list
 }
 
-// clause finds the end of a clause that has begun: the next one, the end of its
-// statement, a parenthesis that was opened before it, or the end of the text.
+// clause returns the end of a clause that begins at start. It ends at the next clause, at the end
+// of the statement, at a closing parenthesis that was opened before start, or at the end of the
+// text.
 func clause(text string, start int) int {
 	depth := 0
 	for i := start; i < len(text); i++ {
@@ -148,7 +149,7 @@ func clause(text string, start int) int {
 			if depth--; depth < 0 {
 				return i
 			}
-		case c == ';', c == '`', c == '"': // the latter two end the literal
+		case c == ';', c == '`', c == '"': // '`' and '"' end the Go literal
 			return i
 		case depth == 0 && !isWord(text[i-1]) && clauseEnd.MatchString(text[i:]):
 			return i - (len(text[start:i]) - len(strings.TrimRight(text[start:i], " \n\t")))
@@ -157,7 +158,7 @@ func clause(text string, start int) int {
 	return len(text)
 }
 
-// split cuts a part of the text at a separator, outside parentheses and quotes.
+// split cuts a part of the text at each separator that is outside parentheses and quotes.
 func split(text string, start, end int, separator string) (parts [][2]int) {
 	depth, from := 0, start
 	for i := start; i < end; i++ {
@@ -177,7 +178,8 @@ func split(text string, start, end int, separator string) (parts [][2]int) {
 	return append(parts, [2]int{from, end})
 }
 
-// isSeparator takes any white space where the separator has a space.
+// isSeparator reports whether text begins with separator. A space in the separator matches any
+// white space.
 func isSeparator(text, separator string) bool {
 	if len(text) < len(separator) {
 		return false
@@ -191,7 +193,8 @@ func isSeparator(text, separator string) bool {
 	return true
 }
 
-// closing finds the parenthesis that ends what began before start; -1: none.
+// closing returns the index of the parenthesis that closes the one opened before start, or -1 when
+// there is none.
 func closing(text string, start int) int {
 	depth := 0
 	for i := start; i < len(text); i++ {
@@ -209,7 +212,7 @@ func closing(text string, start int) int {
 	return -1
 }
 
-// quoted finds the end of a quoted text.
+// quoted returns the index of the quote that ends a quoted text.
 func quoted(text string, start int) int {
 	if n := strings.IndexByte(text[start+1:], '\''); n >= 0 {
 		return start + 1 + n
@@ -223,8 +226,8 @@ func isWord(c byte) bool {
 
 var sqlComment = regexp.MustCompile(`--[^\n]*`)
 
-// mutateSQLFile makes the mutants of a file of SQL. Each is named after the last
-// thing created before it.
+// mutateSQLFile returns the mutants of a SQL file. The name of each mutant has the last object that
+// the file creates before the change.
 func mutateSQLFile(path, source string) (list []*mutant) {
 	text := sqlComment.ReplaceAllStringFunc(source, func(c string) string { return strings.Repeat(" ", len(c)) })
 	things := created.FindAllStringSubmatchIndex(text, -1)

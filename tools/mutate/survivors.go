@@ -11,10 +11,9 @@ import (
 	"strings"
 )
 
-// readExplained reads the survivors that are known: the name of a mutant alone on
-// a line, then the explanation on lines that begin with white space. Empty lines
-// and lines that begin with # count for nothing. A file that does not exist
-// explains nothing.
+// readExplained reads the known survivors. The file has the name of a mutant on a line of its own,
+// and then the explanation on lines that begin with white space. Empty lines and lines that begin
+// with # are ignored. A file that does not exist counts as empty.
 func readExplained(path string) (map[string]string, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -49,7 +48,7 @@ func readExplained(path string) (map[string]string, error) {
 	return known, nil
 }
 
-// unexplained lists the survivors that the file does not explain.
+// unexplained returns the survivors that the file does not explain.
 func unexplained(results []result, known map[string]string) (list []result) {
 	for _, r := range results {
 		if r.Outcome == survived && known[r.Mutant] == "" {
@@ -60,7 +59,7 @@ func unexplained(results []result, known map[string]string) (list []result) {
 	return list
 }
 
-// broken lists the hand-written mutants that do not compile: they test nothing.
+// broken returns the hand-written mutants that do not compile, because they test nothing.
 func broken(results []result) (list []result) {
 	for _, r := range results {
 		if r.Outcome == notMutant && r.mutant.hand {
@@ -70,7 +69,7 @@ func broken(results []result) (list []result) {
 	return list
 }
 
-// stale lists what is explained and does not survive, or is no mutant any more.
+// stale returns the explained mutants that do not survive or no longer exist.
 func stale(results []result, known map[string]string, all []*mutant) (list []string) {
 	exists := map[string]bool{}
 	for _, m := range all {
@@ -90,7 +89,7 @@ func stale(results []result, known map[string]string, all []*mutant) (list []str
 	return list
 }
 
-// report tells what became of the mutants.
+// report prints the results of the mutants.
 func report(out io.Writer, results []result, known map[string]string, all []*mutant) {
 	count := map[outcome]int{}
 	for _, r := range results {

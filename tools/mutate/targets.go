@@ -4,21 +4,21 @@ import "path"
 
 // target says which tests guard which files.
 type target struct {
-	files  []string // patterns of path.Match, from the repository's root
+	files  []string // patterns of path.Match, relative to the repository's root
 	except []string
 	suites []suite // cheapest first
 }
 
 // suite is a set of tests of one package.
 type suite struct {
-	pkg   string   // as the go command takes it
-	tests string   // -run; empty: all
-	skip  string   // -skip
+	pkg   string   // package path, as for the go command
+	tests string   // value of -run; "": all tests
+	skip  string   // value of -skip
 	flags []string // further flags of the test binary
 	needs needs
 }
 
-// needs names what a suite is run for only on request.
+// needs says what a suite needs besides Go. A suite with a need runs only on request.
 type needs int
 
 const (
@@ -27,13 +27,13 @@ const (
 	needsLND
 )
 
-// Tests of storetest that take most of the time. They run after all others. A
-// name that no longer exists costs nothing but time.
+// slowStore are the tests of storetest that take most of the time. They run after all other tests.
+// A name in it that no longer exists has no effect but a longer run.
 const slowStore = `^TestStore$/^(SweepByItself|Ambiguity|LockAmbiguity|LockedRow|StoreAway|StoreHangs|` +
 	`AuditByItself|Model)$`
 
-// The model test draws from a fixed seed, so that a mutant has the same fate each
-// time, and as many sequences at once as it would draw in all its rounds. It
+// rapidFlags are the flags of the model test. The test uses a fixed seed, so that each run of a
+// mutant has the same result. It checks at once as many sequences as in all its usual rounds. It
 // writes no file into the working tree and does not look for a shorter example.
 var rapidFlags = []string{"-rapid.seed=1", "-rapid.checks=500", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}
 
@@ -55,7 +55,7 @@ var (
 	migrationPostgresTests = []suite{{pkg: "./migrations", needs: needsPostgres}}
 )
 
-// moneyCode is what this tool mutates.
+// moneyCode is the code that this tool mutates.
 var moneyCode = []target{
 	{files: []string{"metering/*.go"}, suites: join(meteringTests, sqliteTests, postgresTests)},
 	{files: []string{"internal/store/sqlite/*.go"}, except: []string{"internal/store/sqlite/raw.go"}, suites: sqliteTests},
@@ -74,7 +74,7 @@ func join(lists ...[]suite) (all []suite) {
 	return all
 }
 
-// has reports whether the target has the file.
+// has reports whether the file belongs to the target.
 func (t *target) has(file string) bool {
 	return !matches(t.except, file) && matches(t.files, file)
 }
@@ -88,8 +88,8 @@ func matches(patterns []string, file string) bool {
 	return false
 }
 
-// guards lists the suites that guard a set of files, in order, as far as the
-// flags ask for them. A file whose own store is not asked for has none.
+// guards returns the suites that guard a set of files, in order, limited to what the flags request.
+// A file of a store that the flags do not request has no suites.
 func guards(targets []target, files []string, o options) (list []suite) {
 	seen := map[string]bool{}
 	for i := range targets {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// outcome is what became of a mutant.
+// outcome is the result of a mutant.
 type outcome string
 
 const (
@@ -24,36 +24,36 @@ const (
 // buildLimit bounds one build of a test binary.
 const buildLimit = 10 * time.Minute
 
-// A time limit is a multiple of what the suite takes without a mutant, because
-// the machine may be busier then, and not below a floor.
+// The time limit of a suite is a multiple of the suite's time without a mutant, plus limitFloor. It
+// is a multiple because the machine may be busier when a mutant runs.
 const (
 	limitFactor = 3
 	limitFloor  = 15 * time.Second
 	firstLimit  = 15 * time.Minute // for the suite without a mutant
-	tolerance   = 1.2              // by so much a limit may be too low
+	tolerance   = 1.2              // a limit that is too low by less than this factor is accepted
 )
 
-// lab builds and runs the tests of one mutant after the other.
+// lab builds and runs the tests of one mutant after another.
 type lab struct {
 	root      string // absolute
-	dir       string // for binaries and the tests' files, removed by its owner
+	dir       string // for binaries and the tests' files; the owner of the lab removes it
 	cache     string // the build cache in use
 	memoryMiB int
 	nice      int
 
 	mu     sync.Mutex
-	limits map[string]time.Duration // by suite.key; changes with the machine's load
+	limits map[string]time.Duration // by suite.key; a limit may be raised later
 }
 
-// try runs the suites on a mutant until one of them fails. m is nil for the
-// sources as they are.
+// try runs the suites on a mutant until one of them fails. A nil m stands for the unchanged
+// sources.
 func (l *lab) try(ctx context.Context, m *mutant, suites []suite) (outcome, string, error) {
 	dir, err := os.MkdirTemp(l.dir, "mutant-")
 	if err != nil {
 		return "", "", err
 	}
 	defer removeAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL's tests run it as another user
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL's tests use the folder as another user
 		return "", "", err
 	}
 	overlay := ""
@@ -62,7 +62,7 @@ func (l *lab) try(ctx context.Context, m *mutant, suites []suite) (outcome, stri
 			return "", "", err
 		}
 	}
-	built := map[string]string{} // binaries by package
+	built := map[string]string{} // path of the binary, by package
 	for i := range suites {
 		s := &suites[i]
 		if built[s.pkg] == "" {
@@ -88,8 +88,8 @@ func (l *lab) try(ctx context.Context, m *mutant, suites []suite) (outcome, stri
 	return survived, "", nil
 }
 
-// verdict runs one suite within its time limit, and again while it turns out that
-// the limit was too low. The sources as they are have time enough.
+// verdict runs one suite within its time limit. It runs the suite again when it finds that the
+// limit was too low. For the unchanged sources the limit is firstLimit.
 func (l *lab) verdict(ctx context.Context, dir, binary string, s *suite, asTheyAre bool) (ended, error) {
 	if asTheyAre {
 		return l.test(ctx, dir, binary, s, firstLimit)
@@ -105,7 +105,8 @@ func (l *lab) verdict(ctx context.Context, dir, binary string, s *suite, asTheyA
 	}
 }
 
-// overlay writes the changed files and the list of them for the go command.
+// overlay writes the changed files and the overlay file for the go command. It returns the path of
+// the overlay file.
 func (l *lab) overlay(dir string, m *mutant) (string, error) {
 	var list struct{ Replace map[string]string }
 	list.Replace = map[string]string{}
@@ -132,11 +133,12 @@ func (l *lab) overlay(dir string, m *mutant) (string, error) {
 	return path, os.WriteFile(path, text, 0o600)
 }
 
-// ofCompiler is how the go command introduces what the compiler says of a package.
+// ofCompiler matches the line with which the go command introduces the compiler's messages about a
+// package.
 var ofCompiler = regexp.MustCompile(`(?m)^# \S+.*\n(.*)`)
 
-// build makes the test binary of a package. refused is the compiler's first line
-// when it does not compile.
+// build makes the test binary of a package. When the package does not compile, refused is the
+// compiler's first message.
 func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binary, refused string, err error) {
 	binary = filepath.Join(dir, fmt.Sprintf("%d.test", n))
 	args := []string{"test", "-c", "-vet=off", "-ldflags=-w", "-gcflags=./...=-dwarf=false", "-o", binary}
@@ -159,9 +161,10 @@ func (l *lab) build(ctx context.Context, dir, overlay, pkg string, n int) (binar
 	return "", "", fmt.Errorf("build the tests of %s: %s", pkg, end.output)
 }
 
-// test runs one suite in the folder of its package, as the go command would.
+// test runs one suite in the folder of its package, as the go command does.
 func (l *lab) test(ctx context.Context, dir, binary string, s *suite, limit time.Duration) (ended, error) {
-	// The binary's own limit is later: it counts only when this process is gone.
+	// The binary's own limit is twice as long, so that it only has an effect when this process has
+	// ended.
 	args := []string{"-test.failfast", "-test.count=1", "-test.timeout=" + (2 * limit).String()}
 	if s.tests != "" {
 		args = append(args, "-test.run="+s.tests)
@@ -182,8 +185,8 @@ func (l *lab) test(ctx context.Context, dir, binary string, s *suite, limit time
 	return execute(ctx, limit, cmd)
 }
 
-// measure runs each suite on the sources as they are and sets its limit. The
-// tests must pass then, or their failures would count as kills.
+// measure runs each suite on the unchanged sources and sets the suite's limit. The tests must pass,
+// because their failures would otherwise count as kills.
 func (l *lab) measure(ctx context.Context, suites []suite) error {
 	for i := range suites {
 		if l.limit(&suites[i]) != firstLimit {
@@ -199,7 +202,7 @@ func (l *lab) measure(ctx context.Context, suites []suite) error {
 func (l *lab) measureOne(ctx context.Context, s *suite) error {
 	began := time.Now()
 	end, output, err := l.try(ctx, nil, []suite{*s})
-	if err == nil && end != survived { // a busy machine can fail a test once
+	if err == nil && end != survived { // on a busy machine a test may fail once
 		began = time.Now()
 		end, output, err = l.try(ctx, nil, []suite{*s})
 	}
@@ -215,16 +218,15 @@ func (l *lab) measureOne(ctx context.Context, s *suite) error {
 	return nil
 }
 
-// slower measures a suite again after a mutant has reached its limit, and reports
-// whether the limit was too low: other work on the machine must not count as a
-// kill.
+// slower measures a suite again after a mutant has reached its limit. It reports whether the limit
+// was too low, because other work on the machine must not count as a kill.
 func (l *lab) slower(ctx context.Context, s *suite) (bool, error) {
 	before := l.limit(s)
 	err := l.measureOne(ctx, s)
 	return float64(l.limit(s)) > tolerance*float64(before), err
 }
 
-// limit is the time limit of a suite.
+// limit returns the time limit of a suite, or firstLimit when the suite was not measured yet.
 func (l *lab) limit(s *suite) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -142,7 +142,7 @@ func TestTry(t *testing.T) {
 	}
 }
 
-// TestTryTimeLimit: a mutant that hangs is killed together with its children.
+// TestTryTimeLimit checks that a mutant that hangs is killed together with its child processes.
 func TestTryTimeLimit(t *testing.T) {
 	root, find := toyMutants(t)
 	l := toyLab(t, root)
@@ -164,8 +164,8 @@ func TestTryTimeLimit(t *testing.T) {
 	}
 }
 
-// TestTryOnABusyMachine: a limit that even the sources as they are do not keep
-// counts for nothing.
+// TestTryOnABusyMachine checks that reaching a limit does not count as a kill when the unchanged
+// sources do not keep the limit either.
 func TestTryOnABusyMachine(t *testing.T) {
 	root, find := toyMutants(t)
 	l := toyLab(t, root)
@@ -177,7 +177,8 @@ func TestTryOnABusyMachine(t *testing.T) {
 	}
 }
 
-// TestKilledFromOutside: that is nobody's verdict on a mutant.
+// TestKilledFromOutside checks that a test process killed from outside gives no result for the
+// mutant.
 func TestKilledFromOutside(t *testing.T) {
 	_, err := execute(t.Context(), time.Minute, limited(4096, 0, "/bin/sh", "-c", "kill -KILL $$"))
 	if err == nil || !strings.Contains(err.Error(), "from outside") {
@@ -189,14 +190,14 @@ func TestKilledFromOutside(t *testing.T) {
 	}
 }
 
-// alive reports whether a process runs; one that only waits to be collected does
-// not.
+// alive reports whether a process runs. A process that has ended and was not waited for does not
+// count.
 func alive(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
-// TestMeasure: tests that fail by themselves kill nothing.
+// TestMeasure checks that tests which fail without a mutant are an error and kill no mutant.
 func TestMeasure(t *testing.T) {
 	root, _ := toyMutants(t)
 	l := toyLab(t, root)
@@ -220,8 +221,8 @@ func toyRun(ctx context.Context, root, results string, list ...*mutant) ([]resul
 	return got, out.String(), err
 }
 
-// TestResume: what is in the file is not run again, unless the sources have
-// changed.
+// TestResume checks that a mutant with a result in the file does not run again, unless the sources
+// have changed.
 func TestResume(t *testing.T) {
 	root, find := toyMutants(t)
 	results := filepath.Join(t.TempDir(), "results")
@@ -251,7 +252,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestReport: what is unexplained, what is stale, what is broken.
+// TestReport checks the lists of unexplained survivors, stale explanations and broken mutants.
 func TestReport(t *testing.T) {
 	all := []*mutant{{id: "a"}, {id: "b", hand: true, breaks: "Money is lost."}, {id: "c"}, {id: "d", hand: true}}
 	results := []result{
@@ -276,7 +277,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestChoose: how many mutants the flags leave.
+// TestChoose checks how many mutants the flags select.
 func TestChoose(t *testing.T) {
 	var all []*mutant
 	for i := range 20 {

@@ -1,5 +1,5 @@
-// Package devnettest lends a local Lightning network to tests. A network takes
-// about ten seconds to start, so the tests of a package share one:
+// Package devnettest gives tests a local Lightning network. A network takes about ten seconds to
+// start, so the tests of a package share one:
 //
 //	var lightningNetwork devnettest.Shared
 //
@@ -10,8 +10,8 @@
 //		...
 //	}
 //
-// The first test that asks starts it. Daemons that cannot be had fail the
-// test; they never skip it.
+// The first test that calls Start starts the network. When the daemons cannot be found or built,
+// the test fails. It is never skipped.
 package devnettest
 
 import (
@@ -26,7 +26,7 @@ import (
 	"sluice.example/sluice/internal/lightning"
 )
 
-// Shared is one network for all tests of a process. The zero value is ready.
+// Shared is one network for all tests of a process. Its zero value is ready to use.
 type Shared struct {
 	once    sync.Once
 	dir     string
@@ -34,7 +34,7 @@ type Shared struct {
 	err     error
 }
 
-// Start returns the network, starting it if no test has yet.
+// Start returns the network. It starts the network if no earlier test has.
 func (s *Shared) Start(tb testing.TB) *devnet.Network {
 	tb.Helper()
 	s.once.Do(func() {
@@ -48,8 +48,7 @@ func (s *Shared) Start(tb testing.TB) *devnet.Network {
 	return s.network
 }
 
-// Main runs the tests, stops the network if one was started, and returns the
-// exit status.
+// Main runs the tests, stops the network if a test started it, and returns the exit status.
 func (s *Shared) Main(m *testing.M) int {
 	code := m.Run()
 	if s.network != nil {
@@ -64,7 +63,7 @@ func (s *Shared) Main(m *testing.M) int {
 	return code
 }
 
-// Seller connects to the gateway's node with no more rights than selling needs.
+// Seller connects to the gateway's node with only the rights that a seller needs.
 func Seller(tb testing.TB, n *devnet.Network) *lightning.Client {
 	tb.Helper()
 	cfg, err := n.Gateway.SellerConfig()

@@ -113,7 +113,7 @@ func TestStopSequences(t *testing.T) {
 			t.Errorf("stop %s: streamed %q, usage %+v", stops, c.text[0], c.usage)
 		}
 	}
-	// What looked like a stop sequence until the end is delivered.
+	// A text that looks like the beginning of a stop sequence until the end is delivered.
 	if got := *unary(t, url, request(how+`,"stop":"`+whole[len(whole)-4:]+`~"`)).Choices[0].Message.Content; got != whole {
 		t.Errorf("held back: %q, want %q", got, whole)
 	}
@@ -129,7 +129,7 @@ func TestUsageChunks(t *testing.T) {
 	}
 	c := streamed(t, url, `"max_tokens":5,"ignore_eos":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}`)
 	for i, chunk := range c.chunks {
-		want := min(i, 5) // the role chunk has 0, the finish and usage chunks all
+		want := min(i, 5) // the role chunk has 0 tokens; the finish and usage chunks have all
 		if chunk.Usage == nil || chunk.Usage.Completion != want || chunk.Usage.Prompt == 0 {
 			t.Errorf("chunk %d: usage %+v, want %d tokens", i, chunk.Usage, want)
 		}

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Main runs the server as a command until ctx ends or SIGTERM or SIGINT
-// arrives, and returns the exit status: 0 at the end, 1 for a failure, 2 for
-// wrong flags. It prints "listening on ADDR" once it takes requests.
+// Main runs the server as a command until ctx ends or SIGTERM or SIGINT arrives. It returns the
+// exit status: 0 after a normal end, 1 for a failure, 2 for wrong flags. It prints "listening on
+// ADDR" once it accepts requests.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -24,7 +24,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
-		return 2 // the flag set has said why
+		return 2 // the flag set has printed the reason
 	}
 	if err := run(ctx, cfg, addr, stdout); err != nil {
 		fmt.Fprintln(stderr, err)

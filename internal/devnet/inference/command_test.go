@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// startMain runs Main and gives its base URL and what waits for its status.
+// startMain runs Main. It returns the server's base URL and a function that waits for the exit
+// status.
 func startMain(t *testing.T, ctx context.Context, args ...string) (url string, wait func() int) {
 	t.Helper()
 	r, w := io.Pipe()
@@ -41,7 +42,7 @@ func TestMainServesUntilItsContextEnds(t *testing.T) {
 	if first.Usage.Completion != 10 {
 		t.Errorf("%+v", first.Usage)
 	}
-	// A stream that would run for long does not keep the server.
+	// A stream that would run for long does not keep the server from ending.
 	resp := post(t, url+"/v1/chat/completions", request(`"stream":true,"ignore_eos":true`), "Authorization", "Bearer k")
 	start := time.Now()
 	cancel()
@@ -84,8 +85,8 @@ func TestMainRefusesWrongFlags(t *testing.T) {
 	}
 }
 
-// Many clients at once over real connections: nobody waits for another, each
-// delta is a token, and every slot is free again.
+// Many clients stream at the same time over real connections. No client waits for another client,
+// each delta is one token, and at the end every slot is free.
 func TestManyStreams(t *testing.T) {
 	const clients, tokens = 100, 30
 	s, url := serve(t, Config{TokensPerSecond: 60, Slots: clients, Seed: 1})
@@ -130,7 +131,7 @@ func TestHangUpStopsTheGenerationAtOnce(t *testing.T) {
 		go func() {
 			defer close(done)
 			if resp, err := httpClient(t).Do(req); err == nil {
-				_, _ = io.Copy(io.Discard, resp.Body) // ends with the cancellation
+				_, _ = io.Copy(io.Discard, resp.Body) // the body ends with the cancellation
 				resp.Body.Close()
 			}
 		}()

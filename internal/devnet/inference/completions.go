@@ -11,14 +11,14 @@ type textPrompt struct {
 	tokens int
 }
 
-// textCap is how many tokens a completion has where the request gives no number.
+// textCap is how many tokens a completion has at most when the request gives no number.
 const textCap = 16
 
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 	s.generate(w, r, "cmpl-", s.parseCompletion)
 }
 
-// parseCompletion reads a request for completions: each prompt gets n of them.
+// parseCompletion reads a request for completions. Each prompt of the request gets n completions.
 func (s *Server) parseCompletion(o object) (*chatRequest, error) {
 	for _, field := range []string{"suffix", "echo"} {
 		if v := string(o[field]); v != "" && v != "null" && v != "false" && v != `""` {
@@ -52,7 +52,8 @@ func (s *Server) parseCompletion(o object) (*chatRequest, error) {
 	return q, nil
 }
 
-// parsePrompts reads a text, several, the tokens of a prompt, or those of several.
+// parsePrompts reads the prompts of a request: one text, several texts, the tokens of one prompt,
+// or the tokens of several prompts.
 func (s *Server) parsePrompts(q *chatRequest, raw []byte) error {
 	prompt := object{"one": raw, "several": raw}
 	var texts []string
@@ -97,7 +98,7 @@ func (s *Server) parsePrompts(q *chatRequest, raw []byte) error {
 	return nil
 }
 
-// promptOf is how many tokens the prompt of a sequence has.
+// promptOf returns the number of tokens of a sequence's prompt.
 func (q *chatRequest) promptOf(of *sequence) int {
 	if q.prompts == nil {
 		return q.promptTokens()
@@ -105,7 +106,8 @@ func (q *chatRequest) promptOf(of *sequence) int {
 	return q.prompts[of.index/q.perPrompt].tokens
 }
 
-// object is what an answer is called, or a chunk of one.
+// object returns the member "object" of an answer. For a chunk of an answer, chunk is the suffix of
+// the name.
 func (q *chatRequest) object(chunk string) string {
 	if q.prompts != nil {
 		return "text_completion"
@@ -113,7 +115,7 @@ func (q *chatRequest) object(chunk string) string {
 	return "chat.completion" + chunk
 }
 
-// output names the member of a choice of a stream that holds what was generated.
+// output returns the member of a streamed choice that holds the generated text.
 func (q *chatRequest) output() string {
 	if q.prompts != nil {
 		return `,"text":`

@@ -25,7 +25,7 @@ type textAnswer struct {
 	}
 }
 
-// complete sends a request for completions and reads the documents of the answer.
+// complete sends a request for completions and returns the documents of the answer.
 func complete(t *testing.T, url, body string) (status int, answers []textAnswer) {
 	t.Helper()
 	resp, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(`{"model":"demo",`+body+`}`))

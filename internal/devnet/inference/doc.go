@@ -1,9 +1,9 @@
-// Package inference is a small but real inference server with the HTTP surface
-// of vLLM: the backend of the demo, and, scripted, the fault backend of tests.
+// Package inference is a small inference server with the HTTP interface of vLLM. The demo uses it
+// as its backend. Tests use it, with scripted faults, as a backend that fails.
 //
-// At start it fits an n-gram model on an embedded text (corpus.txt, about 16
-// kB) and a tokenizer of about four bytes per token; it then answers
-// OpenAI-style chat and completion requests at a realistic pace:
+// At its start it fits an n-gram model to an embedded text (corpus.txt, about 16 kB) and a
+// tokenizer with about four bytes per token. It then answers OpenAI-style chat and completion
+// requests at a realistic pace:
 //
 //	srv, err := inference.New(inference.Config{Model: "demo", TokensPerSecond: 60})
 //	if err != nil {
@@ -15,18 +15,16 @@
 // /v1/embeddings, POST /v1/rerank, POST /v1/score, GET /v1/models, POST /tokenize,
 // POST /detokenize, GET /health, GET /metrics.
 //
-// A vector is made of the tokens of its text alone, so that it is the same each time;
-// a score is how near the vectors of two texts are.
+// The vector of a text depends only on the tokens of the text, so it is the same each time. The
+// score of two texts says how near their vectors are.
 //
-// A request waits in a bounded FIFO queue for one slot per sequence, then pays
-// its prefill time, then gets one token per sequence and step. Usage counts
-// exactly the tokens that were generated: one content delta is one token
-// unless a stop sequence held text back. A client that hangs up frees its
-// slots at once.
+// A request first waits in a bounded FIFO queue for one slot per sequence. Then it waits for its
+// prefill time. Then it gets one token per sequence and step. Usage counts exactly the generated
+// tokens: one content delta is one token, unless the server held text back because of a stop
+// sequence. When a client hangs up, its slots are free at once.
 //
-// With Config.SimulateGPU it also plays the GPU that it would run on: a file
-// says what NVIDIA's library would read there, see gpu.go.
+// With Config.SimulateGPU the server also simulates the GPU that it would run on. It writes to a
+// file what NVIDIA's library would read from that GPU, see gpu.go.
 //
-// Tests make it misbehave: see Faults for how, and the table in faults.go for
-// what it can do.
+// Tests can make the server fail: Faults says how, and the table in faults.go lists the faults.
 package inference

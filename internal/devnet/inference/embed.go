@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// Tokens that surround a text to embed, or a pair of texts to score.
+	// specialsPerText and specialsPerPair are how many special tokens the server adds to a text to
+	// embed and to a pair of texts to score.
 	specialsPerText = 2
 	specialsPerPair = 3
 
@@ -21,14 +22,14 @@ const (
 	maxTexts          = 2048
 )
 
-// task is a checked request that reads texts and generates nothing.
+// task is a checked request that reads texts and generates no text.
 type task struct {
-	tokens int            // read in all
-	answer map[string]any // all but the usage
+	tokens int            // tokens read in total
+	answer map[string]any // the answer without its usage
 }
 
-// reads serves a request that reads texts, which parse makes a task of. It waits for a
-// slot and the time that its prompt takes, as a chat does.
+// reads serves a request that reads texts. parse checks the request and makes a task of it. As for
+// a chat, the request waits for a slot and then for the time that its prompt takes.
 func (s *Server) reads(parse func(o object) (*task, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, o, err := readObject(r)
@@ -60,7 +61,7 @@ func (s *Server) reads(parse func(o object) (*task, error)) http.HandlerFunc {
 	}
 }
 
-// checkModel refuses every name but the server's own.
+// checkModel refuses every model name except the server's own.
 func (s *Server) checkModel(o object) error {
 	name := s.cfg.Model
 	if err := o.get("model", &name); err != nil || name == s.cfg.Model {
@@ -69,7 +70,7 @@ func (s *Server) checkModel(o object) error {
 	return &apiError{http.StatusNotFound, "NotFoundError", "The model `" + name + "` does not exist."}
 }
 
-// perform reads the texts and answers.
+// perform waits for a slot, reads the texts and sends the answer.
 func (s *Server) perform(w http.ResponseWriter, r *http.Request, a *answer, t *task) {
 	switch err := s.slots.acquire(r.Context(), 1); {
 	case errors.Is(err, errQueueFull):
@@ -139,7 +140,8 @@ func (s *Server) parseEmbeddings(o object) (*task, error) {
 	return t, nil
 }
 
-// inputs reads the four forms of input, and says how many tokens surround each text.
+// inputs reads the four forms of input. special is the number of special tokens that the server
+// adds to each text.
 func (s *Server) inputs(raw json.RawMessage) (ids [][]int, special int, err error) {
 	var text string
 	var texts []string
@@ -166,13 +168,13 @@ func (s *Server) inputs(raw json.RawMessage) (ids [][]int, special int, err erro
 	return ids, special, nil
 }
 
-// embed is the vector of some tokens, of length 1. The same tokens give the same
-// vector, and texts that share tokens have vectors that are near each other.
+// embed returns the vector of a list of tokens. The vector has length 1. The same tokens always
+// give the same vector. Texts that share tokens have vectors that are near each other.
 func embed(ids []int, dimensions int) []float32 {
 	v := make([]float32, dimensions)
 	for _, id := range ids {
 		h := fnv.New64a()
-		_, _ = h.Write(binary.LittleEndian.AppendUint32(nil, uint32(id))) // it never fails
+		_, _ = h.Write(binary.LittleEndian.AppendUint32(nil, uint32(id))) // Write never fails
 		seed := h.Sum64()
 		for i := range v {
 			seed = seed*6364136223846793005 + 1442695040888963407 // Knuth's MMIX generator
@@ -192,7 +194,7 @@ func embed(ids []int, dimensions int) []float32 {
 	return v
 }
 
-// packed is a vector as base64 of its float32 values, lowest byte first.
+// packed returns a vector as base64 of its float32 values in little-endian order.
 func packed(v []float32) string {
 	b := make([]byte, 0, 4*len(v))
 	for _, x := range v {
@@ -230,7 +232,8 @@ func (s *Server) parseRerank(o object) (*task, error) {
 	return t, nil
 }
 
-// parseScore reads POST /v1/score: one text with each of others, or pair by pair.
+// parseScore reads POST /v1/score. The request scores one text with each of several texts, or two
+// lists of texts pair by pair.
 func (s *Server) parseScore(o object) (*task, error) {
 	one, err := texts(o, "text_1")
 	if err != nil {
@@ -260,7 +263,7 @@ func texts(o object, name string) (list []string, err error) {
 	return list, o.get(name, &list)
 }
 
-// score is how near two texts are, 0..1, and counts what was read for it.
+// score returns how near two texts are, from 0 to 1. It adds the tokens that it reads to t.
 func (s *Server) score(t *task, a, b string) float64 {
 	x, y := s.model.tok.Encode(a), s.model.tok.Encode(b)
 	t.tokens += len(x) + len(y) + specialsPerPair

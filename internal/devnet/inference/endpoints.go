@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// guarded asks for the API key when there is one.
+// guarded calls next only for a request with the API key, if the server has an API key.
 func (s *Server) guarded(next http.HandlerFunc) http.HandlerFunc {
 	want := sha256.Sum256([]byte(s.cfg.APIKey))
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -32,10 +32,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // a client that is gone needs no answer
+	_, _ = w.Write(append(body, '\n')) // an error means that the client is gone and needs no answer
 }
 
-// writeError answers with the OpenAI error object.
+// writeError answers with an error in the form of the OpenAI API.
 func writeError(w http.ResponseWriter, err error) {
 	api := &apiError{http.StatusInternalServerError, "InternalServerError", ""}
 	errors.As(err, &api)
@@ -51,7 +51,7 @@ func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
 	}}})
 }
 
-// tokenize counts a prompt or messages as vLLM's /tokenize does.
+// tokenize counts the tokens of a prompt or of messages, as vLLM's /tokenize does.
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 	body, o, err := readObject(r)
 	s.record(r, body)
@@ -120,10 +120,10 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// kvTokensPerSlot sizes the simulated KV cache.
+// kvTokensPerSlot is how many tokens the simulated KV cache holds per slot.
 const kvTokensPerSlot = 1024
 
-// metrics writes what a gateway reads of vLLM's own metrics.
+// metrics writes the metrics of vLLM that a gateway reads.
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 	st := s.Stats()
 	kv := float64(s.count.cachedTokens.Load()) / float64(s.cfg.Slots*kvTokensPerSlot)
@@ -137,5 +137,5 @@ func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 	sample("vllm:prompt_tokens_total", "counter", "Number of prefill tokens processed.", float64(st.PromptTokens))
 	sample("vllm:generation_tokens_total", "counter", "Number of generation tokens processed.", float64(st.GeneratedTokens))
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write([]byte(b.String())) // a scraper that is gone needs no answer
+	_, _ = w.Write([]byte(b.String())) // an error means that the client is gone and needs no answer
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// plan is what goes wrong with one answer. Counts of events include the role
-// chunk; -1 means never. Its comment is the table of all faults.
+// plan says which faults one answer has. Numbers of events include the role chunk. A number of -1
+// means never. This is the table of all faults:
 //
 //	Name[:ARG]             what happens
 //
@@ -62,7 +62,7 @@ type plan struct {
 	status, retryAfter           int
 	redirect                     string
 	drop                         bool
-	stallHeaders                 *time.Duration // 0: for ever
+	stallHeaders                 *time.Duration // nil: no fault; 0: for ever
 	stallAt, cutAt               int
 	stallFor                     time.Duration
 	cutMid, reset                bool
@@ -87,7 +87,7 @@ type plan struct {
 	tokenizeStall                bool
 }
 
-// parseFaults reads a comma-separated list of the faults in plan's table.
+// parseFaults reads a comma-separated list of the faults in the table of plan.
 func parseFaults(list string) (*plan, error) {
 	p := &plan{stallAt: -1, cutAt: -1, errorAt: -1, garbageAt: -1, lineEnd: "\n"}
 	for item := range strings.SplitSeq(list, ",") {
@@ -107,7 +107,7 @@ func parseFaults(list string) (*plan, error) {
 	return p, nil
 }
 
-// faultSetter gives what reads the argument of the named fault into p.
+// faultSetter returns the function that reads the argument of the named fault into p.
 func faultSetter(p *plan, name string) func(arg string) error {
 	setters := map[string]func(string) error{
 		"status":   func(a string) error { return setStatus(&p.status, &p.retryAfter, a) },

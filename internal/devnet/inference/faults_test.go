@@ -19,7 +19,8 @@ const tenTokens = `"max_tokens":10,"ignore_eos":true,"seed":1,"temperature":0`
 
 const withUsage = `"stream_options":{"include_usage":true}`
 
-// faultServer answers requests with the fault of their own header.
+// faultServer returns a server that answers each request with the fault in the request's X-Fault
+// header.
 func faultServer(t *testing.T) (*Server, string) {
 	cfg := fast()
 	cfg.AllowFaults = true
@@ -35,8 +36,8 @@ func faulty(t *testing.T, url, fault string, stream bool) *http.Response {
 	return post(t, url+"/v1/chat/completions", request(more), "X-Fault", fault)
 }
 
-// Each test below names the faults it covers; this one sees that none is left
-// out, of the table in the comment or of the tests.
+// Each test below names the faults that it covers. This test checks that the table in the comment
+// and the tests cover every fault.
 func TestEveryFaultIsDocumentedAndTested(t *testing.T) {
 	table, err := os.ReadFile("faults.go")
 	if err != nil {
@@ -205,7 +206,7 @@ func TestFaultStall(t *testing.T) {
 	}
 	resp.Body.Close()
 	eventually(t, "the hang-up frees the slot", func() bool { st := s.Stats(); return st.Cancelled == 1 && st.Running == 0 })
-	if got := s.Requests()[0].CompletionTokens; read != 4 || got < 3 || got > 4 { // the fourth may never have been tried
+	if got := s.Requests()[0].CompletionTokens; read != 4 || got < 3 || got > 4 { // the server may not have tried to send the fourth token
 		t.Errorf("%d events, %d tokens before the stall", read, got)
 	}
 	start := time.Now()

@@ -9,34 +9,34 @@ import (
 	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
-// SimulatedGPU is the UUID of the GPU that Config.SimulateGPU makes up.
+// SimulatedGPU is the UUID of the GPU that Config.SimulateGPU simulates.
 const SimulatedGPU = "GPU-51111ce0-0000-4000-8000-000000000000"
 
-// gpuEvery is how often the simulated GPU's values change, about as often as
-// those of a real one.
+// gpuEvery is how often the values of the simulated GPU change. The values of a real GPU change
+// about as often.
 const gpuEvery = 100 * time.Millisecond
 
-// The simulated GPU: a big one of today, with room for a model of 8 billion
-// parameters and its KV cache.
+// These are the properties of the simulated GPU. It is like a large current GPU, with memory for a
+// model of 8 billion parameters and its KV cache.
 const (
 	gpuMemory, weightMemory = 80 << 30, 15 << 30 // bytes
 	tokenMemory             = 128 << 10          // of the KV cache, bytes per token
-	idlePower, workPower    = 90.0, 560.0        // watts; the second at full load, on top
+	idlePower, workPower    = 90.0, 560.0        // watts; workPower is added at full load
 	powerLimit              = 700.0
 )
 
-// simulator keeps the file from which a stand-in for NVIDIA's library (package
-// stub) reads a GPU: what such a library would say of one that did this
-// server's work.
+// simulator writes the file from which a stand-in for NVIDIA's library (package stub) reads a GPU.
+// The file says what the library would report about a GPU that does this server's work.
 type simulator struct {
 	server *Server
 	path   string
-	power  float64 // watts, since at
-	joules float64 // until at
+	power  float64 // watts since at
+	joules float64 // energy used until at
 	at     time.Time
 }
 
-// simulateGPU keeps the file, if there is to be one, until it is stopped.
+// simulateGPU writes the file until the caller calls stop. It does nothing when Config.SimulateGPU
+// is "".
 func (s *Server) simulateGPU(ctx context.Context) (stop func(), err error) {
 	if s.cfg.SimulateGPU == "" {
 		return func() {}, nil
@@ -57,8 +57,8 @@ func (s *Server) simulateGPU(ctx context.Context) (stop func(), err error) {
 	}, nil
 }
 
-// run keeps the file up to date until ctx ends. A write that fails leaves the
-// values of the one before; the next one may go well.
+// run updates the file until ctx ends. When a write fails, the file keeps its old values until a
+// later write succeeds.
 func (g *simulator) run(ctx context.Context) {
 	tick := time.NewTicker(gpuEvery)
 	defer tick.Stop()
@@ -80,11 +80,11 @@ func (g *simulator) write(now time.Time) error {
 	return nil
 }
 
-// state is the GPU with that many sequences running and tokens in its cache.
+// state returns the GPU's values with running sequences and with cached tokens in its cache.
 //
-// Utilization is the share of time in which any kernel ran: four sequences leave
-// hardly a gap between them, a hundred none. How many of the multiprocessors have
-// work goes on growing with the batch, and power follows that.
+// Utilization is the share of time in which any kernel ran. With four sequences there is hardly any
+// time without a kernel, and with a hundred there is none. The share of multiprocessors that have
+// work still grows with the number of sequences, and the power grows with that share.
 func (g *simulator) state(now time.Time, running int, cached int64) stub.State {
 	g.joules += g.power * max(0, now.Sub(g.at).Seconds())
 	g.at = now

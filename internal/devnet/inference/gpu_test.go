@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
-// values are the simulated GPU's with so many sequences running.
+// values returns the simulated GPU's values with running sequences.
 func (g *simulator) values(running int, after time.Duration) stub.Values {
 	return g.state(g.at.Add(after), running, int64(300*running)).GPUs[0].Values
 }
@@ -25,7 +25,7 @@ func TestSimulatedGPUFollowsTheLoad(t *testing.T) {
 	if idle["utilization"] != 0.0 || idle["sm"] != 0.0 || idle["power"] != int64(90_000) {
 		t.Errorf("idle: %v", idle)
 	}
-	// What makes utilization a poor measure of load: it is nearly full long before the GPU is.
+	// Utilization is nearly full long before the GPU is, so it is a poor measure of load.
 	if few["utilization"].(float64) < 90 || few["sm"].(float64) > 10 {
 		t.Errorf("four sequences: %v", few)
 	}
@@ -36,7 +36,7 @@ func TestSimulatedGPUFollowsTheLoad(t *testing.T) {
 		t.Errorf("memory: idle %v, full %v", idle["memory_used"], full["memory_used"])
 	}
 	before := g.joules
-	g.values(0, 10*time.Second) // ten seconds at the power of before
+	g.values(0, 10*time.Second) // ten seconds at the power of the state before
 	busy := g.joules - before
 	g.values(0, 10*time.Second)
 	if quiet := g.joules - before - busy; busy < 5000 || quiet < 899 || quiet > 901 {

@@ -8,28 +8,28 @@ import (
 )
 
 const (
-	order         = 3    // previous tokens that a prediction looks at
-	maxQuestion   = 4096 // bytes of a question that choose the opening, the last
+	order         = 3    // number of previous tokens that a prediction uses
+	maxQuestion   = 4096 // bytes at the end of a question that choose the opening
 	maxCandidates = 48   // continuations kept per context, likeliest first
 )
 
 type tokenID uint16
 
-// startOfText and endOfText frame a paragraph of the corpus. They are outside
-// every vocabulary and are never delivered nor counted.
+// startOfText and endOfText mark the beginning and the end of a paragraph of the corpus. They are
+// not in any vocabulary. They are never delivered and never counted.
 const (
 	startOfText tokenID = math.MaxUint16
 	endOfText   tokenID = math.MaxUint16 - 1
 )
 
-// model is an n-gram language model over tokens: the counts of what followed
-// one, two and three tokens in the corpus, interpolated after Witten and Bell
-// (a context that had many different continuations is trusted less).
+// model is an n-gram language model over tokens. It counts what followed one, two and three tokens
+// in the corpus. The counts are interpolated after Witten and Bell, which gives less weight to a
+// context with many different continuations.
 type model struct {
 	tok       *Tokenizer
 	next      map[uint64]*followers
 	sentences []sentence
-	words     map[string]int // number of sentences that have the word
+	words     map[string]int // number of sentences that contain the word
 	scratch   sync.Pool      // *candidates
 }
 
@@ -37,18 +37,18 @@ type model struct {
 type followers struct {
 	ids      []tokenID
 	counts   []float64
-	total    float64 // of counts
+	total    float64 // sum of counts
 	distinct float64
 }
 
-// sentence is one way to begin an answer.
+// sentence is one possible beginning of an answer.
 type sentence struct {
 	opening opening
 	words   map[string]bool
 }
 
-// opening is a beginning that is given as it stands, and the history that the
-// model goes on from: the same words as they look inside a text.
+// opening is a beginning that an answer takes unchanged, and the history with which the model
+// continues after it. The history is that of the same words inside a text.
 type opening struct {
 	tokens []tokenID
 	then   [order]tokenID
@@ -66,7 +66,7 @@ func (m *model) opening(text string, then [order]tokenID) opening {
 
 func (m *model) paragraphBreak() opening { return m.opening("\n\n", emptyHistory()) }
 
-// fit learns the model from paragraphs that blank lines separate.
+// fit builds the model from a text of paragraphs that are separated by blank lines.
 func fit(text string) *model {
 	tok := fitTokenizer(text)
 	m := &model{tok: tok, next: make(map[uint64]*followers), words: make(map[string]int)}
@@ -100,8 +100,8 @@ func (m *model) count(counts map[uint64]map[tokenID]int, paragraph string) {
 	see(endOfText)
 }
 
-// index remembers how each sentence of the paragraph begins and which words
-// it has, so that an answer can begin near its question.
+// index stores the beginning and the words of each sentence of the paragraph, so that an answer can
+// begin with words that are related to its question.
 func (m *model) index(paragraph string) {
 	for text := range strings.SplitSeq(paragraph, ". ") {
 		first := strings.Join(strings.Fields(text)[:2], " ")
@@ -145,7 +145,7 @@ func rank(c map[tokenID]int) *followers {
 	return f
 }
 
-// contextKey names the last n tokens of the history.
+// contextKey returns the key of the last n tokens of the history.
 func contextKey(history [order]tokenID, n int) uint64 {
 	key := uint64(n)
 	for _, id := range history[order-n:] {
@@ -160,8 +160,8 @@ func shift(history [order]tokenID, id tokenID) [order]tokenID {
 	return history
 }
 
-// openings are the beginnings of the sentences that share the rarest words
-// with the question, best first, at most n.
+// openings returns the beginnings of the sentences that share the rarest words with the question.
+// It returns at most n of them, best first.
 func (m *model) openings(question string, n int) []opening {
 	type match struct {
 		at    int
@@ -173,7 +173,8 @@ func (m *model) openings(question string, n int) []opening {
 		score := 0.0
 		for w := range asked {
 			if s.words[w] {
-				// Whole numbers: the sum must not depend on the map's order.
+				// The score is rounded to a whole number, because the sum must not depend on the
+				// map's order.
 				score += math.Round(1e6 * math.Log(float64(len(m.sentences))/float64(m.words[w])))
 			}
 		}
@@ -189,17 +190,17 @@ func (m *model) openings(question string, n int) []opening {
 	return out
 }
 
-// candidates is the distribution of the next token.
+// candidates is the probability distribution of the next token.
 type candidates struct {
-	p   []float64 // by id; endOfText is kept apart
-	ids []tokenID // those with p > 0, in a fixed order
-	end float64   // p of endOfText
+	p   []float64 // by id; without endOfText
+	ids []tokenID // ids with p > 0, in a fixed order
+	end float64   // probability of endOfText
 
-	choices []choice // scratch of one draw
+	choices []choice // scratch memory for one draw
 }
 
-// predict fills c with what may follow the history. It is empty only for a
-// history that the corpus does not have.
+// predict fills c with the tokens that may follow the history. c is empty only when the corpus does
+// not contain the history.
 func (m *model) predict(c *candidates, history [order]tokenID) {
 	left := 1.0
 	for n := order; n >= 1; n-- {

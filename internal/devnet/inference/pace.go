@@ -6,29 +6,30 @@ import (
 )
 
 const (
-	// quantum aligns the wake-ups of all streams, so that a thousand streams
-	// cost a few hundred wake-ups of the runtime per second and not sixty
-	// thousand. The average pace stays exact.
+	// quantum is the grid of the wake-ups of all streams. It keeps a thousand streams at a few
+	// hundred wake-ups of the runtime per second instead of sixty thousand. The average pace
+	// remains exact.
 	quantum = 5 * time.Millisecond
-	// The quantum grows by itself for each so many running sequences, up to
-	// coarsest quanta: most of a stream's cost is the write call per wake-up
-	// (measured with 1000 streams at 60 tokens/s on a busy 2-core machine: 0.5
-	// cores; with one write per token 0.7, and it did not keep the pace).
+	// coarsenEach is the number of running sequences for which the grid grows by one quantum, up to
+	// coarsest quanta. The grid grows because most of a stream's cost is the write call per
+	// wake-up. With 1000 streams at 60 tokens/s on a busy machine with 2 cores, the measured cost
+	// is 0.5 cores. With one write per token it was 0.7 cores, and the server did not keep the
+	// pace.
 	coarsenEach = 100
 	coarsest    = 10
-	// maxLag is how far a stream may fall behind its pace, for want of CPU or
-	// of a client that reads, and still catch up.
+	// maxLag is how far a stream may fall behind its pace and still catch up. A stream falls behind
+	// when there is too little CPU time or the client does not read.
 	maxLag = 250 * time.Millisecond
 )
 
-// pacer lets one request through once per step.
+// pacer delays one request, so that the request gets one token per step.
 type pacer struct {
 	s    *Server
 	due  time.Time
 	idle func() error // called before each wait
 }
 
-// prefill waits for the prompt to be read and starts the pace.
+// prefill waits for the time that reading the prompt takes, and then starts the pace.
 func (p *pacer) prefill(ctx context.Context, tokens int) error {
 	d := p.s.cfg.FirstTokenDelay
 	if rate := p.s.cfg.PrefillPerSecond; rate > 0 {
@@ -62,7 +63,7 @@ func (p *pacer) until(ctx context.Context) error {
 	return pause(ctx, time.Until(wake))
 }
 
-// interval is the time between two tokens of one sequence at the load of now.
+// interval returns the time between two tokens of one sequence at the present load.
 func (s *Server) interval() time.Duration {
 	rate := s.cfg.TokensPerSecond
 	if s.cfg.Slowdown > 0 {
@@ -72,7 +73,7 @@ func (s *Server) interval() time.Duration {
 	return time.Duration(float64(time.Second) / rate)
 }
 
-// pause waits for d, or fails when ctx ends first.
+// pause waits for d. It fails when ctx ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// call runs one request through the handler, in the bubble of its caller.
+// call runs one request through the handler, in the synctest bubble of its caller.
 func call(ctx context.Context, s *Server, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body)).WithContext(ctx)
@@ -94,7 +94,7 @@ func TestQueueIsFairAndBounded(t *testing.T) {
 	})
 }
 
-// A wide request at the head of the queue is not overtaken for ever.
+// Later requests do not overtake a wide request at the head of the queue for ever.
 func TestQueueKeepsOrderForWideRequests(t *testing.T) {
 	bubble(t, Config{Slots: 2, Seed: 1}, func(t *testing.T, s *Server) {
 		ended := make(chan string, 3)

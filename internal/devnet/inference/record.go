@@ -6,19 +6,18 @@ import (
 	"sync"
 )
 
-// maxRecorded is how many requests are kept, the newest.
+// maxRecorded is how many requests are kept. The newest are kept.
 const maxRecorded = 1024
 
-// Recorded is one POST as the server received it and, for a chat request, what
-// became of it. The true token counts are there whatever usage the answer
-// claimed.
+// Recorded is one POST as the server received it and, for a chat request, its outcome. It has the
+// true token counts, even if the usage in the answer was false.
 type Recorded struct {
 	Path   string
 	Header http.Header
 	Body   []byte
 
 	PromptTokens     int    // 0 when the request was refused
-	CompletionTokens int    // generated, delivered or not
+	CompletionTokens int    // generated tokens, delivered or not
 	Outcome          string // "", "running", "complete", "cancelled", "refused", "fault"
 }
 
@@ -27,7 +26,8 @@ type recorder struct {
 	list []*Recorded
 }
 
-// Requests are the newest requests, oldest first; none without Config.Record.
+// Requests returns the newest requests, oldest first. Without Config.Record it returns an empty
+// list.
 func (s *Server) Requests() []Recorded {
 	s.count.recorded.mu.Lock()
 	defer s.count.recorded.mu.Unlock()
@@ -49,7 +49,7 @@ func (s *Server) record(r *http.Request, body []byte) *Recorded {
 	return rec
 }
 
-// update changes a record that Requests may be reading.
+// update changes a record. Requests may read the record at the same time.
 func (s *Server) update(rec *Recorded, change func(*Recorded)) {
 	s.count.recorded.mu.Lock()
 	defer s.count.recorded.mu.Unlock()

@@ -13,7 +13,7 @@ const (
 	maxBody     = 32 << 20 // bytes of a request body
 	maxChoices  = 128      // n and best_of
 	maxStops    = 4
-	greedyBelow = 1e-5 // temperatures below are zero
+	greedyBelow = 1e-5 // a lower temperature counts as zero
 )
 
 // apiError is an error in the OpenAI format.
@@ -29,11 +29,11 @@ func badRequest(format string, args ...any) *apiError {
 	return &apiError{http.StatusBadRequest, "BadRequestError", fmt.Sprintf(format, args...)}
 }
 
-// object holds the members of a JSON object. Unlike a struct of encoding/json
-// it tells "MODEL" from "model", as every real inference server does.
+// object holds the members of a JSON object. It distinguishes "MODEL" from "model", as every real
+// inference server does. A struct of encoding/json does not.
 type object map[string]json.RawMessage
 
-// get decodes one member into v; absent and null leave v alone.
+// get decodes one member into v. When the member is absent or null, get does not change v.
 func (o object) get(name string, v any) error {
 	raw, ok := o[name]
 	if !ok {
@@ -60,21 +60,21 @@ func readObject(r *http.Request) (body []byte, o object, err error) {
 	return body, o, nil
 }
 
-// chatRequest is a checked request: for chat, or for completions where it has prompts.
+// chatRequest is a checked request for a chat, or for completions if it has prompts.
 type chatRequest struct {
-	prompt          []int  // token ids, template included
+	prompt          []int  // token ids, with those of the chat template
 	question        string // text of the last user message
-	images          int    // tokens for images, not in prompt
+	images          int    // tokens for images, not included in prompt
 	how             sampling
-	maxTokens       int // per sequence; 0: what the context leaves
+	maxTokens       int // per sequence; 0: as many as the context has room for
 	choices, bestOf int
 	stops           []string
 	stream          bool
 	includeUsage    bool
 	continuousUsage bool
 
-	prompts   []textPrompt // of completions; prompt holds the tokens of all
-	perPrompt int          // choices of each
+	prompts   []textPrompt // only for completions; prompt holds the tokens of all prompts
+	perPrompt int          // choices of each prompt
 }
 
 func (s *Server) parseChat(o object) (*chatRequest, error) {
@@ -88,7 +88,7 @@ func (s *Server) parseChat(o object) (*chatRequest, error) {
 	return q, s.fitContext(q)
 }
 
-// parseCommon reads what both kinds of requests have.
+// parseCommon reads the members that a chat and a request for completions share.
 func (s *Server) parseCommon(o object) (*chatRequest, error) {
 	q := &chatRequest{choices: 1}
 	var name string
@@ -120,7 +120,7 @@ func (q *chatRequest) parseStreamOptions(o object) error {
 	if options != nil && !q.stream {
 		return badRequest("Stream options can only be defined when `stream=True`.")
 	}
-	// As vLLM does: running usage only with final usage.
+	// As in vLLM, there is running usage only if there is final usage.
 	err := errors.Join(options.get("include_usage", &q.includeUsage), options.get("continuous_usage_stats", &q.continuousUsage))
 	q.continuousUsage = q.continuousUsage && q.includeUsage
 	return err
@@ -147,7 +147,7 @@ func (q *chatRequest) parseStops(o object) error {
 	return nil
 }
 
-// parseCap reads max_completion_tokens, else the older max_tokens.
+// parseCap reads max_completion_tokens, or else the older max_tokens.
 func (q *chatRequest) parseCap(o object) error {
 	for _, field := range []string{"max_completion_tokens", "max_tokens"} {
 		var limit *int
@@ -193,7 +193,8 @@ func (q *chatRequest) check(slots int) error {
 	return nil
 }
 
-// fitContext settles the cap: prompt and answer fit in the context.
+// fitContext sets the cap so that prompt and answer fit into the context together. It fails when
+// the requested cap does not fit.
 func (s *Server) fitContext(q *chatRequest) error {
 	prompt := q.promptTokens()
 	left := s.cfg.MaxModelLen - prompt
@@ -209,7 +210,7 @@ func (s *Server) fitContext(q *chatRequest) error {
 
 func (q *chatRequest) promptTokens() int { return len(q.prompt) + q.images }
 
-// parsePrompt applies the chat template to messages and tools.
+// parsePrompt applies the chat template to the messages and tools of a request.
 func (s *Server) parsePrompt(q *chatRequest, o object, generation bool) error {
 	var messages []object
 	if err := o.get("messages", &messages); err != nil {
@@ -241,7 +242,7 @@ func (s *Server) parsePrompt(q *chatRequest, o object, generation bool) error {
 	return nil
 }
 
-// frame appends one message: TemplatePerMessage tokens and those of the text.
+// frame appends one message to dst: TemplatePerMessage tokens and the tokens of the text.
 func (s *Server) frame(dst []int, marker, text string) []int {
 	dst = append(dst, s.model.tok.special(marker), '\n')
 	dst = s.model.tok.Append(dst, text)

@@ -7,32 +7,33 @@ import (
 	"slices"
 )
 
-// sampling is how a request wants its tokens chosen.
+// sampling says how a request wants its tokens to be chosen.
 type sampling struct {
-	Temperature float64 // 0: the likeliest token, always
-	TopP        float64 // share of probability that is kept, 0 < TopP <= 1
+	Temperature float64 // 0: always the likeliest token
+	TopP        float64 // share of the probability that is kept, 0 < TopP <= 1
 	Seed        uint64
 	IgnoreEOS   bool
 	MinTokens   int
 }
 
-// openingChoices is among how many matching beginnings a warm answer chooses.
+// openingChoices is the number of matching beginnings from which an answer with a temperature above
+// 0 chooses.
 const openingChoices = 4
 
-// sampler generates one sequence. It is used by one goroutine.
+// sampler generates the tokens of one sequence. Only one goroutine uses it.
 type sampler struct {
 	m       *model
 	how     sampling
 	rng     *rand.Rand
 	history [order]tokenID
-	forced  opening             // given before anything is drawn
-	seen    map[uint64]struct{} // history and token already given: not given again while there is another choice
-	given   int                 // tokens so far
+	forced  opening             // given before any token is drawn
+	seen    map[uint64]struct{} // history and token already given; not given again while there is another choice
+	given   int                 // number of tokens so far
 	logProb float64             // sum over the tokens drawn so far
 }
 
-// newSampler begins the index-th sequence of an answer with one of openings:
-// with the first when greedy.
+// newSampler begins the index-th sequence of an answer with one of openings. At temperature 0 it
+// takes the first opening.
 func (m *model) newSampler(how sampling, openings []opening, index int) *sampler {
 	s := &sampler{m: m, how: how, rng: rand.New(rand.NewPCG(how.Seed, uint64(index))),
 		history: emptyHistory(), seen: make(map[uint64]struct{})}
@@ -46,12 +47,12 @@ func (m *model) newSampler(how sampling, openings []opening, index int) *sampler
 	return s
 }
 
-// next gives the next token; end is true when the answer is over instead.
+// next returns the next token. end is true when the answer has ended and there is no token.
 func (s *sampler) next() (id int, end bool) {
 	mayEnd := !s.how.IgnoreEOS && s.given >= s.how.MinTokens
 	chosen, ok := s.choose(mayEnd)
 	if !ok {
-		// Nothing follows here but the end, which is not wanted yet.
+		// Only the end of the text can follow this history, and the answer must not end yet.
 		clear(s.seen)
 		s.forced = s.m.paragraphBreak()
 		chosen, _ = s.choose(mayEnd)
@@ -63,7 +64,7 @@ func (s *sampler) next() (id int, end bool) {
 	return int(chosen), false
 }
 
-// choose picks a token for the current history; ok is false when there is none.
+// choose picks a token for the current history. ok is false when no token can follow.
 func (s *sampler) choose(mayEnd bool) (id tokenID, ok bool) {
 	if tokens := s.forced.tokens; len(tokens) > 0 {
 		s.forced.tokens = tokens[1:]
@@ -103,7 +104,7 @@ func (s *sampler) repeats(id tokenID) bool {
 	return ok
 }
 
-// draw takes one of ids after their probability, temperature and top_p.
+// draw picks one of ids by their probability, the temperature and top_p.
 func (s *sampler) draw(c *candidates, ids []tokenID) tokenID {
 	best := ids[0]
 	for _, id := range ids[1:] {
@@ -117,7 +118,7 @@ func (s *sampler) draw(c *candidates, ids []tokenID) tokenID {
 	c.choices = c.choices[:0]
 	sum := 0.0
 	for _, id := range ids {
-		w := c.of(id) / c.of(best) // the best weighs 1 at any temperature
+		w := c.of(id) / c.of(best) // the likeliest token has weight 1 at any temperature
 		if s.how.Temperature != 1 {
 			w = math.Pow(w, 1/s.how.Temperature)
 		}
@@ -137,8 +138,8 @@ func (s *sampler) draw(c *candidates, ids []tokenID) tokenID {
 	return best
 }
 
-// nucleus is the smallest set of the heaviest choices that weighs at least
-// wanted, and its weight.
+// nucleus returns the smallest set of the heaviest choices whose weight is at least wanted, and the
+// weight of that set.
 func nucleus(choices []choice, wanted float64) ([]choice, float64) {
 	slices.SortFunc(choices, func(a, b choice) int {
 		if c := cmp.Compare(b.weight, a.weight); c != 0 {

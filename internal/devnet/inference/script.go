@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// script hands out the plan of each chat request.
+// script returns the plan of each chat request in turn.
 type script struct {
 	mu    sync.Mutex
 	first []*plan
@@ -49,9 +49,9 @@ func (s *script) standing() *plan {
 	return s.rest
 }
 
-// Faults sets the faults of every request from now on, and drops what is left
-// of a script: a comma-separated list of the names in faults.go, such as
-// "no-usage, cut:5"; "" for none. It fails for an unknown name or argument.
+// Faults sets the faults of all later requests and drops the rest of a script. list is a
+// comma-separated list of the names in faults.go, such as "no-usage, cut:5". An empty list means no
+// faults. Faults fails for an unknown name or argument.
 func (s *Server) Faults(list string) error {
 	p, err := parseFaults(list)
 	if err != nil {
@@ -63,8 +63,8 @@ func (s *Server) Faults(list string) error {
 	return nil
 }
 
-// planFor gives the faults of one chat request: those of its own header where
-// that is allowed, else those of the script.
+// planFor returns the faults of one chat request. They come from the request's own header X-Fault
+// if that is allowed, and otherwise from the script.
 func (s *Server) planFor(r *http.Request) (*plan, error) {
 	if own := r.Header.Get("X-Fault"); own != "" && s.cfg.AllowFaults {
 		p, err := parseFaults(own)
@@ -76,11 +76,11 @@ func (s *Server) planFor(r *http.Request) (*plan, error) {
 	return s.script.next(), nil
 }
 
-// beforeAnswer does what the plan has before the first byte. It reports
-// whether the request is over, or to be dropped.
+// beforeAnswer causes the faults that come before the first byte. It reports whether the request
+// needs no further answer.
 func (p *plan) beforeAnswer(w http.ResponseWriter, r *http.Request) (over bool) {
 	if p.stallHeaders != nil && stall(r.Context(), *p.stallHeaders) != nil {
-		return false // the client is gone: an ordinary cancellation
+		return false // the client is gone, which is an ordinary cancellation
 	}
 	if p.hopHeaders {
 		h := w.Header()
@@ -108,7 +108,7 @@ func (p *plan) beforeAnswer(w http.ResponseWriter, r *http.Request) (over bool) 
 	return true
 }
 
-// stall waits for d, or until the client hangs up when d is 0.
+// stall waits for d. When d is 0, it waits until the client hangs up.
 func stall(ctx context.Context, d time.Duration) error {
 	if d == 0 {
 		<-ctx.Done()
@@ -117,19 +117,19 @@ func stall(ctx context.Context, d time.Duration) error {
 	return pause(ctx, d)
 }
 
-// abort closes the connection under an answer that is not at its end, with a
-// TCP reset where that is wanted and possible.
+// abort closes the connection before the answer has ended. With reset it sends a TCP reset if it
+// can.
 func abort(w http.ResponseWriter, reset bool) {
 	if reset {
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			if tcp, ok := conn.(interface{ SetLinger(int) error }); ok {
-				_ = tcp.SetLinger(0) // on failure the close below is an orderly one
+				_ = tcp.SetLinger(0) // when this fails, Close closes the connection in the ordinary way
 			}
 			conn.Close()
 			return
 		}
 	}
-	// net/http's own way to close a connection, or reset an HTTP/2 stream,
-	// without ending the answer. It is recovered there and not logged.
+	// This panic is net/http's way to close a connection, or to reset an HTTP/2 stream, without
+	// ending the answer. net/http recovers it and does not log it.
 	panic(http.ErrAbortHandler)
 }

@@ -16,31 +16,31 @@ import (
 //go:embed corpus.txt
 var corpus string
 
-// Tokens that the chat template adds to the text of a prompt.
+// TemplateBase and TemplatePerMessage are how many tokens the chat template adds to a prompt.
 const (
 	TemplateBase       = 2 // the marker after which the answer begins, and its line end
 	TemplatePerMessage = 4 // role marker, line end, end marker, line end
 )
 
-// Config says how a Server behaves. The zero value is a working server.
+// Config says how a Server behaves. The zero value gives a working server.
 type Config struct {
-	Model            string        // name that requests must ask for; default "demo"
-	TokensPerSecond  float64       // pace of one sequence on an idle server; default 60
+	Model            string        // model that requests must name; default "demo"
+	TokensPerSecond  float64       // pace of one sequence while the server is idle; default 60
 	Slowdown         float64       // share of the pace that is lost when every slot is taken, 0..1; default 0
 	Slots            int           // sequences that generate at the same time; default 64
 	Queue            int           // requests that may wait for a slot; default 256, negative: none
 	FirstTokenDelay  time.Duration // fixed part of the prefill; default 0
-	PrefillPerSecond float64       // prompt tokens prefilled per second; default 0: at once
+	PrefillPerSecond float64       // prompt tokens prefilled per second; default 0: no time
 	MaxModelLen      int           // prompt and answer together, in tokens; default 8192
 	ImageTokens      int           // prompt tokens that an image counts for; default 0: images are refused
-	Seed             uint64        // of requests that bring none; default 0: random
-	APIKey           string        // wanted as a bearer token; default "": no check
+	Seed             uint64        // seed of requests without a seed; default 0: random
+	APIKey           string        // required as a bearer token; default "": no key is required
 	Record           bool          // keep requests for Requests
-	SimulateGPU      string        // file that Serve keeps for a stand-in of NVIDIA's library; default "": none
+	SimulateGPU      string        // file that Serve writes for a fake of NVIDIA's library; default "": no file
 
 	Faults      string   // faults of every chat request, see Faults; default none
-	Script      []string // faults of the first chat requests, one element each; then Faults
-	AllowFaults bool     // the request header X-Fault overrides both
+	Script      []string // faults of the first chat requests, one element per request; Faults applies after them
+	AllowFaults bool     // the request header X-Fault overrides Faults and Script
 }
 
 func (c Config) withDefaults() Config {
@@ -103,7 +103,7 @@ type counters struct {
 	recorded                      recorder
 }
 
-// New fits the language model (some 20 ms) and checks the config.
+// New checks the configuration and fits the language model, which takes about 20 ms.
 func New(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
@@ -122,15 +122,15 @@ func New(cfg Config) (*Server, error) {
 	}, nil
 }
 
-// Tokenizer is the server's own tokenizer.
+// Tokenizer returns the server's tokenizer.
 func (s *Server) Tokenizer() *Tokenizer { return s.model.tok }
 
-// Handler serves the endpoints of the package comment.
+// Handler returns a handler for the endpoints that the package comment lists.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", s.guarded(s.chat))
 	mux.HandleFunc("POST /v1/embeddings", s.guarded(s.reads(s.parseEmbeddings)))
-	for _, path := range []string{"/v1/rerank", "/rerank", "/v2/rerank"} { // as vLLM has them
+	for _, path := range []string{"/v1/rerank", "/rerank", "/v2/rerank"} { // the same paths as vLLM
 		mux.HandleFunc("POST "+path, s.guarded(s.reads(s.parseRerank)))
 	}
 	for _, path := range []string{"/v1/score", "/score"} {
@@ -155,11 +155,11 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	return s.Serve(ctx, ln)
 }
 
-// stopGrace is how long running answers may go on after the context ended.
+// stopGrace is how long running answers may continue after the context has ended.
 const stopGrace = 500 * time.Millisecond
 
-// Serve serves HTTP/1.1 and unencrypted HTTP/2 on ln, and closes it, until ctx
-// ends. It returns nil when ctx ended.
+// Serve serves HTTP/1.1 and unencrypted HTTP/2 on ln until ctx ends. Then it closes ln and returns
+// nil.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stopGPU, err := s.simulateGPU(ctx)
 	if err != nil {
@@ -186,17 +186,17 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return nil
 }
 
-// Stats is what the server did since it started, and does now.
+// Stats says what the server has done since its start and what it does now.
 type Stats struct {
 	Running, Waiting int   // sequences that have a slot; requests that wait for one
 	Requests         int64 // chat requests received
 	Refused          int64 // chat requests that found the queue full
 	Cancelled        int64 // chat requests whose client hung up, queued ones included
-	PromptTokens     int64 // of requests that got a slot
-	GeneratedTokens  int64 // delivered or not
+	PromptTokens     int64 // tokens of the prompts of requests that got a slot
+	GeneratedTokens  int64 // generated tokens, delivered or not
 }
 
-// Stats is a snapshot for tests and for a simulated GPU's load.
+// Stats returns the present statistics. Tests and the simulated GPU use them.
 func (s *Server) Stats() Stats {
 	running, waiting := s.slots.load()
 	return Stats{

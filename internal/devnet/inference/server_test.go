@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// fast is a server that is done in milliseconds.
+// fast configures a server that answers within milliseconds.
 func fast() Config { return Config{TokensPerSecond: 20000, Seed: 1, Record: true} }
 
 // serve runs a server on a real listener until the test ends.
@@ -41,7 +41,7 @@ func serve(t *testing.T, cfg Config) (*Server, string) {
 	return s, "http://" + ln.Addr().String()
 }
 
-// request is the body of a chat request with the members of more.
+// request returns the body of a chat request. more has further members.
 func request(more string) string {
 	body := `{"model":"demo","messages":[{"role":"user","content":"How does the miller pay for water?"}]`
 	if more != "" {
@@ -50,7 +50,7 @@ func request(more string) string {
 	return body + "}"
 }
 
-// httpClient never asks for nor undoes a compression, and never follows.
+// httpClient returns a client that uses no compression and follows no redirects.
 func httpClient(t *testing.T) *http.Client {
 	transport := &http.Transport{DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -108,20 +108,20 @@ type chunkJSON struct {
 	Error *struct{ Message string }
 }
 
-// collected is what a plain client makes of a stream.
+// collected is what an ordinary client reads from a stream.
 type collected struct {
 	payloads  []string
 	chunks    []chunkJSON
 	text      map[int]string
 	reasoning string
 	arguments string
-	deltas    int // with content
+	deltas    int // deltas with content
 	finish    map[int]string
 	usage     *usageJSON
 	done      bool
 }
 
-// collect reads a stream to its end; err is what cut it.
+// collect reads a stream to its end. err says why the stream broke off; nil means that it did not.
 func collect(t *testing.T, body io.Reader) (c collected, err error) {
 	t.Helper()
 	c.text, c.finish = map[int]string{}, map[int]string{}
@@ -217,7 +217,7 @@ func tokenCount(t *testing.T, url, body string) int {
 	return answer.Count
 }
 
-// eventually waits for another goroutine of the real server.
+// eventually waits for another goroutine of the server.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {

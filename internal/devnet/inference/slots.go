@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// errQueueFull reports that a request found no slot and no place to wait.
+// errQueueFull reports that all slots are taken and the queue is full.
 var errQueueFull = errors.New("the queue is full")
 
 // slots is a weighted semaphore with a bounded first-in-first-out queue.
@@ -15,7 +15,7 @@ type slots struct {
 	mu    sync.Mutex
 	total int
 	taken int
-	limit int       // of waiting
+	limit int       // how many may wait in queue
 	queue list.List // of *waiter
 }
 
@@ -26,8 +26,8 @@ type waiter struct {
 
 func newSlots(total, limit int) *slots { return &slots{total: total, limit: limit} }
 
-// acquire takes weight slots. It fails with errQueueFull at once, or with the
-// context's error when that ends first.
+// acquire takes weight slots and waits for them if necessary. It fails at once with errQueueFull
+// when the queue is full. It fails with the context's error when the context ends first.
 func (s *slots) acquire(ctx context.Context, weight int) error {
 	s.mu.Lock()
 	if s.queue.Len() == 0 && s.taken+weight <= s.total {
@@ -51,7 +51,7 @@ func (s *slots) acquire(ctx context.Context, weight int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
-	case <-w.ready: // both at once: give the slots back
+	case <-w.ready: // the slots came although the context ended, so they are given back
 		s.taken -= weight
 	default:
 		s.queue.Remove(place)
@@ -67,7 +67,7 @@ func (s *slots) release(weight int) {
 	s.admit()
 }
 
-// admit lets the head of the queue in, and the next, as far as slots go.
+// admit gives slots to the requests at the head of the queue, as long as there are enough slots.
 func (s *slots) admit() {
 	for first := s.queue.Front(); first != nil; first = s.queue.Front() {
 		w := first.Value.(*waiter)

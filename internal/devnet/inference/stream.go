@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// errOver reports that a scripted fault ended the stream in good order.
+// errOver reports that a scripted fault ended the stream without an error on the connection.
 var errOver = errors.New("scripted end of the stream")
 
 // stream writes one answer as server-sent events.
@@ -21,15 +21,15 @@ type stream struct {
 	rc      *http.ResponseController
 	out     io.Writer
 	gz      *gzip.Writer
-	head    []byte // of every chunk, up to its choices
-	buf     []byte // of the event being built
-	framed  []byte // of the same with its line ends
+	head    []byte // the beginning of every chunk, up to its choices
+	buf     []byte // the event that is being built
+	framed  []byte // the same event with its line ends
 	events  int
 	started bool
 	parts   []part // by sequence
 }
 
-// part is what a sequence has generated and not yet put on the wire.
+// part is what a sequence has generated and the stream has not sent yet.
 type part struct {
 	text   string
 	tokens int
@@ -56,7 +56,7 @@ func (a *answer) stream(ctx context.Context, w http.ResponseWriter) error {
 }
 
 func (st *stream) run() error {
-	if err := st.flush(); err != nil { // the headers
+	if err := st.flush(); err != nil { // send the headers
 		return err
 	}
 	if err := st.generate(st.ctx, st.token, st.flush); err != nil {
@@ -87,7 +87,8 @@ func (st *stream) run() error {
 	return nil
 }
 
-// token puts the text of one token on the wire, or of several when merged.
+// token sends the text of one token. When the plan merges tokens, it sends the text of several
+// tokens together.
 func (st *stream) token(q *sequence, text string) error {
 	if err := st.start(); err != nil {
 		return err
@@ -116,7 +117,7 @@ func (st *stream) token(q *sequence, text string) error {
 	return st.delta(q, `{"content":""}`, "tool_calls")
 }
 
-// start writes the role chunk of every sequence before anything else.
+// start writes the role chunk of every sequence before any other chunk.
 func (st *stream) start() error {
 	if st.started || st.q.prompts != nil {
 		return nil
@@ -127,7 +128,7 @@ func (st *stream) start() error {
 		if st.plan.toolCalls {
 			delta = `{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"call_0","type":"function","function":{"name":"say","arguments":"{\"text\":\""}}]}`
 		}
-		silent := &sequence{index: q.index} // running usage counts no token yet
+		silent := &sequence{index: q.index} // its running usage counts no tokens yet
 		if err := st.delta(silent, delta, ""); err != nil {
 			return err
 		}
@@ -135,7 +136,8 @@ func (st *stream) start() error {
 	return nil
 }
 
-// content is the delta object that carries text; of completions the text itself.
+// content returns the delta object that contains text. For completions it returns the text itself
+// as a JSON string.
 func (st *stream) content(q *sequence, text string) string {
 	switch {
 	case st.q.prompts != nil:
@@ -171,15 +173,16 @@ func (st *stream) delta(q *sequence, delta, finish string) error {
 	case finish != "" && st.plan.usageOnFinish && st.q.includeUsage:
 		b = st.plan.appendUsage(append(b, `,"usage":`...), st.plan.usage, prompt, st.generated)
 	case st.q.continuousUsage:
-		// Of this choice and its prompt alone, as vLLM has it; the final usage has the sum.
+		// As in vLLM, running usage counts only this choice and its prompt. The final usage has the
+		// sum.
 		b = st.plan.appendUsage(append(b, `,"usage":`...), st.plan.runningUsage, st.q.promptOf(q), q.tokens)
 	}
 	st.buf = append(b, '}')
 	return st.event(st.buf)
 }
 
-// event writes one event, with the faults that are due at it. Events go out at
-// the next wait or at the end, so those of one instant share one write call.
+// event writes one event, with the faults that are due at this event. The events are sent at the
+// next wait or at the end, so that all events of one moment share one write call.
 func (st *stream) event(payload []byte) error {
 	p := st.plan
 	n := st.events
@@ -221,7 +224,7 @@ func pad(object []byte, n int) []byte {
 	return append(append(bytes.Clone(open), `,"padding":"`...), strings.Repeat("x", n)+`"}`...)
 }
 
-// frame makes a whole event of a payload. It is good until the next call.
+// frame returns the complete event for a payload. The result is valid until the next call.
 func (st *stream) frame(payload []byte) []byte {
 	end := st.plan.lineEnd
 	b := st.framed[:0]

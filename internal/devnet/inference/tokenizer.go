@@ -9,27 +9,26 @@ import (
 
 const (
 	byteTokens    = 256  // ids 0..255 are the single bytes
-	maxPieceBytes = 6    // longest piece, in bytes
-	vocabulary    = 4096 // bytes and pieces; the special tokens follow
+	maxPieceBytes = 6    // length of the longest piece in bytes
+	vocabulary    = 4096 // number of bytes and pieces; the special tokens follow
 )
 
-// Tokenizer maps text to token ids and back. Every token stands for at least
-// one byte and at most six, except the markers of the chat template, and every
-// byte string can be encoded: what no piece covers falls back to one token per
-// byte. English text comes to about four bytes per token.
+// Tokenizer maps text to token ids and back. Every token except the markers of the chat template
+// stands for one to six bytes. Every byte string can be encoded, because bytes without a matching
+// piece become one token each. English text has about four bytes per token.
 type Tokenizer struct {
 	ids    map[string]int
-	pieces []string // by id; special tokens last
+	pieces []string // by id; the special tokens are last
 }
 
-// specials are the tokens that no text can be encoded to: a client cannot
-// write a role marker.
+// specials returns the tokens to which no text is encoded, so that a client cannot write a role
+// marker.
 func specials() []string {
 	return []string{"<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|tools|>", "<|image|>", "<|end|>"}
 }
 
-// fitTokenizer takes the pieces that save the most tokens on text. Pieces are
-// whole characters and never cross a word boundary.
+// fitTokenizer chooses the pieces that save the most tokens on text. A piece consists of whole
+// characters and never crosses a word boundary.
 func fitTokenizer(text string) *Tokenizer {
 	counts := make(map[string]int)
 	for rest := text; rest != ""; {
@@ -103,8 +102,8 @@ func classOf(b byte) class {
 	return classOther
 }
 
-// chunkLen is the length in bytes of the first word of s with the one space
-// before it, or of its first run of other bytes of one class.
+// chunkLen returns the length in bytes of the first chunk of s. A chunk is a word with one space
+// before it, or a run of other bytes of one class.
 func chunkLen(s string) int {
 	i := 0
 	if s[0] == ' ' && len(s) > 1 && classOf(s[1]) != classSpace {
@@ -139,7 +138,7 @@ func (t *Tokenizer) longest(chunk string) (id, size int) {
 	return int(chunk[0]), 1
 }
 
-// Encode gives the token ids of s.
+// Encode returns the token ids of s.
 func (t *Tokenizer) Encode(s string) []int { return t.Append(nil, s) }
 
 // Decode is the inverse of Encode. It fails for an id outside the vocabulary.
@@ -154,7 +153,7 @@ func (t *Tokenizer) Decode(ids []int) (string, error) {
 	return b.String(), nil
 }
 
-// special gives the id of one of the specials.
+// special returns the id of one of the special tokens.
 func (t *Tokenizer) special(name string) int {
 	for id := len(t.pieces) - 1; id >= 0; id-- {
 		if t.pieces[id] == name {

@@ -25,7 +25,7 @@ type completion struct {
 type choiceJSON struct {
 	Index        int      `json:"index"`
 	Message      *message `json:"message,omitempty"`
-	Text         *string  `json:"text,omitempty"` // of completions
+	Text         *string  `json:"text,omitempty"` // only for completions
 	Logprobs     *string  `json:"logprobs"`
 	FinishReason string   `json:"finish_reason"`
 }
@@ -81,8 +81,8 @@ func (a *answer) unary(ctx context.Context, w http.ResponseWriter) error {
 	return a.deliver(ctx, w, body)
 }
 
-// best are the n likeliest of the best_of sequences, likeliest first; all of
-// them count.
+// best returns the n likeliest of the best_of sequences, likeliest first. The tokens of all
+// sequences count.
 func (a *answer) best() []*sequence {
 	if a.q.bestOf == a.q.choices {
 		return a.sequences
@@ -111,7 +111,7 @@ func (a *answer) choice(index int, q *sequence, text, reasoning string) (choiceJ
 	return c, nil
 }
 
-// deliver writes the body, with the faults that a unary answer can have.
+// deliver writes the body, with the faults of a unary answer.
 func (a *answer) deliver(ctx context.Context, w http.ResponseWriter, body []byte) error {
 	p := a.plan
 	if p.garbageAt >= 0 {
@@ -149,7 +149,7 @@ func (a *answer) deliver(ctx context.Context, w http.ResponseWriter, body []byte
 	case p.cutAt >= 0:
 		return errFault
 	case p.truncate:
-		return errOver // net/http closes the connection after a short body
+		return errOver // net/http closes the connection after a body that is too short
 	case p.stallAt >= 0:
 		if err := stall(ctx, p.stallFor); err != nil {
 			return err
@@ -159,7 +159,7 @@ func (a *answer) deliver(ctx context.Context, w http.ResponseWriter, body []byte
 	return err
 }
 
-// drip writes the body in a few pieces over the time of the plan.
+// drip writes the body in a few pieces over the time that the plan gives.
 func drip(ctx context.Context, w http.ResponseWriter, body []byte, p *plan) error {
 	const pieces = 8
 	size := len(body)/pieces + 1

@@ -2,8 +2,8 @@ package inference
 
 import "strconv"
 
-// appendUsage appends a usage object with the true counts, or as the kind of
-// lie says.
+// appendUsage appends a usage object to dst. kind says which false counts it has. With an empty
+// kind the counts are true.
 func (p *plan) appendUsage(dst []byte, kind string, prompt, completion int) []byte {
 	if kind == "null" {
 		return append(dst, "null"...)
@@ -39,7 +39,7 @@ func (p *plan) appendUsage(dst []byte, kind string, prompt, completion int) []by
 	return append(dst, '}')
 }
 
-// appendQuoted appends s, which is valid UTF-8, as a JSON string.
+// appendQuoted appends s as a JSON string. s must be valid UTF-8.
 func appendQuoted(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')

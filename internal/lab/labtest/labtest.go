@@ -1,4 +1,4 @@
-// Package labtest has what tests of running gateways share.
+// Package labtest has helpers for tests of running gateways.
 package labtest
 
 import (
@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Eventually polls until check returns nil, for at most limit; then it ends the
-// test with check's last error. what completes "not within LIMIT: …".
+// Eventually calls check again and again until check returns nil, for at most limit. After limit it
+// ends the test with check's last error. what completes the message "not within LIMIT: …".
 func Eventually(t testing.TB, limit time.Duration, what string, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)

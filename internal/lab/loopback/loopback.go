@@ -1,5 +1,5 @@
-// Package loopback finds addresses for servers that are told where to listen.
-// A server of this process listens on port 0 instead, and needs none of it.
+// Package loopback finds addresses for servers in other processes, which must be told where to
+// listen. A server in this process does not need it, because it can listen on port 0.
 package loopback
 
 import (
@@ -9,10 +9,10 @@ import (
 	"sync"
 )
 
-// Ports are drawn from first to last. They lie below those that systems give to
-// outgoing connections and to listeners on port 0 (Linux: from 32768 on; IANA: from
-// 49152 on), one of which would take the port before its server listens, or while a
-// server that was killed is started again.
+// Ports are drawn at random from first to last. Systems take the ports for outgoing connections and
+// for listeners on port 0 from higher ranges (Linux: from 32768 on; IANA: from 49152 on). A port
+// from those ranges could be taken before the server listens on it, or while a killed server is
+// started again.
 const (
 	first = 18_000
 	last  = 31_999
@@ -23,7 +23,7 @@ var (
 	drawn = make(map[int]bool)
 )
 
-// FreeAddresses are n of them.
+// FreeAddresses returns n addresses from FreeAddress.
 func FreeAddresses(n int) ([]string, error) {
 	addresses := make([]string, n)
 	for i := range addresses {
@@ -35,8 +35,8 @@ func FreeAddresses(n int) ([]string, error) {
 	return addresses, nil
 }
 
-// FreeAddress is an address on 127.0.0.1 that nobody listens on, and that this
-// process was not given before.
+// FreeAddress returns an address on 127.0.0.1 that no process listens on. It never returns the same
+// address twice in one process.
 func FreeAddress() (string, error) {
 	mu.Lock()
 	defer mu.Unlock()

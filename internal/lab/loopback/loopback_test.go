@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// An address is free, given once, and not among those that the system gives away
-// by itself.
+// An address is free, is given only once, and is not in the range from which the system takes
+// ports.
 func TestFreeAddress(t *testing.T) {
 	own := outgoing(t)
 	seen := make(map[string]bool)
@@ -35,7 +35,7 @@ func TestFreeAddress(t *testing.T) {
 	}
 }
 
-// outgoing is the first port that the system gives to outgoing connections.
+// outgoing returns the first port that the system gives to outgoing connections.
 func outgoing(t *testing.T) int {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {

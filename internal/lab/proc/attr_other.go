@@ -9,7 +9,7 @@ import (
 
 func attributes() *syscall.SysProcAttr { return nil }
 
-// terminate can only kill: there is no request to end.
+// terminate kills the process, because these systems cannot ask a process to end.
 func terminate(p *os.Process) error { return p.Kill() }
 
 func kill(p *os.Process) { _ = p.Kill() }

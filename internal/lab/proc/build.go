@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// Build has the Go tool build programs of this module, named as packages, into out,
-// which is a file for one of them and a folder with a separator at its end for
-// several. flags go to go build. A package whose tests run such programs has a test
-// that calls LookAtSources.
+// Build builds programs of this module with the Go tool. packages are the programs' package paths.
+// out is a file for one program, or a folder with a separator at its end for several. flags are
+// passed to go build. A package whose tests run such programs must have a test that calls
+// LookAtSources.
 func Build(out string, flags []string, packages ...string) error {
 	build := exec.Command("go", append(append([]string{"build", "-o", out}, flags...), packages...)...)
 	if said, err := build.CombinedOutput(); err != nil {
@@ -21,10 +21,11 @@ func Build(out string, flags []string, packages ...string) error {
 	return nil
 }
 
-// LookAtSources has go test run the tests of a package anew when any source of this
-// module has changed. go test remembers which files a test has looked at, but sees
-// nothing of a tool that runs in one, so that it would take an old result for one of
-// new programs. It must be called within a test: what TestMain does is not seen.
+// LookAtSources makes go test run a package's tests again when any source of this module has
+// changed. go test remembers which files a test has looked at, but not the files that a tool
+// started by the test reads. Without LookAtSources, go test would reuse an old result for changed
+// programs. It must be called within a test, because go test does not record what TestMain looks
+// at.
 func LookAtSources() error {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err == nil {
@@ -36,7 +37,7 @@ func LookAtSources() error {
 	return nil
 }
 
-// lookAt asks for the state of all sources below root.
+// lookAt calls os.Stat on all sources below root.
 func lookAt(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -46,7 +47,7 @@ func lookAt(root string) error {
 			d.IsDir() && path == filepath.Join(root, "bin"), d.IsDir() && path == filepath.Join(root, "nemesis"):
 			return fs.SkipDir
 		case d.Type().IsRegular() && !strings.HasSuffix(path, "_test.go"):
-			_, err = os.Stat(path) // go test takes note of it
+			_, err = os.Stat(path) // go test records that the test looked at the file
 			return err
 		}
 		return nil

@@ -1,4 +1,4 @@
-// Package proc runs child processes that do not outlive their parent.
+// Package proc runs child processes that end with their parent.
 //
 //	l := proc.NewLauncher()
 //	defer l.Close()
@@ -6,12 +6,12 @@
 //	...
 //	p.Stop(10 * time.Second)
 //
-// On Linux the kernel kills every child when this process ends, however it
-// ends, SIGKILL included. Other systems have no such promise: there the
-// children end with Stop, and may stay behind after a SIGKILL of the parent.
+// On Linux the kernel kills every child when this process ends, even if this process ends by
+// SIGKILL. Other systems do not do this. There the children end with Stop, and may continue to run
+// after a SIGKILL of the parent.
 //
-// Each child leads a process group of its own, so that Ctrl-C in a terminal
-// reaches only the parent, which then stops the children in order.
+// Each child leads its own process group, so that Ctrl-C in a terminal reaches only the parent. The
+// parent then stops the children in order.
 package proc
 
 import (
@@ -28,9 +28,9 @@ import (
 
 // Launcher starts processes from one operating system thread.
 //
-// Linux sends the parent-death signal when the *thread* that forked ends, not
-// when the process does, and Go ends threads as it likes. So all forks happen
-// on a goroutine that is locked to its thread and lives until Close.
+// Linux sends the parent-death signal when the thread that forked ends, not when the process ends.
+// Go may end a thread at any time. All forks therefore run on one goroutine that is locked to its
+// thread and continues until Close.
 type Launcher struct {
 	forks chan func()
 	once  sync.Once
@@ -40,8 +40,8 @@ type Launcher struct {
 func NewLauncher() *Launcher {
 	l := &Launcher{forks: make(chan func())}
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and the
-		// children that were not stopped until then end with the thread.
+		// The goroutine never unlocks its thread, so the thread ends with the goroutine. On Linux
+		// the children that still run then end too.
 		runtime.LockOSThread()
 		for fork := range l.forks {
 			fork()
@@ -50,18 +50,18 @@ func NewLauncher() *Launcher {
 	return l
 }
 
-// Close ends the launcher, which must not be used any more. Stop the
-// processes first; on Linux those that still run are killed.
+// Close ends the launcher. The launcher must not be used after that. The caller stops the processes
+// before. On Linux, Close kills the processes that still run.
 func (l *Launcher) Close() { l.once.Do(func() { close(l.forks) }) }
 
 // Spec says what to run.
 type Spec struct {
 	Name string   // for messages
-	Path string   // of the program
-	Args []string // without the program itself
-	Env  []string // nil: this process's environment
-	Dir  string   // working directory; empty: this process's
-	Log  string   // file that takes stdout and stderr, appended, mode 0600
+	Path string   // path of the program
+	Args []string // arguments without the program's name
+	Env  []string // nil: the environment of this process
+	Dir  string   // working directory; "": the working directory of this process
+	Log  string   // file for stdout and stderr, opened for appending, mode 0600
 }
 
 // Process is a started child.
@@ -69,10 +69,10 @@ type Process struct {
 	spec Spec
 	cmd  *exec.Cmd
 	done chan struct{}
-	err  error // why it ended; read after done
+	err  error // how the process ended; only read after done is closed
 }
 
-// Start runs the process; it returns as soon as it is started.
+// Start starts a process and does not wait for it.
 func (l *Launcher) Start(spec Spec) (*Process, error) {
 	log, err := os.OpenFile(spec.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -96,16 +96,16 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	return p, nil
 }
 
-// Name is the name that the Spec gave.
+// Name returns the name in the Spec.
 func (p *Process) Name() string { return p.spec.Name }
 
-// Pid is the process id.
+// Pid returns the process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended.
+// Done returns a channel that is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Running says whether the process has not ended.
+// Running reports whether the process has not ended.
 func (p *Process) Running() bool {
 	select {
 	case <-p.done:
@@ -115,8 +115,8 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Exit describes how the process ended, with the last lines of its log; nil
-// while it runs.
+// Exit describes how the process ended, with the last lines of its log. It returns nil while the
+// process runs.
 func (p *Process) Exit() error {
 	if p.Running() {
 		return nil
@@ -128,9 +128,9 @@ func (p *Process) Exit() error {
 	return fmt.Errorf("%s ended (%s); its log %s ends with:\n%s", p.spec.Name, how, p.spec.Log, p.Tail(15))
 }
 
-// Stop asks the process to end (SIGTERM), waits for at most grace, then kills
-// it and all of its group. It returns when the process has ended; the error
-// says that it had to be killed. Stopping an ended process does nothing.
+// Stop asks the process to end (SIGTERM) and waits for at most grace. Then it kills the process and
+// its group. Stop returns when the process has ended. It returns an error when it had to kill the
+// process. Stop does nothing when the process has already ended.
 func (p *Process) Stop(grace time.Duration) error {
 	if !p.Running() {
 		return nil
@@ -147,16 +147,16 @@ func (p *Process) Stop(grace time.Duration) error {
 	return fmt.Errorf("%s did not stop within %s and was killed", p.spec.Name, grace)
 }
 
-// Kill ends the process and its group at once and waits for it.
+// Kill kills the process and its group at once and waits until the process has ended.
 func (p *Process) Kill() {
-	if !p.Running() { // its id may be another's by now
+	if !p.Running() { // the process id may belong to another process by now
 		return
 	}
 	kill(p.cmd.Process)
 	<-p.done
 }
 
-// Tail returns the last lines of the log, indented, for messages.
+// Tail returns the last lines of the log, indented, for use in messages.
 func (p *Process) Tail(lines int) string {
 	const window = 16 << 10
 	f, err := os.Open(p.spec.Log)

@@ -20,8 +20,8 @@ import (
 	"sluice.example/sluice/internal/lab/proc"
 )
 
-// parentEnv makes this test binary play a parent that starts a child, prints
-// its process id and waits to be killed.
+// parentEnv makes this test binary run as a parent, which starts a child, prints the child's
+// process id and waits to be killed.
 const parentEnv = "PROC_TEST_PARENT_LOG"
 
 func TestMain(m *testing.M) {
@@ -70,12 +70,12 @@ func TestChildDiesWithKilledParent(t *testing.T) {
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = parent.Wait() // reports the kill
+	_ = parent.Wait() // Wait reports the kill
 	eventually(t, "the child is dead", func() bool { return !proc.Alive(child) })
 }
 
-// TestChildOutlivesThreads starts a child while many threads come and go: the
-// kernel must not take one of those for the parent.
+// TestChildOutlivesThreads starts a child while many threads start and end. The end of one of these
+// threads must not kill the child.
 func TestChildOutlivesThreads(t *testing.T) {
 	l := proc.NewLauncher()
 	defer l.Close()

@@ -11,19 +11,18 @@ import (
 	"time"
 )
 
-// clockTick is the unit of CPU times in /proc: 1/100 s on every Linux that Go
-// runs on.
+// clockTick is the unit of CPU times in /proc. It is 1/100 s on every Linux that Go runs on.
 const clockTick = 10 * time.Millisecond
 
-// Stat is what the kernel knows about a process.
+// Stat is what the kernel reports about a process.
 type Stat struct {
 	PID, Parent int
-	State       byte          // 'Z': it has ended, and its parent has not taken note
-	CPU         time.Duration // user and system
+	State       byte          // 'Z': the process has ended and its parent has not waited for it yet
+	CPU         time.Duration // user and system time
 	RSS         int64         // bytes resident
 }
 
-// Stats lists all processes, as /proc shows them; none where there is no /proc.
+// Stats returns all processes in /proc. It returns an empty list on a system without /proc.
 func Stats() (all []Stat, err error) {
 	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -32,7 +31,7 @@ func Stats() (all []Stat, err error) {
 	for _, path := range paths {
 		s, err := readStat(path)
 		if errors.As(err, new(*os.PathError)) {
-			continue // it has ended meanwhile: not there, or ESRCH between open and read
+			continue // the process has ended: no such file, or ESRCH between open and read
 		}
 		if err != nil {
 			return nil, err
@@ -42,11 +41,12 @@ func Stats() (all []Stat, err error) {
 	return all, nil
 }
 
-// Children lists the processes whose parent is pid; none where there is no /proc.
+// Children returns the ids of the processes whose parent is pid. It returns an empty list on a
+// system without /proc.
 func Children(pid int) (found []int) {
 	all, err := Stats()
 	if err != nil {
-		return nil // the kernel's form is another one
+		return nil // this kernel writes another format
 	}
 	for _, s := range all {
 		if s.Parent == pid {
@@ -56,7 +56,7 @@ func Children(pid int) (found []int) {
 	return found
 }
 
-// Alive says whether there is a process with that id that has not ended.
+// Alive reports whether a process with this id exists and has not ended.
 func Alive(pid int) bool {
 	p, err := os.FindProcess(pid)
 	if err != nil || p.Signal(syscall.Signal(0)) != nil {
@@ -66,10 +66,10 @@ func Alive(pid int) bool {
 		return s.State != 'Z'
 	}
 	_, err = os.Stat("/proc/self")
-	return err != nil // with /proc, it has ended just now
+	return err != nil // on a system with /proc, a missing file means that the process has just ended
 }
 
-// readStat reads a /proc/PID/stat.
+// readStat reads one file /proc/PID/stat.
 func readStat(path string) (s Stat, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -78,14 +78,14 @@ func readStat(path string) (s Stat, err error) {
 	return parseStat(b)
 }
 
-// parseStat reads one process, see proc(5): the command's name is in parentheses
-// and may hold anything, so fields are counted behind it.
+// parseStat reads one process, see proc(5). The command's name is in parentheses and may contain
+// any character, so parseStat counts the fields after the last parenthesis.
 func parseStat(b []byte) (s Stat, err error) {
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	if open < 1 || end < open {
 		return s, fmt.Errorf("%q is no process's state", b)
 	}
-	fields := bytes.Fields(b[end+1:]) // the first is field 3, the state
+	fields := bytes.Fields(b[end+1:]) // the first of them is field 3, the state
 	if len(fields) < 22 {
 		return s, fmt.Errorf("%q is no process's state", b)
 	}

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// pollEvery is how often Await asks, and attemptLimit bounds each asking.
+// pollEvery is how often Await calls check. attemptLimit bounds each call.
 const (
 	pollEvery    = 20 * time.Millisecond
 	attemptLimit = 10 * time.Second
 )
 
-// Await polls check until it returns nil. It fails when the process ends, with
-// Exit's error, and when ctx ends, with check's last error and the end of the
-// log. what completes "wait until …".
+// Await calls check again and again until check returns nil. When the process ends, Await fails
+// with the error of Exit. When ctx ends, Await fails with check's last error and the end of the
+// log. what completes the message "wait until …".
 func (p *Process) Await(ctx context.Context, what string, check func(context.Context) error) error {
 	began := time.Now()
 	tick := time.NewTicker(pollEvery)
@@ -46,7 +46,7 @@ func (p *Process) Await(ctx context.Context, what string, check func(context.Con
 	}
 }
 
-// Signal sends a signal to the process alone, not to its group.
+// Signal sends a signal to the process, but not to its group.
 func (p *Process) Signal(s os.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil {
 		return fmt.Errorf("%s to %s: %w", s, p.spec.Name, err)
@@ -54,9 +54,8 @@ func (p *Process) Signal(s os.Signal) error {
 	return nil
 }
 
-// Finish sends a signal and wants the process to end by itself, with status 0.
-// It is killed if it still runs after limit. A process that ended before is an
-// error as well.
+// Finish sends a signal and waits for the process to end with exit status 0. After limit it kills
+// the process and fails. It also fails when the process had ended before.
 func (p *Process) Finish(signal os.Signal, limit time.Duration) error {
 	if !p.Running() {
 		return fmt.Errorf("ended before it was told to: %w", p.Exit())

@@ -1,5 +1,5 @@
-// Package bolt11test signs invoices for tests. What it makes decodes as an
-// invoice of a real node does, and no node waits for the money.
+// Package bolt11test signs invoices for tests. Its invoices decode like the invoices of a real
+// node, but no node can receive a payment of them.
 package bolt11test
 
 import (
@@ -21,9 +21,8 @@ var params = map[bolt11.Network]*chaincfg.Params{
 	bolt11.Simnet:  &chaincfg.SimNetParams,
 }
 
-// Sign encodes an invoice and signs it with the payee's key. Payee is not read;
-// a FinalCLTV of 0 is the default of BOLT 11. It panics where inv cannot be
-// encoded.
+// Sign encodes an invoice and signs it with the payee's key. Sign ignores inv.Payee. An
+// inv.FinalCLTV of 0 stands for the default of BOLT 11. Sign panics when inv cannot be encoded.
 func Sign(payee *btcec.PrivateKey, inv bolt11.Invoice) string {
 	options := []func(*zpay32.Invoice){
 		zpay32.Description(inv.Description), zpay32.Expiry(inv.ExpiresAt.Sub(inv.At)), zpay32.PaymentAddr(inv.Secret),

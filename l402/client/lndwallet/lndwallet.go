@@ -1,15 +1,15 @@
-// Package lndwallet lets the buyer's SDK pay from an lnd node. It is apart
-// from package client so that those who pay with another wallet need not build
-// lnd's RPC packages.
+// Package lndwallet lets the client of package client pay from an lnd node. It is a separate
+// package, so that a program with another wallet does not have to build lnd's RPC packages.
 //
 //	wallet, err := lndwallet.Dial(lndwallet.Config{Address: "127.0.0.1:10009", TLSCert: cert, Macaroon: mac})
 //	buyer, err := client.New(client.Config{Wallet: wallet, …})
 //
-// A module that imports it needs one line more in its go.mod, as all that import lnd:
+// A module that imports this package needs one more line in its go.mod, like every module that
+// imports lnd:
 //
 //	replace google.golang.org/protobuf => github.com/lightninglabs/protobuf-go-hex-display v1.36.11-hex-display
 //
-// examples/agent is a whole program.
+// examples/agent is a complete program that uses this package.
 package lndwallet
 
 import (
@@ -26,28 +26,27 @@ import (
 
 // Config says which lnd to pay from and with what rights.
 type Config struct {
-	// Address is lnd's gRPC listener, host:port.
+	// Address is lnd's gRPC address, host:port.
 	Address string
-	// TLSCert is lnd's tls.cert in PEM. Empty means the system's roots, for an lnd
-	// behind a certificate of a public authority.
+	// TLSCert is lnd's tls.cert in PEM. Empty means the certificates that the system trusts, for an
+	// lnd with a certificate of a public authority.
 	TLSCert []byte
-	// Macaroon is the binary macaroon. It needs offchain:read and offchain:write,
-	// and is a secret: it never reaches an error or a log.
+	// Macaroon is the binary macaroon of lnd. It needs the permissions offchain:read and
+	// offchain:write. It is a secret and never appears in an error or a log.
 	Macaroon []byte
-	// Timeout bounds each call but for payments, whose limit the client sets; 10 s
-	// when zero.
+	// Timeout bounds each call except payments, whose limit the client sets. Zero means 10 s.
 	Timeout time.Duration
-	// Log is told that lnd is away; slog.Default when nil.
+	// Log gets a message when lnd cannot be reached. nil means slog.Default.
 	Log *slog.Logger
 }
 
-// node is what the wallet needs of a *lightning.Client.
+// node is the part of *lightning.Client that the wallet uses.
 type node interface {
 	Pay(ctx context.Context, bolt11 string, feeLimit l402.Msat, timeout time.Duration) (lightning.Payment, error)
 	Track(ctx context.Context, hash l402.PaymentHash) (lightning.Payment, error)
 }
 
-// Wallet is a client.Wallet on an lnd node. It is safe for concurrent use.
+// Wallet is a client.Wallet that pays from an lnd node. It is safe for concurrent use.
 type Wallet struct {
 	node  node
 	close func() error
@@ -58,8 +57,8 @@ var (
 	_ node          = (*lightning.Client)(nil)
 )
 
-// Dial prepares a wallet without connecting, so it succeeds while lnd is away; an
-// error means that the configuration cannot work.
+// Dial prepares a wallet without connecting, so it succeeds while lnd cannot be reached. An error
+// means that the configuration cannot work.
 func Dial(cfg Config) (*Wallet, error) {
 	c, err := lightning.Dial(lightning.Config{Address: cfg.Address, TLSCert: cfg.TLSCert, Macaroon: cfg.Macaroon,
 		Timeout: cfg.Timeout, Log: cfg.Log})
@@ -69,10 +68,10 @@ func Dial(cfg Config) (*Wallet, error) {
 	return &Wallet{node: c, close: c.Close}, nil
 }
 
-// Close ends the connection. Payments under way go on at lnd.
+// Close closes the connection. lnd continues the payments under way.
 func (w *Wallet) Close() error { return w.close() }
 
-// Pay implements client.Wallet. lnd pays one hash at most once.
+// Pay implements client.Wallet. lnd pays a payment hash at most once.
 func (w *Wallet) Pay(ctx context.Context, r client.PayRequest) (client.Paid, error) {
 	p, err := w.node.Pay(ctx, r.Invoice, r.FeeLimit, r.Timeout)
 	var failed *lightning.PaymentError
@@ -99,7 +98,7 @@ func (w *Wallet) Track(ctx context.Context, hash l402.PaymentHash) (client.State
 		return client.Succeeded, client.Paid{Preimage: p.Preimage, Fee: p.Fee}, nil
 	case lightning.StateFailed:
 		return client.Failed, client.Paid{}, nil
-	default: // in flight, or a state of a later version: not over
+	default: // in flight, or a state of a later lnd version: the payment may not have ended
 		return client.InFlight, client.Paid{}, nil
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/l402/client"
 )
 
-// fake answers every call the same way.
+// fake gives the same answer to every call.
 type fake struct {
 	p   lightning.Payment
 	err error

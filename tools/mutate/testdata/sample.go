@@ -1,4 +1,4 @@
-// Package sample has one place for each operator.
+// Package sample has one example for each operator.
 package sample
 
 import (

@@ -1,6 +1,6 @@
-// Command prepare builds the Lightning daemons that the demo and the tests
-// run, if they are not built yet, and prints where they are. Tests do the same
-// by themselves, but count the minutes of a first build as their own.
+// Command prepare builds the Lightning daemons for the demo and the tests, if they are not built
+// yet, and prints where they are. Tests also build them when needed, but then the minutes of the
+// build count as time of the test.
 package main
 
 import (
