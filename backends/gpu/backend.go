@@ -122,7 +122,7 @@ type Backend struct {
 	keeping   keeping
 	gone      atomic.Bool
 
-	// All below is guarded by fleet.mu.
+	// All fields below are guarded by fleet.mu.
 	set settings
 	// pools lists the pools that the backend serves, and the pools of which it still has requests.
 	pools    []*Pool

@@ -8,15 +8,16 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// sense is what a backend's telemetry says at a moment. Stale readings say
-// nothing.
+// sense is what a backend's telemetry says at a moment. Stale readings say nothing.
 type sense struct {
-	pricing.Load           // Running, Waiting and KV of the engine, SM and Utilization of the GPUs; Stale: nothing is fresh
-	gpuAt        time.Time // of the oldest of the readings of GPUs in it
-	newest       time.Time // of all readings, stale ones too; zero: none
+	// Load holds Running, Waiting and KV of the engine, and SM and Utilization of the GPUs. Its Stale
+	// means that no reading is fresh.
+	pricing.Load
+	gpuAt  time.Time // of the oldest fresh reading of a GPU
+	newest time.Time // of the newest reading, even if it is stale; zero means there is none
 }
 
-// engine is the feed of the server's own metrics; nil: it shows none.
+// engine returns the feed of the server's own metrics, or nil if the server offers none.
 func (b *Backend) engine() *telemetry.Feed {
 	if e := b.set.Engine; e != nil && !(b.set.EngineMayLack && e.Latest().At.IsZero()) {
 		return e
@@ -54,7 +55,7 @@ func (b *Backend) sense(now time.Time) sense {
 	return s
 }
 
-// mean is of the values that are known.
+// mean is the mean of the values that are known.
 type mean struct{ sum, n float64 }
 
 func (m *mean) add(v float64) {
@@ -63,7 +64,7 @@ func (m *mean) add(v float64) {
 	}
 }
 
-func (m *mean) value() float64 { return m.sum / m.n } // 0/0 is NaN: not known
+func (m *mean) value() float64 { return m.sum / m.n } // 0/0 is NaN, which means not known
 
 // joined adds up the load of several backends.
 type joined struct {
@@ -120,7 +121,7 @@ func (j *joined) load(now time.Time) pricing.Load {
 	return j.Load
 }
 
-// Load is how busy the pool is now.
+// Load returns how busy the pool is now.
 func (p *Pool) Load(now time.Time) pricing.Load {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
@@ -147,8 +148,8 @@ func (p *Pool) load(now time.Time) pricing.Load {
 	return l
 }
 
-// Load is how busy the backend is now. It leaves out energy, which is shared
-// out among pools.
+// Load returns how busy the backend is now. It leaves out energy, because energy is shared out among
+// pools.
 func (b *Backend) Load(now time.Time) pricing.Load {
 	b.fleet.mu.Lock()
 	defer b.fleet.mu.Unlock()
