@@ -63,7 +63,7 @@ func NewController(p Params, state State) *Controller {
 	return c
 }
 
-// Observe takes a reading in without deciding. A replica that is not the writer calls Observe, so that
+// Observe records a reading and does not decide. A replica that is not the writer calls Observe, so that
 // it knows the load already if it becomes the writer.
 func (c *Controller) Observe(o Observation) {
 	if c.fresh.IsZero() {

@@ -25,7 +25,7 @@ type Epoch struct {
 	Model      string    `json:"model"`
 	Rates      Rates     `json:"rates"`      // the rates that are charged, with the multiplier applied
 	Multiplier float64   `json:"multiplier"` // of the base rate card; 1 if the price is fixed
-	Signal     float64   `json:"signal"`     // the smoothed pressure that was followed (Parts.Pressure); 0 if none was read
+	Signal     float64   `json:"signal"`     // smoothed pressure that was followed (Parts.Pressure); 0 if unread
 	BoundBy    string    `json:"bound_by"`
 	At         time.Time `json:"published_at"`
 }

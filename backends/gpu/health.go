@@ -174,7 +174,7 @@ func sicknessOf(err error) sickness {
 	return saysNo
 }
 
-// checked takes in the outcome of an active check. A nil err means that the check passed.
+// checked records the outcome of an active check. A nil err means that the check passed.
 func (b *Backend) checked(err error) {
 	f := b.fleet
 	f.mu.Lock()

@@ -61,7 +61,7 @@ func (d *doubts) serious() bool {
 	return len(d.keys) >= doubtAccounts && len(d.bodies) >= doubtAccounts
 }
 
-// judge takes in how a request went, and returns whose fault it was.
+// judge records how a request went, and returns whose fault it was.
 func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 	h := &b.health
 	v := blame(r)
@@ -90,7 +90,7 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 	return v
 }
 
-// fail takes in a request that failed by the fault of the backend.
+// fail records a request that failed by the fault of the backend.
 func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 	h := &b.health
 	b.failed++
@@ -121,7 +121,7 @@ func denies(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// claim takes in that the backend refused a request and blamed the request. A backend that blames the
+// claim records that the backend refused a request and blamed the request. A backend that blames the
 // requests of everybody is broken, whatever it says. For example, "FlashAttention is not supported on
 // this device" is not about any request.
 func (b *Backend) claim(l *Lease, r Result, now time.Time) {

@@ -43,7 +43,7 @@ func (b *Backend) lacking(p *Pool, now time.Time) bool {
 	return l.reason != "" && now.Before(l.until)
 }
 
-// lack takes in that the backend does not know the model of a pool.
+// lack records that the backend does not know the model of a pool.
 func (b *Backend) lack(p *Pool, reason string, now time.Time) {
 	l := b.lackOf(p)
 	reason = b.Redact(reason)

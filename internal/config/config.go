@@ -244,7 +244,7 @@ type Backend struct {
 	Paths           map[string]string `yaml:"paths"` // an API, "models" or a path → the path at the server
 	Query           map[string]Secret `yaml:"query"` // parameters that are added to each request
 	Slots           int               `yaml:"slots"`
-	Weight          int               `yaml:"weight"` // the backend's share of requests, relative to other backends of the model
+	Weight          int               `yaml:"weight"` // share of requests, relative to the model's other backends
 	Health          Health            `yaml:"health"`
 	Timeouts        Timeouts          `yaml:"timeouts"`
 	Tokenize        *bool             `yaml:"tokenize"`         // nil means what the engine's profile says

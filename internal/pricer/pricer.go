@@ -236,6 +236,7 @@ func (p *Pricer) Override(ctx context.Context, model string, multiplier float64)
 	if err := p.cfg.Record.SetOverride(ctx, model, multiplier); err != nil {
 		return err
 	}
-	p.hear(context.WithoutCancel(ctx)) // without cancel, so that the price has changed when the operator is told that it is done
+	// Without cancel, so that the price has changed when the operator is told that it is done.
+	p.hear(context.WithoutCancel(ctx))
 	return nil
 }

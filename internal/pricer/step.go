@@ -29,7 +29,8 @@ func (p *Pricer) step(ctx context.Context) {
 		if now.Before(m.next) {
 			continue
 		}
-		m.next = now.Add(m.cfg.Params.Interval - p.tick/2) // so that a tick that comes early does not delay the turn by a tick
+		// The half tick is subtracted so that a tick that comes early does not delay the turn by a tick.
+		m.next = now.Add(m.cfg.Params.Interval - p.tick/2)
 		p.decide(ctx, m, m.observe(now, loads[m.cfg.Name], others), now)
 	}
 }

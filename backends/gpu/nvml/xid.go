@@ -4,7 +4,7 @@ package nvml
 
 import "github.com/NVIDIA/go-nvml/pkg/nvml"
 
-// xidBurst bounds how many errors are taken in per sample.
+// xidBurst bounds how many errors are recorded per sample.
 const xidBurst = 64
 
 // register asks the driver to report the device's critical errors (Xid). If the driver does not report
@@ -29,7 +29,7 @@ func (s *Sampler) register(d *device) {
 	}
 }
 
-// readXids takes in the errors that came since the last sample. It does not wait for errors.
+// readXids records the errors that came since the last sample. It does not wait for errors.
 func (s *Sampler) readXids() {
 	for range xidBurst {
 		if s.events == nil {

@@ -96,7 +96,7 @@ func (t *accumulator) of(uuid string, now time.Time) *track {
 	return c
 }
 
-// take takes in a reading of the device, and returns what its energy counter did.
+// take records a reading of the device, and returns what its energy counter did.
 func (c *track) take(d *Device, now time.Time) counter {
 	if share := d.BusyShare(); share > 0 {
 		c.rate = share
