@@ -291,7 +291,8 @@ func TestHangingUpLeavesTheOrder(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		for _, name := range []string{"A2", "B1", "C1"} { // the middle request, the last request and the only request of an account
+		// C1 is the only request of its account. A and B keep other requests.
+		for _, name := range []string{"A2", "B1", "C1"} {
 			cancels[name]()
 			synctest.Wait()
 		}

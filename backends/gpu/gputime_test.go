@@ -209,7 +209,7 @@ func sharesAddUp(t *testing.T, r *rand.Rand) {
 	shared := 0.0
 	for _, b := range f.Status() {
 		for _, g := range b.GPUs {
-			if b.Name != "a" { // a has no GPU that only it uses
+			if b.Name != "a" { // the GPU of a is counted at ab already
 				shared += g.Shared
 			}
 		}

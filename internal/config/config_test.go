@@ -221,8 +221,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A comment line that holds only a key with a value, or only the begin of a list, counts as if it were not
-	// a comment.
+	// A comment line that holds nothing but a key, with or without a value, counts as if it were not a comment.
 	comment := regexp.MustCompile(`^( *)# ((?:  )*(?:- )?[a-z0-9_]+:(?: .*)?)$`)
 	in := map[string]bool{}
 	var parents []string

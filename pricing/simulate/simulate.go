@@ -43,8 +43,7 @@ type Pool struct {
 	Pace     float64       // completion tokens per second of service
 }
 
-// DefaultPool returns the pool for which the default surge was designed, with the gateway's default
-// queue.
+// DefaultPool returns the pool of the default surge, with the gateway's default queue.
 func DefaultPool() Pool {
 	return Pool{
 		Slots: 32, Service: 12 * time.Second, KV: 0.6, Queue: 64, QueueTimeout: 30 * time.Second, Elasticity: 1.5,
