@@ -15,7 +15,7 @@ type Controller struct {
 	p          Params
 	multiplier float64
 	smoothed   float64
-	anchor     float64   // of the curve's hysteresis; NaN means that there is none yet
+	anchor     float64   // anchor of the curve's hysteresis; NaN means that there is none yet
 	seen       time.Time // time of the newest reading that was smoothed in
 	fresh      time.Time // time of the last usable observation, or of the first observation
 	stepped    time.Time // time of the last step, or of the epoch taken over

@@ -26,7 +26,7 @@ type Load struct {
 	// no GPU counts its energy.
 	Energy float64
 	Stale  bool          // telemetry is configured, and no reading is fresh
-	Age    time.Duration // of the newest reading; zero without telemetry
+	Age    time.Duration // age of the newest reading; zero without telemetry
 }
 
 // UnknownLoad returns a load of which every value is "not known".

@@ -24,7 +24,7 @@ type Params struct {
 	Interval time.Duration `yaml:"interval"` // time between two steps, 100 ms to 1 h
 
 	Target    float64 `yaml:"target"`    // the pressure that the target policy steers to
-	Gain      float64 `yaml:"gain"`      // of the target policy: ln price per relative error
+	Gain      float64 `yaml:"gain"`      // change of ln price per relative error, in the target policy
 	DeadBand  float64 `yaml:"dead_band"` // relative error below which the price does not move
 	Smoothing float64 `yaml:"smoothing"` // weight of the newest pressure in the smoothed one, above 0 to 1
 
@@ -33,10 +33,10 @@ type Params struct {
 	Floor    float64 `yaml:"floor"`     // lowest multiplier
 	Ceiling  float64 `yaml:"ceiling"`   // highest multiplier
 
-	HalfLife   time.Duration `yaml:"half_life"`   // of the way back to 1 while the signal is stale
+	HalfLife   time.Duration `yaml:"half_life"`   // half-life of ln price on its way back to 1 while the signal is stale
 	StaleAfter int           `yaml:"stale_after"` // intervals without a fresh signal before the price falls
 
-	Curve      []Point `yaml:"curve"`      // of the curve policy, sorted by pressure
+	Curve      []Point `yaml:"curve"`      // corners for the curve policy, sorted by pressure
 	Hysteresis float64 `yaml:"hysteresis"` // pressure must turn by twice this before the curve's multiplier turns
 	Parts      Parts   `yaml:"parts"`      // the weights of the pressure's parts
 

@@ -8,7 +8,7 @@ type Standing struct {
 	Model        string    `json:"model"`
 	Policy       string    `json:"policy"`
 	Epoch        int64     `json:"price_epoch"`
-	Multiplier   float64   `json:"multiplier"` // of the epoch in force
+	Multiplier   float64   `json:"multiplier"` // multiplier of the epoch in force
 	Signal       float64   `json:"signal"`     // smoothed pressure
 	BoundBy      string    `json:"bound_by"`
 	Pressure     float64   `json:"pressure"`               // at the last reading

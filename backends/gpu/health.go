@@ -22,7 +22,7 @@ type health struct {
 	checked bool
 	streak  int // active checks in a row that contradict up
 	lastErr error
-	lastAt  time.Time // of the last active check
+	lastAt  time.Time // time of the last active check
 	// path is the index of the configured path that the check asks. The number of paths means that the
 	// backend knows none of them.
 	path int
@@ -35,7 +35,7 @@ type health struct {
 	// unproven says that the backend is ejected byFailures, and that the gateway's own request has not
 	// yet shown that other requests may go well.
 	unproven bool
-	until    time.Time // end of the ejection
+	until    time.Time // when the ejection ends
 	fails    int       // requests failed in a row
 	doubts   doubts    // failed requests in a row that may have been at fault themselves
 	claims   doubts    // requests in a row that were at fault, according to the backend

@@ -64,7 +64,7 @@ type GPUStatus struct {
 	Shared float64 `json:"shared_s"`
 	// Fallback is how many seconds were shared out while the GPU's work was not known.
 	Fallback float64 `json:"fallback_s"`
-	Error    string  `json:"telemetry_error,omitempty"` // of the feed's last sample
+	Error    string  `json:"telemetry_error,omitempty"` // error of the feed's last sample
 }
 
 // Status describes every backend, in the order of the configuration.

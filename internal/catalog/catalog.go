@@ -216,7 +216,7 @@ var fixed = []string{
 	"lightning",              // invoices of the node are being watched
 	"telemetry.nvml_library", // the driver is loaded
 	"log.format",
-	"limits.headers", "limits.header_timeout", "limits.idle_timeout", // of the running HTTP servers
+	"limits.headers", "limits.header_timeout", "limits.idle_timeout", // the running HTTP servers have these settings
 }
 
 func isFixed(key string, now, next *config.Config) bool {

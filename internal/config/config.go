@@ -42,7 +42,7 @@ type Config struct {
 	Backends     []Backend     `yaml:"backends"`
 	Telemetry    Telemetry     `yaml:"telemetry"`
 	Limits       Limits        `yaml:"limits"`
-	DrainTimeout time.Duration `yaml:"drain_timeout"` // for open answers after SIGTERM
+	DrainTimeout time.Duration `yaml:"drain_timeout"` // longest time for open answers after SIGTERM
 	QuoteTTL     time.Duration `yaml:"quote_ttl"`
 	// Watch means that the gateway watches the file and the files that it names, and puts a change in
 	// force by itself.
@@ -120,7 +120,7 @@ type Lightning struct {
 	TLSCertBase64  string        `yaml:"tls_cert_base64"`
 	MacaroonFile   string        `yaml:"macaroon"`
 	MacaroonBase64 Secret        `yaml:"macaroon_base64"`
-	Timeout        time.Duration `yaml:"timeout"`        // of each call
+	Timeout        time.Duration `yaml:"timeout"`        // longest time of each call
 	InvoiceExpiry  time.Duration `yaml:"invoice_expiry"` // whole seconds
 	Memo           string        `yaml:"memo"`           // product text that begins each invoice's memo, at most 200 bytes
 
@@ -170,7 +170,7 @@ type Model struct {
 	// from each request.
 	SetFields    map[string]JSON   `yaml:"set_fields"`
 	RemoveFields []string          `yaml:"remove_fields"`
-	SetHeaders   map[string]Secret `yaml:"set_headers"`  // of requests to backends
+	SetHeaders   map[string]Secret `yaml:"set_headers"`  // headers of requests to backends
 	MediaHosts   []string          `yaml:"media_hosts"`  // in addition to the service's
 	MediaTokens  int64             `yaml:"media_tokens"` // the most prompt tokens of one picture; 0 means not known
 	// MaxItems is the most texts to embed, or documents to rank, in one request. 0 means the API's own
@@ -206,8 +206,8 @@ type Prices struct {
 	GPUSecond   Rate `yaml:"gpu_second" unit:"s"`
 	MiB         Rate `yaml:"mib" unit:"MiB"`
 	Second      Rate `yaml:"second" unit:"s"`
-	Search      Rate `yaml:"search" unit:"search"`     // a query over at most 100 documents
-	Document    Rate `yaml:"document" unit:"document"` // a document ranked or scored
+	Search      Rate `yaml:"search" unit:"search"`     // price of a query over at most 100 documents
+	Document    Rate `yaml:"document" unit:"document"` // price of a document that is ranked or scored
 }
 
 // Rates returns the rate card as package pricing represents it.
@@ -285,7 +285,7 @@ type Limits struct {
 	UnaryHold     Size          `yaml:"unary_hold"` // how much of a unary answer is held back until it is charged
 	HeaderTimeout time.Duration `yaml:"header_timeout"`
 	BodyTimeout   time.Duration `yaml:"body_timeout"`
-	IdleTimeout   time.Duration `yaml:"idle_timeout"` // of an idle connection
+	IdleTimeout   time.Duration `yaml:"idle_timeout"` // longest time that a connection may be idle
 	WriteStall    time.Duration `yaml:"write_stall"`  // a client that takes no byte for so long is gone
 	Invoices      int           `yaml:"invoices"`     // invoices being made at once
 	Challenges    Challenges    `yaml:"challenges"`

@@ -32,7 +32,7 @@ type Config struct {
 	Models []Model
 	Record *Record // where prices are published and loads are exchanged
 	Board  *pricing.Board
-	Load   func(model string, now time.Time) pricing.Load // of the model's pool
+	Load   func(model string, now time.Time) pricing.Load // returns the load of the model's pool
 	// Work returns the work of the model that was delivered through this process since the process
 	// started, in msat at the base rates. It is a counter.
 	Work func(model string) float64

@@ -36,7 +36,7 @@ var about = map[string]bool{"backend": true, "model": true, "feed": true, "part"
 type Handler struct {
 	next   slog.Handler
 	shared *shared
-	key    string // of the attributes that a logger has
+	key    string // made of the attributes that a logger has
 	group  bool   // records' attributes are in a group, so they do not distinguish records
 }
 

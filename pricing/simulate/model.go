@@ -60,7 +60,7 @@ func (e *endTimes) Pop() any {
 // totals are summed over the measured time.
 type totals struct {
 	busy, price        float64 // integrals over time
-	ln, lnSquare, span float64 // of ln multiplier, after settling
+	ln, lnSquare, span float64 // integrals of ln multiplier over time, after settling
 	waits              []float64
 	refused            int
 	revenue            int64

@@ -22,8 +22,8 @@ type Row struct {
 	At               float64 // seconds since the first row
 	Running, Waiting float64 // requests
 	Capacity         float64 // requests that could run at once
-	Utilization      float64 // of the GPUs, 0..1
-	Multiplier       float64 // of the price in force
+	Utilization      float64 // utilization of the GPUs, 0..1
+	Multiplier       float64 // multiplier of the price in force
 	Signal           float64 // pressure, if load itself was not recorded (stored epochs)
 }
 

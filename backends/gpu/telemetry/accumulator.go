@@ -43,7 +43,7 @@ type accumulator struct {
 	hold       time.Duration
 	tracks     []track
 	known      map[string]int // index in tracks by UUID
-	generation uint64         // counts changes of known
+	generation uint64         // counts the changes of the map known
 	round      uint64         // counts readings
 }
 
