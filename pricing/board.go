@@ -7,26 +7,26 @@ import (
 	"sync/atomic"
 )
 
-// Board holds the epoch in force for each model, and why it is. Reads take no
-// lock and allocate nothing, so every request may read it; writes copy. The zero
-// Board is empty and ready for use. It must not be copied after its first use.
+// Board holds, for each model, the epoch in force and why its price is what it is. Reads take no lock
+// and allocate nothing, so every request may read the Board. Writes copy the Board's state. The zero
+// Board is empty and ready for use. A Board must not be copied after its first use.
 type Board struct {
-	mu    sync.Mutex // serialises writers
+	mu    sync.Mutex // lets one writer in at a time
 	state atomic.Pointer[boardState]
 }
 
-// keptEpochs is how many epochs are found by their id, the newest. At one per
-// second that is a quarter of an hour, longer than quotes are locked; others are
-// in the store.
+// keptEpochs is how many epochs Board.Epoch can find by their id, the newest. At one epoch per second
+// these cover a quarter of an hour, which is longer than quotes are locked. Older epochs are in the
+// store.
 const keptEpochs = 1024
 
 type boardState struct {
 	epochs    map[string]Epoch
 	standings map[string]Standing
-	recent    []Epoch // of all models, as they were set
+	recent    []Epoch // of all models, in the order in which they were set
 }
 
-// change replaces the state by what fn makes of a copy.
+// change gives fn a copy of the state, which fn changes, and then makes the copy the state.
 func (b *Board) change(fn func(*boardState)) {
 	next := &boardState{epochs: map[string]Epoch{}, standings: map[string]Standing{}}
 	if old := b.state.Load(); old != nil {
@@ -36,9 +36,8 @@ func (b *Board) change(fn func(*boardState)) {
 	b.state.Store(next)
 }
 
-// Set puts e in force for its model and reports whether it took effect: an
-// epoch older than the one in force changes nothing, so that prices read from
-// a store in any order end at the newest.
+// Set puts e in force for its model, and says whether e took effect. An epoch older than the epoch in
+// force changes nothing. So prices that a process reads from a store in any order end at the newest.
 func (b *Board) Set(e Epoch) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -52,7 +51,7 @@ func (b *Board) Set(e Epoch) bool {
 	return true
 }
 
-// Remember makes an epoch of the past known by its id.
+// Remember makes a past epoch known to Board.Epoch.
 func (b *Board) Remember(e Epoch) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -71,7 +70,7 @@ func (b *Board) SetStanding(s Standing) {
 	b.change(func(state *boardState) { state.standings[s.Model] = s })
 }
 
-// Current is the epoch in force for the model; false when none was set.
+// Current returns the epoch in force for the model. It returns false if no epoch was set.
 func (b *Board) Current(model string) (Epoch, bool) {
 	s := b.state.Load()
 	if s == nil {
@@ -81,8 +80,8 @@ func (b *Board) Current(model string) (Epoch, bool) {
 	return e, ok
 }
 
-// Live is the epoch in force with the newest signal and reason, as far as they
-// belong to it.
+// Live returns the epoch in force. If the model's Standing is about that epoch, the result has the
+// Standing's newer Signal and BoundBy.
 func (b *Board) Live(model string) (Epoch, bool) {
 	e, ok := b.Current(model)
 	if s, known := b.Standing(model); known && s.Epoch == e.ID {
@@ -91,7 +90,7 @@ func (b *Board) Live(model string) (Epoch, bool) {
 	return e, ok
 }
 
-// Standing is what was last recorded about the model's price.
+// Standing returns what was last recorded about the model's price, or false if nothing was.
 func (b *Board) Standing(model string) (Standing, bool) {
 	s := b.state.Load()
 	if s == nil {
@@ -101,7 +100,7 @@ func (b *Board) Standing(model string) (Standing, bool) {
 	return st, ok
 }
 
-// Epoch finds one of the newest epochs by its id.
+// Epoch returns the epoch with this id, or false if it is not among the newest keptEpochs.
 func (b *Board) Epoch(id int64) (Epoch, bool) {
 	s := b.state.Load()
 	if s == nil {
@@ -115,7 +114,7 @@ func (b *Board) Epoch(id int64) (Epoch, bool) {
 	return Epoch{}, false
 }
 
-// Models lists the models that have a price, sorted.
+// Models returns the sorted names of the models that have a price.
 func (b *Board) Models() []string {
 	s := b.state.Load()
 	if s == nil {

@@ -19,7 +19,7 @@ type drive struct {
 func newDrive(t *testing.T, start pricing.State, change func(*pricing.Params)) *drive {
 	t.Helper()
 	p := pricing.DefaultParams()
-	// Round numbers, so that steps can be reckoned by hand.
+	// The numbers are round, so that steps can be computed by hand.
 	p.Target, p.Gain, p.Smoothing, p.SlewUp, p.SlewDown = 0.8, 0.125, 0.5, 0.10, 0.05
 	if change != nil {
 		change(&p)
@@ -96,7 +96,7 @@ func TestStaleSignalFreezesThenSinksToTheRateCard(t *testing.T) {
 		}
 	}
 	var got pricing.Decision
-	for range 120 { // ten minutes, one half-life
+	for range 120 { // ten minutes, which is one half-life
 		got = d.step(blind)
 	}
 	if want := math.Sqrt(start); got.BoundBy != pricing.BoundStale || math.Abs(got.Multiplier-want) > 0.01 {
@@ -162,8 +162,8 @@ func TestCurveWithHysteresis(t *testing.T) {
 	})
 	for i, want := range [][2]float64{
 		{0.5, 2},   // the first reading counts as it is
-		{0.55, 2},  // within the play
-		{0.8, 2.4}, // dragged along, 0.1 behind
+		{0.55, 2},  // within the hysteresis
+		{0.8, 2.4}, // the anchor follows, 0.1 behind
 		{0.65, 2.4},
 		{0.5, 2.2},
 		{2, 3},
@@ -234,7 +234,7 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// odd is a reading: mostly a plausible one, sometimes what broken telemetry says.
+// odd returns a reading. Most are plausible, and some are what broken telemetry reports.
 func odd(r *rand.Rand, most float64) float64 {
 	switch r.IntN(12) {
 	case 0:
@@ -264,7 +264,7 @@ func randomParams(r *rand.Rand) pricing.Params {
 	return p
 }
 
-// The guard rails, whatever is measured: 10,000 loads at random, each followed
+// This test checks the limits of prices for any load. It draws 10,000 loads at random, and follows each
 // for 40 intervals with random parameters.
 func TestGuardRailsOverRandomLoads(t *testing.T) {
 	base := pricing.Rates{pricing.InputTokens: 150_000, pricing.CachedInputTokens: 1, pricing.OutputTokens: pricing.MaxRate, pricing.Calls: 10}

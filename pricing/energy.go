@@ -4,15 +4,13 @@ import "math"
 
 const joulesPerKWh = 3.6e6
 
-// EnergyFloor is the multiplier at which work sold pays for its electricity:
-// joules were drawn while work worth baseMsat at the base rates was delivered.
-// overhead is the factor from the GPUs' joules to those on the bill, at least
-// 1 (cooling, hosts). ok is false when nothing was delivered or a number
-// makes no sense.
+// EnergyFloor returns the multiplier at which the work sold pays for its electricity. joules is the
+// energy that the GPUs drew while they delivered work that costs baseMsat at the base rates. overhead
+// is the factor from the GPUs' joules to the joules on the bill (cooling, hosts), and is at least 1. ok
+// is false if nothing was delivered or a number is impossible.
 //
-// An idle GPU draws power too, so over a quiet time joules per work grow
-// without bound, and a floor from them would keep buyers away. Use an
-// EnergyMeter, which leaves quiet times out.
+// An idle GPU draws power too. So over a quiet time the joules per work grow without bound, and a floor
+// computed from them would keep buyers away. Callers use an EnergyMeter, which leaves quiet times out.
 func EnergyFloor(joules, satPerKWh, overhead, baseMsat float64) (multiplier float64, ok bool) {
 	m := joules / joulesPerKWh * satPerKWh * 1000 * overhead / baseMsat
 	if !(joules >= 0) || !(satPerKWh >= 0) || !(overhead >= 1) || !(baseMsat > 0) || !(m <= MaxMultiplier) {
@@ -21,21 +19,23 @@ func EnergyFloor(joules, satPerKWh, overhead, baseMsat float64) (multiplier floa
 	return m, true
 }
 
-// EnergyMeter gathers joules and work over the times in which a pool was put to
-// use. Its memory fades, so the floor follows changes of hardware and of mix.
-// The zero EnergyMeter is ready. It is not safe for concurrent use.
+// EnergyMeter adds up joules and work over the times in which a pool was busy. Old intervals count less
+// and less, so that the floor follows changes of the hardware and of the kinds of requests. The zero
+// EnergyMeter is ready for use. It is not safe for concurrent use.
 type EnergyMeter struct {
 	joules, baseMsat float64
 }
 
 const (
-	workingLoad = 0.5  // running/capacity from which on a pool counts as working
-	energyKept  = 0.99 // of the past, per addition: at 5 s half of it fades in six minutes
+	workingLoad = 0.5 // running/capacity from which a pool counts as working
+	// energyKept is the share of the past that each addition keeps. At an addition every 5 s, half of
+	// the past is gone after six minutes.
+	energyKept = 0.99
 )
 
-// Add counts one interval: the joules drawn, the work delivered in msat at the
-// base rates, and the share of the capacity that was running. Intervals less
-// than half full, and numbers that make no sense, are left out.
+// Add counts one interval: the joules drawn, the work delivered in msat at the base rates, and the
+// share of the capacity that was running. It ignores intervals that are less than half full, and
+// numbers that are impossible.
 func (m *EnergyMeter) Add(joules, baseMsat, load float64) {
 	if !(load >= workingLoad) || !(joules >= 0) || !(baseMsat >= 0) || math.IsInf(joules+baseMsat, 0) {
 		return
@@ -44,7 +44,7 @@ func (m *EnergyMeter) Add(joules, baseMsat, load float64) {
 	m.baseMsat = m.baseMsat*energyKept + baseMsat
 }
 
-// Floor is EnergyFloor of what was gathered; false before the pool was at work.
+// Floor returns EnergyFloor of what was added up. ok is false before the pool was at work.
 func (m *EnergyMeter) Floor(satPerKWh, overhead float64) (multiplier float64, ok bool) {
 	return EnergyFloor(m.joules, satPerKWh, overhead, m.baseMsat)
 }

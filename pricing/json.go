@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// byName finds a unit by its name in a usage, byRate by that of its rate.
+// byName finds a unit by its name in a usage. byRate finds a unit by the name of its rate.
 var byName, byRate = index((*spec).usageName), index((*spec).rateName)
 
 func (s *spec) usageName() string { return s.name }
@@ -25,26 +25,25 @@ func (u Units) MarshalJSON() ([]byte, error) {
 	return marshal((*[unitEnd]int64)(&u), (*spec).usageName)
 }
 
-// MarshalJSON writes the rates that apply, by their names.
+// MarshalJSON writes the rates that are not zero, by their names.
 func (r Rates) MarshalJSON() ([]byte, error) { return marshal((*[unitEnd]int64)(&r), (*spec).rateName) }
 
-// UnmarshalJSON reads counts by the names of their units and leaves alone those that
-// the object lacks. Other names are passed over: a client may be older than the
-// gateway that it asks.
+// UnmarshalJSON reads counts by the names of their units. It does not change a count that the object
+// lacks. It ignores unknown names, because a client may be older than the gateway that it asks.
 func (u *Units) UnmarshalJSON(b []byte) error { return unmarshal(b, (*[unitEnd]int64)(u), byName) }
 
-// UnmarshalJSON reads rates by their names and leaves alone those that the object
-// lacks. Other names are passed over: a gateway may be older than the one that
-// published a price, and cannot meter what it does not know.
+// UnmarshalJSON reads rates by their names. It does not change a rate that the object lacks. It ignores
+// unknown names, because a gateway may be older than the gateway that published the price, and cannot
+// meter a unit that it does not know.
 func (r *Rates) UnmarshalJSON(b []byte) error { return unmarshal(b, (*[unitEnd]int64)(r), byRate) }
 
-// String is the JSON of the usage.
+// String returns the JSON of the usage.
 func (u Units) String() string { b, _ := u.MarshalJSON(); return string(b) }
 
-// String is the JSON of the rate card.
+// String returns the JSON of the rate card.
 func (r Rates) String() string { b, _ := r.MarshalJSON(); return string(b) }
 
-// marshal fails for a number that belongs to no unit.
+// marshal fails if v has a number for NoUnit.
 func marshal(v *[unitEnd]int64, name func(*spec) string) ([]byte, error) {
 	if v[NoUnit] != 0 {
 		return nil, fmt.Errorf("%d of no unit: %w", v[NoUnit], ErrUsage)

@@ -20,7 +20,7 @@ func TestPressure(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		load pricing.Load
-		want float64 // negative: not known
+		want float64 // negative means not known
 	}{
 		"nothing known":                {unknown, -1},
 		"nothing can serve":            {load(func(l *pricing.Load) { l.Capacity, l.Waiting = 0, 9 }), -1},
@@ -68,7 +68,7 @@ func TestPartsWeigh(t *testing.T) {
 }
 
 func TestEnergyFloor(t *testing.T) {
-	// One kWh at 100 sat, a fifth on top, for work worth 60 sat.
+	// One kWh at 100 sat, plus a fifth for overhead, was used for work worth 60 sat.
 	if m, ok := pricing.EnergyFloor(3.6e6, 100, 1.2, 60_000); !ok || !near(m, 2) {
 		t.Errorf("%g %v, want 2", m, ok)
 	}
@@ -84,7 +84,7 @@ func TestEnergyFloor(t *testing.T) {
 func TestEnergyMeterLeavesQuietTimesOut(t *testing.T) {
 	var m pricing.EnergyMeter
 	for range 1000 {
-		m.Add(300, 0.001, 0.01) // idle GPUs draw power, and sell next to nothing
+		m.Add(300, 0.001, 0.01) // idle GPUs draw power and deliver almost no work
 	}
 	if f, ok := m.Floor(100, 1); ok {
 		t.Errorf("a floor of %g before any work", f)

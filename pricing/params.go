@@ -7,26 +7,25 @@ import (
 	"time"
 )
 
-// The policies: how a price follows the pressure.
+// The policies, which say how a price follows the pressure.
 const (
-	PolicyStatic = "static" // not at all: the rate card
+	PolicyStatic = "static" // not at all: the price is the rate card
 	PolicyCurve  = "curve"  // a piecewise linear curve from pressure to multiplier
 	PolicyTarget = "target" // in steps that bring the pressure to a target
-	PolicyHook   = "hook"   // a multiplier that the operator's own program gives
+	PolicyHook   = "hook"   // a multiplier from the operator's own program
 )
 
 // MaxMultiplier bounds every multiplier.
 const MaxMultiplier = 1e6
 
-// Params are the settings of one controller. The YAML names are those of
-// configuration and policy files.
+// Params are the settings of one controller. Configuration files and policy files use the YAML names.
 type Params struct {
 	Policy   string        `yaml:"policy"`
-	Interval time.Duration `yaml:"interval"` // between two steps, 100 ms to 1 h
+	Interval time.Duration `yaml:"interval"` // time between two steps, 100 ms to 1 h
 
 	Target    float64 `yaml:"target"`    // the pressure that the target policy steers to
-	Gain      float64 `yaml:"gain"`      // of the target policy: ln price per relative error
-	DeadBand  float64 `yaml:"dead_band"` // relative error that moves nothing
+	Gain      float64 `yaml:"gain"`      // change of ln price per relative error, in the target policy
+	DeadBand  float64 `yaml:"dead_band"` // relative error below which the price does not move
 	Smoothing float64 `yaml:"smoothing"` // weight of the newest pressure in the smoothed one, above 0 to 1
 
 	SlewUp   float64 `yaml:"slew_up"`   // most that ln price rises per interval
@@ -34,16 +33,18 @@ type Params struct {
 	Floor    float64 `yaml:"floor"`     // lowest multiplier
 	Ceiling  float64 `yaml:"ceiling"`   // highest multiplier
 
-	HalfLife   time.Duration `yaml:"half_life"`   // of the way back to 1 while the signal is stale
-	StaleAfter int           `yaml:"stale_after"` // intervals without a fresh signal
+	HalfLife   time.Duration `yaml:"half_life"`   // half-life of ln price on its way back to 1 while the signal is stale
+	StaleAfter int           `yaml:"stale_after"` // intervals without a fresh signal before the price falls
 
-	Curve      []Point `yaml:"curve"`      // of the curve policy, by pressure
-	Hysteresis float64 `yaml:"hysteresis"` // pressure must turn by twice this before the curve's multiplier does
-	Parts      Parts   `yaml:"parts"`      // what the pressure is made of
+	Curve      []Point `yaml:"curve"`      // corners for the curve policy, sorted by pressure
+	Hysteresis float64 `yaml:"hysteresis"` // pressure must turn by twice this before the curve's multiplier turns
+	Parts      Parts   `yaml:"parts"`      // the weights of the pressure's parts
 
-	// Assumed of the demand, for the stability check alone.
-	Elasticity float64       `yaml:"elasticity"` // relative fall of demand per relative rise of the price
-	Delay      time.Duration `yaml:"delay"`      // until a new price shows in the load: service time, scraping, quotes that are locked
+	// The next two are assumptions about the demand. Only the stability check uses them.
+	Elasticity float64 `yaml:"elasticity"` // relative fall of demand per relative rise of the price
+	// Delay is the time until a new price shows in the load: service time, scraping, and quotes that
+	// are locked.
+	Delay time.Duration `yaml:"delay"`
 }
 
 // Point is one corner of a curve.
@@ -52,12 +53,11 @@ type Point struct {
 	Multiplier float64 `yaml:"multiplier"`
 }
 
-// DefaultParams is the policy of a model whose owner chooses none: the target
-// rule on the joined signal, between once and four times the rate card. The
-// numbers are those at which a simulated surge to three times the demand keeps
-// the 99th percentile of waits below 5 s for practically every seed: a queue
-// that forms within seconds has to be answered within seconds, so there is no
-// smoothing and a wide slew upwards. docs/pricing.md has the comparison.
+// DefaultParams returns the policy of a model whose owner chooses none. It is the target policy with
+// the default parts, between one and four times the rate card. With these numbers a simulated surge to
+// three times the demand keeps the 99th percentile of waits below 5 s for practically every seed. A
+// queue that forms within seconds has to be answered within seconds, so the default does not smooth and
+// allows fast rises. docs/pricing.md has the comparison.
 func DefaultParams() Params {
 	return Params{
 		Policy: PolicyTarget, Interval: 5 * time.Second,
@@ -70,10 +70,9 @@ func DefaultParams() Params {
 	}
 }
 
-// Validate joins an error for each setting that cannot work, and names it.
-// Settings that work but are likely to disappoint come back as warnings: a
-// loop that the assumed demand makes oscillate, a curve that cannot reach
-// its ends.
+// Validate returns an error that joins one error for each setting that cannot work, each with the
+// setting's name. It returns a warning for each setting that works but is likely to disappoint: a loop
+// that oscillates with the assumed demand, or a curve that lies wholly outside floor and ceiling.
 func (p Params) Validate() (warnings []string, err error) {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
@@ -86,7 +85,7 @@ func (p Params) Validate() (warnings []string, err error) {
 	default:
 		check(false, "policy: %q is not known, want %s, %s, %s or %s", p.Policy, PolicyTarget, PolicyCurve, PolicyStatic, PolicyHook)
 	}
-	// Written so that NaN fails each of them.
+	// Each condition is written so that NaN fails it.
 	check(p.Interval >= 100*time.Millisecond && p.Interval <= time.Hour, "interval: want 100ms to 1h, got %v", p.Interval)
 	check(p.Target > 0 && p.Target < p.Parts.Clip, "target: want more than 0 and less than parts.clip (%g), got %g", p.Parts.Clip, p.Target)
 	check(p.Gain > 0 && p.Gain <= 100, "gain: want more than 0, at most 100, got %g", p.Gain)
@@ -150,11 +149,10 @@ func (p Params) warnings() (w []string) {
 	return w
 }
 
-// StableGain is the gain at which the target policy begins to oscillate, for
-// the assumed elasticity ε and delay. The loop is an integrator behind d
-// intervals of delay; its phase reaches -180° where its gain is
-// 2·sin(π/(2(2d+1))), so k·ε has to stay below that. The smoothing delays by
-// (1-α)/α intervals on average, which count.
+// StableGain returns the gain at which the target policy begins to oscillate, for the assumed
+// elasticity ε and delay. The loop is an integrator behind d intervals of delay. Its phase reaches
+// -180° where its gain is 2·sin(π/(2(2d+1))), so k·ε has to stay below that value, where k is Gain.
+// Smoothing with weight α delays by (1-α)/α intervals on average, which count as a part of d.
 func (p Params) StableGain() float64 {
 	d := float64(p.Delay)/float64(p.Interval) + (1-p.Smoothing)/p.Smoothing
 	return 2 * math.Sin(math.Pi/(2*(2*d+1))) / p.Elasticity

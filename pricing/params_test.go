@@ -76,11 +76,11 @@ func TestStabilityViolationIsFlagged(t *testing.T) {
 	}
 }
 
-// The limit is compared with the loop itself, made linear: ln price integrates
-// the smoothed error, which shows the price of d intervals ago.
+// The limit is compared with a linear form of the loop itself: ln price integrates the smoothed error,
+// which shows the price of d intervals ago.
 func TestStableGainIsWhereTheLoopBeginsToSwing(t *testing.T) {
 	swings := func(gain, smoothing float64, d int) bool {
-		history := make([]float64, d+1) // of ln price, the newest last
+		history := make([]float64, d+1) // of ln price; the newest is last
 		history[d] = 1
 		e, early, late := 0.0, 0.0, 0.0
 		for i := range 8000 {
@@ -104,7 +104,7 @@ func TestStableGainIsWhereTheLoopBeginsToSwing(t *testing.T) {
 			if swings(0.95*limit, smoothing, d) {
 				t.Errorf("smoothing %g, delay %d: swings below the limit %g", smoothing, d, limit)
 			}
-			// The smoothing's delay is an approximation, on the safe side where d is small.
+			// The delay of smoothing is an approximation, which is on the safe side if d is small.
 			if smoothing == 1 && !swings(1.05*limit, smoothing, d) || d > 3 && !swings(1.3*limit, smoothing, d) {
 				t.Errorf("smoothing %g, delay %d: does not swing above the limit %g", smoothing, d, limit)
 			}

@@ -9,12 +9,12 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Rates is what one model costs at one moment, indexed by Unit: msat for as many of
-// the unit as Unit.Per says. A zero rate does not apply, except that a part of
-// another unit costs the whole's rate then. Values compare with ==.
+// Rates is what one model costs at one moment, indexed by Unit. A rate is in msat, for as many of the
+// unit as Unit.Per says. A zero rate means that the unit costs nothing, except that a unit which is a
+// part of another unit then costs the rate of that whole. Values compare with ==.
 type Rates [unitEnd]int64
 
-// of is what a unit costs: its own rate, or for a part without one the whole's.
+// of returns the rate of a unit. For a part without a rate of its own it returns the rate of the whole.
 func (r *Rates) of(u Unit) int64 {
 	if whole := specs[u].of; r[u] == 0 && whole != NoUnit {
 		return r[whole]
@@ -22,15 +22,14 @@ func (r *Rates) of(u Unit) int64 {
 	return r[u]
 }
 
-// MaxRate bounds every single rate, in its own unit, so that no sum of parts
-// can overflow: 10^15 is 10 bitcoin per million tokens.
+// MaxRate bounds every rate, in msat per Unit.Per of the unit, so that no sum can overflow. For tokens,
+// 10^15 is 10 bitcoin per million tokens.
 const MaxRate int64 = 1_000_000_000_000_000
 
 // ErrUsage reports a usage or rate outside its bounds.
 var ErrUsage = errors.New("usage or rate out of range")
 
-// Validate fails with ErrUsage when a rate is negative or above MaxRate, or belongs
-// to no unit.
+// Validate fails with ErrUsage if a rate is negative or above MaxRate, or if NoUnit has a rate.
 func (r Rates) Validate() error {
 	for _, v := range r {
 		if v < 0 || v > MaxRate {
@@ -43,10 +42,9 @@ func (r Rates) Validate() error {
 	return nil
 }
 
-// Cost is the exact rational sum of what u costs at the rates r, rounded up
-// once, at the end, to a whole millisatoshi. It fails with ErrUsage when a
-// count is negative, parts are more than their whole, a rate is not valid, or
-// the sum exceeds l402.MaxMsat.
+// Cost returns the exact rational sum of what u costs at the rates r. It is rounded up once, at the
+// end, to a whole msat. Cost fails with ErrUsage if a count is negative, parts are more than their
+// whole, a rate is not valid, or the sum exceeds l402.MaxMsat.
 func (r Rates) Cost(u Units) (l402.Msat, error) {
 	if !r.canPrice(&u) || !u.takeApart() {
 		return 0, ErrUsage
@@ -60,14 +58,14 @@ func (r Rates) Cost(u Units) (l402.Msat, error) {
 	return sum.ceil()
 }
 
-// Bound is the most that a request can cost whose usage is at most u: as
-// Cost, with all of a unit that has parts at the dearest of their rates and its
-// own. It is what a reservation holds.
+// Bound returns the most that a request can cost whose usage is at most u. It is like Cost, but a unit
+// that has parts costs the highest of its own rate and its parts' rates. A reservation holds this
+// amount.
 func (r Rates) Bound(u Units) (l402.Msat, error) {
-	if !r.canPrice(&u) { // looked at here, because a part may be dearer than a negative rate
+	if !r.canPrice(&u) { // checked here, because a part's rate may hide a whole's negative rate
 		return 0, ErrUsage
 	}
-	top := r // of each whole, the dearest rate of its parts and its own
+	top := r // for each whole, the highest of its parts' rates and its own
 	for _, part := range parts {
 		whole := specs[part].of
 		u[part] = 0
@@ -76,22 +74,22 @@ func (r Rates) Bound(u Units) (l402.Msat, error) {
 	return top.Cost(u)
 }
 
-// canPrice reports whether all counts and rates are within their bounds.
+// canPrice says whether all counts and rates are within their bounds.
 func (r *Rates) canPrice(u *Units) bool {
-	var signs int64 // negative if anything is
+	var signs int64 // negative if any count or rate is out of bounds
 	for i := range u {
 		signs |= u[i] | r[i] | (MaxRate - r[i])
 	}
 	return signs >= 0 && u[NoUnit] == 0
 }
 
-// The costs of units have three denominators: a million, 2^20 and 1. Their least
-// common multiple is 2^20 · 5^6, in which every one is a whole number and the sum
-// is exact.
+// The costs of units have three denominators: a million, 2^20 and 1. Their least common multiple is
+// 2^20 · 5^6. With this common denominator every cost has a whole numerator, and the sum is exact.
 const denominator = mebi * 15_625
 
-// factors are the common denominator in terms of each unit's own: no division is
-// left for a cost, which is reckoned after each event of a stream.
+// factors holds, for each unit, the common denominator divided by the unit's own denominator. So
+// computing a cost needs no division by the unit's denominator. This matters because the gateway
+// computes a cost after each event of a stream.
 var factors = func() (f [unitEnd]uint64) {
 	for _, u := range AllUnits() {
 		f[u] = uint64(denominator / specs[u].per)
@@ -105,11 +103,11 @@ type fraction struct {
 	bad    bool
 }
 
-// add adds count·rate·factor/denominator. count is not negative, and rate is within
-// 0..MaxRate.
+// add adds count·rate·factor/denominator. The caller ensures that count is not negative and that rate
+// is within 0..MaxRate.
 func (f *fraction) add(count, rate int64, factor uint64) {
-	// (hi, lo) = count · rate, below 2^113; times a factor below 2^34. Where
-	// that leaves 128 bits, the cost is far beyond MaxMsat.
+	// (hi, lo) is count · rate, which is below 2^113. It is multiplied by a factor below 2^34. If the
+	// product needs more than 128 bits, the cost is far beyond MaxMsat.
 	hi, lo := bits.Mul64(uint64(count), uint64(rate))
 	over, high := bits.Mul64(hi, factor)
 	carried, low := bits.Mul64(lo, factor)
@@ -120,7 +118,7 @@ func (f *fraction) add(count, rate int64, factor uint64) {
 	f.bad = f.bad || over != 0 || c1 != 0 || c3 != 0
 }
 
-// ceil rounds the sum up to whole millisatoshi.
+// ceil returns the sum, rounded up to whole msat.
 func (f *fraction) ceil() (l402.Msat, error) {
 	if f.bad || f.hi >= denominator {
 		return 0, ErrUsage

@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// exact is the cost by definition, in rationals: nil when it is out of range.
+// exact returns the cost by definition, in rationals. It returns nil if the cost is out of range.
 func exact(r pricing.Rates, u pricing.Units) *big.Int {
 	sum := new(big.Rat)
 	for _, unit := range pricing.AllUnits() {
@@ -41,7 +41,7 @@ func exact(r pricing.Rates, u pricing.Units) *big.Int {
 	return q
 }
 
-// magnitudes draws numbers of every size, small ones as often as large ones.
+// magnitudes draws numbers of every size. Small numbers are as likely as large numbers.
 func magnitudes(t *rapid.T, label string, most int64) int64 {
 	shift := rapid.IntRange(0, 62).Draw(t, label+" bits")
 	return min(rapid.Int64Range(0, math.MaxInt64>>shift).Draw(t, label), most)
@@ -88,7 +88,7 @@ func TestNoUsageWithinTheBoundCostsMore(t *testing.T) {
 			if rapid.Bool().Draw(t, "has a rate") {
 				r[unit] = rapid.Int64Range(0, 1e6).Draw(t, unit.RateName())
 			}
-			if unit.Of() == pricing.NoUnit { // of parts nothing is known beforehand
+			if unit.Of() == pricing.NoUnit { // the number of parts is not known beforehand
 				top[unit] = rapid.Int64Range(0, 1e6).Draw(t, "most "+unit.String())
 				u[unit] = rapid.Int64Range(0, top[unit]).Draw(t, unit.String())
 			}
@@ -110,7 +110,8 @@ func TestNoUsageWithinTheBoundCostsMore(t *testing.T) {
 	})
 }
 
-// TestBoundHoldsTheDearestPart: which part a token belongs to is not known before.
+// TestBoundHoldsTheDearestPart checks the bound for all parts, because it is not known beforehand to
+// which part a token belongs.
 func TestBoundHoldsTheDearestPart(t *testing.T) {
 	r := pricing.Rates{pricing.InputTokens: 2e6, pricing.CachedInputTokens: 1e6, pricing.CacheWriteTokens: 3e6, pricing.LongCacheWriteTokens: 5e6,
 		pricing.OutputTokens: 1e6}

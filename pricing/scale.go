@@ -2,9 +2,9 @@ package pricing
 
 import "math"
 
-// Scale multiplies every rate, rounded to the nearest msat. A rate that applies
-// stays at least 1 and at most MaxRate. A multiplier that is not a positive
-// number changes nothing.
+// Scale returns the rates, each multiplied by multiplier and rounded to the nearest msat. A rate above
+// zero stays at least 1 and at most MaxRate. A multiplier that is not a positive number changes
+// nothing.
 func (r Rates) Scale(multiplier float64) Rates {
 	if !(multiplier > 0) {
 		return r
@@ -17,12 +17,12 @@ func (r Rates) Scale(multiplier float64) Rates {
 	return r
 }
 
-// Min is the lower of two rate cards, rate by rate, so that no usage costs
-// more than at either.
+// Min returns the lower rate of r and o for each unit, so that no usage costs more than at either rate
+// card.
 func (r Rates) Min(o Rates) Rates {
 	low := r
 	for i := range r {
-		if u := Unit(i); r[u] != 0 || o[u] != 0 { // else it costs as its whole, still
+		if u := Unit(i); r[u] != 0 || o[u] != 0 { // otherwise the unit still costs as its whole
 			low[u] = min(r.of(u), o.of(u))
 		}
 	}

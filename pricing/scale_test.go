@@ -13,7 +13,7 @@ func TestScale(t *testing.T) {
 	r := pricing.Rates{pricing.InputTokens: 100, pricing.CachedInputTokens: 1, pricing.OutputTokens: pricing.MaxRate, pricing.Calls: 3}
 	for m, want := range map[float64]pricing.Rates{
 		1:           r,
-		1.5:         {pricing.InputTokens: 150, pricing.CachedInputTokens: 2, pricing.OutputTokens: pricing.MaxRate, pricing.Calls: 5}, // 4.5 up
+		1.5:         {pricing.InputTokens: 150, pricing.CachedInputTokens: 2, pricing.OutputTokens: pricing.MaxRate, pricing.Calls: 5}, // 4.5 is rounded up
 		0.1:         {pricing.InputTokens: 10, pricing.CachedInputTokens: 1, pricing.OutputTokens: pricing.MaxRate / 10, pricing.Calls: 1},
 		math.Inf(1): {pricing.InputTokens: pricing.MaxRate, pricing.CachedInputTokens: pricing.MaxRate, pricing.OutputTokens: pricing.MaxRate, pricing.Calls: pricing.MaxRate},
 		0:           r,
@@ -53,7 +53,7 @@ func TestMinNeverCostsMoreThanEither(t *testing.T) {
 		}
 		var all pricing.Units
 		for _, unit := range pricing.AllUnits() {
-			var one pricing.Units // of this unit, and so of its whole
+			var one pricing.Units // one of this unit, and so one of its whole
 			one[unit], one[unit.Of()] = 1000, 1000
 			one[pricing.NoUnit] = 0
 			if c := cost(low, one); c != min(cost(a, one), cost(b, one)) {

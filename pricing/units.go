@@ -1,56 +1,55 @@
 package pricing
 
-// Unit is something that is counted and has a price. Its number is stored in the
-// ledger, so a number never changes and is never given to another unit.
+// Unit is something that is counted and has a price. The ledger stores the number of a unit, so a unit
+// keeps its number for ever, and no other unit gets that number.
 type Unit uint8
 
 // The units. Those after GPUMicros are for APIs that do not count tokens alone.
 const (
-	NoUnit               Unit = 0  // is never counted and never has a rate
-	InputTokens          Unit = 1  // prompt tokens, all of their parts included
+	NoUnit               Unit = 0  // never counted, and never has a rate
+	InputTokens          Unit = 1  // prompt tokens, including all of their parts
 	CachedInputTokens    Unit = 2  // the part of InputTokens that a prompt cache served
-	OutputTokens         Unit = 3  // completion tokens, reasoning and tool calls included
+	OutputTokens         Unit = 3  // completion tokens, including reasoning and tool calls
 	Calls                Unit = 4  // answered calls
 	Bytes                Unit = 5  // body bytes delivered to the client
 	WallMicros           Unit = 6  // wall time, in microseconds
 	GPUMicros            Unit = 7  // GPU busy time, in microseconds
 	CacheWriteTokens     Unit = 8  // the part of InputTokens that was written to a prompt cache
 	LongCacheWriteTokens Unit = 9  // the part of InputTokens that was written to a prompt cache for an hour
-	AudioInputTokens     Unit = 10 // the part of InputTokens that is sound
-	AudioOutputTokens    Unit = 11 // the part of OutputTokens that is sound
-	AudioMicros          Unit = 12 // sound that the client sent, in microseconds of its length
-	SpeechMicros         Unit = 13 // sound that was made, in microseconds of its length
-	Characters           Unit = 14 // Unicode code points of a text to be spoken
+	AudioInputTokens     Unit = 10 // the part of InputTokens that is audio
+	AudioOutputTokens    Unit = 11 // the part of OutputTokens that is audio
+	AudioMicros          Unit = 12 // length of the audio that the client sent, in microseconds
+	SpeechMicros         Unit = 13 // length of the audio that was generated, in microseconds
+	Characters           Unit = 14 // Unicode code points of a text that is to be spoken
 	Images               Unit = 15 // images delivered
 	Pixels               Unit = 16 // pixels of the images delivered
 	Steps                Unit = 17 // inference steps of an image generator
-	Searches             Unit = 18 // rerank queries, each with at most 100 documents
+	Searches             Unit = 18 // rerank queries of at most 100 documents each
 	Documents            Unit = 19 // documents ranked or scored
 	UploadedBytes        Unit = 20 // body bytes that the client sent
-	BackendUnits         Unit = 21 // units that a trusted backend counts and names by itself
+	BackendUnits         Unit = 21 // units that a trusted backend defines and counts itself
 
 	unitEnd = 22
 )
 
-// How many units one rate is for. Each divides denominator.
+// These are how many of a unit one rate is for. Each divides denominator.
 const (
 	one     = 1
-	million = 1_000_000 // tokens, characters, pixels, or microseconds: a second
+	million = 1_000_000 // tokens, characters, pixels, or the microseconds of a second
 	mebi    = 1 << 20   // bytes
 )
 
-// spec says what a unit is to others.
+// spec is a unit's line of the table specs.
 type spec struct {
-	name string // in the JSON of a usage
-	rate string // in the JSON of a rate card
+	name string // its name in the JSON of a usage
+	rate string // the name of its rate in the JSON of a rate card
 	per  int64  // how many of the unit one rate is for
-	of   Unit   // the unit that this one is a part of; NoUnit: it stands alone
-	what string // what one rate is for
+	of   Unit   // the unit of which this unit is a part; NoUnit means that there is none
+	what string // what one rate is for, in words
 }
 
-// specs is the one table of units. A part is counted in its whole as well, and costs
-// its own rate in place of the whole's; a part without a rate costs the whole's.
-// A part has no parts.
+// specs is the only table of units. The count of a whole includes its parts. A part costs its own rate
+// in place of the whole's rate. A part without a rate costs the whole's rate. A part has no parts.
 var specs = [unitEnd]spec{
 	InputTokens:          {"input_tokens", "input_msat_per_mtok", million, NoUnit, "a million prompt tokens"},
 	CachedInputTokens:    {"cached_input_tokens", "cached_input_msat_per_mtok", million, InputTokens, "a million prompt tokens served from a cache"},
@@ -75,10 +74,10 @@ var specs = [unitEnd]spec{
 	BackendUnits:         {"backend_units", "backend_unit_msat", one, NoUnit, "a unit that the backend counts"},
 }
 
-// parts are the units that are a part of another one.
+// parts are the units that are a part of another unit.
 var parts = [...]Unit{CachedInputTokens, CacheWriteTokens, LongCacheWriteTokens, AudioInputTokens, AudioOutputTokens}
 
-// AllUnits are the units in the order of their numbers.
+// AllUnits returns the units in the order of their numbers.
 func AllUnits() []Unit {
 	all := make([]Unit, 0, unitEnd-1)
 	for u := NoUnit + 1; u < unitEnd; u++ {
@@ -87,10 +86,10 @@ func AllUnits() []Unit {
 	return all
 }
 
-// Known reports whether this version has a unit of that number.
+// Known says whether this version has a unit of that number.
 func (u Unit) Known() bool { return u > NoUnit && u < unitEnd }
 
-// spec is u's line of the table; that of a unit which is not known is empty.
+// spec returns u's line of the table. For an unknown unit it returns an empty line.
 func (u Unit) spec() *spec {
 	if !u.Known() {
 		u = NoUnit
@@ -98,31 +97,30 @@ func (u Unit) spec() *spec {
 	return &specs[u]
 }
 
-// String is the unit's name in the JSON of a usage.
+// String returns the unit's name in the JSON of a usage.
 func (u Unit) String() string { return u.spec().name }
 
-// RateName is the name of the unit's rate in the JSON of a rate card.
+// RateName returns the name of the unit's rate in the JSON of a rate card.
 func (u Unit) RateName() string { return u.spec().rate }
 
-// Per is how many of the unit one rate is for, such as a million tokens.
+// Per returns how many of the unit one rate is for, for example a million tokens.
 func (u Unit) Per() int64 { return u.spec().per }
 
-// Of is the unit that this one is a part of, or NoUnit.
+// Of returns the unit of which u is a part, or NoUnit.
 func (u Unit) Of() Unit { return u.spec().of }
 
-// Describe says in words what one rate of the unit is for.
+// Describe returns in words what one rate of the unit is for.
 func (u Unit) Describe() string { return u.spec().what }
 
-// Units is how much of each unit a request consumed or may consume, indexed by
-// Unit. The zero value is nothing. Negative counts are invalid. Values compare
-// with ==.
+// Units is how much of each unit a request consumed or may consume, indexed by Unit. The zero value
+// means nothing. Negative counts are invalid. Values compare with ==.
 //
 //	used := pricing.Units{pricing.InputTokens: 900, pricing.Calls: 1}
 //	used[pricing.OutputTokens] = 256
 type Units [unitEnd]int64
 
-// Clamped is u with what cannot be reckoned cut away: negative counts become 0, and
-// parts that are together more than their whole are cut to it, the last one first.
+// Clamped returns u without what Cost would refuse. Negative counts become 0. Parts that are together
+// more than their whole are reduced to the whole, beginning with the last part.
 func (u Units) Clamped() Units {
 	u[NoUnit] = 0
 	for i := range u {
@@ -137,8 +135,8 @@ func (u Units) Clamped() Units {
 	return u
 }
 
-// takeApart takes the parts out of their wholes, so that each token counts in one
-// place. No count is negative. It reports false when parts are more than their whole.
+// takeApart subtracts the parts from their wholes, so that each token counts once. The caller ensures
+// that no count is negative. takeApart returns false if parts are more than their whole.
 func (u *Units) takeApart() bool {
 	for _, part := range parts {
 		if u[part] == 0 {

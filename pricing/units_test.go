@@ -10,8 +10,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// TestUnitsNeverChange: numbers and names are in ledgers, challenges and
-// configurations. A new unit adds a line; none is ever changed or removed.
+// TestUnitsNeverChange fixes the numbers and names of units, because ledgers, challenges and
+// configurations hold them. A new unit adds a line. No line is ever changed or removed.
 func TestUnitsNeverChange(t *testing.T) {
 	lines := strings.Fields(`
 1:input_tokens:input_msat_per_mtok:1000000
@@ -49,8 +49,8 @@ func TestUnitsNeverChange(t *testing.T) {
 		if got != lines[i] {
 			t.Errorf("%s, want %s", got, lines[i])
 		}
-		// What the arithmetic relies on: an exact common denominator, wholes before
-		// their parts, and no parts of parts.
+		// The arithmetic relies on these facts: the common denominator is exact, a whole has a lower
+		// number than its parts, and a part has no parts.
 		if (15_625<<20)%u.Per() != 0 || u.Of() >= u || u.Of().Of() != pricing.NoUnit || u.Describe() == "" || !u.Known() {
 			t.Errorf("%s: per %d, part of %q", u, u.Per(), u.Of())
 		}
@@ -62,7 +62,7 @@ func TestUnitsNeverChange(t *testing.T) {
 	}
 }
 
-// TestNamesOnTheWire: what clients and stored prices hold.
+// TestNamesOnTheWire fixes the names that clients and stored prices hold.
 func TestNamesOnTheWire(t *testing.T) {
 	for text, v := range map[string]any{
 		`{}`: pricing.Rates{},
@@ -108,8 +108,8 @@ func TestJSONRoundTrip(t *testing.T) {
 	})
 }
 
-// TestClamped: what is clamped has a cost, unless it is more than all money, and
-// what was in order is left alone.
+// TestClamped checks that a clamped usage has a cost, unless the cost is more than all money, and that
+// a valid usage is not changed.
 func TestClamped(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var u pricing.Units

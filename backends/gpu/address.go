@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// modelSlot stands in a path for the server's name of a model.
+// modelSlot is a placeholder in a configured path. The server's name of the model takes its place.
 const modelSlot = "{model}"
 
-// Path is where the server has what others have at path, for a public model. It is
-// for Do.
+// Path returns the path under which the backend serves what other servers serve under path. model is
+// the public name of a model. The caller gives the result to Do.
 func (b *Backend) Path(path, model string) string {
 	there, ok := b.cfg.Paths[path]
 	if !ok {
@@ -18,7 +18,7 @@ func (b *Backend) Path(path, model string) string {
 	return strings.ReplaceAll(there, modelSlot, url.PathEscape(b.Upstream(model)))
 }
 
-// address is the URL of a request. path may be escaped, and may carry a query.
+// address returns the URL of a request. path may be escaped, and may hold a query.
 func (b *Backend) address(path string) url.URL {
 	u := b.base
 	path, u.RawQuery, _ = strings.Cut(path, "?")
@@ -38,19 +38,20 @@ func (b *Backend) address(path string) url.URL {
 	return u
 }
 
-// shortKey and shortParameter are lengths in bytes below which a key, or a parameter of
-// a query, is not looked for in texts: no secret is as short, and words are.
+// shortKey and shortParameter are lengths in bytes. A key or a query parameter that is shorter is not
+// replaced in texts: a secret is longer, and an ordinary word may be as short.
 const (
 	shortKey       = 6
 	shortParameter = 16
 )
 
-// secretsOf lists what must not be seen in a server's words.
+// secretsOf lists the texts that Redact removes from what a server says.
 func secretsOf(cfg *BackendConfig) (secrets []string) {
 	if key := cfg.APIKey.Reveal(); len(key) >= shortKey {
 		secrets = append(secrets, key)
 	}
-	query, _ := url.ParseQuery(cfg.Query.Reveal()) // what cannot be read goes to the server as it is
+	// The gateway sends a query that cannot be parsed to the server as it is.
+	query, _ := url.ParseQuery(cfg.Query.Reveal())
 	for _, values := range query {
 		for _, value := range values {
 			if len(value) >= shortParameter {
@@ -61,8 +62,8 @@ func secretsOf(cfg *BackendConfig) (secrets []string) {
 	return secrets
 }
 
-// Redact is a text without the backend's key, which some servers repeat in their
-// errors.
+// Redact returns a text without the backend's key and without the secrets in its query, because some
+// servers repeat them in their errors.
 func (b *Backend) Redact(text string) string {
 	for _, secret := range b.secrets {
 		text = strings.ReplaceAll(text, secret, "[redacted]")

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A server has its APIs where its owner says, with the parameters that it wants in each
-// query and its key in a header of its own.
+// A server has its APIs at the paths that its owner configures. It gets the configured parameters in
+// each query and its key in the configured header.
 func TestAddressOfARequest(t *testing.T) {
 	var got *http.Request
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r }))
@@ -39,7 +39,7 @@ func TestAddressOfARequest(t *testing.T) {
 	}
 }
 
-// Another address, or another way to give the key, is another backend.
+// A backend whose address changes, or whose key is sent in another way, is replaced by a new backend.
 func TestAnotherAddressIsAnotherBackend(t *testing.T) {
 	base := oneBackend(t, "http://127.0.0.1:1", func(c *BackendConfig) { c.APIKey = "k" })
 	for name, change := range map[string]func(*BackendConfig){

@@ -40,14 +40,15 @@ func TestReverseAuction(t *testing.T) {
 		goesTo(t, p, long, "b")
 		goesTo(t, p, short, "a")
 	}
-	// b cannot serve in time: 5 before it at 20 s each, 2 at once.
+	// Backend b cannot serve in time: 5 requests are before this one, take 20 s each, and run 2 at
+	// once.
 	p.pace = 20 * time.Second
 	b.engine(2, 5, 0.5)
 	goesTo(t, p, long, "a")
-	// Nor can a; c asks a lot, and can.
+	// Backend a cannot serve in time either. Backend c asks a lot, and can serve in time.
 	a.engine(2, 4, 0.5)
 	goesTo(t, p, long, "c")
-	// But not for a request that does not pay it: then the sooner one.
+	// A request that does not pay what c asks goes to the sooner of a and b.
 	long.Limit = 5e3
 	goesTo(t, p, long, "a")
 	a.engine(0, 0, 0)
@@ -55,7 +56,7 @@ func TestReverseAuction(t *testing.T) {
 	if first.Backend().Name() != "a" || second.Backend().Name() != "a" {
 		t.Error("the cheapest has slots, and did not get both")
 	}
-	goesTo(t, p, long, "b") // late, but it pays no other
+	goesTo(t, p, long, "b") // b is late, but the request does not pay what c asks
 	first.Done(Result{Status: 200})
 }
 
@@ -68,7 +69,7 @@ func TestTooDear(t *testing.T) {
 	if _, err := f.Pool("m").AdmitBid(Key{}, poor); !errors.Is(err, ErrTooDear) || !errors.Is(err, ErrNoBackend) {
 		t.Errorf("admitted for less than is asked: %v", err)
 	}
-	goesTo(t, f.Pool("n"), poor, "own") // the owner's own asks nothing
+	goesTo(t, f.Pool("n"), poor, "own") // the owner's own backend asks nothing
 	if _, err := f.Pool("n").AdmitBid(Key{}, poor); err != nil {
 		t.Error(err)
 	}
@@ -87,8 +88,8 @@ func TestTooDear(t *testing.T) {
 	idle(t, &Fleet{backends: f.backends, order: f.order[:1]})
 }
 
-// One who waits for a cheap backend does not stand in the way of those behind
-// who pay for the dear one.
+// A request that waits for a cheap backend does not block the requests behind it that pay for the
+// expensive backend.
 func TestPoorTicketsArePassedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, Config{
@@ -125,7 +126,7 @@ func TestPoorTicketsArePassedOver(t *testing.T) {
 		if l := <-poor; l.Backend().Name() != "cheap" {
 			t.Errorf("the poor one is on %s", l.Backend().Name())
 		}
-		// Another gateway's hook has raised the ask meanwhile: no use waiting.
+		// The hook has raised the ask meanwhile on another gateway, so waiting is of no use.
 		again := wait(2000)
 		f.backend("cheap").set.Ask = FixedAsk(card(4000, 0))
 		f.dispatchAll()

@@ -20,34 +20,32 @@ const (
 	DefaultAskEvery   = 10 * time.Second
 	DefaultAskTimeout = 2 * time.Second
 
-	maxAskBody = 64 << 10 // bytes of an answer
+	maxAskBody = 64 << 10 // in bytes, of an answer
 )
 
-// AskConfig describes a hook that tells what a backend's owner asks at the
-// moment.
+// AskConfig describes a hook, which is an HTTP server that tells what a backend's owner asks now.
 type AskConfig struct {
-	// URL is asked with GET and answers 200 and a JSON rate card,
-	// {"input_msat_per_mtok":N,"output_msat_per_mtok":N}; other members are
-	// left alone.
+	// URL is where the feed sends a GET request. The hook answers with status 200 and a JSON rate card,
+	// {"input_msat_per_mtok":N,"output_msat_per_mtok":N}. The feed ignores other members of the object.
 	URL *url.URL
-	// Fallback counts until the first answer, and when the last is too old.
+	// Fallback is in force until the first answer comes, and while the last answer is too old.
 	Fallback pricing.Rates
-	Every    time.Duration // zero: DefaultAskEvery
-	Timeout  time.Duration // bounds one request; zero: DefaultAskTimeout
-	// StaleAfter is the age from which an answer counts for nothing. Zero:
-	// three times Every.
+	Every    time.Duration // zero means DefaultAskEvery
+	Timeout  time.Duration // bounds one request; zero means DefaultAskTimeout
+	// StaleAfter is the age from which an answer is too old to be in force. Zero means three times
+	// Every.
 	StaleAfter time.Duration
-	Client     *http.Client     // nil: a plain one
-	Log        *slog.Logger     // nil: nothing is logged
-	Clock      func() time.Time // nil: time.Now
+	Client     *http.Client     // nil means an http.Client without settings
+	Log        *slog.Logger     // nil means that nothing is logged
+	Clock      func() time.Time // nil means time.Now
 }
 
-// AskFeed is an Ask that follows a hook.
+// AskFeed is an Ask that takes its rate card from a hook.
 type AskFeed struct {
 	cfg    AskConfig
 	latest atomic.Pointer[answered]
 	fails  atomic.Uint64
-	silent bool // the last time there was no answer, and the log says so
+	silent bool // the last request failed, and the log has a line that says so
 }
 
 type answered struct {
@@ -55,8 +53,8 @@ type answered struct {
 	at    time.Time
 }
 
-// NewAskFeed makes the feed; it asks once Run is called. The error says what is
-// wrong with the configuration.
+// NewAskFeed makes the feed. The feed sends no request before Run or Poll is called. The error says
+// what is wrong with the configuration.
 func NewAskFeed(cfg AskConfig) (*AskFeed, error) {
 	if cfg.URL == nil || cfg.URL.Host == "" {
 		return nil, errors.New("the ask hook's url has no host")
@@ -88,7 +86,7 @@ func NewAskFeed(cfg AskConfig) (*AskFeed, error) {
 	return &AskFeed{cfg: cfg}, nil
 }
 
-// Run asks at the interval until ctx ends.
+// Run asks the hook once per interval until ctx ends.
 func (f *AskFeed) Run(ctx context.Context) {
 	ticker := time.NewTicker(f.cfg.Every)
 	defer ticker.Stop()
@@ -101,7 +99,7 @@ func (f *AskFeed) Run(ctx context.Context) {
 	}
 }
 
-// Poll asks once, now. It is what Run does each time; never twice at once.
+// Poll asks the hook once, now. Run calls it at each interval. Calls of Poll must not overlap.
 func (f *AskFeed) Poll(ctx context.Context) {
 	r, err := f.get(ctx)
 	switch {
@@ -130,7 +128,7 @@ func (f *AskFeed) get(ctx context.Context) (r pricing.Rates, err error) {
 	req.Header.Set("Accept", "application/json")
 	resp, err := f.cfg.Client.Do(req)
 	if e, ok := errors.AsType[*url.Error](err); ok {
-		return r, e.Err // without the URL, whose query may hold a key
+		return r, e.Err // without the URL, because its query may hold a key
 	}
 	if err != nil {
 		return r, err
@@ -146,8 +144,8 @@ func (f *AskFeed) get(ctx context.Context) (r pricing.Rates, err error) {
 	return parseAsk(body)
 }
 
-// parseAsk reads a rate card. Both rates must be there: one left out is more
-// likely a mistake than a gift.
+// parseAsk reads a rate card. Both rates are required: an owner who leaves out a rate has more likely
+// made a mistake than a gift.
 func parseAsk(body []byte) (r pricing.Rates, err error) {
 	var card struct {
 		Input  *int64 `json:"input_msat_per_mtok"`
@@ -166,8 +164,8 @@ func parseAsk(body []byte) (r pricing.Rates, err error) {
 	return r, nil
 }
 
-// Current is the rate card in force, and whether it is the hook's own (else the
-// fallback).
+// Current returns the rate card in force. It also returns true if the rate card is the hook's, and
+// false if it is the fallback.
 func (f *AskFeed) Current() (pricing.Rates, bool) {
 	if a := f.latest.Load(); a != nil && f.cfg.Clock().Sub(a.at) < f.cfg.StaleAfter {
 		return a.rates, true
@@ -175,11 +173,11 @@ func (f *AskFeed) Current() (pricing.Rates, bool) {
 	return f.cfg.Fallback, false
 }
 
-// Rates implements Ask: the rate card in force.
+// Rates implements Ask. It returns the rate card in force.
 func (f *AskFeed) Rates() pricing.Rates {
 	r, _ := f.Current()
 	return r
 }
 
-// Failures counts the times that the hook gave no answer that could be used.
+// Failures returns how many times the hook gave no usable answer.
 func (f *AskFeed) Failures() uint64 { return f.fails.Load() }

@@ -15,13 +15,15 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Defaults of a BackendConfig, and the bounds that hold everywhere.
+// Defaults of a BackendConfig, and the upper bounds of its numbers.
 const (
-	DefaultHealthEvery      = 5 * time.Second
-	DefaultConnectTimeout   = 5 * time.Second
-	DefaultFirstByteTimeout = 5 * time.Minute // a unary answer has no first byte before it is whole
-	// DefaultFirstEventTimeout is long, because a model may read a long prompt, or
-	// think unseen, for minutes.
+	DefaultHealthEvery    = 5 * time.Second
+	DefaultConnectTimeout = 5 * time.Second
+	// DefaultFirstByteTimeout is long, because an answer that is not streamed has no first byte before
+	// all of it is computed.
+	DefaultFirstByteTimeout = 5 * time.Minute
+	// DefaultFirstEventTimeout is long, because a model may read a long prompt, or think without
+	// output, for minutes.
 	DefaultFirstEventTimeout = 10 * time.Minute
 	DefaultIdleTimeout       = time.Minute
 	DefaultStaleAfter        = 15 * time.Second
@@ -32,70 +34,73 @@ const (
 // BackendConfig describes one inference server.
 type BackendConfig struct {
 	Name string
-	// URL is scheme, host and an optional path prefix; requests' paths are
-	// appended to it. Scheme http, https (HTTP/2 where the server offers it)
-	// or h2c (HTTP/2 in the clear, known beforehand).
+	// URL holds a scheme, a host and an optional path prefix. The backend appends the path of a request
+	// to it. The scheme is http, https (with HTTP/2 if the server offers it) or h2c (HTTP/2 without
+	// TLS, which the operator knows that the server speaks).
 	URL *url.URL
-	// APIKey is sent as a bearer token in Authorization, or as it is in the header
-	// KeyHeader, where that is not empty. Empty: it is not sent.
+	// APIKey is sent in the header that KeyHeader names. If KeyHeader is empty, APIKey is sent as a
+	// bearer token in Authorization. If APIKey is empty, no key is sent.
 	APIKey    l402.Secret
 	KeyHeader string
-	// Paths are where the server has what others have under the path of a request. One
-	// may hold a query, and {model}, which stands for the server's name of the model. A
-	// path that is not listed stays as it is.
+	// Paths maps the usual path of a request to the path under which this server serves the request.
+	// The server's path may hold a query, and {model}, which is replaced by the server's name of the
+	// model. A path without an entry is used as it is.
 	Paths map[string]string
-	Query l402.Secret // goes with each request, encoded: it may hold a key; empty: none
-	// Slots is how many requests run there at once, 1..MaxSlots.
+	// Query is appended to the URL of each request. It is already encoded, and may hold a key. Empty
+	// means that nothing is appended.
+	Query l402.Secret
+	// Slots is how many requests run at the server at once, 1..MaxSlots.
 	Slots int
-	// Weight is the backend's share of its pools' requests, relative to the others': see
-	// Pool. 0 counts as 1.
+	// Weight is the backend's share of the requests of its pools, relative to the weights of the other
+	// backends: see Pool. 0 counts as 1.
 	Weight int
-	// HealthPath is asked with GET, any 2xx is well; empty: no active check.
+	// HealthPath is the path of the active health check, which sends a GET. Any 2xx means that the
+	// backend is well. Empty means that there is no active check.
 	HealthPath string
-	// HealthFallback are paths to ask instead, in turn, where the backend does
-	// not know HealthPath (404, 405, 403, 501). Where it knows none of them, the
-	// check sees only whether the backend can be reached. Empty: HealthPath is
-	// obeyed, and a 404 fails the check.
+	// HealthFallback lists paths that the check asks instead, in turn, if the backend does not know
+	// HealthPath (it answers 404, 405, 403 or 501, for example). If the backend knows none of the
+	// paths, the check sees only whether the backend can be reached. If HealthFallback is empty, the
+	// check asks only HealthPath, and a 404 fails the check.
 	HealthFallback []string
-	HealthEvery    time.Duration // zero: DefaultHealthEvery
-	// ConnectTimeout bounds the TCP connection and, once more, the TLS
-	// handshake. Zero: DefaultConnectTimeout.
+	HealthEvery    time.Duration // zero means DefaultHealthEvery
+	// ConnectTimeout bounds the TCP connection, and bounds the TLS handshake separately. Zero means
+	// DefaultConnectTimeout.
 	ConnectTimeout time.Duration
-	// FirstByteTimeout bounds the time from having a connection to the header
-	// of the answer. Zero: DefaultFirstByteTimeout.
+	// FirstByteTimeout bounds the time from getting a connection to the header of the answer. Zero
+	// means DefaultFirstByteTimeout.
 	FirstByteTimeout time.Duration
-	// FirstEventTimeout bounds the time from the header of a stream to its first
-	// event, see Answer.AwaitEvent, and the time in which the backend gives nothing
-	// but signs of life, see Answer.Progress. Zero: DefaultFirstEventTimeout.
+	// FirstEventTimeout bounds the time from the header of a stream to the first event of the stream:
+	// see Answer.AwaitEvent. It also bounds the time in which the backend sends only signs of life: see
+	// Answer.Progress. Zero means DefaultFirstEventTimeout.
 	FirstEventTimeout time.Duration
-	// IdleTimeout bounds each further wait for more of an answer's body. Zero:
-	// DefaultIdleTimeout.
+	// IdleTimeout bounds each later wait for more of an answer's body. Zero means DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	Models map[string]string // public model name → its name there; absent: the same
+	// Models maps the public name of a model to the server's name of it. The server uses the public
+	// name of a model that has no entry.
+	Models map[string]string
 
-	// Engine reads the server's own metrics; nil: its load is what this
-	// gateway gives it.
+	// Engine reads the server's own metrics. Nil means that the load is known only from the requests
+	// that this gateway sends.
 	Engine *telemetry.Feed
-	// EngineMayLack says that the server may show no metrics. As long as Engine has
-	// read none, the backend counts as one without; otherwise prices would stand still.
+	// EngineMayLack says that the server may offer no metrics. As long as Engine has read none, the
+	// backend counts as a backend without Engine, because prices would otherwise never move.
 	EngineMayLack bool
-	// GPUs are those that the server works on; none: not known.
+	// GPUs lists the GPUs that the server works on. An empty list means that they are not known.
 	GPUs []GPU
-	// Ask is what the server's owner asks for requests; nil: nothing.
+	// Ask is what the server's owner asks for requests. Nil means that the owner asks nothing.
 	Ask Ask
-	// StaleAfter is the age at which a reading counts for nothing any more.
-	// Zero: DefaultStaleAfter.
+	// StaleAfter is the age at which a reading is no longer used. Zero means DefaultStaleAfter.
 	StaleAfter time.Duration
 }
 
 // GPU names a GPU or MIG instance.
 type GPU struct {
 	Feed   *telemetry.Feed
-	Device string // see telemetry.Snapshot.Device: a UUID, an index, labels
+	Device string // see telemetry.Snapshot.Device: a UUID, an index, or labels
 }
 
-// settings are what may change of a backend that stays the same.
+// settings holds what a new configuration may change in a backend that otherwise stays the same.
 type settings struct {
 	Slots, Weight int
 	Engine        *telemetry.Feed
@@ -106,8 +111,9 @@ type settings struct {
 
 // Backend is one inference server of a fleet.
 type Backend struct {
-	fleet     *Fleet
-	cfg       BackendConfig // as it began; set has what may change
+	fleet *Fleet
+	// cfg is the configuration with which the backend began. What may change later is read from set.
+	cfg       BackendConfig
 	base      url.URL
 	secrets   []string // see Redact
 	transport *http.Transport
@@ -116,23 +122,24 @@ type Backend struct {
 	keeping   keeping
 	gone      atomic.Bool
 
-	// All below is guarded by fleet.mu.
-	set      settings
-	pools    []*Pool // that it serves, and those of which it still has requests
+	// All fields below are guarded by fleet.mu.
+	set settings
+	// pools lists the pools that the backend serves, and the pools of which it still has requests.
+	pools    []*Pool
 	leaving  bool
-	unwatch  context.CancelFunc // ends the health checks; nil: none
+	unwatch  context.CancelFunc // ends the health checks; nil means that none run
 	inFlight int
 	health   health
-	comeback *time.Timer // ends an ejection
+	comeback *time.Timer // fires at the end of an ejection
 	served   uint64      // requests that ended without a failure of the backend
-	failed   uint64      // requests that did not
-	guessed  uint64      // requests with GPU time of which nothing was measured
-	byPool   []int       // in flight, of each of pools
-	lacks    []lack      // the models of pools that it does not know
-	dealt    []float64   // what it got of each of pools, see deal
+	failed   uint64      // requests that ended with a failure of the backend
+	guessed  uint64      // requests whose GPU time was not all measured: see GPUUse.Fallback
+	byPool   []int       // requests in flight, by index in pools
+	lacks    []lack      // by index in pools: whether the backend knows the pool's model
+	dealt    []float64   // by index in pools: how far the pool's requests moved the backend, see deal
 	gpus     []*binding
-	asks     l402.Msat     // for the request that is being placed
-	pace     time.Duration // mean time of service, of requests that went well
+	asks     l402.Msat     // what the backend asks for the request that choose places now
+	pace     time.Duration // mean time of service of the requests that went well
 	idleAt   time.Time     // when the last request in flight ended
 }
 
@@ -179,27 +186,27 @@ func newBackend(f *Fleet, cfg BackendConfig) (*Backend, error) {
 	}
 	b.base.Path = strings.TrimRight(b.base.Path, "/")
 	b.base.RawPath = ""
-	b.health.up = true // until the first check says otherwise
+	b.health.up = true // until the first check fails
 	b.tune(&cfg)
 	var err error
 	b.transport, err = newTransport(&b.base, cfg, &b.keeping)
 	return b, err
 }
 
-// Name is the configured name, as the ledger and metrics show it.
+// Name returns the configured name, which the ledger and metrics show.
 func (b *Backend) Name() string { return b.cfg.Name }
 
-// Host is the host name of the server, without port.
+// Host returns the host name of the server, without the port.
 func (b *Backend) Host() string { return b.base.Hostname() }
 
-// Slots is how many requests run there at once.
+// Slots returns how many requests run at the backend at once.
 func (b *Backend) Slots() int {
 	b.fleet.mu.Lock()
 	defer b.fleet.mu.Unlock()
 	return b.set.Slots
 }
 
-// Upstream is the server's name for a public model.
+// Upstream returns the server's name of a public model.
 func (b *Backend) Upstream(model string) string {
 	if name, ok := b.cfg.Models[model]; ok {
 		return name

@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Plan is another configuration of a fleet, checked and not yet in force.
+// Plan is another configuration of a fleet. Prepare has checked it, and Commit puts it in force.
 type Plan struct {
 	fleet    *Fleet
-	backends []*Backend // those that stay, and those that join
+	backends []*Backend // the backends that stay, and those that join
 	configs  []BackendConfig
 	pools    []*Pool
 	settings []PoolConfig
-	members  [][]*Backend // of each pool
+	members  [][]*Backend // the backends of each pool, by index in pools
 	byModel  map[string]*Pool
 }
 
-// Prepare checks a configuration whole and says what it takes to get there. A
-// backend stays, with its connections, its health and all that was learnt of it, if
-// its configuration differs at most in its slots, its weight, what it asks and where
-// its load is read. Otherwise a new backend takes the place of the old one under the
-// same name. A pool stays with its model. Calls of Prepare and Commit must not
+// Prepare checks a whole configuration and returns the plan that puts it in force. A backend stays if
+// its new configuration differs at most in its slots, its weight, what it asks and where its load is
+// read. A backend that stays keeps its connections, its health and all that the fleet learnt of it.
+// Otherwise a new backend of the same name replaces the old backend. A pool stays if its model is still
+// configured. Calls of Prepare and Commit must not overlap.
 // overlap.
 func (f *Fleet) Prepare(cfg Config) (*Plan, error) {
 	plan := &Plan{fleet: f, byModel: make(map[string]*Pool, len(cfg.Pools))}
@@ -88,11 +88,11 @@ func (plan *Plan) addPool(cfg PoolConfig, byName map[string]*Backend) error {
 	return nil
 }
 
-// Pool is the pool of a public model under the plan, or nil.
+// Pool returns the plan's pool of a public model, or nil if there is none.
 func (plan *Plan) Pool(model string) *Pool { return plan.byModel[model] }
 
-// same says whether another configuration describes the same backend, so that
-// connections, health and what was learnt go on.
+// same says whether o describes the same server in the same way as b. If so, Prepare keeps b, with its
+// connections, its health and all that the fleet learnt of it.
 func (b *Backend) same(o *Backend) bool {
 	x, y := &b.cfg, &o.cfg
 	return x.Name == y.Name && x.URL.String() == y.URL.String() && x.APIKey == y.APIKey && x.KeyHeader == y.KeyHeader &&
@@ -103,9 +103,10 @@ func (b *Backend) same(o *Backend) bool {
 		maps.Equal(x.Models, y.Models) && slices.Equal(x.GPUs, y.GPUs)
 }
 
-// Commit puts the plan in force: backends join, pools follow, and a backend that is
-// left out, or whose place another one takes, leaves. It gets no new requests, and is
-// gone once those that it has are over. Returned are those that leave now.
+// Commit puts the plan in force. New backends join, and the pools take their new backends. A backend
+// leaves if the configuration leaves it out or replaces it. A leaving backend gets no new requests, and
+// is gone once its open requests have ended. Commit returns the backends that leave now. It does
+// nothing after Close.
 func (plan *Plan) Commit() (leaving []*Backend) {
 	f := plan.fleet
 	f.mu.Lock()
@@ -139,8 +140,8 @@ func (plan *Plan) Commit() (leaving []*Backend) {
 	return leaving
 }
 
-// setPools makes the fleet's pools those of the plan. A pool whose model is no longer
-// sold keeps the backends that stay, for requests that wait in it or began before.
+// setPools makes the plan's pools the pools of the fleet. A pool whose model is no longer sold keeps
+// those of its backends that stay, for requests that wait in the pool or that were admitted before.
 func (plan *Plan) setPools() {
 	f := plan.fleet
 	f.retired = slices.DeleteFunc(f.retired, func(p *Pool) bool {
@@ -168,7 +169,7 @@ func (plan *Plan) setPools() {
 	f.joinDomains()
 }
 
-// tune takes over what may change of a pool.
+// tune takes over those settings of a pool that may change.
 func (p *Pool) tune(cfg PoolConfig, members []*Backend) {
 	p.cfg.Backends, p.cfg.QueueLimit, p.cfg.PerAccount = cfg.Backends, cfg.QueueLimit, cfg.PerAccount
 	p.cfg.QueueTimeout, p.cfg.NeedGPUTime = cfg.QueueTimeout, cfg.NeedGPUTime
@@ -180,7 +181,7 @@ func (p *Pool) tune(cfg PoolConfig, members []*Backend) {
 	}
 }
 
-// tune takes over what may change of a backend that stays.
+// tune takes over those settings that may change in a backend that stays.
 func (b *Backend) tune(cfg *BackendConfig) {
 	slots, weight := cfg.Slots, cfg.Weight
 	stale := cfg.StaleAfter
@@ -190,7 +191,7 @@ func (b *Backend) tune(cfg *BackendConfig) {
 	b.set = settings{Slots: slots, Weight: max(weight, 1), Engine: cfg.Engine, EngineMayLack: cfg.EngineMayLack, Ask: cfg.Ask, StaleAfter: stale}
 }
 
-// joinPool makes room in the backend's books for a pool.
+// joinPool adds a pool to the lists in which the backend keeps its counts by pool.
 func (b *Backend) joinPool(p *Pool) {
 	if slices.Contains(b.pools, p) {
 		return
@@ -206,8 +207,8 @@ func (b *Backend) joinPool(p *Pool) {
 	}
 }
 
-// leavePools strikes pools that the backend no longer serves, once none of
-// their requests is on it.
+// leavePools removes each pool that the backend no longer serves, once no request of that pool runs on
+// the backend.
 func (b *Backend) leavePools() {
 	for i := len(b.pools) - 1; i >= 0; i-- {
 		p := b.pools[i]
@@ -226,7 +227,7 @@ func (b *Backend) leavePools() {
 	}
 }
 
-// leave takes a backend out of the fleet. Requests that it works on go on.
+// leave takes a backend out of the fleet. Requests that run on the backend continue.
 func (b *Backend) leave(now time.Time) {
 	f := b.fleet
 	b.leaving = true
@@ -243,7 +244,7 @@ func (b *Backend) leave(now time.Time) {
 	}
 }
 
-// depart ends a backend that leaves and has nothing to do any more.
+// depart removes a leaving backend for good. The backend has no request in flight any more.
 func (b *Backend) depart(now time.Time) {
 	f := b.fleet
 	b.gone.Store(true)
@@ -258,8 +259,8 @@ func (b *Backend) depart(now time.Time) {
 	go b.closeIdle()
 }
 
-// refeed has a divider follow a feed that a backend of the fleet names. Where a GPU is
-// read by another exporter than before, the former feed ends with its last backend.
+// refeed makes divider m follow a feed that a backend of the fleet still names. A new configuration may
+// read a GPU through another exporter, and then the former feed ends with its last backend.
 func (f *Fleet) refeed(m *divider, now time.Time) {
 	var heir *binding
 	for _, b := range f.backends {
@@ -280,13 +281,13 @@ func (f *Fleet) refeed(m *divider, now time.Time) {
 	m.feed, m.since, m.busy, m.joules = heir.Feed, busy-(m.busy-m.since), busy, math.NaN()
 }
 
-// closeIdle closes the connections that are kept.
+// closeIdle closes the backend's idle connections.
 func (b *Backend) closeIdle() {
 	b.transport.CloseIdleConnections()
 	b.fleet.log.Info("backend has left", "backend", b.cfg.Name)
 }
 
-// failStranded refuses those who wait where no backend is left.
+// failStranded refuses the waiting requests of each pool that has no backend left.
 func (f *Fleet) failStranded() {
 	for _, p := range slices.Concat(f.order, f.retired) {
 		for t := p.queue.head; t != nil && len(p.backends) == 0; t = p.queue.head {
@@ -295,20 +296,20 @@ func (f *Fleet) failStranded() {
 	}
 }
 
-// Gone says whether the backend has left the fleet and has nothing to do any more.
+// Gone says whether the backend has left the fleet and has no open request any more.
 func (b *Backend) Gone() bool { return b.gone.Load() }
 
-// Ends says whether the backend gets no new requests, because it leaves or because
-// the operator drains it, and how many are open on it.
+// Ends says whether the backend gets no new requests, because it leaves or because the operator drains
+// it. open is how many requests run on the backend.
 func (b *Backend) Ends() (ends bool, open int) {
 	b.fleet.mu.Lock()
 	defer b.fleet.mu.Unlock()
 	return b.leaving || b.fleet.drained[b.cfg.Name], b.inFlight
 }
 
-// Drain takes the backend of that name out for new requests, or puts it back, until
-// it is called again: also across Commit, and also where the name stands for another
-// server then. False: there is no such backend.
+// Drain takes the backend of that name out for new requests if out is true, and puts it back if out is
+// false. The state remains until the next call of Drain for that name, even after Commit, and even if
+// the name then belongs to another server. Drain returns false if there is no such backend.
 func (f *Fleet) Drain(name string, out bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -325,14 +326,14 @@ func (f *Fleet) Drain(name string, out bool) bool {
 	return true
 }
 
-// Drained lists the names of the backends that the operator took out, sorted.
+// Drained returns the sorted names of the backends that the operator took out.
 func (f *Fleet) Drained() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Sorted(maps.Keys(f.drained))
 }
 
-// Named is the backend of that name, or nil.
+// Named returns the backend of that name, or nil.
 func (f *Fleet) Named(name string) *Backend {
 	f.mu.Lock()
 	defer f.mu.Unlock()

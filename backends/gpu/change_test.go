@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// change puts another configuration in force and returns who leaves.
+// change puts another configuration in force and returns the backends that leave.
 func change(t testing.TB, f *Fleet, cfg Config) []*Backend {
 	t.Helper()
 	plan, err := f.Prepare(cfg)
@@ -49,7 +49,7 @@ func TestChangeKeepsWhatStaysTheSame(t *testing.T) {
 		if s := f.Status()[1]; s.Name != "b" || s.Leaving != 1 || s.InFlight != 0 {
 			t.Errorf("status %+v", s)
 		}
-		for range 7 { // 4 at a, 2 at the new b, 1 at c
+		for range 7 { // 4 requests go to a, 2 to the new b, 1 to c
 			if l := mustLease(t, p); l.Backend() == b {
 				t.Fatal("a request went to a backend that leaves")
 			} else {
@@ -102,7 +102,8 @@ func TestWaitersFollowAChange(t *testing.T) {
 		if joined.Backend().Name() != "c" {
 			t.Errorf("the first who waits is at %s", joined.Backend().Name())
 		}
-		// Model n goes, its backend stays and serves m now: who waits for n is served.
+		// Model n is removed. Its backend stays and serves m now. The request that waits for n is
+		// served.
 		m.Backends = []string{"a", "b", "c"}
 		change(t, f, Config{Backends: []BackendConfig{a, b, c}, Pools: []PoolConfig{m}})
 		if f.Pool("n") != nil || len(f.Pools()) != 1 {
@@ -118,7 +119,7 @@ func TestWaitersFollowAChange(t *testing.T) {
 		(<-second).Done(Result{Status: 200})
 		joined.Done(Result{Status: 200})
 
-		// Every backend leaves: who waits is told so.
+		// Every backend leaves, and the request that waits gets an error.
 		held, lost := waitAllTaken(t, f, pm)
 		change(t, f, Config{Backends: []BackendConfig{at("d", "h:4", 1)}, Pools: []PoolConfig{{Model: "o", Backends: []string{"d"}}}})
 		began := time.Now()
@@ -139,7 +140,7 @@ func TestWaitersFollowAChange(t *testing.T) {
 	})
 }
 
-// waitAllTaken takes every slot of a pool and has one more wait.
+// waitAllTaken takes every slot of a pool and lets one more request wait.
 func waitAllTaken(t *testing.T, f *Fleet, p *Pool) (held []*Lease, waits <-chan *Lease) {
 	t.Helper()
 	for {
@@ -153,7 +154,7 @@ func waitAllTaken(t *testing.T, f *Fleet, p *Pool) (held []*Lease, waits <-chan 
 	}
 }
 
-// What waits counts on for its account when pools come to share backends.
+// A waiting request still counts for its account after a change makes pools share backends.
 func TestSharesFollowAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := PoolConfig{Model: "m", Backends: []string{"a"}, QueueLimit: 9, PerAccount: 2}
@@ -255,7 +256,7 @@ func TestWeightsShareOutRequests(t *testing.T) {
 	})
 }
 
-// Requests of every kind while backends and models come and go: nothing leaks.
+// Requests of every kind run while backends and models come and go. Afterwards no slot is taken.
 func TestChangesUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := PoolConfig{Model: "m", Backends: []string{"a", "b"}, QueueLimit: 5, QueueTimeout: time.Second}
@@ -311,8 +312,8 @@ func TestChangesUnderLoad(t *testing.T) {
 	})
 }
 
-// A GPU that another exporter reads from now on is measured on, for requests of both
-// the backend that leaves and the one that takes its place.
+// If another exporter reads a GPU after a change, its time is still measured, for requests of the
+// backend that leaves and of the backend that replaces it.
 func TestGPUTimeGoesOnWithAnotherFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before, after := newGauge("before"), newGauge("after")
@@ -335,7 +336,7 @@ func TestGPUTimeGoesOnWithAnotherFeed(t *testing.T) {
 	})
 }
 
-// Health checks begin with a backend that joins and end with one that leaves.
+// Health checks begin when a backend joins and end when it leaves.
 func TestHealthChecksFollow(t *testing.T) {
 	var asked [2]atomic.Int32
 	var servers [2]*url.URL

@@ -7,12 +7,12 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// fewBackends is how many candidates are all compared. Of more, two are drawn
-// and the better one taken: nearly as good, and several gateways that read the
-// same old numbers do not all run to the same backend.
+// fewBackends is the largest number of candidates that are all compared. Of more candidates, two are
+// drawn at random and the better of the two is taken. The result is nearly as good, and several
+// gateways that read the same old numbers do not all choose the same backend.
 const fewBackends = 4
 
-// nowhere says why no backend is left for a request that was to tried.
+// nowhere returns why no backend is left for a request that has already been to the backends in tried.
 func (p *Pool) nowhere(tried []*Backend) error {
 	if p.priced && !p.fleet.closed && p.best(tried, time.Now()) != out {
 		return ErrTooDear
@@ -20,8 +20,7 @@ func (p *Pool) nowhere(tried []*Backend) error {
 	return ErrNoBackend
 }
 
-// anyOpen says whether a backend that may be used has a free slot, at whatever
-// price.
+// anyOpen says whether any usable backend has a free slot, whatever it asks.
 func (p *Pool) anyOpen() bool {
 	now := time.Now()
 	for _, b := range p.backends {
@@ -32,11 +31,11 @@ func (p *Pool) anyOpen() bool {
 	return false
 }
 
-// choose finds the backend with a free slot for t. Among the backends that can
-// serve in time it takes the cheapest, and among equally cheap ones the one
-// with the least expected wait. wait says that a backend outside t.tried may be
-// used and asks no more than t pays, so that a slot may come. Where all usable
-// backends are ejected, choose takes the one that returns soonest.
+// choose returns a backend with a free slot for t, or nil. If backends of the pool ask prices, choose
+// takes the cheapest of the backends that can serve in time. Among equally cheap backends choose takes
+// the backend with the least expected wait, or, in a pool with weights, the backend whose turn it is.
+// wait is true if a usable backend outside t.tried asks no more than t pays, so that t may wait for a
+// slot. If all usable backends are ejected, choose takes the backend that returns soonest.
 func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 	now := time.Now()
 	top := p.best(t.tried, now)
@@ -69,21 +68,21 @@ func (p *Pool) choose(t *Ticket) (best *Backend, wait bool) {
 	return p.leastWait(open, now), wait
 }
 
-// deal notes that b got a request of the pool. Each request moves a backend on by the
-// inverse of its weight.
+// deal notes that b got a request of the pool. Each request moves its backend on by the inverse of the
+// backend's weight.
 func (p *Pool) deal(b *Backend) {
 	p.dealt = p.turnOf(b)
 	b.dealt[slices.Index(b.pools, p)] = p.dealt
 }
 
-// turnOf is where another request of the pool would move b. A backend that was away
-// is not far behind the others, because it does not make up for its absence.
+// turnOf returns where another request of the pool would move b. A backend that was away begins at most
+// a step behind the last request dealt, because a backend does not make up for its absence.
 func (p *Pool) turnOf(b *Backend) float64 {
 	step := 1 / float64(b.set.Weight)
 	return max(b.dealt[slices.Index(b.pools, p)], p.dealt-step) + step
 }
 
-// byWeight is the backend whose turn it is. Ties go to the first.
+// byWeight returns the backend whose turn it is. Of equals it takes the first.
 func (p *Pool) byWeight(open []*Backend) *Backend {
 	best := open[0]
 	turn := p.turnOf(best)
@@ -95,7 +94,8 @@ func (p *Pool) byWeight(open []*Backend) *Backend {
 	return best
 }
 
-// least keeps those of the list for which of is smallest, in place.
+// least keeps the backends for which the function of returns the smallest value. It reuses the list's
+// memory.
 func least(list []*Backend, of func(*Backend) int64) []*Backend {
 	kept, best := list[:0], int64(0)
 	for _, b := range list {
@@ -110,9 +110,9 @@ func least(list []*Backend, of func(*Backend) int64) []*Backend {
 	return kept
 }
 
-// cheapest keeps those that ask the least of those that would begin with the
-// request within the pool's patience. Where none would, all stay: then time is
-// what counts.
+// cheapest keeps, of the backends that would begin with the request within the pool's QueueTimeout,
+// those that ask the least. If no backend would begin in time, cheapest keeps all, so that the wait
+// decides.
 func (p *Pool) cheapest(open []*Backend, now time.Time) []*Backend {
 	late := func(b *Backend) bool {
 		s := b.sense(now)
@@ -124,7 +124,8 @@ func (p *Pool) cheapest(open []*Backend, now time.Time) []*Backend {
 	return least(slices.DeleteFunc(open, late), func(b *Backend) int64 { return int64(b.asks) })
 }
 
-// leastWait compares all of a few, or two of many. Ties go to the first.
+// leastWait returns the backend with the least expected wait. It compares all candidates if they are
+// few, else two drawn at random. Of equals it takes the first.
 func (p *Pool) leastWait(open []*Backend, now time.Time) *Backend {
 	switch n := len(open); {
 	case n == 0:
@@ -149,23 +150,24 @@ func (p *Pool) leastWait(open []*Backend, now time.Time) *Backend {
 	return best
 }
 
-// The parts of the expected wait.
+// Constants of the expected wait.
 const (
-	// kvFull is where a new request has to wait for another to end.
+	// kvFull is the fill of the KV cache from which a new request has to wait until another request
+	// ends.
 	kvFull = 0.95
-	// halfLoad is the load from which a GPU's plain utilization is believed: below
-	// it, utilization saturates long before the GPU does.
+	// halfLoad is the load from which a GPU's plain utilization is fully believed. Below halfLoad
+	// utilization counts less, because it is high long before the GPU is full.
 	halfLoad = 0.5
-	// afterglow is how long utilization still tells of work that has ended.
+	// afterglow is how long utilization still reflects work that has ended.
 	afterglow = time.Second
-	// paceSpread bounds how far a backend's pace may be from its pool's, so
-	// that few odd requests do not decide.
+	// paceSpread is the factor by which a backend's pace may differ at most from its pool's pace, so
+	// that a few odd requests do not decide.
 	paceSpread = 4
 )
 
-// queueing estimates how many seconds pass before b begins with a request given
-// to it now: those in the engine's own queue go first, and where the KV cache
-// is full another one must end.
+// queueing estimates how many seconds pass before b begins with a request that b gets now. The requests
+// in the engine's own queue are served first. If the KV cache is full, another request must also end
+// first.
 func (b *Backend) queueing(p *Pool, s *sense) float64 {
 	wait := b.paceIn(p) * known(s.Waiting) / float64(b.set.Slots)
 	if s.KV >= kvFull {
@@ -174,24 +176,25 @@ func (b *Backend) queueing(p *Pool, s *sense) float64 {
 	return wait
 }
 
-// expected estimates how many seconds longer a request given to b now takes
-// than on an idle server: what it queues, and what those beside it cost.
+// expected estimates how many seconds longer a request takes that b gets now than it takes on an idle
+// server. The estimate is the time in the queue plus the delay that the requests beside it cause.
 func (b *Backend) expected(p *Pool, now time.Time) float64 {
 	s := b.sense(now)
 	return b.queueing(p, &s) + b.paceIn(p)*b.pressure(&s)
 }
 
-// pressure is how loaded b is, 1 being full: by requests, by its KV cache, or
-// by what its GPUs do.
+// pressure returns how loaded b is, where 1 means full. It is the highest of the load by requests, by
+// the KV cache, and by the work of the GPUs.
 func (b *Backend) pressure(s *sense) float64 {
 	requests := max(float64(b.inFlight), known(s.Running)+known(s.Waiting))
 	load := requests / float64(b.set.Slots)
 	return max(load, known(s.KV)/pricing.FullKV, b.gpuPressure(s, requests, load))
 }
 
-// gpuPressure is what the GPUs say: SM utilization as it is; plain utilization
-// in so far as the load bears it out. With nothing of ours in flight it is
-// someone else's work, unless it is the end of our own.
+// gpuPressure returns how loaded the GPUs say that b is. SM utilization counts as it is. Plain
+// utilization counts in proportion to the load, and fully from halfLoad on. If no request is known on
+// b, the GPUs do the work of others, unless the reading may still show the end of this gateway's last
+// request.
 func (b *Backend) gpuPressure(s *sense, requests, load float64) float64 {
 	if requests == 0 {
 		if s.gpuAt.Before(b.idleAt.Add(afterglow)) {
@@ -205,8 +208,8 @@ func (b *Backend) gpuPressure(s *sense, requests, load float64) float64 {
 	return known(s.Utilization) * min(1, load/halfLoad)
 }
 
-// paceIn is the seconds that b takes for a request of the pool; 1 where nothing
-// is known, for the comparison does not need the unit.
+// paceIn returns how many seconds b takes for a request of the pool. It returns 1 if the pool has no
+// pace yet, because a comparison of backends needs no unit.
 func (b *Backend) paceIn(p *Pool) float64 {
 	switch {
 	case p.pace == 0:
@@ -226,7 +229,7 @@ func (b *Backend) observe(took time.Duration) {
 	b.pace += (took - b.pace) / 10
 }
 
-// known is v, or 0 where it is NaN.
+// known returns v, or 0 if v is NaN.
 func known(v float64) float64 {
 	if v != v {
 		return 0

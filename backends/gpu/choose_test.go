@@ -11,15 +11,14 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// goesTo fails unless the next request of the pool goes to the backend, and
-// ends it.
+// goesTo fails unless the next request of the pool goes to the named backend. It ends the request.
 func goesTo(t *testing.T, p *Pool, bid Bid, name string) {
 	t.Helper()
 	l := leaseFor(t, p, bid)
 	if got := l.Backend().Name(); got != name {
 		t.Errorf("went to %s, want %s", got, name)
 	}
-	l.Done(Result{Err: context.Canceled}) // says nothing of pace or health
+	l.Done(Result{Err: context.Canceled}) // this result says nothing about pace or health
 }
 
 func leaseFor(t *testing.T, p *Pool, bid Bid) *Lease {
@@ -48,7 +47,7 @@ func TestLeastExpectedWait(t *testing.T) {
 			a.engine(1, 0, 0)
 			a.reading(d)
 			b.engine(3, 0, 0)
-			b.reading(device("GPU-b", 0, 1)) // saturated long before the GPU is: 3 of 8 say 0.75
+			b.reading(device("GPU-b", 0, 1)) // utilization is high long before the GPU is full: 3 requests of 8 read as 0.75
 		},
 		"it is slower": func(a, b *gauge, f *Fleet) {
 			a.engine(2, 1, 0)
@@ -63,7 +62,7 @@ func TestLeastExpectedWait(t *testing.T) {
 				Pools:    []PoolConfig{{Model: "m", Backends: []string{"a", "b"}}},
 			})
 			p := f.Pool("m")
-			goesTo(t, p, Bid{}, "a") // nothing known, both idle: in turn
+			goesTo(t, p, Bid{}, "a") // nothing is known and both are idle, so they take turns
 			goesTo(t, p, Bid{}, "b")
 			f.backend("a").idleAt = time.Now().Add(-time.Minute)
 			set(a, b, f)
@@ -74,7 +73,7 @@ func TestLeastExpectedWait(t *testing.T) {
 	}
 }
 
-// Utilization goes on telling of a request for a while after its end.
+// Utilization reflects a request for a while after the request's end.
 func TestOwnAfterglow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := newGauge("node")
@@ -101,7 +100,7 @@ func pressureOf(b *Backend) float64 {
 	return b.pressure(&s)
 }
 
-// A backend that fails at once must not look fast.
+// A backend that fails at once must not count as fast.
 func TestFailuresAreNoPace(t *testing.T) {
 	f := fleetOf(t, map[string]int{"a": 4}, PoolConfig{Model: "m", Backends: []string{"a"}})
 	p, b := f.Pool("m"), f.backend("a")
@@ -118,8 +117,8 @@ func TestFailuresAreNoPace(t *testing.T) {
 	}
 }
 
-// Many gateways read the same old numbers. If each went to what looks best, all
-// would go to one backend.
+// Many gateways read the same old numbers. If each gateway chose the backend that looks best, all would
+// choose the same backend.
 func TestTwoRandomChoices(t *testing.T) {
 	cfg := Config{Rand: rand.New(rand.NewPCG(1, 2))}
 	pool := PoolConfig{Model: "m"}
@@ -143,7 +142,7 @@ func TestTwoRandomChoices(t *testing.T) {
 		count[l.Backend().Name()]++
 		l.Done(Result{Err: context.Canceled})
 	}
-	// Backend i wins against those above it: (9-i)/45 of all pairs.
+	// Backend i wins against the backends above it, which are (9-i)/45 of all pairs.
 	for i := range 10 {
 		want := float64(9-i) / 45 * n
 		if got := float64(count[fmt.Sprint(i)]); got < want*0.8-5 || got > want*1.2+5 {
@@ -152,7 +151,7 @@ func TestTwoRandomChoices(t *testing.T) {
 	}
 }
 
-// With two choices the most loaded of many backends stays close to the mean.
+// With two choices the load of the most loaded of many backends remains close to the mean.
 func TestTwoChoicesBalance(t *testing.T) {
 	cfg := Config{Rand: rand.New(rand.NewPCG(3, 4))}
 	pool := PoolConfig{Model: "m"}
@@ -172,12 +171,12 @@ func TestTwoChoicesBalance(t *testing.T) {
 	if most > 23 {
 		t.Errorf("a backend has %d requests where the mean is 20", most)
 	}
-	for range 600 { // to the last slot
+	for range 600 { // until the last slot is taken
 		mustLease(t, f.Pool("m"))
 	}
 }
 
-// BenchmarkChoose is one choice among backends, each with an engine and 8 GPUs.
+// BenchmarkChoose measures one choice among backends that each have an engine and 8 GPUs.
 func BenchmarkChoose(b *testing.B) {
 	for _, n := range []int{2, 4, 16} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

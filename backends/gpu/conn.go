@@ -11,37 +11,43 @@ import (
 	"time"
 )
 
-// conn is a connection to a backend that knows what has become of the request
-// it was given last: whether anything of it was written, or all that net/http
-// wanted to write. It looks, before the first byte of a request, whether the
-// backend has closed it meanwhile. Without that, a request is written to a
-// connection whose end is already in our receive buffer, and nobody can tell any
-// more whether it was taken.
+// conn is a connection to a backend. It knows what became of the last request that it was given:
+// whether any of that request was written, or all that net/http wanted to write. Before the first byte
+// of a request, conn looks whether the backend has closed the connection meanwhile. Without that look,
+// net/http would write the request to a connection whose end is already in the receive buffer here, and
+// nobody could tell any more whether the backend took the request.
 type conn struct {
 	net.Conn
 	raw      syscall.RawConn
-	keeping  *keeping // of the backend
+	keeping  *keeping // what is known of how long the backend keeps connections
 	state    atomic.Int32
 	answered atomic.Bool  // a byte of the answer came
-	idle     atomic.Int64 // unix ns since when it is idle; zero: in use
-	promise  atomic.Int64 // ns for which the server keeps it once idle; zero: it did not say
-	scout    atomic.Bool  // watched, to see whether the server keeps it
+	idle     atomic.Int64 // since when the connection is idle, in Unix ns; zero means in use
+	promise  atomic.Int64 // ns for which the server says it keeps the idle connection; zero means it did not say
+	scout    atomic.Bool  // the connection is watched, to see whether the server keeps it
 }
 
-// The fates of a request that a connection was given.
+// The states of the request that a connection was given.
 const (
-	written   int32 = iota // or none was given
-	fresh                  // nothing written, on a new connection
-	exclusive              // nothing written, on a kept HTTP/1 connection: any data that came is wrong
-	shared                 // HTTP/2: other streams' data may come, and others write
-	refused                // nothing written: the backend had closed, or may be about to
-	cut                    // not all was written: a write failed
-	unread                 // all was written, and the backend's system answered that nobody was there to read it
+	written int32 = iota // the request was written, or no request was given
+	fresh                // nothing was written, on a new connection
+	// exclusive: nothing was written, on a kept HTTP/1 connection. Any data that the backend sent
+	// unasked is wrong.
+	exclusive
+	// shared: the connection is HTTP/2. Other streams' data may come, and other streams write.
+	shared
+	// refused: nothing was written, because the backend had closed the connection or may be about to
+	// close it.
+	refused
+	cut // not all was written, because a write failed
+	// unread: all was written, and the backend's system answered that no process was there to read it.
+	unread
 )
 
 var errClosedWhileIdle = errors.New("connection was closed while idle")
 
-// dial connects within the timeout and bounds nothing else.
+// dial returns a function that connects within the timeout. The timeout does not bound the connection's
+// later use.
 func dial(timeout time.Duration, k *keeping) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: timeout}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -62,9 +68,9 @@ func dial(timeout time.Duration, k *keeping) func(ctx context.Context, network, 
 	}
 }
 
-// give notes that a request is about to be written to c, kept says that it was
-// used before and h2c that HTTP/2 is spoken there in the clear. multiplexed: the
-// connection is HTTP/2.
+// give notes that a request is about to be written to c. kept says that c served an earlier request,
+// and h2c says that c speaks HTTP/2 without TLS. own is the conn inside c, or nil. multiplexed says
+// that c speaks HTTP/2.
 func give(c net.Conn, kept, h2c bool) (own *conn, multiplexed bool) {
 	state := fresh
 	if kept {
@@ -85,7 +91,7 @@ func give(c net.Conn, kept, h2c bool) (own *conn, multiplexed bool) {
 	return own, h2c
 }
 
-// rest notes that the connection is idle now.
+// rest notes that the connection is idle from now on.
 func (c *conn) rest(now time.Time) {
 	c.idle.Store(now.UnixNano())
 	if c.scout.Load() {
@@ -97,10 +103,9 @@ func (c *conn) rest(now time.Time) {
 	}
 }
 
-// untouched says that the backend cannot have got the whole request that the
-// connection was given, and never will: it is for a connection that failed.
-// Requests have a length, so a backend never takes a part of one for a whole
-// request.
+// untouched says that the backend cannot have got the whole request that the connection was given, and
+// never will. It is called for a connection that failed. Requests state their length, so a backend
+// never takes a part of a request for a whole request.
 func (c *conn) untouched() bool {
 	if c == nil {
 		return false
@@ -112,8 +117,7 @@ func (c *conn) untouched() bool {
 	return false
 }
 
-// overdue says whether the connection was idle for so long that the backend may
-// be about to close it.
+// overdue says whether the connection was idle for so long that the backend may be about to close it.
 func (c *conn) overdue(now time.Time) bool {
 	since := c.idle.Load()
 	if since == 0 {
@@ -124,8 +128,8 @@ func (c *conn) overdue(now time.Time) bool {
 	return idle > c.keeping.most(now) || promise > 0 && idle > within(promise)
 }
 
-// Write writes a part of a request; the first one only where the backend is
-// there to read it.
+// Write writes a part of a request. It writes the first part only if the backend has not closed the
+// connection.
 func (c *conn) Write(p []byte) (int, error) {
 	s := c.state.Load()
 	if s == written || s == cut {
@@ -150,7 +154,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Read reads a part of an answer, and learns from an end that comes without one.
+// Read reads a part of an answer. It notes if the connection ends without an answer.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 && !c.answered.Load() {
@@ -170,10 +174,10 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// ended takes in that nothing more comes from the backend.
+// ended notes that the backend sends nothing more on the connection.
 func (c *conn) ended(err error) {
 	if errors.Is(err, net.ErrClosed) {
-		if c.scout.Swap(false) { // closed here
+		if c.scout.Swap(false) { // this gateway closed the connection
 			c.keeping.unknown()
 		}
 		return
@@ -187,10 +191,10 @@ func (c *conn) ended(err error) {
 	if c.scout.Swap(false) {
 		c.keeping.unknown()
 	}
-	// The backend closed in both directions before it had read the request to its
-	// end, because its system answers with a reset to what it cannot deliver any
-	// more. A reset alone does not show that: it may come after the request was
-	// read.
+	// A reset that follows the end of the stream shows that the backend closed in both directions
+	// before it had read the whole request, because its system answers with a reset to what it cannot
+	// deliver any more. A reset without that end does not show this, because it may come after the
+	// request was read.
 	if err == io.EOF && !c.answered.Load() && c.state.Load() == written && resetFollows(c.raw) {
 		c.state.CompareAndSwap(written, unread)
 	}

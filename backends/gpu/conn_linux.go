@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpClosed is TCP_CLOSE of Linux's tcp_states.h: a connection that was reset,
-// where the end of the stream alone would leave it in TCP_CLOSE_WAIT.
+// tcpClosed is TCP_CLOSE of Linux's tcp_states.h. A connection that was reset is in this state. A
+// connection on which only the stream ended is in TCP_CLOSE_WAIT.
 const tcpClosed = 7
 
-// resetFollows says whether the peer, whose end of stream was read, answers
-// with a reset to what was written to it, within a few milliseconds.
+// resetFollows says whether the peer, whose end of stream was read, answers within about 20 ms with a
+// reset to what was written to it.
 func resetFollows(raw syscall.RawConn) bool {
 	for range 10 {
 		state := uint8(0)

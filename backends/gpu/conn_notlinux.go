@@ -4,5 +4,6 @@ package gpu
 
 import "syscall"
 
-// resetFollows cannot be asked here: a request that was written counts as taken.
+// resetFollows returns false, because this system cannot be asked. So a request that was written counts
+// as taken.
 func resetFollows(syscall.RawConn) bool { return false }

@@ -4,6 +4,6 @@ package gpu
 
 import "syscall"
 
-// closedByPeer cannot be asked here; a connection that closed while idle shows
-// when the request is written.
+// closedByPeer returns false, because this system cannot be asked. The gateway notices that a
+// connection was closed while idle when it writes the request.
 func closedByPeer(syscall.RawConn, bool) bool { return false }

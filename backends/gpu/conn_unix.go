@@ -4,10 +4,10 @@ package gpu
 
 import "syscall"
 
-// closedByPeer looks at the receive buffer without taking from it: the peer's
-// end of stream, or an error, is there or not. With anyData, data counts as well
-// (a closing TLS alert, an unasked 408). Control and not Read, because a reader
-// is always waiting on the connection.
+// closedByPeer says whether the peer has ended the stream or the connection has an error. It looks at
+// the receive buffer and takes nothing from it. With anyData, data in the buffer counts as an end too
+// (for example a closing TLS alert, or a 408 that nobody asked for). It uses Control and not Read,
+// because a reader always waits on the connection.
 func closedByPeer(raw syscall.RawConn, anyData bool) bool {
 	closed := false
 	err := raw.Control(func(fd uintptr) {

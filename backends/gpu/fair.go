@@ -2,33 +2,32 @@ package gpu
 
 import "slices"
 
-// Key names the account that a request belongs to: accounts get slots in turn.
+// Key names the account that a request belongs to. Accounts get slots in turn.
 type Key [32]byte
 
-// domain is the pools that share backends, directly or through one another.
-// Fairness between accounts is kept over all of them, since a request for one
-// model takes a slot away from the others.
+// domain belongs to a set of pools that share backends, directly or through other pools. Accounts take
+// turns across all pools of a domain, because a request for one model takes a slot away from the other
+// models.
 //
-// Each waiting ticket belongs to a round: an account's first waiting ticket to
-// the round after the one that is being served, its next ticket to the round
-// after that, and so on. Slots are given round by round, within a round in
-// order of arrival. So accounts take turns, one account alone is served in
-// order of arrival, and the account with the most requests waiting has the
-// last ticket.
+// Each waiting ticket belongs to a round. An account's first waiting ticket belongs to the round after
+// the round that is being served, its second ticket to the round after that, and so on. Slots are given
+// round by round, and in order of arrival within a round. So accounts take turns, and an account that
+// waits alone is served in order of arrival. The last ticket of the queue belongs to the account with
+// the most waiting requests.
 //
-// Everything is guarded by fleet.mu.
+// All fields are guarded by fleet.mu.
 type domain struct {
-	round  uint64         // of the ticket that was given a slot last
-	shares map[Key]*share // of the accounts that wait
+	round  uint64         // the highest round of a ticket that was given a slot
+	shares map[Key]*share // by account, for the accounts that wait
 }
 
-// share is what an account takes up of the queues of a domain.
+// share is how much of a domain's queues an account takes up.
 type share struct {
 	waiting int
-	round   uint64 // of its last ticket
+	round   uint64 // the round of the account's last ticket
 }
 
-// nextRound is the round of the next ticket of key.
+// nextRound returns the round of the next ticket of the account key.
 func (d *domain) nextRound(key Key) uint64 {
 	round := d.round
 	if s := d.shares[key]; s != nil {
@@ -37,8 +36,8 @@ func (d *domain) nextRound(key Key) uint64 {
 	return round + 1
 }
 
-// joinDomains gives pools that share a backend the same domain, and accounts that wait
-// their shares in it.
+// joinDomains gives pools that share a backend the same domain. It counts the waiting tickets again as
+// shares in the new domains.
 func (f *Fleet) joinDomains() {
 	pools := slices.Concat(f.order, f.retired)
 	for _, b := range slices.Concat(f.backends, f.leaving) {
@@ -71,7 +70,7 @@ func (f *Fleet) joinDomains() {
 	}
 }
 
-// waits counts a waiting ticket of an account.
+// waits counts a waiting ticket of the account key, and returns the account's share.
 func (d *domain) waits(key Key, round uint64) *share {
 	s := d.shares[key]
 	if s == nil {
@@ -86,7 +85,7 @@ func (d *domain) waits(key Key, round uint64) *share {
 	return s
 }
 
-// ownLimit says whether as many requests of the account wait as may.
+// ownLimit says whether the account has as many waiting requests as it may have.
 func (p *Pool) ownLimit(key Key) bool {
 	if p.cfg.PerAccount == 0 || len(p.domain.shares) == 0 {
 		return false
@@ -95,15 +94,15 @@ func (p *Pool) ownLimit(key Key) bool {
 	return s != nil && s.waiting >= p.cfg.PerAccount
 }
 
-// outranks says whether a ticket of key would come before the last one of the
-// queue, so that it may take that one's place.
+// outranks says whether a new ticket of the account key would come before the last ticket of the queue,
+// so that it may take the place of that ticket.
 func (p *Pool) outranks(key Key) bool {
 	last := p.queue.tail
 	return last != nil && p.domain.nextRound(key) < last.round
 }
 
-// enter puts a ticket into the queue. A ticket that was admitted although the
-// queue was full takes the place of the last ticket, which is refused instead.
+// enter puts a ticket into the queue. If the ticket was admitted beyond the limit and the queue is
+// still full, the ticket takes the place of the last ticket, which is refused instead.
 func (p *Pool) enter(t *Ticket) error {
 	if t.moved() {
 		p.queue.insert(t)
@@ -142,22 +141,22 @@ func (p *Pool) leave(t *Ticket) {
 	t.share = nil
 }
 
-// queue is a list of waiting tickets by round and, within one, by order of
-// asking.
+// queue is a list of waiting tickets. It is sorted by round, and within a round by the order in which
+// the tickets asked for a slot.
 type queue struct {
 	head, tail *Ticket
 	ends       map[uint64]*Ticket // the last ticket of each round in the list
 	n          int
 }
 
-// before is the order of the queue.
+// before says whether t comes before o in the queue.
 func (t *Ticket) before(o *Ticket) bool {
 	return t.round < o.round || (t.round == o.round && t.seq < o.seq)
 }
 
-// insert puts t in its place, at the end of t's round, which is found at
-// once. Only a round that has lost its tickets to hang-ups, or a request that
-// was elsewhere before, takes a walk from there.
+// insert puts t in its place in the queue. That place is usually at the end of t's round, which ends
+// finds without a search. insert walks back from there only for a round whose tickets have all left, or
+// for a request that was on another backend before.
 func (q *queue) insert(t *Ticket) {
 	if q.ends == nil {
 		q.ends = map[uint64]*Ticket{}

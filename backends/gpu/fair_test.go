@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// waiter is one request in the queue, or that was in it.
+// waiter is one request that is or was in the queue.
 type waiter struct {
 	name  string
 	lease *Lease
@@ -17,16 +17,14 @@ type waiter struct {
 	done  bool
 }
 
-// line makes requests of accounts wait and records in which order they are
-// served.
+// line lets requests of accounts wait, and records the order in which they are served.
 type line struct {
 	t      *testing.T
 	served []string
 	all    map[string]*waiter
 }
 
-// join makes the account's next request wait; the name is the account and a
-// number.
+// join lets the account's next request wait. The request's name is the account and a number.
 func (l *line) join(p *Pool, account byte) *waiter {
 	l.t.Helper()
 	n := 1
@@ -51,8 +49,7 @@ func (l *line) join(p *Pool, account byte) *waiter {
 	return w
 }
 
-// run serves the requests that wait, one after the other, beginning with
-// the end of running.
+// run serves the waiting requests one after the other. It begins by ending running.
 func (l *line) run(running *Lease) {
 	for {
 		before := len(l.served)
@@ -99,7 +96,7 @@ func TestLateAccountIsServedNext(t *testing.T) {
 		for range 100 {
 			l.join(p, 'A')
 		}
-		for i := range 30 { // the queue is on its way
+		for i := range 30 { // while the queue moves
 			running.Done(Result{Status: 200})
 			synctest.Wait()
 			running = l.all[l.served[i]].lease
@@ -107,7 +104,7 @@ func TestLateAccountIsServedNext(t *testing.T) {
 		l.join(p, 'B')
 		at := len(l.served)
 		l.run(running)
-		if l.served[at+1] != "B1" { // the one of this turn that came before is first
+		if l.served[at+1] != "B1" { // the request of this turn that came before is served first
 			t.Errorf("after B came: %v", l.served[at:at+5])
 		}
 		idle(t, f)
@@ -162,7 +159,7 @@ func TestFullQueueMakesRoomForAnotherAccount(t *testing.T) {
 			t.Errorf("the newest of the account with the most: %v", last.err)
 		}
 		l.join(p, 'B')
-		if w := l.join(p, 'B'); w.err == nil { // two each now
+		if w := l.join(p, 'B'); w.err == nil { // each account has two requests now
 			t.Error("an account took more than its half from the other")
 		}
 		if s := f.Pools()[0]; s.PushedOut != 2 || s.Refused != 4 || s.Waiting != 4 {
@@ -174,8 +171,8 @@ func TestFullQueueMakesRoomForAnotherAccount(t *testing.T) {
 	})
 }
 
-// Callers who are admitted and then turn out to have no money never take a
-// waiting request's place.
+// Callers who are admitted, and then turn out to have no money, never take the place of a waiting
+// request.
 func TestTicketsWithoutMoneyPushNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"a": 1}, PoolConfig{Model: "m", Backends: []string{"a"}, QueueLimit: 4})
@@ -217,7 +214,7 @@ func TestAccountHasAtMostItsShareOfTheQueue(t *testing.T) {
 		if w := l.join(p, 'A'); !errors.As(w.err, &full) || !full.Own {
 			t.Errorf("a fourth request: %v", w.err)
 		}
-		// Admitted together, they find out when they ask for the slot.
+		// These requests were admitted together. They learn the outcome when they ask for the slot.
 		l.run(running)
 		running = mustLease(t, p)
 		var tickets []*Ticket
@@ -248,8 +245,8 @@ func TestAccountHasAtMostItsShareOfTheQueue(t *testing.T) {
 	})
 }
 
-// Requests of one account for one model do not stand before those of another
-// account for a second model on the same backend.
+// The requests of one account for one model do not precede those of another account for a second model
+// on the same backend.
 func TestAccountsTakeTurnsOverModelsOfOneBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"a": 1, "x": 1, "y": 1},
@@ -294,7 +291,8 @@ func TestHangingUpLeavesTheOrder(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		for _, name := range []string{"A2", "B1", "C1"} { // the middle, the end and the whole of an account
+		// C1 is the only request of its account. A and B keep other requests.
+		for _, name := range []string{"A2", "B1", "C1"} {
 			cancels[name]()
 			synctest.Wait()
 		}
@@ -305,7 +303,7 @@ func TestHangingUpLeavesTheOrder(t *testing.T) {
 	})
 }
 
-// BenchmarkQueue is a request that waits behind 1,000 others of 10 accounts.
+// BenchmarkQueue measures a request that waits behind 1,000 others of 10 accounts.
 func BenchmarkQueue(b *testing.B) {
 	f := fleetOf(b, map[string]int{"a": 1}, PoolConfig{Model: "m", Backends: []string{"a"}, QueueLimit: 2000})
 	p := f.Pool("m")
@@ -330,8 +328,8 @@ func BenchmarkQueue(b *testing.B) {
 	}
 }
 
-// Now gives a slot that is free and that nobody waits for, of this model or of
-// another one of the same backend, and takes no place in the queue.
+// Now gives a slot that is free and for which no request waits, whether for this model or for another
+// model of the same backend. It takes no place in the queue.
 func TestNowWaitsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"a": 1},
@@ -368,7 +366,7 @@ func TestNowWaitsForNothing(t *testing.T) {
 			served <- lease
 		}()
 		synctest.Wait()
-		f.backends[0].set.Slots = 2 // one is free, and another model's request waits for it
+		f.backends[0].set.Slots = 2 // one slot is free, and a request for another model waits for it
 		if _, err := now(); !errors.Is(err, ErrBusy) {
 			t.Errorf("a slot that another waits for: %v", err)
 		}
@@ -386,7 +384,7 @@ func TestNowWaitsForNothing(t *testing.T) {
 	})
 }
 
-// Look finds what Admit would, however many look at once, and takes nothing.
+// Look returns what Admit would return, however many callers look at once, and takes no place.
 func TestLookTakesNoPlace(t *testing.T) {
 	f := fleetOf(t, map[string]int{"a": 1}, PoolConfig{Model: "m", Backends: []string{"a"}, QueueLimit: 1})
 	p := f.Pool("m")

@@ -8,24 +8,24 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// divider shares out the busy time and energy of one GPU among the requests in
-// flight on the backends that work on it. Between two events the number in
-// flight stays the same, so it is enough to look at each event: what the GPU
-// was busy since the last one, divided by that number, is what each request
-// gets. So the shares of all requests add up to the GPU's busy time while there
-// was any. Guarded by fleet.mu.
+// divider shares out the busy time and energy of one GPU among the requests in flight on the backends
+// that work on the GPU. Between two events (a request begins or ends) the number of requests in flight
+// stays the same, so it is enough to compute at each event: each request gets the GPU's busy time since
+// the last event divided by that number. So the shares of all requests add up to the GPU's busy time
+// during which there was any request. All fields are guarded by fleet.mu.
 type divider struct {
 	feed     *telemetry.Feed
 	uuid     string
 	since    float64 // the feed's count of busy seconds when the divider began
-	busy     float64 // that count up to the last event
-	joules   float64 // likewise; NaN: no counter seen yet
+	busy     float64 // the feed's count of busy seconds at the last event
+	joules   float64 // the feed's count of joules at the last event; NaN means none was read yet
 	inFlight int
-	share    float64 // seconds that a request in flight since the beginning would have
-	shared   float64 // seconds given to requests in all
-	users    []*user
-	bound    int    // bindings that use it
-	mark     uint64 // of the last walk over the dividers that came by
+	// share is how many seconds a request would have that was in flight since the divider began.
+	share  float64
+	shared float64 // seconds given to all requests together
+	users  []*user
+	bound  int    // how many bindings use the divider
+	mark   uint64 // number of the last walk over the dividers that reached this one
 }
 
 // user is one pool on a GPU.
@@ -35,7 +35,7 @@ type user struct {
 	bound    int
 }
 
-// advance shares out what has passed until now.
+// advance shares out the busy time and energy since the last event, up to now.
 func (m *divider) advance(now time.Time) {
 	totals, ok := m.feed.Latest().Totals(m.uuid)
 	if !ok {
@@ -60,8 +60,8 @@ func (m *divider) advance(now time.Time) {
 	}
 }
 
-// spread books energy to the pools on the GPU by their requests in flight; what
-// it takes to be idle falls to all alike.
+// spread adds energy to the pools on the GPU, in proportion to their requests in flight. If no request
+// is in flight, all pools get equal parts.
 func (m *divider) spread(joules float64) {
 	for _, u := range m.users {
 		part := 1 / float64(len(m.users))
@@ -72,7 +72,7 @@ func (m *divider) spread(joules float64) {
 	}
 }
 
-// add changes the number in flight of a pool.
+// add changes a pool's number of requests in flight by n.
 func (m *divider) add(p *Pool, n int) {
 	m.inFlight += n
 	for _, u := range m.users {
@@ -82,7 +82,7 @@ func (m *divider) add(p *Pool, n int) {
 	}
 }
 
-// join notes that a backend on the GPU serves a pool.
+// join notes that another backend on the GPU serves pool p.
 func (m *divider) join(p *Pool) {
 	at := slices.IndexFunc(m.users, func(u *user) bool { return u.pool == p })
 	if at < 0 {
@@ -105,15 +105,18 @@ func (m *divider) part(p *Pool) {
 // binding is one GPU of one backend.
 type binding struct {
 	GPU
-	snapshot *telemetry.Snapshot // that device is of
-	device   *telemetry.Device   // nil: not in the reading
-	divider  *divider            // nil: never seen, or it is another binding's too
-	offset   float64             // joins the shares of one divider to those of the next
-	gaps     gaps                // in what is known of its work
+	snapshot *telemetry.Snapshot // the snapshot that holds device
+	device   *telemetry.Device   // nil means that the snapshot does not hold the device
+	// divider is nil if the GPU was never seen, or if another binding of the backend has the GPU's
+	// divider.
+	divider *divider
+	// offset makes share sums continue when the binding changes from one divider to the next.
+	offset float64
+	gaps   gaps // the time in which the GPU's work was not known
 }
 
-// look finds the device in the latest snapshot and, where the name means
-// another GPU than before, changes dividers.
+// look finds the binding's device in the feed's latest snapshot. If the device's name now means another
+// GPU, look changes the divider.
 func (b *Backend) look(g *binding, now time.Time) {
 	s := g.Feed.Latest()
 	if s == g.snapshot {
@@ -126,8 +129,8 @@ func (b *Backend) look(g *binding, now time.Time) {
 	}
 }
 
-// bind puts a backend's binding, and its requests in flight, on the divider of
-// the device that it means now.
+// bind moves the binding g and the backend's requests in flight to the divider of the GPU that g names
+// now.
 func (b *Backend) bind(g *binding, now time.Time) {
 	f := b.fleet
 	if slices.ContainsFunc(b.gpus, func(o *binding) bool { return o != g && o.divider != nil && o.divider.uuid == g.device.UUID }) {
@@ -138,8 +141,8 @@ func (b *Backend) bind(g *binding, now time.Time) {
 	}
 	m := f.dividers[g.device.UUID]
 	if m == nil {
-		// It counts from the reading that shows the GPU: the first event after
-		// that comes here, so what is in flight now was in flight then.
+		// The divider counts from the snapshot that first shows the GPU. This call is the first event
+		// after that snapshot, so the requests in flight now were in flight then.
 		m = &divider{feed: g.Feed, uuid: g.device.UUID, joules: math.NaN()}
 		m.since, _ = g.snapshot.Busy(m.uuid, g.snapshot.At)
 		m.busy = m.since
@@ -156,7 +159,7 @@ func (b *Backend) bind(g *binding, now time.Time) {
 	g.offset -= m.share
 }
 
-// leaveDivider takes a backend off a divider and returns the share there.
+// leaveDivider takes a backend off a divider. It returns the divider's share at that moment.
 func (f *Fleet) leaveDivider(b *Backend, m *divider, now time.Time) (share float64) {
 	m.advance(now)
 	for i, p := range b.pools {
@@ -174,12 +177,12 @@ func (f *Fleet) leaveDivider(b *Backend, m *divider, now time.Time) (share float
 	return m.share
 }
 
-// shares are GPU-seconds that a request in flight on a backend since the beginning
-// would have, over all its GPUs: by their readings, and by the clock where there
-// was none.
+// shares holds the GPU-seconds that a request would have, over all GPUs of a backend, if it had been in
+// flight since the beginning. measured comes from the GPUs' readings. fallback comes from the clock,
+// for the time without readings.
 type shares struct{ measured, fallback float64 }
 
-// gpuShare brings the backend's dividers up to now and returns the shares.
+// gpuShare brings the backend's dividers up to now and returns the backend's shares.
 func (b *Backend) gpuShare(now time.Time) (s shares) {
 	for _, g := range b.gpus {
 		b.pass(g, now)
@@ -192,7 +195,7 @@ func (b *Backend) gpuShare(now time.Time) (s shares) {
 	return s
 }
 
-// begin counts a request in, and returns gpuShare as it was then.
+// begin counts a request in. It returns gpuShare as of the moment before.
 func (b *Backend) begin(p *Pool, now time.Time) (s shares) {
 	s = b.gpuShare(now)
 	b.inFlight++

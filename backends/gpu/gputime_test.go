@@ -38,7 +38,7 @@ func TestGPUTime(t *testing.T) {
 		wantGPU(t, "nothing has passed", early, 0)
 		time.Sleep(2 * time.Second)
 		wantGPU(t, "alone on one GPU", early, time.Second)
-		late := mustLease(t, f.Pool("n")) // on GPU-a beside early, on GPU-b alone
+		late := mustLease(t, f.Pool("n")) // on GPU-a together with early, on GPU-b alone
 		time.Sleep(2 * time.Second)
 		wantGPU(t, "half of one GPU", early, 1500*time.Millisecond)
 		wantGPU(t, "half of one GPU and all of the other", late, 2500*time.Millisecond)
@@ -48,8 +48,8 @@ func TestGPUTime(t *testing.T) {
 		wantGPU(t, "after its end", early, 1500*time.Millisecond)
 		wantGPU(t, "alone", late, 3500*time.Millisecond)
 
-		// The GPUs are counted anew: index 0 is another one, which runs at a
-		// tenth. The share goes on where it was.
+		// The driver numbers the GPUs anew. Index 0 is now another GPU, which runs at a tenth. The
+		// request's share continues from its former value.
 		node.reading(device("GPU-c", 0, 0.1), device("GPU-b", 1, 0))
 		time.Sleep(10 * time.Second)
 		wantGPU(t, "on another GPU", late, 4500*time.Millisecond)
@@ -61,8 +61,8 @@ func TestGPUTime(t *testing.T) {
 			t.Errorf("%d dividers, want those of GPU-b and GPU-c", len(f.dividers))
 		}
 
-		// The feed stops: the last utilization holds for 15 s of which 12 have
-		// passed, then nothing is known. What passed unseen is nobody's.
+		// The feed stops. Its last utilization counts for 15 s, of which 12 s have passed. After that
+		// nothing is known, and the time counts for no request's measured share.
 		time.Sleep(time.Minute)
 		if _, ok := late.GPUTime(time.Now()); ok {
 			t.Error("GPU time from a stale reading")
@@ -80,13 +80,13 @@ func TestGPUTime(t *testing.T) {
 	})
 }
 
-// gpuModel is a GPU that works whenever it has work, with pauses, and tells the
-// mean utilization of the time since it was asked last, as NVML does.
+// gpuModel is a GPU that works whenever it has requests, with pauses. It reports the mean utilization
+// since the last report, as NVML does.
 type gpuModel struct {
 	uuid   string
 	last   time.Time
-	busy   float64 // seconds, ever
-	told   float64 // of these, those told of
+	busy   float64 // seconds in all
+	told   float64 // seconds of busy that were reported
 	toldAt time.Time
 	share  float64
 }
@@ -119,7 +119,7 @@ func (n *nodeModel) Sample(context.Context) (telemetry.Reading, error) {
 	return r, nil
 }
 
-// change lets the time until now pass and some GPUs work more or less.
+// change lets the time until now pass, and then changes how much some GPUs work.
 func (n *nodeModel) change(r *rand.Rand) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -131,9 +131,9 @@ func (n *nodeModel) change(r *rand.Rand) {
 	}
 }
 
-// TestSharesAddUp is the rule of GPU-seconds: whatever comes and goes, on
-// backends that share GPUs and backends that span them, what all requests are
-// billed is what the GPUs were busy, within 1 %.
+// TestSharesAddUp checks the rule of GPU-seconds. Requests come and go on backends that share GPUs and
+// on backends that span several GPUs. The GPU-seconds billed to all requests equal the busy time of the
+// GPUs within 1 %.
 func TestSharesAddUp(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) { sharesAddUp(t, rand.New(rand.NewPCG(seed, 4))) })
@@ -155,8 +155,7 @@ func sharesAddUp(t *testing.T, r *rand.Rand) {
 	defer stop()
 	go feed.Run(ctx)
 	synctest.Wait()
-	// A request stays on every GPU all the time, so that all busy time is
-	// someone's.
+	// Every GPU has a request all the time, so that all busy time belongs to a request.
 	leases := []*Lease{mustLease(t, f.Pool("m")), mustLease(t, f.Pool("m")), mustLease(t, f.Pool("n"))}
 	base := leases
 	var billed time.Duration
@@ -210,7 +209,7 @@ func sharesAddUp(t *testing.T, r *rand.Rand) {
 	shared := 0.0
 	for _, b := range f.Status() {
 		for _, g := range b.GPUs {
-			if b.Name != "a" { // which has no GPU of its own
+			if b.Name != "a" { // the GPU of a is counted at ab already
 				shared += g.Shared
 			}
 		}

@@ -15,8 +15,8 @@ func wantUse(t *testing.T, what string, l *Lease, measured, fallback time.Durati
 	}
 }
 
-// Time in which nothing is known of a GPU's work is shared out by the clock: an
-// unknown reading is never 0.
+// Time in which the work of a GPU is not known is shared out by the clock, because an unknown reading
+// does not count as 0.
 func TestUnknownGPUTimeIsTheClocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := newGauge("node")
@@ -38,7 +38,7 @@ func TestUnknownGPUTimeIsTheClocks(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		wantUse(t, "measured", first, 2*time.Second, 3*time.Second)
 
-		// The device says nothing any more, as MIG without profiling.
+		// The device no longer reports its work, like MIG without profiling.
 		node.reading(device("GPU-a", 0, math.NaN()), device("GPU-b", 1, 1))
 		time.Sleep(time.Second)
 		wantUse(t, "without utilization", first, 2*time.Second, 4*time.Second)
@@ -49,14 +49,15 @@ func TestUnknownGPUTimeIsTheClocks(t *testing.T) {
 		time.Sleep(time.Second)
 		wantUse(t, "back", first, 3*time.Second, 5*time.Second)
 
-		// The feed stops: its last reading holds for 15 s, of which 1 has passed.
+		// The feed stops. Its last reading counts for 15 s, of which 1 s has passed.
 		time.Sleep(DefaultStaleAfter - time.Second + 10*time.Second)
 		wantUse(t, "stale", first, 2*time.Second+DefaultStaleAfter, 15*time.Second)
 		first.Done(Result{Status: 200})
 		time.Sleep(time.Minute)
 		wantUse(t, "after its end", first, 2*time.Second+DefaultStaleAfter, 15*time.Second)
 
-		// Two GPUs, both unknown, one of them shared with nobody.
+		// The request uses two GPUs whose work is not known. It shares one of them with no other
+		// request.
 		both := mustLease(t, f.Pool("n"))
 		time.Sleep(3 * time.Second)
 		wantUse(t, "two GPUs", both, 0, 6*time.Second)
@@ -71,7 +72,7 @@ func TestUnknownGPUTimeIsTheClocks(t *testing.T) {
 	})
 }
 
-// An owner who would rather sell nothing than guess.
+// This owner would rather sell nothing than estimate GPU time.
 func TestBackendsWithoutGPUTimeAreNotUsedWhereItIsNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := newGauge("node")

@@ -11,49 +11,53 @@ import (
 )
 
 const (
-	// downAfter and upAfter are how many active checks in a row turn a backend
-	// off and on; the very first check decides alone.
+	// downAfter and upAfter are how many active checks in a row turn a backend off and on. The very
+	// first check decides alone.
 	downAfter, upAfter = 2, 2
 )
 
-// health is what is known of one backend. Guarded by fleet.mu.
+// health is what is known of one backend's health. All fields are guarded by fleet.mu.
 type health struct {
-	up      bool // by active checks; true before the first
+	up      bool // by active checks; true before the first check
 	checked bool
 	streak  int // active checks in a row that contradict up
 	lastErr error
-	lastAt  time.Time // of the last active check
-	path    int       // of the configured paths, the one that is asked; as many as there are: see reachOnly
+	lastAt  time.Time // time of the last active check
+	// path is the index of the configured path that the check asks. The number of paths means that the
+	// backend knows none of them.
+	path int
 
-	sickness sickness  // of the last failed check
+	sickness sickness  // how the last failed check failed
 	sickAt   time.Time // when the checks began to fail
 
-	ejected  bool
-	cause    ejection
-	unproven bool      // ejected byFailures, and the gateway's own request has not shown yet that others may go well
-	until    time.Time // end of the ejection
+	ejected bool
+	cause   ejection
+	// unproven says that the backend is ejected byFailures, and that the gateway's own request has not
+	// yet shown that other requests may go well.
+	unproven bool
+	until    time.Time // when the ejection ends
 	fails    int       // requests failed in a row
-	doubts   doubts    // requests failed in a row that may have been at fault themselves
-	claims   doubts    // requests in a row that were at fault, as the backend says
-	onTrial  bool      // the gateway's own request is on its way
-	acquit   time.Time // when that went well last
+	doubts   doubts    // failed requests in a row that may have been at fault themselves
+	claims   doubts    // requests in a row that were at fault, according to the backend
+	onTrial  bool      // the gateway's own request is under way
+	acquit   time.Time // when the gateway's own request went well last
 	backoffs int       // ejections in a row
-	failedAt time.Time // when the last failed
-	failedIn *Pool     // of the last that failed
-	servedAt time.Time // when the last one went well
+	failedAt time.Time // when the last failed request ended
+	failedIn *Pool     // the pool of the last failed request
+	servedAt time.Time // when the last request ended that went well
 }
 
 // sickness is how a backend fails its check.
 type sickness uint8
 
 const (
-	saysNo      sickness = iota // it answers that it is not well, or breaks off
-	silent                      // it takes the connection and does not answer
+	saysNo      sickness = iota // the backend answers that it is not well, or breaks off
+	silent                      // the backend takes the connection and does not answer
 	unreachable                 // no connection can be made
 )
 
-// watch runs the active checks of b until ctx ends. Checks of several backends
-// and replicas spread by a jitter of ±10 %.
+// watch runs the active checks of b until ctx ends. A jitter of ±10 % spreads the checks of several
+// backends and gateway replicas over time.
 func (b *Backend) watch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -72,7 +76,7 @@ func (b *Backend) watch(ctx context.Context) {
 	}
 }
 
-// statusError is a check that was answered with anything but a 2xx.
+// statusError reports that the backend answered a check with a status other than 2xx.
 type statusError struct {
 	path   string
 	status int
@@ -82,16 +86,16 @@ func (e statusError) Error() string {
 	return fmt.Sprintf("health check answered %d", e.status)
 }
 
-// absent says whether the answer means that there is no such path to be asked:
-// nothing there, elsewhere, or only for others. A server that is not well says so
-// with a 5xx, or with a 429 where it is busy.
+// absent says whether the answer means that the check cannot ask this path: the path does not exist, is
+// at another address, or is only for others. A server that is not well answers with a 5xx, or with a
+// 429 while it is busy.
 func (e statusError) absent() bool {
 	return e.status < 500 && e.status != http.StatusTooManyRequests || e.status == http.StatusNotImplemented
 }
 
-// check asks for the backend's health once. It takes at most a HealthEvery,
-// bounded to 1…5 s. Where the backend does not know the path, the next of
-// HealthFallback is asked, in the same check.
+// check asks for the backend's health once. The check takes at most HealthEvery, but at least 1 s and
+// at most 5 s. If the backend does not know the path, the same check asks the next path of
+// HealthFallback.
 func (b *Backend) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, min(max(b.cfg.HealthEvery, time.Second), 5*time.Second))
 	defer cancel()
@@ -109,12 +113,12 @@ func (b *Backend) check(ctx context.Context) error {
 			return b.named(err)
 		case last:
 			b.settlePath(len(paths))
-			return nil // any answer shows that it can be reached
+			return nil // any answer shows that the backend can be reached
 		}
 	}
 }
 
-// healthPaths are the configured paths, in the order in which they are tried.
+// healthPaths returns the configured paths, in the order in which the check tries them.
 func (b *Backend) healthPaths() []string {
 	return append([]string{b.cfg.HealthPath}, b.cfg.HealthFallback...)
 }
@@ -126,7 +130,7 @@ func (b *Backend) named(err error) error {
 	return err
 }
 
-// settlePath remembers which path the backend knows, and says once what that
+// settlePath remembers which path the backend knows. If that changed, settlePath logs what the change
 // means.
 func (b *Backend) settlePath(at int) {
 	f := b.fleet
@@ -145,21 +149,21 @@ func (b *Backend) settlePath(at int) {
 	}
 }
 
-// askHealth asks one path with GET. Any 2xx is well.
+// askHealth asks one path with GET. Any 2xx means that the backend is well.
 func (b *Backend) askHealth(ctx context.Context, path string) error {
 	resp, err := b.Do(ctx, http.MethodGet, path, nil, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is kept
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is kept for the next check
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return statusError{path, resp.StatusCode}
 	}
 	return nil
 }
 
-// sicknessOf is what a failed check says about the backend.
+// sicknessOf returns what a failed check says about the backend.
 func sicknessOf(err error) sickness {
 	switch {
 	case errors.Is(err, ErrNotTaken):
@@ -170,7 +174,7 @@ func sicknessOf(err error) sickness {
 	return saysNo
 }
 
-// checked takes in the outcome of an active check.
+// checked records the outcome of an active check. A nil err means that the check passed.
 func (b *Backend) checked(err error) {
 	f := b.fleet
 	f.mu.Lock()
@@ -181,7 +185,7 @@ func (b *Backend) checked(err error) {
 	need := downAfter
 	if err == nil {
 		need = upAfter
-		if h.ejected && h.cause == bySilence { // it can be reached
+		if h.ejected && h.cause == bySilence { // the check reached the backend
 			h.fails, h.doubts = ejectAfter-1, doubts{}
 			b.restore()
 			f.dispatch(b)
@@ -218,7 +222,7 @@ func (b *Backend) checked(err error) {
 	f.dispatch(b)
 }
 
-// jitter spreads d by ± the fraction.
+// jitter returns d, changed at random by at most ± the fraction.
 func jitter(d time.Duration, fraction float64) time.Duration {
 	return time.Duration(float64(d) * (1 + fraction*(2*rand.Float64()-1)))
 }

@@ -70,14 +70,14 @@ func TestActiveHealth(t *testing.T) {
 		if f.Healthy("m") || f.Healthy("other") {
 			t.Error("healthy before the first check")
 		}
-		mustLease(t, p).Done(Result{Status: 200}) // but requests are let through
+		mustLease(t, p).Done(Result{Status: 200}) // but requests are admitted
 		f.Start(t.Context())
 		synctest.Wait()
 		if _, err := p.Admit(Key{}); !errors.Is(err, ErrNoBackend) {
 			t.Fatalf("after one failed first check: %v, want ErrNoBackend", err)
 		}
 		status.Store(204)
-		time.Sleep(11500 * time.Millisecond) // one check passed: not yet
+		time.Sleep(11500 * time.Millisecond) // one check passed, which is not enough yet
 		if f.Healthy("m") {
 			t.Error("healthy after one good check")
 		}
@@ -110,7 +110,7 @@ func TestPassiveEjectionAndBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"good": 9, "bad": 9}, PoolConfig{Model: "m", Backends: []string{"good", "bad"}})
 		p, bad := f.Pool("m"), f.backend("bad")
-		// ask sends requests until one has gone to bad, or ten to good.
+		// ask sends requests until one has gone to bad, or ten have gone to good.
 		ask := func(r Result) (wentToBad bool) {
 			for range 10 {
 				l := mustLease(t, p)
@@ -190,7 +190,7 @@ func TestAllEjectedTriesTheSoonestToReturn(t *testing.T) {
 				}
 				l.Done(Result{Status: 500})
 			}
-			time.Sleep(300 * time.Millisecond) // less than any back-off
+			time.Sleep(300 * time.Millisecond) // shorter than any back-off
 		}
 		sooner := a
 		if b.health.until.Before(a.health.until) {
@@ -211,8 +211,8 @@ func TestAllEjectedTriesTheSoonestToReturn(t *testing.T) {
 	})
 }
 
-// A waiter must get the slot of a backend whose ejection ends, although no
-// request ended then.
+// A waiting request must get the slot of a backend whose ejection ends, although no request ended at
+// that time.
 func TestEndOfEjectionWakesWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"a": 1, "b": 1}, PoolConfig{Model: "m", Backends: []string{"a", "b"}, QueueLimit: 1})

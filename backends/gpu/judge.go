@@ -12,32 +12,37 @@ import (
 const (
 	// ejectAfter is how many failed requests in a row eject a backend.
 	ejectAfter = 3
-	// doubtAccounts is of how many accounts, with as many different requests,
-	// failures must come where a failure may be the request's own fault. doubtMost
-	// in a row, from however few, put the backend on trial.
+	// doubtAccounts is how many accounts must have met failures, with as many different requests,
+	// before failures count that may be the requests' own fault. doubtMost is how many such failures in
+	// a row, from however few accounts, put the backend on trial.
 	doubtAccounts, doubtMost = 3, 10
-	// The back-off of an ejection doubles from ejectBase to ejectMax, each
-	// ±20 %. After the back-off, one more failure ejects the backend again.
+	// The back-off of an ejection doubles from ejectBase to ejectMax. Each back-off is changed at
+	// random by up to ±20 %. After the back-off, one more failure ejects the backend again.
 	ejectBase, ejectMax = time.Second, time.Minute
-	// reachMost is the longest back-off of a backend that cannot be reached:
-	// looking whether it can costs nothing.
+	// reachMost is the longest back-off of a backend that cannot be reached, because trying to connect
+	// costs nothing.
 	reachMost = 5 * time.Second
 )
 
-// ejection is why a backend gets no requests for a while.
+// ejection is the reason why a backend gets no requests for a while.
 type ejection uint8
 
 const (
-	byFailures ejection = iota // requests failed: if nothing else is left, the next may be tried
-	bySilence                  // no connection can be made: nothing is sent before one can
-	byDenial                   // it does not take the gateway's key: nothing is sent before it does
+	// byFailures means that requests failed. If no other backend is left, the next request may be
+	// tried.
+	byFailures ejection = iota
+	// bySilence means that no connection can be made. Nothing is sent before a connection can be made.
+	bySilence
+	// byDenial means that the backend does not take the gateway's key. No client's request is sent
+	// before the backend takes the key.
+	byDenial
 )
 
-// doubts are failures in a row that may have been the requests' own fault.
+// doubts counts failures in a row that may have been the requests' own fault.
 type doubts struct {
 	n      int
-	keys   []Key    // of whom, doubtAccounts at most
-	bodies []uint64 // of what, doubtAccounts at most
+	keys   []Key    // of different accounts, at most doubtAccounts
+	bodies []uint64 // of different requests, at most doubtAccounts; 0 may be there several times
 }
 
 func (d *doubts) add(k Key, body uint64) {
@@ -50,13 +55,13 @@ func (d *doubts) add(k Key, body uint64) {
 	}
 }
 
-// serious says whether so many different requests, of so many accounts, cannot all
-// have been at fault.
+// serious says whether the failures come from so many accounts and so many different requests that not
+// all requests can have been at fault.
 func (d *doubts) serious() bool {
 	return len(d.keys) >= doubtAccounts && len(d.bodies) >= doubtAccounts
 }
 
-// judge takes in how a request went, and says whose fault it was.
+// judge records how a request went, and returns whose fault it was.
 func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 	h := &b.health
 	v := blame(r)
@@ -68,11 +73,11 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 	case success:
 		b.served++
 		if l.since.Before(h.failedAt) {
-			break // began before the trouble: no proof that it is over
+			break // the request began before the trouble, so it is no proof that the trouble is over
 		}
 		h.fails, h.backoffs, h.doubts, h.claims = 0, 0, doubts{}, doubts{}
 		h.servedAt = now
-		if h.ejected { // tried because all were ejected, and it works
+		if h.ejected { // tried because all were ejected, and the request went well
 			b.restore()
 		}
 		*b.lackOf(l.ticket.pool) = lack{}
@@ -85,7 +90,7 @@ func (b *Backend) judge(l *Lease, r Result, now time.Time) verdict {
 	return v
 }
 
-// fail takes in a failure of the backend.
+// fail records a request that failed by the fault of the backend.
 func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 	h := &b.health
 	b.failed++
@@ -111,14 +116,14 @@ func (b *Backend) fail(l *Lease, r Result, now time.Time) {
 	}
 }
 
-// denies says whether a status may speak of the gateway's key.
+// denies says whether a status may mean that the backend does not take the gateway's key.
 func denies(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// claim takes in that the backend laid a refusal on the request. One that says so to
-// everybody is broken, whatever its words: "FlashAttention is not supported on this
-// device" is about no request.
+// claim records that the backend refused a request and blamed the request. A backend that blames the
+// requests of everybody is broken, whatever it says. For example, "FlashAttention is not supported on
+// this device" is not about any request.
 func (b *Backend) claim(l *Lease, r Result, now time.Time) {
 	h := &b.health
 	h.claims.add(l.ticket.key, r.Body)
@@ -128,7 +133,7 @@ func (b *Backend) claim(l *Lease, r Result, now time.Time) {
 	}
 }
 
-// deniedError is the answer to the gateway's key.
+// deniedError reports the status with which the backend refused the gateway's key.
 type deniedError struct {
 	backend string
 	status  int
@@ -151,18 +156,20 @@ const (
 	failed
 )
 
-// blame judges one result: whose fault was it?
+// blame returns whose fault one result is: success and neutral are not the backend's fault, failed is.
 func blame(r Result) verdict {
 	switch {
 	case errors.Is(r.Err, ErrNotTaken), errors.Is(r.Err, ErrFirstByteTimeout), errors.Is(r.Err, ErrIdleTimeout),
 		errors.Is(r.Err, ErrFirstEventTimeout):
 		return failed
 	case errors.Is(r.Err, context.Canceled), errors.Is(r.Err, context.DeadlineExceeded), r.RequestFault:
-		return neutral // the client, or the gateway, gave up; or the request could not be served anywhere
+		// The client or the gateway gave up, or no backend could serve the request.
+		return neutral
 	case r.Err != nil, r.Doubtful, r.Status >= 500, denies(r.Status):
 		return failed
 	case r.Refused, r.Lacks != "", r.Status >= 400:
-		return neutral // a refusal shows neither that the model works nor that it does not
+		// A refusal shows neither that the model works nor that it does not.
+		return neutral
 	default:
 		return success
 	}
@@ -179,7 +186,7 @@ func (b *Backend) eject(cause ejection, now time.Time) {
 	h.ejected, h.cause, h.until = true, cause, now.Add(d)
 	h.backoffs++
 	switch {
-	case again: // said when it began
+	case again: // the log has a line from the first time
 	case cause == byDenial:
 		b.fleet.log.Error("backend refuses the gateway's key and gets no requests: correct its api_key",
 			"backend", b.cfg.Name, "err", h.lastErr)
@@ -194,7 +201,7 @@ func (b *Backend) eject(cause ejection, now time.Time) {
 		b.comeback.Stop()
 	}
 	if b.leaving {
-		return // nothing asks whether it is back
+		return // nothing asks whether a leaving backend is back
 	}
 	b.comeback = time.AfterFunc(d, b.comeBack)
 	if h.unproven = cause == byFailures && b.fleet.prover != nil; h.unproven && !again {
@@ -211,13 +218,13 @@ func (b *Backend) deny(err error, now time.Time) {
 	b.fleet.dispatch(b)
 }
 
-// comeBack ends an ejection whose time is over, if nothing speaks against it.
+// comeBack ends an ejection whose time is over, unless the probe fails.
 func (b *Backend) comeBack() {
 	f := b.fleet
 	f.mu.Lock()
 	h := &b.health
 	cause, pool, proven := h.cause, h.failedIn, !h.unproven
-	// A restore and a new ejection may have come between.
+	// Since the timer fired, restore may have ended the ejection, and a new ejection may have begun.
 	if f.closed || b.leaving || !h.ejected || time.Now().Before(h.until) {
 		f.mu.Unlock()
 		return
@@ -247,9 +254,9 @@ func (b *Backend) comeBack() {
 	f.dispatch(b)
 }
 
-// probe looks whether what ejected the backend is over. Nothing but a request
-// shows that, unless no connection could be made: a list of models may be public, or
-// not for this key.
+// probe checks whether the cause of the ejection is over, and returns nil if it is. For bySilence a
+// connection is enough. For the other causes only a request for a model shows it, because a server's
+// list of models may be public, or may not be open to this key.
 func (b *Backend) probe(cause ejection, p *Pool) error {
 	switch cause {
 	case byFailures:

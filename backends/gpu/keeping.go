@@ -8,19 +8,18 @@ import (
 	"time"
 )
 
-// A server may close a connection that it keeps at any moment, and a request
-// that crosses the close on its way is lost without a trace of whether it was
-// taken. So that this does not happen, a connection is used again only where the
-// server has shown that it keeps one, and only for a while that is well within
-// the time for which it does.
+// A server may close a kept connection at any moment. If a request and the close cross on their way,
+// the request is lost, and nobody can tell whether the server took it. To avoid this, the gateway uses
+// a connection again only if the server has shown that it keeps connections, and only for a time well
+// below the time for which the server keeps them.
 const (
-	// keepsFor is how long a first connection has to stay open, unused, before
-	// connections to that server are used again at all.
+	// keepsFor is how long a first connection must stay open, unused, before the gateway uses
+	// connections to that server again at all.
 	keepsFor = time.Second
-	// keepRetry is how long a server that closed one sooner is not tried again, at
-	// first; it doubles up to keepRetryMost.
+	// keepRetry is how long the gateway waits to try again after a server closed a connection sooner
+	// than keepsFor. The wait doubles up to keepRetryMost.
 	keepRetry, keepRetryMost = time.Second, time.Minute
-	// keepForget is how long a limit that was learnt is kept to.
+	// keepForget is how long the gateway keeps to a limit that it learnt.
 	keepForget = 10 * time.Minute
 )
 
@@ -28,15 +27,16 @@ const (
 type keeping struct {
 	mu       sync.Mutex
 	trusted  bool
-	scouting bool      // a connection is out to see
-	retryAt  time.Time // when the next may go
+	scouting bool      // a scout is under way: see use
+	retryAt  time.Time // when the next scout may be sent
 	retry    time.Duration
-	limit    time.Duration // a connection is used only if it was idle for less; zero: idleConn
-	until    time.Time     // of limit
+	// limit is the idle time from which a connection is not used any more. Zero means idleConn.
+	limit time.Duration
+	until time.Time // when limit is forgotten
 }
 
-// use says whether a request may use a kept connection, and whether it is sent
-// as a scout: on a connection that is then watched.
+// use returns whether a request may use a kept connection, and whether it is sent as a scout. The
+// connection of a scout is watched afterwards, to see whether the server keeps it.
 func (k *keeping) use(now time.Time) (kept, scout bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -47,22 +47,22 @@ func (k *keeping) use(now time.Time) (kept, scout bool) {
 	return k.trusted, false
 }
 
-// trust ends the doubt: a connection was kept, or the protocol says itself when
-// it ends (HTTP/2).
+// trust notes that kept connections may be used, because the server kept a connection, or because the
+// protocol announces the end of a connection (HTTP/2).
 func (k *keeping) trust() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.trusted, k.scouting, k.retry = true, false, 0
 }
 
-// unknown ends a scout that saw nothing: its connection was not kept at all.
+// unknown ends a scout that showed nothing, because its connection was not kept at all.
 func (k *keeping) unknown() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.scouting = false
 }
 
-// closed learns that the server closed a connection which was idle for so long.
+// closed learns that the server closed a connection which had been idle for that long.
 func (k *keeping) closed(idle time.Duration, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -76,7 +76,7 @@ func (k *keeping) closed(idle time.Duration, now time.Time) {
 	}
 }
 
-// most is how long a connection may have been idle to be used.
+// most returns the longest idle time after which a connection may still be used.
 func (k *keeping) most(now time.Time) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -86,9 +86,9 @@ func (k *keeping) most(now time.Time) time.Duration {
 	return idleConn
 }
 
-// promised is how long the server says that it keeps the connection of an
-// answer; zero: it does not say. RFC 2068 19.7.1, as servers still send it:
-// Keep-Alive: timeout=5, max=100.
+// promised returns how long the server says that it keeps the connection of an answer. Zero means that
+// the server does not say. The header is that of RFC 2068 19.7.1, which servers still send: Keep-Alive:
+// timeout=5, max=100.
 func promised(h http.Header) time.Duration {
 	for _, value := range h["Keep-Alive"] {
 		for part := range strings.SplitSeq(value, ",") {
@@ -104,8 +104,8 @@ func promised(h http.Header) time.Duration {
 	return 0
 }
 
-// within is how long of what was promised may be used: the promise began when
-// the server sent its answer, and ends when the request arrives there.
+// within returns how much of a promised time may be used. The promise begins when the server sends its
+// answer, and it must still hold when the next request arrives at the server.
 func within(promise time.Duration) time.Duration {
 	return max(promise-time.Second, promise/2)
 }

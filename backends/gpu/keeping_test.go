@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// hastyServer answers each request and closes the connection a moment later,
-// although it did not say so. It counts how often it saw each body.
+// hastyServer answers each request and closes the connection a moment later, without announcing it. It
+// counts how often it saw each body.
 type hastyServer struct {
 	net.Listener
 	mu    sync.Mutex
@@ -68,8 +68,8 @@ func (s *hastyServer) serve(c net.Conn) {
 	}
 }
 
-// TestConnectionsClosedSoonAfterAnAnswer: 0 of 300 requests fail, and none is
-// seen twice, at whatever moment after the last answer the next one is sent.
+// TestConnectionsClosedSoonAfterAnAnswer checks that none of 300 requests fails and that the server
+// sees no request twice, at whatever moment after the last answer the next request is sent.
 func TestConnectionsClosedSoonAfterAnAnswer(t *testing.T) {
 	s := newHastyServer(t, 3*time.Millisecond)
 	b := oneBackend(t, "http://"+s.Addr().String(), nil)
@@ -95,8 +95,7 @@ func TestConnectionsClosedSoonAfterAnAnswer(t *testing.T) {
 	}
 }
 
-// A server that keeps its connections is used without a handshake for each
-// request, once it has shown that.
+// Once a server has shown that it keeps connections, requests to it need no new handshake.
 func TestKeptConnectionsAreUsedOnceTheyAreKept(t *testing.T) {
 	s := newHastyServer(t, time.Hour)
 	b := oneBackend(t, "http://"+s.Addr().String(), nil)
@@ -164,7 +163,7 @@ func TestWhatAServerPromisesIsHonoured(t *testing.T) {
 	}
 }
 
-// pair is a connection to a server of the test's own.
+// pair is a connection to a server that the test controls.
 func pair(t *testing.T) (*conn, *net.TCPConn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -185,7 +184,7 @@ func pair(t *testing.T) (*conn, *net.TCPConn) {
 	return c, server.(*net.TCPConn)
 }
 
-// What is proven not to have been read may be sent again, and nothing else.
+// A request that provably was not read may be sent again, and no other request.
 func TestWhatProvesThatARequestWasNotTaken(t *testing.T) {
 	request := []byte("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
 	read := func(t *testing.T, c *conn, want error) {
@@ -210,7 +209,7 @@ func TestWhatProvesThatARequestWasNotTaken(t *testing.T) {
 		for !closedByPeer(c.raw, false) {
 			time.Sleep(time.Millisecond)
 		}
-		c.state.Store(written) // the end was not there yet when the connection was looked at
+		c.state.Store(written) // the end had not come yet when the connection was looked at
 		if _, err := c.Write(request); err != nil {
 			t.Fatal(err)
 		}

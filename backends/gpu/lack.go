@@ -12,23 +12,24 @@ import (
 )
 
 const (
-	// A backend that does not know a model gets no requests for it for lackBase,
-	// then twice as long each time, up to lackMost; sooner where it lists the model.
+	// A backend that does not know a model gets no requests for that model for lackBase. The time
+	// doubles on each repetition, up to lackMost. It ends sooner if the backend lists the model.
 	lackBase, lackMost = 10 * time.Second, 5 * time.Minute
-	// modelsPath lists the models of a server.
+	// modelsPath is the path under which a server lists its models.
 	modelsPath = "/v1/models"
-	// lookEvery is how often its list is looked at meanwhile.
+	// lookEvery is how often the gateway looks at the list during that time.
 	lookEvery = 5 * time.Second
 )
 
-// lack is a model that a backend did not know when it was asked last.
+// lack says that a backend did not know a model when it was asked last.
 type lack struct {
-	reason string // what it said; empty: it knows the model, or was not asked
+	reason string // what the backend said; empty means that it knows the model, or was not asked
 	until  time.Time
-	times  int // in a row
+	times  int // how often in a row
 }
 
-// lackOf is what the backend lacks of a pool; nothing, where it left it meanwhile.
+// lackOf returns what is known of the backend's lack of the pool's model. It returns an empty lack if
+// the backend has left the pool.
 func (b *Backend) lackOf(p *Pool) *lack {
 	if i := slices.Index(b.pools, p); i >= 0 {
 		return &b.lacks[i]
@@ -36,13 +37,13 @@ func (b *Backend) lackOf(p *Pool) *lack {
 	return new(lack)
 }
 
-// lacking says whether b does not know the pool's model, as far as is known.
+// lacking says whether b does not know the pool's model, as far as the gateway knows.
 func (b *Backend) lacking(p *Pool, now time.Time) bool {
 	l := b.lackOf(p)
 	return l.reason != "" && now.Before(l.until)
 }
 
-// lack takes in that the backend does not know the model of a pool.
+// lack records that the backend does not know the model of a pool.
 func (b *Backend) lack(p *Pool, reason string, now time.Time) {
 	l := b.lackOf(p)
 	reason = b.Redact(reason)
@@ -56,8 +57,8 @@ func (b *Backend) lack(p *Pool, reason string, now time.Time) {
 	b.fleet.dispatch(b)
 }
 
-// lookFor looks whether the backend lists the model now. Where its list cannot be
-// read, the next request after the time of the lack finds out.
+// lookFor checks whether the backend lists the model now and serves it. If the list cannot be read, the
+// next request after the time of the lack shows it.
 func (b *Backend) lookFor(p *Pool) {
 	f := b.fleet
 	if !f.beginProbe() {
@@ -66,7 +67,8 @@ func (b *Backend) lookFor(p *Pool) {
 	defer f.probes.Done()
 	ids, err := b.listed()
 	name := b.Upstream(p.cfg.Model)
-	listed := err == nil && (slices.Contains(ids, name) || slices.Contains(ids, name+":latest")) // as Ollama lists it
+	// Ollama lists a model whose name has no tag as NAME:latest.
+	listed := err == nil && (slices.Contains(ids, name) || slices.Contains(ids, name+":latest"))
 	listed = listed && b.prove(p) == nil
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,7 +93,7 @@ func (b *Backend) lookFor(p *Pool) {
 // maxModelList bounds a list of models, in bytes.
 const maxModelList = 4 << 20
 
-// listed are the names of the models that the backend lists.
+// listed returns the names of the models that the backend lists.
 func (b *Backend) listed() (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(b.fleet.ctx, max(b.cfg.ConnectTimeout, reachMost))
 	defer cancel()

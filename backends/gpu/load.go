@@ -8,16 +8,17 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// sense is what a backend's telemetry says at a moment. Stale readings say
-// nothing.
+// sense is what a backend's telemetry says at a moment. Stale readings say nothing.
 type sense struct {
-	pricing.Load           // Running, Waiting and KV of the engine, SM and Utilization of the GPUs; Stale: nothing tells how busy it is
-	gpuAt        time.Time // of the oldest of the readings of GPUs in it
-	newest       time.Time // of all readings, stale ones too; zero: none
-	untold       bool      // the engine's reading is fresh and does not say how many requests run
+	// Load holds Running, Waiting and KV of the engine, and SM and Utilization of the GPUs. Its Stale
+	// means that no reading tells how busy the backend is.
+	pricing.Load
+	gpuAt  time.Time // of the oldest fresh reading of a GPU
+	newest time.Time // of the newest reading, even if it is stale; zero means there is none
+	untold bool      // the engine's reading is fresh and does not say how many requests run
 }
 
-// engine is the feed of the server's own metrics; nil: it shows none.
+// engine returns the feed of the server's own metrics, or nil if the server offers none.
 func (b *Backend) engine() *telemetry.Feed {
 	if e := b.set.Engine; e != nil && !(b.set.EngineMayLack && e.Latest().At.IsZero()) {
 		return e
@@ -57,7 +58,7 @@ func (b *Backend) sense(now time.Time) sense {
 	return s
 }
 
-// mean is of the values that are known.
+// mean is the mean of the values that are known.
 type mean struct{ sum, n float64 }
 
 func (m *mean) add(v float64) {
@@ -66,7 +67,7 @@ func (m *mean) add(v float64) {
 	}
 }
 
-func (m *mean) value() float64 { return m.sum / m.n } // 0/0 is NaN: not known
+func (m *mean) value() float64 { return m.sum / m.n } // 0/0 is NaN, which means not known
 
 // joined adds up the load of several backends.
 type joined struct {
@@ -125,7 +126,7 @@ func (j *joined) load(now time.Time) pricing.Load {
 	return j.Load
 }
 
-// Load is how busy the pool is now.
+// Load returns how busy the pool is now.
 func (p *Pool) Load(now time.Time) pricing.Load {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
@@ -152,9 +153,9 @@ func (p *Pool) load(now time.Time) pricing.Load {
 	return l
 }
 
-// Load is how busy the backend is now. It leaves out energy, which is shared
-// out among pools, and the running requests where the engine does not tell them. Load of
-// a pool counts the gateway's own instead.
+// Load returns how busy the backend is now. It leaves out energy, because energy is shared out among
+// pools. It leaves out the running requests if the engine does not tell them. The load of a pool then
+// counts the gateway's own requests instead.
 func (b *Backend) Load(now time.Time) pricing.Load {
 	b.fleet.mu.Lock()
 	defer b.fleet.mu.Unlock()

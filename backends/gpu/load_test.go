@@ -35,7 +35,7 @@ func (g *gauge) engine(running, waiting, kv float64) {
 	g.feed.Poll(context.Background())
 }
 
-// reading sets the devices by name: utilization each.
+// reading sets the devices of the next reading.
 func (g *gauge) reading(devices ...telemetry.Device) {
 	g.Devices = devices
 	g.feed.Poll(context.Background())
@@ -81,8 +81,8 @@ func wantLoad(t *testing.T, what string, got, want pricing.Load) {
 
 var none = math.NaN()
 
-// A server whose engine is known may all the same show no metrics. It is one without,
-// until it has shown some: then their absence is a failure.
+// A server whose engine is known may nevertheless offer no metrics. It counts as a server without
+// metrics until it has shown some. From then on their absence is a failure.
 func TestEngineThatNeverShowedMetricsIsNotStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newGauge("e")
@@ -120,14 +120,14 @@ func TestLoadJoinsCounts(t *testing.T) {
 		time.Sleep(time.Second)
 		wantLoad(t, "before the first reading", p.Load(time.Now()), pricing.Load{Capacity: 10, KV: none, SM: none, Utilization: none, Energy: none, Stale: true, Age: time.Second})
 
-		// a: other gateways have requests there. b: nothing said of the cache.
+		// Other gateways have requests at a. Nothing is known of b's cache.
 		ea.engine(3, 5, 0.25)
 		eb.engine(0, 0, none)
 		time.Sleep(2 * time.Second)
 		wantLoad(t, "others' requests", p.Load(time.Now()), pricing.Load{Running: 3, Waiting: 5, Capacity: 10, KV: 0.25, SM: none, Utilization: none, Energy: none, Age: 2 * time.Second})
 
-		// All slots are taken, one waits here. The engine of a says that of ours
-		// it has begun with 3 only; b's reading is older than its requests.
+		// All slots are taken, and one request waits in the gateway. The engine of a reports that it
+		// has begun only 3 of this gateway's requests. The reading of b is older than b's requests.
 		for range 10 {
 			mustLease(t, p)
 		}
@@ -136,7 +136,7 @@ func TestLoadJoinsCounts(t *testing.T) {
 		wantLoad(t, "full", p.Load(time.Now()), pricing.Load{Running: 9, Waiting: 2, Queued: 1, Capacity: 10, InFlight: 10, KV: 0.5, SM: none, Utilization: none, Energy: none})
 		wantLoad(t, "backend a", f.backend("a").Load(time.Now()), pricing.Load{Running: 3, Waiting: 1, Capacity: 4, InFlight: 4, KV: 0.5, SM: none, Utilization: none, Energy: none})
 
-		// A stale reading counts for nothing, the own count stands.
+		// A stale reading is not used, so only the gateway's own count remains.
 		time.Sleep(DefaultStaleAfter + time.Second)
 		wantLoad(t, "stale", p.Load(time.Now()), pricing.Load{Running: 10, Waiting: 1, Queued: 1, Capacity: 10, InFlight: 10, KV: none, SM: none, Utilization: none, Energy: none, Stale: true, Age: DefaultStaleAfter + time.Second})
 
@@ -184,7 +184,7 @@ func TestLoadOfGPUs(t *testing.T) {
 	})
 }
 
-// A GPU's energy goes to the pools on it as their requests do.
+// A GPU's energy is shared out among the pools on it in proportion to their requests.
 func TestEnergyIsSharedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := newGauge("node")
@@ -222,7 +222,7 @@ func TestEnergyIsSharedOut(t *testing.T) {
 		counter = 0
 		consume(10) // a driver reload
 		want("a new counter", 350, 150)
-		node.reading() // lost
+		node.reading() // the GPU is lost
 		want("lost", 350, 150)
 		consume(300)
 		want("found again", 550, 250)

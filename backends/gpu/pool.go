@@ -6,64 +6,64 @@ import (
 	"time"
 )
 
-// DefaultQueueTimeout bounds the wait for a slot.
+// DefaultQueueTimeout bounds the wait for a slot, unless PoolConfig.QueueTimeout is set.
 const DefaultQueueTimeout = 30 * time.Second
 
 // PoolConfig describes the backends of one public model.
 type PoolConfig struct {
 	Model    string
 	Backends []string // names, at least one
-	// QueueLimit is how many requests may wait beyond those that run; zero:
-	// none.
+	// QueueLimit is how many requests may wait beyond those that run. Zero means that no request may
+	// wait.
 	QueueLimit int
-	// PerAccount is how many requests of one account may wait, in this pool and
-	// those that share its backends. Zero: as many as QueueLimit says. Either
-	// way accounts take turns, and when the queue is full an account with less
-	// in it takes the place of the one with the most.
+	// PerAccount is how many requests of one account may wait, in this pool and the pools that share
+	// its backends. Zero means as many as QueueLimit says. In both cases accounts take turns. If the
+	// queue is full, an account with fewer waiting requests takes the place of the account with the
+	// most.
 	PerAccount int
-	// NeedGPUTime: a backend is used only while the work of its GPUs is known.
+	// NeedGPUTime means that a backend is used only while the work of its GPUs is known.
 	NeedGPUTime bool
-	// QueueTimeout bounds the wait for a slot. Zero: DefaultQueueTimeout.
+	// QueueTimeout bounds the wait for a slot. Zero means DefaultQueueTimeout.
 	QueueTimeout time.Duration
 }
 
-// Pool is the backends of one model and the queue before them.
+// Pool is the backends of one model and the queue of requests that wait for them.
 //
-// Where the backends' weights differ, requests are dealt out in proportion to them
-// among those that have a free slot, and not by the least wait.
+// If the weights of the backends differ, requests are dealt out in proportion to the weights among the
+// backends that have a free slot, and not by the least wait.
 type Pool struct {
 	fleet *Fleet
 
-	// All below is guarded by fleet.mu, but for the name of the model, which never changes.
+	// All fields below are guarded by fleet.mu, except the name of the model, which never changes.
 	cfg      PoolConfig
-	backends []*Backend // another slice where they change
+	backends []*Backend // a change replaces the slice, and never writes to it
 	domain   *domain
-	priced   bool    // a backend of it asks a price of its own
-	weighted bool    // their weights differ
+	priced   bool    // a backend of the pool asks a price of its own
+	weighted bool    // the weights of the backends differ
 	dealt    float64 // see deal
 
-	places int // tickets without a slot: just admitted or in the queue
+	places int // tickets without a slot, either just admitted or in the queue
 	queue  queue
 	turn   int        // where the search for a backend begins, so that ties rotate
-	open   []*Backend // what a search found, kept for the next one's use
+	open   []*Backend // the result of the last search, whose memory the next search reuses
 	pace   time.Duration
-	joules float64 // consumed for this pool by GPUs that count them
-	counts bool    // one does
+	joules float64 // energy that GPUs consumed for this pool, from the GPUs that count energy
+	counts bool    // some GPU counts energy
 
-	panic     bool   // every backend fails its health check, and some are used all the same
+	panic     bool   // every backend fails its health check, and some are used nevertheless
 	unchecked uint64 // requests that went to such backends
 
-	refused   uint64 // tickets refused by a full queue
-	pushedOut uint64 // of these: had a place, and lost it to an account with less in the queue
+	refused   uint64 // tickets that a full queue refused
+	pushedOut uint64 // those of refused that lost their place to an account with fewer requests in the queue
 }
 
-// FullError refuses a request because as many wait already as may, or as many
-// of its account.
+// FullError refuses a request because as many requests wait as may wait, in all or of its account.
 type FullError struct {
-	// RetryAfter is when a place should be free at the pool's pace: at least
-	// a second.
+	// RetryAfter is the time after which a place should be free at the pool's pace. It is at least a
+	// second.
 	RetryAfter time.Duration
-	// Own: the account has used up its share; others may still be admitted.
+	// Own means that the account has used up its share. Requests of other accounts may still be
+	// admitted.
 	Own bool
 }
 
@@ -71,10 +71,10 @@ func (e *FullError) Error() string {
 	return fmt.Sprintf("queue is full, try again in %v", e.RetryAfter.Round(time.Second))
 }
 
-// Model is the public name of the pool's model.
+// Model returns the public name of the pool's model.
 func (p *Pool) Model() string { return p.cfg.Model }
 
-// Backends are the pool's backends, as configured. The caller must not change
+// Backends returns the pool's backends, in the order of the configuration. The caller must not change
 // the slice.
 func (p *Pool) Backends() []*Backend {
 	p.fleet.mu.Lock()
@@ -82,14 +82,14 @@ func (p *Pool) Backends() []*Backend {
 	return p.backends
 }
 
-// Admit takes a place for a request of the account key: a slot that is free
-// now, or one in the queue. It decides at once and costs nothing that could be
-// abused: no slot is taken, and nobody pushed out of the queue, before Wait. The
-// caller ends the ticket with Wait or Cancel. Errors: *FullError, ErrNoBackend.
+// Admit takes a place for a request of the account key. The place is either a slot that is free now, or
+// a place in the queue. Admit decides at once. It takes no slot and pushes nobody out of the queue
+// before Wait, so nobody can abuse it. The caller ends the ticket with Wait, Now or Cancel. The errors
+// are *FullError and ErrNoBackend.
 func (p *Pool) Admit(key Key) (*Ticket, error) { return p.AdmitBid(key, Bid{}) }
 
-// AdmitBid is Admit for a request whose size and price are known: backends
-// that ask more than it pays are not used. ErrTooDear when all do.
+// AdmitBid is Admit for a request whose size and price are known. A backend that asks more than the
+// request pays is not used. If all backends ask more, the error is ErrTooDear.
 func (p *Pool) AdmitBid(key Key, bid Bid) (*Ticket, error) {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
@@ -101,8 +101,8 @@ func (p *Pool) AdmitBid(key Key, bid Bid) (*Ticket, error) {
 	return &Ticket{pool: p, key: key, bid: bid, extra: extra}, nil
 }
 
-// Look says what AdmitBid would, and takes no place: so that no other request is
-// refused because of one that only looks.
+// Look returns the error that AdmitBid would return, and takes no place. So no other request is refused
+// because of a caller that only looks.
 func (p *Pool) Look(key Key, bid Bid) error {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
@@ -110,8 +110,7 @@ func (p *Pool) Look(key Key, bid Bid) error {
 	return err
 }
 
-// admits says whether there is a place for a request, and whether it is one beyond
-// the limit.
+// admits says whether there is a place for a request. extra means that the place is beyond the limit.
 func (p *Pool) admits(key Key, bid *Bid) (extra bool, err error) {
 	free, usable := p.free(bid)
 	if !usable || p.fleet.closed {
@@ -119,8 +118,8 @@ func (p *Pool) admits(key Key, bid *Bid) (extra bool, err error) {
 	}
 	own := free == 0 && p.ownLimit(key)
 	extra = p.places >= free+p.cfg.QueueLimit
-	// Callers without money may hold a place for a moment, so there are only so
-	// many beyond the limit.
+	// Callers without money may hold a place for a moment. So the number of places beyond the limit is
+	// bounded too.
 	if own || extra && (p.places >= free+2*p.cfg.QueueLimit || !p.outranks(key)) {
 		p.refused++
 		return false, &FullError{RetryAfter: p.retryAfter(free), Own: own}
@@ -128,7 +127,7 @@ func (p *Pool) admits(key Key, bid *Bid) (extra bool, err error) {
 	return extra, nil
 }
 
-// free counts the slots free now for a request with this bid. False: no backend
+// free returns how many slots are free now for a request with this bid. usable is false if no backend
 // may be used.
 func (p *Pool) free(bid *Bid) (slots int, usable bool) {
 	now := time.Now()
@@ -142,8 +141,8 @@ func (p *Pool) free(bid *Bid) (slots int, usable bool) {
 	return slots, usable
 }
 
-// retryAfter estimates when the queue has moved on by one place more than wait
-// in it: mean service time × those ahead ÷ slots.
+// retryAfter estimates when a place is free for one more request: mean service time × the places ahead
+// ÷ slots.
 func (p *Pool) retryAfter(free int) time.Duration {
 	slots := 0
 	now := time.Now()
@@ -156,8 +155,8 @@ func (p *Pool) retryAfter(free int) time.Duration {
 	return max(time.Second, time.Duration(float64(p.pace)*float64(ahead)/float64(max(1, slots))))
 }
 
-// observe folds one service time into the pool's pace, an exponentially
-// weighted mean over about the last ten requests.
+// observe folds one service time into the pool's pace. The pace is an exponentially weighted mean over
+// about the last ten requests.
 func (p *Pool) observe(took time.Duration) {
 	if p.pace == 0 {
 		p.pace = took
@@ -166,7 +165,7 @@ func (p *Pool) observe(took time.Duration) {
 	p.pace += (took - p.pace) / 10
 }
 
-// grant gives a waiting or fresh ticket a slot of b.
+// grant gives a slot of b to a ticket that waits or was just admitted.
 func (p *Pool) grant(t *Ticket, b *Backend) {
 	now := time.Now()
 	if !b.health.up {
@@ -182,7 +181,7 @@ func (p *Pool) grant(t *Ticket, b *Backend) {
 	t.lease = Lease{ticket: t, backend: b, since: now, gpuSince: b.begin(p, now)}
 }
 
-// fail ends a waiting ticket.
+// fail ends a waiting ticket with err.
 func (p *Pool) fail(t *Ticket, err error) {
 	p.leave(t)
 	t.state, t.err = spent, err
@@ -190,9 +189,8 @@ func (p *Pool) fail(t *Ticket, err error) {
 	close(t.ready)
 }
 
-// dispatch gives free slots of b to the requests that are next in any of its
-// pools, and fails those who can get one nowhere any more. It is called
-// whenever a slot of b or its health has changed.
+// dispatch gives free slots of b to the next requests of b's pools. It fails those waiting requests
+// that no backend can serve any more. It is called whenever a slot or the health of b has changed.
 func (f *Fleet) dispatch(b *Backend) {
 	for {
 		var first *Ticket
@@ -211,13 +209,13 @@ func (f *Fleet) dispatch(b *Backend) {
 	}
 }
 
-// lookahead bounds how many tickets are passed over because what is free asks
-// more than they pay.
+// lookahead bounds how many tickets next passes over because the free backends ask more than these
+// tickets pay.
 const lookahead = 64
 
-// next finds the first ticket of the queue that can be placed now. Only
-// tickets that were elsewhere before, or that pay less than a backend asks,
-// can be passed over: any other can be placed wherever those behind it can.
+// next returns the first ticket of the queue that can get a slot now, and the slot's backend, or nil.
+// It passes over only tickets that were on another backend before, or that pay less than a backend
+// asks. Any other ticket can take each slot that a ticket behind it can take.
 func (p *Pool) next() (*Ticket, *Backend) {
 	poor := 0
 	for t := p.queue.head; t != nil; {
@@ -241,8 +239,8 @@ func (p *Pool) next() (*Ticket, *Backend) {
 	return nil, nil
 }
 
-// wait takes a slot for t or queues it until one is free, its pool's deadline
-// passes or ctx ends.
+// wait takes a slot for t. If no slot is free, t waits in the queue until it gets a slot, the pool's
+// QueueTimeout passes or ctx ends.
 func (p *Pool) wait(ctx context.Context, t *Ticket) (*Lease, error) {
 	f := p.fleet
 	f.mu.Lock()
@@ -291,7 +289,7 @@ func (p *Pool) wait(ctx context.Context, t *Ticket) (*Lease, error) {
 	if t.state == queued {
 		p.fail(t, err)
 	}
-	if t.state == granted { // perhaps in the very moment the wait ended
+	if t.state == granted { // perhaps at the very moment when the wait ended
 		return &t.lease, nil
 	}
 	return nil, t.err

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// fleetOf builds a fleet without health checks: slots by backend name, and
-// pools.
+// fleetOf builds a fleet without health checks. slots holds the slots of each backend, by the backend's
+// name.
 func fleetOf(t testing.TB, slots map[string]int, pools ...PoolConfig) *Fleet {
 	t.Helper()
 	var cfg Config
@@ -51,7 +51,7 @@ func mustLease(t testing.TB, p *Pool) *Lease {
 	return l
 }
 
-// waitInQueue starts a request that waits and returns once it does.
+// waitInQueue starts a request that waits, and returns once the request is in the queue.
 func waitInQueue(t *testing.T, p *Pool) <-chan *Lease {
 	t.Helper()
 	return waitAs(t, p, Key{})
@@ -72,7 +72,7 @@ func waitAs(t *testing.T, p *Pool, key Key) <-chan *Lease {
 	return got
 }
 
-// idle fails unless no slot and no place is taken.
+// idle fails if a slot or a place is taken.
 func idle(t *testing.T, f *Fleet) {
 	t.Helper()
 	for _, b := range f.backends {
@@ -118,7 +118,7 @@ func TestAdmitRefusesBeyondSlotsAndQueue(t *testing.T) {
 		start := time.Now()
 		first := mustLease(t, p)
 		time.Sleep(10 * time.Second)
-		first.Done(Result{Status: 200, Took: time.Since(start)}) // a pace of 10 s
+		first.Done(Result{Status: 200, Took: time.Since(start)}) // gives the pool a pace of 10 s
 		one, two := mustLease(t, p), mustLease(t, p)
 		third, err := p.Admit(Key{})
 		if err != nil {
@@ -129,7 +129,8 @@ func TestAdmitRefusesBeyondSlotsAndQueue(t *testing.T) {
 		if !errors.As(err, &full) {
 			t.Fatalf("error is %v, want *FullError", err)
 		}
-		// One waits, this would be the second; two slots free one each 5 s.
+		// One request waits, and this would be the second. Two slots at a pace of 10 s free one slot
+		// every 5 s.
 		if full.RetryAfter != 10*time.Second {
 			t.Errorf("retry after %v, want 10s", full.RetryAfter)
 		}
@@ -256,7 +257,8 @@ func TestNextWaitsAheadOfLaterRequests(t *testing.T) {
 			l, _ := refused.Next(context.Background())
 			moved <- l
 		}()
-		// The slot given back goes to the one behind: it has not been there.
+		// The slot that was given back goes to the next waiting request, which has not been on that
+		// backend.
 		if l := <-later; l.Backend() != refused.Backend() {
 			t.Errorf("the freed slot was not used")
 		}
@@ -288,8 +290,8 @@ func TestCloseFailsWaiters(t *testing.T) {
 	})
 }
 
-// Many requests with every kind of end, on shared backends: afterwards nothing
-// may be taken, and never more ran than there are slots.
+// Many requests with every kind of end run on shared backends. Afterwards no slot may be taken, and
+// never more requests ran than there are slots.
 func TestNoSlotLeaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"a": 3, "b": 2, "c": 1},

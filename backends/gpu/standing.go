@@ -9,28 +9,28 @@ import (
 type standing uint8
 
 const (
-	// out: not at all.
+	// out means that the backend is not used at all.
 	out standing = iota
-	// trial: it fails its health check by saying nothing, and has not shown that
-	// it serves all the same: one request at a time may.
+	// trial means that the backend fails its health check by not answering, and has not shown that it
+	// serves requests nevertheless. It gets one request at a time.
 	trial
-	// unchecked: it fails its health check and yet serves.
+	// unchecked means that the backend fails its health check and yet serves requests.
 	unchecked
-	// spare: it passes its health check, and its requests fail.
+	// spare means that the backend passes its health check, but its requests fail.
 	spare
-	// well: nothing speaks against it.
+	// well means that nothing speaks against the backend.
 	well
 )
 
-// servesFor is how long a request that went well shows that a backend serves.
+// servesFor is how long a request that went well counts as proof that a backend serves.
 const servesFor = 2 * time.Minute
 
-// trialAgain is how long a backend whose trial failed waits for the next.
+// trialAgain is how long a backend whose trial failed waits for the next trial.
 const trialAgain = 30 * time.Second
 
-// standing judges b for a pool. Health checks that fail are believed unless
-// requests show better: then b is used where no other one passes its check. A
-// backend that cannot be reached, or does not take the key, is never used.
+// standing judges b for a pool. Failing health checks are believed unless requests went well meanwhile.
+// In that case b is used if no other backend passes its check. A backend that cannot be reached, or
+// does not take the key, is never used.
 func (b *Backend) standing(p *Pool, now time.Time) standing {
 	h := &b.health
 	switch {
@@ -52,7 +52,7 @@ func (b *Backend) standing(p *Pool, now time.Time) standing {
 	return out
 }
 
-// room is how many requests may run on b at once.
+// room returns how many requests may run on b at once.
 func (b *Backend) room(s standing) int {
 	if s == trial {
 		return 1
@@ -60,8 +60,8 @@ func (b *Backend) room(s standing) int {
 	return b.set.Slots
 }
 
-// best is the best standing among the pool's backends that are not in tried:
-// only backends of that standing are used, where trial counts as unchecked.
+// best returns the best standing among the pool's backends that are not in tried. Only backends of that
+// standing are used. If the best standing is unchecked, backends on trial are used too.
 func (p *Pool) best(tried []*Backend, now time.Time) standing {
 	top := out
 	for _, b := range p.backends {
@@ -72,14 +72,13 @@ func (p *Pool) best(tried []*Backend, now time.Time) standing {
 	return top
 }
 
-// usable says whether a backend of standing s is used where top is the best.
+// usable says whether a backend of standing s is used if top is the best standing.
 func (s standing) usable(top standing) bool {
 	return s != out && (s == top || s == trial && top == unchecked)
 }
 
-// serves says whether the pool can be sold: a backend of it may be used, has not
-// merely to be tried, and serves the gateway's own request where those of clients
-// failed.
+// serves says whether the pool can be sold. That needs a backend which may be used, which has not
+// merely to be tried, and which serves the gateway's own request if the requests of clients failed.
 func (p *Pool) serves(now time.Time) bool {
 	if p.fleet.closed {
 		return false
@@ -102,19 +101,19 @@ func (p *Pool) serves(now time.Time) bool {
 	return false
 }
 
-// Serves says whether a request of the pool's model can be served: some backend may be used. It is
-// true before the first health check. It is false where each backend fails its check and serves
-// nothing, fails both the clients' requests and the gateway's own, cannot be reached, refuses the
-// gateway's key, or does not know the model.
+// Serves says whether a request of the pool's model can be served, because some backend may be used. It
+// is true before the first health check. It is false if each backend is in one of these states: it
+// fails its check and serves nothing, it fails both the clients' requests and the gateway's own, it
+// cannot be reached, it refuses the gateway's key, or it does not know the model.
 func (p *Pool) Serves() bool {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
 	return p.serves(time.Now())
 }
 
-// Tries says whether a request of a caller with money may be tried, although it
-// is not known whether it can be served: a backend's health check hangs, which
-// leaves that open, or requests failed while the check goes well.
+// Tries says whether a request of a caller with money may be tried although nobody knows whether it can
+// be served. That is so if a backend's health check hangs, or if requests failed while the check
+// passes.
 func (p *Pool) Tries() bool {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
@@ -132,7 +131,7 @@ func (p *Pool) panicked() {
 	}
 }
 
-// calm says that a pool goes by health checks again.
+// calm ends the panic of each pool of b that has a backend which passes its health check again.
 func (f *Fleet) calm(b *Backend) {
 	for _, p := range b.pools {
 		if p.panic && p.best(nil, time.Now()) >= spare {

@@ -8,63 +8,63 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// BackendStatus is one backend as readiness, dashboard and metrics see it.
+// BackendStatus describes one backend for readiness, the dashboard and metrics.
 type BackendStatus struct {
 	Name    string `json:"name"`
-	Healthy bool   `json:"healthy"` // passes its health check (true where it has none)
+	Healthy bool   `json:"healthy"` // passes its health check; true without a health check
 	Checked bool   `json:"checked"` // an active check has been made
-	Ejected bool   `json:"ejected"` // by failed requests
-	// Reachable is false while no connection to it can be made, as far as
-	// requests and checks have shown.
+	Ejected bool   `json:"ejected"` // gets no requests for a while, because requests failed
+	// Reachable is false while no connection to the backend can be made, as far as requests and checks
+	// have shown.
 	Reachable bool `json:"reachable"`
-	// KeyRefused: it does not take the gateway's key.
+	// KeyRefused means that the backend does not take the gateway's key.
 	KeyRefused bool `json:"key_refused"`
-	// Lacks are models that it did not know when it was asked last, each with
-	// what it said. For the operator only.
+	// Lacks maps each model that the backend did not know when it was asked last to what the backend
+	// said. It is for the operator only.
 	Lacks   map[string]string `json:"unknown_models,omitempty"`
-	Returns time.Duration     `json:"-"` // until the ejection ends, zero without one
-	// Drained: the operator took it out, see Fleet.Drain.
+	Returns time.Duration     `json:"-"` // until the ejection ends; zero without an ejection
+	// Drained means that the operator took the backend out: see Fleet.Drain.
 	Drained  bool `json:"drained,omitempty"`
 	InFlight int  `json:"in_flight"`
 	Slots    int  `json:"slots"`
 	Weight   int  `json:"weight"`
-	// Leaving is how many requests are open on servers that had this name and leave.
+	// Leaving is how many requests are open on leaving backends that had this name.
 	Leaving int    `json:"leaving,omitempty"`
-	Served  uint64 `json:"served"` // requests that ended well, or not by its fault
-	Failed  uint64 `json:"failed"` // requests that it failed
-	// LastError is of the last failed check or request, empty when the last
-	// check passed. It names addresses: for the operator only.
+	Served  uint64 `json:"served"` // requests that went well
+	Failed  uint64 `json:"failed"` // requests that failed by the backend's fault
+	// LastError is the error of the last failed check or request. It is empty if the last check passed.
+	// It names addresses, so it is for the operator only.
 	LastError string    `json:"last_error,omitempty"`
 	LastCheck time.Time `json:"last_check,omitzero"`
 	Models    []string  `json:"models"`
-	// Guessed is how many requests had GPU time that was not measured, so that the
-	// clock stood in for it.
+	// Guessed is how many requests had GPU time that was not measured and was taken from the clock
+	// instead.
 	Guessed uint64       `json:"gpu_time_fallbacks"`
 	Load    pricing.Load `json:"load"`
-	// Telemetry is the last failure of its engine's feed, or what its reading lacks;
-	// empty when it works or there is none. For the operator only.
+	// Telemetry is the last failure of the feed of the backend's engine, or what the engine's reading
+	// lacks. It is empty if the feed works or there is none. It is for the operator only.
 	Telemetry string      `json:"telemetry_error,omitempty"`
 	GPUs      []GPUStatus `json:"gpus,omitempty"`
 }
 
-// GPUStatus is one GPU of a backend.
+// GPUStatus describes one GPU of a backend.
 type GPUStatus struct {
 	Name  string `json:"name"` // as the configuration names it
 	Feed  string `json:"feed"`
-	Fresh bool   `json:"fresh"` // in a reading that is not stale
-	// Source of its GPU-seconds: "measured", or "wall" while its work is not known,
-	// with a request's part of the time itself.
+	Fresh bool   `json:"fresh"` // the last reading holds the GPU and is not stale
+	// Source is the source of the GPU-seconds: "measured", or "wall" while the GPU's work is not known.
+	// With "wall" a request gets its part of the elapsed time.
 	Source string `json:"source"`
-	// Device is the last reading; nil: the feed has never seen it, or it has
+	// Device is the last reading. Nil means that the feed has never seen the GPU, or that the GPU has
 	// vanished.
 	Device *telemetry.Device `json:"device,omitempty"`
-	// Busy is how many seconds it has been busy since a backend was first bound
-	// to it, and Shared how many of them were shared out among requests.
+	// Busy is how many seconds the GPU has been busy since a backend was first bound to it. Shared is
+	// how many of these seconds were shared out among requests.
 	Busy   float64 `json:"busy_s"`
 	Shared float64 `json:"shared_s"`
-	// Fallback is how many seconds were shared out while its work was not known.
+	// Fallback is how many seconds were shared out while the GPU's work was not known.
 	Fallback float64 `json:"fallback_s"`
-	Error    string  `json:"telemetry_error,omitempty"` // of the feed's last sample
+	Error    string  `json:"telemetry_error,omitempty"` // error of the feed's last sample
 }
 
 // Status describes every backend, in the order of the configuration.
@@ -138,25 +138,25 @@ func failure(f *telemetry.Feed) string {
 	return ""
 }
 
-// errUntold is what is wrong with an engine's page that says nothing of what runs.
+// errUntold is what is wrong with an engine's page that does not say how many requests run.
 const errUntold = "the engine's metrics do not say how many requests are running, or not what can be true: the gateway's own are counted"
 
-// PoolStatus is one pool as metrics and the dashboard see it.
+// PoolStatus describes one pool for metrics and the dashboard.
 type PoolStatus struct {
 	Model   string `json:"model"`
-	Healthy bool   `json:"healthy"` // some backend may be used
-	// Panic: every backend fails its health check, and some are used because
-	// their requests go well. Unchecked is how many requests went to such.
+	Healthy bool   `json:"healthy"` // see Pool.Serves
+	// Panic means that every backend fails its health check, and that some are used because their
+	// requests go well. Unchecked is how many requests went to such backends.
 	Panic     bool   `json:"panic"`
 	Unchecked uint64 `json:"unchecked"`
 
 	Waiting    int           `json:"waiting"`  // in the queue
-	Admitted   int           `json:"admitted"` // with a place and no slot: the waiting among them
+	Admitted   int           `json:"admitted"` // requests with a place and without a slot, including Waiting
 	QueueLimit int           `json:"queue_limit"`
 	FreeSlots  int           `json:"free_slots"`
 	Refused    uint64        `json:"refused"`    // by a full queue
-	PushedOut  uint64        `json:"pushed_out"` // of these: lost a place to an account with less in the queue
-	Pace       time.Duration `json:"-"`          // mean time of service, zero before the first
+	PushedOut  uint64        `json:"pushed_out"` // of Refused: lost a place to an account with fewer requests
+	Pace       time.Duration `json:"-"`          // mean time of service; zero before the first request
 	Load       pricing.Load  `json:"load"`
 }
 
@@ -174,10 +174,10 @@ func (f *Fleet) Pools() []PoolStatus {
 	return list
 }
 
-// Healthy says whether the model has a backend that serves and is known to: it
-// passes its health check, has none and can be reached, or serves although it
-// fails the check, and does not fail all requests. It is false before the first check, although requests are let
-// through then.
+// Healthy says whether the model has a backend that is known to serve. Such a backend passes its health
+// check, or has no check and can be reached, or serves requests although it fails the check. It also
+// must not fail all requests. Healthy is false before the first check, although requests are admitted
+// then.
 func (f *Fleet) Healthy(model string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

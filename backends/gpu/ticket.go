@@ -10,14 +10,14 @@ type Ticket struct {
 	pool  *Pool
 	key   Key
 	bid   Bid
-	extra bool       // admitted beyond the limit: it must take another's place
-	tried []*Backend // those that did not take this request
+	extra bool       // admitted beyond the limit, so it must take the place of another ticket
+	tried []*Backend // backends that did not take this request
 
-	// All below is guarded by fleet.mu.
+	// All fields below are guarded by fleet.mu.
 	state      ticketState
-	seq        uint64 // order of asking for a slot; a request that goes elsewhere keeps it
-	round      uint64 // see domain; kept as well, 0 if the request never waited
-	share      *share // while in the queue, unless it was elsewhere before
+	seq        uint64 // order of asking for a slot; a request that moves to another backend keeps its seq
+	round      uint64 // see domain; a request that moves keeps its round; 0 means that the request never waited
+	share      *share // set while the ticket is in the queue, unless the request was on another backend before
 	ready      chan struct{}
 	err        error
 	lease      Lease
@@ -33,22 +33,21 @@ const (
 	spent
 )
 
-// moved says whether the request was elsewhere before.
+// moved says whether the request was on another backend before.
 func (t *Ticket) moved() bool { return len(t.tried) > 0 }
 
-// Wait returns a slot on the healthy backend where the least wait is expected,
-// or on the cheapest one in time where backends ask prices of their own.
-// Accounts that wait take turns; the requests of one account are served in order
-// of arrival. A request of another account with less in the queue may take the
-// place of this one when the queue is full: that is *FullError. Other errors:
-// ErrQueueTimeout, ErrNoBackend, ctx's. The ticket is used up either way.
+// Wait returns a slot on the usable backend with the least expected wait. If backends ask prices of
+// their own, it returns a slot on the cheapest backend that can serve in time. Accounts that wait take
+// turns. The requests of one account are served in order of arrival. If the queue is full, a request of
+// another account with fewer waiting requests may take the place of this request, and then Wait returns
+// *FullError. The other errors are ErrQueueTimeout, ErrNoBackend, ErrSpent and the error of ctx. The
+// ticket is used up in every case.
 func (t *Ticket) Wait(ctx context.Context) (*Lease, error) {
 	return t.pool.wait(ctx, t)
 }
 
-// Now is Wait for a request that must not wait: it returns a slot if one is
-// free and nobody waits for it, else ErrBusy. The ticket is used up either
-// way.
+// Now is Wait for a request that must not wait. It returns a slot if a slot is free and nobody waits
+// for it, otherwise ErrBusy. The ticket is used up in every case.
 func (t *Ticket) Now() (*Lease, error) {
 	t.pool.fleet.mu.Lock()
 	defer t.pool.fleet.mu.Unlock()
@@ -64,7 +63,7 @@ func (t *Ticket) Now() (*Lease, error) {
 	return &t.lease, nil
 }
 
-// now finds the backend of a free slot that nobody waits for.
+// now returns the backend of a free slot that nobody waits for.
 func (t *Ticket) now() (*Backend, error) {
 	switch p := t.pool; {
 	case t.state != admitted:
@@ -94,52 +93,52 @@ func (t *Ticket) Cancel() {
 	}
 }
 
-// Lease is one slot of a backend. It belongs to one request, which ends it
-// with Done (or Next).
+// Lease is one slot of a backend. It belongs to one request, which ends the lease with Done or Next.
 type Lease struct {
 	ticket  *Ticket
 	backend *Backend
 	since   time.Time
 
-	// All below is guarded by fleet.mu.
+	// All fields below are guarded by fleet.mu.
 	done     bool
-	gpuSince shares // the backend's when it began
-	gpuUse   GPUUse // of the whole request, once it is done
+	gpuSince shares // the backend's shares when the lease began
+	gpuUse   GPUUse // of the whole request, set by Done
 	gpuKnown bool
 }
 
-// Result is how a request went, as far as the backend is concerned.
+// Result is how a request went, as far as it concerns the backend.
 type Result struct {
-	// Err is what Do, or reading the answer, returned. The end of the client's
-	// context counts for nothing.
+	// Err is the error that Do or reading the answer returned. If the error is the end of the client's
+	// context, it does not count against the backend.
 	Err error
-	// Status of the answer, zero without one.
+	// Status is the status of the answer. Zero means that there was no answer.
 	Status int
-	// Took is the time of service; zero: since the slot was given.
+	// Took is the time of service. Zero means the time since the slot was given.
 	Took time.Duration
-	// Refused: the backend did not take the request, by failing to connect or
-	// by saying so. It counts neither for the pace nor, with a 4xx, for health.
+	// Refused means that the backend did not take the request, because it could not be connected to or
+	// because it said so. Such a request does not count for the pace. With a 4xx it does not count for
+	// health either.
 	Refused bool
-	// RequestFault: the backend says that no backend could serve this request,
-	// whatever its status. It counts for nothing, unless the backend says so to
-	// several accounts in a row: then the gateway's own request judges it.
+	// RequestFault means that the backend says that no backend could serve this request, whatever the
+	// status of the answer. The result does not count, unless the backend says so to several accounts
+	// in a row. Then the gateway's own request judges the backend.
 	RequestFault bool
-	// Doubtful: a failure, whatever the status, that may be the request's own fault.
-	// It counts once several accounts have met one with different requests, or once
-	// many came in a row and the gateway's own request fails as well.
+	// Doubtful means that the request failed, whatever the status, and may have been at fault itself.
+	// Such a failure counts once several accounts have met such failures with different requests. It
+	// also counts once many such failures came in a row and the gateway's own request fails as well.
 	Doubtful bool
-	// Body tells requests apart, where it matters whether they were the same; 0: it
-	// is not known.
+	// Body is a number that tells requests apart, for when it matters whether two requests were the same.
+	// 0 means that it is not known.
 	Body uint64
-	// Lacks is what the backend said when it did not know the model; empty: it
-	// did. It gets no requests for that model for a while.
+	// Lacks is what the backend said if it did not know the model. Empty means that it knew the model.
+	// A backend that lacks a model gets no requests for that model for a while.
 	Lacks string
 }
 
-// Backend is where the slot is.
+// Backend returns the backend of the slot.
 func (l *Lease) Backend() *Backend { return l.backend }
 
-// Done gives the slot back, once: later calls do nothing.
+// Done gives the slot back. Later calls do nothing.
 func (l *Lease) Done(r Result) {
 	f := l.backend.fleet
 	f.mu.Lock()
@@ -170,10 +169,10 @@ func (l *Lease) finish(r Result) {
 	l.backend.fleet.dispatch(l.backend)
 }
 
-// Next takes a slot on a backend that this request has not been to, after this
-// one did not take it. It ends the lease as refused unless Done was called. A
-// wait, if there is one, is ahead of all who came later. Errors: ErrNoBackend
-// when none is left, else those of Wait.
+// Next takes a slot on a backend to which this request has not been, after this backend did not take
+// the request. It ends the lease as refused, unless Done was called. If the request must wait, it is
+// ahead of all requests that came later. The error is ErrNoBackend if no other backend may be used.
+// Otherwise the errors are those of Wait.
 func (l *Lease) Next(ctx context.Context) (*Lease, error) {
 	p, f := l.ticket.pool, l.backend.fleet
 	t := &Ticket{pool: p, key: l.ticket.key, bid: l.ticket.bid, seq: l.ticket.seq, round: l.ticket.round, tried: append(l.ticket.tried[:len(l.ticket.tried):len(l.ticket.tried)], l.backend)}

@@ -14,32 +14,31 @@ import (
 )
 
 var (
-	// ErrNotTaken reports that the backend cannot have received the request:
-	// no connection could be made, or nothing was written to the one there
-	// was. It is safe to try another.
+	// ErrNotTaken reports that the backend cannot have received the request, because no connection
+	// could be made, or because not all of the request reached the backend. The caller may safely try
+	// another backend.
 	ErrNotTaken = errors.New("backend did not take the request")
-	// ErrFirstByteTimeout reports that no answer began within
-	// FirstByteTimeout. The backend may have worked on the request.
+	// ErrFirstByteTimeout reports that no answer began within FirstByteTimeout. The backend may have
+	// worked on the request.
 	ErrFirstByteTimeout = errors.New("backend did not answer in time")
-	// ErrFirstEventTimeout reports that a stream began and brought no event within
-	// FirstEventTimeout. Reads of a response's body return it.
+	// ErrFirstEventTimeout reports that a stream began and brought no event within FirstEventTimeout.
+	// Reads of the answer's body return it.
 	ErrFirstEventTimeout = errors.New("backend began a stream and sent no event in time")
-	// ErrIdleTimeout reports that an answer stalled: nothing came for IdleTimeout, or
-	// nothing but signs of life for FirstEventTimeout. Reads of a response's body
-	// return it.
+	// ErrIdleTimeout reports that an answer stalled. Nothing came for IdleTimeout, or only signs of
+	// life came for FirstEventTimeout. Reads of the answer's body return it.
 	ErrIdleTimeout = errors.New("backend stalled in its answer")
 
-	errNoHeader = errors.New("timed out") // the cause net/http sees; Do says which time
+	errNoHeader = errors.New("timed out") // the cause that net/http sees; Do returns an error that names the timeout
 )
 
 const (
-	// idleConn is how long an unused connection is kept: below the 5 s after
-	// which uvicorn (vLLM, SGLang) and cpp-httplib (llama.cpp) close theirs, so
-	// that it is we who close and no request meets a connection just closed.
+	// idleConn is how long an unused connection is kept. It is below the 5 s after which uvicorn (vLLM,
+	// SGLang) and cpp-httplib (llama.cpp) close their connections. So the gateway closes first, and no
+	// request meets a connection that was just closed.
 	idleConn = 4 * time.Second
-	// connBuffer is the read and write buffer per connection, in bytes: larger
-	// than most events, so that each is one system call. A thousand streams hold a
-	// thousand of each; the body of a long request goes past it.
+	// connBuffer is the size of the read buffer and of the write buffer of a connection, in bytes. It
+	// is larger than most events, so that each event is one system call. A thousand streams hold a
+	// thousand of both buffers. The body of a long request bypasses the buffer.
 	connBuffer = 4 << 10
 	// maxResponseHeader bounds the header of an answer, in bytes.
 	maxResponseHeader = 256 << 10
@@ -49,15 +48,15 @@ func newTransport(base *url.URL, cfg BackendConfig, k *keeping) (*http.Transport
 	t := &http.Transport{
 		DialContext:         dial(cfg.ConnectTimeout, k),
 		TLSHandshakeTimeout: cfg.ConnectTimeout,
-		// Usage is read from the bytes that pass, so they must be plain.
+		// The gateway reads usage from the bytes of the answer, so the bytes must not be compressed.
 		DisableCompression:     true,
-		MaxIdleConnsPerHost:    cfg.Slots + 1, // and one for the health check
+		MaxIdleConnsPerHost:    cfg.Slots + 1, // the extra connection is for the health check
 		IdleConnTimeout:        idleConn,
 		ReadBufferSize:         connBuffer,
 		WriteBufferSize:        connBuffer,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		Protocols:              new(http.Protocols),
-		// A peer that vanished is noticed while an answer is awaited.
+		// The pings notice a peer that vanished while an answer is awaited.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
 	switch base.Scheme {
@@ -75,31 +74,28 @@ func newTransport(base *url.URL, cfg BackendConfig, k *keeping) (*http.Transport
 	return t, nil
 }
 
-// Headers of the caller that must not travel on. The credentials are the
-// caller's money. An Idempotency-Key would make net/http repeat a POST by itself
-// on a connection that broke after the request was written.
+// strip lists headers of the caller that Do does not send. The caller's credentials are removed because
+// they are worth the caller's money. An Idempotency-Key would make net/http repeat a POST by itself if
+// a connection breaks after the request was written.
 var strip = [...]string{"Authorization", "Macaroon", "Grpc-Metadata-Macaroon", "Idempotency-Key", "X-Idempotency-Key"}
 
-// Do sends one request and returns the answer as soon as its header is there.
-// path starts with a slash and may carry a query; see Path for servers that have their
-// API elsewhere. h is taken over, the caller's
-// credentials in it are replaced by the backend's key; it may be nil. body must not
-// be changed afterwards: it may still be on its way when an answer comes early.
-// Redirects are returned, not followed. The caller closes the body of the answer;
-// reading it fails with ErrIdleTimeout when the backend stalls.
+// Do sends one request and returns the answer as soon as its header has come. path starts with a slash
+// and may hold a query. See Path for servers that have their API under other paths. h may be nil. The
+// caller must not use h afterwards, because Do changes h: it replaces the caller's credentials with the
+// backend's key. The caller must not change body afterwards, because body may still be being sent when
+// an answer comes early. Do returns redirects and does not follow them. The caller closes the body of
+// the answer. Reading the body fails with ErrIdleTimeout if the backend stalls.
 //
-// Errors: ErrNotTaken, also beside ctx's own where ctx ended before anything was
-// written; ErrFirstByteTimeout; ctx's own; any other means that the backend may have
-// received the request.
+// The errors are ErrNotTaken (which also wraps the error of ctx if ctx ended before the backend can
+// have got the request), ErrFirstByteTimeout, and the error of ctx. Any other error means that the
+// backend may have received the request.
 //
-// A request is repeated here once, on a new connection, and only where the first
-// one was kept from an earlier request and ended before the backend can have read
-// this request to its end: nothing or not all of it was written, or the
-// backend's system refused what was (see conn.ended). net/http repeats one in
-// HTTP/2, where the server says that it did not process it.
+// Do repeats a request once, on a new connection. It does so only if the first connection was kept from
+// an earlier request and ended before the backend can have read this request to its end: nothing or not
+// all of the request was written, or the backend's system refused what was written (see conn.ended). In
+// HTTP/2 net/http also repeats a request if the server says that it did not process the request.
 //
-// Kept connections are used only where the backend has shown that it keeps them,
-// see keeping.
+// Do uses kept connections only if the backend has shown that it keeps connections: see keeping.
 func (b *Backend) Do(ctx context.Context, method, path string, body []byte, h http.Header) (*http.Response, error) {
 	if h == nil {
 		h = make(http.Header, 2)
@@ -131,8 +127,8 @@ func (b *Backend) Do(ctx context.Context, method, path string, body []byte, h ht
 	}
 }
 
-// attempt sends the request once. stale: the connection was a kept one and had
-// ended before; nothing was sent.
+// attempt sends the request once. stale means that the connection was a kept connection which had
+// ended, so the backend did not get the request.
 func (b *Backend) attempt(ctx context.Context, method, path string, body []byte, h http.Header, kept, scout bool) (resp *http.Response, stale bool, err error) {
 	call := newCall(ctx, b.cfg)
 	call.scout = scout
@@ -174,7 +170,7 @@ func (b *Backend) attempt(ctx context.Context, method, path string, body []byte,
 	}
 }
 
-// fresh is the transport that uses each connection once.
+// fresh returns the transport that uses each connection once.
 func (b *Backend) fresh() *http.Transport {
 	b.freshOnce.Do(func() {
 		b.freshOnes = b.transport.Clone()
@@ -186,13 +182,13 @@ func (b *Backend) fresh() *http.Transport {
 func (b *Backend) request(call *call, method, path string, body []byte, h http.Header) *http.Request {
 	u := b.address(path)
 	ctx := httptrace.WithClientTrace(call.ctx, &httptrace.ClientTrace{
-		// Each attempt of net/http begins here. An earlier one of the same call
-		// wrote nothing, else there would be no second.
+		// Each attempt of net/http begins here. If there was an earlier attempt of the same call, that
+		// attempt wrote nothing, because otherwise net/http would make no second attempt.
 		GetConn: func(string) { call.on.Store(nil) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			own, multiplexed := give(info.Conn, info.Reused, b.transport.Protocols.UnencryptedHTTP2())
 			if multiplexed || own == nil {
-				b.keeping.trust() // nothing to be seen there
+				b.keeping.trust() // such a connection shows nothing about keeping
 			} else if call.scout {
 				own.scout.Store(true)
 			}
@@ -213,49 +209,48 @@ func (b *Backend) request(call *call, method, path string, body []byte, h http.H
 // attached is the connection that an attempt has.
 type attached struct {
 	conn *conn
-	kept bool // from an earlier request
+	kept bool // the connection is kept from an earlier request
 }
 
-// call is one request on its way and the body of its answer. One timer watches
-// the backend: for a connection, for the header, then for each wait for more of
-// the body.
+// call is one request under way and the body of its answer. One timer bounds each wait for the backend:
+// first for a connection, then for the header, then for each next part of the body.
 type call struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
-	on     atomic.Pointer[attached] // nil: the attempt in progress has no connection
+	on     atomic.Pointer[attached] // nil means that the attempt in progress has no connection
 	header atomic.Bool              // the header of the answer has arrived
-	scout  bool                     // its connection is to be watched
+	scout  bool                     // the connection is to be watched: see keeping.use
 	body   io.ReadCloser
 
-	idle       time.Duration // between two parts of the answer
-	firstEvent time.Duration // from AwaitEvent to Progress, and between two of these
-	until      time.Time     // when the first event has to have come; zero: it came, or is not awaited
-	reads      int           // since the last Progress
-	waited     time.Duration // in all of these but the first
+	idle       time.Duration // longest wait between two parts of the answer
+	firstEvent time.Duration // longest time from AwaitEvent to Progress, and between two calls of Progress
+	until      time.Time     // deadline of the first event; zero means that the event came, or is not awaited
+	reads      int           // number of reads since the last Progress
+	waited     time.Duration // time waited in these reads, without the first of them
 }
 
 var _ Answer = (*call)(nil)
 
-// Answer is the body of what Do returns. Its methods belong to the goroutine
-// that reads it.
+// Answer is the body of the answer that Do returns. Only the goroutine that reads the body may call its
+// methods.
 type Answer interface {
 	io.ReadCloser
-	// AwaitEvent says that the answer is a stream of which nothing has come: until
-	// Progress is called, FirstEventTimeout bounds the wait in place of IdleTimeout.
+	// AwaitEvent says that the answer is a stream of which nothing has come. Until the caller calls
+	// Progress, FirstEventTimeout bounds the wait in place of IdleTimeout.
 	AwaitEvent()
-	// Progress says that a part of the answer came, not only a sign of life. Between
-	// two parts the backend may be waited for as long as FirstEventTimeout, however
-	// many signs of life it gives: a model may think unseen, and an engine may hold
-	// back a tool call, but a slot must not be kept for ever.
+	// Progress says that a part of the answer came, and not only a sign of life. Between two parts the
+	// backend may take as long as FirstEventTimeout, however many signs of life it gives. A model may
+	// think without output, and an engine may hold back a tool call, but a request must not keep a slot
+	// for ever.
 	Progress()
 }
 
 func newCall(ctx context.Context, cfg BackendConfig) *call {
 	c := &call{idle: cfg.IdleTimeout, firstEvent: cfg.FirstEventTimeout}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	// The dialer and the handshake have their own deadlines: twice their sum
-	// is only reached when neither ended as it should.
+	// The dialer and the TLS handshake have deadlines of their own. This timer is twice the sum of
+	// these deadlines, so it fires only if neither deadline worked.
 	c.timer = time.AfterFunc(4*cfg.ConnectTimeout, func() {
 		if c.header.Load() {
 			c.cancel(ErrIdleTimeout)
@@ -266,14 +261,14 @@ func newCall(ctx context.Context, cfg BackendConfig) *call {
 	return c
 }
 
-// headerArrived stops the clock of the first byte. False: it had run out, and
-// the call is cancelled.
+// headerArrived stops the timer of the header. It returns false if the timer had already fired, which
+// cancelled the call.
 func (c *call) headerArrived() bool {
 	c.header.Store(true)
 	return c.timer.Stop()
 }
 
-// rested takes in that the connection went back to those that are kept.
+// rested notes that net/http put the connection back among the kept connections, if err is nil.
 func (c *call) rested(err error) {
 	if on := c.on.Load(); on != nil && on.conn != nil && err == nil {
 		on.conn.rest(time.Now())
@@ -289,13 +284,12 @@ func (c *call) Progress() {
 	c.reads, c.waited = 0, 0
 }
 
-// Read reads the answer. The clock runs only while the backend is waited for:
-// a slow client is not the backend's fault. Bytes before the first event,
-// such as comments that keep the connection alive, do not turn the clock of
-// the first event back.
+// Read reads the answer. The timer runs only during a wait for the backend, because a slow client is
+// not the backend's fault. Bytes before the first event, such as comments that keep the connection
+// alive, do not extend the deadline of the first event.
 func (c *call) Read(p []byte) (int, error) {
 	wait := c.idle
-	var since time.Time // of a read that may be one of many without progress
+	var since time.Time // start of a read that may be one of many without progress
 	if !c.until.IsZero() {
 		wait = max(time.Until(c.until), 0)
 	} else if c.reads > 0 {
@@ -316,8 +310,8 @@ func (c *call) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the call; before the end of the answer it makes the backend see a
-// closed connection (HTTP/2: a reset stream) at once.
+// Close ends the call. Before the end of the answer it makes the backend see a closed connection at
+// once (in HTTP/2, a reset stream).
 func (c *call) Close() error {
 	c.timer.Stop()
 	c.cancel(nil)

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// oneBackend is a fleet's only backend, at rawURL.
+// oneBackend returns the only backend of a fleet, at rawURL.
 func oneBackend(t *testing.T, rawURL string, change func(*BackendConfig)) *Backend {
 	t.Helper()
 	u, err := url.Parse(rawURL)
@@ -106,8 +106,8 @@ func TestNotTaken(t *testing.T) {
 	}
 }
 
-// TestCallerWhoLeavesBeforeThereIsAConnection: both are said, that the caller left
-// and that nothing was taken, because what was not taken costs nothing.
+// TestCallerWhoLeavesBeforeThereIsAConnection checks that the error says both that the caller left and
+// that the backend did not take the request, because a request that was not taken costs nothing.
 func TestCallerWhoLeavesBeforeThereIsAConnection(t *testing.T) {
 	b := oneBackend(t, "http://127.0.0.1:1", nil)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -157,7 +157,7 @@ func TestIdleTimeout(t *testing.T) {
 	if string(got) != "data: 1\n\n" || !errors.Is(err, ErrIdleTimeout) {
 		t.Errorf("read %q, %v; want the event and ErrIdleTimeout", got, err)
 	}
-	<-gone // before Close: the stall itself ends the call
+	<-gone // before Close, because the stall itself ends the call
 	resp.Body.Close()
 }
 
@@ -183,7 +183,7 @@ func TestCancelReachesTheBackendAtOnce(t *testing.T) {
 	}
 }
 
-// script serves raw connections: each entry is what one connection does.
+// script serves raw connections. Each entry of conns handles one connection.
 func script(t *testing.T, conns ...func(net.Conn, *bufio.Reader, *atomic.Int32)) (addr string, requests *atomic.Int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -283,9 +283,9 @@ func TestTLSConnectionClosedWhileIdleIsReplaced(t *testing.T) {
 	}
 }
 
-// A kept-alive connection that breaks after the request was written may have
-// been broken by the work itself: it must be neither repeated nor called not
-// taken, whatever the caller's headers promise.
+// A kept connection that breaks after the request was written may have been broken by the work on the
+// request. The request must not be repeated, and must not be reported as not taken, whatever the
+// caller's headers promise.
 func TestRequestWrittenToReusedConnectionIsNotRepeated(t *testing.T) {
 	addr, n := script(t,
 		func(c net.Conn, r *bufio.Reader, requests *atomic.Int32) {

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// trialPause is how long after a trial that went well the next one has to wait: each
-// costs the owner a token, and callers may provoke them.
+// trialPause is how long the next trial has to wait after a trial that went well. The pause is needed
+// because each trial costs the owner a token, and callers may provoke trials.
 const trialPause = 10 * time.Second
 
-// beginProbe says whether the fleet is open, and has Close wait for a probe until its
-// caller says that it is done.
+// beginProbe says whether the fleet is open. If the fleet is open, Close waits until the caller of
+// beginProbe calls probes.Done.
 func (f *Fleet) beginProbe() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -22,17 +22,18 @@ func (f *Fleet) beginProbe() bool {
 	return !f.closed
 }
 
-// suspect puts a backend on trial because of failures that may have been the requests'
-// own fault. It goes on as before until the verdict.
+// suspect puts a backend on trial because of failures that may have been the requests' own fault. The
+// backend keeps getting requests until the verdict.
 func (b *Backend) suspect(p *Pool, now time.Time) {
 	if h := &b.health; b.fleet.prover != nil && (h.acquit.IsZero() || now.Sub(h.acquit) >= trialPause) {
 		b.try(p)
 	}
 }
 
-// try has the gateway's own request judge b, one at a time. If that request goes well,
-// the failures were about what clients asked: nothing speaks against b any more, and an
-// ejected b is used and sold again, after all others. Otherwise b is ejected.
+// try lets the gateway's own request judge b. One such request runs at a time. If that request goes
+// well, the earlier failures were about what clients asked. Then nothing speaks against b any more, and
+// if b is ejected, b is sold again, but used only after all other backends. If the request fails, b is
+// ejected.
 func (b *Backend) try(p *Pool) {
 	h := &b.health
 	if h.onTrial {
@@ -65,11 +66,12 @@ func (b *Backend) try(p *Pool) {
 	}()
 }
 
-// proveFor bounds a request of the gateway's own: a model may have to be loaded.
+// proveFor bounds a request of the gateway's own. It is long, because the server may first have to load
+// the model.
 const proveFor = time.Minute
 
-// prove sends the backend a request for the pool's model, where somebody has shown
-// how. A public list of models proves nothing.
+// prove sends the backend a request for the pool's model, if the fleet has a prover. It returns nil if
+// the request went well or there is no prover. A public list of models would prove nothing.
 func (b *Backend) prove(p *Pool) error {
 	b.fleet.mu.Lock()
 	prover := b.fleet.prover
@@ -87,22 +89,22 @@ func (b *Backend) prove(p *Pool) error {
 		return r.Err
 	case r.Lacks != "":
 		return fmt.Errorf("backend %s: %s", b.cfg.Name, r.Lacks)
-	case blame(r) == failed, r.RequestFault && r.Status >= 500: // there is nothing in that request to be at fault
+	case blame(r) == failed, r.RequestFault && r.Status >= 500: // the gateway's own request cannot be at fault
 		return fmt.Errorf("backend %s: answered %d", b.cfg.Name, r.Status)
 	}
 	return nil
 }
 
-// proveAny shows whether the backend takes the gateway's key: it does if it serves any
-// of its models. A model that the key may not use counts as one that the backend does
-// not know.
+// proveAny returns nil if the backend takes the gateway's key and serves the pool's model, or takes the
+// key for another of its models. A model that the key may not use counts as a model that the backend
+// does not know.
 func (b *Backend) proveAny(p *Pool) error {
 	err := b.prove(p)
 	if !isDenial(err) {
 		return err
 	}
 	b.fleet.mu.Lock()
-	pools := slices.Clone(b.pools) // another configuration may change them meanwhile
+	pools := slices.Clone(b.pools) // Commit may change b.pools meanwhile
 	b.fleet.mu.Unlock()
 	for _, other := range pools {
 		if other != p && b.prove(other) == nil {
@@ -115,7 +117,8 @@ func (b *Backend) proveAny(p *Pool) error {
 	return err
 }
 
-// Serves says whether a request went well at the backend not long ago.
+// Serves says whether a request went well at the backend in the last servesFor, and the backend is not
+// ejected.
 func (b *Backend) Serves() bool {
 	b.fleet.mu.Lock()
 	defer b.fleet.mu.Unlock()

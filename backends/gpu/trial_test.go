@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// proving makes f ask say how the gateway's own requests go, and counts them.
+// proving makes f use say as its prover, and counts the prover's requests.
 func proving(f *Fleet, say func(model string) Result) *atomic.Int32 {
 	var n atomic.Int32
 	f.ProveWith(func(_ context.Context, _ *Backend, model string) Result {
@@ -20,13 +20,13 @@ func proving(f *Fleet, say func(model string) Result) *atomic.Int32 {
 	return &n
 }
 
-// What may be the request's fault puts a backend on trial, whoever it comes from, and the
-// verdict stands for a while.
+// A failure that may be the request's fault puts a backend on trial, whichever account the request
+// comes from. The verdict remains in force for a while.
 func TestTrialOfASuspectedBackend(t *testing.T) {
 	for name, c := range map[string]struct {
 		result Result
-		needs  int  // of one account, until there is a trial
-		varied bool // accounts and bodies
+		needs  int  // requests of one account until there is a trial
+		varied bool // accounts and bodies vary
 	}{
 		"a 403":                   {Result{Status: 403, Doubtful: true}, 1, false},
 		"a 401":                   {Result{Status: 401, Refused: true, Doubtful: true}, 1, false},
@@ -97,7 +97,8 @@ func TestTrialOfASuspectedBackend(t *testing.T) {
 	}
 }
 
-// One body of many accounts ejects nothing, and neither do many bodies of one.
+// Failures with one body from many accounts eject no backend, and neither do failures with many bodies
+// from one account.
 func TestDoubtsNeedAccountsAndBodies(t *testing.T) {
 	for name, c := range map[string]struct {
 		accounts, bodies int
@@ -125,7 +126,7 @@ func TestDoubtsNeedAccountsAndBodies(t *testing.T) {
 	}
 }
 
-// A model that the gateway's key may not use takes no other model from the backend.
+// A model that the gateway's key may not use does not stop the backend from serving other models.
 func TestKeyThatMayNotUseOneModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleetOf(t, map[string]int{"a": 9}, PoolConfig{Model: "mine", Backends: []string{"a"}}, PoolConfig{Model: "theirs", Backends: []string{"a"}})
@@ -145,8 +146,7 @@ func TestKeyThatMayNotUseOneModel(t *testing.T) {
 	})
 }
 
-// A trial may take long, and another configuration may come meanwhile: the detector of
-// races watches.
+// A trial may take long, and another configuration may come meanwhile. The race detector checks this.
 func TestTrialBesideAnotherConfiguration(t *testing.T) {
 	a := BackendConfig{Name: "a", URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}, Slots: 4}
 	of := func(models ...string) Config {

@@ -1,20 +1,19 @@
-// Package catalog keeps the configuration that a gateway runs with, and changes it
-// while the gateway runs.
+// Package catalog keeps the configuration with which a gateway runs, and changes it while the gateway
+// runs.
 //
 //	live := catalog.New(catalog.Config{Path: path, Getenv: os.Getenv, First: cfg, Apply: server})
 //	go live.Watch(ctx)                       // the file, where it says so
 //	report, err := live.Reload("SIGHUP")     // or the operator asks
 //	cfg := live.Current().Config
 //
-// A Snapshot is never changed. Reload reads the file, checks it whole, compares it with
-// the one in force and has the parts of the gateway check it; only then it is swapped.
-// A file that is wrong, or that changes what a running gateway cannot change, is
-// refused whole with the reason, and the snapshot before stays in force: half a change
-// would surprise.
+// A Snapshot is never changed. Reload reads the file, checks it whole, compares it with the
+// configuration in force, and lets the parts of the gateway check it. Only after that Reload puts the
+// new configuration in force. If the file is wrong, or changes what a running gateway cannot change,
+// Reload refuses the whole file with the reason, and the old snapshot remains in force. Reload never
+// puts a part of a file in force, because half a change would surprise the operator.
 //
-// The operator's changes through the admin API (a price that is fixed, a backend
-// that is drained) are no part of a file. It stands above each of them until it is
-// reset.
+// The operator's changes through the admin API (a fixed price, a drained backend) are not part of a
+// file. Each such change overrides the file until the operator resets it.
 package catalog
 
 import (
@@ -29,29 +28,28 @@ import (
 	"sluice.example/sluice/internal/config"
 )
 
-// Snapshot is one configuration in force. It and all it points to never change.
+// Snapshot is one configuration in force. Nobody changes a Snapshot, nor anything to which it points.
 type Snapshot struct {
 	Config     *config.Config
-	Generation int64 // 1 for the first, and one more with each that differs
+	Generation int64 // 1 for the first; one more for each configuration that differs
 	Since      time.Time
 }
 
 // Applier is what runs with a configuration.
 type Applier interface {
-	// Prepare checks what cannot be seen in the file alone, and returns what puts the
-	// configuration in force. Nothing has changed before commit is called, and commit
-	// does not fail. It is called for a file without changes too: what the file names
-	// may have changed.
+	// Prepare checks what the file alone does not show, and returns the function that puts the
+	// configuration in force. Nothing changes before commit is called, and commit cannot fail. Prepare
+	// is also called for a file without changes, because the files that it names may have changed.
 	Prepare(next *config.Config) (commit func(), err error)
 }
 
-// Config describes a Live. All but Above, Log and Clock is required.
+// Config describes a Live. All fields except Above, Log and Clock are required.
 type Config struct {
-	Path   string              // of the file; relative paths in it start at its folder
+	Path   string              // path of the file; relative paths in the file start at its folder
 	Getenv func(string) string // os.Getenv
-	First  *config.Config      // in force already
+	First  *config.Config      // the configuration already in force
 	Apply  Applier
-	Above  func() []string // what the operator changed, one line each; nil: nothing
+	Above  func() []string // what the operator changed, one line each; nil means that there are no such changes
 	Log    *slog.Logger
 	Clock  func() time.Time
 }
@@ -67,12 +65,12 @@ type Live struct {
 	status Status
 }
 
-// Status says how reloads went.
+// Status is how reloads went.
 type Status struct {
-	Last      *Attempt // nil: there was none
-	Succeeded uint64   // reloads
+	Last      *Attempt // nil means that there was none
+	Succeeded uint64   // number of reloads that succeeded
 	Refused   uint64
-	SuccessAt time.Time // of the start, or of a reload
+	SuccessAt time.Time // time of the start, or of the last reload that succeeded
 	Changes   []config.Change
 }
 
@@ -83,17 +81,19 @@ type Attempt struct {
 	Err     error
 }
 
-// Report is what a file changes of what runs.
+// Report is what a file changes in the running configuration.
 type Report struct {
-	Generation int64           `json:"generation"` // in force afterwards; for a comparison: now
+	// Generation is the generation in force after a reload. In a comparison it is the generation in
+	// force now.
+	Generation int64           `json:"generation"`
 	Changes    []config.Change `json:"changes"`
-	// Fixed are the keys of changes that need a restart. A reload with any is refused.
+	// Fixed are the keys of changes that need a restart. A reload with such a change is refused.
 	Fixed    []string `json:"needs_restart,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
-	Above    []string `json:"above,omitempty"` // changes of the operator's that stand above the file
+	Above    []string `json:"above,omitempty"` // the operator's changes that override the file
 }
 
-// New keeps what is in force already.
+// New makes a Live whose configuration in force is cfg.First.
 func New(cfg Config) *Live {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -110,24 +110,24 @@ func New(cfg Config) *Live {
 	return l
 }
 
-// Current is the snapshot in force.
+// Current returns the snapshot in force.
 func (l *Live) Current() *Snapshot { return l.current.Load() }
 
-// Path is the file.
+// Path returns the path of the file.
 func (l *Live) Path() string { return l.cfg.Path }
 
-// Above are the operator's changes that stand above the file.
+// Above returns the operator's changes that override the file.
 func (l *Live) Above() []string { return l.cfg.Above() }
 
-// Status says how reloads went.
+// Status returns how reloads went.
 func (l *Live) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.status
 }
 
-// Reload reads the file and puts it in force, or says why not. trigger says who asked.
-// How it went is in the log and in Status as well.
+// Reload reads the file and puts it in force, or returns why it does not. trigger names who asked. The
+// outcome is also in the log and in Status.
 func (l *Live) Reload(trigger string) (Report, error) {
 	l.turn.Lock()
 	defer l.turn.Unlock()
@@ -175,9 +175,9 @@ func (l *Live) reload() (Report, error) {
 	return report, nil
 }
 
-// Compare says what a file would change of what runs, and changes nothing. Relative
-// paths in it start at the folder of the gateway's own file. The error says what is
-// wrong with the file; keys that need a restart are in the report only.
+// Compare returns what a file would change in the running configuration, and changes nothing. Relative
+// paths in file start at the folder of the gateway's own file. The error says what is wrong with the
+// file. Keys that need a restart are not an error, but are in the report.
 func (l *Live) Compare(file []byte) (Report, error) {
 	abs, err := filepath.Abs(l.cfg.Path)
 	if err != nil {
@@ -209,18 +209,18 @@ func (e *FixedError) Error() string {
 		"; nothing of the file was put in force: restart the gateway, or take these changes back"
 }
 
-// fixed are the keys that need a restart: each, and all below it.
+// fixed are the keys that need a restart. Each also means all keys below it.
 var fixed = []string{
-	"listen", "admin.listen", // open listeners stay where they are
-	"store", "ledger", "audit", // the books are open
+	"listen", "admin.listen", // listeners that are open cannot move
+	"store", "ledger", "audit", // the ledger is open
 	"lightning",              // invoices of the node are being watched
 	"telemetry.nvml_library", // the driver is loaded
 	"log.format",
-	"limits.headers", "limits.header_timeout", "limits.idle_timeout", // of the running HTTP servers
+	"limits.headers", "limits.header_timeout", "limits.idle_timeout", // the running HTTP servers have these settings
 }
 
 func isFixed(key string, now, next *config.Config) bool {
-	if strings.HasPrefix(key, "tls.") { // other files may be named, but TLS is on or off
+	if strings.HasPrefix(key, "tls.") { // the names of the files may change, but TLS cannot be turned on or off
 		return now.TLS.Enabled() != next.TLS.Enabled()
 	}
 	for _, f := range fixed {

@@ -25,7 +25,7 @@ backends:
   - {name: b, url: "http://127.0.0.1:8000", slots: 4}
 `
 
-// parts stands for the gateway's parts: it refuses with err, and counts.
+// parts replaces the gateway's parts. It refuses with err, and counts its calls.
 type parts struct {
 	mu       sync.Mutex
 	err      error
@@ -179,7 +179,7 @@ func (r *rig) waitFor(n int64) {
 func TestWatchedFile(t *testing.T) {
 	r := newRig(t)
 	go r.Watch(t.Context())
-	time.Sleep(2 * lookEvery) // the watch has looked
+	time.Sleep(2 * lookEvery) // long enough that the watch has looked
 	r.write(edited("slots: 4", "slots: 5"))
 	r.waitFor(2)
 	if err := os.Rename(r.temp(edited("slots: 4", "slots: 6")), r.path); err != nil { // as an editor does
@@ -209,7 +209,7 @@ func (r *rig) temp(text string) string {
 	return path
 }
 
-// TestWatchWaitsForTheEnd: a file that is written in pieces is read once.
+// TestWatchWaitsForTheEnd checks that a file which is written in pieces is read once.
 func TestWatchWaitsForTheEnd(t *testing.T) {
 	r := newRig(t)
 	go r.Watch(t.Context())
@@ -226,8 +226,8 @@ func TestWatchWaitsForTheEnd(t *testing.T) {
 	}
 }
 
-// TestWatchFollowsAConfigMap: the kubelet swaps a link to a folder, and the file's own
-// link stays what it was.
+// TestWatchFollowsAConfigMap changes the file as the kubelet does: it replaces a link to a folder, and
+// does not change the file's own link.
 func TestWatchFollowsAConfigMap(t *testing.T) {
 	dir := t.TempDir()
 	write := func(version, text string) {
@@ -237,7 +237,7 @@ func TestWatchFollowsAConfigMap(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, version, "gateway.yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		at := time.Unix(1_700_000_000, 0) // nothing but the file itself tells one version from the next
+		at := time.Unix(1_700_000_000, 0) // so that only the file itself distinguishes one version from the next
 		if err := os.Chtimes(filepath.Join(dir, version, "gateway.yaml"), at, at); err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +264,7 @@ func TestWatchFollowsAConfigMap(t *testing.T) {
 	r.waitFor(2)
 }
 
-// TestWatchSeesNamedFiles: a key in a file of its own is part of the configuration.
+// TestWatchSeesNamedFiles checks that a key in a file of its own is part of the configuration.
 func TestWatchSeesNamedFiles(t *testing.T) {
 	r := newRig(t)
 	key := filepath.Join(filepath.Dir(r.path), "key")

@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// The watched files are looked at every lookEvery. A change is taken in once nothing
-// has changed for settleFor: an editor, or a copy, may write in pieces.
+// Watch looks at the watched files every lookEvery. It reloads after a change once nothing has changed
+// for settleFor, because an editor or a copy may write a file in pieces.
 const (
 	lookEvery = 100 * time.Millisecond
 	settleFor = 300 * time.Millisecond
 )
 
-// Watch reloads when the file, or one that it names, has changed, as long as the
-// configuration in force says that it is watched. It returns when ctx ends.
+// Watch reloads when the file, or a file that it names, has changed. It does so only while the
+// configuration in force has watch turned on. It returns when ctx ends.
 //
-// Files are looked at by their names, through every symbolic link: Kubernetes changes
-// a mounted ConfigMap by a link that points to another folder, which no watch on the
-// file itself would see.
+// Watch looks at files by their names, through every symbolic link. Kubernetes changes a mounted
+// ConfigMap through a link that it points at another folder, and a watch on the file itself would not
+// see that.
 func (l *Live) Watch(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	var seen, settled sight // as last looked at; as last taken in
-	var since time.Time     // when seen was seen first
+	var seen, settled sight // seen is the last look; settled is the look at the last reload
+	var since time.Time     // when seen was first seen
 	watching := false
 	for {
 		select {
@@ -43,7 +43,7 @@ func (l *Live) Watch(ctx context.Context) {
 			seen, since = now, time.Now()
 		case !now.equals(settled) && time.Since(since) >= settleFor:
 			settled = now
-			_, _ = l.Reload("file") // said in the log and in Status
+			_, _ = l.Reload("file") // the outcome is in the log and in Status
 		}
 	}
 }
@@ -51,11 +51,11 @@ func (l *Live) Watch(ctx context.Context) {
 // sight is what the watched files look like.
 type sight map[string]os.FileInfo
 
-// look looks at the file and at those that the configuration in force names.
+// look looks at the file and at the files that the configuration in force names.
 func (l *Live) look() sight {
 	s := sight{}
 	for _, path := range append(l.Current().Config.Files(), l.cfg.Path) {
-		s[path], _ = os.Stat(path) // nil: it is not there now
+		s[path], _ = os.Stat(path) // nil means that the file does not exist now
 	}
 	return s
 }

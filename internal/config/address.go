@@ -9,10 +9,11 @@ import (
 	"sluice.example/sluice/metering/format/apis"
 )
 
-// pathModels is where servers list their models; see Backend.Paths.
+// pathModels is the usual path under which servers list their models: see Backend.Paths.
 const pathModels = "/v1/models"
 
-// pathsOf are the paths of requests that a key of Backend.Paths stands for.
+// pathsOf returns the request paths that a key of Backend.Paths means. Nil means that the key is
+// neither an API nor a path.
 func pathsOf(key string) []string {
 	if key == "models" {
 		return []string{pathModels}
@@ -28,7 +29,7 @@ func pathsOf(key string) []string {
 	return nil
 }
 
-// isAPI says whether a key of Backend.Paths stands for an API that is sold.
+// isAPI says whether a key of Backend.Paths means an API that is sold.
 func isAPI(key string) bool {
 	for _, f := range apis.All() {
 		if f.Name() == key || slices.Contains(f.Paths(), key) {
@@ -38,8 +39,7 @@ func isAPI(key string) bool {
 	return false
 }
 
-// ServerPaths are the paths of requests and where the server has what others have
-// there.
+// ServerPaths maps the usual path of a request to the path under which this server serves it.
 func (b *Backend) ServerPaths() map[string]string {
 	all := make(map[string]string, len(b.Paths))
 	for key, there := range b.Paths {
@@ -50,7 +50,7 @@ func (b *Backend) ServerPaths() map[string]string {
 	return all
 }
 
-// ServerQuery is what goes with each request, encoded.
+// ServerQuery returns the query that is added to each request, encoded.
 func (b *Backend) ServerQuery() Secret {
 	query := url.Values{}
 	for name, value := range b.Query {
@@ -59,8 +59,8 @@ func (b *Backend) ServerQuery() Secret {
 	return Secret(query.Encode())
 }
 
-// HealthPaths are the path that is asked for the server's health, and those to ask
-// where it does not know that one.
+// HealthPaths returns the path that is asked for the server's health, and the paths to ask if the
+// server does not know that path.
 func (b *Backend) HealthPaths() (path string, fallback []string) {
 	if !b.Health.Default {
 		return b.Health.Path, nil
@@ -74,7 +74,7 @@ func (b *Backend) HealthPaths() (path string, fallback []string) {
 	return there(b.Health.Path), []string{there(pathModels)}
 }
 
-// checkAddress checks where a server has its APIs, and how it takes its key.
+// checkAddress checks the paths of a server's APIs, its query, and the header of its key.
 func (c *checker) checkAddress(b *Backend, at string) {
 	c.checkKeyHeader(b, at+".key_header")
 	for _, key := range slices.Sorted(maps.Keys(b.Paths)) {
@@ -102,8 +102,8 @@ func (c *checker) checkAddress(b *Backend, at string) {
 	}
 }
 
-// writtenHeaders are those of requests to backends that are not the owner's to set,
-// because the gateway or HTTP itself writes them.
+// writtenHeaders are the request headers to backends that the owner cannot set, because the gateway or
+// HTTP itself writes them.
 var writtenHeaders = []string{"accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
 	"host", "idempotency-key", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-request-id"}
 
@@ -121,7 +121,7 @@ func (c *checker) checkKeyHeader(b *Backend, at string) {
 	}
 }
 
-// isHeader says whether a name in lower case can be that of a header.
+// isHeader says whether a name in lower case can be the name of a header.
 func isHeader(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }

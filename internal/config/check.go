@@ -16,12 +16,12 @@ type checker struct {
 	*decoder
 	cfg     *Config
 	dir     string
-	envKey  bool            // keys[0] is not of the file
-	envUsed map[string]bool // variables of backends that were read
+	envKey  bool            // keys[0] comes from the environment, not from the file
+	envUsed map[string]bool // variables of backends' keys that were read
 }
 
-// failAt reports an error at the line of a key, or of the nearest key above it
-// that the file has.
+// failAt reports an error at the line of a key. If the file does not have the key, the line is that of
+// the nearest key above it.
 func (c *checker) failAt(key, format string, args ...any) {
 	at := key
 	for at != "" && c.lines[at] == 0 {
@@ -33,7 +33,7 @@ func (c *checker) failAt(key, format string, args ...any) {
 	}
 	line := c.lines[at]
 	if at == "" {
-		line = 0 // the key is missing altogether: the file's first line says nothing
+		line = 0 // no key on the way is in the file, and the file's first line would not help
 	}
 	c.fail(line, key, format, args...)
 }
@@ -94,8 +94,8 @@ func (c *checker) checkTLS() {
 	c.checkPrivate("tls.key", t.Key)
 }
 
-// address checks host:port and returns the host, "*" for all interfaces; empty
-// when it is wrong.
+// address checks host:port and returns the host. It returns "*" for all interfaces, and "" if addr is
+// wrong.
 func (c *checker) address(key, addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
@@ -187,14 +187,14 @@ func (c *checker) within(key string, d, least, most time.Duration) {
 func (c *checker) between(key string, n, least, most int64) {
 	switch {
 	case n >= least && n <= most:
-	case c.lines[key] == 0: // what has a default is in its bounds
+	case c.lines[key] == 0: // defaults are within bounds, so the key has none and is missing
 		c.failAt(key, "is missing; want %d to %d", least, most)
 	default:
 		c.failAt(key, "want %d to %d, got %d", least, most, n)
 	}
 }
 
-// short renders a duration as the file would have it.
+// short returns a duration as the file would write it.
 func short(d time.Duration) string {
 	if d > 0 && d%(24*time.Hour) == 0 {
 		return strconv.FormatInt(int64(d/(24*time.Hour)), 10) + "d"
@@ -208,7 +208,7 @@ func short(d time.Duration) string {
 	return s
 }
 
-// String renders a size as the file would have it.
+// String returns a size as the file would write it.
 func (s Size) String() string {
 	for _, u := range []struct {
 		unit string

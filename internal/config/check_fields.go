@@ -41,10 +41,10 @@ func (c *checker) checkOwned(m *Model, at string) {
 	}
 }
 
-// keyHeaders are those in which servers want keys.
+// keyHeaders are the headers in which servers expect keys.
 var keyHeaders = []string{"authorization", "x-api-key", "api-key", "proxy-authorization", "cookie"}
 
-// checkField has each API that the model is sold through check a field.
+// checkField lets each API through which the model is sold check a field.
 func (c *checker) checkField(m *Model, at string, check func(format.Ruled) (used bool, err error)) {
 	anywhere := false
 	for _, f := range apis.All() {

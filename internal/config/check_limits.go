@@ -10,7 +10,7 @@ func (c *checker) checkLimits() {
 		least, max Size
 	}{
 		{"body", l.Body, 1 << 10, 1 << 30},
-		{"headers", l.Headers, 16 << 10, 1 << 20}, // a credential alone may be 8 KiB, in base64 11
+		{"headers", l.Headers, 16 << 10, 1 << 20}, // a credential alone may be 8 KiB, which is 11 KiB in base64
 		{"event", l.Event, 64 << 10, 256 << 20},
 		{"unary_hold", l.UnaryHold, 64 << 10, 256 << 20},
 	} {
@@ -54,7 +54,7 @@ func (c *checker) checkLimits() {
 	}
 }
 
-// checkCrowds checks what bounds many callers together.
+// checkCrowds checks the limits that apply to many callers together.
 func (c *checker) checkCrowds() {
 	l := &c.cfg.Limits
 	if l.PerAddress == 0 && c.lines["limits.connections_per_address"] == 0 {
@@ -63,7 +63,7 @@ func (c *checker) checkCrowds() {
 	c.between("limits.requests", int64(l.Requests), 16, 1_000_000)
 	c.between("limits.connections", int64(l.Connections), 16, 1_000_000)
 	c.between("limits.connections_per_address", int64(l.PerAddress), 1, int64(max(l.Connections, 1)))
-	// Callers without a token share an eighth, and one of them must fit in.
+	// Callers without a token share an eighth of bodies, and one body must fit in that share.
 	if least := 8 * l.Body; l.Bodies < least || l.Bodies > 1<<40 {
 		c.failAt("limits.bodies", "want 8 times limits.body (%s) to 1TiB", least)
 	}

@@ -12,7 +12,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// checkRequests checks what an owner allows in requests beyond what is known.
+// checkRequests checks the request fields and media hosts that an owner allows in addition to those
+// that the gateway knows.
 func (c *checker) checkRequests(fields, hosts []string, at string) {
 	for i, name := range fields {
 		key := at + ".allow_fields[" + strconv.Itoa(i) + "]"
@@ -31,7 +32,7 @@ func (c *checker) checkRequests(fields, hosts []string, at string) {
 	}
 }
 
-// checkAPIs checks the names of the APIs that a model is sold through.
+// checkAPIs checks the names of the APIs through which a model is sold.
 func (c *checker) checkAPIs(names []string, at string) {
 	known := apis.Names()
 	if len(names) == 0 {
@@ -48,12 +49,12 @@ func (c *checker) checkAPIs(names []string, at string) {
 	}
 }
 
-// generates reports whether a model that is sold through these APIs writes tokens. An
-// API that is not known may.
+// generates reports whether a model that is sold through these APIs generates tokens. If no name is a
+// known API, generates returns true.
 func generates(names []string) bool { return meters(names, pricing.OutputTokens) }
 
-// meters reports whether one of the APIs with these names is metered by a unit. One
-// that is not known may be.
+// meters reports whether an API with one of these names is metered by the unit. If no name is a known
+// API, meters returns true.
 func meters(names []string, u pricing.Unit) bool {
 	for _, f := range apis.All() {
 		if slices.Contains(names, f.Name()) && format.Meters(f, u) {
@@ -63,8 +64,8 @@ func meters(names []string, u pricing.Unit) bool {
 	return !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(apis.Names(), name) })
 }
 
-// checkHeaders checks the names of request headers that backends get. Those that
-// stay here in any case the gateway refuses when it is built.
+// checkHeaders checks the names of the request headers that backends get. Some headers are never
+// forwarded. The gateway refuses these names when it is built.
 func (c *checker) checkHeaders(names []string, at string) {
 	for i, name := range names {
 		if !isHeader(strings.ToLower(name)) {
@@ -73,8 +74,8 @@ func (c *checker) checkHeaders(names []string, at string) {
 	}
 }
 
-// Policy is what a model's owner allows in requests: what the service allows, and
-// the model.
+// Policy returns what a model's owner allows in requests, which is what the service allows plus what
+// the model allows. It also holds the fields that the owner sets and removes.
 func (m *Model) Policy(s *Service) format.Policy {
 	p := format.Policy{
 		AllowFields: append(slices.Clone(s.AllowFields), m.AllowFields...),

@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// checkBackends checks each backend and returns them by name.
+// checkBackends checks each backend and returns the backends by name.
 func (c *checker) checkBackends() map[string]*Backend {
 	byName := map[string]*Backend{}
 	for i := range c.cfg.Backends {
@@ -87,7 +87,8 @@ func (c *checker) checkServices(backends map[string]*Backend) {
 		anyCall := false
 		for j := range s.Models {
 			m, at := &s.Models[j], at+".models["+strconv.Itoa(j)+"]"
-			// Over all services: queues, prices and metrics go by the model's name.
+			// Names are unique over all services, because queues, prices and metrics are kept by the
+			// model's name.
 			if models[m.Name] != nil {
 				c.failAt(at+".name", "the model %q is there already; give this one another public name", clip(m.Name))
 			}
@@ -129,7 +130,8 @@ func (c *checker) checkHosts(s *Service, at string, taken map[string]string) {
 	}
 }
 
-// checkOrigins refuses what no browser sends: the comparison would never be true.
+// checkOrigins refuses origins that no browser sends, because they would never equal a request's
+// origin.
 func (c *checker) checkOrigins(s *Service, at string) {
 	usual := map[string]string{"http": "80", "https": "443"}
 	seen := map[string]bool{}
@@ -208,7 +210,7 @@ func (c *checker) checkModel(m *Model, at string, backends map[string]*Backend) 
 	c.within(at+".queue.timeout", m.Queue.Timeout, 10*time.Millisecond, time.Hour)
 }
 
-// checkUnits finds prices that no request of the model's APIs can be charged.
+// checkUnits refuses prices that no request to the model can be charged through its APIs.
 func (c *checker) checkUnits(m *Model, at string) {
 	for _, r := range []struct {
 		key  string
@@ -223,7 +225,7 @@ func (c *checker) checkUnits(m *Model, at string) {
 	}
 }
 
-// smallPrompt is the prompt, in tokens, that a purchase must always cover.
+// smallPrompt is the length of a prompt, in tokens, that a purchase must always cover.
 const smallPrompt = 100
 
 func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[string]*Backend) {
@@ -267,7 +269,7 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 		pricing.OutputTokens: m.MaxCompletionTokens, pricing.Calls: 1, pricing.GPUMicros: m.GPUSlice.Microseconds(),
 	})
 	switch {
-	case m.MaxCompletionTokens <= 0 && generates(m.APIs): // said already
+	case m.MaxCompletionTokens <= 0 && generates(m.APIs): // reported before
 	case err != nil:
 		c.failAt(at+".prices", "a request of %d tokens that sets no maximum costs more than there is money", smallPrompt)
 	case cost > s.MaxPurchase:
@@ -276,7 +278,7 @@ func (c *checker) checkPrices(s *Service, m *Model, at string, backends map[stri
 	}
 }
 
-// checkUpstreamNames finds names in backends' models that no request uses.
+// checkUpstreamNames reports names in backends' models that no request uses.
 func (c *checker) checkUpstreamNames(models map[string]*Model) {
 	for i, b := range c.cfg.Backends {
 		at := "backends[" + strconv.Itoa(i) + "].models."

@@ -41,7 +41,7 @@ func load(t *testing.T, path string, env map[string]string) *Config {
 	return cfg
 }
 
-// testMacaroon is in the good cases as well.
+// testMacaroon is the macaroon that the good cases also use.
 const testMacaroon = "AgEDbG5kAgdleGFtcGxlAAAGIMhEFsLihPVi352mLzDfnjqZ4ov9eWWPYvvQPNRqBscI"
 
 // Each x.bad.yml is refused with exactly the text of x.bad.txt.
@@ -131,7 +131,7 @@ func TestValuesOfTheAnchorsCase(t *testing.T) {
 	}
 }
 
-// testCert is a self-signed certificate and its key.
+// testCert returns a self-signed certificate and its key.
 func testCert(t *testing.T) (cert, key []byte) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -183,7 +183,7 @@ func TestExampleLoads(t *testing.T) {
 	}
 }
 
-// Where the example says that it shows a default, it does.
+// A value that the example calls a default is the default.
 func TestExampleShowsTheDefaults(t *testing.T) {
 	data, err := os.ReadFile(example)
 	if err != nil {
@@ -215,15 +215,13 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	}
 }
 
-// Every key of the schema stands in the example, set or commented out, under
-// its parent.
+// Every key of the schema is in the example, set or commented out, under its parent.
 func TestExampleHasEveryKey(t *testing.T) {
 	data, err := os.ReadFile(example)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A comment that is a key, or begins a list, with nothing but a value
-	// behind it becomes one; what was given becomes a comment line's peer.
+	// A comment line that holds nothing but a key, with or without a value, counts as if it were not a comment.
 	comment := regexp.MustCompile(`^( *)# ((?:  )*(?:- )?[a-z0-9_]+:(?: .*)?)$`)
 	in := map[string]bool{}
 	var parents []string
@@ -251,7 +249,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	}
 }
 
-// schema lists the paths of all keys below t.
+// schema returns the paths of all keys below t.
 func schema(t reflect.Type, prefix string) (keys []string) {
 	for t.Kind() == reflect.Slice {
 		t = t.Elem()
@@ -325,7 +323,7 @@ func TestEnvironmentOfTwoBackends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.ReplaceAll(string(data), "gpu.1", "gpu-2") // as gpu_2, in the environment
+	text := strings.ReplaceAll(string(data), "gpu.1", "gpu-2") // the environment variable has gpu_2 for this name
 	_, err = Parse([]byte(text), t.TempDir(), func(k string) string {
 		return map[string]string{"SLUICE_BACKEND_GPU_2_API_KEY": "sk"}[k]
 	})
@@ -376,8 +374,8 @@ func TestSecretsPrintNothing(t *testing.T) {
 	}
 }
 
-// A model that ranks is priced by searches and documents too, and takes as many of them
-// at once as its owner says.
+// The price of a model that ranks may include searches and documents. Its owner says how many documents
+// one request may hold.
 func TestModelThatRanks(t *testing.T) {
 	minimal, err := os.ReadFile("testdata/minimal.good.yml")
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Error is one thing wrong with a configuration.
+// Error is one thing that is wrong with a configuration.
 type Error struct {
-	Line   int    // in the file; zero: nowhere in particular
-	Key    string // path of the key, as services[0].models[1].prices
+	Line   int    // line in the file; zero means no particular line
+	Key    string // path of the key, for example services[0].models[1].prices
 	Reason string
 }
 
@@ -39,16 +39,15 @@ func (e *Error) Error() string {
 	return s
 }
 
-// maxNodes bounds the values in a file, aliases counted at each use, so that a
-// few nested aliases cannot grow without end.
+// maxNodes bounds the number of values in a file. Aliases count at each use, so that a few nested
+// aliases cannot grow without end.
 const maxNodes = 100_000
 
-// decoder fills a Config from YAML nodes by its yaml tags and collects what is
-// wrong.
+// decoder fills a Config from YAML nodes by the Config's yaml tags, and collects errors.
 type decoder struct {
 	filling
 	errs  []*Error
-	lines map[string]int // where each key path stands
+	lines map[string]int // line of each key path in the file
 	nodes int
 }
 
@@ -56,7 +55,7 @@ func (d *decoder) fail(line int, key, format string, args ...any) {
 	d.errs = append(d.errs, &Error{Line: line, Key: key, Reason: fmt.Sprintf(format, args...)})
 }
 
-// document decodes the single document of data into v, a pointer to a struct.
+// document decodes the single document of data into v, which is a pointer to a struct.
 func (d *decoder) document(data []byte, v any) error {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
@@ -121,7 +120,7 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 	}
 }
 
-// optional decodes what may be left out: a pointer to a struct.
+// optional decodes a value that may be left out, which is a pointer to a struct.
 func (d *decoder) optional(n *yaml.Node, key string, v reflect.Value) {
 	element := reflect.New(v.Type().Elem())
 	if e, ok := element.Interface().(interface{ setDefaults() }); ok {
@@ -131,7 +130,8 @@ func (d *decoder) optional(n *yaml.Node, key string, v reflect.Value) {
 	v.Set(element)
 }
 
-// keys calls use for each key of a mapping that comes for the first time.
+// keys calls use for each key of a mapping. It reports a key that is given twice, and calls use only
+// for the first.
 func (d *decoder) keys(n *yaml.Node, key string, use func(name, value *yaml.Node, path string)) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -153,7 +153,7 @@ func (d *decoder) keys(n *yaml.Node, key string, use func(name, value *yaml.Node
 func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
 	t := v.Type()
 	d.keys(n, key, func(name, value *yaml.Node, path string) {
-		for _, f := range reflect.VisibleFields(t) { // those of embedded structs too
+		for _, f := range reflect.VisibleFields(t) { // including those of embedded structs
 			if f.Tag.Get("yaml") == name.Value && name.Value != "-" {
 				d.value(value, path, v.FieldByIndex(f.Index), f.Tag)
 				return
@@ -163,7 +163,7 @@ func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
 	})
 }
 
-// keysOf lists the keys that a struct takes.
+// keysOf returns the keys that a struct takes.
 func keysOf(t reflect.Type) (keys []string) {
 	for _, f := range reflect.VisibleFields(t) {
 		if k := f.Tag.Get("yaml"); k != "" && k != "-" {
@@ -187,7 +187,7 @@ func (d *decoder) dictionary(n *yaml.Node, key string, v reflect.Value) {
 }
 
 func (d *decoder) list(n *yaml.Node, key string, v reflect.Value) {
-	v.SetZero() // what is given replaces a default
+	v.SetZero() // the given list replaces a default
 	for i, item := range n.Content {
 		element := reflect.New(v.Type().Elem())
 		if e, ok := element.Interface().(interface{ setDefaults() }); ok {
@@ -198,8 +198,7 @@ func (d *decoder) list(n *yaml.Node, key string, v reflect.Value) {
 	}
 }
 
-// parse sets v from the text of a scalar. scalar is false where v takes a
-// mapping or a list.
+// parse sets v from the text of a scalar. scalar is false if v takes a mapping or a list.
 func parse(text string, v reflect.Value, tag reflect.StructTag) (scalar bool, err error) {
 	switch p := v.Addr().Interface().(type) {
 	case *time.Duration:
@@ -261,7 +260,7 @@ func parseKind(text string, v reflect.Value) (scalar bool, err error) {
 	return true, err
 }
 
-// expected says what v takes, for who gave something else.
+// expected returns what v takes, for an error about a wrong value.
 func expected(v reflect.Value, tag reflect.StructTag) string {
 	scalar, err := parse("", v, tag)
 	switch {
@@ -291,7 +290,7 @@ func kind(n *yaml.Node) string {
 	}
 }
 
-// got quotes a wrong value, unless it may be a secret.
+// got quotes a wrong value, unless the value may be a secret.
 func got(text string, v reflect.Value) string {
 	switch v.Interface().(type) {
 	case Secret, Store, *url.URL:
@@ -300,7 +299,7 @@ func got(text string, v reflect.Value) string {
 	return ", got " + strconv.Quote(clip(text))
 }
 
-// clip shortens what is quoted in an error.
+// clip shortens a text that is quoted in an error.
 func clip(s string) string {
 	if len(s) > 40 {
 		return s[:40] + "…"
@@ -308,7 +307,8 @@ func clip(s string) string {
 	return s
 }
 
-// suggest names the known word nearest to a wrong one, or all of them.
+// suggest names the known word that is nearest to a wrong word. If no known word is near, it names all
+// known words.
 func suggest(wrong string, known []string) string {
 	best, least := "", 1+max(1, min(len(wrong), 40)/3)
 	for _, k := range known {
@@ -327,13 +327,14 @@ func suggest(wrong string, known []string) string {
 	return "want one of: " + strings.Join(known, ", ")
 }
 
-// distance is the number of bytes to insert, remove, change or swap with the
-// next to turn a into b (optimal string alignment). Long words are far away.
+// distance returns how many bytes must be inserted, removed, changed or swapped with the next byte to
+// turn a into b (optimal string alignment). For words above 64 bytes it returns the length of the
+// longer word.
 func distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return max(len(a), len(b))
 	}
-	var rows [3][65]int // the row before the last, the last, this one
+	var rows [3][65]int // the row before the last, the last row, and this row
 	for j := range len(b) + 1 {
 		rows[1][j] = j
 	}

@@ -14,30 +14,31 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Change is one key in which two configurations differ. Secrets, and what came from
-// the environment, are not shown.
+// Change is one key in which two configurations differ. It does not show secrets and values from the
+// environment.
 type Change struct {
-	Key string `json:"key"`           // as services[chat].models[llama].prices.input
-	Old string `json:"old,omitempty"` // empty: not there
+	Key string `json:"key"`           // for example services[chat].models[llama].prices.input
+	Old string `json:"old,omitempty"` // empty means that the key was not there
+	// New is empty if the key is not there any more.
 	New string `json:"new,omitempty"`
 }
 
-// String is the change as one line.
+// String returns the change as one line.
 func (c Change) String() string {
 	switch {
 	case c.Old == "":
 		return "+ " + c.Key + ": " + c.New
 	case c.New == "":
 		return "- " + c.Key + ": " + c.Old
-	case c.Old == c.New: // secrets
+	case c.Old == c.New: // a secret, which is not shown
 		return "~ " + c.Key + ": changed"
 	}
 	return "~ " + c.Key + ": " + c.Old + " → " + c.New
 }
 
-// Diff lists the keys in which b differs from a, in the order of the configuration.
-// Services, models, backends and keys are compared by their names: one that only b
-// has is one change.
+// Diff returns the keys in which b differs from a, in the order of the configuration. Services, models,
+// backends and keys are compared by their names. An element that only one configuration has is one
+// change.
 func Diff(a, b *Config) []Change {
 	before, after := flatten(a), flatten(b)
 	old := map[string]value{}
@@ -51,7 +52,7 @@ func Diff(a, b *Config) []Change {
 		o, was := old[v.key]
 		switch {
 		case !was && v.under(old):
-			// said with the element as a whole
+			// The change of the whole element already covers this key.
 		case !was:
 			changes = append(changes, Change{Key: v.key, New: v.shown})
 		case o.exact != v.exact:
@@ -70,16 +71,15 @@ func Diff(a, b *Config) []Change {
 	return changes
 }
 
-// value is one key of a configuration.
+// value is one key of a configuration with its value.
 type value struct {
 	key    string
 	shown  string
-	exact  string // what decides whether it changed; may be a secret
-	parent string // the named element that it belongs to; empty: none
+	exact  string // text that decides whether the value changed; may be a secret
+	parent string // key of the named element that holds the value; empty means none
 }
 
-// under says whether the value belongs to an element that the other configuration does
-// not have at all.
+// under says whether the value belongs to an element that the other configuration does not have at all.
 func (v *value) under(other map[string]value) bool {
 	if v.parent == "" {
 		return false
@@ -88,7 +88,7 @@ func (v *value) under(other map[string]value) bool {
 	return !there
 }
 
-// flattener walks a configuration.
+// flattener walks a configuration and collects its values.
 type flattener struct {
 	cfg    *Config
 	values []value
@@ -100,7 +100,8 @@ func flatten(c *Config) []value {
 	return f.values
 }
 
-// walk adds a value: path is its key by indices, as in the file, key by names.
+// walk adds a value. path is the value's key with indices, as in the file. key is the value's key with
+// names.
 func (f *flattener) walk(v reflect.Value, path, key, parent string, tag reflect.StructTag) {
 	if shown, exact, ok := render(v, tag); ok {
 		if _, any := v.Interface().(JSON); any && f.cfg.filledBelow(path) {
@@ -137,14 +138,14 @@ func (f *flattener) fields(v reflect.Value, path, key, parent string) {
 		}
 		f.walk(v.FieldByIndex(field.Index), strings.TrimPrefix(path+"."+name, "."), strings.TrimPrefix(key+"."+name, "."), parent, field.Tag)
 	}
-	if k, ok := v.Interface().(Key); ok { // wherever it came from
+	if k, ok := v.Interface().(Key); ok { // whether the secret came from the file or the environment
 		f.values = append(f.values, value{key: key + ".secret", shown: Secret("").String(), exact: string(k.Master.Secret[:]), parent: parent})
 	}
 }
 
 func (f *flattener) add(path, key, parent, shown, exact string) {
 	if strings.HasPrefix(key, "keys[") && strings.HasSuffix(key, ".secret") {
-		return // see fields
+		return // fields adds the secret
 	}
 	if raw := f.cfg.raw[path]; raw != "" && shown != "" {
 		shown = raw
@@ -153,12 +154,12 @@ func (f *flattener) add(path, key, parent, shown, exact string) {
 		shown = Secret("").String()
 	}
 	if exact == "" {
-		return // not there
+		return // the value is not set
 	}
 	f.values = append(f.values, value{key: key, shown: shown, exact: exact, parent: parent})
 }
 
-// elementName is what an element of a list is called.
+// elementName returns the name of an element of a list: its Name, its ID or its index.
 func elementName(v reflect.Value, i int) string {
 	for _, name := range []string{"Name", "ID"} {
 		if v.Kind() == reflect.Struct && v.FieldByName(name).IsValid() {
@@ -168,8 +169,8 @@ func elementName(v reflect.Value, i int) string {
 	return strconv.Itoa(i)
 }
 
-// render shows a value as the file would have it; ok is false for what has parts. An
-// empty exact is a value that is not there.
+// render returns a value as the file would write it. ok is false for a value that has parts. An empty
+// exact means that the value is not set.
 func render(v reflect.Value, tag reflect.StructTag) (shown, exact string, ok bool) {
 	switch x := v.Interface().(type) {
 	case Secret:
@@ -193,14 +194,14 @@ func render(v reflect.Value, tag reflect.StructTag) (shown, exact string, ok boo
 		if x == nil {
 			return "", "", true
 		}
-		return x.Scheme + "://" + x.Host + x.Path, x.String(), true // a query may hold a key
+		return x.Scheme + "://" + x.Host + x.Path, x.String(), true // without the query, which may hold a key
 	case *bool:
 		if x == nil {
 			return "", "", true
 		}
 		return strconv.FormatBool(*x), strconv.FormatBool(*x), true
 	case []string:
-		if strings.HasSuffix(tag.Get("yaml"), "command") { // its arguments may be secrets
+		if strings.HasSuffix(tag.Get("yaml"), "command") { // not shown, because its arguments may be secrets
 			return "", strings.Join(x, "\x00"), true
 		}
 		return listed(x)
@@ -219,7 +220,7 @@ func render(v reflect.Value, tag reflect.StructTag) (shown, exact string, ok boo
 	return "", "", false
 }
 
-// listed shows a list of words.
+// listed returns a list of words as one text.
 func listed(words []string) (shown, exact string, ok bool) {
 	if len(words) == 0 {
 		return "", "", true

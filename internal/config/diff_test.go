@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// lines are the changes from the minimal configuration to the one that edit makes of it.
+// changed returns the changes from the minimal configuration to its edited form.
 func changed(t *testing.T, env map[string]string, edits ...string) (lines []string) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/minimal.good.yml")
@@ -67,14 +67,14 @@ func TestEnvironmentFillsValues(t *testing.T) {
 	if err != nil || cfg.Backends[0].Slots != 7 || cfg.Backends[0].APIKey != "sk-pa$$WORD-${KEY}" {
 		t.Fatalf("%+v, %v", cfg, err)
 	}
-	if !cfg.inline { // the master key still stands there
+	if !cfg.inline { // the master key is still in the file
 		t.Error("the file holds a secret")
 	}
 	_, err = with("slots: 4", "slots: 4, api_key: \"${NONE}\"")
 	if err == nil || err.Error() != "line 16: backends[0].api_key: the environment variable NONE is not set, or is empty; set it, or write $${NONE} for that very text" {
 		t.Errorf("a missing variable: %v", err)
 	}
-	// What came from the environment is not shown, whatever is wrong with it.
+	// An error does not show a value from the environment, whatever is wrong with the value.
 	_, err = with("name: b,", "name: \"x ${NAME}\",")
 	if err == nil || strings.Contains(err.Error(), "hunter") || !strings.Contains(err.Error(), "${NAME}") {
 		t.Errorf("a bad value: %v", err)

@@ -7,12 +7,12 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// preset fills in what is known of the engine that the owner names: where it is asked
-// for its health and its load. What the file says stands above it. The rest of what is
-// known of an engine depends on the request, see format.Setting.
+// preset fills in what is known of the engine that the owner names: the paths of its health check and
+// its metrics. Values in the file take precedence. Other facts about an engine depend on the request:
+// see format.Setting.
 func (c *checker) preset(b *Backend, at string) {
 	e := format.Engine(b.Engine.Name)
-	if !slices.Contains(format.Engines(), e) { // checkEngine says so
+	if !slices.Contains(format.Engines(), e) { // checkEngine reports the error
 		return
 	}
 	p := format.ProfileOf(e)

@@ -13,18 +13,18 @@ import (
 // filling is what environment variables put into a file's values.
 type filling struct {
 	getenv func(string) string
-	raw    map[string]string // path of a key → its value as the file has it
+	raw    map[string]string // path of a key → its value as the file writes it
 	values []filled
 }
 
 type filled struct{ raw, value string }
 
-// shortSecret is the length in bytes below which a value from the environment is not
-// looked for in errors: no secret is as short, and "8" is in many a sentence.
+// shortSecret is a length in bytes. scrub does not replace a shorter value from the environment,
+// because a secret is longer, and a value such as "8" occurs in many error texts.
 const shortSecret = 6
 
-// fill returns a scalar's value with its environment variables filled in. A hook's
-// command may be a shell's, which fills in its own.
+// fill returns a scalar's value with its environment variables filled in. It does not change a hook's
+// command, because the command may be a shell's, and the shell fills in its own variables.
 func (d *decoder) fill(n *yaml.Node, key string) (text string, ok bool) {
 	if n.Tag == placeholder.Literal || strings.Contains(key, ".hook.command[") {
 		return n.Value, true
@@ -48,8 +48,9 @@ func (d *decoder) fill(n *yaml.Node, key string) (text string, ok bool) {
 	return text, true
 }
 
-// scrub puts the file's own text in the place of what came from the environment, which
-// may be a secret. Errors quote the first bytes of long values.
+// scrub replaces each value from the environment by the file's own text, because the value may be a
+// secret. It also replaces the first bytes of a long value, because errors quote long values in that
+// form.
 func (f *filling) scrub(text string) string {
 	for _, v := range f.values {
 		if len(v.value) < shortSecret {

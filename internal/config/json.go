@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
-// JSON is a value of any kind in the file, as JSON.
+// JSON is a value of any kind in the file, converted to JSON.
 type JSON []byte
 
 // json decodes a value of any kind. The members of objects keep their order.
@@ -45,8 +45,8 @@ func (d *decoder) appendJSON(out []byte, n *yaml.Node, key string) []byte {
 	return append(out, d.scalarJSON(n, key)...)
 }
 
-// scalarJSON is a number, true, false, null or a text. A value that is filled in from
-// the environment is read like one that stands in the file.
+// scalarJSON returns a number, true, false, null or a text as JSON. A value from the environment is
+// read like a value that is written in the file.
 func (d *decoder) scalarJSON(n *yaml.Node, key string) []byte {
 	text, ok := d.fill(n, key)
 	if !ok {

@@ -14,11 +14,11 @@ import (
 	"sluice.example/sluice/internal/placeholder"
 )
 
-// maxFile bounds a configuration and every file it names, in bytes.
+// maxFile bounds the size of a configuration and of every file that it names, in bytes.
 const maxFile = 1 << 20
 
-// Load reads and checks the file at path. Relative paths in it start at its
-// folder. getenv is os.Getenv, or what a test puts in its place.
+// Load reads and checks the file at path. Relative paths in the file start at the file's folder. getenv
+// is os.Getenv, or a replacement in tests.
 func Load(path string, getenv func(string) string) (*Config, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -38,16 +38,16 @@ func Load(path string, getenv func(string) string) (*Config, error) {
 	return cfg, nil
 }
 
-// Parse reads and checks a configuration. Relative paths in it start at dir;
-// files it names for secrets and certificates are read. The error joins an
-// *Error for each thing wrong, in order of lines.
+// Parse reads and checks a configuration. Relative paths in it start at dir. Parse also reads the files
+// that the configuration names for secrets and certificates. The error joins an *Error for each thing
+// that is wrong, in the order of lines.
 func Parse(data []byte, dir string, getenv func(string) string) (*Config, error) {
 	cfg := defaults()
 	d := &decoder{lines: map[string]int{}, filling: filling{getenv: getenv, raw: map[string]string{}}}
 	if err := d.document(data, cfg); err != nil {
 		return nil, err
 	}
-	// What follows would only complain about the same mistakes again.
+	// With errors so far, the steps below would only report the same mistakes again.
 	if len(d.errs) == 0 {
 		c := &checker{decoder: d, cfg: cfg, dir: dir}
 		cfg.raw = d.raw
@@ -74,8 +74,9 @@ func (d *decoder) joined() error {
 	return errors.Join(list...)
 }
 
-// Files are those whose content is part of the configuration and may change while a
-// gateway runs, beside the file itself: keys and certificates. Paths are absolute.
+// Files returns the paths of the keys and certificates that the configuration names. Their content is
+// part of the configuration and may change while a gateway runs. The result does not contain the path
+// of the configuration file. The paths are absolute.
 func (c *Config) Files() (paths []string) {
 	add := func(path string) {
 		if path != "" {
@@ -93,8 +94,8 @@ func (c *Config) Files() (paths []string) {
 	return paths
 }
 
-// AdminAt reads where a file's gateway has its operator's side, whatever else is wrong
-// with the file.
+// AdminAt returns the address and token of the operator's listener of the gateway whose file is at
+// path. It does so whatever else is wrong with the file.
 func AdminAt(path string, getenv func(string) string) (Admin, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -122,7 +123,7 @@ func AdminAt(path string, getenv func(string) string) (Admin, error) {
 
 // readFile reads a regular file of at most maxFile bytes.
 func readFile(path string) ([]byte, error) {
-	// Looked at before it is opened: opening a pipe would wait for its writer.
+	// Stat comes before Open, because to open a pipe would wait for the pipe's writer.
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// isModelName says whether clients can ask for a model by a name. A comma would split
-// it in a caveat that lists models.
+// isModelName says whether clients can ask for a model by this name. A name with a comma is not
+// allowed, because caveats list models separated by commas.
 func isModelName(name string) bool {
 	return name != "" && len(name) <= 128 && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' || r == '"' })
 }
 
-// checkAliases checks the other names of a model. No two models of all services have
-// one name, because tokens and quotes go by it.
+// checkAliases checks the other names of a model. No two models of all services may share a name,
+// because tokens and quotes identify models by name.
 func (c *checker) checkAliases(m *Model, at string) {
 	for i, alias := range m.Aliases {
 		at := at + ".aliases[" + strconv.Itoa(i) + "]"
@@ -28,7 +28,7 @@ func (c *checker) checkAliases(m *Model, at string) {
 	}
 }
 
-// isTaken says whether a model other than m has a name, its own or an alias.
+// isTaken says whether a model other than m has the name, as its own name or as an alias.
 func (c *checker) isTaken(name string, m *Model) bool {
 	for i := range c.cfg.Services {
 		for j := range c.cfg.Services[i].Models {

@@ -17,8 +17,8 @@ func edited(t *testing.T, env map[string]string, edits ...string) (*Config, erro
 	return Parse([]byte(strings.NewReplacer(edits...).Replace(string(text))), t.TempDir(), func(name string) string { return env[name] })
 }
 
-// The name of an engine sets where its health and its load are; what the file says
-// stands above that.
+// The name of an engine sets the paths of the engine's health check and metrics. Values in the file
+// take precedence.
 func TestEnginePresets(t *testing.T) {
 	for more, want := range map[string][2]string{
 		"":                                        {"/health", ""},
@@ -75,7 +75,7 @@ func TestPathsOfAServer(t *testing.T) {
 	}
 }
 
-// What an owner sets is JSON of any kind; a variable is read as if its value stood there.
+// An owner sets JSON of any kind. A variable is read as if its value were written in the file.
 func TestFieldsAreJSON(t *testing.T) {
 	env := map[string]string{"CTX": "8192", "WORD": "hunter22"}
 	cfg, err := edited(t, env, "prices: {", `set_fields:
@@ -106,7 +106,7 @@ func TestFieldsAreJSON(t *testing.T) {
 	}
 	var lines []string
 	for _, c := range Diff(before, cfg) {
-		if c.Key != "store" { // each is in a folder of its own
+		if c.Key != "store" { // each configuration is in a folder of its own
 			lines = append(lines, c.String())
 		}
 	}

@@ -10,25 +10,25 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Pricing says how a model's price follows its load. The keys of pricing.Params
-// stand beside those below.
+// Pricing says how a model's price follows the load. In the file the keys of pricing.Params are beside
+// the keys below.
 type Pricing struct {
 	pricing.Params
 	Energy Energy    `yaml:"energy"`
 	Hook   PriceHook `yaml:"hook"`
-	Shadow *Shadow   `yaml:"shadow"` // nil: none
+	Shadow *Shadow   `yaml:"shadow"` // nil means that there is no shadow policy
 }
 
-// Shadow is a policy that decides beside the live one and changes nothing.
+// Shadow is a policy that decides beside the live policy, without effect on prices.
 type Shadow struct{ pricing.Params }
 
-// Energy is what electricity costs; zero: the price has no floor from it.
+// Energy is what electricity costs. Zero means that the cost of energy sets no floor for the price.
 type Energy struct {
 	SatPerKWh float64 `yaml:"sat_per_kwh"`
-	Overhead  float64 `yaml:"overhead"` // factor from the GPUs' joules to those on the bill
+	Overhead  float64 `yaml:"overhead"` // factor from the GPUs' joules to the joules on the bill
 }
 
-// PriceHook is the operator's own program for a price: one of the two.
+// PriceHook is the operator's own program for a price. The operator sets either Command or URL.
 type PriceHook struct {
 	Command []string      `yaml:"command"`
 	URL     *url.URL      `yaml:"url"`
@@ -37,26 +37,26 @@ type PriceHook struct {
 
 // Telemetry says how GPUs and engines are read.
 type Telemetry struct {
-	NVMLLibrary string        `yaml:"nvml_library"` // path; empty: the system's
+	NVMLLibrary string        `yaml:"nvml_library"` // path; empty means the system's library
 	NVMLEvery   time.Duration `yaml:"nvml_every"`
-	Every       time.Duration `yaml:"every"`       // engines and exporters
-	StaleAfter  time.Duration `yaml:"stale_after"` // an older reading says nothing
+	Every       time.Duration `yaml:"every"`       // for engines and exporters
+	StaleAfter  time.Duration `yaml:"stale_after"` // an older reading is not used
 }
 
-// Engine is the kind of an inference server, and where it shows its own load. A
-// single value is its name.
+// Engine is the kind of an inference server, and where the server shows its own load. In the file a
+// single value in place of the mapping is the engine's name.
 type Engine struct {
-	Name    string `yaml:"name"`    // one of format.Engines; empty: the server is asked
-	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty: it does not
+	Name    string `yaml:"name"`    // one of format.Engines; empty means that the gateway asks the server
+	Metrics string `yaml:"metrics"` // a path at the server, or a URL; empty means that the server shows none
 
-	Preset bool `yaml:"-"` // Metrics is that of the engine: the server may not show them
+	Preset bool `yaml:"-"` // Metrics is the engine's usual path, which the server may lack
 }
 
-// Ask is what a backend's owner wants for a request.
+// Ask is what a backend's owner asks for a request.
 type Ask struct {
 	Input  Rate     `yaml:"input" unit:"Mtok"`
 	Output Rate     `yaml:"output" unit:"Mtok"`
-	URL    *url.URL `yaml:"url"` // asked for a rate card that stands above these; nil: none
+	URL    *url.URL `yaml:"url"` // where to ask for a rate card that overrides Input and Output; nil means nowhere
 }
 
 // Set says whether the backend asks anything.
@@ -112,7 +112,7 @@ func (c *checker) checkHook(p *Pricing, at string) {
 	c.within(at+".hook.timeout", h.Timeout, 10*time.Millisecond, time.Minute)
 }
 
-// checkTelemetry checks how load is read, and brings paths into shape.
+// checkTelemetry checks how load is read, and makes paths absolute.
 func (c *checker) checkTelemetry() {
 	t := &c.cfg.Telemetry
 	t.NVMLLibrary = c.path(t.NVMLLibrary)
@@ -138,7 +138,7 @@ func (c *checker) checkTelemetry() {
 	}
 }
 
-// checkEngine checks the engine's name and resolves the metrics' place to a URL.
+// checkEngine checks the engine's name and turns the place of the metrics into a URL.
 func (c *checker) checkEngine(b *Backend, at string) {
 	if name := b.Engine.Name; name != "" && !slices.Contains(format.Engines(), format.Engine(name)) {
 		var names []string

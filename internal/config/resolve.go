@@ -14,21 +14,21 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Environment variables that stand above the file, so that a secret need not
-// be in it. A backend's is SLUICE_BACKEND_<NAME>_API_KEY, see BackendEnv.
+// Environment variables that override the file, so that the file need not hold a secret. The variable
+// of a backend's key is SLUICE_BACKEND_<NAME>_API_KEY: see BackendEnv.
 const (
-	EnvStore      = "SLUICE_STORE"        // as the key store
-	EnvAdminToken = "SLUICE_ADMIN_TOKEN"  // as admin.token
-	EnvMasterKey  = "SLUICE_MASTER_KEY"   // 64 hex digits: mints, before all keys of the file
-	EnvMacaroon   = "SLUICE_LND_MACAROON" // hex or base64 of lnd's macaroon
-	EnvTLSCert    = "SLUICE_LND_TLS_CERT" // PEM, or base64 of it
+	EnvStore      = "SLUICE_STORE"        // like the key store
+	EnvAdminToken = "SLUICE_ADMIN_TOKEN"  // like admin.token
+	EnvMasterKey  = "SLUICE_MASTER_KEY"   // 64 hex digits of a key that mints, before all keys of the file
+	EnvMacaroon   = "SLUICE_LND_MACAROON" // lnd's macaroon in hex or base64
+	EnvTLSCert    = "SLUICE_LND_TLS_CERT" // PEM, or base64 of PEM or of a DER certificate
 )
 
-// envKeyID names the master key that came from the environment.
+// envKeyID is the id of the master key that came from the environment.
 const envKeyID = "environment"
 
-// BackendEnv is the environment variable of a backend's key: the name in
-// upper case, with '_' for all but letters and digits.
+// BackendEnv returns the name of the environment variable of a backend's key. It holds the backend's
+// name in upper case, with '_' in place of each character that is not a letter or digit.
 func BackendEnv(name string) string {
 	upper := strings.Map(func(r rune) rune {
 		switch {
@@ -42,7 +42,7 @@ func BackendEnv(name string) string {
 	return "SLUICE_BACKEND_" + upper + "_API_KEY"
 }
 
-// path makes a path of the file absolute.
+// path returns a path of the file as an absolute path.
 func (c *checker) path(p string) string {
 	if p == "" || filepath.IsAbs(p) {
 		return p
@@ -50,7 +50,7 @@ func (c *checker) path(p string) string {
 	return filepath.Join(c.dir, p)
 }
 
-// secretFile reads a file that holds one secret in text form.
+// secretFile reads a file that holds one secret as text.
 func (c *checker) secretFile(key, path string) string {
 	data, err := readFile(path)
 	if err != nil {
@@ -64,7 +64,7 @@ func (c *checker) secretFile(key, path string) string {
 	return text
 }
 
-// resolve brings in the environment and the files that are named.
+// resolve takes over the environment variables and reads the files that the configuration names.
 func (c *checker) resolve() {
 	cfg := c.cfg
 	if s := c.getenv(EnvStore); s != "" {
@@ -195,7 +195,7 @@ func (c *checker) resolveCertificate() {
 		key += ".tls_cert_base64"
 		raw = pemOrBase64(l.TLSCertBase64)
 	default:
-		return // the system's roots
+		return // nothing given, so the system's roots are used
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(raw) {
 		c.failAt(key, "holds no certificate in PEM form; give lnd's tls.cert")
@@ -229,7 +229,7 @@ func (c *checker) resolveBackend(b *Backend, at string) {
 	}
 }
 
-// decodeText reads hex or any kind of base64; nil: it is neither.
+// decodeText reads hex or any kind of base64. It returns nil if s is neither.
 func decodeText(s string) []byte {
 	s = strings.Join(strings.Fields(s), "")
 	if b, err := hex.DecodeString(s); err == nil {

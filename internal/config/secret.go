@@ -2,5 +2,5 @@ package config
 
 import "sluice.example/sluice/l402"
 
-// Secret is a key or password of the file, which prints as "[redacted]".
+// Secret is a key or password of the file. It prints as "[redacted]".
 type Secret = l402.Secret

@@ -21,20 +21,20 @@ type Size int64
 // Rate is a price in msat per the unit of its key.
 type Rate int64
 
-// Store says where the ledger is: a SQLite file or a PostgreSQL database.
+// Store says where the ledger is: in a SQLite file or in a PostgreSQL database.
 type Store struct {
-	Path string // of the SQLite file; empty: PostgreSQL
-	URL  Secret // of the PostgreSQL database, password included
+	Path string // of the SQLite file; empty means PostgreSQL
+	URL  Secret // of the PostgreSQL database, including the password
 }
 
-// Frequency is a token bucket: so many per second in the long run, so many at
-// once. PerSecond zero: no limit.
+// Frequency is a token bucket. PerSecond is how many per second in the long run, and Burst is how many
+// at once. A PerSecond of zero means no limit.
 type Frequency struct {
 	PerSecond float64
 	Burst     int
 }
 
-// String renders a frequency as the file would have it.
+// String returns a frequency as the file would write it.
 func (f Frequency) String() string {
 	if f.PerSecond == 0 {
 		return "none"
@@ -58,7 +58,7 @@ var (
 	errLedgerID = errors.New("want 32 hex digits")
 )
 
-// parseDuration reads Go's durations, and days before them ("1d12h").
+// parseDuration reads a duration in Go's form, which may begin with days ("1d12h").
 func parseDuration(s string) (time.Duration, error) {
 	var sum time.Duration
 	if days, rest, ok := strings.Cut(s, "d"); ok {
@@ -94,7 +94,7 @@ func parseSize(s string) (Size, error) {
 	return Size(n * factor), nil
 }
 
-// maxFrequency bounds both parts of a Frequency.
+// maxFrequency bounds both numbers of a Frequency.
 const maxFrequency = 1_000_000
 
 // parseFrequency reads "50/s burst 200", per second, minute or hour, or "none".
@@ -139,9 +139,8 @@ func parseAmount(s string) (l402.Msat, error) {
 	return wholeMsat(msat, int64(l402.MaxMsat))
 }
 
-// parseRate reads an amount per unit, "150 sat/Mtok". Prices of tokens may be
-// given per token or per thousand as well, and the price of a call without
-// unit.
+// parseRate reads an amount per unit, for example "150 sat/Mtok". The price of tokens may also be given
+// per token (tok) or per thousand (ktok), and the price of a call without a unit.
 func parseRate(s, unit string) (Rate, error) {
 	amount, per, ok := strings.Cut(s, "/")
 	per = strings.TrimSpace(per)
@@ -169,8 +168,8 @@ func parseRate(s, unit string) (Rate, error) {
 	return Rate(whole), err
 }
 
-// parseMoney reads a decimal number and its unit, as msat. Numbers are bounded
-// in length, so that exact arithmetic stays cheap.
+// parseMoney reads a decimal number and its unit, and returns msat. The length of the number is
+// bounded, so that exact arithmetic stays cheap.
 func parseMoney(s string) (*big.Rat, error) {
 	number, unit := s, ""
 	if i := strings.IndexAny(s, " sm"); i >= 0 {
@@ -207,8 +206,8 @@ func wholeMsat(r *big.Rat, limit int64) (l402.Msat, error) {
 	return l402.Msat(r.Num().Int64()), nil
 }
 
-// parseStore reads "sqlite:PATH" or a PostgreSQL URL. Its errors do not show
-// the text: it may hold a password.
+// parseStore reads "sqlite:PATH" or a PostgreSQL URL. Its errors do not show the text, because the text
+// may hold a password.
 func parseStore(s string) (Store, error) {
 	if path, ok := strings.CutPrefix(s, "sqlite:"); ok {
 		if path == "" {
@@ -226,7 +225,7 @@ func parseStore(s string) (Store, error) {
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Hostname() == "" {
-		return nil, errURL // not url's own error: it shows the text, which may hold a password
+		return nil, errURL // not url's own error, because that shows the text, which may hold a password
 	}
 	return u, nil
 }

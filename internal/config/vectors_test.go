@@ -2,7 +2,7 @@ package config
 
 import "testing"
 
-// A model that is sold through APIs that write nothing needs no cap of what it writes.
+// A model that is sold only through APIs that generate nothing needs no cap of completion tokens.
 func TestModelsThatWriteNothing(t *testing.T) {
 	cfg := load(t, "testdata/vectors.good.yml", nil)
 	for _, m := range cfg.Services[0].Models {

@@ -10,39 +10,38 @@ import (
 	"gopkg.in/macaroon.v2"
 )
 
-// warn notes what works and may disappoint.
+// warn notes a setting that works but may disappoint.
 func (c *checker) warn(format string, args ...any) {
 	c.cfg.Warnings = append(c.cfg.Warnings, fmt.Sprintf(format, args...))
 }
 
-// checkPrivate warns of a secret's file that others may read, or that any but its
-// owner may change. The group may read: Kubernetes and systemd hand secrets out in
-// this way.
+// checkPrivate warns of a secret's file that others may read, or that anyone except the file's owner
+// may change. The file's group may read it, because Kubernetes and systemd provide secrets in this way.
 func (c *checker) checkPrivate(key, path string) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return // said where it is read
+		return // reported where the file is read
 	}
 	if mode := info.Mode().Perm(); mode&0o027 != 0 {
 		c.warn("%s: %s may be read or changed by others (mode %04o); make it private with chmod 600", key, path, mode)
 	}
 }
 
-// invoiceRights are those of lnd's invoice.macaroon. Selling needs no others, and
-// these take no money out.
+// invoiceRights are the rights of lnd's invoice.macaroon. Selling needs no other rights, and these
+// rights cannot take money out of the node.
 var invoiceRights = []string{"invoices:read", "invoices:write", "address:read", "address:write",
 	"onchain:read", "info:read", "offchain:read"}
 
-// checkRights warns of a macaroon that may do more on the node than selling needs:
-// a thief of it would have the node's money.
+// checkRights warns of a macaroon that may do more on the node than selling needs, because a thief of
+// such a macaroon could take the node's money.
 func (c *checker) checkRights(key string, raw []byte) {
 	var m macaroon.Macaroon
 	if m.UnmarshalBinary(raw) != nil {
-		return // said already
+		return // reported before
 	}
 	rights, ok := lndRights(m.Id())
 	if !ok {
-		return // not of lnd's form, so nothing is known of its rights
+		return // not in lnd's form, so its rights are not known
 	}
 	var more []string
 	for _, r := range rights {
@@ -56,10 +55,10 @@ func (c *checker) checkRights(key string, raw []byte) {
 	}
 }
 
-// lndRights reads "entity:action" pairs out of the identifier of lnd's macaroons:
-// a byte 3, then a protocol buffer of a nonce (1), a storage id (2) and operations
-// (3), each of an entity (1) and actions (2). Caveats are not looked at, because
-// they only narrow. False: it has another form.
+// lndRights reads "entity:action" pairs from the identifier of lnd's macaroons. The identifier is a
+// byte 3, then a protocol buffer of a nonce (1), a storage id (2) and operations (3). Each operation
+// has an entity (1) and actions (2). lndRights ignores caveats, because caveats only restrict rights.
+// ok is false if the identifier has another form.
 func lndRights(id []byte) (rights []string, ok bool) {
 	if len(id) == 0 || id[0] != 3 {
 		return nil, false
@@ -86,8 +85,8 @@ func lndRights(id []byte) (rights []string, ok bool) {
 	return rights, ok
 }
 
-// fields calls use for each field of a protocol buffer whose fields all have a
-// length. False: the buffer is another one, or use said so.
+// fields calls use for each field of a protocol buffer in which every field has a length. It returns
+// false if b has another form, or if use returned false.
 func fields(b []byte, use func(number uint64, value []byte) bool) bool {
 	for len(b) > 0 {
 		tag, n := binary.Uvarint(b)

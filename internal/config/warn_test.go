@@ -11,7 +11,7 @@ import (
 	"gopkg.in/macaroon.v2"
 )
 
-// lndMacaroon is a macaroon with these rights, as lnd bakes it.
+// lndMacaroon is a macaroon with these rights, in the form that lnd bakes.
 func lndMacaroon(t *testing.T, rights ...string) []byte {
 	t.Helper()
 	field := func(number byte, value []byte) []byte {

@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// ErrForm refuses a placeholder that Fill does not fill in. It does not quote the
-// text, which may be a secret.
+// ErrForm refuses a placeholder that Fill cannot fill in. It does not quote the text, because the text
+// may be a secret.
 var ErrForm = errors.New("holds a placeholder that nothing fills in; write ${NAME} for an environment variable, $${NAME} for that very text, " +
 	"or put !literal before a value that is meant as it stands")
 
-// Fill puts environment variables in the place of each ${NAME} of a text. A NAME is
-// made of letters, digits and underscores and begins with no digit; $${NAME} stands
-// for the text ${NAME}. filled are the values that were put in, which are not looked
-// at again and may be secrets. A variable that is not set, or is empty, is an error
-// that names it; every other placeholder (see In) is ErrForm.
+// Fill replaces each ${NAME} of a text by the environment variable NAME. A NAME consists of letters,
+// digits and underscores, and does not begin with a digit. $${NAME} means the text ${NAME} itself.
+// filled holds the values that were put in. They are not searched for placeholders, and may be secrets.
+// A variable that is not set, or is empty, is an error that names the variable. Every other placeholder
+// (see In) is ErrForm.
 func Fill(text string, getenv func(string) string) (out string, filled []string, err error) {
-	var b, own strings.Builder // own: what the text itself holds
+	var b, own strings.Builder // own is the text without the filled-in values
 	for {
 		before, rest, found := strings.Cut(text, "${")
 		name, after, closed := strings.Cut(rest, "}")

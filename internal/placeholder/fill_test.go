@@ -19,7 +19,7 @@ func TestFill(t *testing.T) {
 		{"sk-${KEY}-${a_1}", "sk-s3cret-x", []string{"s3cret", "x"}},
 		{"$${KEY}", "${KEY}", nil},
 		{"a$${KEY}b${a_1}", "a${KEY}bx", []string{"x"}},
-		{"${DOLLAR}", "pa$WORD ${KEY}", []string{"pa$WORD ${KEY}"}}, // what is put in is not looked at again
+		{"${DOLLAR}", "pa$WORD ${KEY}", []string{"pa$WORD ${KEY}"}}, // a filled-in value is not searched again
 		{"costs-$5-and-${more", "costs-$5-and-${more", nil},
 		{"pa$$word-100%", "pa$$word-100%", nil},
 	} {

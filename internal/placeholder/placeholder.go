@@ -1,7 +1,7 @@
-// Package placeholder knows what other programs (shells, systemd, Compose, Helm)
-// would fill in. Read as it stands, such a text would be a key that everybody knows, or
-// the name of a directory with money in it. So the gateway's configuration fills in
-// ${NAME} and refuses the rest (Fill), and agent-client's refuses all of it (In):
+// Package placeholder recognizes placeholders that other programs (shells, systemd, Compose, Helm)
+// would fill in. If a program used such a text as it is, the text would be a key that everybody knows,
+// or the name of a directory with money in it. So the gateway's configuration fills in ${NAME} and
+// refuses other placeholders (Fill), and agent-client's configuration refuses all placeholders (In):
 //
 //	if node.Tag != placeholder.Literal && placeholder.In(node.Value) {
 //		return errors.New(placeholder.Refusal)
@@ -10,17 +10,17 @@ package placeholder
 
 import "strings"
 
-// Literal is the YAML tag of a value that is meant as it stands.
+// Literal is the YAML tag of a value that is used as it is written.
 const Literal = "!literal"
 
-// Refusal is for a configuration in which nothing is filled in: it says what is wrong
-// with a value and what to do. It does not quote the value, which may be a secret.
+// Refusal is the error text for a configuration in which nothing is filled in. It says what is wrong
+// with a value and what to do. It does not quote the value, because the value may be a secret.
 const Refusal = "holds a placeholder such as ${NAME}, $NAME or %NAME%, and nothing fills it in; write the value, or put !literal before one that is meant as it stands"
 
-// In says whether a text holds a placeholder: ${…}, $(…) or {{…}}; $NAME at the end
-// of a word; or %NAME%. A NAME has two characters or more, capital letters, digits
-// and underscores, and begins with no digit. So pa$$word, $2a$10$N9qo and 100% are
-// none, because keys and passwords look like that.
+// In says whether a text holds a placeholder: ${…}, $(…), {{…}}, $NAME at the end of a word, or %NAME%.
+// A NAME consists of capital letters, digits and underscores, has at least two characters, and does not
+// begin with a digit. So pa$$word, $2a$10$N9qo and 100% are not placeholders, because keys and
+// passwords look like that. A text that is only $ and one letter is a placeholder.
 func In(text string) bool {
 	for _, form := range [][2]string{{"${", "}"}, {"$(", ")"}, {"{{", "}}"}} {
 		if _, rest, ok := strings.Cut(text, form[0]); ok && strings.Contains(rest, form[1]) {
@@ -44,7 +44,7 @@ func In(text string) bool {
 	return false
 }
 
-// name is the length of the NAME that begins at i; 0: none does.
+// name returns the length of the NAME that begins at i, or 0 if there is none.
 func name(text string, i int) int {
 	start := i
 	for i < len(text) && (text[i] == '_' || 'A' <= text[i] && text[i] <= 'Z' || i > start && isDigit(text[i])) {

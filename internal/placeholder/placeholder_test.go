@@ -25,7 +25,7 @@ func FuzzIn(f *testing.F) {
 	f.Add("sk-$KEY")
 	f.Add("%A9B%20")
 	f.Fuzz(func(t *testing.T, text string) {
-		if len(text) != 2 && In(text) && !In(text+" ") { // of two bytes is $K, which counts alone
+		if len(text) != 2 && In(text) && !In(text+" ") { // a text of two bytes, such as $K, is a placeholder only by itself
 			t.Errorf("%q is one, and none within a text", text)
 		}
 	})

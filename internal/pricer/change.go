@@ -8,22 +8,22 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Change puts other models in place of those that are priced, which Check has found to
-// be right. A model that is the same goes on as if nothing had happened: no epoch is
-// published for it. Where rates or policy differ, prices go on from where they stand:
-// the leader publishes the rates of the new card at once; another process takes over
-// what the leader publishes, whatever its own card says. A model that comes has the
-// price that was last published for it, as far as that follows from its card.
+// Change replaces the priced models by models, which Check must have accepted. A model whose
+// configuration is the same keeps its state, and no epoch is published for it. If a model's rates or
+// policy differ, its multiplier continues from its present value. The leader publishes the rates of the
+// new card at once. Another process takes over what the leader publishes, even if its own card says
+// otherwise. A new model has the price that was last published for it, if that price follows from its
+// card.
 //
-// The error is the store's: the models are changed all the same, and the next turn
-// publishes what this one could not.
+// The error is the store's. The models are changed even so, and the next turn publishes what this call
+// could not.
 func (p *Pricer) Change(ctx context.Context, models []Model) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	p.set(models)
-	defer p.nudge() // Run has perhaps another interval to keep
+	defer p.nudge() // because Run may have another interval now
 	if err := p.answered(p.refresh(ctx)); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (p *Pricer) Change(ctx context.Context, models []Model) error {
 	return nil
 }
 
-// set makes the models those that are priced, and keeps what is known of them.
+// set makes models the priced models, and keeps what is known of models that were priced before.
 func (p *Pricer) set(models []Model) {
 	before := p.byName
 	p.models, p.byName, p.tick = nil, map[string]*model{}, slowest
@@ -62,15 +62,15 @@ func (p *Pricer) set(models []Model) {
 	}
 }
 
-// warn says what works and may disappoint.
+// warn logs the settings of m that work but may disappoint.
 func (p *Pricer) warn(m Model) {
-	warnings, _ := m.Params.Validate() // Check has seen that it is right
+	warnings, _ := m.Params.Validate() // Check has accepted the parameters
 	for _, w := range warnings {
 		p.log.Warn("pricing", "model", m.Name, "warning", w)
 	}
 }
 
-// changed is the model with another card or policy, at the price where it stands.
+// changed returns the model with the card and policy of cfg, at its present multiplier.
 func (m *model) changed(cfg Model) *model {
 	next := newModel(cfg)
 	next.control = pricing.NewController(cfg.Params, m.control.State())
@@ -82,8 +82,8 @@ func (m *model) changed(cfg Model) *model {
 	return next
 }
 
-// orphan says whether a model has waited in vain for a first price: a leader that runs
-// with an older configuration does not know it.
+// orphan says whether a model has waited longer than leaderless for a first price. This happens if the
+// leader runs with an older configuration, which lacks the model.
 func (m *model) orphan(now time.Time) bool {
 	return m.epoch.ID == 0 && now.Sub(m.since) > leaderless
 }

@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// card is a model with a rate card so many times the base.
+// card is a model whose rate card is factor times the base.
 func card(name string, factor float64) pricer.Model {
 	return pricer.Model{Name: name, Base: base.Scale(factor), Params: params()}
 }
@@ -35,13 +35,13 @@ func TestChangeOfTheLeader(t *testing.T) {
 	if got := g.epochs(); len(got) != before+1 || got[before].Model != "other" || got[before].Rates != base.Scale(3) {
 		t.Fatalf("the same model, and one that comes: %+v", got[before:])
 	}
-	// Another card: at once, at the multiplier where the price stands.
+	// Another card is in force at once, with the present multiplier.
 	g.change(card(modelName, 2), card("other", 3))
 	e, _ := g.board.Current(modelName)
 	if got := g.epochs(); len(got) != before+2 || e != got[before+1] && e.ID != got[before+1].ID || e.Multiplier != 4 || e.Rates != base.Scale(2).Scale(4) {
 		t.Fatalf("another card: %+v in force, published %+v", e, got[before:])
 	}
-	// The same card under another policy, which then moves it.
+	// The same card gets another policy, which then moves the price.
 	static := card(modelName, 2)
 	static.Params.Policy = pricing.PolicyStatic
 	g.change(static)
@@ -63,8 +63,8 @@ func TestChangeOfTheLeader(t *testing.T) {
 	}
 }
 
-// TestChangeOfAFollower: while another process leads, its card counts, and a model that
-// it does not know gets its first price all the same.
+// TestChangeOfAFollower checks that the card of the leading process is in force while another process
+// changes its own. A model that the leader does not know still gets its first price.
 func TestChangeOfAFollower(t *testing.T) {
 	url := pgtest.Start(t)
 	var all []*gateway
@@ -102,7 +102,7 @@ func TestChangeOfAFollower(t *testing.T) {
 		t.Errorf("a changed rate took %v", took)
 	}
 	n := len(leader.epochs())
-	leader.stop() // another leads, with the same card: nothing is published
+	leader.stop() // another process leads, with the same card, so nothing is published
 	other.until("another leads", func(_ pricing.Epoch, s pricing.Standing) bool { return s.Leads })
 	if got := other.epochs(); len(got) != n {
 		t.Errorf("the next leader publishes %+v", got[n:])

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Cleaning goes in portions small enough not to delay a paying request.
+// Rows are deleted in portions that are small enough not to delay a paying request.
 const (
 	cleanEvery = 30 * time.Second
 	cleanLimit = 10 * time.Second // of one round
 	cleanChunk = 1000             // rows of each kind
 )
 
-// keepClean removes old reports and epochs every cleanEvery, until ctx ends.
-// Every process does so, because one alone may be gone for long.
+// keepClean removes old reports and epochs every cleanEvery, until ctx ends. Every process does so,
+// because any single process may be stopped for a long time.
 func (p *Pricer) keepClean(ctx context.Context) {
 	tick := time.NewTicker(cleanEvery)
 	defer tick.Stop()
@@ -27,7 +27,7 @@ func (p *Pricer) keepClean(ctx context.Context) {
 	}
 }
 
-// clean is one round. A failure is logged, and the next round tries again.
+// clean runs one round. It logs a failure, and the next round tries again.
 func (p *Pricer) clean(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, cleanLimit)
 	defer cancel()

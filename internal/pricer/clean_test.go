@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// crowded is a store with old rows, of which another process leads the prices.
+// crowded is a store with old rows. Another process leads its prices.
 type crowded struct {
 	pricer.Store
 	old   int
@@ -37,8 +37,8 @@ func (c *crowded) CleanPrices(_ context.Context, limit int) (int, error) {
 	return n, nil
 }
 
-// Old prices go by themselves, in portions, also where another process leads,
-// and again after a failure.
+// Old prices are deleted in portions, without a request, also while another process leads, and again
+// after a failure.
 func TestOldPricesGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &crowded{old: 2500}

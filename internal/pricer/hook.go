@@ -21,20 +21,20 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Hook is the operator's own program for a price: a command or a URL. It gets
-// a question as JSON, on its standard input or as the body of a POST, and
-// answers with a multiplier: {"multiplier": 1.5}, or the number alone.
+// Hook is the operator's own program for a price: a command or a URL. It gets a question as JSON, on
+// its standard input or as the body of a POST. It answers with a multiplier, either as {"multiplier":
+// 1.5} or as the number alone.
 type Hook struct {
 	Command []string
 	URL     *url.URL
-	Timeout time.Duration // zero: 1 s
+	Timeout time.Duration // zero means 1 s
 }
 
-// question is what a hook is told.
+// question is what the gateway tells a hook.
 type question struct {
 	Model      string    `json:"model"`
 	Pressure   float64   `json:"pressure"`
-	Fresh      bool      `json:"fresh"`      // the pressure is
+	Fresh      bool      `json:"fresh"`      // the pressure is fresh
 	Multiplier float64   `json:"multiplier"` // in force
 	Running    float64   `json:"running"`
 	Waiting    float64   `json:"waiting"`
@@ -65,7 +65,7 @@ func newAsker(h Hook) *asker {
 	return &asker{hook: h}
 }
 
-// latest is the last answer; NaN when there is none that is fresh.
+// latest returns the last answer, or NaN if there is no answer that is fresh.
 func (a *asker) latest(now time.Time, within time.Duration) float64 {
 	if g := a.current.Load(); g != nil && now.Sub(g.at) <= within {
 		return g.multiplier
@@ -73,7 +73,7 @@ func (a *asker) latest(now time.Time, within time.Duration) float64 {
 	return math.NaN()
 }
 
-// ask puts a question in the background, unless the last one is still open.
+// ask asks a question in the background, unless the last question is still open.
 func (a *asker) ask(q question) {
 	if !a.busy.CompareAndSwap(false, true) {
 		return
@@ -125,8 +125,8 @@ func (h Hook) post(ctx context.Context, body []byte) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 }
 
-// execute runs the command with nothing of the gateway's environment but what
-// finds programs: that may hold secrets.
+// execute runs the command. Of the gateway's environment the command gets only PATH and HOME, because
+// other variables may hold secrets.
 func (h Hook) execute(ctx context.Context, body []byte) ([]byte, error) {
 	if len(h.Command) == 0 {
 		return nil, errors.New("there is no hook")
@@ -136,7 +136,7 @@ func (h Hook) execute(ctx context.Context, body []byte) ([]byte, error) {
 	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	c.Stdin, c.Stdout = bytes.NewReader(body), &out
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) } // its children too
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) } // kills its children too
 	c.WaitDelay = 100 * time.Millisecond
 	err := c.Run()
 	return out.b, err
@@ -150,7 +150,7 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// parseAnswer reads a multiplier above 0 and at most pricing.MaxMultiplier.
+// parseAnswer reads a multiplier, which must be above 0 and at most pricing.MaxMultiplier.
 func parseAnswer(text []byte) (float64, error) {
 	if len(text) > maxAnswer {
 		return 0, errors.New("hook: the answer is too long")

@@ -7,23 +7,23 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// model is one priced model. Guarded by Pricer.mu.
+// model is one priced model. All fields are guarded by Pricer.mu.
 type model struct {
 	cfg     Model
 	control *pricing.Controller
-	shadow  *pricing.Controller // nil: none
-	hook    *asker              // nil: the policy asks none
-	next    time.Time           // of the next turn
-	since   time.Time           // when it came
+	shadow  *pricing.Controller // nil means that there is no shadow policy
+	hook    *asker              // nil means that the policy asks no hook
+	next    time.Time           // time of the next turn
+	since   time.Time           // when the model was first configured
 
-	epoch    pricing.Epoch // in force; ID 0: none yet
-	fixed    float64       // multiplier that an operator fixed; 0: none
+	epoch    pricing.Epoch // in force; ID 0 means that there is none yet
+	fixed    float64       // multiplier that an operator fixed; 0 means none
 	last     pricing.Observation
 	shadowed pricing.Decision
 
 	energy pricing.EnergyMeter
-	joules float64            // at the last turn; NaN: none yet
-	work   map[string]float64 // of each replica at the last turn
+	joules float64            // energy counter at the last turn; NaN means that there was no turn yet
+	work   map[string]float64 // work counter of each replica at the last turn
 }
 
 func newModel(cfg Model) *model {
@@ -37,8 +37,8 @@ func newModel(cfg Model) *model {
 	return m
 }
 
-// follow takes over an epoch that another process published, or this one before
-// it was started again.
+// follow takes over an epoch that another process published, or that this process published before its
+// restart.
 func (m *model) follow(e pricing.Epoch) {
 	if m.epoch.ID == 0 {
 		state := pricing.State{Multiplier: e.Multiplier, Smoothed: e.Signal, At: e.At}
@@ -58,8 +58,8 @@ func (m *model) standing() bool {
 		(m.cfg.Params.Policy != pricing.PolicyStatic || m.epoch.BoundBy == pricing.BoundFixed)
 }
 
-// opening is the price to begin with: where the last one stood, on the rate card
-// of now.
+// opening returns the decision to begin with: the last multiplier, which is then applied to the present
+// rate card.
 func (m *model) opening() pricing.Decision {
 	switch state := m.control.State(); {
 	case m.fixed > 0:
@@ -73,13 +73,13 @@ func (m *model) opening() pricing.Decision {
 	}
 }
 
-// differs says whether a decision is another price than the one in force.
+// differs says whether a decision leads to another price than the price in force.
 func (m *model) differs(d pricing.Decision) bool {
 	return m.epoch.ID == 0 || m.epoch.Rates != m.cfg.Base.Scale(d.Multiplier) ||
 		(m.epoch.BoundBy == pricing.BoundFixed) != (d.BoundBy == pricing.BoundFixed)
 }
 
-// observe joins what this process sees with what the others reported.
+// observe joins what this process sees with what the other processes reported.
 func (m *model) observe(now time.Time, own measured, others []Report) pricing.Observation {
 	running, work := max(own.InFlight, 0), m.worked("", own.work)
 	for _, l := range others {
@@ -89,12 +89,12 @@ func (m *model) observe(now time.Time, own measured, others []Report) pricing.Ob
 			work += m.worked(l.Replica, l.Work)
 		}
 	}
-	own.Running = max(own.Running, running) // an engine's count has everybody's requests already
+	own.Running = max(own.Running, running) // an engine's own count includes the requests of all processes
 	own.InFlight = running
 	pressure, ok := m.cfg.Params.Parts.Pressure(own.Load)
 	o := pricing.Observation{At: now, Pressure: pressure, OK: ok && !own.Stale, Hook: math.NaN()}
 	if m.cfg.Energy.SatPerKWh > 0 {
-		m.energy.Add(own.Energy-m.joules, work, own.Running/own.Capacity) // NaN at first: left out
+		m.energy.Add(own.Energy-m.joules, work, own.Running/own.Capacity) // NaN at the first turn, which Add ignores
 		m.joules = own.Energy
 		o.Floor, _ = m.energy.Floor(m.cfg.Energy.SatPerKWh, m.cfg.Energy.Overhead)
 	}
@@ -106,8 +106,8 @@ func (m *model) observe(now time.Time, own measured, others []Report) pricing.Ob
 	return o
 }
 
-// worked is what a replica delivered since the last turn; nothing is known of
-// the first, or after it was started again.
+// worked returns what a replica delivered since the last turn. It returns 0 for the first report of a
+// replica, and after a restart of the replica.
 func (m *model) worked(replica string, total float64) float64 {
 	before, known := m.work[replica]
 	m.work[replica] = total
@@ -117,7 +117,7 @@ func (m *model) worked(replica string, total float64) float64 {
 	return total - before
 }
 
-// show tells requests and the operator why the price is what it is.
+// show puts on the board why the price is what it is, for requests and for the operator.
 func (m *model) show(b *pricing.Board, d pricing.Decision, o pricing.Observation, leads bool) {
 	s := pricing.Standing{Model: m.cfg.Name, Policy: m.cfg.Params.Policy, Epoch: m.epoch.ID, Multiplier: m.epoch.Multiplier,
 		Signal: d.Signal, BoundBy: d.BoundBy, Pressure: o.Pressure, Fresh: o.OK, Fixed: m.fixed, EnergyFloor: o.Floor, Leads: leads, At: o.At}

@@ -16,42 +16,42 @@ type Model struct {
 	Name   string
 	Base   pricing.Rates
 	Params pricing.Params
-	Shadow *pricing.Params // a second policy that decides and changes nothing; nil: none
-	Energy Energy          // zero: no floor from energy
-	Hook   Hook            // asked by the policy hook
+	Shadow *pricing.Params // a second policy that decides without effect; nil means none
+	Energy Energy          // zero means that there is no floor from energy
+	Hook   Hook            // asked if the policy is PolicyHook
 }
 
 // Energy is what electricity costs.
 type Energy struct {
 	SatPerKWh float64
-	Overhead  float64 // factor from the GPUs' joules to those on the bill, at least 1
+	Overhead  float64 // factor from the GPUs' joules to the joules on the bill, at least 1
 }
 
-// Config is everything a Pricer needs. All but Moved, Log and Clock is required.
+// Config is everything that a Pricer needs. All fields except Moved, Log and Clock are required.
 type Config struct {
 	Models []Model
 	Record *Record // where prices are published and loads are exchanged
 	Board  *pricing.Board
-	Load   func(model string, now time.Time) pricing.Load // of the model's pool
-	// Work is what was delivered of the model through this process since it started,
-	// in msat at the base rates: a counter.
+	Load   func(model string, now time.Time) pricing.Load // returns the load of the model's pool
+	// Work returns the work of the model that was delivered through this process since the process
+	// started, in msat at the base rates. It is a counter.
 	Work func(model string) float64
-	// Moved is told of each price that comes into force in this process; nil: nobody is. It
-	// must not block.
+	// Moved is called for each price that comes into force in this process. It must not block. Nil
+	// means that nobody is told.
 	Moved   func(ctx context.Context, e pricing.Epoch)
-	Replica string // names this process among those on the ledger
+	Replica string // names this process among the processes on the ledger
 	Log     *slog.Logger
 	Clock   func() time.Time
 }
 
-// Bounds on talking to the store, which must not hold up the prices of others.
+// Bounds on talking to the store. A slow store must not delay the prices of other models.
 const (
 	storeTimeout = 5 * time.Second
-	// leaderless is how long a process waits for the leader to price a model. A
-	// leader that was started with an older configuration does not know it.
+	// leaderless is how long a process waits for the leader to price a model. A leader that was started
+	// with an older configuration does not know the model.
 	leaderless = 3 * time.Second
-	// slowest is how often a process looks at the store although no model asks
-	// for it: overrides, and prices that nobody told it about.
+	// slowest is the longest time between two looks at the store, even if every model has a longer
+	// interval. The looks find overrides, and prices of which the store did not notify the process.
 	slowest = 5 * time.Second
 )
 
@@ -61,16 +61,16 @@ type Pricer struct {
 	log     *slog.Logger
 	now     func() time.Time
 	tick    time.Duration
-	changed chan struct{} // the store has something new; capacity 1
+	changed chan struct{} // signals that the store may have something new; capacity 1
 
-	mu     sync.Mutex // guards all below, and tick
+	mu     sync.Mutex // guards all fields below, and tick
 	models []*model
 	byName map[string]*model
-	lead   Lead // nil: another process leads
+	lead   Lead // nil means that another process leads
 	away   bool // the store did not answer last time
 }
 
-// New checks the configuration.
+// New checks the configuration and returns a Pricer.
 func New(cfg Config) (*Pricer, error) {
 	p := &Pricer{cfg: cfg, log: cfg.Log, now: cfg.Clock, changed: make(chan struct{}, 1)}
 	if p.log == nil {
@@ -86,7 +86,7 @@ func New(cfg Config) (*Pricer, error) {
 	return p, nil
 }
 
-// Check says what is wrong with models to be priced.
+// Check returns what is wrong with models that are to be priced.
 func (p *Pricer) Check(models []Model) error {
 	for _, m := range models {
 		_, err := m.Params.Validate()
@@ -100,10 +100,10 @@ func (p *Pricer) Check(models []Model) error {
 	return nil
 }
 
-// Open gives every model a price: the last one published as long as it follows
-// from the model's rate card, so that a restart changes nothing, else a new one.
-// Publishing is for the leader; another process waits for it a while, and then
-// publishes a model's very first price itself.
+// Open gives every model a price. It is the price last published, if that follows from the model's rate
+// card, so that a restart changes nothing. Otherwise it is a new price. Only the leader publishes new
+// prices. Another process waits for the leader as long as leaderless, and then publishes a model's very
+// first price itself.
 func (p *Pricer) Open(ctx context.Context) error {
 	retry := time.NewTicker(100 * time.Millisecond)
 	defer retry.Stop()
@@ -144,7 +144,7 @@ func (p *Pricer) open(ctx context.Context, alone bool) (missing bool, err error)
 	return missing, nil
 }
 
-// Run moves the prices until ctx ends; then another process may lead.
+// Run moves the prices until ctx ends. After that another process may lead.
 func (p *Pricer) Run(ctx context.Context) {
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -163,22 +163,22 @@ func (p *Pricer) Run(ctx context.Context) {
 		case <-p.changed:
 			p.hear(ctx)
 		}
-		if now := p.interval(); now != every { // other models
+		if now := p.interval(); now != every { // the models have changed
 			every = now
 			tick.Reset(every)
 		}
 	}
 }
 
-// interval is how often there is a turn.
+// interval returns the time between two turns.
 func (p *Pricer) interval() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.tick
 }
 
-// watch listens for what other processes publish. When the store cannot be
-// heard, the polling of step is what remains.
+// watch listens for what other processes publish. If the store cannot be heard, step still polls the
+// store.
 func (p *Pricer) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := p.cfg.Record.WatchPrices(ctx, p.nudge)
@@ -196,11 +196,11 @@ func (p *Pricer) watch(ctx context.Context) {
 func (p *Pricer) nudge() {
 	select {
 	case p.changed <- struct{}{}:
-	default: // it will look anyway
+	default: // Run will look anyway
 	}
 }
 
-// hear takes over what was published, and applies a kill switch at once.
+// hear takes over what was published, and applies an override at once if it changed.
 func (p *Pricer) hear(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -220,9 +220,9 @@ func (p *Pricer) hear(ctx context.Context) {
 	}
 }
 
-// Override fixes a model's multiplier for all processes at once, whatever its
-// policy says: the kill switch. Zero lifts it. pricing.ErrArgument for a model
-// that is not priced here, or a multiplier that cannot be.
+// Override fixes a model's multiplier for all processes at once, whatever the model's policy says. This
+// is the kill switch. Zero lifts it. The error is pricing.ErrArgument if the model is not priced here,
+// or the multiplier is impossible.
 func (p *Pricer) Override(ctx context.Context, model string, multiplier float64) error {
 	p.mu.Lock()
 	known := p.byName[model] != nil
@@ -236,6 +236,7 @@ func (p *Pricer) Override(ctx context.Context, model string, multiplier float64)
 	if err := p.cfg.Record.SetOverride(ctx, model, multiplier); err != nil {
 		return err
 	}
-	p.hear(context.WithoutCancel(ctx)) // the operator, once told that it is done, must find it so
+	// Without cancel, so that the price has changed when the operator is told that it is done.
+	p.hear(context.WithoutCancel(ctx))
 	return nil
 }

@@ -71,7 +71,7 @@ type gateway struct {
 	stop   func()
 
 	mu    sync.Mutex
-	moves []pricing.Epoch // that it was told of
+	moves []pricing.Epoch // the prices that Moved was called with
 }
 
 func (g *gateway) moved(_ context.Context, e pricing.Epoch) {
@@ -222,7 +222,7 @@ func TestRestartKeepsThePrice(t *testing.T) {
 
 func TestKillSwitch(t *testing.T) {
 	slow := params()
-	slow.Interval = time.Hour // it does not wait for a turn
+	slow.Interval = time.Hour // so the change cannot come from a turn
 	g := start(t, embedded(t), "a", pricer.Model{Params: slow})
 	ctx := context.Background()
 	if err := g.pricer.Override(ctx, modelName, 2.5); err != nil {
@@ -298,7 +298,7 @@ func TestEnergyFloor(t *testing.T) {
 	g := start(t, embedded(t), "a", pricer.Model{Energy: pricer.Energy{SatPerKWh: 100, Overhead: 1}})
 	stop := make(chan struct{})
 	defer close(stop)
-	go func() { // 7.2 MJ for work worth 100 sat at the base rates: 200 sat
+	go func() { // 7.2 MJ for work worth 100 sat at the base rates cost 200 sat
 		for {
 			select {
 			case <-stop:
@@ -326,8 +326,8 @@ func TestWrongParametersAreRefused(t *testing.T) {
 	}
 }
 
-// A price that is fixed before the first turn has the time at which it was fixed:
-// a recording of prices without times cannot be read.
+// A price that is fixed before the first turn has the time at which it was fixed, because a recording
+// of prices without times cannot be read.
 func TestPriceFixedBeforeTheFirstTurnHasATime(t *testing.T) {
 	slow := params()
 	slow.Interval = time.Hour

@@ -11,8 +11,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Three processes on one database publish one sequence of prices; when the
-// leader goes, another goes on.
+// Three processes on one database publish one sequence of prices. When the leader stops, another
+// process continues the sequence.
 func TestReplicasPublishOneSequence(t *testing.T) {
 	url := pgtest.Start(t)
 	var all []*gateway
@@ -26,7 +26,7 @@ func TestReplicasPublishOneSequence(t *testing.T) {
 	if n := len(all[0].epochs()); n != 1 {
 		t.Fatalf("%d epochs at the start", n)
 	}
-	// A third of the load is at each; together they are beyond the pool.
+	// Each process has a third of the load. Together the load exceeds the pool.
 	for _, g := range all {
 		g.set(func(l *pricing.Load) { l.Running, l.InFlight, l.Waiting, l.Queued = 4, 4, 1, 1 })
 	}
@@ -62,11 +62,10 @@ func TestReplicasPublishOneSequence(t *testing.T) {
 	}
 }
 
-// A gateway with a model that the leader does not know, as in a rolling upgrade,
-// starts all the same.
+// A gateway with a model that the leader does not know, as in a rolling upgrade, starts nevertheless.
 func TestNewModelNeedsNoNewLeader(t *testing.T) {
 	record := embedded(t)
-	lead, err := record.LeadPrices(t.Context()) // somebody else's, who never publishes
+	lead, err := record.LeadPrices(t.Context()) // the lead of another process, which never publishes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +76,7 @@ func TestNewModelNeedsNoNewLeader(t *testing.T) {
 	}
 }
 
-// leading waits until exactly one leads, and returns it.
+// leading waits until exactly one process leads, and returns it.
 func leading(t *testing.T, all []*gateway) *gateway {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {

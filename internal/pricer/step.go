@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// step is one turn: lead if nobody does, exchange loads, move the prices.
+// step is one turn: it takes the lead if no process leads, exchanges loads, and moves the prices.
 func (p *Pricer) step(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -24,12 +24,13 @@ func (p *Pricer) step(ctx context.Context) {
 	}
 	loads := p.measure(now)
 	others, exchanged := p.exchange(ctx, loads)
-	_ = p.answered(errors.Join(err, exchanged)) // said there; prices follow what this process sees
+	_ = p.answered(errors.Join(err, exchanged)) // answered logs the error; prices then follow what this process sees
 	for _, m := range p.models {
 		if now.Before(m.next) {
 			continue
 		}
-		m.next = now.Add(m.cfg.Params.Interval - p.tick/2) // a tick that comes early is not a turn late
+		// The half tick is subtracted so that a tick that comes early does not delay the turn by a tick.
+		m.next = now.Add(m.cfg.Params.Interval - p.tick/2)
 		p.decide(ctx, m, m.observe(now, loads[m.cfg.Name], others), now)
 	}
 }
@@ -49,7 +50,7 @@ func (p *Pricer) measure(now time.Time) map[string]measured {
 	return loads
 }
 
-// exchange tells the other processes this one's requests and returns theirs.
+// exchange tells the other processes the requests of this process, and returns theirs.
 func (p *Pricer) exchange(ctx context.Context, loads map[string]measured) ([]Report, error) {
 	own := make([]Report, 0, len(loads))
 	for _, m := range p.models {
@@ -69,9 +70,9 @@ func (p *Pricer) exchange(ctx context.Context, loads map[string]measured) ([]Rep
 	return others, err
 }
 
-// decide moves one model's price, if this process leads; else it watches. A price
-// is of the time at, which is when it is decided: later than the observation where
-// an operator asks between two turns, and known where nothing was observed yet.
+// decide moves one model's price if this process leads. Otherwise it only observes. at is the time of
+// the decision and of the price. It is later than the observation if an operator sets an override
+// between two turns, and it is set even if nothing was observed yet.
 func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation, at time.Time) {
 	m.last = o
 	o.Fixed = m.fixed
@@ -79,7 +80,7 @@ func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation, at
 		m.shadowed = m.shadow.Step(o)
 	}
 	observed := o
-	o.At = at // as it is shown
+	o.At = at // the board shows this time
 	if p.lead == nil {
 		m.control.Observe(observed)
 		m.show(p.cfg.Board, pricing.Decision{Signal: m.control.State().Smoothed, BoundBy: m.epoch.BoundBy, Multiplier: m.epoch.Multiplier}, o, false)
@@ -88,15 +89,15 @@ func (p *Pricer) decide(ctx context.Context, m *model, o pricing.Observation, at
 	d := m.control.Step(observed)
 	if m.differs(d) {
 		if err := p.answered(p.publish(ctx, m, d, at)); err != nil {
-			m.control.Follow(m.epoch.Multiplier, m.epoch.At) // the next step begins where the price stands
+			m.control.Follow(m.epoch.Multiplier, m.epoch.At) // so that the next step begins at the price in force
 			return
 		}
 	}
 	m.show(p.cfg.Board, d, o, true)
 }
 
-// publish appends an epoch and puts it in force here. A leader that cannot tell
-// whether its epoch was published gives the lead up and looks.
+// publish appends an epoch and puts it in force here. If the publication fails, the leader cannot tell
+// whether the store has the epoch, so it gives the lead up and reads the store later.
 func (p *Pricer) publish(ctx context.Context, m *model, d pricing.Decision, at time.Time) error {
 	err := p.put(ctx, m, d, at, p.lead.Publish)
 	if err != nil {
@@ -105,8 +106,8 @@ func (p *Pricer) publish(ctx context.Context, m *model, d pricing.Decision, at t
 	return err
 }
 
-// put publishes a decision with the time when it was made: the next leader steps
-// an interval after that, however long the store took.
+// put publishes a decision with the time at which the decision was made. The next leader steps an
+// interval after that time, however long the store took.
 func (p *Pricer) put(ctx context.Context, m *model, d pricing.Decision, at time.Time, publish func(context.Context, pricing.Epoch) (pricing.Epoch, error)) error {
 	e, err := publish(ctx, pricing.Epoch{Model: m.cfg.Name, Rates: m.cfg.Base.Scale(d.Multiplier),
 		Multiplier: d.Multiplier, Signal: d.Signal, BoundBy: d.BoundBy, At: at})
@@ -125,7 +126,7 @@ func (p *Pricer) inForce(ctx context.Context, e pricing.Epoch) {
 	}
 }
 
-// refresh takes over what is published and what is overridden.
+// refresh takes over the published prices and the overrides.
 func (p *Pricer) refresh(ctx context.Context) error {
 	latest, err := p.cfg.Record.LatestEpochs(ctx)
 	if err != nil {
@@ -147,7 +148,7 @@ func (p *Pricer) refresh(ctx context.Context) error {
 	return nil
 }
 
-// keepLead makes sure of the lead, or tries to get it.
+// keepLead checks that this process still leads, or tries to get the lead.
 func (p *Pricer) keepLead(ctx context.Context) error {
 	if p.lead != nil {
 		err := p.lead.Check(ctx)
@@ -165,7 +166,7 @@ func (p *Pricer) keepLead(ctx context.Context) error {
 	return nil
 }
 
-// takeLead makes this process the leader and catches up with the one before.
+// takeLead makes this process the leader, and reads what the leader before published.
 func (p *Pricer) takeLead(ctx context.Context) error {
 	if p.lead != nil {
 		return nil
@@ -185,20 +186,20 @@ func (p *Pricer) takeLead(ctx context.Context) error {
 
 func (p *Pricer) release() {
 	if p.lead != nil {
-		_ = p.lead.Release() // lost or given up, it is gone either way
+		_ = p.lead.Release() // the lead is gone in any case
 		p.lead = nil
 		p.log.Info("this process leads the prices no more", "replica", p.cfg.Replica)
 	}
 }
 
-// resign lets another process lead.
+// resign gives the lead up, so that another process can lead.
 func (p *Pricer) resign() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.release()
 }
 
-// answered says once when the store stops answering, and once when it is back.
+// answered logs once when the store stops answering, and once when it answers again. It returns err.
 func (p *Pricer) answered(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrNotLeader) {
 		return err

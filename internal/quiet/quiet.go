@@ -1,13 +1,13 @@
-// Package quiet keeps a log readable while something goes wrong thousands of
-// times a second: of a warning that repeats it passes the first few of each
-// interval and says how many it left out.
+// Package quiet keeps a log readable while the same warning is logged thousands of times a second. In
+// each interval it passes the first few records of a repeated warning, and then logs how many it left
+// out.
 //
 //	log := slog.New(quiet.New(slog.NewTextHandler(os.Stderr, nil)))
 //
-// A repetition is a record of the same level and message about the same things:
-// the attributes backend, model, feed, part, service, uuid, path, field and
-// warning. Other attributes, such as an error's text or a request's id, may differ. Records below
-// warnings pass as they are: the line of a paid request is not a repetition.
+// A record repeats another record if both have the same level, the same message, and the same values of
+// the attributes backend, model, feed, part, service, uuid, path, field and warning. Other attributes,
+// such as an error's text or a request's id, may differ. Records below the level of a warning always
+// pass, because the line of a paid request is not a repetition.
 package quiet
 
 import (
@@ -19,15 +19,16 @@ import (
 )
 
 const (
-	// Burst is how many repetitions pass in each Interval.
+	// Burst is how many records of one kind pass in an Interval.
 	Burst = 3
-	// Interval is how often it is said how many were left out.
+	// Interval is how often the handler logs how many records it left out.
 	Interval = 10 * time.Second
-	// maxKeys bounds what is remembered; beyond it, everything new passes.
+	// maxKeys bounds how many kinds of records are remembered. Beyond it, records of a new kind all
+	// pass.
 	maxKeys = 4096
 )
 
-// about are the attributes that tell repetitions apart.
+// about are the attributes that distinguish one kind of record from another.
 var about = map[string]bool{"backend": true, "model": true, "feed": true, "part": true, "service": true, "uuid": true,
 	"path": true, "field": true, "warning": true}
 
@@ -35,25 +36,25 @@ var about = map[string]bool{"backend": true, "model": true, "feed": true, "part"
 type Handler struct {
 	next   slog.Handler
 	shared *shared
-	key    string // of the attributes that a logger has
-	group  bool   // attributes of records are in a group, and tell nothing apart
+	key    string // made of the attributes that a logger has
+	group  bool   // records' attributes are in a group, so they do not distinguish records
 }
 
 var _ slog.Handler = (*Handler)(nil)
 
-// shared is what all handlers made from one have in common.
+// shared is what all handlers that were made from one handler have in common.
 type shared struct {
 	mu   sync.Mutex
 	seen map[string]*repeats
 }
 
-// repeats is one message in the interval that is running.
+// repeats counts one kind of record in the current interval.
 type repeats struct {
 	passed, left int
 }
 
-// New limits what goes to next. A handler that does so already is returned as it
-// is.
+// New returns a handler that limits the records passed to next. If next is such a handler already, New
+// returns next.
 func New(next slog.Handler) slog.Handler {
 	if h, ok := next.(*Handler); ok {
 		return h
@@ -113,8 +114,8 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.next.Handle(ctx, r)
 }
 
-// pass says whether a record may be written. After an interval in which some may
-// not, say is called with their number.
+// pass says whether a record may be written. At the end of an interval in which records were left out,
+// pass's timer calls say with their number.
 func (s *shared) pass(key string, say func(left int)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,8 +135,8 @@ func (s *shared) pass(key string, say func(left int)) bool {
 	return true
 }
 
-// over ends an interval. While something was left out the next one begins, so
-// that what goes on is said once in each.
+// over ends an interval. If records were left out in it, the next interval begins at once, so that a
+// lasting problem is logged once per interval.
 func (s *shared) over(key string, one *repeats, say func(left int)) {
 	s.mu.Lock()
 	left := one.left
@@ -151,8 +152,8 @@ func (s *shared) over(key string, one *repeats, say func(left int)) {
 	}
 }
 
-// summary writes what the first record of the interval said, and how many like it
-// were not written.
+// summary writes the message of the first record of the interval, and how many records of its kind were
+// left out.
 func (h *Handler) summary(first slog.Record, left int) {
 	r := slog.NewRecord(time.Now(), first.Level, first.Message, first.PC)
 	first.Attrs(func(a slog.Attr) bool {
@@ -162,5 +163,5 @@ func (h *Handler) summary(first slog.Record, left int) {
 		return true
 	})
 	r.AddAttrs(slog.Int("left_out", left), slog.String("within", Interval.String()))
-	_ = h.next.Handle(context.Background(), r) // nobody could be told
+	_ = h.next.Handle(context.Background(), r) // there is nobody to whom the error could be reported
 }

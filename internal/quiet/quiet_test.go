@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// buffer is what was logged; summaries come from timers.
+// buffer is what was logged. It has a lock, because summaries come from timers.
 type buffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -67,7 +67,7 @@ func TestRepetitionsAreCountedNotWritten(t *testing.T) {
 		if n := lines(out, "gpu-1", fmt.Sprintf("left_out=%d", 12_000-Burst)); n != 1 {
 			t.Errorf("%d lines say how many were left out:\n%s", n, out)
 		}
-		// It goes on: one line per interval.
+		// The warning is logged again and again, and the log has one line per interval.
 		for range 5 {
 			log.Warn("request failed", "backend", "gpu-1")
 		}
@@ -76,7 +76,7 @@ func TestRepetitionsAreCountedNotWritten(t *testing.T) {
 		if n := lines(out, "gpu-1", "left_out=5"); n != 1 {
 			t.Errorf("%d lines of what went on:\n%s", n, out)
 		}
-		// It ends, and begins anew as something new.
+		// The warning stops. When it comes again, it counts as new.
 		time.Sleep(Interval)
 		synctest.Wait()
 		before := lines(out, "gpu-1", "WARN")

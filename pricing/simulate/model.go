@@ -11,7 +11,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// model is one run: a discrete-event simulation. Time is in seconds.
+// model is one run of a discrete-event simulation. Times are in seconds.
 type model struct {
 	s        Scenario
 	policy   Policy
@@ -19,23 +19,23 @@ type model struct {
 	interval float64
 	limit    int // requests that can run at once
 
-	// Two streams, so that how many arrive does not change how long each runs.
+	// There are two streams, so that the number of arrivals does not change how long each request runs.
 	arrivals, services *rand.Rand
 
 	now        float64
 	segment    int
-	multiplier float64   // published
-	known      float64   // that buyers act on
-	news       []quote   // published, not known to buyers yet
-	need       float64   // unit-rate exponential left until the next arrival
+	multiplier float64   // the published multiplier
+	known      float64   // the multiplier that buyers act on
+	news       []quote   // published, but not known to buyers yet
+	need       float64   // what is left of a unit-rate exponential until the next arrival
 	running    endTimes  // when each running request ends
-	waiting    []request // FIFO
+	waiting    []request // first in, first out
 	count      int       // arrivals so far
 
 	tick   float64
-	sample Sample  // of the interval under way
-	busy   float64 // ∫ running dt of it
-	begun  int     // requests that began to be served in it
+	sample Sample  // of the current interval
+	busy   float64 // ∫ running dt over the current interval
+	begun  int     // requests that began to run in the current interval
 	totals totals
 	series []Sample
 }
@@ -57,10 +57,10 @@ func (e *endTimes) Pop() any {
 	return last
 }
 
-// totals are gathered over the measured time.
+// totals are summed over the measured time.
 type totals struct {
 	busy, price        float64 // integrals over time
-	ln, lnSquare, span float64 // of ln multiplier, after settling
+	ln, lnSquare, span float64 // integrals of ln multiplier over time, after settling
 	waits              []float64
 	refused            int
 	revenue            int64
@@ -80,7 +80,7 @@ func newModel(s Scenario, p Policy, seed uint64) *model {
 	return m
 }
 
-// rate is at which buyers arrive now, per second.
+// rate returns how many buyers arrive per second now.
 func (m *model) rate() float64 {
 	if m.now >= m.s.End {
 		return 0
@@ -88,7 +88,7 @@ func (m *model) rate() float64 {
 	return m.s.Demand[m.segment].Rate * math.Pow(m.known, -m.s.Pool.Elasticity)
 }
 
-// The kinds of events, in the order in which those of one moment happen.
+// The kinds of events. Events of the same moment happen in this order.
 const (
 	departure = iota
 	timeout
@@ -100,7 +100,7 @@ const (
 
 var errTooMany = errors.New("more than 5 million requests: give a shorter time or fewer slots")
 
-// run plays until the end, and then until nobody waits any more.
+// run plays the scenario until its end, and then until nobody waits any more.
 func (m *model) run() error {
 	for m.now < m.s.End || len(m.waiting) > 0 {
 		kind, at := m.next()
@@ -125,7 +125,7 @@ func (m *model) run() error {
 	return nil
 }
 
-// next finds what happens next.
+// next returns the kind and time of the next event.
 func (m *model) next() (kind int, at float64) {
 	var when [events]float64
 	for i := range when {
@@ -154,7 +154,7 @@ func (m *model) next() (kind int, at float64) {
 	return slices.Index(when[:], at), at
 }
 
-// advance moves the clock and the integrals.
+// advance moves the clock and updates the integrals.
 func (m *model) advance(to float64) {
 	dt := to - m.now
 	m.need -= dt * m.rate()
@@ -175,7 +175,7 @@ func (m *model) advance(to float64) {
 
 func overlap(a, b, from, to float64) float64 { return min(b, to) - max(a, from) }
 
-// change takes over the demand, and the prices known to buyers, of this moment.
+// change takes over the demand of this moment, and the price that buyers know at this moment.
 func (m *model) change() {
 	for m.segment+1 < len(m.s.Demand) && m.s.Demand[m.segment+1].At <= m.now {
 		m.segment++
@@ -206,7 +206,7 @@ func (m *model) refuse(r request) {
 	}
 }
 
-// giveUp ends the longest wait. The time of that wait counts.
+// giveUp ends the longest wait. The length of that wait counts in the results.
 func (m *model) giveUp() {
 	r := m.waiting[0]
 	m.waiting = m.waiting[1:]
@@ -216,7 +216,7 @@ func (m *model) giveUp() {
 	}
 }
 
-// serve begins what waits and has a slot.
+// serve starts waiting requests as long as a slot is free.
 func (m *model) serve() {
 	for len(m.waiting) > 0 && len(m.running) < m.limit {
 		r := m.waiting[0]
@@ -233,22 +233,21 @@ func (m *model) serve() {
 	}
 }
 
-// cost is what a request pays, in msat, at integer rates as the gateway
-// publishes them.
+// cost returns what a request pays, in msat, at the integer rates that the gateway would publish.
 func (m *model) cost(r request) int64 {
 	tokens := int64(math.Ceil(r.service * m.s.Pool.Pace))
 	cost, err := m.s.Pool.Rates.Scale(r.multiplier).Cost(pricing.Units{pricing.OutputTokens: tokens, pricing.Calls: 1})
 	if err != nil {
-		return 0 // beyond all money there is: nobody pays that
+		return 0 // the cost is out of range, so nobody pays it
 	}
 	return int64(cost)
 }
 
-// soloUtilization is how utilized n requests alone make the GPUs read: with
-// four of them it is 95 %.
+// soloUtilization returns the utilization that n requests alone make the GPUs report. With four
+// requests it is 95 %.
 func soloUtilization(n float64) float64 { return 1 - math.Exp(-n/1.3) }
 
-// load is what telemetry would say now.
+// load returns what telemetry would report now.
 func (m *model) load() pricing.Load {
 	running := float64(len(m.running))
 	others := m.s.Demand[m.segment].Others
@@ -259,7 +258,7 @@ func (m *model) load() pricing.Load {
 	}
 }
 
-// step lets the controller decide and ends a sample.
+// step lets the controller decide, and ends a sample.
 func (m *model) step() {
 	load := m.load()
 	pressure, ok := m.policy.Params.Parts.Pressure(load)
@@ -294,7 +293,7 @@ func (m *model) result() Result {
 	return r
 }
 
-// quantile is the smallest value that at least a share of q are not above.
+// quantile returns the smallest value such that at least a share q of all values are not above it.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0

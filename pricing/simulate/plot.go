@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The drawing, in SVG units.
+// Sizes of the drawing, in SVG units.
 const (
 	plotWidth   = 860
 	plotLeft    = 70
@@ -18,10 +18,11 @@ const (
 	panelHeight = 150
 	panelGap    = 46
 	plotBottom  = 46
-	mostPoints  = 430 // per line; more would be closer than two units
+	mostPoints  = 430 // per line; more points would be less than two units apart
 )
 
-// colors are told apart by people who see red and green alike (Okabe and Ito).
+// color returns the color of line i. People who cannot tell red from green can tell these colors apart
+// (Okabe and Ito).
 func color(i int) string {
 	list := [...]string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"}
 	return list[i%len(list)]
@@ -34,7 +35,7 @@ type panel struct {
 	least float64 // the axis reaches from 0 to at least this
 }
 
-// WritePlot draws price, load and queue over time as SVG, a line per policy.
+// WritePlot draws price, load and queue over time as SVG, with a line per policy.
 func WritePlot(w io.Writer, s Scenario, results []Result) error {
 	if len(results) == 0 {
 		return errors.New("plot: there is nothing to draw")
@@ -74,7 +75,7 @@ func (d *drawing) x(at float64) float64 {
 	return plotLeft + at/d.end*(plotWidth-plotLeft-plotRight)
 }
 
-// unit of the time axis: seconds, minutes or hours.
+// timeUnit returns the unit of the time axis: seconds, minutes or hours.
 func (d *drawing) timeUnit() (name string, seconds float64) {
 	switch {
 	case d.end <= 300:
@@ -91,7 +92,7 @@ func (d *drawing) timeTitle() string {
 	return "time (" + name + ")"
 }
 
-// panel draws axes, the measured time in grey, and the lines.
+// panel draws the axes, the measured time in grey, and the lines.
 func (d *drawing) panel(top int, p panel, s Scenario, results []Result) {
 	high := p.least
 	for _, r := range results {
@@ -123,7 +124,8 @@ func (d *drawing) panel(top int, p panel, s Scenario, results []Result) {
 	}
 }
 
-// points joins neighbours where there are more samples than can be seen.
+// points returns the points of a line. It averages neighbouring samples if there are more samples than
+// can be seen.
 func (d *drawing) points(series []Sample, value func(Sample) float64, y func(float64) float64) string {
 	var b strings.Builder
 	each := (len(series) + mostPoints - 1) / mostPoints
@@ -139,8 +141,7 @@ func (d *drawing) points(series []Sample, value func(Sample) float64, y func(flo
 	return strings.TrimSpace(b.String())
 }
 
-// niceStep is the smallest of 1, 2, 2.5, 5 times a power of ten that is not
-// below v.
+// niceStep returns the smallest number that is 1, 2, 2.5 or 5 times a power of ten and is not below v.
 func niceStep(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, f := range []float64{1, 2, 2.5, 5} {

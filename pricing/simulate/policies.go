@@ -16,27 +16,29 @@ type Policy struct {
 	Params pricing.Params
 }
 
-// Names lists the built-in policies. The last three are there to compare with.
+// Names returns the names of the built-in policies. The last three exist for comparison.
 func Names() []string {
 	return []string{"default", "target", "curve", "static", "utilization", "unclamped"}
 }
 
-// Named is a built-in policy.
+// Named returns a built-in policy, or false if there is no such policy.
 func Named(name string) (Policy, bool) {
 	p := pricing.DefaultParams()
 	switch name {
-	case "default": // what serve uses unless told otherwise
+	case "default": // what serve uses unless the configuration says otherwise
 	case "target":
 		p.Policy = pricing.PolicyTarget
 	case "curve":
 		p.Policy = pricing.PolicyCurve
 	case "static":
 		p.Policy = pricing.PolicyStatic
-	case "utilization": // a curve on what NVML calls utilization, and nothing else
+	case "utilization": // a curve that follows only what NVML calls utilization
 		p.Policy = pricing.PolicyCurve
 		p.Parts = pricing.Parts{Utilization: 1, Clip: 1}
 		p.Curve = []pricing.Point{{Pressure: 0.5, Multiplier: 1}, {Pressure: 1, Multiplier: p.Ceiling}}
-	case "unclamped": // the target rule without its clamps: answers the whole of a smoothed error, whatever its size
+	// This is the target rule without its clamps. It answers the whole of a smoothed error, whatever
+	// the error's size.
+	case "unclamped":
 		p.Gain, p.Smoothing, p.SlewUp, p.SlewDown, p.Parts.Clip = 1, 0.5, 100, 100, 1e6
 	default:
 		return Policy{}, false
@@ -46,8 +48,8 @@ func Named(name string) (Policy, bool) {
 
 const maxPolicyFile = 1 << 16
 
-// ParsePolicy reads a policy from YAML, the keys of pricing.Params; what is not
-// given stays as in the default policy. The parameters are valid.
+// ParsePolicy reads a policy from YAML whose keys are those of pricing.Params. A key that is not given
+// keeps its value of the default policy. ParsePolicy returns an error if the parameters are not valid.
 func ParsePolicy(name string, r io.Reader) (Policy, error) {
 	p := Policy{Name: name, Params: pricing.DefaultParams()}
 	dec := yaml.NewDecoder(io.LimitReader(r, maxPolicyFile))

@@ -16,7 +16,7 @@ func WriteJSON(w io.Writer, results []Result) error {
 	return enc.Encode(results)
 }
 
-// WriteTable writes the results for people.
+// WriteTable writes the results as a table for people.
 func WriteTable(w io.Writer, s Scenario, results []Result) error {
 	fmt.Fprintf(w, "%s\nmeasured from %s to %s\n\n", s.Name, clock(s.From), clock(s.To))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -31,7 +31,7 @@ func WriteTable(w io.Writer, s Scenario, results []Result) error {
 // WriteCSV writes every interval of every result.
 func WriteCSV(w io.Writer, results []Result) error {
 	out := csv.NewWriter(w)
-	write := func(fields ...string) { out.Write(fields) } // its error comes with Error
+	write := func(fields ...string) { out.Write(fields) } // out.Error returns its error
 	write("policy", "time_s", "multiplier", "bound_by", "signal", "load", "waiting", "wait_mean_s", "refused", "revenue_msat")
 	float := func(v float64) string { return strconv.FormatFloat(round4(v), 'f', -1, 64) }
 	for _, r := range results {
@@ -44,7 +44,7 @@ func WriteCSV(w io.Writer, results []Result) error {
 	return out.Error()
 }
 
-// clock writes seconds as minutes and seconds.
+// clock returns seconds as text, in minutes and seconds.
 func clock(seconds float64) string {
 	return fmt.Sprintf("%d:%02d", int(seconds)/60, int(seconds)%60)
 }

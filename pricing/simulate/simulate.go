@@ -1,20 +1,20 @@
-// Package simulate tries prices out before anyone pays them. It plays a demand,
-// made up or recorded, against a model of a pool whose price is moved by the
-// very pricing.Controller that the gateway runs, and says what came of it:
+// Package simulate tries prices before anyone pays them. It plays a demand, made up or recorded,
+// against a model of a pool. The price in the model is moved by the same pricing.Controller that the
+// gateway runs. The result says how the policy did:
 //
 //	scenario := simulate.Surge(simulate.DefaultPool(), simulate.DefaultBase, simulate.DefaultFactor)
 //	policy, _ := simulate.Named("default")
 //	result, err := simulate.Run(scenario, policy, 1)
 //
-// Recorded demand comes from ReadTrace: CSV, the answer of a Prometheus range
-// query, or the gateway's own stored epochs.
+// ReadTrace reads recorded demand from CSV, from the answer of a Prometheus range query, or from the
+// gateway's own stored epochs.
 //
-// The model: buyers arrive at random (Poisson); the higher the price, the fewer
-// (constant elasticity). Each takes one of the pool's slots for a random time
-// (exponential), waits for one in a FIFO queue, and is refused when the queue
-// is full or the wait too long. GPU utilization saturates with few requests, as
-// NVML's does. Everything is drawn from the seed, so a run can be repeated, and
-// policies are compared on the same stream of buyers.
+// In the model, buyers arrive at random (Poisson). The higher the price, the fewer buyers arrive
+// (constant elasticity). Each buyer's request takes one of the pool's slots for a random time
+// (exponential). It waits for a slot in a FIFO queue, and is refused if the queue is full or the wait
+// is too long. GPU utilization is near 1 with few requests already, as NVML's utilization is. All
+// random numbers come from the seed, so a run can be repeated, and policies are compared on the same
+// stream of buyers.
 package simulate
 
 import (
@@ -26,21 +26,24 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Pool is the pool of inference servers that is modelled, and its buyers.
+// Pool is the modelled pool of inference servers, and its buyers.
 type Pool struct {
-	Slots        int           // requests that run at once
-	Service      time.Duration // mean time that one runs
-	KV           float64       // share of the KV cache that full slots fill; above 1 it, not the slots, says how many run
-	Queue        int           // requests that may wait; 0: any number
-	QueueTimeout time.Duration // longest wait; 0: any
+	Slots   int           // requests that run at once
+	Service time.Duration // mean time that a request runs
+	// KV is the share of the KV cache that full slots fill. If it is above 1, the KV cache and not the
+	// slots decides how many requests run.
+	KV           float64
+	Queue        int           // requests that may wait; 0 means any number
+	QueueTimeout time.Duration // longest wait; 0 means any
 	Elasticity   float64       // relative fall of demand per relative rise of the price
-	Reaction     time.Duration // until buyers act on a new price; what they decided on they get, or less (quote lock)
-	Rates        pricing.Rates // the rate card at multiplier 1
-	Pace         float64       // completion tokens per second of service
+	// Reaction is the time until buyers act on a new price. A buyer pays the price that it acted on, or
+	// the price in force if that is lower (quote lock).
+	Reaction time.Duration
+	Rates    pricing.Rates // the rate card at multiplier 1
+	Pace     float64       // completion tokens per second of service
 }
 
-// DefaultPool is the pool of the design's surge with the gateway's default
-// queue.
+// DefaultPool returns the pool of the default surge, with the gateway's default queue.
 func DefaultPool() Pool {
 	return Pool{
 		Slots: 32, Service: 12 * time.Second, KV: 0.6, Queue: 64, QueueTimeout: 30 * time.Second, Elasticity: 1.5,
@@ -66,20 +69,20 @@ func (p Pool) validate() error {
 	return p.Rates.Validate()
 }
 
-// Segment is demand from a moment on, until the next segment.
+// Segment is the demand from one moment until the next segment.
 type Segment struct {
 	At     float64 // seconds from the start
 	Rate   float64 // buyers per second at multiplier 1
-	Others float64 // utilization of the GPUs by work that is not ours, 0..1
+	Others float64 // utilization of the GPUs by the work of others, 0..1
 }
 
 // Scenario is what a policy is tried on.
 type Scenario struct {
 	Name     string
 	Pool     Pool
-	Demand   []Segment // in order of time, the first at 0
+	Demand   []Segment // sorted by time; the first segment begins at 0
 	End      float64   // seconds
-	From, To float64   // the time that results are over, in seconds
+	From, To float64   // the time that results cover, in seconds
 }
 
 const (
@@ -108,11 +111,11 @@ func (s Scenario) validate() error {
 	return nil
 }
 
-// settling is the part of the measured time that price_sd_ln leaves out: the
-// price is still on its way then.
+// settling is the first part of the measured time, which price_sd_ln leaves out, because the price
+// still moves to its level then.
 const settling = 1.0 / 6
 
-// settled is when the deviation of the price begins to count.
+// settled returns when the deviation of the price begins to count.
 func (s Scenario) settled() float64 { return s.From + (s.To-s.From)*settling }
 
 const (
@@ -121,10 +124,9 @@ const (
 	surgeEnd  = 5400 // seconds
 )
 
-// Surge is ten minutes of demand for base of the pool's capacity, an hour of
-// factor times as much, from one moment to the next, and twenty minutes of base
-// again.
-// Results are over the surge.
+// Surge returns a scenario of three parts: ten minutes of demand for the share base of the pool's
+// capacity, an hour of demand that is factor times as much from the first moment on, and twenty minutes
+// of base again. Results cover the hour.
 func Surge(p Pool, base, factor float64) Scenario {
 	rate := base * float64(p.Slots) / p.Service.Seconds()
 	return Scenario{
@@ -134,40 +136,40 @@ func Surge(p Pool, base, factor float64) Scenario {
 	}
 }
 
-// Base and factor of the default surge.
+// The base and factor of the default surge.
 const (
 	DefaultBase   = 0.55
 	DefaultFactor = 3
 )
 
-// Result is what a policy came to over the measured time of a scenario.
+// Result is how a policy did over the measured time of a scenario.
 type Result struct {
 	Policy    string  `json:"policy"`
 	LoadMean  float64 `json:"load_mean"`    // running / slots
-	WaitP50   float64 `json:"wait_p50_s"`   // of all who queued, those that gave up included
-	WaitP99   float64 `json:"wait_p99_s"`   // likewise
+	WaitP50   float64 `json:"wait_p50_s"`   // seconds, over all who queued, including those who gave up
+	WaitP99   float64 `json:"wait_p99_s"`   // the same
 	PriceMean float64 `json:"price_mean"`   // multiplier, mean over time
 	PriceSDLn float64 `json:"price_sd_ln"`  // standard deviation of ln multiplier, after settling
-	Refused   int     `json:"refused"`      // queue full, or waited too long
-	Revenue   int64   `json:"revenue_msat"` // of the requests that arrived in that time and were served
+	Refused   int     `json:"refused"`      // requests that met a full queue, or waited too long
+	Revenue   int64   `json:"revenue_msat"` // of requests that arrived in that time and were served
 
-	Series []Sample `json:"-"` // one per interval, over the whole scenario
+	Series []Sample `json:"-"` // one sample per interval, over the whole scenario
 }
 
 // Sample is one interval of a run.
 type Sample struct {
-	At         float64 // seconds, the end of the interval
-	Multiplier float64 // decided at its end
+	At         float64 // end of the interval, in seconds
+	Multiplier float64 // decided at the interval's end
 	BoundBy    string
 	Signal     float64 // smoothed pressure
 	Load       float64 // running / slots, mean over the interval
-	Waiting    int     // at its end
-	Wait       float64 // seconds, mean of those who began to be served in it
-	Refused    int     // in it
-	Revenue    int64   // msat, of those who began to be served in it
+	Waiting    int     // requests, at the interval's end
+	Wait       float64 // seconds, mean over the requests that began to run in the interval
+	Refused    int     // requests refused in the interval
+	Revenue    int64   // msat, of requests that began to run in the interval
 }
 
-// Run plays a scenario under a policy. It fails when either makes no sense.
+// Run plays a scenario under a policy. It fails if the scenario or the policy is not valid.
 func Run(s Scenario, p Policy, seed uint64) (Result, error) {
 	if err := s.validate(); err != nil {
 		return Result{}, fmt.Errorf("simulate: %w", err)
@@ -182,5 +184,5 @@ func Run(s Scenario, p Policy, seed uint64) (Result, error) {
 	return m.result(), nil
 }
 
-// round4 keeps four decimals, which is more than the model is good for.
+// round4 rounds to four decimals, which is more than the model's accuracy.
 func round4(v float64) float64 { return math.Round(v*1e4) / 1e4 }

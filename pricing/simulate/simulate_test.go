@@ -30,7 +30,7 @@ func named(t *testing.T, name string) simulate.Policy {
 	return p
 }
 
-// with is the default policy, changed.
+// with is the default policy with changes.
 func with(name string, change func(*pricing.Params)) simulate.Policy {
 	p := simulate.Policy{Name: name, Params: pricing.DefaultParams()}
 	change(&p.Params)
@@ -46,7 +46,7 @@ func run(t *testing.T, s simulate.Scenario, p simulate.Policy, seed uint64) simu
 	return r
 }
 
-// median of a quantity over the seeds 1 to 9.
+// median returns the median of a quantity over the seeds 1 to 9.
 func median(t *testing.T, s simulate.Scenario, p simulate.Policy, of func(simulate.Result) float64) float64 {
 	t.Helper()
 	var list []float64
@@ -60,7 +60,7 @@ func median(t *testing.T, s simulate.Scenario, p simulate.Policy, of func(simula
 func p99(r simulate.Result) float64  { return r.WaitP99 }
 func sdLn(r simulate.Result) float64 { return r.PriceSDLn }
 
-// What the default policy promises, for 60 streams of buyers.
+// The default policy keeps its promise for 60 streams of buyers.
 func TestDefaultPolicyHoldsItsTargetsInASurge(t *testing.T) {
 	for seed := range uint64(60) {
 		r := run(t, surge(nil), named(t, "default"), seed+1)
@@ -105,11 +105,11 @@ func TestOtherPoliciesMissTheTargets(t *testing.T) {
 	}
 }
 
-// The joined signal keeps waits shorter than any of its parts alone, where
-// slots run out and where the KV cache does.
+// The joined signal keeps waits shorter than any of its parts alone, both if slots run out and if the
+// KV cache does.
 func TestJoinedSignalIsBetterThanEachOfItsParts(t *testing.T) {
 	longPrompts := simulate.DefaultPool()
-	longPrompts.KV = 1.6 // 20 requests fill it
+	longPrompts.KV = 1.6 // 20 requests fill the KV cache
 	for name, s := range map[string]simulate.Scenario{
 		"slots run out":     surge(nil),
 		"KV cache runs out": simulate.Surge(longPrompts, simulate.DefaultBase/longPrompts.KV, simulate.DefaultFactor),
@@ -129,8 +129,8 @@ func TestJoinedSignalIsBetterThanEachOfItsParts(t *testing.T) {
 	}
 }
 
-// The default numbers against those that the rule is usually written with:
-// smoothing by half, a slow slew.
+// The default numbers are compared with the numbers that are usually used for the rule: smoothing by
+// half, and a slow slew.
 func TestDefaultNumbersBeatASlowController(t *testing.T) {
 	slow := with("slow", func(p *pricing.Params) {
 		p.Target, p.Gain, p.Smoothing, p.SlewUp = 0.8, 0.125, 0.5, 0.10
@@ -141,7 +141,7 @@ func TestDefaultNumbersBeatASlowController(t *testing.T) {
 	}
 }
 
-// What the stability check warns of does swing.
+// A loop of which the stability check warns does oscillate.
 func TestStabilityViolationSwings(t *testing.T) {
 	s := surge(func(p *simulate.Pool) { p.Reaction = 30 * time.Second })
 	delayed := func(p *pricing.Params) { p.Delay = 42 * time.Second } // service and reaction
@@ -204,7 +204,7 @@ func TestJSONHasTheNamesOfTheContract(t *testing.T) {
 	}
 }
 
-// Without a price the model is a queue that textbooks solve.
+// Without a price the model is a queue for which textbooks have formulas.
 func TestModelAgreesWithQueueingTheory(t *testing.T) {
 	pool := simulate.DefaultPool()
 	pool.Queue, pool.QueueTimeout = 0, 0

@@ -14,17 +14,17 @@ import (
 // Trace is recorded load.
 type Trace struct {
 	Name string
-	Rows []Row // at least 2, in order of time, the first at 0
+	Rows []Row // at least 2, sorted by time; the first is at 0
 }
 
-// Row is what was recorded at one moment. NaN: not known.
+// Row is what was recorded at one moment. NaN means not known.
 type Row struct {
 	At               float64 // seconds since the first row
 	Running, Waiting float64 // requests
 	Capacity         float64 // requests that could run at once
-	Utilization      float64 // of the GPUs, 0..1
-	Multiplier       float64 // of the price in force
-	Signal           float64 // pressure, where load itself was not recorded (stored epochs)
+	Utilization      float64 // utilization of the GPUs, 0..1
+	Multiplier       float64 // multiplier of the price in force
+	Signal           float64 // pressure, if load itself was not recorded (stored epochs)
 }
 
 const (
@@ -38,9 +38,9 @@ func unknownRow(at float64) Row {
 	return Row{At: at, Running: n, Waiting: n, Capacity: n, Utilization: n, Multiplier: n, Signal: n}
 }
 
-// ReadTrace reads a recording, of at most 256 MiB, and tells its format by its
-// beginning: CSV, the JSON answer of a Prometheus range query, or a JSON list
-// of the gateway's stored epochs. Its errors name the place.
+// ReadTrace reads a recording of at most 256 MiB. It recognizes the format by the first character: CSV,
+// the JSON answer of a Prometheus range query, or a JSON list of the gateway's stored epochs. Its
+// errors name the place in the recording.
 func ReadTrace(name string, r io.Reader) (Trace, error) {
 	in := bufio.NewReader(&capped{r: r, left: maxTraceBytes})
 	rows, err := readRows(in)
@@ -71,7 +71,7 @@ func readRows(in *bufio.Reader) ([]Row, error) {
 	}
 }
 
-// capped fails, rather than ends, where there is more than expected.
+// capped returns an error, and not the end of the file, if there are more bytes than left says.
 type capped struct {
 	r    io.Reader
 	left int
@@ -86,8 +86,8 @@ func (c *capped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// inOrder checks times, makes the first 0, and carries values over where a row
-// lacks them.
+// inOrder checks that times rise, and shifts them so that the first is 0. If a row lacks a value,
+// inOrder takes the value of the row before.
 func inOrder(rows []Row) ([]Row, error) {
 	if len(rows) < 2 {
 		return nil, fmt.Errorf("want at least 2 moments, got %d", len(rows))
@@ -121,7 +121,8 @@ func (r *Row) values() [6]*float64 {
 	return [...]*float64{&r.Running, &r.Waiting, &r.Capacity, &r.Utilization, &r.Multiplier, &r.Signal}
 }
 
-// set takes a value in, or says why it cannot be one. NaN is "not known".
+// set stores a value in its column, or returns why the value is impossible. NaN means not known, and
+// changes nothing.
 func (r *Row) set(column string, v float64) error {
 	if math.IsNaN(v) {
 		return nil
@@ -134,7 +135,8 @@ func (r *Row) set(column string, v float64) error {
 	return nil
 }
 
-// column is where a column goes and its largest value; nil: it is not used.
+// column returns the field of a column and the field's largest value. A nil field means that the column
+// is not used.
 func (r *Row) column(name string) (field *float64, most float64) {
 	switch name {
 	case "running":
@@ -153,7 +155,7 @@ func (r *Row) column(name string) (field *float64, most float64) {
 	return nil, 0
 }
 
-// Slots is the largest recorded capacity; 0 when none was recorded.
+// Slots returns the largest recorded capacity. It returns 0 if no capacity was recorded.
 func (t Trace) Slots() int {
 	most := 0.0
 	for _, r := range t.Rows {
@@ -162,7 +164,7 @@ func (t Trace) Slots() int {
 	return int(most)
 }
 
-// orZero is v, or 0 where it is not known.
+// orZero returns v, or 0 if v is not known.
 func orZero(v float64) float64 {
 	if math.IsNaN(v) {
 		return 0
@@ -170,14 +172,13 @@ func orZero(v float64) float64 {
 	return v
 }
 
-// Scenario turns what was recorded into the demand behind it. Where requests
-// were counted, those that arrived are those by which running and waiting grew
-// plus those that ended, at the pool's mean service time. Where only
-// utilization or a signal was recorded, it is taken as the share of the pool
-// that demand filled. The elasticity takes the price of the recording out.
+// Scenario computes the demand from what was recorded. If requests were counted, the number of arrivals
+// is the growth of running and waiting plus the number of requests that ended, which follows from the
+// pool's mean service time. If only utilization or a signal was recorded, it counts as the share of the
+// pool that demand filled. The elasticity removes the effect of the recorded price on the demand.
 //
-// Utilization that the counted requests do not explain is work of others on
-// those GPUs. Results are over the whole recording.
+// Utilization that the counted requests do not explain counts as the work of others on those GPUs.
+// Results cover the whole recording.
 func (t Trace) Scenario(p Pool) (Scenario, error) {
 	if err := p.validate(); err != nil {
 		return Scenario{}, err
@@ -207,12 +208,10 @@ func (t Trace) Scenario(p Pool) (Scenario, error) {
 	return s, s.validate()
 }
 
-// saturatingAt is how many requests explain full utilization, as in
-// pricing.Parts.
+// saturatingAt is how many requests explain full utilization, as in package pricing.
 const saturatingAt = 4
 
-// atBasePrice is how many times the demand there would have been at
-// multiplier 1.
+// atBasePrice returns the factor from the recorded demand to the demand at multiplier 1.
 func atBasePrice(r Row, p Pool) float64 {
 	if !(r.Multiplier > 0) {
 		return 1
@@ -220,8 +219,8 @@ func atBasePrice(r Row, p Pool) float64 {
 	return math.Pow(r.Multiplier, p.Elasticity)
 }
 
-// share is the mean share of the pool that demand would have filled at
-// multiplier 1 between rows i and j.
+// share returns the mean share of the pool that demand would have filled at multiplier 1 between rows i
+// and j.
 func (t Trace) share(i, j int, p Pool) float64 {
 	sum := 0.0
 	for k := i; k < j; k++ {
@@ -234,8 +233,8 @@ func (t Trace) share(i, j int, p Pool) float64 {
 	return sum / (t.Rows[j].At - t.Rows[i].At)
 }
 
-// binEnd is the row at which a bin that begins at row i ends: long enough that
-// the chance in who ends when averages out.
+// binEnd returns the row at which a bin that begins at row i ends. The bin is long enough that the
+// random ends of single requests average out.
 func (t Trace) binEnd(i int, length float64) int {
 	last := len(t.Rows) - 1
 	j := i + 1
@@ -248,15 +247,15 @@ func (t Trace) binEnd(i int, length float64) int {
 	return j
 }
 
-// flow is how many requests arrived per second between rows i and j.
+// flow returns how many requests arrived per second between rows i and j.
 func (t Trace) flow(i, j int, p Pool) float64 {
 	present := func(r Row) float64 { return orZero(r.Running) + orZero(r.Waiting) }
 	span := t.Rows[j].At - t.Rows[i].At
 	grown := present(t.Rows[j]) - present(t.Rows[i])
 	if i == 0 {
-		grown = present(t.Rows[j]) // the simulated pool starts empty
+		grown = present(t.Rows[j]) // because the simulated pool starts empty
 	}
-	ran := 0.0 // seconds
+	ran := 0.0 // request-seconds
 	for k := i; k < j; k++ {
 		ran += orZero(t.Rows[k].Running) * (t.Rows[k+1].At - t.Rows[k].At)
 	}

@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// readCSV reads a header and one line per moment. The column time_s, in
-// seconds from anywhere, is required, and one of running, waiting and
-// utilization; capacity and multiplier are read too, others are not. A field
-// that is empty or nan is not known. Lines that begin with # are comments.
+// readCSV reads a header and one line per moment. The column time_s is required, in seconds from any
+// origin. At least one of the columns running, waiting and utilization is required too. capacity and
+// multiplier are read as well, and other columns are ignored. A field that is empty or nan means not
+// known. Lines that begin with # are comments.
 func readCSV(in io.Reader) ([]Row, error) {
 	r := csv.NewReader(in)
 	r.Comment, r.TrimLeadingSpace, r.ReuseRecord = '#', true, true
@@ -48,7 +48,7 @@ func readCSV(in io.Reader) ([]Row, error) {
 			return nil, fmt.Errorf("line %d: %w", line, err)
 		}
 		if rows = append(rows, row); len(rows) > maxRows {
-			return rows, nil // refused by inOrder
+			return rows, nil // inOrder refuses so many rows
 		}
 	}
 }
@@ -81,7 +81,7 @@ func csvRow(header, record []string, timeAt int) (Row, error) {
 	return row, nil
 }
 
-// number reads a decimal; empty is NaN.
+// number reads a decimal number. It returns NaN for an empty text.
 func number(s string) (float64, error) {
 	s = strings.TrimSpace(s)
 	if s == "" {

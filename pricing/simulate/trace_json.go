@@ -54,9 +54,9 @@ func readJSON(in io.Reader) ([]Row, error) {
 	return prometheusRows(a.Data.Result)
 }
 
-// source says what a metric means here: its column and what one unit of it is.
-// Metrics that are not known by name are read when they carry the column's
-// name as label "column" (label_replace).
+// source returns the column of a metric, and what one unit of the metric is in units of the column. A
+// metric with an unknown name is read if it carries the name of a column as the label "column"
+// (label_replace). column is "" for other metrics.
 func source(metric map[string]string) (column string, unit float64) {
 	switch name := cmp.Or(metric["column"], metric["__name__"]); name {
 	case "running", "waiting", "capacity", "utilization", "multiplier":
@@ -73,12 +73,12 @@ func source(metric map[string]string) (column string, unit float64) {
 	return "", 0
 }
 
-// moment is what several series say of one time: for each column the sum and
-// how many there were.
+// moment is what several series say about one time. For each column it holds the sum of the values and
+// their number.
 type moment map[string][2]float64
 
-// prometheusRows joins the series moment by moment: requests and capacity are
-// summed, utilization and multiplier averaged.
+// prometheusRows joins the series moment by moment. Requests and capacity are summed, and utilization
+// and multiplier are averaged.
 func prometheusRows(list []series) ([]Row, error) {
 	moments := map[float64]moment{}
 	used := false
@@ -136,12 +136,12 @@ func sample(pair [2]json.RawMessage) (at, v float64, err error) {
 	return at, v, nil
 }
 
-// epochRows reads the prices that were published, of one model.
+// epochRows turns the published prices of one model into rows.
 func epochRows(epochs []pricing.Epoch) ([]Row, error) {
 	var rows []Row
 	for _, e := range epochs {
 		if e.At.IsZero() {
-			continue // older versions recorded some without a time
+			continue // older versions stored some epochs without a time
 		}
 		if e.Model != epochs[0].Model {
 			return nil, fmt.Errorf("there are epochs of %q and of %q: want those of one model", epochs[0].Model, e.Model)
@@ -153,7 +153,7 @@ func epochRows(epochs []pricing.Epoch) ([]Row, error) {
 		rows = append(rows, row)
 	}
 	slices.SortStableFunc(rows, func(a, b Row) int { return cmp.Compare(a.At, b.At) })
-	slices.Reverse(rows) // of one millisecond the last counts
+	slices.Reverse(rows) // of several epochs in one millisecond the last counts
 	rows = slices.CompactFunc(rows, func(a, b Row) bool { return a.At == b.At })
 	slices.Reverse(rows)
 	return rows, nil

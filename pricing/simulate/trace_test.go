@@ -28,7 +28,7 @@ func read(t *testing.T, name string) simulate.Trace {
 	return trace
 }
 
-// rows renders a trace, so that NaN compares.
+// rows returns a trace as text, so that NaN values compare as equal.
 func rows(trace simulate.Trace) string {
 	var b strings.Builder
 	for _, r := range trace.Rows {
@@ -61,8 +61,7 @@ func TestReadEpochs(t *testing.T) {
 	}
 }
 
-// Older versions recorded some prices without a time: those are left out, and the
-// rest is read.
+// Older versions stored some prices without a time. Such prices are left out, and the others are read.
 func TestReadEpochsWithoutATime(t *testing.T) {
 	trace, err := simulate.ReadTrace("x", strings.NewReader(`[{"id":1,"model":"m","multiplier":1,"published_at":"2026-01-01T00:00:00Z"},
 		{"id":2,"model":"m","multiplier":3,"published_at":"0001-01-01T00:00:00Z"},{"id":3,"model":"m","multiplier":2,"published_at":"2026-01-01T00:00:05Z"}]`))
@@ -104,8 +103,8 @@ func TestReadTraceNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A recording of the surge, made under the default policy, gives the demand
-// back that was behind it, with the price taken out.
+// A recording of the surge under the default policy gives back the demand that caused it, without the
+// effect of the price.
 func TestDemandIsRecoveredFromARecording(t *testing.T) {
 	s := surge(nil)
 	result := run(t, s, named(t, "default"), 3)
@@ -135,7 +134,7 @@ func TestDemandIsRecoveredFromARecording(t *testing.T) {
 				t.Errorf("%s: demand from %g to %g s is %.3g/s, was %.3g/s", name, part.from, part.to, mean, part.want)
 			}
 		}
-		// A signal says less of the demand than counted requests do.
+		// A signal says less about the demand than counted requests do.
 		if r := run(t, got, named(t, "default"), 1); name == "csv" && r.WaitP99 > 6 || r.LoadMean < 0.55 {
 			t.Errorf("%s replayed: %+v", name, summary(r))
 		}
@@ -144,7 +143,7 @@ func TestDemandIsRecoveredFromARecording(t *testing.T) {
 
 func meanRate(s simulate.Scenario, from, to float64) float64 {
 	sum, n := 0.0, 0.0
-	for _, d := range s.Demand { // evenly spaced
+	for _, d := range s.Demand { // rows are evenly spaced
 		if d.At >= from && d.At < to {
 			sum, n = sum+d.Rate, n+1
 		}
@@ -152,7 +151,7 @@ func meanRate(s simulate.Scenario, from, to float64) float64 {
 	return sum / n
 }
 
-// Utilization that no request of ours explains moves the price as well.
+// Utilization that this gateway's requests do not explain moves the price as well.
 func TestWorkOfOthersRaisesThePrice(t *testing.T) {
 	trace, err := simulate.ReadTrace("busy", strings.NewReader("time_s,utilization,running,waiting\n0,0,0,0\n60,1,0,0\n300,0,0,0\n600,0,0,0\n"))
 	if err != nil {
@@ -195,7 +194,7 @@ func FuzzReadTrace(f *testing.F) {
 		}
 		s, err := trace.Scenario(simulate.DefaultPool())
 		if err != nil {
-			return // out of what the model can play
+			return // the model cannot play this
 		}
 		for i, d := range s.Demand {
 			if !(d.Rate >= 0) || !(d.Others >= 0 && d.Others <= 1) || i > 0 && !(d.At > s.Demand[i-1].At) {

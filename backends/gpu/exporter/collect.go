@@ -15,12 +15,12 @@ import (
 // collector reads the feed at each scrape.
 type collector struct{ cfg Config }
 
-// Describe tells nothing, which makes the collector an unchecked one: the
-// labels of MIG instances are more than those of GPUs.
+// Describe sends nothing, which makes the collector unchecked. It must be unchecked because series of
+// MIG instances have more labels than series of GPUs.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
-// metric is a name, its help, and how a device's value becomes the metric's.
-// NaN: the device does not report it.
+// metric is a metric's name, its help, and how it is computed from a device. The result NaN means that
+// the device does not report the value.
 type metric struct {
 	name, help string
 	kind       prometheus.ValueType
@@ -29,7 +29,7 @@ type metric struct {
 
 const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 
-// deviceMetrics are in DCGM's units: %, MiB, W, °C, mJ; profiling ratios 0..1.
+// deviceMetrics are in DCGM's units: %, MiB, W, °C and mJ. Profiling ratios are 0..1.
 var deviceMetrics = []metric{
 	{"DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", gauge, func(d *telemetry.Device) float64 { return percent(d.Utilization) }},
 	{"DCGM_FI_DEV_MEM_COPY_UTIL", "Memory utilization (in %).", gauge, func(d *telemetry.Device) float64 { return percent(d.MemoryUtilization) }},
@@ -99,14 +99,15 @@ func (c *collector) collectStats(ch chan<- prometheus.Metric) {
 	}
 }
 
-// send sends one series, unless there is no value.
+// send sends one series, unless value is NaN.
 func send(ch chan<- prometheus.Metric, name, help string, kind prometheus.ValueType, labels prometheus.Labels, value float64) {
 	if !math.IsNaN(value) {
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, nil, labels), kind, value)
 	}
 }
 
-// labels are DCGM-exporter's. A driver's text may be any bytes.
+// labels returns the labels that DCGM-exporter uses. Invalid UTF-8 is replaced, because a driver's text
+// may hold any bytes.
 func (c *collector) labels(d *telemetry.Device) prometheus.Labels {
 	text := func(s string) string { return strings.ToValidUTF8(s, "�") }
 	labels := prometheus.Labels{"UUID": text(d.UUID), "gpu": strconv.Itoa(d.Index), "modelName": text(d.Name), "Hostname": text(c.cfg.Host)}
@@ -125,10 +126,10 @@ func with(labels prometheus.Labels, name, value string) prometheus.Labels {
 	return labels
 }
 
-// percent is a ratio in %, without the rounding errors of the factor.
+// percent returns a ratio in %, rounded so that the multiplication leaves no rounding error.
 func percent(ratio float64) float64 { return math.Round(1e6*ratio) / 1e4 }
 
-// mebibytes is n bytes in MiB; NaN where n is not known.
+// mebibytes returns n bytes in MiB, or NaN if n is not known.
 func mebibytes(n int64) float64 {
 	if n < 0 {
 		return math.NaN()
@@ -136,8 +137,8 @@ func mebibytes(n int64) float64 {
 	return float64(n) / (1 << 20)
 }
 
-// throttleBits turns names back into NVML's bits. The clocks are the GPU's, not
-// the MIG instance's.
+// throttleBits turns the names of reasons back into NVML's bits. It returns NaN for a MIG instance,
+// because the clocks belong to the GPU.
 func throttleBits(d *telemetry.Device) float64 {
 	if d.MIG {
 		return math.NaN()

@@ -1,21 +1,19 @@
-// Package exporter serves what a feed reads of the GPUs of this machine as
-// Prometheus text, for a gateway on another host and for dashboards.
+// Package exporter serves what a feed reads of the GPUs of this machine. It serves Prometheus text, for
+// a gateway on another host and for dashboards.
 //
 //	feed := telemetry.NewFeed(telemetry.FeedConfig{Name: "nvml", Sampler: sampler})
 //	go feed.Run(ctx)
 //	http.ListenAndServe(addr, exporter.New(exporter.Config{Feed: feed, Host: hostname}))
 //
-// GET /metrics is Prometheus text, or OpenMetrics for a client that asks for
-// that. It has DCGM-exporter's names and units for what DCGM has, and
-// sluice_gpu_… for the rest. GET /healthz answers 503 while nothing fresh was
-// read.
+// GET /metrics answers with Prometheus text, or with OpenMetrics if the client asks for it. Metrics
+// that DCGM has too have the names and units of DCGM-exporter. The other names begin with sluice_gpu_.
+// GET /healthz answers 503 while there is no fresh reading.
 //
-// A device of which nothing fresh was read has no series: a reader shall see
-// that it is not known rather than a number that stands still. Until then
-// sluice_gpu_reading_age_seconds tells how old the numbers are, which a gateway
-// adds to their age. A MIG instance
-// has its own UUID ("MIG-…") in the label UUID, where DCGM-exporter has its
-// GPU's; that one is in the label GPU_UUID.
+// Without a fresh reading of a device the page has no series of it, so that a reader sees that the
+// values are not known, rather than numbers that never change. While a reading is fresh,
+// sluice_gpu_reading_age_seconds says how old its numbers are, and a gateway adds this age. A MIG
+// instance has its own UUID ("MIG-…") in the label UUID, and the UUID of its GPU in the label GPU_UUID.
+// DCGM-exporter has the GPU's UUID in the label UUID.
 package exporter
 
 import (
@@ -35,13 +33,12 @@ const DefaultStaleAfter = 5 * time.Second
 // Config describes an exporter.
 type Config struct {
 	Feed       *telemetry.Feed
-	Host       string           // the label Hostname
-	StaleAfter time.Duration    // zero: DefaultStaleAfter
-	Clock      func() time.Time // of the feed; nil: time.Now
+	Host       string           // value of the label Hostname
+	StaleAfter time.Duration    // zero means DefaultStaleAfter
+	Clock      func() time.Time // clock of the feed; nil means time.Now
 }
 
-// New returns a handler of GET /metrics and GET /healthz. It never waits for
-// the driver.
+// New returns a handler of GET /metrics and GET /healthz. The handler never waits for the driver.
 func New(cfg Config) http.Handler {
 	if cfg.StaleAfter <= 0 {
 		cfg.StaleAfter = DefaultStaleAfter

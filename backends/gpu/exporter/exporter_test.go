@@ -17,7 +17,7 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// samples is a sampler that says what it is told to.
+// samples is a sampler whose reading the test sets.
 type samples struct {
 	telemetry.Reading
 	err error
@@ -86,7 +86,7 @@ func instance() telemetry.Device {
 func TestPage(t *testing.T) {
 	x := export(t, gpu(), instance())
 	x.poll(0)
-	x.from.Devices[0].Utilization = 1000 // refused: its series go
+	x.from.Devices[0].Utilization = 1000 // refused, so the series of this value end
 	x.poll(2 * time.Second)
 	x.now = x.now.Add(time.Second)
 	code, page := x.get("/metrics")
@@ -102,7 +102,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// What the exporter says is what the gateway's reader of exporters reads.
+// The gateway's reader of exporters reads the values that the exporter serves.
 func TestAGatewayReadsIt(t *testing.T) {
 	x := export(t, gpu(), instance())
 	x.poll(0)
@@ -119,12 +119,12 @@ func TestAGatewayReadsIt(t *testing.T) {
 		if got.Labels["Hostname"] != "node-1" || got.Labels["UUID"] != want.UUID || got.Labels["GPU_I_ID"] != want.Labels["GPU_I_ID"] {
 			t.Errorf("labels %v", got.Labels)
 		}
-		// These do not travel, or not as they are.
+		// The exporter does not serve these fields, or serves them in another form.
 		got.Labels, want.Labels, got.Parent, want.Parent, want.Processes = nil, nil, "", "", nil
 		for _, d := range []*telemetry.Device{&got, &want} {
 			for _, v := range []*float64{&d.Utilization, &d.MemoryUtilization, &d.SM, &d.Occupancy, &d.Tensor, &d.DRAM, &d.Power, &d.PowerLimit, &d.Temperature, &d.Energy, &d.CorrectedECC, &d.UncorrectedECC, &d.Xid} {
 				if math.IsNaN(*v) {
-					*v = -1 // equal to itself
+					*v = -1 // because NaN is not equal to itself
 				}
 			}
 		}

@@ -19,11 +19,11 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// childEnv names the library that a child of the test reads: a process can load
-// only one.
+// childEnv is the environment variable that names the library for a child process of the test. The test
+// needs children, because a process can load only one library.
 const childEnv = "SLUICE_TEST_NVML_LIBRARY"
 
-// The library that this process loads, built once.
+// built is the library that this process loads. It is built once.
 var built struct {
 	once sync.Once
 	dir  string
@@ -127,7 +127,7 @@ func (m *machine) sample(d time.Duration) []telemetry.Device {
 	return r.Devices
 }
 
-// fails moves the clock by d, samples, and wants an error that contains text.
+// fails moves the clock by d, samples, and expects an error that contains text.
 func (m *machine) fails(d time.Duration, text string) {
 	m.t.Helper()
 	m.now = m.now.Add(d)
@@ -142,7 +142,7 @@ func (m *machine) said(text string) int {
 	return strings.Count(m.log.String(), text)
 }
 
-// hopper is a GPU that works at some load and has everything.
+// hopper is a GPU that works at some load and reports every value.
 func hopper(uuid string) stub.GPU {
 	return stub.GPU{Device: stub.Device{UUID: uuid, Name: "NVIDIA H100 80GB HBM3", Processes: map[int]int64{4711: 1 << 30, 4712: 2 << 30},
 		Values: stub.Values{

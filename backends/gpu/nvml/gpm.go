@@ -11,25 +11,26 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// gpmApart is how far apart two GPM samples must be: the driver refreshes what
-// they hold every 100 ms (nvml.h, nvmlGpmSampleGet).
+// gpmApart is the shortest time between two GPM samples. It is 100 ms, because the driver refreshes the
+// content of samples that often (nvml.h, nvmlGpmSampleGet).
 const gpmApart = 100 * time.Millisecond
 
-// gpm is the GPU performance monitoring of one device: averages over the time
-// between two samples, of which it keeps the last.
+// gpm is the GPU performance monitoring of one device. Its values are averages over the time between
+// two samples. It keeps the later of the two.
 type gpm struct {
 	supported bool
-	off       bool // refused; asked again when the devices are listed
-	last      nvml.GpmSample
-	spare     nvml.GpmSample
-	at        time.Time // of last; zero: none yet
-	values    [4]float64
+	// off means that the driver refused a sample. The next listing of the devices resets off.
+	off    bool
+	last   nvml.GpmSample
+	spare  nvml.GpmSample
+	at     time.Time // when last was taken; zero means that there is none yet
+	values [4]float64
 }
 
-// gpmMetrics are what is read, in the order of gpm.values.
+// gpmMetrics are the metrics that are read, in the order of gpm.values.
 var gpmMetrics = [4]nvml.GpmMetricId{nvml.GPM_METRIC_SM_UTIL, nvml.GPM_METRIC_SM_OCCUPANCY, nvml.GPM_METRIC_ANY_TENSOR_UTIL, nvml.GPM_METRIC_DRAM_BW_UTIL}
 
-// newGPM allocates the samples of a device that supports them.
+// newGPM allocates the samples of a device that supports GPM.
 func (s *Sampler) newGPM(d *device) gpm {
 	var g gpm
 	g.unknown()
@@ -64,8 +65,8 @@ func (s *Sampler) freeGPM(g *gpm) {
 	}
 }
 
-// readGPM takes a sample and fills in what happened since the one before. The
-// first reading of a device has none.
+// readGPM takes a sample and puts the averages since the sample before into r. The first reading of a
+// device has no averages.
 func (s *Sampler) readGPM(d *device, now time.Time, r *telemetry.Device, c *calls) {
 	g := &d.gpm
 	if !g.supported || g.off {
@@ -81,7 +82,7 @@ func (s *Sampler) readGPM(d *device, now time.Time, r *telemetry.Device, c *call
 		s.between(g)
 		g.last, g.spare, g.at = g.spare, g.last, now
 	} else {
-		c.good++ // the last sample stands for now: a device that reports nothing else is not gone
+		c.good++ // the last sample is recent enough, so a device that reports nothing else is not gone
 	}
 	r.SM, r.Occupancy, r.Tensor, r.DRAM = g.values[0], g.values[1], g.values[2], g.values[3]
 }
@@ -94,7 +95,7 @@ func (s *Sampler) sampleGPM(d *device) nvml.Return {
 	return d.handle.GpmSampleGet(d.gpm.spare)
 }
 
-// between computes the averages from the last sample to the spare one.
+// between computes the averages between the last sample and the spare sample.
 func (s *Sampler) between(g *gpm) {
 	g.unknown()
 	if g.at.IsZero() {

@@ -10,14 +10,14 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
 
-// library is the loaded library and what of it may be called.
+// library is the loaded library, and the list of its functions that may be called.
 type library struct {
 	nvml.Interface
 	features
 }
 
-// features are the groups of functions that the library has. Calling a
-// function that it lacks ends the process.
+// features are the groups of functions that the library has. Calling a function that the library lacks
+// ends the process.
 type features struct {
 	driverVersion, name           bool
 	utilization, memory, memory2  bool
@@ -28,9 +28,9 @@ type features struct {
 	ecc, events                   bool
 }
 
-// load opens the library and looks its functions up. It does so before the
-// binding does, because the binding's own first step is a call; and the handle
-// is never closed, for what was resolved once stays resolved.
+// load opens the library and looks up its functions. It does so before the binding opens the library,
+// because the first step of the binding is a call of a function. load never closes its handle, because
+// functions that were resolved once stay resolved.
 func load(path string) (*library, error) {
 	if path == "" {
 		path = DefaultLibrary
@@ -50,7 +50,7 @@ func load(path string) (*library, error) {
 		}
 		return true
 	}
-	// Of functions with versions the binding takes the newest that is there.
+	// If a function has several versions, the binding takes the newest version that the library has.
 	for _, name := range [][2]string{{"nvmlInit_v2", "nvmlInit"}, {"nvmlDeviceGetCount_v2", "nvmlDeviceGetCount"},
 		{"nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetHandleByIndex"}, {"nvmlShutdown"}, {"nvmlDeviceGetUUID"}} {
 		if !has(name[0]) && (name[1] == "" || !has(name[1])) {
@@ -80,11 +80,11 @@ func load(path string) (*library, error) {
 	}}, nil
 }
 
-// otherLoaded says whether the process has an NVML library that is not the one
-// at path. Functions are resolved in the order in which libraries were loaded:
-// the second one would be opened, and the first one called.
+// otherLoaded says whether the process has loaded an NVML library that is not the library at path.
+// Functions are resolved in the order in which libraries were loaded, so the library at path would be
+// opened, but the functions of the other library called.
 func otherLoaded(path string) bool {
-	process := dl.New("", dl.RTLD_LAZY) // the program and what it has loaded
+	process := dl.New("", dl.RTLD_LAZY) // the program and the libraries that it has loaded
 	if process.Open() != nil || process.Lookup("nvmlShutdown") != nil {
 		return false
 	}
@@ -92,12 +92,12 @@ func otherLoaded(path string) bool {
 	if same.Open() != nil {
 		return true
 	}
-	_, err := same.Path() // Open reports no error where the library is not loaded
+	_, err := same.Path() // Open reports no error if the library is not loaded
 	return err != nil
 }
 
-// failure is an answer of NVML as an error. The binding's own text comes from
-// the library, by a function that it may lack.
+// failure returns an answer of NVML as an error. It does not use the text of the binding, because that
+// text comes from a function that the library may lack.
 func failure(call string, code nvml.Return) error {
 	return fmt.Errorf("%s: %w", call, codeError(code))
 }
@@ -127,11 +127,11 @@ func (c codeError) Error() string {
 	return fmt.Sprintf("NVML code %d, %s", int(c), text)
 }
 
-// scope is how far an answer reaches.
+// scope is how much an error code of NVML is about.
 type scope int
 
 const (
-	ofCall    scope = iota // this value is not to be had
+	ofCall    scope = iota // only this value cannot be read
 	ofDevice               // the device is lost
 	ofLibrary              // the driver is gone
 )

@@ -15,17 +15,17 @@ import (
 // device is a GPU or MIG instance that can be read.
 type device struct {
 	handle nvml.Device
-	parent nvml.Device // of a MIG instance: its GPU
-	gpu    string      // UUID of the GPU, its own or its GPU's
+	parent nvml.Device // the GPU of a MIG instance; nil for a GPU
+	gpu    string      // UUID of the GPU, also of a MIG instance's GPU
 	uuid   string
 	name   string
 	labels map[string]string
 	index  int
-	gi     int // GPU instance id of a MIG instance
+	gi     int // GPU instance ID of a MIG instance
 	lost   bool
-	// divided: MIG is on, so that what the driver says of the whole GPU's work is no
-	// reading; or of an instance, others are in the same GPU instance, which is all
-	// that the driver can measure.
+	// divided means that what the driver measures is not the work of this device. A GPU is divided if
+	// MIG is on. A MIG instance is divided if its GPU instance holds other MIG instances, because the
+	// driver can measure only the whole GPU instance.
 	divided bool
 
 	gpm    gpm
@@ -33,15 +33,15 @@ type device struct {
 	slowAt time.Time
 }
 
-// slow is what is read at longer intervals, since it changes rarely or takes long.
+// slow holds the values that are read at longer intervals, because they change rarely or take long to
+// read.
 type slow struct {
 	powerLimit             float64
-	corrected, uncorrected float64 // memory errors
+	corrected, uncorrected float64 // numbers of memory errors
 	processes              []telemetry.Process
 }
 
-// list finds the devices. Those that were there before keep their GPM samples.
-// The caller holds mu.
+// list finds the devices. Devices that were listed before keep their GPM samples. The caller holds mu.
 func (s *Sampler) list(now time.Time) error {
 	count, code := s.lib.DeviceGetCount()
 	if code != nvml.SUCCESS {
@@ -74,8 +74,7 @@ func (s *Sampler) list(now time.Time) error {
 	return nil
 }
 
-// add lists GPU number i and its MIG instances. An error is of the library as a
-// whole.
+// add lists GPU number i and its MIG instances. An error means that the library as a whole failed.
 func (s *Sampler) add(i int, before []*device, now time.Time) error {
 	handle, code := s.lib.DeviceGetHandleByIndex(i)
 	var uuid string
@@ -103,7 +102,7 @@ func (s *Sampler) add(i int, before []*device, now time.Time) error {
 	return nil
 }
 
-// instances are the MIG instances of a GPU, and whether it is divided at all.
+// instances returns the MIG instances of a GPU, and whether MIG is on.
 func (s *Sampler) instances(gpu nvml.Device) (list []*device, divided bool) {
 	if !s.lib.mig {
 		return nil, false
@@ -117,7 +116,7 @@ func (s *Sampler) instances(gpu nvml.Device) (list []*device, divided bool) {
 	}
 	for i := range most {
 		handle, code := gpu.GetMigDeviceHandleByIndex(i)
-		if code != nvml.SUCCESS { // a place that no instance takes
+		if code != nvml.SUCCESS { // no instance has this number
 			continue
 		}
 		uuid, code := handle.GetUUID()
@@ -137,7 +136,7 @@ func (s *Sampler) instances(gpu nvml.Device) (list []*device, divided bool) {
 	return list, true
 }
 
-// keep adds the device to the list, or the one it was before.
+// keep adds d to the list, or the device of before that is the same.
 func (s *Sampler) keep(before []*device, d *device) {
 	if old := s.find(d.uuid, before); old != nil && old.handle == d.handle && old.parent == d.parent && old.gi == d.gi {
 		old.index, old.labels, old.gpm.off, old.lost, old.divided = d.index, d.labels, false, false, d.divided
@@ -163,7 +162,7 @@ func (s *Sampler) find(uuid string, in []*device) *device {
 	return nil
 }
 
-// forget frees what the devices hold of the library.
+// forget frees the memory of the library that the devices hold.
 func (s *Sampler) forget(devices []*device) {
 	for _, d := range devices {
 		s.freeGPM(&d.gpm)

@@ -11,14 +11,15 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// slowEvery is how often the power limit and the processes are read.
+// slowEvery is how often the values of slow are read.
 const slowEvery = 5 * time.Second
 
-// calls judges the answers of the calls about one device.
+// calls collects the answers of the calls about one device.
 type calls struct {
 	good  int
-	worst nvml.Return // the first answer that reaches further than its call
-	last  nvml.Return
+	worst nvml.Return // the answer with the widest scope so far: see scopeOf
+	// last is the last answer other than SUCCESS
+	last nvml.Return
 }
 
 func (c *calls) done(code nvml.Return) bool {
@@ -33,7 +34,8 @@ func (c *calls) done(code nvml.Return) bool {
 	return false
 }
 
-// verdict is SUCCESS where something was read and nothing is lost.
+// verdict returns SUCCESS if some call succeeded and no answer means that the device or the library is
+// lost.
 func (c *calls) verdict() nvml.Return {
 	if c.worst == nvml.SUCCESS && c.good == 0 {
 		return c.last
@@ -41,8 +43,8 @@ func (c *calls) verdict() nvml.Return {
 	return c.worst
 }
 
-// read reads one device. Any code but SUCCESS says that there is no reading of
-// it. The caller holds mu.
+// read reads one device. Any code other than SUCCESS means that there is no reading of the device. The
+// caller holds mu.
 func (s *Sampler) read(d *device, now time.Time) (telemetry.Device, nvml.Return) {
 	var c calls
 	r := telemetry.NewDevice(d.uuid)
@@ -51,7 +53,7 @@ func (s *Sampler) read(d *device, now time.Time) (telemetry.Device, nvml.Return)
 		r.MIG, r.Parent = true, d.gpu
 	}
 	s.readMemory(d, &r, &c)
-	if d.parent == nil { // a MIG instance has none of these of its own
+	if d.parent == nil { // a MIG instance has none of these values of its own
 		s.readGPU(d, &r, &c)
 	}
 	s.readGPM(d, now, &r, &c)
@@ -86,7 +88,7 @@ func (s *Sampler) readGPU(d *device, r *telemetry.Device, c *calls) {
 		if celsius, code := d.handle.GetTemperature(nvml.TEMPERATURE_GPU); c.done(code) {
 			r.Temperature = float64(celsius)
 		}
-	case s.lib.temperatureV: // follows it: the other is deprecated since version 13
+	case s.lib.temperatureV: // NVML 13 deprecates the function above in favour of this one
 		if t, code := d.handle.GetTemperatureV().V1(); c.done(code) {
 			r.Temperature = float64(t.Temperature)
 		}
@@ -101,7 +103,7 @@ func (s *Sampler) readGPU(d *device, r *telemetry.Device, c *calls) {
 		if bits, code := d.handle.GetCurrentClocksEventReasons(); c.done(code) {
 			r.Throttle = telemetry.ThrottleReasons(bits)
 		}
-	case s.lib.throttleReasons: // its older name
+	case s.lib.throttleReasons: // the older name of the same function
 		if bits, code := d.handle.GetCurrentClocksThrottleReasons(); c.done(code) {
 			r.Throttle = telemetry.ThrottleReasons(bits)
 		}
@@ -110,7 +112,7 @@ func (s *Sampler) readGPU(d *device, r *telemetry.Device, c *calls) {
 
 func (s *Sampler) readMemory(d *device, r *telemetry.Device, c *calls) {
 	switch {
-	case s.lib.memory2: // what it calls used is without what the driver reserves
+	case s.lib.memory2: // used memory then leaves out what the driver reserves
 		if m, code := d.handle.GetMemoryInfo_v2(); c.done(code) {
 			r.MemoryUsed, r.MemoryTotal = clampBytes(m.Used), clampBytes(m.Total)
 		}
@@ -121,7 +123,7 @@ func (s *Sampler) readMemory(d *device, r *telemetry.Device, c *calls) {
 	}
 }
 
-// readSlow reads what can wait, when it is time to.
+// readSlow reads the values of slow, if slowEvery has passed since it last did.
 func (s *Sampler) readSlow(d *device, now time.Time, c *calls) {
 	if since := now.Sub(d.slowAt); !d.slowAt.IsZero() && since >= 0 && since < slowEvery {
 		return
@@ -150,10 +152,12 @@ func (s *Sampler) readSlow(d *device, now time.Time, c *calls) {
 	}
 }
 
-// clampBytes keeps a number that no int64 holds what it is: absurd, and not negative.
+// clampBytes returns n as an int64. A number too large for an int64 becomes the largest int64, which is
+// an impossible value, but not negative.
 func clampBytes(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
-// processMemory is -1 where NVML says that it does not know: all bits set.
+// processMemory returns n in bytes, or -1 if NVML does not know the value. NVML says so by setting all
+// bits.
 func processMemory(n uint64) int64 {
 	if n == math.MaxUint64 {
 		return -1

@@ -16,39 +16,38 @@ import (
 )
 
 const (
-	// listEvery is how often the devices are listed anew: MIG instances come
-	// and go while the library is open.
+	// listEvery is how often the devices are listed again. MIG instances come and go while the library
+	// is open.
 	listEvery = 5 * time.Second
-	// The library is opened anew after retryBase, then twice as long each
-	// time, up to retryMost. Opening takes seconds on machines whose driver
-	// unloads when nobody uses it, and costs the other GPUs one GPM reading.
+	// The library is opened again after retryBase. The wait then doubles each time, up to retryMost.
+	// The waits are long, because opening takes seconds on a machine whose driver unloads when nobody
+	// uses it, and because it costs the other GPUs one GPM reading.
 	retryBase, retryMost = time.Second, time.Minute
 )
 
-// Sampler reads the GPUs of this machine. Sample and Close are safe for
-// concurrent use.
+// Sampler reads the GPUs of this machine. Sample and Close are safe for concurrent use.
 type Sampler struct {
 	log   *slog.Logger
 	clock func() time.Time
 
 	mu       sync.Mutex
 	lib      *library
-	open     bool  // between nvmlInit and nvmlShutdown
-	err      error // why not open
-	said     bool  // that it is not open
+	open     bool  // true between nvmlInit and nvmlShutdown
+	err      error // why the library is not open
+	said     bool  // the log says that the library is not open
 	devices  []*device
-	known    map[string]bool // GPUs by UUID; false: lost, and the log says so
+	known    map[string]bool // GPUs by UUID; false means that the GPU is lost and the log says so
 	xids     map[string]float64
-	events   nvml.EventSet // nil: none
+	events   nvml.EventSet // nil means that there is no event set
 	listedAt time.Time
-	lost     bool // a GPU is lost: open anew at retryAt
+	lost     bool // a GPU is lost, so the library is to be opened again at retryAt
 	retryAt  time.Time
 	pause    *backoff.Backoff
 	scratch  nvml.GpmMetricsGetType
 }
 
-// Open loads the library and finds the GPUs. Where that cannot be it returns
-// ErrUnavailable with the reason.
+// Open loads the library and finds the GPUs. If that fails, Open returns ErrUnavailable with the
+// reason.
 func Open(cfg Config) (*Sampler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -69,8 +68,8 @@ func Open(cfg Config) (*Sampler, error) {
 	return s, nil
 }
 
-// Sample reads every device. A GPU that is lost is not in the reading. An error
-// says that there was nothing to read.
+// Sample reads every device. The reading leaves out a GPU that is lost. An error says that no device
+// could be read.
 func (s *Sampler) Sample(ctx context.Context) (telemetry.Reading, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,8 +109,8 @@ func (s *Sampler) Sample(ctx context.Context) (telemetry.Reading, error) {
 	return r, nil
 }
 
-// Close ends the use of the library. After it Sample opens it again. While a
-// sample is under way, which may hang, it does nothing.
+// Close ends the use of the library. A later Sample opens it again. Close does nothing while a sample
+// is under way, because the sample may hang.
 func (s *Sampler) Close() {
 	if !s.mu.TryLock() {
 		return
@@ -120,8 +119,8 @@ func (s *Sampler) Close() {
 	s.stop()
 }
 
-// ready opens the library where it is closed and lists the devices when it is
-// time to. The caller holds mu.
+// ready opens the library if it is closed, and lists the devices if listEvery has passed. The caller
+// holds mu.
 func (s *Sampler) ready(now time.Time) error {
 	switch {
 	case !s.open && now.Before(s.retryAt):
@@ -153,8 +152,8 @@ func (s *Sampler) start(now time.Time) error {
 	return nil
 }
 
-// stop closes the library. The library's answer does not matter: when the
-// driver is gone, the library is closed already.
+// stop closes the library. It ignores the library's answer, because the library is already closed if
+// the driver is gone.
 func (s *Sampler) stop() {
 	if !s.open {
 		return
@@ -165,8 +164,8 @@ func (s *Sampler) stop() {
 	s.lib.Shutdown()
 }
 
-// fail closes the library until the next try and returns err, which is what
-// samples return until then.
+// fail closes the library until the next attempt and returns err. Until that attempt samples return
+// err.
 func (s *Sampler) fail(now time.Time, err error) error {
 	if !s.said {
 		s.said = true
@@ -178,8 +177,8 @@ func (s *Sampler) fail(now time.Time, err error) error {
 	return err
 }
 
-// lose remembers that a GPU is lost. It can come back only after the library was
-// closed: as long as that is open, the GPU is not reset.
+// lose notes that a GPU is lost. The GPU can come back only after the library was closed, because a GPU
+// is not reset while the library is open.
 func (s *Sampler) lose(d *device, now time.Time, code nvml.Return) {
 	d.lost = true
 	if s.known[d.gpu] {
@@ -189,7 +188,7 @@ func (s *Sampler) lose(d *device, now time.Time, code nvml.Return) {
 	s.missing(now)
 }
 
-// found remembers that a GPU can be read.
+// found notes that a GPU can be read.
 func (s *Sampler) found(d *device) {
 	if !s.known[d.gpu] {
 		s.known[d.gpu] = true
@@ -197,7 +196,7 @@ func (s *Sampler) found(d *device) {
 	}
 }
 
-// missing sees to it that the library is opened anew.
+// missing makes the sampler open the library again later.
 func (s *Sampler) missing(now time.Time) {
 	if !s.lost {
 		s.lost = true

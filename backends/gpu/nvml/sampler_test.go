@@ -17,7 +17,7 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// asJSON leaves out what is not reported.
+// asJSON returns v as JSON, without values that are not reported.
 func asJSON(t *testing.T, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -153,7 +153,7 @@ func TestAGPUIsLostBetweenTwoSamples(t *testing.T) {
 	if devices := m.sample(time.Second); uuids(devices) != "GPU-b" || devices[0].Index != 1 || devices[0].SM != 0.625 {
 		t.Fatalf("after the loss: %+v", devices)
 	}
-	for range 100 { // the library is opened anew again and again; the other GPU goes on
+	for range 100 { // the library is opened again and again, and the other GPU is still read
 		if got := uuids(m.sample(time.Second)); got != "GPU-b" {
 			t.Fatalf("while lost: %s", got)
 		}
@@ -187,7 +187,7 @@ func TestEveryGPUIsLost(t *testing.T) {
 	m.fails(retryBase, "none of 1 answers")
 	m.change(func(s *stub.State) { s.GPUs[0].Lost = false })
 	m.sample(retryMost)
-	// A loss later on is tried again soon.
+	// After a later loss the sampler soon tries again.
 	m.change(func(s *stub.State) { s.GPUs[0].Lost = true })
 	m.fails(0, "none of 1 answers")
 	m.change(func(s *stub.State) { s.GPUs[0].Lost = false })
@@ -249,13 +249,13 @@ func TestAnotherDriverVersion(t *testing.T) {
 	m.fails(time.Second, "restart this process")
 }
 
-// Between two tries nothing is called: what the stub counts does not move.
+// Between two attempts the sampler calls no function, so the stub's counts do not change.
 func TestBackOff(t *testing.T) {
 	m := newMachine(t, stub.State{GPUs: []stub.GPU{hopper("GPU-a")}})
 	m.change(func(s *stub.State) { s.Library = 1 })
 	m.fails(0, "reloaded")
 	m.change(func(s *stub.State) { s.Library = 0 })
-	m.fails(retryBase-1, "reloaded") // all is well again, and not asked yet
+	m.fails(retryBase-1, "reloaded") // all is well again, but the sampler has not tried yet
 	m.sample(1)
 	m.change(func(s *stub.State) { s.Library = 1 })
 	m.fails(0, "reloaded")
@@ -309,7 +309,7 @@ func TestACallHangs(t *testing.T) {
 			t.Fatalf("while it hangs: %v, %v", s.Err, s.At)
 		}
 	}
-	m.Close() // does not wait for the call
+	m.Close() // Close does not wait for the call
 	m.change(func(s *stub.State) { s.Hang = "" })
 	for deadline := time.Now().Add(10 * time.Second); feed.Latest().Err != nil; {
 		if time.Now().After(deadline) {

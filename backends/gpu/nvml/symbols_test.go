@@ -14,7 +14,7 @@ import (
 	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
-// Each library runs in a child: a call of a function that it lacks would end
+// Each library runs in a child process, because a call of a function that the library lacks would end
 // the process.
 func TestMissingSymbols(t *testing.T) {
 	gpm := []string{"nvmlGpmQueryDeviceSupport", "nvmlGpmSampleAlloc", "nvmlGpmSampleFree", "nvmlGpmSampleGet", "nvmlGpmMigSampleGet", "nvmlGpmMetricsGet"}

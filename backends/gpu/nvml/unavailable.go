@@ -9,7 +9,7 @@ import (
 	"sluice.example/sluice/backends/gpu/telemetry"
 )
 
-// Sampler reads nothing: this program was built without what it takes.
+// Sampler reads nothing, because this program was built without cgo or not for Linux.
 type Sampler struct{}
 
 // Open returns ErrUnavailable.

@@ -11,8 +11,7 @@ import (
 	"sluice.example/sluice/backends/gpu/nvml/stub"
 )
 
-// Of a GPU that is divided the driver says nothing about its work, or something
-// that is none: 0 % there is no reading.
+// The driver reports nothing about the work of a divided GPU, or reports 0 %, which is not a reading.
 func TestDividedGPUHasNoUtilization(t *testing.T) {
 	g := migGPU()
 	g.Values["utilization"], g.Values["memory_utilization"], g.Values["sm"] = 0, 0, 0
@@ -27,8 +26,8 @@ func TestDividedGPUHasNoUtilization(t *testing.T) {
 	}
 }
 
-// GPM measures a whole GPU instance. Where two compute instances are in one, that
-// is neither's own work, and the work of one must not be the other's cost.
+// GPM measures a whole GPU instance. If two compute instances share a GPU instance, the measurement is
+// not the work of either, and the work of one must not be charged to the other.
 func TestComputeInstancesOfOneGPUInstanceAreNotKnown(t *testing.T) {
 	g := migGPU()
 	g.Instances = append(g.Instances, stub.Instance{ID: 7, Device: stub.Device{UUID: "MIG-z", Values: stub.Values{"memory_total": 10000, "memory_used": 1, "sm": 0}}})
@@ -46,7 +45,7 @@ func TestComputeInstancesOfOneGPUInstanceAreNotKnown(t *testing.T) {
 			}
 		}
 	}
-	// Alone again, it is measured again.
+	// The compute instance is alone again, so it is measured again.
 	m.change(func(s *stub.State) { s.GPUs[0].Instances = s.GPUs[0].Instances[:2] })
 	m.sample(listEvery)
 	for _, d := range m.sample(time.Second) {

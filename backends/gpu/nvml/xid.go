@@ -4,11 +4,11 @@ package nvml
 
 import "github.com/NVIDIA/go-nvml/pkg/nvml"
 
-// xidBurst bounds how many errors are taken in per sample.
+// xidBurst bounds how many errors are recorded per sample.
 const xidBurst = 64
 
-// register asks the driver to tell of the device's critical errors (Xid). A device
-// of which it does not has no number at all.
+// register asks the driver to report the device's critical errors (Xid). If the driver does not report
+// them for a device, s.xids has no entry for the device, which means not known.
 func (s *Sampler) register(d *device) {
 	if !s.lib.events || d.parent != nil {
 		return
@@ -25,11 +25,11 @@ func (s *Sampler) register(d *device) {
 		return
 	}
 	if _, known := s.xids[d.uuid]; !known {
-		s.xids[d.uuid] = 0 // none since here
+		s.xids[d.uuid] = 0 // no error since the sampler began
 	}
 }
 
-// readXids takes in the errors that came since the last sample. It does not wait.
+// readXids records the errors that came since the last sample. It does not wait for errors.
 func (s *Sampler) readXids() {
 	for range xidBurst {
 		if s.events == nil {
@@ -37,7 +37,7 @@ func (s *Sampler) readXids() {
 		}
 		e, code := s.events.Wait(0)
 		if code != nvml.SUCCESS {
-			return // none, or nothing that the sample itself would not notice
+			return // no error, or a failure that the sample itself would notice
 		}
 		if uuid, code := e.Device.GetUUID(); code == nvml.SUCCESS && e.EventType&nvml.EventTypeXidCriticalError != 0 {
 			s.xids[uuid] = float64(e.EventData)

@@ -41,7 +41,7 @@ func TestEnergy(t *testing.T) {
 	want(1500)
 	read(320)
 	want(1800)
-	read(9e5) // cannot be: 900 kJ in a second
+	read(9e5) // impossible: 900 kJ in a second
 	want(1800)
 	read(9e5 + 100)
 	want(1900)
@@ -51,7 +51,7 @@ func TestEnergy(t *testing.T) {
 	if !math.IsNaN(joules(t, f, "b")) {
 		t.Error("a device without a counter has consumed something")
 	}
-	// It vanishes for a minute, and what it consumed meanwhile counts.
+	// The device vanishes for a minute. What it consumed meanwhile counts.
 	s.Devices = nil
 	f.Poll(t.Context())
 	c.pass(time.Minute)
@@ -80,7 +80,7 @@ func TestBusy(t *testing.T) {
 	busy(0.5)
 	c.pass(2 * time.Second)
 	busy(2.5)
-	s.err = errors.New("away") // the last utilization holds for a while
+	s.err = errors.New("away") // the last utilization counts for a while
 	f.Poll(t.Context())
 	busy(2.5)
 	c.pass(time.Hour)
@@ -93,7 +93,7 @@ func TestBusy(t *testing.T) {
 	f.Poll(t.Context())
 	c.pass(4 * time.Second)
 	busy(16.5)
-	s.Devices = nil // vanished
+	s.Devices = nil // the device has vanished
 	f.Poll(t.Context())
 	c.pass(4 * time.Second)
 	busy(16.5)
@@ -102,7 +102,7 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// An exporter that makes up new devices each time must not grow the feed.
+// An exporter that invents new devices each time must not make the feed grow.
 func TestStrangersAreForgotten(t *testing.T) {
 	f, s, _, _ := newScripted(t)
 	for round := range 12 {

@@ -11,30 +11,30 @@ import (
 	"strings"
 )
 
-// ErrNoEngine reports a metrics page without a metric of an engine known here.
+// ErrNoEngine reports a metrics page that holds no metric of a known engine.
 var ErrNoEngine = errors.New("the metrics page has none of the metrics of vLLM, SGLang, TensorRT-LLM, TGI or llama.cpp: is it the engine's, and are its metrics enabled?")
 
-// dialect is how one engine names what is asked of it, newest name first. A
-// name may demand one label, as in name{label=value}.
+// dialect is how one engine names each metric that is needed, newest name first. A name may require one
+// label, as in name{label=value}.
 type dialect struct {
 	kind                 string
 	running, waiting, kv []string
 }
 
-// dialects are the engines known. Sources: the engines' own documentation of
-// their metrics. Ollama has none, for it the gateway's own count stands.
+// dialects returns the known engines. The sources are the engines' own documentation of their metrics.
+// Ollama has no metrics, so its load is only the gateway's own count.
 func dialects() []dialect {
 	return []dialect{
-		// kv_cache_usage_perc replaced gpu_cache_usage_perc; both are 0..1.
+		// The engine renamed gpu_cache_usage_perc to kv_cache_usage_perc. Both are 0..1.
 		{"vllm", []string{"vllm:num_requests_running"}, []string{"vllm:num_requests_waiting"}, []string{"vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"}},
 		{"sglang", []string{"sglang:num_running_reqs"}, []string{"sglang:num_queue_reqs"}, []string{"sglang:token_usage"}},
-		// trtllm-serve, at /prometheus/metrics.
+		// This is trtllm-serve, whose page is at /prometheus/metrics.
 		{"tensorrt-llm", []string{"trtllm_num_requests_running"}, []string{"trtllm_num_requests_waiting"}, []string{"trtllm_kv_cache_utilization"}},
-		// TensorRT-LLM behind Triton.
+		// This is TensorRT-LLM behind Triton.
 		{"triton", []string{"nv_trt_llm_request_metrics{request_type=scheduled}", "nv_trt_llm_request_metrics{request_type=active}"},
 			[]string{"nv_trt_llm_request_metrics{request_type=waiting}"}, []string{"nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}"}},
 		{"tgi", []string{"tgi_batch_current_size"}, []string{"tgi_queue_size"}, nil},
-		// Older builds had the KV cache too.
+		// Only older builds report the KV cache.
 		{"llama.cpp", []string{"llamacpp:requests_processing"}, []string{"llamacpp:requests_deferred"}, []string{"llamacpp:kv_cache_usage_ratio"}},
 	}
 }
@@ -45,12 +45,12 @@ type EngineSampler struct {
 	dialects []dialect
 }
 
-// NewEngineSampler reads the metrics page of vLLM, SGLang, TensorRT-LLM
-// (trtllm-serve, or behind Triton), TGI or llama.cpp; which of them it is
-// shows in the names. A URL without a path means /metrics (trtllm-serve has
-// its page at /prometheus/metrics). The client may add a key; nil: a plain one.
-// Several series of one metric, as of data-parallel ranks, are added up; of the
-// KV cache the fullest counts.
+// NewEngineSampler returns a sampler that reads the metrics page of vLLM, SGLang, TensorRT-LLM
+// (trtllm-serve, or behind Triton), TGI or llama.cpp. The sampler recognizes the engine by the names of
+// its metrics. A URL without a path means /metrics, although trtllm-serve has its page at
+// /prometheus/metrics. The client may add a key to each request. A nil client means an http.Client
+// without settings. If a metric has several series, for example of data-parallel ranks, the sampler
+// adds them up. Of the KV cache it takes the fullest.
 func NewEngineSampler(u *url.URL, client *http.Client) *EngineSampler {
 	s := &EngineSampler{dialects: dialects()}
 	wanted := map[string]bool{}
@@ -67,8 +67,8 @@ func NewEngineSampler(u *url.URL, client *http.Client) *EngineSampler {
 	return s
 }
 
-// spellings of a metric's name: proxies write an underscore for the colon or
-// the other way round, Ray adds a prefix.
+// spellings returns the names under which a metric may be found. Proxies write an underscore for the
+// colon or the other way round, and Ray adds a prefix.
 func spellings(metric string) []string {
 	name, _, _ := strings.Cut(metric, "{")
 	names := []string{name}
@@ -108,9 +108,8 @@ func (s *EngineSampler) read(page *scraped) (Reading, error) {
 func sum(a, b float64) float64     { return a + b }
 func fullest(a, b float64) float64 { return max(a, b) }
 
-// gather joins the series of the first of the metrics that is there. One
-// impossible series makes the sum unusable, because the other series alone
-// would tell too little.
+// gather joins the series of the first of the metrics that the page has. One impossible series makes
+// the result unusable, because the other series alone would tell too little.
 func (r *Reading) gather(field string, page *scraped, metrics []string, join func(a, b float64) float64) (value float64, there bool) {
 	for _, metric := range metrics {
 		if page.brokenIn(metric) {
@@ -131,12 +130,12 @@ func (r *Reading) gather(field string, page *scraped, metrics []string, join fun
 	return math.NaN(), false
 }
 
-// brokenIn says whether a series of the metric is there and cannot be read.
+// brokenIn says whether the page has a series of the metric that cannot be read.
 func (p *scraped) brokenIn(metric string) bool {
 	return slices.ContainsFunc(spellings(metric), func(name string) bool { return p.broken[name] > 0 })
 }
 
-// seriesOf finds a metric's series that each stand for requests of their own.
+// seriesOf returns those series of a metric that each count requests of their own.
 func seriesOf(page map[string][]sample, metric string) []sample {
 	_, label, _ := strings.Cut(strings.TrimSuffix(metric, "}"), "{")
 	want, value, _ := strings.Cut(label, "=")
@@ -151,10 +150,10 @@ func seriesOf(page map[string][]sample, metric string) []sample {
 	return withoutRepeats(all)
 }
 
-// withoutRepeats leaves out series that say again what others say. SGLang has
-// one for each priority beside the one for all; and each of its tensor-,
-// pipeline- and expert-parallel ranks may report the same requests, of which
-// the largest number counts. Data-parallel ranks have requests of their own.
+// withoutRepeats leaves out series that repeat what other series say. SGLang has a series for each
+// priority beside the series for all priorities. Its tensor-, pipeline- and expert-parallel ranks may
+// each report the same requests, so of these series the largest number counts. Data-parallel ranks have
+// requests of their own.
 func withoutRepeats(all []sample) []sample {
 	if whole := slices.DeleteFunc(slices.Clone(all), func(s sample) bool { return s.labels.get("priority") != "" }); len(whole) > 0 {
 		all = whole
@@ -169,11 +168,11 @@ func withoutRepeats(all []sample) []sample {
 		for _, rank := range []string{"tp_rank", "pp_rank", "moe_ep_rank"} {
 			delete(own, rank)
 		}
-		key := fmt.Sprint(own) // maps print in order of their keys
+		key := fmt.Sprint(own) // fmt prints maps in the order of their keys
 		if i, ok := groups[key]; !ok {
 			groups[key] = len(kept)
 			kept = append(kept, s)
-		} else if !(s.value <= kept[i].value) { // a NaN shows
+		} else if !(s.value <= kept[i].value) { // so that a NaN is kept
 			kept[i].value = s.value
 		}
 	}

@@ -13,25 +13,25 @@ import (
 	"time"
 )
 
-// ErrNoExporter reports a metrics page without a metric of DCGM's names.
+// ErrNoExporter reports a metrics page that holds no metric with a name of DCGM.
 var ErrNoExporter = errors.New("the metrics page has no DCGM_FI_… metric with a UUID label: is it DCGM-exporter's, or that of gateway gpu-exporter?")
 
-// ErrNothingFresh reports gateway gpu-exporter while it cannot read its GPUs.
+// ErrNothingFresh reports that gateway gpu-exporter cannot read its GPUs now.
 var ErrNothingFresh = errors.New("the exporter has no fresh reading of its GPUs: its log says why")
 
-// exporterAge is how old what gateway gpu-exporter serves is, in seconds.
-// DCGM-exporter does not tell.
+// exporterAge is the metric in which gateway gpu-exporter says how old its reading is, in seconds.
+// DCGM-exporter has no such metric.
 const exporterAge = "sluice_gpu_reading_age_seconds"
 
-// blank says whether v is one of the numbers by which DCGM says that it has no
-// value: 2^31-16, 2^47 and 2^63-16 for 32-bit integers, floats and 64-bit
-// integers, each +1…+3 for the reason.
+// blank says whether v is one of the numbers by which DCGM says that it has no value. These are 2^31-16
+// for 32-bit integers, 2^47 for floats and 2^63-16 for 64-bit integers, each also +1…+3 for the reason.
+// (As a float64, 2^63-16 and its successors are 2^63.)
 func blank(v float64) bool {
 	return v >= 1<<31-16 && v <= 1<<31-13 || v >= 1<<47 && v <= 1<<47+3 || v == 1<<63
 }
 
-// Names of DCGM's fields, and how each becomes part of a Device. Units as
-// DCGM-exporter documents them: %, MiB, W, °C, mJ; profiling fields 0..1.
+// dcgmField puts the value of one of DCGM's fields into a device. The units are those that
+// DCGM-exporter documents: %, MiB, W, °C, mJ, and 0..1 for profiling fields.
 type dcgmField func(d *dcgmDevice, v float64)
 
 func dcgmFields() map[string]dcgmField {
@@ -71,9 +71,9 @@ func dcgmFields() map[string]dcgmField {
 	}
 }
 
-// ThrottleReasons names the bits of NVML's clocks-event (formerly throttle)
-// reasons, as DCGM reports them too. An idle GPU's clocks are low, not
-// throttled.
+// ThrottleReasons returns the names of the bits of NVML's clocks-event reasons (formerly throttle
+// reasons), which DCGM reports too. It leaves out the bit of an idle GPU, because the clocks of an idle
+// GPU are low, but not throttled.
 func ThrottleReasons(mask uint64) []string {
 	names := []string{1: "applications_clocks_setting", 2: "sw_power_cap", 3: "hw_slowdown", 4: "sync_boost",
 		5: "sw_thermal_slowdown", 6: "hw_thermal_slowdown", 7: "hw_power_brake_slowdown", 8: "display_clock_setting"}
@@ -96,14 +96,15 @@ type dcgmDevice struct {
 	ofPod bool                // the labels are those of a pod's series
 }
 
-// ExporterSampler reads GPUs of another host through an exporter.
+// ExporterSampler reads the GPUs of another host through an exporter.
 type ExporterSampler struct {
 	scraper
 	fields map[string]dcgmField
 }
 
-// NewExporterSampler reads the metrics page of DCGM-exporter or of gateway
-// gpu-exporter. A URL without a path means /metrics. Nil client: a plain one.
+// NewExporterSampler returns a sampler that reads the metrics page of DCGM-exporter or of gateway
+// gpu-exporter. A URL without a path means /metrics. A nil client means an http.Client without
+// settings.
 func NewExporterSampler(u *url.URL, client *http.Client) *ExporterSampler {
 	s := &ExporterSampler{fields: dcgmFields()}
 	wanted := make(map[string]bool, len(s.fields))
@@ -175,20 +176,20 @@ func (s *ExporterSampler) read(page *scraped) (Reading, error) {
 	return r, nil
 }
 
-// fieldName is what a refused metric is counted as.
+// fieldName returns the name under which a refused metric is counted.
 func fieldName(metric string) string {
 	return strings.ToLower(strings.TrimPrefix(metric, "DCGM_FI_"))
 }
 
-// ofPod says whether a series is about one pod's use of a device. DCGM-exporter
-// writes one for each pod, behind the device's own, where pods share devices.
+// ofPod says whether a series is about one pod's use of a device. If pods share devices, DCGM-exporter
+// writes a series for each pod, after the series of the device itself.
 func ofPod(l labels) bool {
 	return l.get("pod") != "" || l.get("pod_name") != "" || l.get("exported_pod") != ""
 }
 
-// resolve makes one value of the series that a device has of each metric. The
-// device's own count; else those of its pods together. Where one of them says
-// nothing, the value is not known: the others alone would tell too little.
+// resolve makes one value of all series that a device has of a metric. If the device has series of its
+// own, these count, otherwise those of its pods together. If one series has no value, the result is not
+// known, because the other series alone would tell too little.
 func (d *dcgmDevice) resolve(fields map[string]dcgmField) {
 	for name, lines := range d.lines {
 		own := slices.DeleteFunc(slices.Clone(lines), func(s sample) bool { return ofPod(s.labels) })
@@ -200,7 +201,7 @@ func (d *dcgmDevice) resolve(fields map[string]dcgmField) {
 		for _, s := range own[1:] {
 			if blank(s.value) || math.IsNaN(s.value) {
 				value = math.NaN()
-			} else if s.value != value && !blank(value) { // the same once more is a repetition
+			} else if s.value != value && !blank(value) { // an equal value is a repetition
 				value = join(value, s.value)
 			}
 		}
@@ -210,9 +211,9 @@ func (d *dcgmDevice) resolve(fields map[string]dcgmField) {
 	}
 }
 
-// joinOwn joins several series of a device itself, such as those of two compute
-// instances of one GPU instance: of those that work, the busiest shows how long
-// the instance works.
+// joinOwn returns how to join several series of a device itself, for example those of two compute
+// instances of one GPU instance. The result is the busiest, because it shows how long the instance
+// works.
 func joinOwn(metric string) func(a, b float64) float64 {
 	if metric == "DCGM_FI_DEV_FB_FREE" {
 		return func(a, b float64) float64 { return min(a, b) }
@@ -220,8 +221,8 @@ func joinOwn(metric string) func(a, b float64) float64 {
 	return func(a, b float64) float64 { return max(a, b) }
 }
 
-// joinPods joins the parts of pods. Shares of a device's time, and memory, add up;
-// the rest is the device's, said once for each.
+// joinPods returns how to join the series of several pods. Shares of a device's time add up, and so
+// does memory. Other metrics are about the whole device, and each pod repeats them.
 func joinPods(metric string) func(a, b float64) float64 {
 	most := map[string]float64{
 		"DCGM_FI_DEV_GPU_UTIL": 100, "DCGM_FI_DEV_MEM_COPY_UTIL": 100, "DCGM_FI_PROF_GR_ENGINE_ACTIVE": 1, "DCGM_FI_PROF_SM_ACTIVE": 1,
@@ -232,14 +233,14 @@ func joinPods(metric string) func(a, b float64) float64 {
 	}
 	return func(a, b float64) float64 {
 		if a > most || b > most {
-			return max(a, b) // what cannot be true stays so
+			return max(a, b) // an impossible value stays impossible
 		}
 		return min(a+b, most)
 	}
 }
 
-// readingAge is what an exporter says of its reading; zero: nothing, or nothing
-// that can be true.
+// readingAge returns how old an exporter says that its reading is. Zero means that the exporter says
+// nothing, or nothing possible.
 func readingAge(series []sample) time.Duration {
 	if len(series) == 0 || !(series[0].value > 0) {
 		return 0
@@ -247,8 +248,8 @@ func readingAge(series []sample) time.Duration {
 	return time.Duration(min(series[0].value, maxAge) * float64(time.Second))
 }
 
-// deviceOf names the device that a series belongs to. DCGM-exporter gives a MIG
-// instance the UUID of its GPU and tells it by GPU_I_ID; then the name is
+// deviceOf returns the name of the device to which a series belongs. DCGM-exporter gives a MIG instance
+// the UUID of its GPU, and marks the instance by the label GPU_I_ID. In that case the name is
 // "<UUID>/<GPU_I_ID>".
 func deviceOf(l labels) string {
 	uuid := l.get("UUID")
@@ -261,8 +262,8 @@ func deviceOf(l labels) string {
 	return uuid
 }
 
-// newDCGMDevice is a device by the labels of one of its series. Labels that
-// before has already, if before is not nil, are kept.
+// newDCGMDevice makes a device from the labels of one of its series. If before is not nil, the new
+// device keeps the lines of before.
 func newDCGMDevice(uuid string, l labels, before *dcgmDevice) *dcgmDevice {
 	n := math.NaN()
 	d := &dcgmDevice{Device: NewDevice(uuid), engineActive: n, enforcedLimit: n, used: n, free: n, reserved: n, total: n,
@@ -277,26 +278,26 @@ func newDCGMDevice(uuid string, l labels, before *dcgmDevice) *dcgmDevice {
 	if parent, _, mig := strings.Cut(uuid, "/"); mig {
 		d.MIG, d.Parent = true, parent
 	} else if strings.HasPrefix(uuid, "MIG-") {
-		d.MIG, d.Parent = true, l.get("GPU_UUID") // as gateway gpu-exporter has it
+		d.MIG, d.Parent = true, l.get("GPU_UUID") // gateway gpu-exporter has this label
 	}
 	return d
 }
 
-// finish joins what came in several metrics. split: MIG instances of the device
-// are on the page too.
+// finish computes the values that come from several metrics. split means that the page also holds MIG
+// instances of the device.
 func (d *dcgmDevice) finish(split bool) Device {
 	if d.MIG || split {
-		// The driver does not know how busy a divided GPU is. The value that stands
-		// there, as a rule 0, is no reading.
+		// The driver does not know how busy a divided GPU is. The page has a value all the same,
+		// usually 0, but that value is not a reading.
 		d.Utilization, d.MemoryUtilization = math.NaN(), math.NaN()
 	}
 	if d.MIG {
-		// Energy and power here are the whole GPU's, repeated for each
-		// instance: added up they would be counted several times.
+		// The energy and power are those of the whole GPU, which the page repeats for each instance.
+		// Added up they would be counted several times.
 		d.Energy, d.Power, d.PowerLimit, d.enforcedLimit = math.NaN(), math.NaN(), math.NaN(), math.NaN()
 	}
-	// The share of time in which any engine was active is what utilization
-	// is, and the only one that MIG instances have.
+	// Utilization is the share of time in which any engine was active. MIG instances have only this
+	// metric.
 	if math.IsNaN(d.Utilization) {
 		d.Utilization = d.engineActive
 	}
@@ -313,8 +314,8 @@ func (d *dcgmDevice) finish(split bool) Device {
 	return d.Device
 }
 
-// mebibytes is v MiB in bytes; -1 where v is not known. A value that cannot
-// be true stays impossible, so that the feed counts it.
+// mebibytes returns v MiB in bytes, or -1 if v is not known. An impossible value stays impossible, so
+// that the feed counts it.
 func mebibytes(v float64) int64 {
 	if math.IsNaN(v) {
 		return -1

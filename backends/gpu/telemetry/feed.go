@@ -1,7 +1,6 @@
-// Package telemetry reads GPUs and inference engines: the report of a device
-// or an engine (Reading), a reader of such reports (Sampler), and a Feed
-// that runs one Sampler at an interval, refuses what cannot be true, and
-// keeps the latest Snapshot where anyone may read it without a lock.
+// Package telemetry reads GPUs and inference engines. A Reading is the report of a device or an engine.
+// A Sampler reads such reports. A Feed runs one Sampler at an interval, refuses impossible values, and
+// keeps the latest Snapshot, which anyone may read without a lock.
 //
 //	feed := telemetry.NewFeed(telemetry.FeedConfig{
 //		Name:    "engine of gpu-a",
@@ -13,17 +12,16 @@
 //	s := feed.Latest() // never nil
 //	if s.Fresh(now, 15*time.Second) && s.Engine != nil { … s.Engine.Waiting … }
 //
-// Samplers here read engines' own metrics (NewEngineSampler) and exporters on
-// other hosts (NewExporterSampler); the folder nvml beside this one reads the driver.
+// This package has samplers for engines' own metrics (NewEngineSampler) and for exporters on other
+// hosts (NewExporterSampler). The package nvml in the folder nvml has a sampler that reads the driver.
 //
-// # What is never believed
+// # Values that are not believed
 //
-// A NaN, an infinity, a negative number, a share above 1, more memory used than
-// there is, a power above 10 times the limit or 20 kW, a temperature above
-// 200 °C, a million requests: each is counted, logged once per kind, and kept
-// as "not reported". A sampler that hangs is not called again before it
-// returns; meanwhile the snapshot grows old, and what it returns then is thrown
-// away.
+// These values are not believed: a NaN, an infinity, a negative number, a share above 1, more memory
+// used than the device has, a power above 10 times the limit or 20 kW, a temperature above 200 °C, a
+// million requests. The feed counts each such value, logs the first of each kind, and keeps "not
+// reported" in its place. The feed does not call a sampler that hangs again before the call returns.
+// Meanwhile the snapshot grows old. What the call finally returns is thrown away.
 package telemetry
 
 import (
@@ -44,25 +42,25 @@ const (
 	DefaultHold    = 15 * time.Second
 )
 
-// ErrTimeout reports a sampler that did not answer in time.
+// ErrTimeout reports that a sampler did not answer in time.
 var ErrTimeout = errors.New("the sampler did not answer in time")
 
 // FeedConfig describes a feed.
 type FeedConfig struct {
 	Name    string // for the log and metrics
 	Sampler Sampler
-	Every   time.Duration // zero: DefaultEvery
-	// Timeout bounds one sample. Zero: DefaultTimeout.
+	Every   time.Duration // zero means DefaultEvery
+	// Timeout bounds one sample. Zero means DefaultTimeout.
 	Timeout time.Duration
-	// Hold is how long a utilization counts towards busy time when no newer
-	// one comes. Zero: DefaultHold.
+	// Hold is how long a utilization counts towards busy time if no newer reading comes. Zero means
+	// DefaultHold.
 	Hold  time.Duration
-	Log   *slog.Logger     // nil: nothing is logged
-	Clock func() time.Time // nil: time.Now
+	Log   *slog.Logger     // nil means that nothing is logged
+	Clock func() time.Time // nil means time.Now
 }
 
-// Feed runs one sampler at an interval and keeps its latest snapshot. Latest
-// and Stats are safe for concurrent use.
+// Feed runs one sampler at an interval and keeps the latest snapshot. Latest and Stats are safe for
+// concurrent use.
 type Feed struct {
 	cfg     FeedConfig
 	every   atomic.Int64 // nanoseconds
@@ -72,20 +70,20 @@ type Feed struct {
 	mu    sync.Mutex // guards stats
 	stats FeedStats
 
-	// The rest belongs to the goroutine that samples.
-	hanging chan result // of a sample that ran out of time; nil: none
+	// Only the goroutine that samples uses the fields below.
+	hanging chan result // receives the result of a sample that ran out of time; nil means none
 	sums    accumulator
-	failing bool // the last sample failed, and the log says so
+	failing bool // the last sample failed, and the log has a line that says so
 }
 
 // FeedStats counts what a feed has seen since it began.
 type FeedStats struct {
-	Samples  uint64 `json:"samples"`  // that were read
+	Samples  uint64 `json:"samples"`  // samples that were read
 	Failures uint64 `json:"failures"` // samples that ended with an error
 	Timeouts uint64 `json:"timeouts"` // intervals in which the sampler hung
-	Resets   uint64 `json:"resets"`   // energy counters that began again: a driver reload
-	Vanished uint64 `json:"vanished"` // devices that were there and then were not
-	// Refused counts values that cannot be true, by the field's name.
+	Resets   uint64 `json:"resets"`   // energy counters that began again, as after a driver reload
+	Vanished uint64 `json:"vanished"` // devices that were in a reading and not in the next one
+	// Refused counts impossible values, by the field's name.
 	Refused map[string]uint64 `json:"refused,omitempty"`
 }
 
@@ -94,7 +92,7 @@ type result struct {
 	err error
 }
 
-// NewFeed makes a feed. It samples once Run is called.
+// NewFeed makes a feed. The feed takes no sample before Run or Poll is called.
 func NewFeed(cfg FeedConfig) *Feed {
 	if cfg.Every <= 0 {
 		cfg.Every = DefaultEvery
@@ -117,14 +115,14 @@ func NewFeed(cfg FeedConfig) *Feed {
 	return f
 }
 
-// Name is the configured name.
+// Name returns the configured name.
 func (f *Feed) Name() string { return f.cfg.Name }
 
-// Every is the interval between samples.
+// Every returns the interval between samples.
 func (f *Feed) Every() time.Duration { return time.Duration(f.every.Load()) }
 
-// Tune changes the interval, from the next sample on, and how long a utilization
-// counts. Both are above 0.
+// Tune changes the interval from the next sample on, and how long a utilization counts. Both must be
+// above 0.
 func (f *Feed) Tune(every, hold time.Duration) {
 	f.every.Store(int64(every))
 	f.mu.Lock()
@@ -132,11 +130,11 @@ func (f *Feed) Tune(every, hold time.Duration) {
 	f.sums.hold = hold
 }
 
-// Latest is the newest snapshot: never nil, at no cost worth counting, and
-// never changed afterwards.
+// Latest returns the newest snapshot. It is never nil, and nobody changes it afterwards. The call is as
+// cheap as reading a pointer.
 func (f *Feed) Latest() *Snapshot { return f.latest.Load() }
 
-// Stats tells what was seen and refused so far.
+// Stats returns what the feed has seen and refused so far.
 func (f *Feed) Stats() FeedStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -166,12 +164,12 @@ func (f *Feed) Run(ctx context.Context) {
 	}
 }
 
-// Poll samples once, now. It is what Run does each time, for those who keep
-// time themselves; not to be called while Run does, or twice at once.
+// Poll samples once, now. Run calls it at each interval. A caller that keeps time itself calls Poll
+// instead of Run. Calls of Poll must not overlap, and must not run during Run.
 func (f *Feed) Poll(ctx context.Context) {
 	if f.hanging != nil {
 		select {
-		case <-f.hanging: // its answer is of an unknown moment
+		case <-f.hanging: // its answer is from an unknown moment
 			f.hanging = nil
 		default:
 			f.fail(ErrTimeout)
@@ -200,8 +198,7 @@ func (f *Feed) Poll(ctx context.Context) {
 	}
 }
 
-// fail publishes that the last sample brought nothing: the old reading stays,
-// and grows old.
+// fail notes that the last sample failed with err. The snapshot keeps the old reading, which grows old.
 func (f *Feed) fail(err error) {
 	next := *f.latest.Load()
 	next.Err = fmt.Errorf("telemetry %s: %w", f.cfg.Name, err)
@@ -219,7 +216,7 @@ func (f *Feed) fail(err error) {
 	}
 }
 
-// take checks a reading, adds up what is added up, and publishes it.
+// take checks a reading, adds up its busy time and energy, and publishes it.
 func (f *Feed) take(r Reading) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -242,7 +239,7 @@ func (f *Feed) take(r Reading) {
 	f.latest.Store(next)
 }
 
-// count adds the time and energy since the last reading up. The caller holds mu.
+// count adds up the time and energy since the last reading. The caller holds mu.
 func (f *Feed) count(devices []Device, now time.Time) {
 	if len(f.sums.tracks)+len(devices) > maxTracks {
 		f.sums.forget()
@@ -263,7 +260,7 @@ func (f *Feed) count(devices []Device, now time.Time) {
 	})
 }
 
-// refuse counts a value that cannot be true. The caller holds mu.
+// refuse counts an impossible value. The caller holds mu.
 func (f *Feed) refuse(field string) {
 	if f.stats.Refused == nil {
 		f.stats.Refused = map[string]uint64{}

@@ -22,7 +22,7 @@ func fixed(r Reading) Sampler {
 	return sampleFunc(func(context.Context) (Reading, error) { return r, nil })
 }
 
-// believable fails on anything that must not reach a price.
+// believable fails if the snapshot holds a value that must not affect a price.
 func believable(t *testing.T, s *Snapshot) {
 	t.Helper()
 	within := func(name string, v, most float64) {
@@ -125,7 +125,7 @@ func TestAbsurdReadings(t *testing.T) {
 	}
 }
 
-// Counters of hardware are rounded: a little over 1 is 1.
+// Hardware counters are rounded, so a little over 1 counts as 1.
 func TestRounding(t *testing.T) {
 	f, s, _, _ := newScripted(t)
 	s.Devices = []Device{gpu("a", func(d *Device) { d.SM = 1.0004 })}
@@ -149,7 +149,7 @@ func TestFindingDevices(t *testing.T) {
 			t.Errorf("%s is %+v", ref, d)
 		}
 	}
-	// GPU-a is lost, the driver counts anew.
+	// GPU-a is lost, and the driver numbers the GPUs anew.
 	s.Devices = []Device{gpu("GPU-b", func(d *Device) { d.Index = 0 })}
 	f.Poll(t.Context())
 	f.Poll(t.Context())
@@ -162,7 +162,7 @@ func TestFindingDevices(t *testing.T) {
 	if d, ok := old.Device("0"); !ok || d.UUID != "GPU-a" {
 		t.Error("an older snapshot has changed")
 	}
-	// Two hosts behind one page: an index says too little.
+	// Two hosts are behind one page, so an index does not identify a device.
 	s.Devices = []Device{gpu("GPU-a", func(d *Device) { d.Index, d.Labels = 0, map[string]string{"Hostname": "x"} }),
 		gpu("GPU-b", func(d *Device) { d.Index, d.Labels = 0, map[string]string{"Hostname": "y"} })}
 	f.Poll(t.Context())
@@ -198,8 +198,8 @@ func TestFailuresAge(t *testing.T) {
 	}
 }
 
-// A sampler that hangs in the driver is not called again, nor believed when it
-// comes back.
+// The feed does not call a sampler again while it hangs in the driver, and does not use what the
+// hanging call returns.
 func TestHangingSampler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
@@ -216,7 +216,7 @@ func TestHangingSampler(t *testing.T) {
 		done := make(chan struct{})
 		go func() { f.Run(ctx); close(done) }()
 		f2 := make(chan struct{})
-		go func() { synctest.Wait(); f.Run(ctx); close(f2) }() // a second one does nothing
+		go func() { synctest.Wait(); f.Run(ctx); close(f2) }() // a second Run does nothing
 		time.Sleep(10*time.Second + 100*time.Millisecond)
 		synctest.Wait()
 		<-f2
@@ -267,7 +267,7 @@ func eight() []Device {
 	return list
 }
 
-// BenchmarkPoll is what the feed itself adds to a sample of 8 GPUs.
+// BenchmarkPoll measures what the feed itself adds to a sample of 8 GPUs.
 func BenchmarkPoll(b *testing.B) {
 	f := NewFeed(FeedConfig{Name: "x", Sampler: fixed(Reading{Devices: eight()})})
 	b.ReportAllocs()

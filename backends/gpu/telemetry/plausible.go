@@ -2,26 +2,26 @@ package telemetry
 
 import "math"
 
-// Bounds of what is believed.
+// Bounds of what a feed believes.
 const (
-	maxRatio       = 1.01 // rounding of hardware counters; beyond 1 counts as 1
+	maxRatio       = 1.01 // rounding of hardware counters; a share above 1 counts as 1
 	maxPower       = 20e3 // watts
 	maxOverLimit   = 10   // power, in multiples of the limit
 	maxTemperature = 200  // °C
-	maxMemory      = 1 << 50
-	maxEnergy      = 1e15 // joules: 20 kW for a thousand years
-	maxRequests    = 1e6
-	maxDevices     = 1024  // of one reading
-	maxErrors      = 1e15  // of memory
-	maxXid         = 1e4   // NVIDIA's list ends far below
-	maxAge         = 86400 // seconds, of an exporter's reading; older counts as this
+	// maxMemory is in bytes.
+	maxMemory   = 1 << 50
+	maxEnergy   = 1e15 // joules: 20 kW for a thousand years
+	maxRequests = 1e6
+	maxDevices  = 1024  // in one reading
+	maxErrors   = 1e15  // memory errors
+	maxXid      = 1e4   // NVIDIA's list ends far below
+	maxAge      = 86400 // seconds; an older reading of an exporter counts as this old
 )
 
-// check replaces what cannot be true by "not reported", in place. The caller
-// holds mu.
+// check replaces impossible values by "not reported", in place. The caller holds mu.
 func (f *Feed) check(r *Reading) {
 	if r.Engine != nil {
-		e := *r.Engine // the sampler's, which may go on using it
+		e := *r.Engine // a copy, because the sampler may continue to use its own
 		f.within(&e.Running, "running", maxRequests)
 		f.within(&e.Waiting, "waiting", maxRequests)
 		f.ratio(&e.KV, "kv_cache")
@@ -74,7 +74,7 @@ func (f *Feed) ratio(v *float64, field string) {
 	f.within(v, field, 1)
 }
 
-// within keeps v where it is 0…most, or NaN: not reported.
+// within keeps v if it is 0…most or NaN. Otherwise it sets v to NaN, which means not reported.
 func (f *Feed) within(v *float64, field string, most float64) {
 	if *v < 0 || *v > most {
 		*v = math.NaN()
@@ -82,7 +82,7 @@ func (f *Feed) within(v *float64, field string, most float64) {
 	}
 }
 
-// bytes keeps v where it is 0…most, or -1: not reported.
+// bytes keeps v if it is 0…most or -1. Otherwise it sets v to -1, which means not reported.
 func (f *Feed) bytes(v *int64, field string, most int64) {
 	if *v < -1 || *v > most {
 		*v = -1

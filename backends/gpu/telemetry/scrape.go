@@ -18,15 +18,14 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// maxPage bounds a page of metrics, in bytes: an engine's histograms make
-// hundreds of KiB.
+// maxPage bounds a page of metrics, in bytes. An engine's histograms alone take hundreds of KiB.
 const maxPage = 16 << 20
 
-// scraper GETs a page of Prometheus text and parses the lines it wants.
+// scraper GETs a page of Prometheus text and parses the lines of the metrics that it wants.
 type scraper struct {
 	url    string
 	client *http.Client
-	wanted map[string]bool // metric names
+	wanted map[string]bool // by metric name
 }
 
 func newScraper(u *url.URL, client *http.Client, wanted map[string]bool) scraper {
@@ -48,7 +47,7 @@ type sample struct {
 
 type labels []*dto.LabelPair
 
-// get returns a label's value, empty where there is no such label.
+// get returns a label's value, or "" if there is no such label.
 func (l labels) get(name string) string {
 	for _, pair := range l {
 		if pair.GetName() == name {
@@ -87,7 +86,7 @@ func (s *scraper) scrape(ctx context.Context) (*scraped, error) {
 	return parsePage(text, s.wanted)
 }
 
-// withoutURL is the error of a request without its URL, whose query may hold a
+// withoutURL returns the error of a request without its URL, because the query of the URL may hold a
 // key.
 func withoutURL(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
@@ -98,15 +97,15 @@ func withoutURL(err error) error {
 
 // scraped is what was found on a metrics page.
 type scraped struct {
-	series map[string][]sample // by the metric's name, as it was asked for
-	broken map[string]int      // wanted lines whose value is no number, by name
-	others []string            // names of metrics that nobody asked for, a few of them
+	series map[string][]sample // by the metric's name, as the scraper wants it
+	broken map[string]int      // number of wanted lines whose value cannot be read, by metric name
+	others []string            // names of a few metrics that the scraper does not want
 }
 
 // fewOthers bounds scraped.others.
 const fewOthers = 5
 
-// without is an error about metrics that the page lacks; it names some that the
+// without returns an error about metrics that the page lacks. The error names some metrics that the
 // page has.
 func (p *scraped) without(err error) error {
 	switch {
@@ -118,11 +117,11 @@ func (p *scraped) without(err error) error {
 	return fmt.Errorf("%w (the page has no metric at all)", err)
 }
 
-// parsePage reads the wanted metrics of a page of Prometheus text or OpenMetrics.
-// The others are not looked at: an engine's page is mostly histograms, and a fault
-// in one of those is no reason to know nothing. A wanted line that cannot be read
-// costs its own value and no other. A page that does not end with a line's end, or
-// with OpenMetrics' # EOF, was cut off, and the value there with it.
+// parsePage reads the wanted metrics of a page of Prometheus text or OpenMetrics. It does not parse
+// other lines, because most lines of an engine's page are histograms, and a fault in a histogram must
+// not hide the wanted metrics. A wanted line that cannot be read costs only its own value. A page must
+// end with a line end or with OpenMetrics' # EOF. Otherwise the page was cut off, perhaps inside a
+// value, and parsePage returns an error.
 func parsePage(text []byte, wanted map[string]bool) (*scraped, error) {
 	if len(text) > maxPage {
 		return nil, fmt.Errorf("the metrics page is larger than %d bytes", maxPage)
@@ -131,7 +130,7 @@ func parsePage(text []byte, wanted map[string]bool) (*scraped, error) {
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)
 		name := string(metricName(line))
-		counter := strings.TrimSuffix(name, "_total") // as OpenMetrics has every counter
+		counter := strings.TrimSuffix(name, "_total") // OpenMetrics adds _total to the name of every counter
 		switch {
 		case len(line) == 0 || line[0] == '#':
 		case wanted[name]:
@@ -167,8 +166,8 @@ func (p *scraped) add(as, name string, line []byte) {
 	p.series[as] = append(p.series[as], sample{m.GetLabel(), m.GetUntyped().GetValue()})
 }
 
-// plainLine is a line without what may follow its value: a time, which OpenMetrics
-// writes in another form, and an exemplar.
+// plainLine returns a line without what may follow its value: a timestamp, which OpenMetrics writes in
+// another form, and an exemplar.
 func plainLine(line []byte) []byte {
 	end := labelsEnd(line)
 	fields := bytes.Fields(line[end:])
@@ -176,7 +175,7 @@ func plainLine(line []byte) []byte {
 		return bytes.Clone(line)
 	}
 	if len(fields) > 1 && !isNumber(fields[1]) && fields[1][0] != '#' {
-		return bytes.Clone(line) // more than one word where the value should be
+		return bytes.Clone(line) // there is more than one word in place of the value
 	}
 	return append(append(bytes.Clone(line[:end]), ' '), fields[0]...)
 }
@@ -186,7 +185,8 @@ func isNumber(text []byte) bool {
 	return err == nil
 }
 
-// labelsEnd is where a line's name and labels end. A quoted label may hold a brace.
+// labelsEnd returns the index in a line at which its name and labels end. A quoted label may hold a
+// brace.
 func labelsEnd(line []byte) int {
 	name := len(metricName(line))
 	start := name
@@ -212,7 +212,7 @@ func labelsEnd(line []byte) int {
 	return len(line)
 }
 
-// metricName is what a line begins with, up to its labels or value.
+// metricName returns the beginning of a line, up to its labels or value.
 func metricName(line []byte) []byte {
 	if i := bytes.IndexAny(line, "{ \t\r\n"); i >= 0 {
 		return line[:i]

@@ -24,7 +24,7 @@ func page(t testing.TB, name string) []byte {
 	return text
 }
 
-// serve answers any path with the text and tells the URL.
+// serve answers any path with the text, and returns the server's URL.
 func serve(t testing.TB, text []byte) *url.URL {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -85,7 +85,7 @@ func TestOtherSpellings(t *testing.T) {
 	}
 }
 
-// One value that cannot be true must not hide behind others that are added.
+// An impossible value must not hide behind other values to which it is added.
 func TestEngineRefusesPerSeries(t *testing.T) {
 	for _, bad := range []string{"NaN", "-1", "+Inf", "-Inf"} {
 		text := "vllm:num_requests_running{engine=\"0\"} 4\nvllm:num_requests_waiting{engine=\"0\"} 9\nvllm:num_requests_waiting{engine=\"1\"} " + bad + "\n"
@@ -108,10 +108,10 @@ func TestBadPages(t *testing.T) {
 		t.Errorf("a page without a GPU: %v", err)
 	}
 	for _, text := range []string{
-		"vllm:num_requests_running 4",                      // 4, or 47?
+		"vllm:num_requests_running 4",                      // cut off: 4, or the beginning of 47
 		"vllm:num_requests_running{model=\"a\" 4\n",        // broken labels
-		"vllm:num_requests_running banana\n",               // no number
-		"vllm:num_requests_running{a=\"1\",a=\"2\"} 4\n",   // a label twice
+		"vllm:num_requests_running banana\n",               // not a number
+		"vllm:num_requests_running{a=\"1\",a=\"2\"} 4\n",   // the same label twice
 		strings.Repeat("# padding\n", maxPage/10) + "\n\n", // too large
 	} {
 		if r, err := NewEngineSampler(serve(t, []byte(text)), nil).Sample(t.Context()); err == nil {
@@ -127,7 +127,7 @@ func TestBadPages(t *testing.T) {
 	if _, err := NewEngineSampler(u, nil).Sample(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	// A broken line that nobody asked for is no reason to know nothing.
+	// A broken line of a metric that is not wanted does not make the other metrics unknown.
 	if r, err := NewEngineSampler(serve(t, []byte("odd{ 1\n tgi_queue_size 5\n")), nil).Sample(t.Context()); err != nil || r.Engine.Waiting != 5 {
 		t.Errorf("a stranger's broken line: %+v, %v", r.Engine, err)
 	}
@@ -181,8 +181,8 @@ func TestDCGMPageWithMIG(t *testing.T) {
 	}
 }
 
-// An exporter that lost its driver serves what it read last for a while: that
-// is as old as it says, not as the scrape.
+// An exporter that lost its driver serves its last reading for a while. The reading's age is the age
+// that the exporter reports, and not the time since the scrape.
 func TestExportersReadingHasItsAge(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	for text, age := range map[string]time.Duration{"": 0, "4.5": 4500 * time.Millisecond, "0": 0, "-3": 0, "NaN": 0, "+Inf": 24 * time.Hour} {
@@ -202,7 +202,7 @@ func TestExportersReadingHasItsAge(t *testing.T) {
 	}
 }
 
-// What DCGM cannot read it writes as a large number.
+// DCGM writes a large number for a value that it cannot read.
 func TestDCGMBlanks(t *testing.T) {
 	const labels = `{gpu="0",UUID="GPU-a"} `
 	text := "DCGM_FI_DEV_GPU_UTIL" + labels + "2147483634\n" +
@@ -235,7 +235,7 @@ func TestThrottleReasons(t *testing.T) {
 	}
 }
 
-// fuzzPage begins with short pages: long ones make the fuzzer slow.
+// fuzzPage begins with short pages, because long pages make the fuzzer slow.
 func fuzzPage(f *testing.F, seeds []string, read func(page []byte) (Reading, error)) {
 	for _, text := range seeds {
 		f.Add([]byte(text))

@@ -7,26 +7,24 @@ import (
 	"time"
 )
 
-// Snapshot is the latest reading of a feed. Nobody changes it, its slices and
-// devices included.
+// Snapshot is the latest reading of a feed. Nobody changes a snapshot, nor its slices and devices.
 type Snapshot struct {
 	Reading
-	At  time.Time // when it was read; zero: never
-	Err error     // of the last sample; then the reading is an older one
+	At  time.Time // when the values were read; zero means never
+	Err error     // error of the last sample; if not nil, the reading is from an earlier sample
 
 	index  *index
 	totals []Totals
 }
 
-// Fresh says whether the reading is at most as old as within.
+// Fresh says whether there is a reading that is at most as old as within.
 func (s *Snapshot) Fresh(now time.Time, within time.Duration) bool {
 	return !s.At.IsZero() && now.Sub(s.At) <= within
 }
 
-// Device finds a device of the reading by its UUID (of a GPU or a MIG
-// instance), by the driver's index ("0"; never a MIG instance), or by labels of
-// an exporter ("gpu=0,GPU_I_ID=1"), all of which must fit. A reference that
-// fits several devices finds none.
+// Device returns the device of the reading that ref names. ref is the UUID of a GPU or a MIG instance,
+// the driver's index ("0", which never means a MIG instance), or labels of an exporter
+// ("gpu=0,GPU_I_ID=1"), which must all match. If ref matches several devices, Device returns none.
 func (s *Snapshot) Device(ref string) (*Device, bool) {
 	if i, ok := s.index.devices[ref]; ok {
 		if i < 0 {
@@ -49,7 +47,7 @@ func (s *Snapshot) Device(ref string) (*Device, bool) {
 	return found, found != nil
 }
 
-// labelled says whether the device has every label of "a=b,c=d".
+// labelled says whether the device has every label of ref, which looks like "a=b,c=d".
 func (d *Device) labelled(ref string) bool {
 	for ref != "" {
 		var pair string
@@ -62,8 +60,8 @@ func (d *Device) labelled(ref string) bool {
 	return true
 }
 
-// label is a label's value. Its name may be spelled in another case: exporters
-// have written Hostname and hostname.
+// label returns a label's value. The case of the name does not matter, because some versions of
+// exporters write Hostname and others hostname.
 func (d *Device) label(name string) (value string, ok bool) {
 	if value, ok = d.Labels[name]; ok {
 		return value, true
@@ -71,7 +69,7 @@ func (d *Device) label(name string) (value string, ok bool) {
 	for have, v := range d.Labels {
 		if strings.EqualFold(have, name) {
 			if ok && v != value {
-				return "", false // two that differ tell nothing
+				return "", false // two values that differ tell nothing
 			}
 			value, ok = v, true
 		}
@@ -79,8 +77,8 @@ func (d *Device) label(name string) (value string, ok bool) {
 	return value, ok
 }
 
-// Totals returns what was added up over the device with this UUID, whether it
-// is still there or not.
+// Totals returns what was added up over the device with this UUID. The device may have vanished since.
+// False means that the feed does not know the device.
 func (s *Snapshot) Totals(uuid string) (Totals, bool) {
 	i, ok := s.index.totals[uuid]
 	if !ok {
@@ -89,18 +87,18 @@ func (s *Snapshot) Totals(uuid string) (Totals, bool) {
 	return s.totals[i], true
 }
 
-// Busy is Totals.Busy of the device with this UUID.
+// Busy returns Totals.Busy of the device with this UUID.
 func (s *Snapshot) Busy(uuid string, now time.Time) (seconds float64, ok bool) {
 	t, ok := s.Totals(uuid)
 	return t.Busy(now), ok
 }
 
-// index finds devices and totals by name. Snapshots share it while the devices
-// stay the same.
+// index finds devices and totals by name. Snapshots share an index as long as the devices stay the
+// same.
 type index struct {
-	generation uint64 // of the accumulator
+	generation uint64 // generation of the accumulator
 	ids        []identity
-	devices    map[string]int // by UUID and by the driver's index; -1: fits several
+	devices    map[string]int // by UUID and by the driver's index; -1 means that several devices match
 	totals     map[string]int // by UUID
 }
 
@@ -127,7 +125,7 @@ func newIndex(devices []Device, t *accumulator) *index {
 			x.devices[ref] = i
 		}
 	}
-	for i := range devices { // after the indices: a UUID is the stronger name
+	for i := range devices { // after the indices, because a UUID takes precedence
 		x.devices[devices[i].UUID] = i
 	}
 	return x

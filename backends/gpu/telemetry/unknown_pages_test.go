@@ -26,8 +26,8 @@ func device(t *testing.T, text, uuid string) Device {
 	return r.Devices[i]
 }
 
-// DCGM-exporter writes a line for each pod behind the device's own: the last line
-// is an idle pod's, and the GPU is full.
+// DCGM-exporter writes a line for each pod after the device's own line. Here the last line is that of
+// an idle pod, and the GPU is full.
 func TestDevicesOwnLineCountsBesideThoseOfPods(t *testing.T) {
 	none := math.NaN()
 	const own, busy, idle = `{gpu="0",UUID="GPU-a"} `, `{gpu="0",UUID="GPU-a",pod="busy",namespace="x"} `, `{gpu="0",UUID="GPU-a",pod="idle",namespace="x"} `
@@ -58,7 +58,7 @@ func TestDevicesOwnLineCountsBesideThoseOfPods(t *testing.T) {
 	}
 }
 
-// Under MIG the driver has no utilization; a 0 that stands there is none.
+// Under MIG the driver has no utilization, and a 0 on the page is not a reading.
 func TestMIGWithoutProfilingFieldsIsNotKnown(t *testing.T) {
 	const gpu, first, second = `{gpu="0",UUID="GPU-a"} `, `{gpu="0",UUID="GPU-a",GPU_I_ID="1"} `, `{gpu="0",UUID="GPU-a",GPU_I_ID="2"} `
 	text := "DCGM_FI_DEV_GPU_UTIL" + gpu + "0\nDCGM_FI_DEV_GPU_UTIL" + first + "0\nDCGM_FI_DEV_FB_USED" + second + "5\n"
@@ -73,15 +73,15 @@ func TestMIGWithoutProfilingFieldsIsNotKnown(t *testing.T) {
 			t.Errorf("%s is busy for %v of the time, want %v", uuid, d.BusyShare(), want)
 		}
 	}
-	// As gateway gpu-exporter has it.
+	// This is the form of gateway gpu-exporter.
 	text = `DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="GPU-b"} 0` + "\n" + `DCGM_FI_DEV_FB_USED{gpu="0",UUID="MIG-x",GPU_UUID="GPU-b",GPU_I_ID="1"} 5` + "\n"
 	if d := device(t, text, "GPU-b"); !math.IsNaN(d.BusyShare()) {
 		t.Errorf("the divided GPU is busy for %v of the time", d.BusyShare())
 	}
 }
 
-// Two compute instances of one GPU instance have the same name on DCGM's page: the
-// one that rests does not make the other free.
+// Two compute instances of one GPU instance have the same name on DCGM's page. The instance that is
+// idle does not make the other count as idle.
 func TestComputeInstancesOfOneGPUInstance(t *testing.T) {
 	const ci = `DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu="0",UUID="GPU-a",GPU_I_ID="1"} `
 	if d := device(t, ci+"0.8\n"+ci+"0\n", "GPU-a/1"); d.BusyShare() != 0.8 {
@@ -89,7 +89,7 @@ func TestComputeInstancesOfOneGPUInstance(t *testing.T) {
 	}
 }
 
-// A value that cannot be read costs that value.
+// A value that cannot be read costs only that value.
 func TestOneBrokenFieldCostsThatFieldOnly(t *testing.T) {
 	const labels = `{gpu="0",UUID="GPU-a",err="a } brace \" and more"} `
 	text := "DCGM_FI_DEV_GPU_UTIL" + labels + "40\nDCGM_FI_DEV_POWER_USAGE" + labels + "ERROR - FAILED TO CONVERT TO STRING\nDCGM_FI_DEV_GPU_TEMP" + labels + "61\n"
@@ -107,8 +107,8 @@ func TestOneBrokenFieldCostsThatFieldOnly(t *testing.T) {
 	}
 }
 
-// OpenMetrics ends in # EOF, often without a newline; it has times in seconds,
-// exemplars, and _total behind every counter.
+// OpenMetrics ends in # EOF, often without a newline. It has times in seconds, exemplars, and _total at
+// the end of every counter's name.
 func TestOpenMetricsPages(t *testing.T) {
 	text := "# TYPE DCGM_FI_DEV_GPU_UTIL gauge\nDCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-a\"} 40 1700000000.123\n" +
 		"# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION counter\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION_total{gpu=\"0\",UUID=\"GPU-a\"} 7000 # {trace=\"x\"} 1 1700000000.1\n# EOF"

@@ -112,8 +112,11 @@ func (m *inputMeter) UnaryPart(part []byte) {
 
 // noteBegun notes whether a list has a result, be it the beginning of one.
 func (m *inputMeter) noteBegun(list string, v []byte) {
+	if list == "" && !m.results.bare {
+		return
+	}
 	for e := rawjson.Elements(v); e.More(); {
-		if _, ok := m.results.result(list, e.Value()); ok {
+		if m.results.read(list, e.Value()).computed {
 			m.Came(0)
 		}
 	}

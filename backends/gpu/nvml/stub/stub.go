@@ -1,6 +1,6 @@
-// Package stub builds a stand-in for libnvidia-ml.so.1, NVIDIA's management
-// library, whose GPUs are what a text file says. The real binding loads it, so
-// that its dlopen, its structures and its error paths run where there is no GPU.
+// Package stub builds a replacement for libnvidia-ml.so.1, NVIDIA's management library. A text file
+// describes the GPUs that the replacement reports. Tests load it through the real binding, so that the
+// binding's dlopen, structures and error paths run on a machine without a GPU.
 //
 //	library, err := stub.Build(ctx, dir) // needs a C compiler
 //	state := stub.State{GPUs: []stub.GPU{{Device: stub.Device{UUID: "GPU-1", Values: stub.Values{"utilization": 40}}}}}
@@ -10,8 +10,8 @@
 //
 // # The file
 //
-// One word and its value per line; lines that begin with # say nothing. First
-// what holds for the library:
+// The file has one word and its value per line. Lines that begin with # are comments. The first lines
+// are about the whole library:
 //
 //	init 9       what nvmlInit answers, an NVML code (9: driver not loaded)
 //	library 1    what every call answers, and the library is closed: a driver
@@ -19,8 +19,8 @@
 //	hang NAME    calls of this function wait until the file says otherwise;
 //	             without a name, all calls
 //
-// Then the GPUs, each followed by its values; "mig UUID ID" begins a MIG
-// instance of the GPU above, ID being its GPU instance id:
+// Then come the GPUs, each followed by its values. "mig UUID ID" begins a MIG instance of the GPU
+// above, where ID is the instance's GPU instance ID:
 //
 //	gpu GPU-1
 //	  name NVIDIA H100 80GB HBM3
@@ -39,8 +39,8 @@
 //	  mig MIG-1 7
 //	    sm 12.5
 //
-// A value that is not there is one the device does not support. "!N" makes the
-// call fail with code N. Without a file there is no driver.
+// The device does not support a value that has no line. The value "!N" makes the call fail with code N.
+// If there is no file, there is no driver.
 package stub
 
 import (
@@ -55,7 +55,7 @@ import (
 	"strings"
 )
 
-// Env names the environment variable that names the file.
+// Env is the name of the environment variable that holds the path of the file.
 const Env = "SLUICE_NVML_STUB"
 
 // Name is the file name of the library.
@@ -68,8 +68,8 @@ var (
 	header string
 )
 
-// Build compiles the library into dir, with the program that the environment
-// variable CC names, or cc, and returns its path. It lacks the functions named.
+// Build compiles the library into dir and returns the library's path. It uses the program that the
+// environment variable CC names, or cc. The library lacks the functions that lacks names.
 func Build(ctx context.Context, dir string, lacks ...string) (string, error) {
 	for name, text := range map[string]string{"nvml.c": source, "file.h": header} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -92,7 +92,7 @@ func Build(ctx context.Context, dir string, lacks ...string) (string, error) {
 	return path, nil
 }
 
-// State is what the file says. Codes are NVML's; zero is success.
+// State is the content of the file. Codes are those of NVML, where zero is success.
 type State struct {
 	Init, Library int
 	Hang          string // the function that hangs, or "all"
@@ -109,26 +109,26 @@ type GPU struct {
 // Instance is a MIG instance.
 type Instance struct {
 	Device
-	ID int // of its GPU instance
+	ID int // ID of its GPU instance
 }
 
 // Device is what GPUs and MIG instances have in common.
 type Device struct {
 	UUID, Name string // without line breaks, at most 95 bytes
 	Values     Values
-	Processes  map[int]int64 // by PID: bytes
+	Processes  map[int]int64 // by PID, in bytes
 }
 
-// Values are a device's values by the key of the file: numbers, or a Failure.
+// Values holds a device's values by the key of the file. Each is a number or a Failure.
 type Values map[string]any
 
-// Failure is a call that fails, with this NVML code.
+// Failure is an NVML code. The call that reads the value fails with this code.
 type Failure int
 
-// String is how the file says it.
+// String returns the failure as the file writes it.
 func (f Failure) String() string { return fmt.Sprintf("!%d", int(f)) }
 
-// Write replaces the file in one step: no call sees half of it.
+// Write replaces the file in one step, so that no call reads half of it.
 func (s State) Write(path string) error {
 	fresh := path + ".new"
 	if err := os.WriteFile(fresh, []byte(s.String()), 0o600); err != nil {
@@ -140,7 +140,7 @@ func (s State) Write(path string) error {
 	return nil
 }
 
-// String is the text of the file.
+// String returns the text of the file.
 func (s State) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "init %d\nlibrary %d\n", s.Init, s.Library)
