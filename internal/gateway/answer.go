@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"mime"
@@ -11,7 +10,6 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/gateway/problem"
-	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 )
@@ -27,7 +25,7 @@ var errNoAnswer = errors.New("the body is no answer of the API")
 // it is called, and says how the call ended. It returns nil where the request goes to the
 // backend once more; see refit.
 func (c *call) relay(resp *http.Response) *ending {
-	c.clock, _ = resp.Body.(gpu.Answer)
+	c.answerClock, _ = resp.Body.(gpu.Answer)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		if c.refit(resp) {
 			return nil
@@ -37,16 +35,16 @@ func (c *call) relay(resp *http.Response) *ending {
 	if err := decode(resp); err != nil {
 		return c.unreadable(resp, err)
 	}
-	if c.clock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
-		c.clock.AwaitEvent()
+	if c.answerClock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
+		c.answerClock.AwaitEvent()
 	}
 	f, err := sniff(resp)
 	if f == formList && takesList(c.meter) {
 		f = formObject
 	}
-	if c.clock != nil && f == formObject {
-		c.clock.Progress()
-		resp.Body.(*sniffed).clock = c.clock
+	if c.answerClock != nil && f == formObject {
+		c.answerClock.Progress()
+		resp.Body.(*sniffed).answerClock = c.answerClock
 	}
 	switch {
 	case err != nil && c.o.req.Stream():
@@ -68,7 +66,7 @@ func (c *call) relay(resp *http.Response) *ending {
 //go:noinline
 func (c *call) unreadable(resp *http.Response, err error) *ending {
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged").Because(err)
-	return c.free(metering.OutcomeBackendError, p).blamed(err, resp.StatusCode)
+	return c.endFree(metering.OutcomeBackendError, p).blamed(err, resp.StatusCode)
 }
 
 // form is what the body of an answer looks like.
@@ -84,9 +82,9 @@ const (
 // sniffed is a body whose first bytes were looked at.
 type sniffed struct {
 	io.ReadCloser
-	head  []byte
-	err   error      // came with the last byte of head
-	clock gpu.Answer // of a document: white space in it is a sign of life only; nil: none
+	head        []byte
+	err         error      // came with the last byte of head
+	answerClock gpu.Answer // of a document: white space in it is a sign of life only; nil: none
 }
 
 func (s *sniffed) Read(p []byte) (int, error) {
@@ -101,8 +99,8 @@ func (s *sniffed) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n, err := s.ReadCloser.Read(p)
-	if s.clock != nil && len(bytes.TrimLeft(p[:max(0, n)], " \t\r\n")) > 0 {
-		s.clock.Progress()
+	if s.answerClock != nil && len(bytes.TrimLeft(p[:max(0, n)], " \t\r\n")) > 0 {
+		s.answerClock.Progress()
 	}
 	return n, err
 }
@@ -203,61 +201,4 @@ func isEventStream(h http.Header) bool {
 func takesList(m format.Meter) bool {
 	l, ok := m.(format.Listing)
 	return ok && l.MayBeList()
-}
-
-// noAnswer ends a call of whose answer nothing was passed on, because it is none,
-// or the backend failed: nothing is charged.
-//
-//go:noinline
-func (c *call) noAnswer(err error, status int) *ending {
-	c.slotDone(c.blame(format.BackendCut, err), status)
-	if c.meter.Failed() {
-		if e := c.refusedWithin(); e != nil {
-			return e
-		}
-	}
-	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.lease.Backend().Redact(c.meter.Failure().Message), Dropped: c.meter.Noise()})
-	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
-		return c.free(metering.OutcomeBackendError, problem.New(http.StatusGatewayTimeout, problem.BackendUnavailable,
-			"the backend did not go on with its answer in time; nothing was charged"))
-	}
-	detail := "the backend's answer is none of this API; nothing was charged"
-	if words := c.failureWords(); words != "" {
-		detail = "the backend failed and said: " + words + " (nothing was charged)"
-	}
-	return c.free(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail))
-}
-
-// refusedWithin ends a call that the backend refused within an answer of 200, as
-// refused ends one that was refused by its status. nil: the backend failed.
-func (c *call) refusedWithin() *ending {
-	said := saidWithin(c.meter.Failure())
-	switch result := c.outcome(&said); {
-	case result.Lacks != "":
-		return c.free(metering.OutcomeNotTaken, gpu.ErrNotTaken)
-	case result.RequestFault, c.forbidden(&said):
-		return c.hopeless(&said)
-	case said.ownersFault(), said.status >= 500, said.denied():
-		return nil
-	}
-	return c.passRefusal(&said)
-}
-
-// failureWords is what the backend said went wrong within its answer, as the
-// client may see it: nothing about the gateway's key there. The log has the backend's
-// own words.
-func (c *call) failureWords() string {
-	said := saidWithin(c.meter.Failure())
-	if said.denied() && !said.BlamesContent() {
-		return ""
-	}
-	return said.public(c.lease.Backend(), c.o)
-}
-
-// cutShort ends a call before anything of its answer was sent: what the backend
-// did costs as much as if the client had hung up.
-func (c *call) cutShort() *ending {
-	e := c.charged(format.UnaryClientGone, context.Canceled, 0)
-	e.worked, e.outcome, e.rest = false, metering.OutcomeHoldExhausted, restOffer
-	return e
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
@@ -28,16 +29,16 @@ type call struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	ticket  *gpu.Ticket                 // the place in the pool; nil: none was given
-	listed  bool                        // among the open requests of the gateway
-	lease   *gpu.Lease                  // nil until a slot was given
-	engine  *engine                     // of the lease's backend, once the request goes there
-	at      atomic.Pointer[gpu.Backend] // where the request went last; nil: nowhere yet
-	resp    *http.Response              // the last answer; nil: none yet
-	said    *refusal                    // what its backend refused with; nil: nothing that was read
-	clock   gpu.Answer                  // the body of the answer as the backend sends it; nil: none yet
-	meter   format.Meter
-	gathers bool // the backend was asked for a stream, the client for a document
+	ticket      *gpu.Ticket                 // the place in the pool; nil: none was given
+	listed      bool                        // among the open requests of the gateway
+	lease       *gpu.Lease                  // nil until a slot was given
+	engine      *engine                     // of the lease's backend, once the request goes there
+	at          atomic.Pointer[gpu.Backend] // where the request went last; nil: nowhere yet
+	resp        *http.Response              // the last answer; nil: none yet
+	said        *refusal                    // what its backend refused with; nil: nothing that was read
+	answerClock gpu.Answer                  // the body of the answer as the backend sends it; nil: none yet
+	meter       format.Meter
+	gathers     bool // the backend was asked for a stream, the client for a document
 	// patience says what becomes of the backend's work when the client hangs up.
 	patience atomic.Int32
 
@@ -48,7 +49,7 @@ type call struct {
 	tokenized bool        // what no usage told was counted, or could not be
 	room      int         // bytes of the memory for bodies that the answer may fill; see roomFor
 	refitted  bool        // the cap was lowered after the engine had refused it
-	ending    ending      // see charged and free
+	ending    ending      // see endCharged and endFree
 	ended     bool        // settled or released
 	unwatch   func() bool // stops left from being called
 
@@ -69,7 +70,7 @@ type ending struct {
 	end     format.End       // of an answer that is charged
 	outcome metering.Outcome // in the ledger; empty: end's
 
-	rest    rest   // what the client still gets; see close
+	unsent  unsent // what the client still gets; see close
 	cause   error  // why events are cut
 	problem error  // that the client is told, or that nobody is left to be told
 	body    []byte // of a document, made of the call's resp
@@ -84,28 +85,28 @@ const (
 	billCall         // the call fee, where the service asks for one
 )
 
-// rest is what the client still gets once the call is settled.
-type rest uint8
+// unsent is what the client still gets once the call is settled.
+type unsent uint8
 
 const (
-	restProblem  rest = iota // an answer of the gateway's own, or none
-	restRefusal              // that, with the charge in its header
-	restOffer                // a 402
-	restEvents               // the end of a stream
-	restDocument             // one document
-	restTrailer              // the end of a document that was passed on as it came
+	unsentProblem  unsent = iota // an answer of the gateway's own, or none
+	unsentRefusal                // that, with the charge in its header
+	unsentOffer                  // a 402
+	unsentEvents                 // the end of a stream
+	unsentDocument               // one document
+	unsentTrailer                // the end of a document that was passed on as it came
 )
 
-// charged says that an answer ended so. Its status is the backend's, and blame what
+// endCharged says that an answer ended so. Its status is the backend's, and blame what
 // the fleet is told.
-func (c *call) charged(end format.End, blame error, status int) *ending {
+func (c *call) endCharged(end format.End, blame error, status int) *ending {
 	c.ending = ending{blame: blame, status: status, worked: true, bill: billAnswer, end: end}
 	return &c.ending
 }
 
-// free says that a call ended without a charge, and what the client is told. The fleet is
+// endFree says that a call ended without a charge, and what the client is told. The fleet is
 // told nothing that would count against the backend; see also blamed.
-func (c *call) free(outcome metering.Outcome, err error) *ending {
+func (c *call) endFree(outcome metering.Outcome, err error) *ending {
 	c.ending = ending{blame: context.Canceled, outcome: outcome, problem: err}
 	return &c.ending
 }
@@ -114,6 +115,23 @@ func (c *call) free(outcome metering.Outcome, err error) *ending {
 func (e *ending) blamed(err error, status int) *ending {
 	e.blame, e.status = err, status
 	return e
+}
+
+// cutShort ends a call before anything of its answer was sent: what the backend
+// did costs as much as if the client had hung up.
+func (c *call) cutShort() *ending {
+	e := c.endCharged(format.UnaryClientGone, context.Canceled, 0)
+	e.worked, e.outcome, e.unsent = false, metering.OutcomeHoldExhausted, unsentOffer
+	return e
+}
+
+// goneAway refuses a request that was cut while the gateway shuts down, or because its
+// backend is taken away.
+func (c *call) goneAway() error {
+	if context.Cause(c.ctx) == errBackendDrained {
+		return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
+	}
+	return shuttingDown()
 }
 
 // errDrained cancels a call because the gateway shuts down.
@@ -173,9 +191,9 @@ func (c *call) stalled() bool {
 	return !c.o.req.Stream() && c.clientGone() && c.engine.silentSince(c.began)
 }
 
-// answered is slotDone for an answer that is charged. What its backend's tokenizer has
+// countThenRelease is slotDone for an answer that is charged. What its backend's tokenizer has
 // to count is counted first, in the slot: it is work of the backend like any other.
-func (c *call) answered(err error, status int) {
+func (c *call) countThenRelease(err error, status int) {
 	took := time.Since(c.began)
 	c.askTokenizer()
 	c.lease.Done(c.went(err, status, took))

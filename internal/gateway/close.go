@@ -15,23 +15,23 @@ import (
 // returns the problem that the client is told instead. A charge that is not settled yet
 // is named as pending.
 func (c *call) close(e *ending, entry *metering.Entry, settled bool) error {
-	switch e.rest {
-	case restEvents:
+	switch e.unsent {
+	case unsentEvents:
 		c.closeStream(e, entry, settled)
-	case restDocument:
+	case unsentDocument:
 		c.sendDocument(e, entry, settled)
-	case restTrailer:
+	case unsentTrailer:
 		if e.end != format.Complete {
 			panic(http.ErrAbortHandler) // half a document must not look like a whole one
 		}
 		if settled {
 			c.x.Header()[headerCost] = []string{amountText(entry.Charged)}
 		}
-	case restRefusal:
+	case unsentRefusal:
 		h := c.x.Header()
 		c.announce(h)
 		c.tell(h, entry, settled)
-	case restOffer:
+	case unsentOffer:
 		if !settled {
 			return c.g.offer(c.x, forRest, c.o, nil)
 		}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 )
 
 // openRequests is every paid request in progress, so that a shutdown can wait
@@ -139,4 +141,11 @@ func (o *openRequests) count() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.calls)
+}
+
+// shuttingDown refuses what comes while the gateway shuts down.
+func shuttingDown() error {
+	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "this gateway is shutting down; repeat the request"), time.Second)
+	p.CloseClient = true
+	return p
 }

@@ -222,12 +222,12 @@ func (x *exchange) credit() error {
 	defer cancel()
 	_, err := x.g.ledger.Deposit(ctx, x.deposit())
 	x.credited = err == nil
-	x.paid(err)
+	x.tellPaid(err)
 	return err
 }
 
-// paid tells that a payment was presented, and whether it is credited.
-func (x *exchange) paid(err error) {
+// tellPaid tells that a payment was presented, and whether it is credited.
+func (x *exchange) tellPaid(err error) {
 	x.g.observer.Paid(x.r.Context(), observe.Payment{Hash: x.token.PaymentHash, Amount: x.token.Deposit, Err: err})
 }
 

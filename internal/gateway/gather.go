@@ -36,7 +36,7 @@ func (c *call) gather(resp *http.Response) *ending {
 		}
 		return c.unbegun(format.BackendCut, err, resp.StatusCode)
 	}
-	c.answered(c.blame(end, err), resp.StatusCode) // what is counted now stands in the document
+	c.countThenRelease(c.blame(end, err), resp.StatusCode) // what is counted now stands in the document
 	resp.Header = gatheredHeader(resp.Header)
 	return c.document(c.meter.Document(capped), end)
 }

@@ -4,10 +4,14 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// paid is a POST to a path of an API that is sold. This file tells the way of such a
+// paid serves a POST to a path of an API that is sold. This file tells the way of such a
 // request from its credential to its settlement, from top to bottom. Each step is a call
-// into the room that is named beside it, and no later step enters that room again. The
-// exchange, the order and the call are carried along; see exchange.go, order.go and
+// into the file that is named beside the call. No later step enters the file of an earlier
+// step again, with three exceptions. Where the client allows another model, quote.go calls
+// fallback.go, which calls quote.go and permit.go for that model. If no backend took the
+// first model, sellEither repeats the steps from sell on with the other model. The answer
+// repeats forward once where a backend refused a cap that the gateway had chosen. The steps
+// hand the exchange, the order and the call on to each other; see exchange.go, order.go and
 // call.go.
 func (g *Gateway) paid(x *exchange, f format.Format) error {
 	if err := x.reach(); err != nil { // the service of the host: catalog.go

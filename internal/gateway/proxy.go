@@ -79,24 +79,24 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 func (c *call) unanswered(err error) *ending {
 	switch {
 	case c.drained():
-		return c.free(metering.OutcomeDrained, c.goneAway()).blamed(err, 0)
+		return c.endFree(metering.OutcomeDrained, c.goneAway()).blamed(err, 0)
 	case c.clientGone() && errors.Is(err, gpu.ErrNotTaken):
-		return c.free(metering.OutcomeClientGone, err).blamed(err, 0) // the backend was never reached
+		return c.endFree(metering.OutcomeClientGone, err).blamed(err, 0) // the backend was never reached
 	case errors.Is(err, gpu.ErrNotTaken), errors.Is(err, gpu.ErrNoBackend), errors.Is(err, gpu.ErrQueueTimeout):
-		return c.free(metering.OutcomeNotTaken, err).blamed(err, 0)
+		return c.endFree(metering.OutcomeNotTaken, err).blamed(err, 0)
 	case c.exhausted():
 		return c.cutShort().blamed(err, 0)
 	case c.clientGone() && c.ctx.Err() != nil:
 		// The backend worked until it was cancelled, just now.
-		e := c.charged(c.goneEnd(), err, 0)
+		e := c.endCharged(c.goneEnd(), err, 0)
 		e.problem = err // nobody is left to be told
 		return e
 	case errors.Is(err, gpu.ErrFirstByteTimeout):
 		c.failing(observe.Failure{Kind: observe.TimedOut})
-		return c.free(metering.OutcomeBackendTimeout, err).blamed(err, 0)
+		return c.endFree(metering.OutcomeBackendTimeout, err).blamed(err, 0)
 	}
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend broke off before it answered; nothing was charged").Because(err)
-	return c.free(metering.OutcomeBackendError, p).blamed(err, 0)
+	return c.endFree(metering.OutcomeBackendError, p).blamed(err, 0)
 }
 
 // goneEnd is how the answer ends for a client that hung up.

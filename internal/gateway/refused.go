@@ -11,6 +11,7 @@ import (
 	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
+	"sluice.example/sluice/metering/format"
 )
 
 // upstream is what the backend of the call calls the model.
@@ -44,7 +45,7 @@ func (c *call) refused(resp *http.Response) *ending {
 	c.lease.Done(result)
 	switch {
 	case result.Lacks != "", said.status == http.StatusServiceUnavailable:
-		return c.free(metering.OutcomeNotTaken, gpu.ErrNotTaken)
+		return c.endFree(metering.OutcomeNotTaken, gpu.ErrNotTaken)
 	case result.RequestFault, c.forbidden(said):
 		return c.hopeless(said)
 	case said.ownersFault(), said.status >= 500, said.denied():
@@ -71,7 +72,7 @@ func (c *call) hopeless(said *refusal) *ending {
 	c.failing(observe.Failure{Kind: observe.Hopeless, Status: said.status, Said: text})
 	p := problem.InvalidParam(said.Param, "the model cannot serve this request: "+text+"; nothing was charged")
 	p.NoRetry = true
-	return c.free(metering.OutcomeBackendError, p)
+	return c.endFree(metering.OutcomeBackendError, p)
 }
 
 // failed ends a call that the backend failed. Its message may still say what is
@@ -81,14 +82,14 @@ func (c *call) failed(said *refusal) *ending {
 	cause := errors.New("the backend answered " + strconv.Itoa(said.status))
 	text := said.public(c.lease.Backend(), c.o)
 	if said.status < 500 || text == "" {
-		return c.free(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable,
+		return c.endFree(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable,
 			"the backend failed with status "+strconv.Itoa(said.status)+"; nothing was charged").Because(cause))
 	}
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable,
 		"the backend failed with status "+strconv.Itoa(said.status)+": "+text+"; nothing was charged")
 	p.Cause = errors.New(cause.Error() + ": " + text)
 	p.NoRetry = c.g.failures.again(c.o.body)
-	return c.free(metering.OutcomeBackendError, p)
+	return c.endFree(metering.OutcomeBackendError, p)
 }
 
 // passRefusal passes a backend's 4xx on in the form of the route, charged with
@@ -104,7 +105,56 @@ func (c *call) passRefusal(said *refusal) *ending {
 	}
 	p := problem.New(said.status, kind, text)
 	p.Param = said.Param
-	e := c.free(metering.OutcomeBackendError, p)
-	e.rest, e.bill = restRefusal, billCall
+	e := c.endFree(metering.OutcomeBackendError, p)
+	e.unsent, e.bill = unsentRefusal, billCall
 	return e
+}
+
+// noAnswer ends a call of whose answer nothing was passed on, because it is none,
+// or the backend failed: nothing is charged.
+//
+//go:noinline
+func (c *call) noAnswer(err error, status int) *ending {
+	c.slotDone(c.blame(format.BackendCut, err), status)
+	if c.meter.Failed() {
+		if e := c.refusedWithin(); e != nil {
+			return e
+		}
+	}
+	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.lease.Backend().Redact(c.meter.Failure().Message), Dropped: c.meter.Noise()})
+	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
+		return c.endFree(metering.OutcomeBackendError, problem.New(http.StatusGatewayTimeout, problem.BackendUnavailable,
+			"the backend did not go on with its answer in time; nothing was charged"))
+	}
+	detail := "the backend's answer is none of this API; nothing was charged"
+	if words := c.failureWords(); words != "" {
+		detail = "the backend failed and said: " + words + " (nothing was charged)"
+	}
+	return c.endFree(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail))
+}
+
+// refusedWithin ends a call that the backend refused within an answer of 200, as
+// refused ends one that was refused by its status. nil: the backend failed.
+func (c *call) refusedWithin() *ending {
+	said := saidWithin(c.meter.Failure())
+	switch result := c.outcome(&said); {
+	case result.Lacks != "":
+		return c.endFree(metering.OutcomeNotTaken, gpu.ErrNotTaken)
+	case result.RequestFault, c.forbidden(&said):
+		return c.hopeless(&said)
+	case said.ownersFault(), said.status >= 500, said.denied():
+		return nil
+	}
+	return c.passRefusal(&said)
+}
+
+// failureWords is what the backend said went wrong within its answer, as the
+// client may see it: nothing about the gateway's key there. The log has the backend's
+// own words.
+func (c *call) failureWords() string {
+	said := saidWithin(c.meter.Failure())
+	if said.denied() && !said.BlamesContent() {
+		return ""
+	}
+	return said.public(c.lease.Backend(), c.o)
 }

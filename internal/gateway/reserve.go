@@ -101,7 +101,7 @@ func (g *Gateway) take(x *exchange, r metering.Reservation) (*metering.Hold, err
 		x.credited = true
 	}
 	if err == nil && r.Deposit != nil {
-		x.paid(nil)
+		x.tellPaid(nil)
 	}
 	return hold, err
 }

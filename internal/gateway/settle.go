@@ -19,14 +19,14 @@ func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
 	switch {
 	case c.lease == nil: // no slot was given
 	case e.worked:
-		c.answered(e.blame, e.status)
+		c.countThenRelease(e.blame, e.status)
 	default:
 		c.slotDone(e.blame, e.status)
 	}
 	switch {
-	case e.rest != restDocument:
+	case e.unsent != unsentDocument:
 	case c.clientGone(): // nobody is left to be told
-		e.end, e.rest, e.problem = format.UnaryClientGone, restProblem, context.Canceled
+		e.end, e.unsent, e.problem = format.UnaryClientGone, unsentProblem, context.Canceled
 	default:
 		c.delivered = int64(len(e.body))
 	}

@@ -1,13 +1,9 @@
 package gateway
 
 import (
-	"context"
 	"errors"
-	"net/http"
-	"time"
 
 	"sluice.example/sluice/backends/gpu"
-	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/metering"
 )
 
@@ -16,17 +12,17 @@ import (
 func (c *call) takeSlot() *ending {
 	if most, own := c.o.ceiling(c.hold), c.x.prefs.maxCost; own >= 0 && most > own {
 		// The rate lock ran out meanwhile, so the hold costs more than the client allows.
-		return c.free(metering.OutcomeNotTaken, c.o.aboveMaxCost(own, most))
+		return c.endFree(metering.OutcomeNotTaken, c.o.aboveMaxCost(own, most))
 	}
 	var err error
 	if c.ticket, err = c.o.place(c.x.token.ID, c.hold.Amount()); err != nil { // there was room a moment ago
-		return c.free(metering.OutcomeNotTaken, err)
+		return c.endFree(metering.OutcomeNotTaken, err)
 	}
 	if c.listed = c.g.open.add(c); !c.listed {
-		return c.free(metering.OutcomeDrained, draining())
+		return c.endFree(metering.OutcomeDrained, shuttingDown())
 	}
 	if c.lease, err = c.ticket.Wait(c.ctx); err != nil {
-		return c.free(c.queueOutcome(err), c.queueError(err))
+		return c.endFree(c.queueOutcome(err), c.queueError(err))
 	}
 	return nil
 }
@@ -50,20 +46,4 @@ func (c *call) queueError(err error) error {
 		return c.goneAway()
 	}
 	return err
-}
-
-// goneAway refuses a request that was cut while the gateway shuts down, or because its
-// backend is taken away.
-func (c *call) goneAway() error {
-	if context.Cause(c.ctx) == errBackendDrained {
-		return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
-	}
-	return draining()
-}
-
-// draining refuses what comes while the gateway shuts down.
-func draining() error {
-	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "this gateway is shutting down; repeat the request"), time.Second)
-	p.CloseClient = true
-	return p
 }

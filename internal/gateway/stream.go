@@ -35,13 +35,13 @@ func (c *call) stream(resp *http.Response) *ending {
 	if c.x.status == 0 {
 		return c.unbegun(end, err, resp.StatusCode)
 	}
-	return c.chargedStream(end, err, resp.StatusCode)
+	return c.endChargedStream(end, err, resp.StatusCode)
 }
 
-// chargedStream says that a stream ended so, and why.
-func (c *call) chargedStream(end format.End, cause error, status int) *ending {
-	e := c.charged(end, c.blame(end, cause), status)
-	e.rest, e.cause = restEvents, cause
+// endChargedStream says that a stream ended so, and why.
+func (c *call) endChargedStream(end format.End, cause error, status int) *ending {
+	e := c.endCharged(end, c.blame(end, cause), status)
+	e.unsent, e.cause = unsentEvents, cause
 	return e
 }
 
@@ -118,9 +118,9 @@ var errFailedInside = errors.New("backend failed within its answer")
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
-	if c.clock != nil && usage[pricing.OutputTokens] > c.tokens { // an event that only says who speaks comes before the work
+	if c.answerClock != nil && usage[pricing.OutputTokens] > c.tokens { // an event that only says who speaks comes before the work
 		c.tokens = usage[pricing.OutputTokens]
-		c.clock.Progress()
+		c.answerClock.Progress()
 	}
 	usage[pricing.GPUMicros] = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
@@ -222,7 +222,7 @@ func (c *call) unbegun(end format.End, err error, status int) *ending {
 	case format.ClientGone:
 		return c.leftAlone(end)
 	case format.Drained:
-		return c.free(metering.OutcomeDrained, c.goneAway())
+		return c.endFree(metering.OutcomeDrained, c.goneAway())
 	case format.HoldExhausted:
 		return c.cutShort()
 	}
@@ -234,7 +234,7 @@ func (c *call) unbegun(end format.End, err error, status int) *ending {
 
 // leftAlone ends a call whose client hung up before anything of the answer was sent.
 func (c *call) leftAlone(end format.End) *ending {
-	e := c.charged(end, context.Canceled, 0)
+	e := c.endCharged(end, context.Canceled, 0)
 	e.problem = context.Canceled // nobody is left to be told
 	return e
 }

@@ -48,7 +48,7 @@ func (g *Gateway) questions(b *gpu.Backend, o *order) []format.Question {
 func (g *Gateway) countInSlot(x *exchange, o *order, lease *gpu.Lease) (format.Question, int64, error) {
 	ctx, cancel := context.WithTimeout(x.r.Context(), tokenizeTimeout)
 	defer cancel()
-	q, n, err := g.count(ctx, lease.Backend(), g.questions(lease.Backend(), o))
+	q, n, err := g.countTokens(ctx, lease.Backend(), g.questions(lease.Backend(), o))
 	failed := err
 	if !errors.Is(err, gpu.ErrNotTaken) {
 		failed = context.Canceled // a tokenizer that fails says nothing about generation
@@ -57,8 +57,8 @@ func (g *Gateway) countInSlot(x *exchange, o *order, lease *gpu.Lease) (format.Q
 	return q, n, err
 }
 
-// count asks the questions in turn until one is answered, and returns that one.
-func (g *Gateway) count(ctx context.Context, b *gpu.Backend, questions []format.Question) (format.Question, int64, error) {
+// countTokens asks the questions in turn until one is answered, and returns that one.
+func (g *Gateway) countTokens(ctx context.Context, b *gpu.Backend, questions []format.Question) (format.Question, int64, error) {
 	err := errNotCounted
 	for _, q := range questions {
 		if g.engine(b).isMissing(q.Path, g.now()) {
@@ -112,13 +112,13 @@ func (c *call) askTokenizer() {
 	defer cancel()
 	promptTokens, completionTokens := int64(-1), int64(-1)
 	if prompt {
-		if q, n, err := c.g.count(ctx, b, c.g.questions(b, c.o)); err == nil {
+		if q, n, err := c.g.countTokens(ctx, b, c.g.questions(b, c.o)); err == nil {
 			promptTokens = q.Likely(n)
 		}
 	}
 	if q, ok := format.CountText(profile, b.Upstream(c.o.model.Name), text); ok && text != "" {
 		q.Header = c.o.model.headers
-		if _, n, err := c.g.count(ctx, b, []format.Question{q}); err == nil {
+		if _, n, err := c.g.countTokens(ctx, b, []format.Question{q}); err == nil {
 			completionTokens = n
 		}
 	}

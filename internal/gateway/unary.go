@@ -84,8 +84,8 @@ func (c *call) unary(resp *http.Response) *ending {
 // document says that the answer is one document, with what passes of the header that the
 // backend sent.
 func (c *call) document(body []byte, end format.End) *ending {
-	e := c.charged(end, nil, c.resp.StatusCode)
-	e.rest, e.body = restDocument, body
+	e := c.endCharged(end, nil, c.resp.StatusCode)
+	e.unsent, e.body = unsentDocument, body
 	return e
 }
 
@@ -122,14 +122,14 @@ func (c *call) tooLong(resp *http.Response) *ending {
 	}
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail)
 	p.NoRetry = true
-	return c.free(metering.OutcomeBackendCut, p)
+	return c.endFree(metering.OutcomeBackendCut, p)
 }
 
 // scatter sends a document to a client that asked for a stream, as the events of
 // one: readers of streams would take the document for an answer without a word. The slot
 // is given back first, because the client may be slow.
 func (c *call) scatter(resp *http.Response, body []byte) *ending {
-	c.answered(nil, resp.StatusCode)
+	c.countThenRelease(nil, resp.StatusCode)
 	c.begin(resp)
 	n, err := c.x.Write(c.meter.Scatter(body))
 	c.delivered = int64(n)
@@ -137,7 +137,7 @@ func (c *call) scatter(resp *http.Response, body []byte) *ending {
 	if err != nil {
 		end = format.UnaryClientGone
 	}
-	return c.chargedStream(end, err, resp.StatusCode)
+	return c.endChargedStream(end, err, resp.StatusCode)
 }
 
 // unaryBroke ends a call whose answer broke off before anything of it was sent.
@@ -146,7 +146,7 @@ func (c *call) scatter(resp *http.Response, body []byte) *ending {
 func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 	switch {
 	case c.drained():
-		return c.free(metering.OutcomeDrained, c.goneAway())
+		return c.endFree(metering.OutcomeDrained, c.goneAway())
 	case c.exhausted():
 		return c.cutShort()
 	case c.clientGone() && c.ctx.Err() != nil:
@@ -155,7 +155,7 @@ func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 	}
 	c.failing(observe.Failure{Kind: observe.BrokeOff, Err: err})
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend broke off its answer; nothing was charged")
-	return c.free(metering.OutcomeBackendCut, p).blamed(err, status)
+	return c.endFree(metering.OutcomeBackendCut, p).blamed(err, status)
 }
 
 // unaryLong passes on an answer that is too long to be held back. A copy is
@@ -191,8 +191,8 @@ func (c *call) beginLong(resp *http.Response) {
 
 // endLong says how such an answer ended. Its cost goes into the trailer.
 func (c *call) endLong(end format.End, blame error, status int) *ending {
-	e := c.charged(end, blame, status)
-	e.rest = restTrailer
+	e := c.endCharged(end, blame, status)
+	e.unsent = unsentTrailer
 	return e
 }
 
