@@ -7,15 +7,15 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// takeSlot takes a place in the pool, and waits there for a slot. It returns how the call
-// ends that gets none, and nil for one that has its slot.
+// takeSlot takes a place in the pool and waits there for a slot. It returns the ending of a
+// call that got no slot, and nil for a call that got a slot.
 func (c *call) takeSlot() *ending {
 	if most, own := c.o.ceiling(c.hold), c.x.prefs.maxCost; own >= 0 && most > own {
-		// The rate lock ran out meanwhile, so the hold costs more than the client allows.
+		// The rate lock ended after permit, so that the hold costs more than the client allows.
 		return c.endFree(metering.OutcomeNotTaken, c.o.aboveMaxCost(own, most))
 	}
 	var err error
-	if c.ticket, err = c.o.place(c.x.token.ID, c.hold.Amount()); err != nil { // there was room a moment ago
+	if c.ticket, err = c.o.place(c.x.token.ID, c.hold.Amount()); err != nil { // others took the room
 		return c.endFree(metering.OutcomeNotTaken, err)
 	}
 	if c.listed = c.g.open.add(c); !c.listed {
@@ -27,7 +27,7 @@ func (c *call) takeSlot() *ending {
 	return nil
 }
 
-// queueOutcome says why a request left the queue without a slot.
+// queueOutcome returns the outcome of a request that left the queue without a slot.
 func (c *call) queueOutcome(err error) metering.Outcome {
 	switch {
 	case c.drained():
@@ -40,7 +40,7 @@ func (c *call) queueOutcome(err error) metering.Outcome {
 	return metering.OutcomeNotTaken
 }
 
-// queueError is what the client is told about it.
+// queueError returns what the client of a request that left the queue without a slot is told.
 func (c *call) queueError(err error) error {
 	if c.drained() {
 		return c.goneAway()
