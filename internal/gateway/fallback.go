@@ -59,7 +59,7 @@ func (g *Gateway) sellEither(x *exchange, o *order) error {
 	if o.next == nil || !untaken(err) || x.status != 0 || x.r.Context().Err() != nil {
 		return err
 	}
-	if x.requestID != "" || o.part != nil && o.lock == nil { // the first order has counted against the token's rate limits
+	if x.requestID != "" || o.part != nil && o.lock == nil { // the first order counted against the rate limits
 		once := *x.token
 		once.RateLimits = nil
 		x.token = &once
