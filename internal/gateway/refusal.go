@@ -147,7 +147,7 @@ func containsAny(text string, parts []string) bool {
 
 // blamesRequest reports whether the engine's words say that the request is at fault, where the
 // status does not say so: for a 5xx, a 403, or an error within an answer. Such words can be
-// wrong, so the fleet counts which backend they come from.
+// wrong, so the fleet counts the accounts and the bodies to which a backend said them.
 func (r *refusal) blamesRequest() bool {
 	switch {
 	case r.status == http.StatusForbidden:
