@@ -102,21 +102,21 @@ func (x *exchange) dropStalled(err error) {
 	}
 }
 
-// roll gives the client another WriteStall to take what is written next. A
-// deadline that has most of its time left is not moved, which saves a call per
-// event. There is no way to fail that the next write would not report.
+// roll gives the client another WriteStall to take what is written next. It does not move a
+// deadline of which most of the time is left, which saves a system call per event. It ignores
+// errors, because the next write reports them.
 func (x *exchange) roll() {
 	stall := x.cat.WriteStall
-	now := time.Now() // the connection's clock, not the configured one
+	now := time.Now() // the connection's clock, not the configured clock
 	if x.deadline.Sub(now) < stall*3/4 {
 		x.deadline = now.Add(stall)
 		_ = x.control.SetWriteDeadline(x.deadline)
 	}
 }
 
-// rest lifts the deadline between writes to an HTTP/2 stream: there it is not
-// the deadline of a write, but resets the stream when it passes, and an answer
-// may well take longer to come than to be written.
+// rest removes the deadline between writes to an HTTP/2 stream. There a deadline resets the
+// stream when it passes, even if nothing is being written, and an answer may take longer to
+// come than WriteStall.
 func (x *exchange) rest() {
 	if x.r.ProtoMajor >= 2 {
 		x.deadline = time.Time{}
@@ -124,8 +124,8 @@ func (x *exchange) rest() {
 	}
 }
 
-// serve is the outermost handler of the public listener: it proves the
-// credential, answers panics, and counts.
+// serve is the outermost handler of the public listener. It proves the credential, answers for
+// handlers that panicked, and bounds and counts requests.
 func (g *Gateway) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = withTidyPath(r)
@@ -134,12 +134,12 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		}
 		x := &exchange{ResponseWriter: w, g: g, cat: g.catalog(), r: r, control: http.NewResponseController(w), started: g.now(), arrived: time.Now()}
 		if r.ProtoMajor < 2 {
-			x.roll() // the connection may carry the deadline of its last request
+			x.roll() // the connection may still have the deadline of its last request
 		}
 		if r.ContentLength != 0 {
-			// Also for a body that no handler reads: net/http reads it before it
-			// answers. readBody moves the deadline on with what comes, and lifts it
-			// once all of it is there.
+			// The body gets a deadline even if no handler reads it, because net/http reads the body
+			// before it answers. readBody moves the deadline while the body comes, and removes it when
+			// the whole body has come.
 			x.awaitBody(0)
 		}
 		watched, end := x.presence.Watch(r, x.cat.WriteStall)
@@ -148,7 +148,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		defer func() { x.served(recover()) }()
 		x.authenticate()
 		x.readOrigin()
-		if r.URL.Path != pathAlive { // liveness probes skip the limit: Kubernetes restarts a pod that does not answer
+		if r.URL.Path != pathAlive { // liveness probes need no place, because Kubernetes restarts a pod that does not answer
 			if !g.places.Take(x.token != nil) {
 				x.route = "overload"
 				x.fail(x.overloaded())
@@ -163,8 +163,8 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		next.ServeHTTP(x, x.r)
 		x.creditAnyway()
 		if x.status == statusClientGone {
-			// Returning would make net/http send an empty 200, which a client that only
-			// stopped sending would take for its answer.
+			// If the handler returned, net/http would send an empty 200. A client that has closed
+			// only its sending side would take that for its answer.
 			panic(http.ErrAbortHandler)
 		}
 	})
