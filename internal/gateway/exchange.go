@@ -148,7 +148,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		defer func() { x.served(recover()) }()
 		x.authenticate()
 		x.readOrigin()
-		if r.URL.Path != pathAlive { // liveness probes need no place, because Kubernetes restarts a pod that does not answer
+		if r.URL.Path != pathAlive { // liveness probes need no place, or Kubernetes would restart the pod
 			if !g.places.Take(x.token != nil) {
 				x.route = "overload"
 				x.fail(x.overloaded())
