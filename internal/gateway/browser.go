@@ -40,9 +40,9 @@ func (x *exchange) readOrigin() {
 	}
 }
 
-// share sets the headers that let a web page read the answer. They replace those of a backend. There is no
-// Access-Control-Allow-Credentials, because the credential is a header that the page sets, never a
-// cookie.
+// share sets the headers that let a web page read the answer. They replace those of a backend.
+// There is no Access-Control-Allow-Credentials, because the credential is a header that the page
+// sets, never a cookie.
 func (x *exchange) share() {
 	if !x.varies {
 		return
@@ -56,14 +56,15 @@ func (x *exchange) share() {
 	h["Access-Control-Expose-Headers"] = []string{exposed}
 }
 
-// isPreflight reports whether a browser asks what a page may send. If the page's origin is not listed, the
-// request is answered like any other OPTIONS.
+// isPreflight reports whether a browser asks what a page may send. If the page's origin is not
+// listed, the request is answered like any other OPTIONS.
 func (x *exchange) isPreflight() bool {
 	return x.r.Method == http.MethodOptions && x.origin != "" && x.r.Header["Access-Control-Request-Method"] != nil
 }
 
-// preflight answers a preflight. It is free, and counts against the limits on callers without a token. The
-// page may send any header, because SDKs add their own headers; the gateway does not forward them.
+// preflight answers a preflight. It is free, and counts against the limits on callers without a
+// token. The page may send any header, because SDKs add their own headers; the gateway does not
+// forward them.
 func (x *exchange) preflight() {
 	x.route = "preflight"
 	if err := x.admitStranger(); err != nil {

@@ -10,8 +10,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// engines is what the gateway knows of each backend: what its owner said, and which engine was found. It
-// is safe for concurrent use.
+// engines is what the gateway knows of each backend: what its owner said, and which engine was
+// found. It is safe for concurrent use.
 type engines struct {
 	perBackend[*engine]
 	settings atomic.Pointer[map[string]format.Setting] // what the owner says, by the backend's name
@@ -40,8 +40,8 @@ func (e *engine) hear() { e.heard.Store(time.Now().UnixNano()) }
 // silentSince reports whether the backend has sent no part of any answer since t.
 func (e *engine) silentSince(t time.Time) bool { return e.heard.Load() < t.UnixNano() }
 
-// newEngines returns engines that know what the owner says of backends. settings has the backends' names
-// as keys.
+// newEngines returns engines that know what the owner says of backends. settings has the backends'
+// names as keys.
 func newEngines(settings map[string]format.Setting) *engines {
 	all := new(engines)
 	all.settings.Store(&settings)

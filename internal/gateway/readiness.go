@@ -11,15 +11,16 @@ import (
 	"sluice.example/sluice/backends/gpu"
 )
 
-// readiness keeps the last answer of GET /readyz for readyFor, because everybody may ask, and each check
-// asks the store and the Lightning node.
+// readiness keeps the last answer of GET /readyz for readyFor, because everybody may ask, and each
+// check asks the store and the Lightning node.
 type readiness struct {
 	mu   sync.Mutex
 	at   time.Time
 	last ready
 }
 
-// ready is the answer of GET /readyz. Each part is "ok", or what is wrong with it in words for the public.
+// ready is the answer of GET /readyz. Each part is "ok", or what is wrong with it in words for the
+// public.
 type ready struct {
 	Status string            `json:"status"` // "ready" or "unready"
 	Parts  map[string]string `json:"parts"`
