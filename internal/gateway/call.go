@@ -34,7 +34,7 @@ type call struct {
 	listed      bool                        // the call is among the open requests of the gateway
 	lease       *gpu.Lease                  // the slot; nil until the pool gave a slot
 	engine      *engine                     // of the lease's backend; nil until the request is sent there
-	at          atomic.Pointer[gpu.Backend] // the backend that the request was sent to last; nil: it was sent to no backend
+	at          atomic.Pointer[gpu.Backend] // the backend that got the request last; nil: none did
 	resp        *http.Response              // the last answer of a backend; nil: no backend has answered
 	said        *refusal                    // the refusal of the backend that was tried last; nil: no refusal was read
 	answerClock gpu.Answer                  // the backend's answer, told about progress; nil: no answer yet
@@ -47,7 +47,7 @@ type call struct {
 	began     time.Time   // when the request was sent to the backend that was tried last
 	delivered int64       // bytes of the answer's body written to the client
 	tokens    int64       // output tokens of the answer at the last progress
-	tokenized bool        // askTokenizer has run, whether it could count or not
+	tokenized bool        // askTokenizer has done its work, with or without a count
 	room      int         // bytes that the answer took of the memory for bodies; see roomFor
 	refitted  bool        // the gateway has lowered the cap after the engine had refused it
 	ending    ending      // how the call ended; see endCharged and endFree
@@ -74,8 +74,8 @@ type ending struct {
 	outcome metering.Outcome // the outcome in the ledger; "": the outcome that belongs to end
 
 	unsent  unsent // what the client has still to get; see close
-	cause   error  // why the gateway cut the events
-	problem error  // what the client is told; context.Canceled where the client hung up
+	cause   error  // why the events ended early; nil: the stream is whole
+	problem error  // what the client is told; context.Canceled: the client hung up
 	body    []byte // the body of the document, whose headers are those of the call's resp
 }
 
@@ -96,7 +96,7 @@ const (
 	unsentRefusal                // the problem of the ending, with the charge in the headers
 	unsentOffer                  // a 402
 	unsentEvents                 // the end of a stream
-	unsentDocument               // one document
+	unsentDocument               // one whole document
 	unsentTrailer                // the end of a document that was passed on as it came
 )
 

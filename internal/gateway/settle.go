@@ -14,7 +14,7 @@ import (
 
 // settle gives the slot back and ends the hold, with a charge for what was delivered or
 // without a charge. settled is false if the store did not confirm the settlement in time;
-// then the settler goes on with the same settlement.
+// then the settler waits for the same settlement.
 func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
 	switch {
 	case c.lease == nil: // the call got no slot

@@ -224,7 +224,7 @@ func (p *Problem) WriteAs(w http.ResponseWriter, d Dialect) {
 	if err != nil { // cannot happen, but the client must get an answer
 		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)+1)) // the client sees the end of the body even if the connection stays open
+	h.Set("Content-Length", strconv.Itoa(len(body)+1)) // shows where the body ends
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(body, '\n'))
 }
