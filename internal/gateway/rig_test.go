@@ -63,7 +63,7 @@ type rig struct {
 // setup is what a test may change before the rig starts.
 type setup struct {
 	inference   []inference.Config // one backend for each
-	backendURLs []string // replaces the inference servers
+	backendURLs []string           // replaces the inference servers
 	backend     func(*gpu.BackendConfig)
 	pool        func(*gpu.PoolConfig)
 	profile     format.Setting // of each backend
