@@ -117,7 +117,7 @@ func TestDocumentThatSaysItFailedCostsNothing(t *testing.T) {
 	}
 }
 
-// TestReasonThatNamesNothingIsNoEnd: an empty finish_reason, in any spelling, does not end an answer.
+// TestReasonThatNamesNothingIsNoEnd: a finish_reason such as "none", " " or {} does not end an answer.
 func TestReasonThatNamesNothingIsNoEnd(t *testing.T) {
 	for _, reason := range []string{`"None"`, `"none"`, `"NULL"`, `" "`, `"undefined"`, `" null "`, `"not_finished"`, `{}`, `{"type":null}`, `"\u0020"`} {
 		body := roleEvent + word("one ", "") + word("two ", "") + ending(reason, "")
