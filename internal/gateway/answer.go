@@ -157,8 +157,8 @@ func skipLead(b []byte, marked *bool) []byte {
 
 // formOf returns the form of a body that begins with head, and whether the form is sure: if it
 // is not, more bytes may change it. labelled says that the answer's Content-Type is
-// text/event-stream. A labelled body may begin with other words, because the reader of events
-// drops them.
+// text/event-stream. formOf takes a labelled body for events even if it begins with other
+// words, unless these begin with '<'; the reader of events handles such words.
 func formOf(head []byte, labelled bool) (f form, sure bool) {
 	if len(head) < len(byteOrderMark) && strings.HasPrefix(byteOrderMark, string(head)) { // head is empty, or a part of the mark
 		return formOther, false

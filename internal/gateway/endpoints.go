@@ -50,7 +50,7 @@ func (x *exchange) reply(status int, value any) error {
 // modelSale is the member "l402" of a model in GET /v1/models.
 type modelSale struct {
 	Available bool     `json:"available"`          // a request for the model can be served now
-	Formats   []string `json:"formats"`            // the APIs that sell the model, by the names of apis.Names
+	Formats   []string `json:"formats"`            // the APIs that sell the model, as s_capabilities names them
 	AliasOf   string   `json:"alias_of,omitempty"` // the model that this name is an alias of; "": none
 	*modelPrice
 }

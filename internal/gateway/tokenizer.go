@@ -35,7 +35,7 @@ func (g *Gateway) countable(o *order) bool {
 	return false
 }
 
-// questions returns the requests that can count the prompt at a backend, the preferred first.
+// questions returns the requests that may count the prompt at a backend.
 func (g *Gateway) questions(b *gpu.Backend, o *order) []format.Question {
 	list := o.req.CountPrompt(g.profile(b), b.Upstream(o.model.Name), o.limits)
 	for i := range list {
