@@ -20,15 +20,14 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// admin is the operator's side of a gateway: what is shown and changed behind the bearer
-// token. No request of a caller comes here.
+// admin has the endpoints of the operator's listener. Callers of the public listener cannot reach them.
 type admin struct {
 	*Gateway
 	totals totals
 }
 
-// guard guards a JSON endpoint of the operator: the bearer token of the
-// configuration, compared in constant time. An empty one turns it off.
+// guard makes a JSON endpoint that needs the configuration's bearer token, which guard compares in
+// constant time. If no token is configured, guard refuses every request.
 func (a *admin) guard(handle func(r *http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cat := a.catalog()
@@ -49,7 +48,7 @@ func (a *admin) guard(handle func(r *http.Request) (any, error)) http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		_ = json.NewEncoder(w).Encode(value) // an operator who is gone needs no answer
+		_ = json.NewEncoder(w).Encode(value) // an operator who hung up needs no answer
 	})
 }
 
@@ -62,7 +61,7 @@ func adminAlive(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("{\"status\":\"ok\"}\n"))
 }
 
-// status is GET /admin/status: the live figures in one object.
+// status answers GET /admin/status with the live figures in one object.
 func (a *admin) status(r *http.Request) (any, error) {
 	type price struct {
 		Service string         `json:"service"`
@@ -96,7 +95,7 @@ func (a *admin) status(r *http.Request) (any, error) {
 	}{a.cfg.Version, a.configStatus(), a.checkReady(r.Context()), totals, a.ledger.Stats(), a.open.count(), prices, a.cfg.Fleet.Pools(), a.cfg.Fleet.Status()}, nil
 }
 
-// backends is GET /admin/backends.
+// backends answers GET /admin/backends.
 func (a *admin) backends(*http.Request) (any, error) {
 	return struct {
 		Pools    []gpu.PoolStatus    `json:"pools"`
@@ -107,12 +106,12 @@ func (a *admin) backends(*http.Request) (any, error) {
 
 const (
 	adminDepositLimit = 1000
-	// unconfirmedAfter is how long the settle stream may take before a deposit
-	// that was only presented is shown as suspicious.
+	// unconfirmedAfter is how long the settle stream may take to confirm a deposit. A deposit that was
+	// presented longer ago without a confirmation is shown as suspicious.
 	unconfirmedAfter = time.Minute
 )
 
-// deposits is GET /admin/deposits?state=unclaimed|unconfirmed.
+// deposits answers GET /admin/deposits?state=unclaimed|unconfirmed.
 func (a *admin) deposits(r *http.Request) (any, error) {
 	var list []metering.DepositRow
 	var err error
@@ -131,7 +130,7 @@ func (a *admin) deposits(r *http.Request) (any, error) {
 	return map[string]any{"deposits": views}, err
 }
 
-// depositView is one payment as the operator sees it.
+// depositView is one payment as the operator is shown it.
 type depositView struct {
 	PaymentHash string     `json:"payment_hash"`
 	Account     string     `json:"account"`
@@ -154,14 +153,14 @@ func viewDeposit(d *metering.DepositRow) depositView {
 		Presented: at(d.Presented), Settled: at(d.Settled), Node: d.Node, Index: d.Index}
 }
 
-// accountView is one account as the operator sees it.
+// accountView is one account as the operator is shown it.
 type accountView struct {
 	metering.Balance
 	Status metering.Status  `json:"status"`
 	Recent []metering.Entry `json:"recent"`
 }
 
-// MarshalJSON joins the balance's own form with the rest.
+// MarshalJSON adds the members Status and Recent to the balance's own JSON object.
 func (v accountView) MarshalJSON() ([]byte, error) {
 	balance, err := json.Marshal(v.Balance)
 	if err != nil {
@@ -177,7 +176,7 @@ func (v accountView) MarshalJSON() ([]byte, error) {
 	return append(append(balance[:len(balance)-1], ','), rest[1:]...), nil
 }
 
-// account is GET /admin/accounts/{id}.
+// account answers GET /admin/accounts/{id}.
 func (a *admin) account(r *http.Request) (any, error) {
 	id, err := l402.ParseTokenID(r.PathValue("id"))
 	if err != nil {
@@ -199,7 +198,7 @@ func (a *admin) viewAccount(r *http.Request, id l402.TokenID) (any, error) {
 	return accountView{balance, status, recent}, err
 }
 
-// accountAction is POST /admin/accounts/{id}/{freeze,unfreeze,revoke}.
+// accountAction answers POST /admin/accounts/{id}/{freeze,unfreeze,revoke}.
 func (a *admin) accountAction(r *http.Request) (any, error) {
 	id, err := l402.ParseTokenID(r.PathValue("id"))
 	if err != nil {
@@ -223,9 +222,9 @@ func (a *admin) accountAction(r *http.Request) (any, error) {
 	return a.viewAccount(r, id)
 }
 
-// totals remembers the sums over all accounts for ten times as long as reading
-// them took: seconds where there are millions, and the page asks every two.
-// With few accounts the figures are always fresh.
+// totals keeps the sums over all accounts for ten times as long as reading them took. Reading takes
+// seconds where there are millions of accounts, and the dashboard asks every two seconds. With few
+// accounts the sums are almost always fresh.
 type totals struct {
 	mu    sync.Mutex
 	until time.Time
@@ -250,8 +249,8 @@ func (t *totals) get(ctx context.Context, read func(context.Context) (metering.T
 //go:embed dashboard.html
 var dashboardPage []byte
 
-// dashboard is GET / of the admin listener: a page that shows /admin/status. It
-// holds no figures itself, so it needs no token.
+// dashboard answers GET / of the admin listener with a page that shows /admin/status. The page has
+// no figures itself, so it needs no token.
 func (a *admin) dashboard() http.Handler {
 	if a.cfg.Dashboard != nil {
 		return a.cfg.Dashboard

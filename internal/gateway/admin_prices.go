@@ -10,7 +10,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// livePrice is one model's price and why it is what it is.
+// livePrice is one model's price, and the reasons for it.
 type livePrice struct {
 	Price    *pricing.Epoch    `json:"price,omitempty"`
 	Standing *pricing.Standing `json:"standing,omitempty"`
@@ -26,8 +26,8 @@ func (a *admin) livePrice(model string) (p livePrice) {
 	return p
 }
 
-// prices is GET /admin/prices: every price, the signal behind it, what
-// bounds it, and what a shadow policy would charge.
+// prices answers GET /admin/prices with every price, the signal that the price follows, what bounds
+// it, and what a shadow policy would charge.
 func (a *admin) prices(*http.Request) (any, error) {
 	list := map[string]livePrice{}
 	for _, name := range a.catalog().modelNames() {
@@ -36,11 +36,11 @@ func (a *admin) prices(*http.Request) (any, error) {
 	return map[string]any{"models": list}, nil
 }
 
-// maxOverride bounds the body of an override, in bytes.
+// maxOverride bounds the body of an override in bytes.
 const maxOverride = 4 << 10
 
-// override is POST /admin/prices: the kill switch. It fixes a model's
-// multiplier at once on all replicas, and lifts that with 0.
+// override answers POST /admin/prices, with which the operator fixes a model's multiplier at once
+// on all replicas. The multiplier 0 ends that.
 func (a *admin) override(r *http.Request) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxOverride))
 	if err != nil {
@@ -65,9 +65,9 @@ func (a *admin) override(r *http.Request) (any, error) {
 	return map[string]any{"model": wanted.Model, "multiplier": *wanted.Multiplier}, nil
 }
 
-// epochs is GET /admin/epochs?model=M&since=TIME&after=ID&limit=N: published
-// prices by ascending id, in the form that `gateway simulate` replays. The next
-// page is after the last id of this one.
+// epochs answers GET /admin/epochs?model=M&since=TIME&after=ID&limit=N with published prices by
+// ascending id, in the form that `gateway simulate` replays. For the next page, after is the last
+// id of this page.
 func (a *admin) epochs(r *http.Request) (any, error) {
 	query := r.URL.Query()
 	after, ok := parseCount(query.Get("after"), 0)
@@ -89,8 +89,8 @@ func (a *admin) epochs(r *http.Request) (any, error) {
 	return map[string]any{"epochs": append([]pricing.Epoch{}, epochs...)}, nil
 }
 
-// pricesAway tells the operator that the record of prices does not answer. An
-// override may have been written all the same; writing it again does no harm.
+// pricesAway returns the problem for the operator if the record of prices does not answer. An
+// override may have been written nevertheless. Writing it again does no harm.
 func pricesAway(cause error) error {
 	return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the record of prices does not answer"), problem.BusyRetry).Because(cause)
 }

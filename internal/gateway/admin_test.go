@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// ask calls the operator's listener.
+// ask sends a request to the operator's listener.
 func (r *rig) ask(method, path, bearer string) *answer {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.admin+path, nil)

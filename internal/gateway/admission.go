@@ -9,8 +9,8 @@ import (
 	"sluice.example/sluice/internal/gateway/problem"
 )
 
-// admitStranger counts a caller without a token, before anything of its body is
-// read. A caller with one is counted when a challenge is made for its account.
+// admitStranger counts a caller without a token by address, before the gateway reads any of the
+// body. admitChallenge counts a caller with a token when a challenge is made for its account.
 func (x *exchange) admitStranger() error {
 	if x.token != nil {
 		return nil
@@ -22,10 +22,10 @@ func (x *exchange) admitStranger() error {
 	return x.limited(wait, level, "too many requests without a token come from your network; pay for one, or wait")
 }
 
-// admitChallenge counts a new invoice for a caller with a token.
+// admitChallenge counts a new invoice for a caller with a token by account.
 func (x *exchange) admitChallenge() error {
 	if x.token == nil {
-		return nil // counted by admitStranger
+		return nil // admitStranger has counted the caller
 	}
 	wait := x.g.limits.Account(x.token.ID, x.g.now())
 	if wait == 0 {
@@ -34,8 +34,8 @@ func (x *exchange) admitChallenge() error {
 	return x.limited(wait, intake.LevelAccount, "too many invoices were asked for this account; pay one of them, or wait")
 }
 
-// limited is the 429 of a bucket. A connection whose request was not read to
-// its end is of no more use: reading on is what the refusal saves.
+// limited returns the 429 of a caller that came too often. The connection is closed if the request
+// has a body, because reading the rest of the body is the work that the refusal saves.
 func (x *exchange) limited(wait time.Duration, level int, detail string) error {
 	x.g.observer.Limited(x.r.Context(), intake.LevelName(level))
 	p := problem.Retryable(problem.New(http.StatusTooManyRequests, problem.RateLimited, detail), wait)
@@ -43,25 +43,26 @@ func (x *exchange) limited(wait time.Duration, level int, detail string) error {
 	return p
 }
 
-// overloaded refuses a request because as many are being served as may.
+// overloaded returns the problem for a request that finds MaxRequests requests being served.
 func (x *exchange) overloaded() error {
 	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.QueueFull, "the gateway serves as many requests as it can; repeat this one"), problem.BusyRetry)
 	p.CloseClient, p.Expected = x.r.ProtoMajor < 2, true
 	return p
 }
 
-// Bounds on reading, and throwing away, what a refused client is still sending.
-// Closed at once, the connection would be reset, and the client never see why.
+// These constants bound how long the gateway reads, and drops, what a refused client still sends.
+// If the gateway closed the connection at once, the connection would be reset, and the client
+// would not get the answer.
 const (
-	linger         = time.Second     // without a byte of it
-	lingerTooLarge = 5 * time.Second // in all, for a body that is merely too large; for others linger
+	linger         = time.Second     // the longest wait for the next byte; in all, for most refusals
+	lingerTooLarge = 5 * time.Second // in all, for a body that is too large
 	lingerBytes    = 64 << 20
 )
 
-// dismiss sends a problem to a client whose connection is not kept, and waits a
-// moment for what that client is still sending.
+// dismiss sends a problem to a client whose connection is not kept, and reads for a moment what
+// that client still sends.
 func (x *exchange) dismiss(p *problem.Problem) {
-	_ = x.control.EnableFullDuplex() // the answer does not wait for the body
+	_ = x.control.EnableFullDuplex() // lets the answer go out before the body has come
 	p.WriteAs(x, dialectOf(x.r))
 	until := time.Now().Add(linger)
 	if p.Status == http.StatusRequestEntityTooLarge {
@@ -69,7 +70,7 @@ func (x *exchange) dismiss(p *problem.Problem) {
 	}
 	_ = x.control.SetReadDeadline(time.Now().Add(linger))
 	if x.r.Body == nil || x.r.Header.Get("Expect") != "" || x.FlushError() != nil {
-		return // a client that asks first has sent nothing
+		return // a client with Expect has sent no body yet
 	}
 	for left := int64(lingerBytes); left > 0 && time.Now().Before(until); {
 		n, err := io.CopyN(io.Discard, x.r.Body, min(left, 1<<20))

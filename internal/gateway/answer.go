@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"mime"
@@ -11,7 +10,6 @@ import (
 
 	"sluice.example/sluice/backends/gpu"
 	"sluice.example/sluice/internal/gateway/problem"
-	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 )
@@ -19,15 +17,16 @@ import (
 // eventStream is the content type of server-sent events.
 const eventStream = "text/event-stream"
 
-// errNoAnswer reports a 2xx whose body is no answer of the format: a page of a
-// proxy, nothing at all, lines of another protocol.
+// errNoAnswer reports a 2xx whose body is not an answer of the API: for example a proxy's
+// page, an empty body, or lines of another protocol.
 var errNoAnswer = errors.New("the body is no answer of the API")
 
-// relay passes an answer on by what it is, whatever was asked for and whatever
-// it is called, and says how the call ended. It returns nil where the request goes to the
-// backend once more; see refit.
+// relay passes a backend's answer on and returns how the call ended. The content of the
+// answer decides how relay passes it on; neither what the client asked for nor the answer's
+// label decides that. relay returns nil if the request must be sent to the backend once
+// more; see refit.
 func (c *call) relay(resp *http.Response) *ending {
-	c.clock, _ = resp.Body.(gpu.Answer)
+	c.answerClock, _ = resp.Body.(gpu.Answer)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		if c.refit(resp) {
 			return nil
@@ -37,16 +36,16 @@ func (c *call) relay(resp *http.Response) *ending {
 	if err := decode(resp); err != nil {
 		return c.unreadable(resp, err)
 	}
-	if c.clock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
-		c.clock.AwaitEvent()
+	if c.answerClock != nil && (c.o.req.Stream() || c.gathers || isEventStream(resp.Header)) {
+		c.answerClock.AwaitEvent()
 	}
 	f, err := sniff(resp)
 	if f == formList && takesList(c.meter) {
 		f = formObject
 	}
-	if c.clock != nil && f == formObject {
-		c.clock.Progress()
-		resp.Body.(*sniffed).clock = c.clock
+	if c.answerClock != nil && f == formObject {
+		c.answerClock.Progress()
+		resp.Body.(*sniffed).answerClock = c.answerClock
 	}
 	switch {
 	case err != nil && c.o.req.Stream():
@@ -63,15 +62,16 @@ func (c *call) relay(resp *http.Response) *ending {
 	return c.noAnswer(errNoAnswer, resp.StatusCode)
 }
 
-// unreadable ends a call whose answer cannot be metered.
+// unreadable ends a call whose answer has an encoding that the gateway cannot decode, so that
+// the answer cannot be metered.
 //
 //go:noinline
 func (c *call) unreadable(resp *http.Response, err error) *ending {
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend's answer has an encoding that cannot be read; nothing was charged").Because(err)
-	return c.free(metering.OutcomeBackendError, p).blamed(err, resp.StatusCode)
+	return c.endFree(metering.OutcomeBackendError, p).blamed(err, resp.StatusCode)
 }
 
-// form is what the body of an answer looks like.
+// form is the form of an answer's body, as its first bytes show it.
 type form uint8
 
 const (
@@ -81,19 +81,19 @@ const (
 	formList        // one JSON list
 )
 
-// sniffed is a body whose first bytes were looked at.
+// sniffed is a body whose first bytes were read to find its form.
 type sniffed struct {
 	io.ReadCloser
-	head  []byte
-	err   error      // came with the last byte of head
-	clock gpu.Answer // of a document: white space in it is a sign of life only; nil: none
+	head        []byte
+	err         error      // the error that came with the last byte of head; nil: none came
+	answerClock gpu.Answer // of a document, where white space is no progress; nil: not told
 }
 
 func (s *sniffed) Read(p []byte) (int, error) {
 	if len(s.head) > 0 {
 		n := copy(p, s.head)
 		if s.head = s.head[n:]; len(s.head) == 0 {
-			s.head = nil // a stream may go on for minutes
+			s.head = nil // frees the memory, because a stream may last for minutes
 		}
 		return n, nil
 	}
@@ -101,23 +101,24 @@ func (s *sniffed) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n, err := s.ReadCloser.Read(p)
-	if s.clock != nil && len(bytes.TrimLeft(p[:max(0, n)], " \t\r\n")) > 0 {
-		s.clock.Progress()
+	if s.answerClock != nil && len(bytes.TrimLeft(p[:max(0, n)], " \t\r\n")) > 0 {
+		s.answerClock.Progress()
 	}
 	return n, err
 }
 
-// sniffLength is how many bytes are looked at, at most, and maxLead how many of
-// white space are skipped before them: servers send blank lines as signs of life
-// while they make an answer.
+// sniffLength is the most bytes that sniff looks at. maxLead is the most bytes of white space
+// that sniff skips before them: servers send blank lines to show that they still work on an
+// answer.
 const (
 	sniffLength = 512
 	maxLead     = 64 << 10
 )
 
-// sniff says what an answer is by its first bytes: labels are wrong as often as
-// not. White space and a byte order mark before them are no part of the answer, and
-// are skipped. A body without anything else is none, with the error of reading it.
+// sniff returns the form of an answer by its first bytes, because labels are often wrong.
+// White space and a byte order mark before the answer do not belong to it, and sniff skips
+// them. If nothing else came, sniff returns formOther, and the error of reading unless that
+// error is io.EOF.
 func sniff(resp *http.Response) (form, error) {
 	s := &sniffed{ReadCloser: resp.Body}
 	buf := make([]byte, 0, sniffLength)
@@ -140,11 +141,11 @@ func sniff(resp *http.Response) (form, error) {
 	}
 }
 
-// byteOrderMark may stand before a document or a stream, once.
+// byteOrderMark is a mark that a server may write once before a document or a stream.
 const byteOrderMark = "\ufeff"
 
-// skipLead is what follows the white space and the byte order mark at the beginning
-// of an answer. marked says whether the mark was seen.
+// skipLead returns what follows the white space and the byte order mark at the beginning of
+// an answer. marked says whether a byte order mark was seen before; skipLead sets it.
 func skipLead(b []byte, marked *bool) []byte {
 	b = bytes.TrimLeft(b, " \t\r\n")
 	if !*marked && bytes.HasPrefix(b, []byte(byteOrderMark)) {
@@ -154,11 +155,12 @@ func skipLead(b []byte, marked *bool) []byte {
 	return b
 }
 
-// formOf is the form of a body that begins so, and whether more bytes could
-// change that. Words before the first event are left to the reader of events where
-// the body is labelled so.
+// formOf returns the form of a body that begins with head, and whether the form is sure: if it
+// is not, more bytes may change it. labelled says that the answer's Content-Type is
+// text/event-stream. formOf takes a labelled body for events even if it begins with other
+// words, unless these begin with '<'; the reader of events handles such words.
 func formOf(head []byte, labelled bool) (f form, sure bool) {
-	if len(head) < len(byteOrderMark) && strings.HasPrefix(byteOrderMark, string(head)) { // nothing, or a part of the mark
+	if len(head) < len(byteOrderMark) && strings.HasPrefix(byteOrderMark, string(head)) { // head is empty, or a part of the mark
 		return formOther, false
 	}
 	switch head[0] {
@@ -184,8 +186,7 @@ func formOf(head []byte, labelled bool) (f form, sure bool) {
 	return formOther, true
 }
 
-// isEventStream says whether an answer is server-sent events, whatever was
-// asked for.
+// isEventStream reports whether the Content-Type of an answer is text/event-stream.
 func isEventStream(h http.Header) bool {
 	value := h.Get("Content-Type")
 	if value == eventStream {
@@ -198,68 +199,9 @@ func isEventStream(h http.Header) bool {
 	return strings.EqualFold(strings.TrimSpace(kind), eventStream)
 }
 
-// takesList says whether the answer that is metered may be a list without an object
-// around it.
+// takesList reports whether an answer of this API may be a JSON list without an object around
+// the list.
 func takesList(m format.Meter) bool {
 	l, ok := m.(format.Listing)
 	return ok && l.MayBeList()
-}
-
-// noAnswer ends a call of whose answer nothing was passed on, because it is none,
-// or the backend failed: nothing is charged.
-//
-//go:noinline
-func (c *call) noAnswer(err error, status int) *ending {
-	c.slotDone(c.blame(format.BackendCut, err), status)
-	if c.meter.Failed() {
-		if e := c.refusedWithin(); e != nil {
-			return e
-		}
-	}
-	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.lease.Backend().Redact(c.meter.Failure().Message), Dropped: c.meter.Noise()})
-	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
-		return c.free(metering.OutcomeBackendError, problem.New(http.StatusGatewayTimeout, problem.BackendUnavailable,
-			"the backend did not go on with its answer in time; nothing was charged"))
-	}
-	detail := "the backend's answer is none of this API; nothing was charged"
-	if errors.Is(err, format.ErrNotWhole) {
-		detail = "the backend made fewer completions than were asked for; nothing was charged"
-	} else if words := c.failureWords(); words != "" {
-		detail = "the backend failed and said: " + words + " (nothing was charged)"
-	}
-	return c.free(metering.OutcomeBackendError, problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail))
-}
-
-// refusedWithin ends a call that the backend refused within an answer of 200, as
-// refused ends one that was refused by its status. nil: the backend failed.
-func (c *call) refusedWithin() *ending {
-	said := saidWithin(c.meter.Failure())
-	switch result := c.outcome(&said); {
-	case result.Lacks != "":
-		return c.free(metering.OutcomeNotTaken, gpu.ErrNotTaken)
-	case result.RequestFault, c.forbidden(&said):
-		return c.hopeless(&said)
-	case said.ownersFault(), said.status >= 500, said.denied():
-		return nil
-	}
-	return c.passRefusal(&said)
-}
-
-// failureWords is what the backend said went wrong within its answer, as the
-// client may see it: nothing about the gateway's key there. The log has the backend's
-// own words.
-func (c *call) failureWords() string {
-	said := saidWithin(c.meter.Failure())
-	if said.denied() && !said.BlamesContent() {
-		return ""
-	}
-	return said.public(c.lease.Backend(), c.o)
-}
-
-// cutShort ends a call before anything of its answer was sent: what the backend
-// did costs as much as if the client had hung up.
-func (c *call) cutShort() *ending {
-	e := c.charged(format.UnaryClientGone, context.Canceled, 0)
-	e.worked, e.outcome, e.rest = false, metering.OutcomeHoldExhausted, restOffer
-	return e
 }

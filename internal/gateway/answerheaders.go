@@ -9,20 +9,20 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// The response headers of the wire contract.
+// These are the response headers of the wire contract.
 const (
 	headerBalance    = "L402-Balance-Msat"
 	headerCost       = "L402-Cost-Msat"
 	headerEpoch      = "L402-Price-Epoch"
-	headerModel      = "L402-Model" // of the model that served, where the client allowed another one
+	headerModel      = "L402-Model" // the model that served, where the client allowed another model
 	headerRequestID  = "L402-Request-Id"
 	headerSettlement = "L402-Settlement"
 )
 
-// passes says whether a backend's response header reaches the client: what
-// describes the answer. Others would act on the client in our name, describe a
-// body that we rewrite, or tell about the backend. A backend's own challenge would
-// send a wallet after a stranger's invoice.
+// passes reports whether a backend's response header reaches the client. Only headers that
+// describe the answer do. Other headers would act on the client in the gateway's name, describe a
+// body that the gateway rewrites, or tell about the backend. A backend's own challenge would make
+// a wallet pay a stranger's invoice.
 func passes(name string) bool {
 	switch name {
 	case "Content-Type", "Content-Language", "Retry-After":
@@ -31,7 +31,7 @@ func passes(name string) bool {
 	return false
 }
 
-// passHeader copies what the client may see of a backend's header.
+// passHeader copies the headers of a backend that the client may see.
 func passHeader(to, backend http.Header) {
 	for name, values := range backend {
 		if passes(name) && len(values) > 0 {
@@ -40,7 +40,8 @@ func passHeader(to, backend http.Header) {
 	}
 }
 
-// announce sets the headers that name the request and its price.
+// announce sets the headers that name the request, its price, and the model if the client allowed
+// another model.
 func (c *call) announce(h http.Header) {
 	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
 	h[headerRequestID] = []string{c.x.requestID}
@@ -50,7 +51,7 @@ func (c *call) announce(h http.Header) {
 	}
 }
 
-// tell puts the charge into the headers of an answer.
+// tell sets the headers with the charge, or the header that says that the charge is pending.
 func (c *call) tell(h http.Header, entry *metering.Entry, settled bool) {
 	if !settled {
 		h[headerSettlement] = []string{"pending"}

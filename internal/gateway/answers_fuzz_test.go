@@ -14,16 +14,16 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// scripted is one answer of a backend as a stream, and what is true of it.
+// scripted is one answer of a backend as a stream, with the facts about it.
 type scripted struct {
 	stream string
-	tokens int  // that it delivers
-	usage  bool // it ends with a usage
+	tokens int  // the number of tokens in the answer
+	usage  bool // the answer ends with a usage
 	mark   string
 }
 
-// scriptOf makes an answer in some dialect: where the text stands, how events are
-// separated, what comes between them, what is said of the usage.
+// scriptOf makes an answer in a random dialect, which decides where the text is, how events are
+// separated, what comes between events, and what the usage says.
 func scriptOf(rng *rand.Rand, whole, failing bool) scripted {
 	s := scripted{tokens: 1 + rng.IntN(20), mark: "mark" + strings.Repeat("x", rng.IntN(8))}
 	forms := [...]string{
@@ -64,17 +64,17 @@ func scriptOf(rng *rand.Rand, whole, failing bool) scripted {
 	return s
 }
 
-// unlimited lets each execution buy an account of its own.
+// unlimited allows each execution to buy an account of its own.
 var unlimited = intake.ChallengeLimits{
 	Address: intake.Rate{PerSecond: 1e6, Burst: 1e6}, Subnet: intake.Rate{PerSecond: 1e6, Burst: 1e6},
 	Network: intake.Rate{PerSecond: 1e6, Burst: 1e6}, Total: intake.Rate{PerSecond: 1e6, Burst: 1e6},
 	Account: intake.Rate{PerSecond: 1e6, Burst: 1e6},
 }
 
-// FuzzAnswers lets a backend answer with a stream in some dialect, over HTTP: all
-// of it comes, the backend breaks off or fails, or the client hangs up. What is
-// charged is exact where a usage came at the end, else within a quarter, or one
-// token, of what was delivered; and only what is whole looks so.
+// FuzzAnswers lets a backend answer with a stream in some dialect over HTTP. The whole answer
+// comes, the backend breaks off or fails, or the client hangs up. The charge must be exact if a
+// usage came at the end. Otherwise it must be within a quarter, or one token, of what was
+// delivered. Only a whole answer may look whole.
 func FuzzAnswers(f *testing.F) {
 	for seed := range uint64(24) {
 		f.Add(seed, uint8(seed))
@@ -83,7 +83,7 @@ func FuzzAnswers(f *testing.F) {
 	r := playing(f, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) { (*answer.Load())(w, req) },
 		limitChallenges(unlimited))
 	f.Fuzz(func(t *testing.T, seed uint64, how uint8) {
-		end := how % 4 // whole, cut, failing, hung up
+		end := how % 4 // 0 whole, 1 cut, 2 failing, 3 hung up
 		s := scriptOf(rand.New(rand.NewPCG(seed, 2)), end == 0, end == 2)
 		play := says(sse, s.stream)
 		if end == 3 {

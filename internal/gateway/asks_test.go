@@ -20,7 +20,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// answer is a whole answer.
+// answer is an answer that was read to its end.
 type answer struct {
 	status  int
 	header  http.Header
@@ -37,7 +37,7 @@ func (a *answer) json(t testing.TB) map[string]any {
 	return v
 }
 
-// msat reads an amount from a JSON body.
+// msat reads an amount from the JSON body.
 func (a *answer) msat(t testing.TB, name string) l402.Msat {
 	t.Helper()
 	n, ok := a.json(t)[name].(float64)
@@ -47,7 +47,7 @@ func (a *answer) msat(t testing.TB, name string) l402.Msat {
 	return l402.Msat(n)
 }
 
-// wantProblem checks everything that all problems have in common.
+// wantProblem checks what all problems have in common, and returns the problem's members.
 func (a *answer) wantProblem(t testing.TB, status int, kind string) map[string]any {
 	t.Helper()
 	if a.status != status {
@@ -74,7 +74,7 @@ func (a *answer) wantProblem(t testing.TB, status int, kind string) map[string]a
 
 type header map[string]string
 
-// do sends one request and reads the whole answer.
+// do sends one request and reads the answer to its end.
 func (r *rig) do(method, path, body string, headers header) *answer {
 	r.t.Helper()
 	resp := r.open(r.t.Context(), method, path, body, headers)
@@ -90,8 +90,8 @@ func (r *rig) do(method, path, body string, headers header) *answer {
 	return a
 }
 
-// wantErrorMember checks that the SDKs of the route's API show the problem: none of
-// them reads detail.
+// wantErrorMember checks that the SDKs of the route's API show the problem. None of these SDKs reads
+// the member detail.
 func (a *answer) wantErrorMember(t testing.TB) {
 	t.Helper()
 	var p struct {
@@ -117,7 +117,7 @@ func (a *answer) wantErrorMember(t testing.TB) {
 	}
 }
 
-// open sends one request and returns the answer to be read.
+// open sends one request and returns the answer unread.
 func (r *rig) open(ctx context.Context, method, path, body string, headers header) *http.Response {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, r.url+path, strings.NewReader(body))
@@ -144,7 +144,7 @@ type token struct {
 
 func (k token) String() string { return l402.FormatCredential(k.macaroon, k.preimage) }
 
-// with returns the headers of a request that pays with the token.
+// with returns the headers of a request that pays with the token, and more headers.
 func (k token) with(more ...string) header {
 	h := header{"Authorization": k.String()}
 	for i := 0; i < len(more); i += 2 {
@@ -153,7 +153,7 @@ func (k token) with(more ...string) header {
 	return h
 }
 
-// attenuate adds caveats.
+// attenuate returns the token with more caveats.
 func (k token) attenuate(t testing.TB, conditions ...string) token {
 	t.Helper()
 	m, err := l402.Attenuate(k.macaroon, conditions...)
@@ -164,7 +164,7 @@ func (k token) attenuate(t testing.TB, conditions ...string) token {
 	return k
 }
 
-// pay pays a challenge and returns its token.
+// pay pays the challenge in an answer and returns its token.
 func (r *rig) pay(a *answer) token {
 	r.t.Helper()
 	c, err := l402.ParseChallenge(a.header["Www-Authenticate"])
@@ -182,7 +182,7 @@ func (r *rig) pay(a *answer) token {
 	return token{c.Macaroon, invoice.Preimage, invoice.Amount, id}
 }
 
-// balance asks the gateway.
+// balance asks the gateway for the balance.
 func (r *rig) balance(k token) *answer {
 	r.t.Helper()
 	a := r.do("GET", "/l402/balance", "", k.with())
@@ -192,8 +192,7 @@ func (r *rig) balance(k token) *answer {
 	return a
 }
 
-// wantSpent checks that the account was charged so much in all and holds
-// nothing.
+// wantSpent checks that the account was charged this much in all, and that nothing is held.
 func (r *rig) wantSpent(k token, charged l402.Msat) {
 	r.t.Helper()
 	r.idle(k)
@@ -225,7 +224,7 @@ func (r *rig) usage(k token) []metering.Entry {
 	return page.Charges
 }
 
-// lastCharge returns the newest charge once it is there and nothing is held.
+// lastCharge returns the newest charge. First it waits until nothing is held on the account.
 func (r *rig) lastCharge(k token) metering.Entry {
 	r.t.Helper()
 	var list []metering.Entry
@@ -234,8 +233,7 @@ func (r *rig) lastCharge(k token) metering.Entry {
 	return r.usage(k)[0]
 }
 
-// request makes a chat body. Members given replace the usual ones; "" removes
-// one.
+// request makes the body of a chat request. members replace the usual members; "" removes a member.
 func request(members ...string) string {
 	body := map[string]json.RawMessage{
 		"model":       json.RawMessage(`"` + testModel + `"`),
@@ -260,13 +258,13 @@ func request(members ...string) string {
 
 const chatPath = "/v1/chat/completions"
 
-// chat sends a chat request and reads the whole answer.
+// chat sends a chat request and reads the answer to its end.
 func (r *rig) chat(k token, body string, more ...string) *answer {
 	r.t.Helper()
 	return r.do("POST", chatPath, body, k.with(more...))
 }
 
-// truth is what the inference server really did for its newest request.
+// truth returns what the inference server really did for its newest request.
 func (r *rig) truth() inference.Recorded {
 	r.t.Helper()
 	requests := r.backend.Requests()
@@ -279,16 +277,16 @@ func (r *rig) truth() inference.Recorded {
 	return inference.Recorded{}
 }
 
-// cost is what tokens cost at the test's prices.
+// cost returns the cost of tokens at the test's prices, in msat.
 func cost(prompt, completion int) l402.Msat { return l402.Msat(prompt + 2*completion) }
 
-// trueCost is the cost of what the backend did for its newest request.
+// trueCost returns the cost of what the backend did for its newest request.
 func (r *rig) trueCost() l402.Msat {
 	rec := r.truth()
 	return cost(rec.PromptTokens, rec.CompletionTokens)
 }
 
-// comment finds the cost comment of a stream.
+// comment returns the cost and the balance in a stream's comment.
 func comment(t testing.TB, stream []byte) (cost, balance l402.Msat) {
 	t.Helper()
 	for events := client.NewEventReader(bytes.NewReader(stream)); ; {
@@ -322,11 +320,10 @@ func dataLines(stream []byte) []string {
 	}
 }
 
-// readEvents reads at least n events that carry data and returns all that was
-// read.
+// readEvents reads until at least n events with data have come, and returns all bytes that it read.
 func readEvents(t testing.TB, body io.Reader, n int) []byte {
 	t.Helper()
-	var got bytes.Buffer // with what came along in the same read
+	var got bytes.Buffer // may get more bytes with the last event
 	for events := client.NewEventReader(io.TeeReader(body, &got)); n > 0; {
 		event, err := events.Next()
 		if err != nil {
@@ -356,8 +353,8 @@ func l402Msat(n int) l402.Msat { return l402.Msat(n) }
 
 func amountText(m l402.Msat) string { return strconv.FormatInt(int64(m), 10) }
 
-// contentEvents counts the events of a stream that carry text: one token each
-// from the test's backend.
+// contentEvents counts the events of a stream that carry text. The test's backend sends one token in
+// each of them.
 func contentEvents(stream []byte) (n int) {
 	for _, data := range dataLines(stream) {
 		var chunk struct {
@@ -374,7 +371,7 @@ func contentEvents(stream []byte) (n int) {
 	return n
 }
 
-// newRequest makes a request for use outside the test's goroutine.
+// newRequest makes a request that may be used outside the test's goroutine.
 func (r *rig) newRequest(method, path, body string, headers header) *http.Request {
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, strings.NewReader(body))
 	if err != nil {

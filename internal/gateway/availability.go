@@ -6,14 +6,14 @@ import (
 	"sluice.example/sluice/backends/gpu"
 )
 
-// errNotServed refuses what nothing could be done for: a payment, or a hold,
-// would buy nothing. It is a gpu.ErrNoBackend, and so a 503 with Retry-After.
+// errNotServed refuses a payment or a hold that would buy nothing, because no backend serves. It
+// wraps gpu.ErrNoBackend, so that the client gets a 503 with Retry-After.
 var errNotServed = fmt.Errorf("not sold now: %w", gpu.ErrNoBackend)
 
-// serves says whether some backend may be used for the model now.
+// serves reports whether a backend can be used for the model now.
 func (g *Gateway) serves(m *model) bool { return m.pool.Serves() }
 
-// servesAny says whether the service has a model that can be served.
+// servesAny reports whether a model of the service can be served now.
 func (g *Gateway) servesAny(svc *service) bool {
 	for _, m := range svc.models {
 		if g.serves(m) {
@@ -23,8 +23,8 @@ func (g *Gateway) servesAny(svc *service) bool {
 	return false
 }
 
-// sells says whether what an offer asks to pay for can be served: the model that
-// was asked for, or any of the service where none was named.
+// sells reports whether the gateway can serve what an offer asks to be paid for: the model of
+// the order, or any model of the service if no request was made.
 func (g *Gateway) sells(o *offer) bool {
 	if o.order != nil && o.required > 0 {
 		return g.serves(o.order.model)

@@ -10,11 +10,11 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// sealed is a seal as APIs put them into answers, of 3,000 characters.
+// sealed is a seal of 3,000 characters, as APIs put seals into answers.
 var sealed = strings.Repeat("CvcQAdHtim9k", 250)
 
-// What is no text of the model says nothing against a usage: seals, wherever they
-// stand, and runs of one sign, of which a token has up to 128.
+// TestUsageStandsWhateverTheAnswerCarries: what is not text of the model does not refute a usage.
+// Such are seals in any member, and runs of one character, of which a token has up to 128.
 func TestUsageStandsWhateverTheAnswerCarries(t *testing.T) {
 	dashes := strings.Repeat(strings.Repeat("-", 80)+`\n`, 50)
 	table := strings.Repeat("|"+strings.Repeat(" :---: |", 12)+`\n`, 40)
@@ -47,7 +47,7 @@ func TestUsageStandsWhateverTheAnswerCarries(t *testing.T) {
 			r.wantCharged(k, name+", "+how, cost10(50, c.completion))
 		}
 	}
-	// Tokens of 128 blanks, as vLLM sends them, with and without a running usage.
+	// Tokens of 128 blanks, as vLLM sends them, come with a running usage and without.
 	for _, running := range []bool{false, true} {
 		var events strings.Builder
 		for i := range 40 {
@@ -64,11 +64,11 @@ func TestUsageStandsWhateverTheAnswerCarries(t *testing.T) {
 	}
 }
 
-// A usage is read under the names and in the places that APIs use.
+// TestUsageIsReadWhereverItStands: a usage is read under all names and in all places that APIs use.
 func TestUsageIsReadWhereverItStands(t *testing.T) {
 	five := roleEvent + strings.Repeat(delta(`"delta":{"content":" a b c d e"}`, ""), 60)
 	for usage, about := range map[string]bool{
-		`{"total_tokens":350}`: true, // less the prompt, of which nothing is said
+		`{"total_tokens":350}`: true, // less the prompt, which no member tells
 		`{"input_tokens":50,"output_tokens":300,"total_tokens":350}`:                                                                        false,
 		`{"prompt_tokens":"50","completion_tokens":"300","total_tokens":"350"}`:                                                             false,
 		`{"prompt_tokens":50,"completion_tokens":300,"total_tokens":350,"completion_tokens_details":{"reasoning_tokens":310}}`:              false,
@@ -98,7 +98,8 @@ func TestUsageIsReadWhereverItStands(t *testing.T) {
 	}
 }
 
-// Cached tokens have their price, whatever they are called.
+// TestCachedTokensAreReadUnderEachName: cached tokens are charged at their price under each name
+// that APIs use.
 func TestCachedTokensAreReadUnderEachName(t *testing.T) {
 	for _, cached := range []string{`"prompt_tokens_details":{"cached_tokens":48}`, `"cached_tokens":48`, `"prompt_cache_hit_tokens":48`,
 		`"input_tokens_details":{"cached_tokens":48}`, `"prompt_tokens_details":{"cached_tokens":"48"}`} {
@@ -111,8 +112,8 @@ func TestCachedTokensAreReadUnderEachName(t *testing.T) {
 	}
 }
 
-// What the model was shown, and tools have put out, is no output of the model: who
-// hangs up pays for words.
+// TestWhatTheModelWasShownIsNotItsOutput: what the model was shown, and what tools have returned,
+// is not output of the model. A client that hangs up pays for the model's words only.
 func TestWhatTheModelWasShownIsNotItsOutput(t *testing.T) {
 	page := strings.Repeat("some text of a page that was found, and more of it. ", 300)
 	for name, first := range map[string]string{
@@ -127,7 +128,7 @@ func TestWhatTheModelWasShownIsNotItsOutput(t *testing.T) {
 		r.hangUp(k, asStream(8000), "mark", 20)
 		r.wantAbout(k, name, 15, 20)
 	}
-	// The opposite: the model's words in a member that nobody knows, in pieces or whole.
+	// The opposite also holds: the model's words count in an unknown member, in pieces or whole.
 	for name, event := range map[string]string{
 		"a list":   delta(`"delta":{"inner":{"words":["mark"]}}`, ""),
 		"a string": delta(`"delta":{"output":"mark"}`, ""),
@@ -143,8 +144,8 @@ func TestWhatTheModelWasShownIsNotItsOutput(t *testing.T) {
 	r.wantAbout(k, "a document of nothing else", 15, 1000)
 }
 
-// Constants in chunks that say nothing are signs of life: they count neither against
-// a usage nor, but for the first one, without it.
+// TestConstantsInEmptyChunksCountNothing: constants in chunks without text are signs of life. They
+// do not refute a usage, and without a usage only the first such chunk counts.
 func TestConstantsInEmptyChunksCountNothing(t *testing.T) {
 	for name, beat := range map[string]string{
 		"beside the choices": delta(`"delta":{"content":""}`, `,"note":"AI generated, do not remove this mark"`),
@@ -158,7 +159,7 @@ func TestConstantsInEmptyChunksCountNothing(t *testing.T) {
 		r.chat(k, asStream(2000))
 		r.wantCharged(k, name, cost10(50, 1))
 		if name == "without content" {
-			continue // nothing tells them from tokens that are all alike
+			continue // they look like tokens that are all alike
 		}
 		r = playing(t, format.EngineGeneric, saysAndWaits(sse, beats+strings.Repeat(word("eight ", ""), 8)))
 		k = r.buy(maxPurchase)
@@ -169,7 +170,8 @@ func TestConstantsInEmptyChunksCountNothing(t *testing.T) {
 	}
 }
 
-// A picture that the model made takes what one takes in a prompt until a usage says it.
+// TestPictureThatTheModelMade: without a usage, a picture that the model made counts like a picture
+// in a prompt.
 func TestPictureThatTheModelMade(t *testing.T) {
 	bytes := "data:image/png;base64," + strings.Repeat("iVBORw0KGgo", 20000)
 	for name, members := range map[string]string{

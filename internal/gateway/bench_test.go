@@ -12,9 +12,9 @@ import (
 
 const benchAnswer = `{"id":"x","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"the river runs"},"finish_reason":"stop"}],"usage":{"prompt_tokens":20,"completion_tokens":4,"total_tokens":24}}`
 
-// BenchmarkPaidUnary is one paid, metered request over loopback, client and
-// backend included; BenchmarkReverseProxy is the same through net/http's own
-// proxy, for comparison.
+// BenchmarkPaidUnary measures one paid and metered request over loopback, client and backend
+// included. For comparison, BenchmarkReverseProxy measures the same request through net/http's own
+// proxy.
 func BenchmarkPaidUnary(b *testing.B) {
 	backend := benchBackend(b)
 	r := newRig(b, func(s *setup) {

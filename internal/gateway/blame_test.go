@@ -10,9 +10,9 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// What an engine says within an answer of 200, before anything else, is read as what it
-// says with a status: the request's fault is told to its client, and costs the backend
-// nothing.
+// TestRequestFaultWithinAnAnswer: an engine's words within an answer of 200, before any part of the
+// answer, are read like the words of a status. The client is told the request's fault, and the
+// backend is not blamed.
 func TestRequestFaultWithinAnAnswer(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
 		"TGI":              {`data: {"error":"Input validation error: inputs must have less than 4096 tokens","error_type":"validation"}` + "\n\n", "Input validation error"},
@@ -47,7 +47,8 @@ func TestRequestFaultWithinAnAnswer(t *testing.T) {
 	}
 }
 
-// A failure within an answer, in words of unknown fault, counts by accounts as a 5xx does.
+// TestFailureWithinAnAnswerNeedsSeveralAccounts: a failure within an answer whose fault is not
+// known counts by accounts, as a 5xx does.
 func TestFailureWithinAnAnswerNeedsSeveralAccounts(t *testing.T) {
 	e := newScriptedEngine(t)
 	e.chat.Store(picky(answers(http.StatusOK, "data: {\"error\":{\"message\":\"shape mismatch\"}}\n\n")))
@@ -66,7 +67,7 @@ func TestFailureWithinAnAnswerNeedsSeveralAccounts(t *testing.T) {
 	}
 }
 
-// A rate limit within an answer is one.
+// TestRateLimitWithinAnAnswer: a rate limit that comes within an answer counts as a rate limit.
 func TestRateLimitWithinAnAnswer(t *testing.T) {
 	e := newScriptedEngine(t)
 	e.chat.Store(answers(http.StatusOK, "data: {\"error\":{\"message\":\"slow down\",\"code\":429}}\n\n"))
@@ -79,8 +80,8 @@ func TestRateLimitWithinAnAnswer(t *testing.T) {
 	}
 }
 
-// The words of a refusal are found in whatever form a service gives them, and its 5xx
-// count as those of others do.
+// TestWordsOfRefusalsInManyForms: the gateway finds the words of a refusal in each form that
+// services use, and counts the 5xx of all services alike.
 func TestWordsOfRefusalsInManyForms(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
@@ -127,8 +128,8 @@ func TestWordsOfRefusalsInManyForms(t *testing.T) {
 	}
 }
 
-// A backend that lays every failure on the request is found out by a request that has
-// nothing to be at fault.
+// TestBackendThatBlamesEveryRequest: a backend that blames the request for every failure is found
+// out by a request that cannot be at fault.
 func TestBackendThatBlamesEveryRequest(t *testing.T) {
 	for name, refuse := range map[string]*http.HandlerFunc{
 		"a status":         answers(500, `{"error":{"message":"FlashAttention is not supported on this device","type":"internal_server_error","code":500}}`),
@@ -151,7 +152,7 @@ func TestBackendThatBlamesEveryRequest(t *testing.T) {
 			t.Errorf("%s: %d of 40 accounts were refused although another backend serves", name, refused)
 		}
 	}
-	// One that serves the smallest request is believed.
+	// A backend that serves the smallest request is believed.
 	e := newScriptedEngine(t)
 	e.chat.Store(picky(answers(500, `{"error":{"message":"image input is not supported"}}`)))
 	r, _ := engineRig(t, 0, e)
@@ -166,7 +167,8 @@ func TestBackendThatBlamesEveryRequest(t *testing.T) {
 	}
 }
 
-// The cap is fitted also by what an engine says within an answer of 200.
+// TestCapIsFittedByWordsWithinAnAnswer: the words of an engine within an answer of 200 lower the
+// cap too.
 func TestCapIsFittedByWordsWithinAnAnswer(t *testing.T) {
 	const said = `{"error":"Input validation error: inputs tokens + max_new_tokens must be <= 8192. Given: 5000 inputs tokens and %d max_new_tokens","error_type":"validation"}`
 	for name, c := range map[string]struct {

@@ -10,9 +10,9 @@ import (
 	"sluice.example/sluice/internal/gateway/problem"
 )
 
-// readBody reads the whole body, limit bytes at most, within its time. Metering
-// needs all of it before anything is forwarded. What it takes of the memory for bodies is
-// given back when the request ends.
+// readBody reads the whole body, of limit bytes at most, within its time. The whole body is
+// needed to bound the cost before anything is forwarded. The memory that the body takes is given
+// back when the request ends.
 func (x *exchange) readBody(limit int64) ([]byte, error) {
 	r := x.r
 	if r.Body == nil || r.Body == http.NoBody {
@@ -25,8 +25,8 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 		return nil, problem.New(http.StatusUnsupportedMediaType, problem.InvalidRequest, "send the body without Content-Encoding")
 	}
 	x.body.From(x.g.bodies, x.token != nil)
-	// Room for a byte more than there may be, so as to see the end. A claimed
-	// length is believed only as far as the bytes have come.
+	// The buffer gets room for one byte more than allowed, so that the end can be seen. It grows
+	// only with the bytes that come, whatever Content-Length claims.
 	most := limit + 1
 	if r.ContentLength > 0 {
 		most = r.ContentLength + 1
@@ -46,7 +46,7 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 		case int64(len(buf)) > limit:
 			return nil, &http.MaxBytesError{Limit: limit}
 		case errors.Is(err, io.EOF):
-			_ = x.control.SetReadDeadline(time.Time{}) // from here on a read only tells whether the client is there
+			_ = x.control.SetReadDeadline(time.Time{}) // from here on, reads only show whether the client is there
 			return buf, nil
 		case err != nil:
 			p := problem.New(http.StatusRequestTimeout, problem.InvalidRequest, "the body did not arrive in time or in full")
@@ -57,20 +57,20 @@ func (x *exchange) readBody(limit int64) ([]byte, error) {
 	}
 }
 
-// awaitBody moves the deadline of the body on by what has come of it: BodyGrace
-// and a second for each BodyRate bytes, BodyTimeout at most. So a body that
-// drips in ends long before one that is large.
+// awaitBody sets the deadline of the body by the bytes that have come: BodyGrace, plus a second
+// for each BodyRate bytes, but BodyTimeout at most. So a body that drips ends long before a
+// large body does.
 func (x *exchange) awaitBody(arrived int) {
 	cfg := &x.cat.Config
 	allowed := cfg.BodyGrace + time.Duration(float64(arrived)/float64(cfg.BodyRate)*float64(time.Second))
 	until := x.arrived.Add(min(allowed, cfg.BodyTimeout))
 	if arrived == 0 || until.Sub(x.bodyUntil) > cfg.BodyGrace/8 {
 		x.bodyUntil = until
-		_ = x.control.SetReadDeadline(until) // there is no way to fail that the next read would not report
+		_ = x.control.SetReadDeadline(until) // the next read reports an error of this call
 	}
 }
 
-// tooManyBodies refuses a body that there is no memory for.
+// tooManyBodies returns the problem for a body for which there is no memory.
 func tooManyBodies() error {
 	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.QueueFull, "too many large requests are being read; repeat this one"), problem.BusyRetry)
 	p.CloseClient, p.Expected = true, true

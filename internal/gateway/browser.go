@@ -8,21 +8,19 @@ import (
 	"sluice.example/sluice/internal/gateway/problem"
 )
 
-// exposed are the response headers that a web page may read: what it needs to
-// pay, to wait, and to know what it was charged.
+// exposed names the response headers that a web page may read. The page needs them to pay, to wait, and
+// to know what it was charged.
 const exposed = "WWW-Authenticate, " + headerCost + ", " + headerBalance + ", " + headerEpoch + ", " + headerModel + ", " + headerRequestID + ", " +
 	headerSettlement + ", L402-Replayed, L402-Receipt, Payment-Receipt, X-Request-Id, Request-Id, Retry-After"
 
-// preflightAge is how long browsers may keep the answer to a preflight, in
-// seconds.
+// preflightAge is how long browsers may keep the answer to a preflight, in seconds.
 const preflightAge = "600"
 
-// maxRequestHeaders bounds, in bytes, the header names that a preflight may ask
-// for.
+// maxRequestHeaders bounds the header names that a preflight may ask for, in bytes.
 const maxRequestHeaders = 4 << 10
 
-// readOrigin notes whether the answer may be read by the web page that asks. All
-// answers say so, refusals and challenges too: a page could not pay otherwise.
+// readOrigin notes whether the web page that asks may read the answer. share sets the headers for it on
+// all answers, problems and 402s too, because otherwise a page could not pay.
 func (x *exchange) readOrigin() {
 	if !x.cat.browsers {
 		return
@@ -42,9 +40,9 @@ func (x *exchange) readOrigin() {
 	}
 }
 
-// share sets the headers that let a web page read the answer, over whatever a
-// backend said. There is no Access-Control-Allow-Credentials: the credential is a
-// header that the page sets, never a cookie.
+// share sets the headers that let a web page read the answer. They replace those of a backend.
+// There is no Access-Control-Allow-Credentials, because the credential is a header that the page
+// sets, never a cookie.
 func (x *exchange) share() {
 	if !x.varies {
 		return
@@ -58,14 +56,15 @@ func (x *exchange) share() {
 	h["Access-Control-Expose-Headers"] = []string{exposed}
 }
 
-// isPreflight says whether a browser asks what a page may send. A page of an
-// origin that is not listed gets the answer of any other OPTIONS.
+// isPreflight reports whether a browser asks what a page may send. If the page's origin is not
+// listed, the request is answered like any other OPTIONS.
 func (x *exchange) isPreflight() bool {
 	return x.r.Method == http.MethodOptions && x.origin != "" && x.r.Header["Access-Control-Request-Method"] != nil
 }
 
-// preflight answers it, for nothing, within the limits on strangers. Any header
-// may be sent: SDKs add their own, and what is not known stays here.
+// preflight answers a preflight. It is free, and counts against the limits on callers without a
+// token. The page may send any header, because SDKs add their own headers; the gateway does not
+// forward them.
 func (x *exchange) preflight() {
 	x.route = "preflight"
 	if err := x.admitStranger(); err != nil {
@@ -86,12 +85,12 @@ func (x *exchange) preflight() {
 	x.WriteHeader(http.StatusNoContent)
 }
 
-// notHeaderList says whether a character has no place in a list of header names.
+// notHeaderList reports whether a character cannot be in a list of header names.
 func notHeaderList(c rune) bool {
 	return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_, ", c))
 }
 
-// root is HEAD /: coding agents look there whether a gateway answers.
+// root answers HEAD /, by which coding agents check whether a gateway answers.
 func (x *exchange) root() error {
 	x.Header().Set("Cache-Control", "no-store")
 	x.WriteHeader(http.StatusOK)

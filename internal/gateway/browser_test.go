@@ -17,7 +17,7 @@ func withOrigins(origins ...string) func(*setup) {
 	return func(s *setup) { s.service = func(svc *gatewayService) { svc.Origins = origins } }
 }
 
-// preflight asks as a browser does before a page may send its request.
+// preflight sends the request with which a browser asks whether a page may send its request.
 func (r *rig) preflight(origin string) *answer {
 	r.t.Helper()
 	return r.do("OPTIONS", chatPath, "", header{"Origin": origin, "Access-Control-Request-Method": "POST",
@@ -75,7 +75,8 @@ func TestOtherPagesAreToldNothing(t *testing.T) {
 	}
 }
 
-// A backend of a popular kind lets every page in; that is not its to say.
+// TestBackendsDoNotOpenTheGatewayToPages: a backend's own CORS headers, which let every page in, do
+// not reach the client.
 func TestBackendsDoNotOpenTheGatewayToPages(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
@@ -111,7 +112,7 @@ func TestPreflightsAreLimited(t *testing.T) {
 	newRig(t, withOrigins(page)).do("OPTIONS", chatPath, "", long).wantProblem(t, http.StatusBadRequest, "invalid-request")
 }
 
-// Directories probe a paid route with GET or HEAD and look for the challenge.
+// TestProbesOfPaidRoutes: directories probe a paid route with GET or HEAD, and get the challenge.
 func TestProbesOfPaidRoutes(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)

@@ -9,121 +9,144 @@ import (
 	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/internal/observe"
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/pricing"
 )
 
-// call is one open reservation and the answer that it pays for. It belongs to
-// the goroutine that serves the request; only cancel may be called by others.
+// call is one open hold and the answer that the hold pays for. A call belongs to the
+// goroutine that serves the request. Other goroutines may call only cancel.
 type call struct {
 	g    *Gateway
 	x    *exchange
 	o    *order
 	hold *metering.Hold
 
-	// ctx ends with the client unless the call is patient, with a drain that cuts, or
-	// when the answer was cut here; the backend sees that at once. cancel says why.
+	// ctx is the context of the requests to backends, so that a backend stops as soon as ctx
+	// ends. ctx ends when the client hangs up, unless patience says otherwise; when a drain
+	// cuts the call; and when the gateway itself cuts the answer. cancel takes the reason.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	ticket  *gpu.Ticket                 // the place in the pool; nil: none was given
-	listed  bool                        // among the open requests of the gateway
-	lease   *gpu.Lease                  // nil until a slot was given
-	engine  *engine                     // of the lease's backend, once the request goes there
-	at      atomic.Pointer[gpu.Backend] // where the request went last; nil: nowhere yet
-	resp    *http.Response              // the last answer; nil: none yet
-	said    *refusal                    // what its backend refused with; nil: nothing that was read
-	clock   gpu.Answer                  // the body of the answer as the backend sends it; nil: none yet
-	meter   format.Meter
-	gathers bool // the backend was asked for a stream, the client for a document
-	// patience says what becomes of the backend's work when the client hangs up.
+	ticket      *gpu.Ticket                 // the place in the pool; nil: the call has no place
+	listed      bool                        // the call is among the open requests of the gateway
+	lease       *gpu.Lease                  // the slot; nil until the pool gave a slot
+	engine      *engine                     // of the lease's backend; nil until the request is sent there
+	at          atomic.Pointer[gpu.Backend] // the backend that got the request last; nil: none did
+	resp        *http.Response              // the last answer of a backend; nil: no backend has answered
+	said        *refusal                    // the refusal of the backend that was tried last; nil: no refusal was read
+	answerClock gpu.Answer                  // the backend's answer, told about progress; nil: no answer yet
+	meter       format.Meter
+	gathers     bool // the backend streams, the client wants a document
+	// patience says what happens to the backend's work when the client hangs up.
 	patience atomic.Int32
 
-	arrived   time.Time   // at this gateway
-	began     time.Time   // when the request went to the backend that took it
+	arrived   time.Time   // when the request came to this gateway
+	began     time.Time   // when the request was sent to the backend that was tried last
 	delivered int64       // bytes of the answer's body written to the client
-	tokens    int64       // of the answer, as last looked at
-	tokenized bool        // what no usage told was counted, or could not be
-	room      int         // bytes of the memory for bodies that the answer may fill; see roomFor
-	refitted  bool        // the cap was lowered after the engine had refused it
-	ending    ending      // see charged and free
-	ended     bool        // settled or released
-	unwatch   func() bool // stops left from being called
+	tokens    int64       // output tokens of the answer at the last progress
+	tokenized bool        // askTokenizer has done its work, with or without a count
+	room      int         // bytes that the answer took of the memory for bodies; see roomFor
+	refitted  bool        // the gateway has lowered the cap after the engine had refused it
+	ending    ending      // how the call ended; see endCharged and endFree
+	ended     bool        // the hold was settled or released
+	unwatch   func() bool // stops the context of the request from calling left
 
-	gpuHeld int64        // µs of GPU time that the hold has room for; the goroutine of watchGPU has it
-	gpuUsed atomic.Int64 // µs of it used, as last looked at
+	gpuHeld int64        // µs of GPU time that the hold covers; only watchGPU's goroutine uses it
+	gpuUsed atomic.Int64 // µs of GPU time that the request had used at the last look
 }
 
-// ending is how a call ended, as its last steps have to know it.
+// ending is how a call ended, for the steps settle and close.
 type ending struct {
-	// blame is what the fleet is told of the backend, and status what that answered with,
-	// 0 without an answer; see slotDone.
+	// blame is the error that the fleet is told about the backend: nil for a success, and
+	// context.Canceled where the backend is not to blame. status is the HTTP status of the
+	// backend's answer; 0 means that there was no answer. See slotDone.
 	blame  error
 	status int
-	// worked: the backend has answered, so that its tokenizer counts what no usage told.
+	// worked says that the backend has answered, so that the backend's tokenizer counts the
+	// tokens that no usage told before the slot is given back.
 	worked bool
 
-	bill    bill             // what the hold is charged; see settle
-	end     format.End       // of an answer that is charged
-	outcome metering.Outcome // in the ledger; empty: end's
+	bill    bill             // what the hold is charged for; see settle
+	end     format.End       // how the answer ended, where the answer is charged
+	outcome metering.Outcome // the outcome in the ledger; "": the outcome that belongs to end
 
-	rest    rest   // what the client still gets; see close
-	cause   error  // why events are cut
-	problem error  // that the client is told, or that nobody is left to be told
-	body    []byte // of a document, made of the call's resp
+	unsent  unsent // what the client has still to get; see close
+	cause   error  // why the events ended early; nil: the stream is whole
+	problem error  // what the client is told; context.Canceled: the client hung up
+	body    []byte // the body of the document, whose headers are those of the call's resp
 }
 
-// bill is what a call costs.
+// bill says what a call is charged for.
 type bill uint8
 
 const (
 	billNothing bill = iota
-	billAnswer       // what was delivered, by the meter
-	billCall         // the call fee, where the service asks for one
+	billAnswer       // what was delivered, as the meter counted it
+	billCall         // the call fee, where the service asks for a call fee
 )
 
-// rest is what the client still gets once the call is settled.
-type rest uint8
+// unsent is what the client has still to get once the call is settled.
+type unsent uint8
 
 const (
-	restProblem  rest = iota // an answer of the gateway's own, or none
-	restRefusal              // that, with the charge in its header
-	restOffer                // a 402
-	restEvents               // the end of a stream
-	restDocument             // one document
-	restTrailer              // the end of a document that was passed on as it came
+	unsentProblem  unsent = iota // the problem of the ending
+	unsentRefusal                // the problem of the ending, with the charge in the headers
+	unsentOffer                  // a 402
+	unsentEvents                 // the end of a stream
+	unsentDocument               // one whole document
+	unsentTrailer                // the end of a document that was passed on as it came
 )
 
-// charged says that an answer ended so. Its status is the backend's, and blame what
-// the fleet is told.
-func (c *call) charged(end format.End, blame error, status int) *ending {
+// endCharged ends a call whose answer is charged, and returns the ending. end is how the
+// answer ended, blame what the fleet is told about the backend, and status the status of the
+// backend's answer (0: no answer).
+func (c *call) endCharged(end format.End, blame error, status int) *ending {
 	c.ending = ending{blame: blame, status: status, worked: true, bill: billAnswer, end: end}
 	return &c.ending
 }
 
-// free says that a call ended without a charge, and what the client is told. The fleet is
-// told nothing that would count against the backend; see also blamed.
-func (c *call) free(outcome metering.Outcome, err error) *ending {
+// endFree ends a call without a charge, and returns the ending. The client is told err. The
+// fleet is told nothing that counts against the backend, unless blamed adds it.
+func (c *call) endFree(outcome metering.Outcome, err error) *ending {
 	c.ending = ending{blame: context.Canceled, outcome: outcome, problem: err}
 	return &c.ending
 }
 
-// blamed adds what the fleet is told.
+// blamed sets what the fleet is told about the backend, and the status of its answer.
 func (e *ending) blamed(err error, status int) *ending {
 	e.blame, e.status = err, status
 	return e
 }
 
-// errDrained cancels a call because the gateway shuts down.
+// cutShort ends a call whose balance ran out before any part of the answer was sent. The
+// client pays for the backend's work as if the client had hung up, and gets a 402.
+func (c *call) cutShort() *ending {
+	e := c.endCharged(format.UnaryClientGone, context.Canceled, 0)
+	e.worked, e.outcome, e.unsent = false, metering.OutcomeHoldExhausted, unsentOffer
+	return e
+}
+
+// goneAway returns the problem for a request that was cut because the gateway shuts down, or
+// because its backend is taken away.
+func (c *call) goneAway() error {
+	if context.Cause(c.ctx) == errBackendDrained {
+		return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
+	}
+	return shuttingDown()
+}
+
+// errDrained is the cause of a call's end when the gateway shuts down.
 var errDrained = errors.New("the gateway shuts down")
 
-// errBackendDrained cancels a call because its backend is taken away. It is an
+// errBackendDrained is the cause of a call's end when its backend is taken away. It wraps
 // errDrained.
 var errBackendDrained = fmt.Errorf("its backend is taken away: %w", errDrained)
 
-// errHoldExhausted cancels a call whose next slice the balance does not cover.
+// errHoldExhausted is the cause of a call's end when the balance does not cover the next
+// slice of GPU time.
 var errHoldExhausted = errors.New("the balance does not cover more GPU time")
 
 func newCall(x *exchange, o *order, hold *metering.Hold) *call {
@@ -134,14 +157,14 @@ func newCall(x *exchange, o *order, hold *metering.Hold) *call {
 	return c
 }
 
-// The degrees of patience with a backend whose client hung up.
+// These constants say what a backend does after its client hung up; see call.patience.
 const (
-	stopsAtOnce int32 = iota // the backend stops generating when its connection is closed
-	endsBody                 // it has generated the answer, which is being read
-	awaitsAll                // it generates the answer all the same
+	stopsAtOnce int32 = iota // the gateway closes the connection at once, and the backend stops generating
+	endsBody                 // the backend has generated the answer; the gateway reads on for unaryGrace
+	awaitsAll                // the backend would generate the answer to its end, so the gateway waits for it
 )
 
-// left ends the call of a client that hung up, as far as that saves work.
+// left ends the call of a client that hung up, where that saves work of the backend.
 func (c *call) left() {
 	switch c.patience.Load() {
 	case stopsAtOnce:
@@ -151,8 +174,8 @@ func (c *call) left() {
 	}
 }
 
-// finishBody makes a client that hangs up not end the reading of a document at
-// once.
+// finishBody lets the gateway read a document for unaryGrace more after its client hung up.
+// Without finishBody the reading would end at once.
 func (c *call) finishBody() {
 	if c.patience.CompareAndSwap(stopsAtOnce, endsBody) && c.clientGone() {
 		c.left()
@@ -162,32 +185,35 @@ func (c *call) finishBody() {
 func (c *call) clientGone() bool { return c.x.r.Context().Err() != nil }
 func (c *call) drained() bool    { return errors.Is(context.Cause(c.ctx), errDrained) }
 
-// exhausted says whether the call was cut because its balance ran out.
+// exhausted reports whether the call was cut because the balance ran out.
 func (c *call) exhausted() bool { return context.Cause(c.ctx) == errHoldExhausted }
 
-// stalled reports whether the client stopped waiting for a document, and the backend
-// showed nobody a sign of life since the request went to it. A stream that its client
-// left costs its prompt all the same: otherwise an idle backend would read prompts for
-// free, for callers who leave before its first token.
+// stalled reports whether the client stopped waiting for a document while the backend was
+// silent: since the request was sent to the backend, the backend sent no part of an answer
+// to any client. stalled is false for a stream, because a stream that its client left costs
+// its prompt: otherwise callers who leave before the first token would get the backend's
+// work on prompts for free.
 func (c *call) stalled() bool {
 	return !c.o.req.Stream() && c.clientGone() && c.engine.silentSince(c.began)
 }
 
-// answered is slotDone for an answer that is charged. What its backend's tokenizer has
-// to count is counted first, in the slot: it is work of the backend like any other.
-func (c *call) answered(err error, status int) {
+// countThenRelease is slotDone for an answer that is charged. First the backend's tokenizer
+// counts the tokens that no usage told. It does so in the slot, because counting is work of
+// the backend.
+func (c *call) countThenRelease(err error, status int) {
 	took := time.Since(c.began)
 	c.askTokenizer()
 	c.lease.Done(c.went(err, status, took))
 }
 
-// slotDone gives the slot back and tells the fleet how the backend did, once.
+// slotDone gives the slot back and tells the fleet how the backend did. Only the first call
+// of slotDone for a lease counts.
 func (c *call) slotDone(err error, status int) {
 	c.lease.Done(c.went(err, status, time.Since(c.began)))
 }
 
-// went is how a request went. Of what the backend said within its answer the words
-// decide, as those of a refusal do.
+// went returns what the fleet is told of a request. If the backend reported a failure within
+// its answer, the words of the failure decide, as the words of a refusal do.
 func (c *call) went(err error, status int, took time.Duration) gpu.Result {
 	result := gpu.Result{Err: err, Status: status, Doubtful: errors.Is(err, errNoEnd) || errors.Is(err, format.ErrNotWhole)}
 	if errors.Is(err, errFailedInside) {
@@ -198,7 +224,7 @@ func (c *call) went(err error, status int, took time.Duration) gpu.Result {
 	return result
 }
 
-// failing tells how the backend of the call failed.
+// failing tells the observer how the backend of the call failed.
 //
 //go:noinline
 func (c *call) failing(f observe.Failure) {
@@ -206,20 +232,20 @@ func (c *call) failing(f observe.Failure) {
 	c.g.observer.BackendFailed(c.ctx, f)
 }
 
-// firstByte tells that the first part of the answer came.
+// firstByte tells the observer that the first part of the answer came.
 func (c *call) firstByte() {
 	c.g.observer.FirstByte(c.ctx, c.o.model.Name, c.g.now().Sub(c.x.started))
 }
 
-// leave gives back what the call still has. Of a call that left its path, by a panic,
-// what was delivered is charged: no hold outlives its request.
+// leave gives back the place, the slot and the hold that the call still has. If a panic ended
+// the call, leave charges what was delivered, so that no hold outlives its request.
 func (c *call) leave() {
 	defer c.cancel(context.Canceled)
 	if c.resp != nil {
 		c.resp.Body.Close()
 	}
 	if c.lease != nil {
-		c.slotDone(context.Canceled, 0) // does nothing where the outcome is known
+		c.slotDone(context.Canceled, 0) // does nothing if the slot was given back before
 	}
 	if c.listed {
 		c.g.open.remove(c)
@@ -237,11 +263,11 @@ func (c *call) leave() {
 		return
 	}
 	c.askTokenizer()
-	_, _ = c.charge(format.BackendCut, "") // the panic answers the client
+	_, _ = c.charge(format.BackendCut, "") // served answers the client after the panic
 }
 
-// gpuUse is the request's share of the GPUs' busy time so far. What passed while
-// nothing was known of it counts by the clock: it is not free.
+// gpuUse returns the request's share of the GPUs' busy time so far. Time in which the load of
+// the GPUs was not known counts in full by the clock, because unknown time is not free.
 func (c *call) gpuUse() gpu.GPUUse {
 	if c.lease == nil || c.hold.Rates()[pricing.GPUMicros] == 0 {
 		return gpu.GPUUse{}
@@ -249,10 +275,10 @@ func (c *call) gpuUse() gpu.GPUUse {
 	return c.lease.GPUUse(time.Now())
 }
 
-// gpuMicros is gpuUse in microseconds.
+// gpuMicros returns the total of gpuUse in µs.
 func (c *call) gpuMicros() int64 { return c.gpuUse().Total().Microseconds() }
 
-// gpuSource says where a charge's GPU time came from.
+// gpuSource says whether the GPU time of a charge was measured, taken from the clock, or both.
 func gpuSource(u gpu.GPUUse) string {
 	switch {
 	case u.Fallback == 0:

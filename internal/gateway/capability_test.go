@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A token that is limited to rerank may score, as the protocol has it, and the other way
-// round it may not.
+// TestCapabilityOfScore: a token that is limited to rerank may call score, as the protocol says,
+// and a token that is limited to score may not call rerank.
 func TestCapabilityOfScore(t *testing.T) {
 	r := newRig(t, reading)
 	k := r.buy(maxPurchase)

@@ -17,55 +17,55 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// catalog is what is sold at one moment, with which keys and within which limits. It
-// is never changed: Prepare makes another one, and each exchange keeps the catalog
-// with which it began.
+// catalog is what is sold at one moment, with its keys and limits. A catalog is never changed:
+// Prepare makes another catalog, and each exchange keeps the catalog with which it began.
 type catalog struct {
-	Config   // what may change of it; the rest is the same in every catalog
+	Config   // the part that Prepare can change, and the part that is the same in every catalog
 	byHost   map[string]*service
-	fallback *service // takes every host not named; may be nil
+	fallback *service // the service for every host that no service names; nil: none
 	services map[string]*service
 	browsers bool // a service takes calls from web pages
 
 	addresses  *intake.Addresses
 	slots      *invoiceSlots
 	repeats    *repeats
-	adminToken [sha256.Size]byte // the hash of it
+	adminToken [sha256.Size]byte // the hash of AdminToken
 }
 
-// service is a Service made ready for look-ups.
+// service is a Service with its models prepared for look-ups.
 type service struct {
 	Service
 	models map[string]*model
 	named  map[string]*model // by name and by alias
 }
 
-// model is a Model with its backends and what was learnt about it.
+// model is a Model with its backends, and with what the gateway learned about it.
 type model struct {
 	Model
 	*learnt
 	service *service
-	formats []format.Format // that it is sold through
-	headers http.Header     // of requests to backends, see Model.SetHeaders
-	// names are the name and the aliases, each as a JSON string.
+	formats []format.Format // the APIs that the model is sold through
+	headers http.Header     // of requests to backends; see Model.SetHeaders
+	// names has the name and the aliases, each as a JSON string.
 	names map[string][]byte
 	pool  *gpu.Pool
 }
 
-// learnt is what answers have taught about a model. It outlives the catalogs that
-// sell the model within the same limits.
+// learnt is what the gateway learned about a model from answers. Later catalogs keep it as long as
+// they sell the model within the same limits.
 type learnt struct {
 	lessons perBackend[lesson]
-	work    *atomic.Int64 // msat at base rates; as long as there is the model
+	work    *atomic.Int64 // msat at base rates; kept as long as the model is sold
 }
 
-// lesson is what was learnt of one backend that serves a model.
+// lesson is what the gateway learned about one backend that serves a model.
 type lesson struct {
 	calibration *format.Calibration
-	overhead    *format.Overhead // of its template
+	overhead    *format.Overhead // tokens that the backend's template adds
 }
 
-// learn begins to learn about a model, or goes on from what an older catalog has.
+// learn returns what an older catalog has learned about a model, or begins to learn anew. before
+// is the model in the older catalog; nil: the older catalog does not sell it.
 func learn(m *Model, before *model) *learnt {
 	if before != nil && before.Limits == m.Limits {
 		return before.learnt
@@ -83,8 +83,8 @@ func learn(m *Model, before *model) *learnt {
 	return l
 }
 
-// newCatalog checks a configuration. pool finds the backends of its models; before
-// is the catalog to go on from, nil for the first one.
+// newCatalog checks a configuration and makes its catalog. pool returns the backends of a model.
+// before is the catalog in force; nil for the first catalog.
 func newCatalog(cfg Config, pool func(model string) *gpu.Pool, before *catalog) (*catalog, error) {
 	if len(cfg.ProductText) > 200 {
 		return nil, fmt.Errorf("product text is %d bytes, want at most 200", len(cfg.ProductText))
@@ -102,7 +102,7 @@ func newCatalog(cfg Config, pool func(model string) *gpu.Pool, before *catalog) 
 	}
 	if before != nil && before.Keys == cfg.Keys {
 		c.repeats = before.repeats
-	} else { // a challenge of another key may be worth nothing
+	} else { // a challenge made with another key may be worthless
 		c.repeats = newRepeats(cfg.Ledger.Known)
 	}
 	if len(cfg.Services) == 0 {
@@ -116,7 +116,8 @@ func newCatalog(cfg Config, pool func(model string) *gpu.Pool, before *catalog) 
 	return c, nil
 }
 
-// checkProfiles refuses what is said of a backend that serves no model.
+// checkProfiles returns an error if the configuration has a profile of a backend that serves no
+// model.
 func (c *catalog) checkProfiles() error {
 	serving := map[string]bool{}
 	for _, b := range c.backends() {
@@ -142,7 +143,7 @@ func (c *catalog) add(cfg Service, pool func(string) *gpu.Pool, before *catalog)
 	case len(cfg.Models) == 0:
 		return errors.New("sells no model")
 	}
-	s.ForwardHeaders = slices.Clone(s.ForwardHeaders) // the caller's stay as they are
+	s.ForwardHeaders = slices.Clone(s.ForwardHeaders) // leaves the caller's slice as it is
 	for i, name := range s.ForwardHeaders {
 		if err := checkForwarded(name); err != nil {
 			return fmt.Errorf("forwarded header %q: %w", name, err)
@@ -178,7 +179,7 @@ func (c *catalog) add(cfg Service, pool func(string) *gpu.Pool, before *catalog)
 	return c.take(s)
 }
 
-// take gives a service its hosts.
+// take makes the hosts of a service lead to the service.
 func (c *catalog) take(s *service) error {
 	if len(s.Hosts) == 0 {
 		if c.fallback != nil {
@@ -196,7 +197,7 @@ func (c *catalog) take(s *service) error {
 	return nil
 }
 
-// serviceFor finds the service of a request's host; nil: none.
+// serviceFor returns the service of a request's host; nil: no service takes the host.
 func (c *catalog) serviceFor(host string) *service {
 	if len(c.byHost) == 0 {
 		return c.fallback
@@ -207,7 +208,7 @@ func (c *catalog) serviceFor(host string) *service {
 	return c.fallback
 }
 
-// reach finds the service that the request's host names.
+// reach sets the service that the request's host names, or returns unknownRoute.
 func (x *exchange) reach() error {
 	if x.service = x.cat.serviceFor(x.r.Host); x.service == nil {
 		return unknownRoute()
@@ -215,7 +216,7 @@ func (x *exchange) reach() error {
 	return nil
 }
 
-// hostName strips the port and the case from a Host header.
+// hostName returns a Host header in lower case and without the port.
 func hostName(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		host = host[:i]
@@ -223,8 +224,8 @@ func hostName(host string) string {
 	return strings.ToLower(host)
 }
 
-// model finds a public model of any service; nil: it is not sold, or there is no
-// catalog.
+// model returns the model with this public name, of any service. It returns nil if the model is
+// not sold, or if c is nil.
 func (c *catalog) model(name string) *model {
 	if c == nil {
 		return nil
@@ -237,7 +238,7 @@ func (c *catalog) model(name string) *model {
 	return nil
 }
 
-// modelNames lists all public models, sorted: the label set of the metrics.
+// modelNames returns the public names of all models, sorted. They are a label of the metrics.
 func (c *catalog) modelNames() []string {
 	var names []string
 	for _, s := range c.services {
@@ -249,7 +250,7 @@ func (c *catalog) modelNames() []string {
 	return slices.Compact(names)
 }
 
-// backends lists the backends that serve a model now, each once.
+// backends returns the backends that serve a model now, each once.
 func (c *catalog) backends() (list []*gpu.Backend) {
 	for _, name := range c.modelNames() {
 		for _, b := range c.model(name).pool.Backends() {
@@ -261,15 +262,15 @@ func (c *catalog) backends() (list []*gpu.Backend) {
 	return list
 }
 
-// catalog is the one in force. An exchange has its own, which may be older.
+// catalog returns the catalog in force. An exchange may have an older catalog.
 func (g *Gateway) catalog() *catalog { return g.live.Load() }
 
-// Prepare checks another configuration whole and returns what puts it in force.
-// Nothing has changed before swap is called, and afterwards each new request sees
-// all of it; requests that are open keep what they began with. pool finds the
-// backends of its models, nil: the fleet's pools. Taken from the first configuration
-// are APIs, Ledger, Board, Prices, Fleet, Invoices, SettleWait, DrainGrace, the operator's hooks,
-// Dashboard, Version, Log and Clock. Calls of Prepare and swap must not overlap.
+// Prepare checks another configuration as a whole, and returns swap, which puts it in force.
+// Nothing changes before swap is called. Afterwards each new request gets the new configuration,
+// and open requests keep the configuration with which they began. pool returns the backends of a
+// model; nil stands for the fleet's pools. Prepare ignores these fields of cfg and keeps those of
+// the first configuration: APIs, Ledger, Board, Prices, Fleet, Invoices, SettleWait, DrainGrace,
+// Operator, Override, Dashboard, Version, Log and Clock. Calls of Prepare and swap must not overlap.
 func (g *Gateway) Prepare(cfg Config, pool func(model string) *gpu.Pool) (swap func(), err error) {
 	if cfg.Keys == nil {
 		return nil, errors.New("gateway: Keys are required")

@@ -17,7 +17,7 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// swapped is a rig whose configuration can be changed.
+// swapped is a rig whose configuration the test can change.
 type swapped struct {
 	*rig
 	cfg gateway.Config
@@ -30,7 +30,7 @@ func newSwapped(t *testing.T, configure ...func(*setup)) *swapped {
 	return s
 }
 
-// swap puts an edited configuration in force.
+// swap edits the configuration and puts it in force.
 func (s *swapped) swap(edit func(*gateway.Config)) {
 	s.t.Helper()
 	next := s.cfg
@@ -45,8 +45,8 @@ func (s *swapped) swap(edit func(*gateway.Config)) {
 	s.cfg = next
 }
 
-// TestSwapChangesWhatNewRequestsSee changes limits, origins, keys and the operator's
-// token under a running gateway.
+// TestSwapChangesWhatNewRequestsSee changes the limits, origins, keys and the operator's token of a
+// gateway that serves.
 func TestSwapChangesWhatNewRequestsSee(t *testing.T) {
 	r := newSwapped(t)
 	k := r.buy(100_000)
@@ -109,8 +109,8 @@ func TestSwapChangesWhatNewRequestsSee(t *testing.T) {
 	r.do("POST", chatPath, "", nil).want(t, http.StatusPaymentRequired)
 }
 
-// TestRequestKeepsItsCatalog: a request whose body comes while the catalog changes is
-// served with the one in force when it began, although the model is gone since.
+// TestRequestKeepsItsCatalog: a request whose body comes while the catalog changes is served with
+// the catalog in force when the request began, although the new catalog does not have the model.
 func TestRequestKeepsItsCatalog(t *testing.T) {
 	r := newSwapped(t)
 	k := r.buy(100_000)
@@ -136,7 +136,7 @@ func TestRequestKeepsItsCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.until("the request has begun", func() bool { return strings.Contains(r.metrics(), "sluice_http_in_flight 1") })
-	// The fleet changes as well: another model takes the place of the first.
+	// The fleet changes too: another model replaces the first.
 	u, err := url.Parse("http://127.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestRequestKeepsItsCatalog(t *testing.T) {
 	}
 }
 
-// backendConfig is the rig's only backend as it began.
+// backendConfig returns the first configuration of the rig's only backend.
 func (s *swapped) backendConfig() gpu.BackendConfig {
 	s.t.Helper()
 	b := s.fleet.Pool(testModel).Backends()[0]
@@ -212,8 +212,8 @@ func TestPrepareRefusesAndChangesNothing(t *testing.T) {
 	r.chat(r.buy(100_000), request()).want(t, http.StatusOK)
 }
 
-// TestSwapKeepsWhatWasLearnt: what is known of a backend's engine stands, unless the
-// owner says something else of it.
+// TestSwapKeepsWhatWasLearnt: a swap keeps what the gateway knows of a backend's engine, unless the
+// owner says something else of that backend.
 func TestSwapKeepsWhatWasLearnt(t *testing.T) {
 	r := newSwapped(t, func(s *setup) { s.profile = format.Setting{} })
 	known := func() string {
@@ -224,7 +224,7 @@ func TestSwapKeepsWhatWasLearnt(t *testing.T) {
 	}
 	probing, stop := context.WithCancel(t.Context())
 	stop()
-	r.gw.Probe(probing) // asks nothing
+	r.gw.Probe(probing) // sends no question, because all engines are known
 	if by := known(); by != "nothing yet" {
 		t.Fatalf("known by %q", by)
 	}
@@ -239,7 +239,7 @@ func TestSwapKeepsWhatWasLearnt(t *testing.T) {
 	}
 }
 
-// operator stands for the configuration file.
+// operator replaces the configuration file.
 type operator struct{ err error }
 
 func (o *operator) Reload(context.Context) (any, error) {

@@ -14,8 +14,8 @@ import (
 	"sluice.example/sluice/internal/gateway/intake"
 )
 
-// A certificate that was renewed is served without a restart: when it is asked
-// for, and by itself within seconds.
+// TestRenewedCertificateIsServed: a renewed certificate is served without a restart, at once after
+// Reload, and otherwise within seconds.
 func TestRenewedCertificateIsServed(t *testing.T) {
 	cert, key := selfSigned(t)
 	nextCert, nextKey := selfSigned(t)
@@ -50,7 +50,7 @@ func TestRenewedCertificateIsServed(t *testing.T) {
 		}
 		clock.advance(time.Second)
 	}
-	stamp := func(name string) { // as if it was written later
+	stamp := func(name string) { // sets a later modification time
 		if err := os.Chtimes(name, time.Time{}, clock.now()); err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func TestRenewedCertificateIsServed(t *testing.T) {
 	if bytes.Equal(first, second) {
 		t.Error("after a reload the old certificate is served")
 	}
-	// Half of a renewal: what fits together stays, and the log says so once.
+	// After half of a renewal the old pair remains in use, and the log says so once.
 	put(lastCert, cert)
 	stamp(cert)
 	for range 3 {

@@ -16,19 +16,19 @@ import (
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
-// reason is why a caller is asked to pay.
+// reason says why a caller is asked to pay.
 type reason int
 
 const (
-	forCredit    reason = iota // nothing was asked for whose cost could be bounded: a probe, a page about an account
-	forRequest                 // the caller holds no token that counts here
+	forCredit    reason = iota // the request has no cost that could be bounded: a probe, or a page about an account
+	forRequest                 // the caller has no token that counts for the service
 	forShortfall               // the balance does not cover the request
-	forRest                    // the balance did not last for the answer, which was cut
+	forRest                    // the balance ran out during the answer, which was cut
 	forTopUp                   // the caller wants more credit
 )
 
-// wordings say what a 402 is and, for a human, what to do. ofPart stands in place of
-// detail where the token is a part of an account: its payment opens a new account.
+// wordings has the problem type of each reason's 402 and a text for a human. ofPart replaces
+// detail if the token is a part of an account, because such a payment opens a new account.
 var wordings = [...]struct{ kind, detail, ofPart string }{
 	forCredit:  {problem.PaymentRequired, "buy prepaid credit by paying the invoice, then send a JSON body with the credential", ""},
 	forRequest: {problem.PaymentRequired, "pay the invoice, then repeat the request with the macaroon and the preimage", ""},
@@ -42,24 +42,24 @@ var wordings = [...]struct{ kind, detail, ofPart string }{
 		"pay the invoice; it opens a new account, because this token is only a part of its account"},
 }
 
-// offer is what a 402 asks for and why.
+// offer is what a 402 asks the caller to pay for, and why.
 type offer struct {
 	service  *service
-	kind     string            // typePaymentRequired or typeInsufficientBalance
+	kind     string            // the problem type: problem.PaymentRequired or problem.InsufficientBalance
 	detail   string            // what to do, for a human
-	order    *order            // what was asked for; nil: not known
-	account  *l402.TokenID     // which account a payment tops up; nil: a new one
-	balance  *l402.Msat        // of a valid token; nil: none came, or it is not known
-	required l402.Msat         // upper bound of the request's cost; 0: not known
-	wish     l402.Msat         // L402-Deposit-Msat or the amount of a top-up
-	proof    [sha256.Size]byte // names a caller that proved itself
+	order    *order            // the order to pay for; nil: not known
+	account  *l402.TokenID     // the account that a payment tops up; nil: a new account
+	balance  *l402.Msat        // what a valid token has left; nil: no such token, or not known
+	required l402.Msat         // the bound on the request's cost, in msat; 0: not known
+	wish     l402.Msat         // the header L402-Deposit-Msat, or the amount of a top-up; 0: no wish
+	proof    [sha256.Size]byte // identifies a caller that proved itself; see proveBy
 	proven   bool
-	inBody   bool // the challenge is in the JSON as well
+	inBody   bool // the JSON of the problem has the macaroon too
 }
 
-// offer asks the caller to pay. Every 402 of the gateway is made here. o is what was asked
-// for, nil if that is not known; balance is what the token has left, nil if it is not
-// known, or there is none.
+// offer returns the problem that asks the caller to pay. It makes every 402 of the gateway. o is
+// the order to pay for; nil if it is not known. balance is what the token has left; nil if there
+// is no token, or the balance is not known.
 //
 //go:noinline
 func (g *Gateway) offer(x *exchange, why reason, o *order, balance *l402.Msat) error {
@@ -75,7 +75,7 @@ func (g *Gateway) offer(x *exchange, why reason, o *order, balance *l402.Msat) e
 	if !topsUp && x.who == expired {
 		topsUp, of.detail = true, "the token has expired; "+of.detail
 	}
-	if topsUp && !x.token.Attenuated { // the holder of a part must not pay for the whole
+	if topsUp && !x.token.Attenuated { // the holder of a part must not pay for the whole account
 		of.account = &x.token.ID
 	} else if topsUp && words.ofPart != "" {
 		of.detail = words.ofPart
@@ -87,15 +87,15 @@ func (g *Gateway) offer(x *exchange, why reason, o *order, balance *l402.Msat) e
 		}
 		of.balance = &available
 	}
-	if why != forRest { // of an answer that was cut: what is lacking, each time anew
+	if why != forRest { // after a cut answer each 402 asks anew for what is lacking
 		of.wish = x.prefs.deposit
 		of.proveBy(x)
 	}
 	return g.challenge(x, &of)
 }
 
-// onlyModel is the order for a service with one model: its price is shown. nil: there are
-// several, or it has no price.
+// onlyModel returns an order without a request for the only model of the service, so that the
+// 402 shows the model's price. It returns nil if there are several models, or no price.
 func (g *Gateway) onlyModel(x *exchange) *order {
 	if len(x.service.models) != 1 {
 		return nil
@@ -108,8 +108,8 @@ func (g *Gateway) onlyModel(x *exchange) *order {
 	return nil
 }
 
-// blank says whether a body asks for nothing, as that of a directory's probe:
-// no JSON, or an empty value.
+// blank reports whether a body asks for nothing, like the body of a directory's probe: the body
+// is not JSON, or is an empty value.
 func blank(body []byte) bool {
 	body = bytes.TrimSpace(rawjson.TrimBOM(body))
 	switch string(body) {
@@ -119,8 +119,8 @@ func blank(body []byte) bool {
 	return !json.Valid(body)
 }
 
-// proveBy makes the offer repeatable for a caller that proved itself: by a
-// token, or else by a random nonce.
+// proveBy makes the offer repeatable for a caller that proved itself by a token, or by a random
+// nonce.
 func (o *offer) proveBy(x *exchange) {
 	switch nonce := x.prefs.nonce; {
 	case x.token != nil:
@@ -130,8 +130,9 @@ func (o *offer) proveBy(x *exchange) {
 	}
 }
 
-// amount applies the wire contract's rule: the largest of the minimum purchase,
-// the buyer's wish and what the bound lacks, in whole satoshis.
+// amount returns the amount of the invoice in msat, in whole satoshis, by the rule of the wire
+// contract: the largest of the minimum purchase, the buyer's wish, and what the balance lacks
+// for the bound.
 func (o *offer) amount() (l402.Msat, error) {
 	lacks := o.required
 	if o.account != nil && o.balance != nil {
@@ -149,8 +150,8 @@ func (o *offer) amount() (l402.Msat, error) {
 	return max(o.service.MinPurchase, min(o.wish, o.service.MaxPurchase), lacks).CeilSats(), nil
 }
 
-// challenge turns an offer into the answer to the request: a 402, or the
-// reason why there is none. Nobody is asked to pay for what nothing can serve.
+// challenge returns the answer to an offer: a 402, or the reason why no 402 can be made. It
+// returns errNotServed where nothing can be served, so that nobody pays for nothing.
 func (g *Gateway) challenge(x *exchange, o *offer) error {
 	if !g.sells(o) {
 		return errNotServed
@@ -186,13 +187,13 @@ func (g *Gateway) challenge(x *exchange, o *offer) error {
 	if o.order != nil {
 		o.order.describe(p)
 		if repeated {
-			p.QuoteExpiry = &m.lock.Until // as its macaroon says
+			p.QuoteExpiry = &m.lock.Until // the expiry that the repeated macaroon names
 		}
 	}
 	return p
 }
 
-// noChallenge says why there is none.
+// noChallenge returns the answer if the challenge failed with err.
 func (g *Gateway) noChallenge(x *exchange, o *offer, err error) error {
 	failed := observe.Challenge{Service: o.service.Name, Result: observe.ChallengeRefused}
 	defer func() { g.observer.Challenged(x.r.Context(), failed) }()
@@ -200,7 +201,7 @@ func (g *Gateway) noChallenge(x *exchange, o *offer, err error) error {
 		return gone
 	}
 	if limited, ok := err.(*problem.Problem); ok {
-		own := *limited // it may be shared with others who waited for the same challenge
+		own := *limited // a copy, because others who waited for the same challenge may get the same problem
 		return &own
 	}
 	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.LightningUnavailable,
@@ -211,20 +212,20 @@ func (g *Gateway) noChallenge(x *exchange, o *offer, err error) error {
 	return p
 }
 
-// lightningRetry is what callers are told to wait for the node: about what a
-// restart takes to be noticed.
+// lightningRetry is how long callers are told to wait for the Lightning node. The gateway notices
+// a restart of the node in about this time.
 const lightningRetry = 5 * time.Second
 
-// repeatKey names caller, service, amount and price.
+// repeatKey returns the key of a repeatable challenge, made of caller, service, amount and price.
 func (o *offer) repeatKey(amount l402.Msat) [sha256.Size]byte {
 	b := make([]byte, 0, 128)
 	b = append(b, o.proof[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(amount))
-	b = binary.BigEndian.AppendUint64(b, uint64(o.rateLock().Epoch)) // another price is another offer
+	b = binary.BigEndian.AppendUint64(b, uint64(o.rateLock().Epoch)) // a challenge at another price is not repeated
 	return sha256.Sum256(append(b, o.service.Name...))
 }
 
-// rateLock is what a challenge for this offer promises.
+// rateLock returns the rate lock that a challenge for this offer promises.
 func (o *offer) rateLock() l402.RateLock {
 	if o.order == nil {
 		return l402.RateLock{}

@@ -58,7 +58,7 @@ func TestFloodFromOneAddressIsLimited(t *testing.T) {
 	}
 	for _, ask := range [][3]string{{"POST", chatPath, request()}, {"GET", "/l402/balance", ""}} {
 		a := r.do(ask[0], ask[1], ask[2], nil)
-		for range 200 { // the limit lets one in each 20 ms
+		for range 200 { // the limit allows one every 20 ms
 			if a.status != http.StatusTooManyRequests {
 				a = r.do(ask[0], ask[1], ask[2], nil)
 			}
@@ -71,8 +71,8 @@ func TestFloodFromOneAddressIsLimited(t *testing.T) {
 	}
 }
 
-// A flood from many addresses: 10,000 of 127.0.0.0/8 at full size, one request
-// each, again and again.
+// TestFloodFromManyAddressesIsLimited floods the gateway from many addresses of 127.0.0.0/8, at full
+// size 10,000. Each address sends one request, again and again.
 func TestFloodFromManyAddressesIsLimited(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has all of 127.0.0.0/8")
@@ -110,7 +110,7 @@ func TestFloodFromManyAddressesIsLimited(t *testing.T) {
 			}
 		})
 	}
-	r.wantServed(k) // meanwhile
+	r.wantServed(k) // during the flood
 	all.Wait()
 	limits := intake.DefaultChallengeLimits()
 	most := limits.Total.Burst + int(limits.Total.PerSecond*time.Since(started).Seconds()) + 1
@@ -140,7 +140,7 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 			t.Errorf("%v: the connection was kept with a body unread", h)
 		}
 	}
-	// Where nothing is unread, the connection is of use.
+	// A connection with nothing unread is kept.
 	c := r.dial("")
 	for range 3 {
 		c.send("GET /l402/balance HTTP/1.1\r\nHost: gateway\r\n\r\n")
@@ -164,8 +164,8 @@ func TestHoldersAreNotCountedByAddress(t *testing.T) {
 		topUp(60_000+1000*i).wantProblem(t, http.StatusPaymentRequired, "payment-required")
 	}
 	topUp(70_000).wantProblem(t, http.StatusTooManyRequests, "rate-limited")
-	topUp(60_000).wantProblem(t, http.StatusPaymentRequired, "payment-required") // given again, no new invoice
-	// Attenuated copies are the same account.
+	topUp(60_000).wantProblem(t, http.StatusPaymentRequired, "payment-required") // the same challenge again, without a new invoice
+	// An attenuated copy of the token counts as the same account.
 	sub := k.attenuate(t, "inference_label=x")
 	r.chat(sub, request("max_tokens", "256", "n", "120")).wantProblem(t, http.StatusTooManyRequests, "rate-limited")
 	if a := r.chat(k, request()); a.status != http.StatusOK {
@@ -198,17 +198,17 @@ func TestManyPoorRequestsAtOnceCostOneInvoice(t *testing.T) {
 	all.Wait()
 	distinct := 0
 	hashes.Range(func(any, any) bool { distinct++; return true })
-	if made := r.node.count(); made != 2 || distinct != 1 { // the first was bought
+	if made := r.node.count(); made != 2 || distinct != 1 { // the first was paid
 		t.Errorf("%d invoices were made and %d challenges given, want one more and one", made-1, distinct)
 	}
 }
 
-// With no limit on challenges at all, and a node as slow as one under load, the
-// share of the slots that is kept lets a paying client through.
+// TestTopUpSucceedsWhileStrangersTakeAllInvoices: without any limit on challenges, and with a node as
+// slow as under load, the slots for callers with a token let a paying client through.
 func TestTopUpSucceedsWhileStrangersTakeAllInvoices(t *testing.T) {
 	r := newRig(t, limitChallenges(intake.ChallengeLimits{}))
 	k := r.buy(minPurchase)
-	r.node.takes = 80 * time.Millisecond // 64 at once: 800 per second
+	r.node.takes = 80 * time.Millisecond // with 64 at once: 800 invoices per second
 	stop := make(chan struct{})
 	var asked atomic.Int64
 	var strangers sync.WaitGroup
@@ -258,15 +258,15 @@ func TestClientsBehindATrustedProxyAreCountedApart(t *testing.T) {
 		want      int
 	}{
 		{"203.0.113.1", 402}, {"203.0.113.2", 402}, {"203.0.113.1", 429},
-		{"198.51.100.7, 203.0.113.1", 429}, // what the client itself wrote does not help
+		{"198.51.100.7, 203.0.113.1", 429}, // an element that the client wrote does not help it
 		{"203.0.113.1, 198.51.100.7", 402},
-		{"2001:db8::1", 402}, {"2001:db8::2", 429}, // one /64
+		{"2001:db8::1", 402}, {"2001:db8::2", 429}, // both are in one /64
 	} {
 		if got := ask(r, c.forwarded); got != c.want {
 			t.Errorf("%d: %s got %d, want %d", i, c.forwarded, got, c.want)
 		}
 	}
-	direct := newRig(t, limitChallenges(limits)) // no proxy is trusted
+	direct := newRig(t, limitChallenges(limits)) // trusts no proxy
 	if one, two := ask(direct, "203.0.113.1"), ask(direct, "203.0.113.2"); one != 402 || two != 429 {
 		t.Errorf("a forwarded address was believed: %d, %d", one, two)
 	}

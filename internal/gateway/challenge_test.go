@@ -205,7 +205,7 @@ func TestChallengeIsRepeatedOnlyToWhoProvedItself(t *testing.T) {
 		t.Error("a token's challenge was not repeated")
 	}
 	paid := r.pay(a)
-	r.balance(paid) // presents it
+	r.balance(paid) // presents the token
 	if r.chat(k, request("max_tokens", "256", "n", "128")).json(t)["payment_hash"] == a.json(t)["payment_hash"] {
 		t.Error("a paid challenge was given again")
 	}
@@ -258,7 +258,7 @@ func TestFloodOfChallengesLeavesRoomForHolders(t *testing.T) {
 	for range 12 {
 		strangers.Go(func() { r.do("POST", chatPath, request(), nil) })
 	}
-	// Strangers take three of the four slots at most; the fourth is the holder's.
+	// Callers without a token take three of the four slots at most. The fourth is for a holder.
 	topUp := make(chan *answer, 1)
 	strangers.Go(func() { topUp <- r.do("POST", "/l402/topup", `{"amount_msat":60000}`, k.with()) })
 	for range 13 {

@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// slow makes streams that can be hung up on between two events.
+// slow makes streams so slow that a client can hang up between two events.
 func slow(tokensPerSecond float64, faults string) func(*setup) {
 	return func(s *setup) {
 		s.inference = []inference.Config{{TokensPerSecond: tokensPerSecond, Record: true, AllowFaults: true, Seed: 7, Faults: faults}}
@@ -47,7 +47,7 @@ func TestHangingUpPaysForWhatWasDelivered(t *testing.T) {
 			if e.Outcome != metering.OutcomeClientGone {
 				t.Errorf("%s, %d events: outcome %q", c.name, events, e.Outcome)
 			}
-			// One or two tokens may have been on their way to the client.
+			// One or two more tokens may have been on their way to the client.
 			least, most := cost(rec.PromptTokens, contentEvents(got)), cost(rec.PromptTokens, rec.CompletionTokens)
 			if !c.continuous && !c.tokenize {
 				least, most = least/2, most*2
@@ -86,7 +86,7 @@ func TestHangingUpBeforeTheFirstEvent(t *testing.T) {
 func TestHangingUpDuringAUnaryAnswerPaysByPace(t *testing.T) {
 	r := newRig(t, slow(60, ""))
 	k := r.buy(minPurchase)
-	r.chat(k, request("max_tokens", "30")) // teaches the pace
+	r.chat(k, request("max_tokens", "30")) // teaches the gateway the backend's pace
 	before := len(r.usage(k))
 	other := r.buy(minPurchase)
 	lives := r.open(t.Context(), "POST", chatPath, request("stream", "true", "max_tokens", "200"), other.with())
@@ -135,7 +135,7 @@ func TestHangingUpInTheQueueIsFree(t *testing.T) {
 	r.wantSpent(other, 0)
 }
 
-// A client that stops reading must not hold the backend for ever.
+// TestStalledReaderIsCut: a client that stops reading does not occupy the backend for ever.
 func TestStalledReaderIsCut(t *testing.T) {
 	r := newRig(t, slow(5000, "huge-line:4000000"), func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.WriteStall = 300 * time.Millisecond }

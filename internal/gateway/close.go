@@ -11,37 +11,37 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// close sends the end of the answer, with what it cost; where nothing of one was sent, it
-// returns the problem that the client is told instead. A charge that is not settled yet
-// is named as pending.
+// close sends the end of the answer with its cost. If no part of an answer was sent, close
+// returns the problem that the client is told instead. The cost is named as pending if the
+// store did not confirm the charge in time.
 func (c *call) close(e *ending, entry *metering.Entry, settled bool) error {
-	switch e.rest {
-	case restEvents:
+	switch e.unsent {
+	case unsentEvents:
 		c.closeStream(e, entry, settled)
-	case restDocument:
+	case unsentDocument:
 		c.sendDocument(e, entry, settled)
-	case restTrailer:
+	case unsentTrailer:
 		if e.end != format.Complete {
-			panic(http.ErrAbortHandler) // half a document must not look like a whole one
+			panic(http.ErrAbortHandler) // half a document must not look whole
 		}
 		if settled {
 			c.x.Header()[headerCost] = []string{amountText(entry.Charged)}
 		}
-	case restRefusal:
+	case unsentRefusal:
 		h := c.x.Header()
 		c.announce(h)
 		c.tell(h, entry, settled)
-	case restOffer:
+	case unsentOffer:
 		if !settled {
 			return c.g.offer(c.x, forRest, c.o, nil)
 		}
-		left := entry.Available // a copy, so that entry stays off the heap
+		left := entry.Available // a copy, so that entry is not allocated on the heap
 		return c.g.offer(c.x, forRest, c.o, &left)
 	}
 	return e.problem
 }
 
-// sendDocument sends an answer that is one document.
+// sendDocument sends an answer that is one document, with its cost in the headers.
 func (c *call) sendDocument(e *ending, entry *metering.Entry, settled bool) {
 	h := c.x.Header()
 	passHeader(h, c.resp.Header)
@@ -50,11 +50,11 @@ func (c *call) sendDocument(e *ending, entry *metering.Entry, settled bool) {
 	h["Cache-Control"] = []string{"no-store"}
 	h["Content-Length"] = []string{strconv.Itoa(len(e.body))}
 	c.x.WriteHeader(c.resp.StatusCode)
-	_, _ = c.x.Write(e.body) // the charge stands; a client that hung up just now can look it up
+	_, _ = c.x.Write(e.body) // the charge remains; a client that hung up now can look it up
 }
 
-// closeStream sends the end of a stream: what it cost, in the block of the end marker,
-// or of the error frame where the answer is not whole; then the trailer.
+// closeStream sends the end of a stream and then its trailer. The cost is a comment in the block
+// of the end marker, or in that of the error frame if the answer is not whole.
 func (c *call) closeStream(e *ending, entry *metering.Entry, settled bool) {
 	if e.end == format.ClientGone || e.end == format.UnaryClientGone {
 		return
@@ -76,11 +76,11 @@ func (c *call) closeStream(e *ending, entry *metering.Entry, settled bool) {
 	}
 	closing.Comment = string(comment)
 	if _, err := c.x.Write(c.meter.Close(closing)); err == nil {
-		_ = c.x.FlushError() // the charge stands; a client that misses the end can look it up
+		_ = c.x.FlushError() // the charge remains; a client that misses the end can look it up
 	}
 }
 
-// sayWhyCut words the end of a stream that is not whole.
+// sayWhyCut sets in closing the words for a stream that is not whole.
 func (c *call) sayWhyCut(closing *format.Closing, cause error) {
 	kind, code, message := problem.BackendUnavailable, "backend_cut", "the backend broke off its answer"
 	switch {

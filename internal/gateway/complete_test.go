@@ -88,7 +88,7 @@ func TestUsageChunkIsPassedOnOnlyWhenAskedFor(t *testing.T) {
 	}
 }
 
-// A client can steer what it is told, never what it pays.
+// TestNoWayToPayLessThanWasDelivered: a client can influence what it is told, but never what it pays.
 func TestNoWayToPayLessThanWasDelivered(t *testing.T) {
 	r := newRig(t, func(s *setup) {
 		s.inference[0].ImageTokens = 50
@@ -340,7 +340,7 @@ func TestSixtyFourAtATime(t *testing.T) {
 		}
 	}
 	r.idle(k)
-	if n := len(r.usage(k)); n != 100 { // a page
+	if n := len(r.usage(k)); n != 100 { // one page
 		t.Errorf("%d charges on the first page", n)
 	}
 }

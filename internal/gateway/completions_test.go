@@ -16,7 +16,7 @@ import (
 
 const textPath = "/v1/completions"
 
-// textual sells the model through completions, and chat beside it.
+// textual sells the model through completions and through chat.
 func textual(s *setup) {
 	before := s.service
 	s.service = func(svc *gatewayService) {
@@ -27,7 +27,7 @@ func textual(s *setup) {
 	}
 }
 
-// completion is a request for completions with these members.
+// completion returns a request for completions with these members.
 func completion(members string) string { return `{"model":"` + testModel + `",` + members + `}` }
 
 func (r *rig) complete(k token, members string, more ...string) *answer {
@@ -35,7 +35,8 @@ func (r *rig) complete(k token, members string, more ...string) *answer {
 	return r.do("POST", textPath, completion(members), k.with(more...))
 }
 
-// textOf is what the events of a stream, or a document, say in their choices.
+// textOf returns the texts of the choices in a document or in a stream's events, and the number of
+// events.
 func textOf(t testing.TB, body []byte) (texts map[int]string, events int) {
 	t.Helper()
 	texts = map[int]string{}
@@ -106,7 +107,8 @@ func TestCompletionsAreChargedAsTheBackendCounts(t *testing.T) {
 	}
 }
 
-// The cap is always written: an engine without one would go on.
+// TestCompletionsWithoutACap: the gateway always writes the cap, because an engine without a cap
+// would not stop.
 func TestCompletionsWithoutACap(t *testing.T) {
 	r := newRig(t, textual)
 	k := r.buy(minPurchase)
@@ -150,7 +152,7 @@ func TestHangingUpWithinCompletions(t *testing.T) {
 	}
 }
 
-// piece is an event with one word of choice i.
+// piece returns an event with one word of choice i.
 func piece(i int, text, reason, more string) string {
 	return fmt.Sprintf(`data: {"id":"c1","object":"text_completion","created":7,"model":"m","choices":[{"index":%d,"text":"%s","logprobs":null,"finish_reason":%s}]%s}`+"\n\n", i, text, reason, more)
 }
@@ -198,7 +200,8 @@ func TestCompletionsCutByTheBalanceAndAtTheCap(t *testing.T) {
 	r.wantCharged(k, "cap", cost10(6, 10))
 }
 
-// llama.cpp says for each completion what it took, with its last event.
+// TestABatchOfLlamaCpp: llama.cpp reports for each completion what it took, with the completion's
+// last event.
 func TestABatchOfLlamaCpp(t *testing.T) {
 	var events strings.Builder
 	for i, prompt := range []int{5, 9} {
@@ -222,7 +225,8 @@ func TestABatchOfLlamaCpp(t *testing.T) {
 	}
 }
 
-// A document that the backend sent in place of a stream comes as one.
+// TestScatteredCompletion: a document that the backend sent in place of a stream reaches the client
+// as a stream.
 func TestScatteredCompletion(t *testing.T) {
 	const document = `{"id":"c","object":"text_completion","choices":[{"index":0,"text":"four words of text","finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}`
 	r := playing(t, format.EngineGeneric, says("application/json", document), textual)
@@ -237,7 +241,7 @@ func TestScatteredCompletion(t *testing.T) {
 func TestCompletionsAreCountedBeforeTheHold(t *testing.T) {
 	r := newRig(t, textual, func(s *setup) { s.profile = does(true, false) })
 	text := strings.Repeat("The gate keeps the river. ", 1800)
-	k := r.mint(testService, newTokenID(), 12_000, tomorrow()) // less than two whole contexts, which the bytes would be
+	k := r.mint(testService, newTokenID(), 12_000, tomorrow()) // less than two whole contexts, at which the bytes are bounded
 	if a := r.complete(k, `"prompt":["`+text[:20_000]+`","`+text[20_000:42_000]+`"],"max_tokens":2`); a.status != http.StatusOK {
 		t.Fatalf("%d\n%s", a.status, a.body)
 	}

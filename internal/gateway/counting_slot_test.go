@@ -16,8 +16,9 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// What a hung-up stream delivered is counted in the slot that it had: a backend with
-// one slot is never asked to count while it generates, or twice at once.
+// TestCountingAfterAHangUpKeepsTheSlot: what a stream delivered before its client hung up is
+// counted in the slot of the stream. So a backend with one slot is never asked to count while it
+// generates, or twice at once.
 func TestCountingAfterAHangUpKeepsTheSlot(t *testing.T) {
 	const words = 20
 	no, yes := false, true
@@ -61,7 +62,7 @@ func TestCountingAfterAHangUpKeepsTheSlot(t *testing.T) {
 	}
 }
 
-// slowStore takes a while for each batch.
+// slowStore is a store that takes a while for each batch.
 type slowStore struct{ metering.Store }
 
 func (s slowStore) Apply(ctx context.Context, b *metering.Batch, decide func()) error {
@@ -69,10 +70,10 @@ func (s slowStore) Apply(ctx context.Context, b *metering.Batch, decide func()) 
 	return s.Store.Apply(ctx, b, decide)
 }
 
-// However many accounts cannot pay the whole, and however slow the ledger is, few of
-// them have something held for counting at once: those in the slots, and those for
-// which the ledger is asked for the rest or for the release. Both take as long as the
-// hold did, for which the slot was kept.
+// TestCountingForThePoorHoldsNoMoreThanTheSlots: however many accounts cannot pay the bound, and
+// however slow the ledger is, only few of these accounts have a hold for counting at once. These
+// are the accounts in the slots, and the accounts whose hold is being raised or released. Raising
+// and releasing take as long as the hold took, for which the slot was kept.
 func TestCountingForThePoorHoldsNoMoreThanTheSlots(t *testing.T) {
 	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":5900}`) }}
 	r := withEngine(t, e, format.Setting{Engine: format.EngineVLLM}, func(x *setup) {

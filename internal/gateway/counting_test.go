@@ -13,8 +13,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// llama.cpp ends each completion of a stream with a usage of its own, and a
-// document's usage speaks of one completion.
+// TestUsagePerSequenceIsSummed: llama.cpp ends each completion of a stream with a usage of its own,
+// and the usage of its documents is that of one completion.
 func TestUsagePerSequenceIsSummed(t *testing.T) {
 	const n, each = 8, 100
 	var stream, choices strings.Builder
@@ -40,7 +40,7 @@ func TestUsagePerSequenceIsSummed(t *testing.T) {
 		r.chat(k, request("n", "8", "max_tokens", "100"))
 		r.wantCharged(k, string(engine)+", a document", cost10(50, n*each))
 	}
-	r := playing(t, format.EngineLlamaCpp, says(sse, stream.String()+doneEvent)) // asked for a document, it is read as a stream
+	r := playing(t, format.EngineLlamaCpp, says(sse, stream.String()+doneEvent)) // the gateway reads a stream even for a document
 	k := r.buy(minPurchase)
 	a := r.chat(k, request("n", "8", "max_tokens", "100"))
 	r.wantCharged(k, "gathered", cost10(50, n*each))
@@ -49,7 +49,7 @@ func TestUsagePerSequenceIsSummed(t *testing.T) {
 	}
 }
 
-// A tokenizer that says that text is no tokens is not believed.
+// TestZeroFromATokenizerIsNotBelieved: a tokenizer that counts 0 tokens for a text is not believed.
 func TestZeroFromATokenizerIsNotBelieved(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == chatPath {
@@ -71,7 +71,7 @@ func TestZeroFromATokenizerIsNotBelieved(t *testing.T) {
 	}
 }
 
-// Whatever the model writes counts, wherever it stands.
+// TestTextCountsWhereverItStands: everything that the model writes counts, in any member.
 func TestTextCountsWhereverItStands(t *testing.T) {
 	for name, event := range map[string]string{
 		"logprobs alone":       delta(`"delta":{},"logprobs":{"content":[{"token":"mark","logprob":-0.1,"bytes":[109],"top_logprobs":[]}]}`, ""),
@@ -95,7 +95,8 @@ func TestTextCountsWhereverItStands(t *testing.T) {
 	}
 }
 
-// A usage that comes before the text speaks of what was before it.
+// TestEarlyUsageIsNotFinal: a usage that comes before the text is only about what came before the
+// usage.
 func TestEarlyUsageIsNotFinal(t *testing.T) {
 	for name, engine := range map[string]format.Engine{"generic": format.EngineGeneric, "vllm": format.EngineVLLM} {
 		r := playing(t, engine, saysAndWaits(sse, roleEvent, usageEvent(50, 1), strings.Repeat(word("abcde", ""), 300)))
@@ -115,7 +116,8 @@ func TestEarlyUsageIsNotFinal(t *testing.T) {
 	}
 }
 
-// Reasoning that the completion leaves out is in the total.
+// TestReasoningThatOnlyTheTotalHas: reasoning that the completion count leaves out is taken from
+// the total.
 func TestReasoningThatOnlyTheTotalHas(t *testing.T) {
 	usage := `"usage":{"prompt_tokens":50,"completion_tokens":100,"total_tokens":170}`
 	r := playing(t, format.EngineGeneric, says(sse, strings.Repeat(word("ab", ""), 100)+finishEvent+`data: {"choices":[],`+usage+"}\n\n"+doneEvent))
@@ -128,8 +130,8 @@ func TestReasoningThatOnlyTheTotalHas(t *testing.T) {
 	r.wantCharged(k, "a document", cost10(50, 120))
 }
 
-// teaching is a backend whose documents say what the test wants, and whose streams
-// have events of two tokens each; a usage ends them where they are whole.
+// teaching is a backend. Its documents have the size that the test sets. Its streams have events of
+// two tokens each, and end with a usage if they are whole.
 type teaching struct {
 	bytes, tokens int // of the next document
 	whole         bool
@@ -149,8 +151,8 @@ func (b *teaching) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// One buyer's answers, of many bytes per token or of few, do not move what the next
-// one pays for a stream that he leaves.
+// TestOtherBuyersDoNotTeachThePrice: one buyer's answers, whether with many bytes per token or with
+// few, do not change what the next buyer pays for a stream that this next buyer leaves.
 func TestOtherBuyersDoNotTeachThePrice(t *testing.T) {
 	for name, odd := range map[string]teaching{"15 bytes per token": {1500, 100, false}, "one byte per token": {100, 100, false}} {
 		b := &teaching{whole: true}
@@ -169,7 +171,8 @@ func TestOtherBuyersDoNotTeachThePrice(t *testing.T) {
 	}
 }
 
-// Before anything was learned, an event is about a token, and no guess cuts.
+// TestUncalibratedStreamIsCountedByItsEvents: before anything was learned, an event counts about as
+// a token, and no estimate cuts a stream.
 func TestUncalibratedStreamIsCountedByItsEvents(t *testing.T) {
 	const lorem = " extraordinarily"
 	r := playing(t, format.EngineGeneric, says(sse, strings.Repeat(word(lorem, ""), 300)+finishEvent+doneEvent))
@@ -187,7 +190,8 @@ func TestUncalibratedStreamIsCountedByItsEvents(t *testing.T) {
 	}
 }
 
-// What is certainly beyond the cap is cut also where no usage says so.
+// TestEventsFarBeyondTheCapAreCut: what is certainly beyond the cap is cut, even without a usage
+// that shows it.
 func TestEventsFarBeyondTheCapAreCut(t *testing.T) {
 	r := playing(t, format.EngineGeneric, says(sse, strings.Repeat(word(" word", ""), 2000)+finishEvent+doneEvent))
 	k := r.buy(minPurchase)
@@ -201,7 +205,7 @@ func TestEventsFarBeyondTheCapAreCut(t *testing.T) {
 	}
 }
 
-// llama.cpp says with each event how many tokens there are.
+// TestTimingsAreExact: llama.cpp reports the number of tokens with each event.
 func TestTimingsAreExact(t *testing.T) {
 	var asked map[string]any
 	var events strings.Builder
@@ -220,8 +224,8 @@ func TestTimingsAreExact(t *testing.T) {
 	}
 }
 
-// An image has no bytes that a ratio could count: what earlier answers reported
-// tells what one takes.
+// TestImageIsCountedWhenTheClientLeaves: an image has no text whose bytes could be counted. The
+// tokens that earlier answers reported show what an image takes.
 func TestImageIsCountedWhenTheClientLeaves(t *testing.T) {
 	image := `[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`
 	r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {

@@ -6,17 +6,17 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// standing is what a caller's credential is worth on a route.
+// standing says what a caller's credential is worth on a route.
 type standing uint8
 
 const (
-	stranger standing = iota // no credential, or none that counts here: a new account
-	expired                  // genuine and paid, but past its time
-	holder                   // may spend
+	stranger standing = iota // no credential, or one that does not count here; a payment opens a new account
+	expired                  // the token is genuine and paid, and has expired
+	holder                   // the caller may spend
 )
 
-// identify judges the credential for the service of the request. A caller without one is
-// counted by address before more of the request is read.
+// identify checks the credential for the service of the request. It counts a caller without a
+// token by address before the gateway reads more of the request.
 func (g *Gateway) identify(x *exchange) (err error) {
 	x.who, err = x.authorize(x.service.Name)
 	switch {
@@ -28,8 +28,8 @@ func (g *Gateway) identify(x *exchange) (err error) {
 	return x.admitStranger()
 }
 
-// authorize judges the token's caveats for a service ("": any). An error is
-// final: no payment would help.
+// authorize checks the token's caveats for a service; "" stands for any service. After an error
+// no payment would help.
 func (x *exchange) authorize(service string) (standing, error) {
 	switch {
 	case x.token != nil:

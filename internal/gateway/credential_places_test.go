@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// places are all the ways to present a credential.
+// places returns all the ways to present a credential.
 func (k token) places(t testing.TB) map[string]header {
 	t.Helper()
 	plain := strings.TrimPrefix(k.String(), "L402 ")
@@ -27,8 +27,8 @@ func (k token) places(t testing.TB) map[string]header {
 	}
 }
 
-// What one place accepts, the meter charges, and neither the backend nor the log
-// sees: a place that only the check of credentials knew would serve for nothing.
+// TestEveryPlaceOfACredentialPaysAndStaysHere: for a credential in each place the request is charged,
+// and neither the backend nor the log gets the credential.
 func TestEveryPlaceOfACredentialPaysAndStaysHere(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)
@@ -62,8 +62,8 @@ func TestEveryPlaceOfACredentialPaysAndStaysHere(t *testing.T) {
 	}
 }
 
-// The same credential in two places is one; two of them are refused wherever they
-// stand, because it is not clear who pays.
+// TestTwoCredentialsInAnyTwoPlacesAreRefused: the same credential in two places counts as one
+// credential. Two different credentials are refused in any places, because it is not clear who pays.
 func TestTwoCredentialsInAnyTwoPlacesAreRefused(t *testing.T) {
 	r := newRig(t)
 	a, b := r.buy(minPurchase), r.buy(minPurchase)
@@ -91,7 +91,8 @@ func TestTwoCredentialsInAnyTwoPlacesAreRefused(t *testing.T) {
 	r.wantSpent(b, 0)
 }
 
-// A key of another kind, such as SDKs insist on, is no credential and no conflict.
+// TestForeignKeysAreIgnored: a key of another kind, which some SDKs insist on, is neither a
+// credential nor a conflict.
 func TestForeignKeysAreIgnored(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)
@@ -106,9 +107,9 @@ func TestForeignKeysAreIgnored(t *testing.T) {
 	}
 }
 
-// Of several macaroons in one credential ours counts. A macaroon of somebody else's
-// that many send along proves nothing: callers who share one never get each
-// other's challenge.
+// TestSeveralMacaroonsInOneCredential: of several macaroons in one credential, the gateway's own
+// counts. Somebody else's macaroon proves nothing, because many callers may send it: such callers
+// never get each other's challenge.
 func TestSeveralMacaroonsInOneCredential(t *testing.T) {
 	r := newRig(t)
 	keys, err := l402.NewKeyring(l402.LedgerID{7}, []l402.MasterKey{{ID: "x", State: l402.KeyMint, Secret: [32]byte{9}}})
@@ -138,8 +139,8 @@ func TestSeveralMacaroonsInOneCredential(t *testing.T) {
 	r.do("POST", chatPath, request(), several(k.macaroon, narrowed.macaroon)).wantProblem(t, http.StatusBadRequest, "invalid-request")
 	r.do("POST", chatPath, request(), several(foreign)).wantProblem(t, http.StatusPaymentRequired, "payment-required")
 
-	// Two accounts with one payment hash exist only where the preimage is shared; both
-	// come with the same foreign macaroon first.
+	// Two accounts have one payment hash only if the preimage is shared. Both callers send the
+	// same foreign macaroon first.
 	other := r.mint(testService, l402.NewTokenID(), 1, tomorrow())
 	mine := r.do("POST", chatPath, request(), several(foreign, narrowed.macaroon))
 	theirs := r.do("POST", chatPath, request(), header{"Authorization": "L402 " + b64(foreign) + "," + b64(other.macaroon) + ":" + other.preimage.Hex()})

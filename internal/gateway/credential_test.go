@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// mint makes a paid token as the gateway would have, with any terms.
+// mint makes a paid token with any terms, as the gateway would have made it.
 func (r *rig) mint(service string, account l402.TokenID, amount l402.Msat, until time.Time) token {
 	r.t.Helper()
 	p := l402.NewPreimage()
@@ -270,7 +270,7 @@ func TestTwoDepositsOneAccount(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)
 	more := r.pay(r.do("POST", "/l402/topup", `{"amount_msat":123456}`, k.with()))
-	for range 3 { // presenting again adds nothing
+	for range 3 { // presenting the token again credits nothing more
 		r.balance(more)
 		r.balance(k)
 	}

@@ -11,14 +11,14 @@ import (
 	"time"
 
 	"gopkg.in/macaroon.v2"
-	_ "modernc.org/sqlite" // the driver, to count rows
+	_ "modernc.org/sqlite" // the driver, for counting rows
 
 	"sluice.example/sluice/internal/gateway/intake"
 	"sluice.example/sluice/l402"
 	"sluice.example/sluice/metering"
 )
 
-// rows counts what the ledger's database has in each table.
+// rows returns the number of rows in tables of the ledger's database.
 func (r *rig) rows(tables ...string) map[string]int {
 	r.t.Helper()
 	db, err := sql.Open("sqlite", "file:"+r.path+"?mode=ro")
@@ -37,8 +37,8 @@ func (r *rig) rows(tables ...string) map[string]int {
 	return counts
 }
 
-// A holder who delegates without end, each part too poor for any request:
-// 100,000 at full size.
+// TestFreshBudgetsLeaveNoRows: a holder delegates 100,000 times, at full size. Each part is too poor
+// for any request, and leaves no row.
 func TestFreshBudgetsLeaveNoRows(t *testing.T) {
 	r := newRig(t, func(s *setup) {
 		s.backend = func(b *gpuBackend) { b.Slots = 64 }
@@ -93,8 +93,7 @@ func TestFreshBudgetsLeaveNoRows(t *testing.T) {
 	t.Logf("%d fresh budgets in %v: %d were challenged, %d limited", n, time.Since(started), paid, limited)
 }
 
-// overlong makes what the protocol's own functions refuse to: a token with many
-// caveats, signed as it must be.
+// overlong makes a correctly signed token with more caveats than the functions of l402 allow.
 func overlong(t *testing.T, k token, n int, condition string) string {
 	t.Helper()
 	m := new(macaroon.Macaroon)
@@ -128,7 +127,7 @@ func TestThousandCaveatsAreRefused(t *testing.T) {
 		started := time.Now()
 		a := r.do("POST", chatPath, request(), header{"Authorization": overlong(t, k, c.n, c.condition)})
 		switch a.status {
-		case http.StatusPaymentRequired, http.StatusForbidden: // no token of ours, or one that may not
+		case http.StatusPaymentRequired, http.StatusForbidden: // the token does not count, or is not allowed
 		case http.StatusRequestHeaderFieldsTooLarge:
 		default:
 			t.Errorf("%d of %s: status %d\n%s", c.n, c.condition, a.status, a.body)
@@ -143,7 +142,7 @@ func TestThousandCaveatsAreRefused(t *testing.T) {
 	r.wantSpent(k, 0)
 }
 
-// Whoever has no money is told so at once and never stands in the queue.
+// TestEmptyAccountsDoNotQueue: a caller without money is refused at once and never waits in the queue.
 func TestEmptyAccountsDoNotQueue(t *testing.T) {
 	r := newRig(t, slow(20, ""), func(s *setup) {
 		s.backend = func(b *gpuBackend) { b.Slots = 1 }
@@ -189,8 +188,8 @@ func TestEmptyAccountsDoNotQueue(t *testing.T) {
 	}
 }
 
-// While invoices are made for empty accounts, however long that takes, their
-// requests keep no place that somebody with money could have.
+// TestEmptyAccountsKeepNoPlace: while invoices are made for empty accounts, which may take long, their
+// requests occupy no place that a caller with money could have.
 func TestEmptyAccountsKeepNoPlace(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, slow(50, ""), func(s *setup) {
@@ -228,8 +227,8 @@ func TestEmptyAccountsKeepNoPlace(t *testing.T) {
 	all.Wait()
 }
 
-// One account fills the queue; another one comes, gets a place, and is served
-// in its turn.
+// TestOneAccountCannotKeepTheQueue: one account fills the queue. Another account then gets a place,
+// and is served in its turn.
 func TestOneAccountCannotKeepTheQueue(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, slow(100, ""), func(s *setup) {

@@ -14,7 +14,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// lastBlock is the last block of a stream, without its blank line.
+// lastBlock returns the last block of a stream, without its blank line.
 func lastBlock(t *testing.T, stream string) []string {
 	t.Helper()
 	if !strings.HasSuffix(stream, "\n\n") {
@@ -24,8 +24,8 @@ func lastBlock(t *testing.T, stream string) []string {
 	return strings.Split(blocks[len(blocks)-1], "\n")
 }
 
-// wantErrorFrame checks the end of a stream that is not whole: the lines on which
-// the official SDKs raise, in the order in which all of them do.
+// wantErrorFrame checks the end of a stream that is not whole. It must have the lines that make the
+// official SDKs raise an error, in an order that suits all of them.
 func wantErrorFrame(t *testing.T, what, stream, kind, code, words string) {
 	t.Helper()
 	lines := lastBlock(t, stream)
@@ -50,8 +50,8 @@ func wantErrorFrame(t *testing.T, what, stream, kind, code, words string) {
 	wantBlocksWithData(t, what, stream)
 }
 
-// wantBlocksWithData checks that no block is without data and that no line is in
-// the stream which SDKs stumble over. A comment before a block is none.
+// wantBlocksWithData checks that each block has data, and that no line is in the stream which makes
+// SDKs fail. A comment before a block is not such a line.
 func wantBlocksWithData(t *testing.T, what, stream string) {
 	t.Helper()
 	for _, block := range strings.Split(strings.TrimSuffix(stream, "\n\n"), "\n\n") {
@@ -148,8 +148,9 @@ func TestStreamCutByADrainNeverLooksWhole(t *testing.T) {
 	wantErrorFrame(t, "drain", string(begun)+string(rest), "backend-unavailable", "shutting_down", "repeat")
 }
 
-// The comment with the cost stands in the block of the end marker, whatever the
-// backend's events look like, and each of them arrives as every SDK can read it.
+// TestEventsArriveAsEverySDKReadsThem: whatever the backend's events look like, each event arrives
+// in a form that every SDK can read, and the comment with the cost is in the block of the end
+// marker.
 func TestEventsArriveAsEverySDKReadsThem(t *testing.T) {
 	whole := roleEvent + word("one ", "") + word("two ", "") + finishEvent + doneEvent
 	line := strings.ReplaceAll(whole, "\n\n", "\n")
@@ -189,8 +190,8 @@ func TestEventsArriveAsEverySDKReadsThem(t *testing.T) {
 	}
 }
 
-// A comment of the backend with one line end is a sign of life; it is there before
-// anything else comes.
+// TestHeartbeatsPassAtOnce: a backend's comment with one line end is a sign of life, and reaches
+// the client before anything else comes.
 func TestHeartbeatsPassAtOnce(t *testing.T) {
 	more := make(chan struct{})
 	r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// decode undoes the encoding of an answer that a backend compressed although it
-// was not asked to: usage is read from the plain bytes. An encoding other than
-// gzip and deflate is an error.
+// decode makes the body of an answer plain if the backend compressed it without being asked to, because
+// the gateway reads the usage from the plain bytes. It returns an error for an encoding other than gzip
+// and deflate.
 func decode(resp *http.Response) error {
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(resp.Header["Content-Encoding"], ",")))
 	var open func(io.Reader) (io.Reader, error)
@@ -21,7 +21,7 @@ func decode(resp *http.Response) error {
 		return nil
 	case "gzip", "x-gzip":
 		open = func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
-	case "deflate": // RFC 9110: the zlib format
+	case "deflate": // the zlib format, as RFC 9110 has it
 		open = func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }
 	default:
 		return fmt.Errorf("content encoding %.40q", encoding)
@@ -31,8 +31,8 @@ func decode(resp *http.Response) error {
 	return nil
 }
 
-// decoder opens its decompressor at the first read: opening waits for the
-// first bytes.
+// decoder is a body that makes its decompressor at the first read, because that waits for the first
+// bytes.
 type decoder struct {
 	open  func(io.Reader) (io.Reader, error)
 	body  io.ReadCloser
@@ -40,7 +40,7 @@ type decoder struct {
 	err   error
 }
 
-// Read reads plain bytes.
+// Read reads decompressed bytes.
 func (d *decoder) Read(p []byte) (int, error) {
 	if d.plain == nil && d.err == nil {
 		d.plain, d.err = d.open(bufio.NewReader(d.body))
@@ -51,5 +51,5 @@ func (d *decoder) Read(p []byte) (int, error) {
 	return d.plain.Read(p)
 }
 
-// Close closes the answer.
+// Close closes the backend's answer.
 func (d *decoder) Close() error { return d.body.Close() }

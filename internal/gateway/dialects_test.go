@@ -17,11 +17,11 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// dialectRates are 1 msat per prompt token and 10 per completion token.
+// dialectRates are 1 msat per prompt token and 10 msat per completion token.
 var dialectRates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 10_000_000}
 
-// playing is a rig whose backend, an engine of that kind, answers chat requests
-// with play, and whose model has room for long answers.
+// playing returns a rig with one backend, an engine of the given kind. The backend answers chat
+// requests with play, and the model has room for long answers.
 func playing(t testing.TB, engine format.Engine, play http.HandlerFunc, more ...func(*setup)) *rig {
 	t.Helper()
 	return newRig(t, append([]func(*setup){func(s *setup) {
@@ -35,8 +35,8 @@ func playing(t testing.TB, engine format.Engine, play http.HandlerFunc, more ...
 	}}, more...)...)
 }
 
-// serving is the address of a backend that answers requests for chat and completions
-// with play, and anything else with 404.
+// serving returns the address of a backend that answers requests for chat and completions with
+// play, and all others with 404.
 func serving(t testing.TB, play http.HandlerFunc) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path != chatPath && req.URL.Path != textPath {
@@ -64,7 +64,7 @@ func says(kind string, parts ...string) http.HandlerFunc {
 	}
 }
 
-// saysAndWaits is says, and then nothing until the caller hangs up.
+// saysAndWaits answers like says, and then waits until its caller hangs up.
 func saysAndWaits(kind string, parts ...string) http.HandlerFunc {
 	say := says(kind, parts...)
 	return func(w http.ResponseWriter, req *http.Request) {
@@ -75,10 +75,10 @@ func saysAndWaits(kind string, parts ...string) http.HandlerFunc {
 
 const sse = "text/event-stream"
 
-// word is an event with one word, and members behind its choices.
+// word returns an event with one word, and with more members behind its choices.
 func word(text, more string) string { return delta(`"delta":{"content":"`+text+`"}`, more) }
 
-// delta is an event whose choice has these members.
+// delta returns an event whose choice has these members, and with more members behind its choices.
 func delta(members, more string) string {
 	return `data: {"id":"c1","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,` + members + `,"finish_reason":null}]` + more + "}\n\n"
 }
@@ -89,14 +89,14 @@ const (
 	doneEvent   = "data: [DONE]\n\n"
 )
 
-// usageEvent is a chunk with nothing but a usage.
+// usageEvent returns a chunk that has only a usage.
 func usageEvent(prompt, completion int) string {
 	return fmt.Sprintf(`data: {"id":"c1","object":"chat.completion.chunk","created":7,"model":"m","choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}`+"\n\n",
 		prompt, completion, prompt+completion)
 }
 
-// hangUp sends a streamed request, reads what carries the text so many times, and
-// closes the connection.
+// hangUp sends a streamed request, reads until the text has come this many times, and closes the
+// connection.
 func (r *rig) hangUp(k token, body, text string, times int) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.t.Context())
@@ -116,7 +116,7 @@ func (r *rig) hangUp(k token, body, text string, times int) {
 	}
 }
 
-// wantAbout checks that the newest charge is within a quarter of the right one.
+// wantAbout checks that the newest charge is within a quarter of the right charge.
 func (r *rig) wantAbout(k token, what string, prompt, completion int) metering.Entry {
 	r.t.Helper()
 	e := r.lastCharge(k)
@@ -127,7 +127,7 @@ func (r *rig) wantAbout(k token, what string, prompt, completion int) metering.E
 	return e
 }
 
-// wantCharged checks the newest charge to the msat.
+// wantCharged checks that the newest charge is exact.
 func (r *rig) wantCharged(k token, what string, charged l402.Msat) {
 	r.t.Helper()
 	if e := r.lastCharge(k); e.Charged != charged {
@@ -135,7 +135,7 @@ func (r *rig) wantCharged(k token, what string, charged l402.Msat) {
 	}
 }
 
-// leave sends a request and gives up after a while without an answer.
+// leave sends a request, and hangs up after a while without an answer.
 func (r *rig) leave(k token, body string, after time.Duration) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), after)
@@ -150,10 +150,10 @@ func (r *rig) leave(k token, body string, after time.Duration) {
 	}
 }
 
-// asStream is a request for a stream of at most so many tokens.
+// asStream returns a request for a stream of at most this many tokens.
 func asStream(most int, more ...string) string {
 	return request(append([]string{"stream", "true", "max_tokens", strconv.Itoa(most)}, more...)...)
 }
 
-// cost10 is what tokens cost at dialectRates.
+// cost10 returns what tokens cost at dialectRates, in msat.
 func cost10(prompt, completion int) l402.Msat { return l402.Msat(prompt + 10*completion) }

@@ -1,13 +1,14 @@
 // Package gateway is the HTTP side of Sluice: it sells calls to inference
 // servers for prepaid Lightning credit.
 //
-// paid.go tells the life of a paid request from top to bottom, each step with the file
-// that it is in: who asks and what for, what it costs at most, whether it may be, the hold
-// or the 402, a slot, the answer as it is metered, the settlement, the end of the answer.
-// The endpoints about models and accounts are in endpoints.go, the operator's in admin.go
-// and operator.go, and package intake bounds what one process takes on at once.
+// paid.go tells the life of a paid request from top to bottom, and names the file of each
+// step: who asks and for what, the most that the request can cost, whether it is allowed,
+// the hold or the 402, a slot of a backend, the answer while it is metered, the settlement,
+// and the end of the answer. endpoints.go has the endpoints about models and accounts.
+// admin.go and operator.go have the operator's endpoints. Package intake bounds what one
+// process serves at once.
 //
-// The happy path of its user, cmd/gateway:
+// cmd/gateway uses the package in this way:
 //
 //	gw, err := gateway.New(gateway.Config{Services: …, Ledger: …, …})
 //	srv, err := intake.NewServer(intake.ServerConfig{Handler: gw.Handler()})
@@ -15,6 +16,6 @@
 //	…
 //	err = gw.Drain(ctx, srv) // on SIGTERM
 //
-// The package states the interfaces it needs (Invoicer) and never imports a
+// The package declares the interfaces that it needs, such as Invoicer, and never imports a
 // store or lnd.
 package gateway

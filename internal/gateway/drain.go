@@ -5,24 +5,26 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"time"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/internal/gateway/problem"
 )
 
-// openRequests is every paid request in progress, so that a shutdown can wait
-// for them and cut those that take too long.
+// openRequests is the set of all paid requests in progress. A shutdown waits for them, and cuts
+// requests that take too long.
 type openRequests struct {
 	mu      sync.Mutex
 	calls   map[*call]struct{}
 	closing bool
-	empty   chan struct{} // closed when closing and nothing is left
+	empty   chan struct{} // closed once closing is set and no call is open
 }
 
 func newOpenRequests() *openRequests {
 	return &openRequests{calls: map[*call]struct{}{}, empty: make(chan struct{})}
 }
 
-// add registers a call. False: the gateway is shutting down.
+// add adds a call. It returns false if the gateway is shutting down.
 func (o *openRequests) add(c *call) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -42,7 +44,7 @@ func (o *openRequests) remove(c *call) {
 	}
 }
 
-// close refuses new calls from now on. It reports false if it did so before.
+// close refuses new calls from now on. It returns false if close was called before.
 func (o *openRequests) close() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -56,7 +58,7 @@ func (o *openRequests) close() bool {
 	return true
 }
 
-// cut ends every call that is still open and returns how many.
+// cut cancels every open call, and returns how many calls are open.
 func (o *openRequests) cut() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -66,8 +68,8 @@ func (o *openRequests) cut() int {
 	return len(o.calls)
 }
 
-// cutOn ends the calls that are at a backend and were not cut before, and returns how
-// many.
+// cutOn cancels the calls whose request is at the backend b and that were not cancelled before.
+// It returns how many calls it cancelled.
 func (o *openRequests) cutOn(b *gpu.Backend) (n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -80,7 +82,7 @@ func (o *openRequests) cutOn(b *gpu.Backend) (n int) {
 	return n
 }
 
-// done reports whether the gateway is shut down and nothing is open any more.
+// done reports whether the gateway is shutting down and no call is open.
 func (o *openRequests) done() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -94,11 +96,11 @@ func (o *openRequests) draining() bool {
 	return o.closing
 }
 
-// Drain shuts down: it stops the servers' listeners, refuses new paid requests,
-// lets open ones finish until ctx ends, cuts those that are left (they are
-// charged for what was delivered), and waits, DrainGrace at most, until all is
-// settled. Call it once. It fails when something could not be settled or
-// closed in time; the ledger's lease then covers what is left.
+// Drain shuts the gateway down. It stops the servers' listeners and refuses new paid requests. Open
+// requests may finish until ctx ends. Then Drain cuts the requests that are still open, which are
+// charged for what was delivered, and waits DrainGrace at most until everything is settled. Drain
+// may be called once. It returns an error if something could not be settled or closed in time; the
+// lease of the holds then covers the rest.
 func (g *Gateway) Drain(ctx context.Context, servers ...*http.Server) error {
 	if !g.open.close() {
 		return errors.New("gateway: drained twice")
@@ -139,4 +141,11 @@ func (o *openRequests) count() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.calls)
+}
+
+// shuttingDown returns the problem for a request that comes while the gateway shuts down.
+func shuttingDown() error {
+	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "this gateway is shutting down; repeat the request"), time.Second)
+	p.CloseClient = true
+	return p
 }

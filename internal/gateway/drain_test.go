@@ -82,7 +82,7 @@ func TestDrainingRefusesNewRequests(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)
 	r.balance(k)
-	if err := r.gw.Drain(context.Background()); err != nil { // the listener stays open
+	if err := r.gw.Drain(context.Background()); err != nil { // the listener remains open
 		t.Fatal(err)
 	}
 	a := r.chat(k, request())
@@ -97,7 +97,7 @@ func TestDrainingRefusesNewRequests(t *testing.T) {
 	r.wantSpent(k, 0)
 }
 
-// wantLedger checks an account without the listener.
+// wantLedger checks an account in the ledger itself, without the listener.
 func wantLedger(t *testing.T, r *rig, k token, charged interface{ String() string }) {
 	t.Helper()
 	b, err := r.ledger.Balance(context.Background(), k.id.TokenID, nil)

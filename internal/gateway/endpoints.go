@@ -19,14 +19,15 @@ func unknownRoute() error {
 	return problem.New(http.StatusNotFound, problem.UnknownRoute, "there is no such route; nothing is passed through that is not metered")
 }
 
-// wrongMethod refuses a method; the header Allow says what the route takes.
+// wrongMethod returns the problem for a method that the route does not take. The header Allow names the
+// methods that the route takes.
 func wrongMethod(x *exchange) error {
 	if x.r.URL.Path == "/" {
 		x.Header().Del("Allow")
-		return unknownRoute() // there is HEAD, and nothing to see
+		return unknownRoute() // HEAD / exists, but there is nothing to get
 	}
 	if x.g.isPaid(x.r.URL.Path) {
-		x.Header().Set("Allow", http.MethodPost) // GET and HEAD exist there for probes only
+		x.Header().Set("Allow", http.MethodPost) // GET and HEAD exist there only for probes
 	}
 	return problem.New(http.StatusMethodNotAllowed, problem.UnknownRoute, "this route does not take that method; see the Allow header")
 }
@@ -42,19 +43,19 @@ func (x *exchange) reply(status int, value any) error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)+1))
 	x.WriteHeader(status)
-	_, _ = x.Write(append(body, '\n')) // a client that is gone needs no answer
+	_, _ = x.Write(append(body, '\n')) // a client that hung up needs no answer
 	return nil
 }
 
 // modelSale is the member "l402" of a model in GET /v1/models.
 type modelSale struct {
-	Available bool     `json:"available"`          // a request for it can be served now
-	Formats   []string `json:"formats"`            // the APIs that it is sold through, as s_capabilities names them
-	AliasOf   string   `json:"alias_of,omitempty"` // the model that this is another name of, with its price and backends
+	Available bool     `json:"available"`          // a request for the model can be served now
+	Formats   []string `json:"formats"`            // the APIs that sell the model, as s_capabilities names them
+	AliasOf   string   `json:"alias_of,omitempty"` // the model that this name is an alias of; "": none
 	*modelPrice
 }
 
-// modelPrice is the price in force.
+// modelPrice is the price in force; a modelSale without a price has nil.
 type modelPrice struct {
 	Rates      pricing.Rates `json:"rates"`
 	Epoch      int64         `json:"price_epoch"`
@@ -72,7 +73,7 @@ type listedModel struct {
 	Sale    modelSale `json:"l402"`
 }
 
-// listModels is GET /v1/models: OpenAI's list with the prices in force.
+// listModels answers GET /v1/models with OpenAI's list, which has the prices in force.
 func (g *Gateway) listModels(x *exchange) error {
 	if err := x.reach(); err != nil {
 		return err
@@ -87,8 +88,7 @@ func (g *Gateway) listModels(x *exchange) error {
 	return x.reply(http.StatusOK, map[string]any{"object": "list", "data": list})
 }
 
-// showModel is GET /v1/models/{id}: one entry of the list. An id may hold
-// slashes.
+// showModel answers GET /v1/models/{id} with one entry of the list. The id may contain slashes.
 func (g *Gateway) showModel(x *exchange) error {
 	if err := x.reach(); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (g *Gateway) showModel(x *exchange) error {
 	return x.reply(http.StatusOK, g.listed(m, name))
 }
 
-// listed is a model as the list shows it under one of its names.
+// listed returns the entry of a model in the list, under one of the model's names.
 func (g *Gateway) listed(m *model, name string) listedModel {
 	entry := listedModel{ID: name, Object: "model", OwnedBy: m.OwnedBy, Context: m.Limits.ContextTokens}
 	entry.Sale.Formats = namesOf(m.formats)
@@ -115,12 +115,12 @@ func (g *Gateway) listed(m *model, name string) listedModel {
 	if e, ok := g.cfg.Board.Live(m.Name); ok {
 		entry.Sale.modelPrice = &modelPrice{e.Rates, e.ID, e.Multiplier, e.Signal, e.BoundBy}
 	} else {
-		entry.Sale.Available = false // nothing is sold without a price
+		entry.Sale.Available = false // a model without a price is not sold
 	}
 	return entry
 }
 
-// showQuote is GET /l402/quote: the bound of a request that is not made yet.
+// showQuote answers GET /l402/quote with the most that a request of a given size would cost.
 func (g *Gateway) showQuote(x *exchange) error {
 	if err := x.reach(); err != nil {
 		return err
@@ -142,13 +142,13 @@ func (g *Gateway) showQuote(x *exchange) error {
 		return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the model has no price yet"), problem.BusyRetry)
 	}
 	if !g.serves(m) {
-		return errNotServed // a price that nobody can have
+		return errNotServed // nobody can buy at this price now
 	}
 	quote, err := epoch.Quote(asked.units(m.gpuSlice(epoch.Rates)), x.quoteExpiry())
 	if err != nil {
 		return problem.Invalid("so many tokens cannot be priced")
 	}
-	quote.Model = query.Get("model") // as the client knows it
+	quote.Model = query.Get("model") // the name by which the client asked
 	return x.reply(http.StatusOK, struct {
 		pricing.Quote
 		Bound l402.Msat `json:"bound_msat"`
@@ -159,7 +159,7 @@ func (g *Gateway) showQuote(x *exchange) error {
 	}{quote, quote.Bound, asked, epoch.Multiplier, epoch.Signal, epoch.BoundBy})
 }
 
-// parseCount reads a plain number; an absent one is def.
+// parseCount reads a number of digits. An empty s is def; false means that s is not such a number.
 func parseCount(s string, def int64) (int64, bool) {
 	if s == "" {
 		return def, true
@@ -168,8 +168,8 @@ func parseCount(s string, def int64) (int64, bool) {
 	return n, err == nil && n >= 0 && s[0] != '+'
 }
 
-// owner is the caller of an endpoint about an account: the token, even an
-// expired one, or the 402 that any other caller gets.
+// owner returns the token of a caller who asks about an account. The token may have expired. Any other
+// caller gets a 402, as the error.
 func (g *Gateway) owner(x *exchange) (*l402.Token, error) {
 	if err := x.readPreferences(); err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (g *Gateway) owner(x *exchange) (*l402.Token, error) {
 	return nil, g.offer(x, forCredit, nil, nil)
 }
 
-// showBalance is GET /l402/balance.
+// showBalance answers GET /l402/balance.
 func (g *Gateway) showBalance(x *exchange) error {
 	token, err := g.owner(x)
 	if err != nil {
@@ -207,11 +207,12 @@ func (g *Gateway) showBalance(x *exchange) error {
 	return x.reply(http.StatusOK, balance)
 }
 
-// partBalance is what the holder of a part of an account sees: what the part may
-// still spend and, where it has a budget of its own, what it did. The totals are the
-// parent's business and are left out, because a 0 would be untrue.
+// partBalance is what the holder of a part of an account is shown: what the part may still spend
+// and, if the part has a budget of its own, what it holds and was charged. The totals of the
+// account are left out, because they concern only the holder of the whole token, and a 0 would be
+// untrue.
 type partBalance struct {
-	Account   string                   `json:"account"` // token id, hex
+	Account   string                   `json:"account"` // the token id in hex
 	Available l402.Msat                `json:"available_msat"`
 	Held      *l402.Msat               `json:"held_msat,omitempty"`
 	Charged   *l402.Msat               `json:"charged_msat,omitempty"`
@@ -227,15 +228,16 @@ func partOf(b metering.Balance) partBalance {
 	return p
 }
 
-// The number of charges on one page of GET /l402/usage.
+// These constants are numbers of charges on one page of GET /l402/usage.
 const (
 	defaultPage = 100
 	maxPage     = 1000
 )
 
-// showUsage is GET /l402/usage: charges, newest first. A sub-token sees those
-// of its own chain. One without a budget has none: its charges are not kept apart
-// from its parent's, which it must not see.
+// showUsage answers GET /l402/usage with charges, newest first. The holder of a part of an account
+// sees the charges of the part's own chain. A part without a budget of its own gets a 403, because
+// the ledger does not tell its charges from those of the parent token, which the holder of the part
+// must not see.
 func (g *Gateway) showUsage(x *exchange) error {
 	token, err := g.owner(x)
 	if err != nil {
@@ -273,7 +275,7 @@ func (g *Gateway) showUsage(x *exchange) error {
 	}{append([]metering.Entry{}, entries...), next})
 }
 
-// parseTime reads RFC 3339 or unix seconds; an absent time is the zero one.
+// parseTime reads a time in RFC 3339 or in unix seconds. An empty s is the zero time.
 func parseTime(s string) (time.Time, bool) {
 	if s == "" {
 		return time.Time{}, true
@@ -281,15 +283,15 @@ func parseTime(s string) (time.Time, bool) {
 	if seconds, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return time.Unix(seconds, 0), seconds >= 0
 	}
-	// A plus sign that was not escaped arrives as a space.
+	// A plus sign that was not escaped in the query has become a space.
 	t, err := time.Parse(time.RFC3339, strings.ReplaceAll(s, " ", "+"))
 	return t, err == nil
 }
 
-// maxTopUp bounds the body of a top-up, in bytes: it holds one number.
+// maxTopUp bounds the body of a top-up in bytes. The body has one number.
 const maxTopUp = 4 << 10
 
-// topUp is POST /l402/topup: a challenge for the token's own account.
+// topUp answers POST /l402/topup with a challenge whose payment tops up the token's own account.
 func (g *Gateway) topUp(x *exchange) error {
 	token, err := g.owner(x)
 	if err != nil {
@@ -319,13 +321,14 @@ func (g *Gateway) topUp(x *exchange) error {
 	return g.offer(x, forTopUp, nil, nil)
 }
 
-// healthz is GET /healthz: the process serves.
+// healthz answers GET /healthz, which shows that the process serves.
 func (g *Gateway) healthz(x *exchange) error {
 	return x.reply(http.StatusOK, map[string]string{"status": "ok", "version": g.cfg.Version})
 }
 
-// showPrice is GET and HEAD on a paid POST route: directories and link checkers look
-// for the 402 in this way. A holder is told the method.
+// showPrice answers GET and HEAD on a paid POST route with a 402, because directories and link
+// checkers look for the 402 in this way. A caller with a good token is told the right method
+// instead.
 func (g *Gateway) showPrice(x *exchange) (err error) {
 	if err := x.reach(); err != nil {
 		return err
@@ -345,7 +348,7 @@ func (g *Gateway) showPrice(x *exchange) (err error) {
 	return g.offer(x, forCredit, nil, nil)
 }
 
-// sortedServices lists the services by name, for stable output.
+// sortedServices returns the services sorted by name, so that answers do not vary.
 func (g *Gateway) sortedServices() []*service {
 	services := g.catalog().services
 	list := make([]*service, 0, len(services))

@@ -89,7 +89,7 @@ func TestBalanceIsTheNumberThatAdmissionUses(t *testing.T) {
 		}
 	}
 	r.do("GET", "/l402/balance", "", nil).wantProblem(t, http.StatusPaymentRequired, "payment-required")
-	other := r.mint("images", newTokenID(), 777, tomorrow()) // a token of any service
+	other := r.mint("images", newTokenID(), 777, tomorrow()) // a token of another service
 	if a := r.do("GET", "/l402/balance", "", other.with()); a.status != http.StatusOK || a.msat(t, "available_msat") != 777 {
 		t.Errorf("another service's token: %d %s", a.status, a.body)
 	}
@@ -224,7 +224,8 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
-// An HTTP/2 stream may wait longer for its answer than for a write to be taken.
+// TestHTTP2AnswersMayTakeTheirTime: an answer on an HTTP/2 stream may take longer than WriteStall,
+// which bounds each write.
 func TestHTTP2AnswersMayTakeTheirTime(t *testing.T) {
 	r := newRig(t, func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.WriteStall = 100 * time.Millisecond }

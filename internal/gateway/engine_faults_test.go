@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// What an engine can never serve is told to its client in the engine's words, is
-// not worth a repetition, and takes the backend from nobody else.
+// TestRequestThatTheEngineCannotServe: a client is told in the engine's words if the engine can
+// never serve the request, and is told not to retry. The backend remains in use for all others.
 func TestRequestThatTheEngineCannotServe(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
 		"llama.cpp": {`{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, you may need to provide the mmproj","type":"server_error"}}`, "image input is not supported"},
@@ -41,9 +41,9 @@ func TestRequestThatTheEngineCannotServe(t *testing.T) {
 	}
 }
 
-// An engine's 500 with words that nobody knows may be the request's fault or the
-// engine's: one account cannot take the backend from the others by it, and many
-// accounts show that it is broken.
+// TestFailureOfUnknownFaultNeedsSeveralAccounts: a 500 with unknown words may be the fault of the
+// request or of the engine. So one account's failures do not take the backend away from the others,
+// and failures of many accounts show that the backend is broken.
 func TestFailureOfUnknownFaultNeedsSeveralAccounts(t *testing.T) {
 	good, bad := newScriptedEngine(t), newScriptedEngine(t)
 	r, k := engineRig(t, 0, good, bad)
@@ -73,7 +73,7 @@ func TestFailureOfUnknownFaultNeedsSeveralAccounts(t *testing.T) {
 	if failed < 4 || r.fleet.Status()[1].Ejected {
 		t.Errorf("%d failures of one account: %+v", failed, r.fleet.Status()[1])
 	}
-	// The same body again: further tries are pointless.
+	// For a second failure of the same body, a retry is pointless.
 	body, last := request("messages", `[{"role":"user","content":"again"}]`), (*answer)(nil)
 	for seen := 0; seen < 2; {
 		if a := r.chat(k, body); a.status != http.StatusOK {
@@ -92,7 +92,7 @@ func TestFailureOfUnknownFaultNeedsSeveralAccounts(t *testing.T) {
 	}
 }
 
-// A failure without an engine's words is the backend's own.
+// TestFailureWithoutWordsIsTheBackends: a failure without an engine's words is the backend's fault.
 func TestFailureWithoutWordsIsTheBackends(t *testing.T) {
 	good, bad := newScriptedEngine(t), newScriptedEngine(t)
 	r, k := engineRig(t, 0, good, bad)
@@ -127,7 +127,8 @@ func TestEnginesMessagesAreShort(t *testing.T) {
 	}
 }
 
-// A wrong key of one backend is the owner's to correct, and no buyer's loss.
+// TestBackendThatRefusesTheKey: if one backend refuses the gateway's key, the owner must correct
+// the key, and no buyer loses by it.
 func TestBackendThatRefusesTheKey(t *testing.T) {
 	good, bad := newScriptedEngine(t), newScriptedEngine(t)
 	bad.models.Store(answers(401, `{"error":"bad key"}`))
@@ -160,13 +161,14 @@ func TestBackendThatRefusesTheKey(t *testing.T) {
 		status, parts, _, _ := r.ready()
 		return status == http.StatusServiceUnavailable && strings.Contains(parts["backends"], "key")
 	})
-	// The owner corrects it there.
+	// The owner corrects the key at the backend.
 	bad.chat.Store(answers(200, served))
 	bad.models.Store(answers(200, "{}"))
 	r.until("it is used again", func() bool { return r.chat(k, request()).status == http.StatusOK })
 }
 
-// One 401 while the backend takes the key for another request is about the request.
+// TestOneRefusalOfTheKeyIsConfirmed: a single 401 is about the request if the backend accepts the
+// key for another request.
 func TestOneRefusalOfTheKeyIsConfirmed(t *testing.T) {
 	e := newScriptedEngine(t)
 	r, k := engineRig(t, 0, e)
@@ -184,8 +186,8 @@ func TestOneRefusalOfTheKeyIsConfirmed(t *testing.T) {
 	}
 }
 
-// A model whose name at the backend is wrong is said once, where operators look,
-// and sold to nobody.
+// TestMisnamedModelIsSaidOnceAndNotSold: if the backend does not know the model's name, operators
+// are told once, and the model is not sold.
 func TestMisnamedModelIsSaidOnceAndNotSold(t *testing.T) {
 	good, bad := newScriptedEngine(t), newScriptedEngine(t)
 	r, k := engineRig(t, 0, good, bad)

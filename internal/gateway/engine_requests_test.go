@@ -15,14 +15,13 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// countingEngine is an inference server that a test scripts, and that remembers
-// what it was asked.
+// countingEngine is an inference server that a test scripts. It keeps the bodies that it got.
 type countingEngine struct {
 	mu     sync.Mutex
 	bodies map[string][]map[string]any // by path
-	busy   atomic.Int64                // calls being answered
-	most   atomic.Int64                // at once
-	other  http.HandlerFunc            // answers what is no chat request; nil: 404
+	busy   atomic.Int64                // calls being answered now
+	most   atomic.Int64                // the most calls that were answered at once
+	other  http.HandlerFunc            // answers requests that are not for chat; nil: 404
 	tokens func(body map[string]any) (prompt, perChoice, choices int)
 	hold   chan struct{} // while not nil, chat requests wait until it is closed
 }
@@ -74,21 +73,21 @@ func (e *countingEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[%s],%s}`, strings.Join(choices, ","), usage)
 }
 
-// asked lists the bodies that came to a path.
+// asked returns the bodies that came to a path.
 func (e *countingEngine) asked(path string) []map[string]any {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.bodies[path]
 }
 
-// number is a member of a body; 0: it has none.
+// number returns a member of a body; 0 if the body does not have it.
 func number(body map[string]any, name string) int {
 	n, _ := body[name].(float64)
 	return int(n)
 }
 
-// capped generates as many tokens as the first of the names says that the body
-// has, else 1000: an engine that knows no other name of the cap.
+// capped is an engine that knows only these names of the cap. It generates as many tokens as the
+// first of them that the body has says, or 1,000 tokens.
 func capped(prompt int, names ...string) func(map[string]any) (int, int, int) {
 	return func(body map[string]any) (int, int, int) {
 		n := max(1, number(body, "n"), number(body, "n_cmpl"))
@@ -101,7 +100,7 @@ func capped(prompt int, names ...string) func(map[string]any) (int, int, int) {
 	}
 }
 
-// withEngine is a rig on one scripted engine with a setting.
+// withEngine returns a rig on one scripted engine with a setting.
 func withEngine(t *testing.T, e *countingEngine, setting format.Setting, more ...func(*setup)) *rig {
 	t.Helper()
 	e.bodies = map[string][]map[string]any{}
@@ -115,8 +114,8 @@ func withEngine(t *testing.T, e *countingEngine, setting format.Setting, more ..
 	}}, more...)...)
 }
 
-// A backend that knows one name of the cap gets the cap under that name, whatever
-// the client called it.
+// TestCapReachesABackendThatKnowsOneName: a backend that knows one name of the cap gets the cap
+// under that name, whatever name the client used.
 func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 	for _, c := range []struct {
 		knows   string
@@ -140,7 +139,7 @@ func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 			}
 		}
 		r.idle(k)
-		r.wantSpent(k, 2*(10+10)) // a prompt of 10 and one token, twice
+		r.wantSpent(k, 2*(10+10)) // a prompt of 10 tokens and one token, twice
 		for _, body := range e.asked(chatPath) {
 			if number(body, c.knows) != 1 {
 				t.Errorf("%+v: the backend got no cap that it knows: %v", c, body)
@@ -154,7 +153,8 @@ func TestCapReachesABackendThatKnowsOneName(t *testing.T) {
 	}
 }
 
-// Completions are counted by all their names, held, sent under one, and charged.
+// TestSequencesByAnotherNameAreHeldAndCharged: the number of completions is read under each of its
+// names, held, sent under one name, and charged.
 func TestSequencesByAnotherNameAreHeldAndCharged(t *testing.T) {
 	e := &countingEngine{}
 	r := withEngine(t, e, format.Setting{})
@@ -184,7 +184,8 @@ func (a *answer) wantParam(t testing.TB, param string) {
 	}
 }
 
-// What is not known never reaches a backend, and the client learns its name.
+// TestUnknownMembersAreRefusedByName: an unknown member never reaches a backend, and the client is
+// told its name.
 func TestUnknownMembersAreRefusedByName(t *testing.T) {
 	e := &countingEngine{}
 	r := withEngine(t, e, format.Setting{}, func(s *setup) {
@@ -241,7 +242,8 @@ func TestUnknownMembersAreRefusedByName(t *testing.T) {
 	}
 }
 
-// An assistant's message that is echoed as it came costs what its text does.
+// TestEchoedAnswersCostTheirText: an assistant's message that the client sends back unchanged costs
+// what its text costs.
 func TestEchoedAnswersCostTheirText(t *testing.T) {
 	r := newRig(t)
 	plain := request("messages", `[{"role":"assistant","content":"some text"},{"role":"user","content":"go on"}]`)
@@ -253,8 +255,8 @@ func TestEchoedAnswersCostTheirText(t *testing.T) {
 	}
 }
 
-// A cap that the client did not give leaves the prompt its place in the context;
-// one that it gave is its own.
+// TestCapThatNobodyGaveFitsTheContext: if the client gave no cap, the cap leaves room in the
+// context for the prompt. A cap of the client is not changed.
 func TestCapThatNobodyGaveFitsTheContext(t *testing.T) {
 	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
 	r := withEngine(t, e, format.Setting{Engine: format.EngineVLLM}, func(s *setup) {
@@ -269,7 +271,7 @@ func TestCapThatNobodyGaveFitsTheContext(t *testing.T) {
 	}
 	r.chat(k, request("messages", text, "max_tokens", "4000"))
 	r.chat(k, request("max_tokens", ""))
-	// Counted: all that the prompt leaves.
+	// With a counted prompt, the cap is all that the prompt leaves.
 	required := r.do("POST", chatPath, request("messages", text, "max_tokens", ""), nil).msat(t, "required_msat")
 	short := r.mint(testService, l402.NewTokenID(), required-1, tomorrow())
 	r.chat(short, request("messages", text, "max_tokens", ""))
@@ -282,8 +284,8 @@ func TestCapThatNobodyGaveFitsTheContext(t *testing.T) {
 	}
 }
 
-// What an engine's template adds beyond the limits is learnt, for the account that
-// met it first.
+// TestTemplateOverheadIsLearnt: the gateway learns what an engine's template adds beyond the
+// limits, for the account whose request showed it.
 func TestTemplateOverheadIsLearnt(t *testing.T) {
 	e := &countingEngine{tokens: capped(245, "max_tokens")}
 	r := withEngine(t, e, format.Setting{Engine: format.EngineOllama})
@@ -302,7 +304,7 @@ func TestTemplateOverheadIsLearnt(t *testing.T) {
 			t.Fatalf("%d\n%s", a.status, a.body)
 		}
 		r.idle(k)
-		r.wantSpent(k, before) // clamped, the first time
+		r.wantSpent(k, before) // clamped the first time
 		if got := bound(k); got != 245+10 {
 			t.Errorf("the bound became %d msat, want 255", got)
 		}

@@ -8,8 +8,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// What an engine says within a 200 goes through the same filter as what it says
-// with a 5xx.
+// TestEnginesWordsWithinAnAnswerAreFiltered: an engine's words within a 200 are filtered like its
+// words with a 5xx.
 func TestEnginesWordsWithinAnAnswerAreFiltered(t *testing.T) {
 	const said = "upstream/demo failed at http://10.1.2.3:8000/v1 /opt/models/secret.py gpu-7.cluster.local: shape mismatch"
 	fault := func(code string) string { return `{"error":{"message":"` + said + `"` + code + `}}` }

@@ -16,45 +16,44 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// exchange is one request of the public listener and the way its answer takes.
-// It is the http.ResponseWriter that handlers get, and belongs to the goroutine
-// that serves the request.
+// exchange is one request of the public listener, and the writer of its answer. It is the
+// http.ResponseWriter that handlers get. It belongs to the goroutine that serves the request.
 type exchange struct {
 	http.ResponseWriter
 	g       *Gateway
-	cat     *catalog // in force when the request began
+	cat     *catalog // the catalog in force when the request began
 	r       *http.Request
 	control *http.ResponseController
-	started time.Time // by the configured clock
-	arrived time.Time // by the connection's
+	started time.Time // when the request began, by the configured clock
+	arrived time.Time // when the request began, by the clock of the connection
 
-	status    int             // 0 until the header was written
-	deadline  time.Time       // when the client counts as stalled; moved on by writes
-	bodyUntil time.Time       // when the body has to have come, as far as that was told to the connection
-	body      intake.BodyUse  // what it takes of the memory for bodies
-	presence  intake.Presence // of the client
+	status    int             // the status that was sent; 0: no header was sent
+	deadline  time.Time       // when a client that takes nothing counts as stalled; each write moves it
+	bodyUntil time.Time       // when the body must have come, as the connection was told last
+	body      intake.BodyUse  // what the request takes of the memory for bodies
+	presence  intake.Presence // whether the client is still there
 
-	service *service    // that the host reaches; see reach
+	service *service    // the service of the host; nil until reach has found it
 	prefs   preferences // the client's own limits and wishes; see readPreferences
 
-	route     string      // of the URL map, for the metrics
-	token     *l402.Token // proven genuine and paid; its caveats are judged by authorize
-	tokenErr  error       // why there is no token, or nil when none was presented
-	who       standing    // what the credential is worth here; see identify
+	route     string      // the name of the route, for the metrics
+	token     *l402.Token // proven genuine and paid; authorize checks its caveats; nil: no such token
+	tokenErr  error       // why there is no token; nil: no credential was sent, or the token is good
+	who       standing    // what the credential is worth for the service; see identify
 	credited  bool        // the token's deposit is known to be in the ledger
-	requestID string      // of the hold; empty: none was made
-	failureID string      // of an answer without a hold; empty: it has no name yet
-	origin    string      // what a browser is told that may read the answer; empty: nothing
-	varies    bool        // the answer depends on the origin
-	model     string      // a configured model, for the metrics; empty: none
-	backend   string      // that the request went to last, for the log; empty: none
+	requestID string      // of the hold; "": no hold was made
+	failureID string      // names an answer without a hold; "": the answer has no name yet
+	origin    string      // the origin whose pages may read the answer; "": none may
+	varies    bool        // the answer depends on the request's origin
+	model     string      // a configured model, for the metrics; "": not known
+	backend   string      // the backend that got the request last, for the log; "": none did
 }
 
-// Unwrap lets http.ResponseController find the connection.
+// Unwrap lets http.ResponseController find the connection's own writer.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// WriteHeader sends the header once; later calls are ignored, since the URL
-// map's library makes one after each handler.
+// WriteHeader sends the header at its first call with a final status. It ignores later calls,
+// because gin calls it after each handler.
 func (x *exchange) WriteHeader(status int) {
 	if x.status != 0 {
 		return
@@ -81,7 +80,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// FlushError sends what was written so far.
+// FlushError sends to the client what was written so far.
 func (x *exchange) FlushError() error {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
@@ -93,31 +92,31 @@ func (x *exchange) FlushError() error {
 	return err
 }
 
-// dropStalled makes the kernel forget what a stalled client has not taken,
-// which it would otherwise keep for as long as the client's machine is there.
+// dropStalled makes the kernel drop the bytes that a stalled client has not taken. Otherwise the
+// kernel would keep these bytes for as long as the client's machine is up.
 func (x *exchange) dropStalled(err error) {
 	if err != nil && x.r.ProtoMajor < 2 && errors.Is(err, os.ErrDeadlineExceeded) {
 		if conn := intake.ConnectionOf(x.r); conn != nil {
-			_ = conn.SetLinger(0) // the connection is closed in any case
+			_ = conn.SetLinger(0) // the connection is closed after this error
 		}
 	}
 }
 
-// roll gives the client another WriteStall to take what is written next. A
-// deadline that has most of its time left is not moved, which saves a call per
-// event. There is no way to fail that the next write would not report.
+// roll gives the client another WriteStall to take what is written next. It does not move a
+// deadline of which most of the time is left, which saves a system call per event. It ignores
+// errors, because the next write reports them.
 func (x *exchange) roll() {
 	stall := x.cat.WriteStall
-	now := time.Now() // the connection's clock, not the configured one
+	now := time.Now() // the connection's clock, not the configured clock
 	if x.deadline.Sub(now) < stall*3/4 {
 		x.deadline = now.Add(stall)
 		_ = x.control.SetWriteDeadline(x.deadline)
 	}
 }
 
-// rest lifts the deadline between writes to an HTTP/2 stream: there it is not
-// the deadline of a write, but resets the stream when it passes, and an answer
-// may well take longer to come than to be written.
+// rest removes the deadline between writes to an HTTP/2 stream. There a deadline resets the
+// stream when it passes, even if nothing is being written, and an answer may take longer to
+// come than WriteStall.
 func (x *exchange) rest() {
 	if x.r.ProtoMajor >= 2 {
 		x.deadline = time.Time{}
@@ -125,8 +124,8 @@ func (x *exchange) rest() {
 	}
 }
 
-// serve is the outermost handler of the public listener: it proves the
-// credential, answers panics, and counts.
+// serve is the outermost handler of the public listener. It proves the credential, answers for
+// handlers that panicked, and bounds and counts requests.
 func (g *Gateway) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = withTidyPath(r)
@@ -135,12 +134,12 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		}
 		x := &exchange{ResponseWriter: w, g: g, cat: g.catalog(), r: r, control: http.NewResponseController(w), started: g.now(), arrived: time.Now()}
 		if r.ProtoMajor < 2 {
-			x.roll() // the connection may carry the deadline of its last request
+			x.roll() // the connection may still have the deadline of its last request
 		}
 		if r.ContentLength != 0 {
-			// Also for a body that no handler reads: net/http reads it before it
-			// answers. readBody moves the deadline on with what comes, and lifts it
-			// once all of it is there.
+			// The body gets a deadline even if no handler reads it, because net/http reads the body
+			// before it answers. readBody moves the deadline while the body comes, and removes it when
+			// the whole body has come.
 			x.awaitBody(0)
 		}
 		watched, end := x.presence.Watch(r, x.cat.WriteStall)
@@ -149,7 +148,7 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		defer func() { x.served(recover()) }()
 		x.authenticate()
 		x.readOrigin()
-		if r.URL.Path != pathAlive { // liveness probes skip the limit: Kubernetes restarts a pod that does not answer
+		if r.URL.Path != pathAlive { // liveness probes need no place, or Kubernetes would restart the pod
 			if !g.places.Take(x.token != nil) {
 				x.route = "overload"
 				x.fail(x.overloaded())
@@ -164,8 +163,8 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 		next.ServeHTTP(x, x.r)
 		x.creditAnyway()
 		if x.status == statusClientGone {
-			// Returning would make net/http send an empty 200, which a client that only
-			// stopped sending would take for its answer.
+			// If the handler returned, net/http would send an empty 200. A client that has closed
+			// only its sending side would take that for its answer.
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -173,14 +172,15 @@ func (g *Gateway) serve(next http.Handler) http.Handler {
 
 var errPanic = errors.New("panic while serving")
 
-// served ends the exchange, after its handler has returned or panicked.
+// served ends the exchange after its handler has returned or panicked. panicked is the value
+// of the panic; nil: the handler returned.
 func (x *exchange) served(panicked any) {
 	ctx := x.r.Context()
 	if panicked != nil && panicked != http.ErrAbortHandler {
 		x.g.observer.Panicked(ctx, x.r.URL.Path, panicked, debug.Stack())
 	}
 	x.body.Release()
-	x.roll() // for what net/http itself writes at the end
+	x.roll() // gives time for what net/http itself writes at the end
 	x.g.observer.Ended(ctx, x.route, x.status)
 	if panicked == nil {
 		return
@@ -189,11 +189,11 @@ func (x *exchange) served(panicked any) {
 		x.fail(errPanic)
 		return
 	}
-	panic(http.ErrAbortHandler) // the answer is broken: the client must see that
+	panic(http.ErrAbortHandler) // shows the client that the answer is broken
 }
 
-// authenticate proves the credential by computation alone, on every route: the
-// payment behind it is credited whatever becomes of the request.
+// authenticate proves the credential by computation alone. It does so on every route, because
+// the payment behind the credential is credited whatever happens to the request.
 func (x *exchange) authenticate() {
 	credential, err := l402.CredentialFromHeader(x.r.Header)
 	if err != nil || credential == nil {
@@ -206,14 +206,14 @@ func (x *exchange) authenticate() {
 	}
 }
 
-// deposit is what the token proves to have been paid.
+// deposit returns the payment that the token proves.
 func (x *exchange) deposit() metering.Deposit {
 	return metering.Deposit{Hash: x.token.PaymentHash, Account: x.token.ID, Amount: x.token.Deposit}
 }
 
-// credit brings the deposit of a proven token into the ledger, once. It runs
-// before any answer that is not itself the outcome of a reservation, which
-// carries the deposit along.
+// credit adds the deposit of a proven token to the ledger, once per request. It runs before
+// every answer, except the answer to a reservation, because a reservation credits the deposit
+// itself.
 func (x *exchange) credit() error {
 	if x.token == nil || x.credited || x.token.Deposit <= 0 {
 		return nil
@@ -222,20 +222,21 @@ func (x *exchange) credit() error {
 	defer cancel()
 	_, err := x.g.ledger.Deposit(ctx, x.deposit())
 	x.credited = err == nil
-	x.paid(err)
+	x.tellPaid(err)
 	return err
 }
 
-// paid tells that a payment was presented, and whether it is credited.
-func (x *exchange) paid(err error) {
+// tellPaid tells the observer that a payment was presented. A nil err means that the payment is
+// credited.
+func (x *exchange) tellPaid(err error) {
 	x.g.observer.Paid(x.r.Context(), observe.Payment{Hash: x.token.PaymentHash, Amount: x.token.Deposit, Err: err})
 }
 
-// creditAnyway credits where the answer does not depend on it. After a failure
-// the client can present the token again, and the settle stream credits too.
+// creditAnyway credits the deposit where the answer does not depend on the credit. After a
+// failure the client can present the token again, and the settle stream credits the payment too.
 func (x *exchange) creditAnyway() { _ = x.credit() }
 
-// available is what the token may spend, its payment included.
+// available returns what the token may spend, in msat, with its payment credited.
 func (x *exchange) available() (l402.Msat, error) {
 	if err := x.credit(); err != nil {
 		return 0, err
@@ -246,17 +247,17 @@ func (x *exchange) available() (l402.Msat, error) {
 	return balance.Available, err
 }
 
-// detached returns a context that outlives the client, for what must be
-// recorded whatever it does.
+// detached returns a context that the client cannot end, for what must be recorded even if the
+// client hangs up. limit bounds the context.
 func (x *exchange) detached(limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(x.r.Context()), limit)
 }
 
-// statusClientGone stands in the metrics for an answer that nobody waited for.
-// Nothing of it is written: the connection, or the stream of HTTP/2, is aborted.
+// statusClientGone is the status in the metrics for an answer whose client hung up. It is never
+// written: the connection, or the stream of HTTP/2, is aborted.
 const statusClientGone = 499
 
-// fail answers with the problem of err, unless the answer has begun.
+// fail answers with the problem of err. It answers nothing if the answer has begun.
 func (x *exchange) fail(err error) {
 	x.creditAnyway()
 	if x.status != 0 {
@@ -280,8 +281,8 @@ func (x *exchange) fail(err error) {
 	p.WriteAs(x, dialectOf(x.r))
 }
 
-// id names the answer: the hold where there is one, because that finds it in the
-// ledger, else a name of its own, which finds it in the log.
+// id returns the name of the answer: the id of the hold, by which the answer is found in the
+// ledger; or, without a hold, a new id, by which the answer is found in the log.
 func (x *exchange) id() string {
 	if x.requestID != "" {
 		return x.requestID
@@ -292,7 +293,8 @@ func (x *exchange) id() string {
 	return x.failureID
 }
 
-// voter stands for the account in what is learnt from answers; 0: there is none.
+// voter returns a number for the account, for what the gateway learns from answers; 0 means
+// that the request has no account.
 func (x *exchange) voter() uint64 {
 	if x.token == nil {
 		return 0
@@ -300,7 +302,8 @@ func (x *exchange) voter() uint64 {
 	return binary.LittleEndian.Uint64(x.token.ID[:8])
 }
 
-// quoteExpiry is until when a price named now is good for who pays for it.
+// quoteExpiry returns until when a price that is quoted now binds the gateway for a client that
+// pays for it.
 func (x *exchange) quoteExpiry() time.Time {
 	return x.g.now().Add(x.cat.QuoteTTL).UTC().Truncate(time.Second)
 }

@@ -12,7 +12,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// ending is an event whose choice has this finish_reason, and members behind it.
+// ending is an event whose choice has this finish_reason, with more members behind it.
 func ending(reason, more string) string {
 	return `data: {"id":"c1","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":` + reason + more + "}]}\n\n"
 }
@@ -20,8 +20,8 @@ func ending(reason, more string) string {
 // choiceError is an error within a choice, as OpenRouter sends it.
 const choiceError = `,"error":{"code":502,"message":"provider died"}`
 
-// saysItFailed are the forms in which servers say within a 200 that they failed,
-// and the words of it that a client gets.
+// saysItFailed has the forms in which servers report a failure within a 200, and the words that a
+// client gets.
 var saysItFailed = map[string]struct{ event, words string }{
 	"a detail":                   {`data: {"detail":"boom"}` + "\n\n", "boom"},
 	"details":                    {`data: {"detail":[{"loc":["body"],"msg":"boom","type":"x"}]}` + "\n\n", "boom"},
@@ -51,8 +51,9 @@ var saysItFailed = map[string]struct{ event, words string }{
 	"the reason cancelled":       {ending(`"cancelled"`, ""), "finish_reason cancelled"},
 }
 
-// An answer that says it failed has failed, whatever its form: it never looks
-// whole, only what was delivered before costs something, and the backend is blamed.
+// TestAnswerThatSaysItFailedNeverLooksWhole: an answer that reports a failure has failed, whatever
+// the form of the report. It never looks whole, only what was delivered before is charged, and the
+// backend is blamed.
 func TestAnswerThatSaysItFailedNeverLooksWhole(t *testing.T) {
 	words := word("one ", "") + word("two ", "")
 	for name, c := range saysItFailed {
@@ -69,7 +70,8 @@ func TestAnswerThatSaysItFailedNeverLooksWhole(t *testing.T) {
 	}
 }
 
-// A document that would be made of such a stream is none, and costs nothing.
+// TestGatheredAnswerThatSaysItFailedCostsNothing: no document is made of such a stream, and nothing
+// is charged.
 func TestGatheredAnswerThatSaysItFailedCostsNothing(t *testing.T) {
 	for name, c := range saysItFailed {
 		r := playing(t, format.EngineVLLM, says(sse, roleEvent+word("one ", "")+c.event+doneEvent))
@@ -85,7 +87,8 @@ func TestGatheredAnswerThatSaysItFailedCostsNothing(t *testing.T) {
 	}
 }
 
-// A document one of whose choices failed is none.
+// TestDocumentThatSaysItFailedCostsNothing: a document with a failed choice is not an answer, and
+// costs nothing.
 func TestDocumentThatSaysItFailedCostsNothing(t *testing.T) {
 	document := func(members string) string {
 		return `{"choices":[{"index":0,"message":{"role":"assistant","content":"half an"}` + members + `}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`
@@ -114,7 +117,7 @@ func TestDocumentThatSaysItFailedCostsNothing(t *testing.T) {
 	}
 }
 
-// A finish_reason that names nothing ends nothing, however it is written.
+// TestReasonThatNamesNothingIsNoEnd: a finish_reason such as "none", " " or {} does not end an answer.
 func TestReasonThatNamesNothingIsNoEnd(t *testing.T) {
 	for _, reason := range []string{`"None"`, `"none"`, `"NULL"`, `" "`, `"undefined"`, `" null "`, `"not_finished"`, `{}`, `{"type":null}`, `"\u0020"`} {
 		body := roleEvent + word("one ", "") + word("two ", "") + ending(reason, "")
@@ -133,8 +136,8 @@ func TestReasonThatNamesNothingIsNoEnd(t *testing.T) {
 	}
 }
 
-// What speaks of no error is noise: it is left out, of documents too, and the
-// answer around it is whole.
+// TestNoiseAddsNothing: an event that is no chunk and speaks of no error is dropped, in documents
+// too, and the answer around it is whole.
 func TestNoiseAddsNothing(t *testing.T) {
 	noise := []string{"data: ping\n\n", `data: "ping"` + "\n\n", `data: {"type":"ping"}` + "\n\n", `data: {"message":"SECRET","code":200}` + "\n\n",
 		`data: {"message":"SECRET","status":"ok","error":null,"errors":[],"detail":null}` + "\n\n", `data: {"note":{"SECRET":1},"usage":null}` + "\n\n",
@@ -165,8 +168,8 @@ func TestNoiseAddsNothing(t *testing.T) {
 	}
 }
 
-// A finish_reason that is an object ends an answer like its word, which is what a
-// document has.
+// TestReasonThatIsAnObjectIsItsWord: a finish_reason that is an object ends an answer like the word
+// in it, and a document has that word.
 func TestReasonThatIsAnObjectIsItsWord(t *testing.T) {
 	r := playing(t, format.EngineVLLM, says(sse, roleEvent+word("one ", "")+ending(`{"type":"stop","matched":2}`, "")))
 	k := r.buy(minPurchase)

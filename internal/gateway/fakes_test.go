@@ -22,14 +22,14 @@ import (
 	"sluice.example/sluice/internal/gateway"
 )
 
-// clock is the gateway's; it runs, and can be moved.
+// clock is the gateway's clock. It runs, and the test can move it.
 type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
-// lockedBuffer collects the log.
+// lockedBuffer collects the log for concurrent use.
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -47,14 +47,14 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// fakeNode makes invoices in name only, and knows their preimages: whoever
-// "pays" asks it.
+// fakeNode makes invoices that are no real invoices, and keeps their preimages. A test "pays" by
+// asking it for a preimage.
 type fakeNode struct {
 	mu       sync.Mutex
-	invoices map[string]gateway.Invoice // by payment request
+	invoices map[string]gateway.Invoice // by the invoice in BOLT11
 	down     atomic.Bool
-	gate     chan struct{} // when not nil, AddInvoice takes one element first
-	takes    time.Duration // by each AddInvoice
+	gate     chan struct{} // if not nil, AddInvoice first receives one element
+	takes    time.Duration // how long each AddInvoice takes
 }
 
 func newFakeNode() *fakeNode { return &fakeNode{invoices: map[string]gateway.Invoice{}} }
@@ -116,7 +116,7 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// selfSigned writes a certificate for this test and its key.
+// selfSigned writes a self-signed certificate and its key to files of the test.
 func selfSigned(t testing.TB) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -8,12 +8,12 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// A client may allow another model to serve where the one that it asked for cannot. It
-// pays for the one that served, at that one's price. What is held first is the bound of
-// the dearer of the two, so that the balance covers either.
+// A client may allow a second model to serve where no backend serves the first one, which it
+// asked for. The client pays the price of the model that served. Before that, the gateway
+// holds the larger bound of the two models, so that the balance covers either model.
 
-// withFallback adds the order for the model that the client allows in place of the one
-// that it asked for, or returns that order where only the other model is served now.
+// withFallback adds to o the order for the second model. If only the second model can be served
+// now, withFallback returns the second order instead of o.
 func (g *Gateway) withFallback(x *exchange, o *order) (*order, error) {
 	m := x.service.named[x.prefs.fallback]
 	if m == nil || !m.sells(o.format) {
@@ -41,7 +41,7 @@ func (g *Gateway) withFallback(x *exchange, o *order) (*order, error) {
 		}
 	}
 	if !g.serves(o.model) && g.serves(m) {
-		if x.who == holder { // else nothing is asked yet
+		if x.who == holder { // a caller without money sends no request to a model
 			g.fellBack(x, o, next, errNotServed)
 		}
 		return next, nil
@@ -50,8 +50,8 @@ func (g *Gateway) withFallback(x *exchange, o *order) (*order, error) {
 	return o, o.price()
 }
 
-// sellEither is sell for an order with a second one, which is served where no backend
-// took the first. Nothing was charged then, and its hold is over.
+// sellEither sells an order that has an order for a second model. It sells the second order if
+// no backend took the first one: then nothing was charged and the first hold is over.
 //
 //go:noinline
 func (g *Gateway) sellEither(x *exchange, o *order) error {
@@ -59,12 +59,12 @@ func (g *Gateway) sellEither(x *exchange, o *order) error {
 	if o.next == nil || !untaken(err) || x.status != 0 || x.r.Context().Err() != nil {
 		return err
 	}
-	if x.requestID != "" || o.part != nil && o.lock == nil { // a hold has counted the request against the limits of the token
+	if x.requestID != "" || o.part != nil && o.lock == nil { // the first order counted against the rate limits
 		once := *x.token
 		once.RateLimits = nil
 		x.token = &once
 	}
-	o.releasePart(x) // the balance is whole again
+	o.releasePart(x) // makes the whole balance available again
 	next := o.next
 	defer next.releasePart(x)
 	x.model = next.model.Name
@@ -72,12 +72,12 @@ func (g *Gateway) sellEither(x *exchange, o *order) error {
 	return g.sell(x, next)
 }
 
-// fellBack tells that another model is asked, and why.
+// fellBack tells the observer that the second model is asked, and why.
 func (g *Gateway) fellBack(x *exchange, o, next *order, why error) {
 	g.observer.FellBack(x.r.Context(), o.model.Name, next.model.Name, why)
 }
 
-// untaken says whether an order failed because no backend took it now.
+// untaken reports whether err says that no backend took the order.
 func untaken(err error) bool {
 	var full *gpu.FullError
 	if errors.As(err, &full) {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// streams sends events with pauses before each.
+// streams sends events, with a pause before each.
 func streams(events ...any) *http.HandlerFunc {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -41,8 +41,8 @@ const (
 	done   = `data: [DONE]`
 )
 
-// The limit between two events must not cut a model that reads a long prompt or
-// thinks unseen: what comes before the first text has a limit of its own.
+// TestFirstEventHasItsOwnLimit: the limit between two events must not cut a model that reads a long
+// prompt or thinks unseen, so the time before the first text has a limit of its own.
 func TestFirstEventHasItsOwnLimit(t *testing.T) {
 	const idle, first = 150 * time.Millisecond, 900 * time.Millisecond
 	for name, c := range map[string]struct {
@@ -69,7 +69,7 @@ func TestFirstEventHasItsOwnLimit(t *testing.T) {
 			a := r.chat(k, request("stream", "true"))
 			took := time.Since(began)
 			status := http.StatusOK
-			if name == "nothing at all" { // no header was sent that would say otherwise
+			if name == "nothing at all" { // no header was sent either
 				status = http.StatusGatewayTimeout
 			}
 			if whole := strings.Contains(string(a.body), "[DONE]"); a.status != status || whole != c.whole {

@@ -13,7 +13,7 @@ import (
 // marked is in the prompts that a picky engine refuses.
 const marked = "MARKED"
 
-// picky refuses marked requests in one way, and serves all others.
+// picky answers marked requests with refuse, and serves all others.
 func picky(refuse *http.HandlerFunc) *http.HandlerFunc {
 	h := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, _ := io.ReadAll(req.Body)
@@ -27,13 +27,14 @@ func picky(refuse *http.HandlerFunc) *http.HandlerFunc {
 	return &h
 }
 
-// asking is a request with a prompt.
+// asking returns a request with this prompt.
 func asking(prompt string) string {
 	return request("messages", fmt.Sprintf(`[{"role":"user","content":%q}]`, prompt))
 }
 
-// A 403 about what a client asks is that client's: it is told so and not to repeat it,
-// and the backend serves everybody else, whatever its list of models answers.
+// TestForbiddenRequestTakesNoBackendFromOthers: a 403 about a client's prompt concerns only that
+// client. The client is told, and told not to retry. The backend serves all others, whatever its
+// list of models answers.
 func TestForbiddenRequestTakesNoBackendFromOthers(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
 		"moderation":       {`{"error":{"message":"openai/o3 requires moderation on OpenAI. Your input was flagged for \"illicit\". No credits were charged.","code":403}}`, "Your input was flagged"},
@@ -64,7 +65,7 @@ func TestForbiddenRequestTakesNoBackendFromOthers(t *testing.T) {
 						})
 					}
 					burst.Wait()
-					time.Sleep(20 * time.Millisecond) // for a verdict, were there one
+					time.Sleep(20 * time.Millisecond) // time for a verdict, which must not come
 					if a := r.chat(good, asking(fmt.Sprint("round ", round))); a.status != http.StatusOK {
 						t.Fatalf("another buyer: %d %s", a.status, a.body)
 					}
@@ -79,8 +80,9 @@ func TestForbiddenRequestTakesNoBackendFromOthers(t *testing.T) {
 	}
 }
 
-// A key that is refused for whatever is asked is found out by one refusal, and that it is
-// taken again by a request, although the list of models is never for this key.
+// TestRefusedKeyIsJudgedByWhatIsSold: one refusal shows that a backend refuses the gateway's key for
+// everything, and a request shows that the backend accepts the key again. The list of models
+// refuses this key all the time.
 func TestRefusedKeyIsJudgedByWhatIsSold(t *testing.T) {
 	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
 		e := newScriptedEngine(t)
@@ -104,8 +106,8 @@ func TestRefusedKeyIsJudgedByWhatIsSold(t *testing.T) {
 	}
 }
 
-// One backend refuses a part of what the key may do: the other one is asked, and the
-// client hears nothing of the owner's affairs.
+// TestForbiddenByTheKeyGoesOnToAnotherBackend: if the key may not do something at one backend, the
+// other backend is asked, and the client is told nothing about the owner's key.
 func TestForbiddenByTheKeyGoesOnToAnotherBackend(t *testing.T) {
 	good, bad := newScriptedEngine(t), newScriptedEngine(t)
 	bad.chat.Store(answers(http.StatusForbidden, `{"error":{"message":"You have insufficient permissions for this operation"}}`))

@@ -7,7 +7,7 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// formatsNamed are the formats of a model among all; without a name, the first.
+// formatsNamed returns the formats with these names; without names, the first of all.
 func formatsNamed(all []format.Format, names []string) ([]format.Format, error) {
 	if len(names) == 0 {
 		return all[:1], nil
@@ -27,7 +27,7 @@ func formatsNamed(all []format.Format, names []string) ([]format.Format, error) 
 	return sold, nil
 }
 
-// isPaid says whether a path is that of a paid POST route.
+// isPaid reports whether a path is that of a paid POST route.
 func (g *Gateway) isPaid(path string) bool {
 	for _, f := range g.cfg.APIs {
 		for _, p := range f.Paths() {
@@ -39,7 +39,7 @@ func (g *Gateway) isPaid(path string) bool {
 	return false
 }
 
-// namesOf are the names of APIs.
+// namesOf returns the names of formats.
 func namesOf(list []format.Format) []string {
 	names := make([]string, len(list))
 	for i, f := range list {
@@ -48,7 +48,7 @@ func namesOf(list []format.Format) []string {
 	return names
 }
 
-// sells says whether a model is sold through an API.
+// sells reports whether the model is sold through the API f.
 func (m *model) sells(f format.Format) bool {
 	for _, sold := range m.formats {
 		if sold == f {
@@ -58,7 +58,7 @@ func (m *model) sells(f format.Format) bool {
 	return false
 }
 
-// otherAPI refuses a model that is sold through other APIs only.
+// otherAPI returns the problem for a model that is sold only through other APIs than the path's.
 func otherAPI(m *model) error {
 	names := make([]string, len(m.formats))
 	for i, f := range m.formats {

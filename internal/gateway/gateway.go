@@ -24,68 +24,67 @@ import (
 
 // Invoicer makes invoices on a Lightning node.
 type Invoicer interface {
-	// AddInvoice makes one invoice for the hash of preimage, with a memo of at
-	// most 639 bytes, and returns it in BOLT11. It keeps to ctx's deadline. Any
-	// error means that no challenge can be given now; an invoice that was made
-	// all the same simply expires.
+	// AddInvoice makes one invoice for the hash of the preimage, with a memo of at most 639
+	// bytes, and returns the invoice in BOLT11. It returns before ctx's deadline. Any error
+	// means that no challenge can be given now. An invoice that the node made nevertheless is
+	// never given out, and expires.
 	AddInvoice(ctx context.Context, invoice Invoice) (bolt11 string, err error)
 	// Ready returns nil while the node answers.
 	Ready(ctx context.Context) error
 }
 
-// Invoice is what a challenge asks the node for.
+// Invoice is the invoice that a challenge asks the node for.
 type Invoice struct {
 	Preimage l402.Preimage
-	Amount   l402.Msat // whole satoshis
-	Memo     string    // product text and the sealed token id, see SealedMemo
+	Amount   l402.Msat // a whole number of satoshis
+	Memo     string    // the product text and the sealed token id; see SealedMemo
 	Expiry   time.Duration
 }
 
-// Service is one thing sold: some models under one name in the tokens.
+// Service is a group of models that is sold under one name. Tokens carry the name.
 type Service struct {
 	Name string // in caveats: "services=<name>:0"
-	// Hosts are the host names that reach the service, without port. One
-	// service may have none: it takes every host that no other names.
+	// Hosts are the host names that lead to the service, without port. At most one service may
+	// have no hosts: it takes every host that no other service names.
 	Hosts         []string
-	MinPurchase   l402.Msat     // smallest invoice, > 0
-	MaxPurchase   l402.Msat     // largest invoice, whole satoshis
-	TokenLifetime time.Duration // zero: 365 days
-	// ChargeCallOn4xx charges the model's call rate when a backend refuses a
-	// request as invalid. Without it such an answer is free.
+	MinPurchase   l402.Msat     // the smallest invoice, > 0
+	MaxPurchase   l402.Msat     // the largest invoice, a whole number of satoshis
+	TokenLifetime time.Duration // how long a token is valid; zero: 365 days
+	// ChargeCallOn4xx charges the model's call fee when a backend refuses a request as invalid.
+	// If it is false, such an answer is free.
 	ChargeCallOn4xx bool
-	// Origins are those of web pages that may call the service from a browser, such
-	// as "https://app.example", or "*" for all. None: browsers are told nothing.
+	// Origins are the origins of web pages that may call the service from a browser, such as
+	// "https://app.example"; "*" stands for all. If it is empty, browsers refuse such calls.
 	Origins []string
-	// ForwardHeaders are request headers that backends get, in canonical form,
-	// beside those that the gateway writes itself. None is needed by any engine.
+	// ForwardHeaders names the client's headers that backends get, besides the headers that the
+	// gateway writes itself. No engine needs any of them.
 	ForwardHeaders []string
 	Models         []Model
 }
 
-// Model is one public model of a service. Its prices are on the board, its
-// backends in the fleet, both under the same name.
+// Model is one public model of a service. The board has its prices and the fleet has its
+// backends, both under the model's name.
 type Model struct {
 	Name string
-	// Aliases are other names by which clients may ask for it, at the same price and of
-	// the same backends.
+	// Aliases are other names by which clients may ask for the model. The price and the backends
+	// are the same.
 	Aliases []string
-	Formats []string // the APIs that it is sold through, as apis.Names has them; none: chat
+	Formats []string // the APIs that sell the model, by the names of apis.Names; none: chat
 	Limits  format.Limits
-	Policy  format.Policy // what requests may hold beyond what is known
-	// SetHeaders are headers of requests to backends, over the client's.
+	Policy  format.Policy // what requests may hold beyond the known fields
+	// SetHeaders are headers of requests to backends. They replace the client's headers.
 	SetHeaders map[string]l402.Secret
 	CreatedAt  time.Time // shown by /v1/models
 	OwnedBy    string    // shown by /v1/models
-	// Base is the rate card that prices are multiples of; it values work for
-	// Work and for nothing else.
+	// Base is the rate card that prices are multiples of. The gateway uses it only for Work.
 	Base     pricing.Rates
-	GPUSlice time.Duration // of GPU time held at a time, where that has a price; zero: 10 s
+	GPUSlice time.Duration // how much GPU time is held at once, where it has a price; zero: 10 s
 }
 
-// Config is everything a Gateway needs. The first block is required, but for APIs.
+// Config configures a Gateway. The first block is required, except for APIs.
 type Config struct {
 	Services []Service
-	APIs     []format.Format // that models can be sold through; nil: apis.All
+	APIs     []format.Format // the APIs that models can be sold through; nil: apis.All
 	Ledger   *metering.Ledger
 	Keys     *l402.Keyring
 	Board    *pricing.Board
@@ -93,65 +92,65 @@ type Config struct {
 	Fleet    *gpu.Fleet
 	Invoices Invoicer
 
-	Profiles map[string]format.Setting // what the owner says of a backend, by its name; a missing one says nothing
-	Feeds    []*telemetry.Feed         // of load, for the metrics
+	Profiles map[string]format.Setting // what the owner says of a backend, by its name; a missing backend: nothing
+	Feeds    []*telemetry.Feed         // sources of load data, for the metrics
 
-	ProductText    string        // begins the memo of every invoice, at most 200 bytes
-	InvoiceExpiry  time.Duration // zero: 10 minutes
-	InvoiceTimeout time.Duration // for the node to make one; zero: 5 s
-	MaxInvoices    int           // being made at once; a quarter is kept for callers with a token. Zero: 64
-	// DrainTimeout is how long requests on a backend that the operator drains may go on.
+	ProductText    string        // begins the memo of every invoice; at most 200 bytes
+	InvoiceExpiry  time.Duration // how long an invoice can be paid; zero: 10 minutes
+	InvoiceTimeout time.Duration // the time for the node to make an invoice; zero: 5 s
+	MaxInvoices    int           // invoices made at once; a quarter is for callers with a token; zero: 64
+	// DrainTimeout is how long requests may continue on a backend that the operator drains.
 	// Zero: they are cut at once.
 	DrainTimeout time.Duration
-	QuoteTTL     time.Duration // how long a quote binds who pays for it; zero: 1 minute
+	QuoteTTL     time.Duration // how long a quote binds the gateway for a client that pays; zero: 1 minute
 
-	Challenges *intake.ChallengeLimits // how often callers may ask for one; nil: DefaultChallengeLimits
-	// TrustedProxies are believed when they name their client's address in
-	// ForwardedHeader: X-Forwarded-For (also when empty) or Forwarded.
+	Challenges *intake.ChallengeLimits // how often callers may ask for a challenge; nil: DefaultChallengeLimits
+	// TrustedProxies are believed when they name their client's address in the header
+	// ForwardedHeader: "X-Forwarded-For" or "Forwarded"; "" stands for X-Forwarded-For.
 	TrustedProxies  []netip.Prefix
 	ForwardedHeader string
 
-	MaxRequests   int           // being served at once; a quarter is kept for callers with a token. Zero: 10,000
+	MaxRequests   int           // requests served at once; a quarter is for callers with a token; zero: 10,000
 	MaxBody       int64         // bytes of a request's body; zero: 8 MiB
-	MaxBodies     int64         // bytes of all bodies in memory, without the first 16 KiB of each; an eighth is for callers without a token. Zero: 512 MiB
-	BodyTimeout   time.Duration // to read the whole of it; zero: 60 s
-	BodyGrace     time.Duration // after which a body must have come at BodyRate; zero: 10 s
+	MaxBodies     int64         // bytes of all bodies in memory, see intake.Bodies; zero: 512 MiB
+	BodyTimeout   time.Duration // to read the whole body; zero: 60 s
+	BodyGrace     time.Duration // after this time a body must come at BodyRate; zero: 10 s
 	BodyRate      int           // bytes per second; zero: 4 KiB
 	WriteStall    time.Duration // a client that takes nothing for so long is gone; zero: 30 s
 	MaxEvent      int           // bytes of one event of a stream; zero: 8 MiB
-	UnaryHoldBack int           // bytes of a unary answer held until it is charged; zero: 8 MiB
+	UnaryHoldBack int           // bytes of one document that are held back until it is charged; zero: 8 MiB
 	SettleWait    time.Duration // how long the end of an answer waits for its charge; zero: 30 s
-	DrainGrace    time.Duration // for settling after streams were cut; zero: 10 s
+	DrainGrace    time.Duration // the time for settling after streams were cut; zero: 10 s
 
-	// Operator is the configuration behind all of this; nil: there is none to be asked
-	// about or read again.
+	// Operator is the configuration behind this Config; nil: there is no configuration that
+	// could be shown or read again.
 	Operator Operator
-	// Override fixes the multiplier of a model's price at once, or lifts that with
-	// 0; nil: there is no such switch. pricing.ErrArgument is the operator's fault.
+	// Override fixes the multiplier of a model's price at once; the multiplier 0 ends that. nil:
+	// the operator cannot fix prices. It returns pricing.ErrArgument for an operator's mistake.
 	Override func(ctx context.Context, model string, multiplier float64) error
 
-	AdminToken string       // bearer token of /admin; empty: /admin is off
-	Dashboard  http.Handler // what GET / of the admin listener shows; nil: a small page of our own
+	AdminToken string       // the bearer token of /admin; "": /admin is off
+	Dashboard  http.Handler // what GET / of the admin listener shows; nil: the gateway's own page
 	Version    string
-	// Observer is told of everything that happens, beside the metrics and the log; nil: none.
+	// Observer is told of all events, besides the metrics and the log; nil: no observer.
 	Observer observe.Observer
-	Log      *slog.Logger     // nil: nothing is logged. Warnings that repeat are counted rather than written
+	Log      *slog.Logger     // repeated warnings are counted, not written; nil: nothing is logged
 	Clock    func() time.Time // nil: time.Now
 }
 
 // Gateway serves one catalog at a time. It is safe for concurrent use.
 type Gateway struct {
-	cfg    Config // what stays: see Prepare
+	cfg    Config // what every catalog has in common; see Prepare
 	log    *slog.Logger
 	now    func() time.Time
 	ledger *metering.Ledger
-	live   atomic.Pointer[catalog] // in force; never nil
+	live   atomic.Pointer[catalog] // the catalog in force; never nil
 
 	limits   *intake.Limiter
 	places   *intake.Places
 	engines  *engines
 	bodies   *intake.Bodies
-	observer observe.Observer // of everything that happens on the public listener
+	observer observe.Observer // told of all events of the public listener
 	metrics  *observe.Metrics
 	open     *openRequests
 	settler  *settler
@@ -159,8 +158,8 @@ type Gateway struct {
 	failures failures
 }
 
-// New checks the configuration and builds a gateway. It starts nothing and
-// makes no connection.
+// New checks the configuration and makes a gateway. It starts no goroutine and makes no
+// connection.
 func New(cfg Config) (*Gateway, error) {
 	if cfg.Ledger == nil || cfg.Keys == nil || cfg.Board == nil || cfg.Prices == nil || cfg.Fleet == nil || cfg.Invoices == nil {
 		return nil, errors.New("gateway: Ledger, Keys, Board, Prices, Fleet and Invoices are required")
@@ -240,5 +239,5 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// PriceMoved tells those who watch the gateway that a price came into force.
+// PriceMoved tells the observer that a price came into force.
 func (g *Gateway) PriceMoved(ctx context.Context, e pricing.Epoch) { g.observer.PriceMoved(ctx, e) }

@@ -8,10 +8,10 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// gather reads a stream for a client that waits for one document, and answers
-// with what the backend would have answered. So the gateway knows at each moment
-// what was generated: a client that hangs up pays for that and for no more, and a
-// backend that goes beyond the cap is cut there.
+// gather reads a backend's stream for a client that waits for a document, and answers with the
+// document that the backend would have sent. So the gateway knows at each moment what was
+// generated: a client that hangs up pays only for that, and the gateway cuts a backend that
+// goes beyond the cap.
 func (c *call) gather(resp *http.Response) *ending {
 	end, err := c.collect(format.NewEvents(resp.Body, c.x.cat.MaxEvent))
 	if c.refitWithin() {
@@ -36,19 +36,19 @@ func (c *call) gather(resp *http.Response) *ending {
 		}
 		return c.unbegun(format.BackendCut, err, resp.StatusCode)
 	}
-	c.answered(c.blame(end, err), resp.StatusCode) // what is counted now stands in the document
+	c.countThenRelease(c.blame(end, err), resp.StatusCode) // the document shows these counts
 	resp.Header = gatheredHeader(resp.Header)
 	return c.document(c.meter.Document(capped), end)
 }
 
-// gatheredHeader is the header of a document made of a stream with the header h.
+// gatheredHeader returns the header for a document that was made of a stream with the header h.
 func gatheredHeader(h http.Header) http.Header {
 	h = h.Clone()
 	h["Content-Type"] = []string{"application/json"}
 	return h
 }
 
-// collect reads events until the answer ends and says how it did, and why.
+// collect reads events until the answer ends, and returns how and why the answer ended.
 func (c *call) collect(events *format.Events) (format.End, error) {
 	for first := true; ; {
 		event, err := events.Next()

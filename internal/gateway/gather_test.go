@@ -19,7 +19,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// askedFor notes what a backend is asked.
+// askedFor keeps what a backend was asked for.
 type askedFor struct {
 	Stream        bool `json:"stream"`
 	StreamOptions struct {
@@ -27,7 +27,7 @@ type askedFor struct {
 	} `json:"stream_options"`
 }
 
-// inTurn answers with a stream where one is asked for, else with a document.
+// inTurn answers with a stream if the request asks for a stream, otherwise with a document.
 func inTurn(stream, document http.HandlerFunc, asked *askedFor) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		*asked = askedFor{}
@@ -40,8 +40,8 @@ func inTurn(stream, document http.HandlerFunc, asked *askedFor) http.HandlerFunc
 	}
 }
 
-// A document that was read as a stream is what the engine would have sent, under the
-// name of the model that the client knows.
+// TestGatheredAnswerIsTheEnginesOwn: a document that was made of a stream equals the engine's own
+// document, with the name by which the client knows the model.
 func TestGatheredAnswerIsTheEnginesOwn(t *testing.T) {
 	chunk := func(choices, more string) string {
 		return `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1735787045,"model":"up/m","system_fingerprint":"fp_1","choices":[` + choices + "]" + more + "}\n\n"
@@ -92,8 +92,8 @@ func TestGatheredAnswerIsTheEnginesOwn(t *testing.T) {
 	r.wantCharged(k, "gathered", cost10(40, 17))
 }
 
-// Where only a document has it, or the engine's streams are not known to be as
-// good, a document is asked for.
+// TestWhatIsNotGathered: the gateway asks for a document if only a document has what the client
+// wants, or if the engine's streams are not known to be as good.
 func TestWhatIsNotGathered(t *testing.T) {
 	document := says("", `{"choices":[{"index":0,"message":{"content":"four"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`)
 	tools := []string{"tools", `[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]`}
@@ -127,7 +127,8 @@ func TestWhatIsNotGathered(t *testing.T) {
 	}
 }
 
-// The client that gives up pays for what was generated until then, to the token.
+// TestHangingUpOnAGatheredAnswerIsExact: a client that hangs up pays for exactly the tokens
+// generated until then.
 func TestHangingUpOnAGatheredAnswerIsExact(t *testing.T) {
 	for _, engine := range []format.Engine{format.EngineVLLM, format.EngineSGLang, format.EngineLlamaCpp, format.EngineOllama} {
 		stopped := make(chan struct{})
@@ -159,8 +160,8 @@ func TestHangingUpOnAGatheredAnswerIsExact(t *testing.T) {
 	}
 }
 
-// A backend that goes beyond the cap in a document is cut there: the client gets
-// what it asked for and pays for that.
+// TestGatheredAnswerIsCutAtTheCap: the gateway cuts a backend that goes beyond the cap of a
+// document. The client gets what it asked for, and pays for that.
 func TestGatheredAnswerIsCutAtTheCap(t *testing.T) {
 	var events strings.Builder
 	for i := range 40 {
@@ -190,8 +191,9 @@ func TestGatheredAnswerThatBreaksOffCostsNothing(t *testing.T) {
 	}
 }
 
-// An engine that generates the answer all the same is awaited, and charged as it
-// reports; its slot is taken until then.
+// TestEngineThatDoesNotStopIsAwaited: the gateway waits for an engine that generates the answer
+// although the client hung up. The client is charged what the engine reports, and the slot is taken
+// until then.
 func TestEngineThatDoesNotStopIsAwaited(t *testing.T) {
 	taken, finish := make(chan struct{}, 1), make(chan struct{})
 	r := playing(t, format.EngineTGI, func(w http.ResponseWriter, req *http.Request) {
@@ -215,7 +217,7 @@ func TestEngineThatDoesNotStopIsAwaited(t *testing.T) {
 	if r.fleet.Status()[0].InFlight != 1 {
 		t.Error("the slot was given back while the engine works")
 	}
-	// The engine works on, longer than the gateway takes to see that the client left.
+	// The engine continues for longer than the gateway takes to notice that the client left.
 	time.AfterFunc(time.Second, func() { close(finish) })
 	r.wantCharged(k, "awaited", cost10(40, 100))
 	if e := r.lastCharge(k); e.Outcome != metering.OutcomeClientGone || e.Source != metering.SourceReported {
@@ -223,8 +225,8 @@ func TestEngineThatDoesNotStopIsAwaited(t *testing.T) {
 	}
 }
 
-// The estimate for a document that nobody waited for begins at the usual time to
-// begin and ends at twice the usual answer.
+// TestPaceIsBounded: the estimate for a document whose client left begins at the usual time to the
+// first token, and ends at twice the usual answer.
 func TestPaceIsBounded(t *testing.T) {
 	var asked askedFor
 	taken := make(chan struct{}, 1)
@@ -235,7 +237,7 @@ func TestPaceIsBounded(t *testing.T) {
 	k, other := r.buy(maxPurchase), r.buy(maxPurchase)
 	go func() {
 		<-taken
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // a sign of life
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // another client's stream is a sign of life
 		defer cancel()
 		if resp, err := r.client.Do(r.newRequest("POST", chatPath, asStream(10), other.with()).WithContext(ctx)); err == nil {
 			drainBody(resp)
@@ -248,8 +250,8 @@ func TestPaceIsBounded(t *testing.T) {
 	}
 }
 
-// An answer that is too long to be held back, whose reader leaves within it, is
-// paid for: the backend has made all of it.
+// TestLeavingALongDocumentPaysForIt: a client that leaves within a document too long to be held
+// back pays for the whole document, because the backend has generated it.
 func TestLeavingALongDocumentPaysForIt(t *testing.T) {
 	padding := strings.Repeat("x", 3<<20)
 	document := `{"choices":[{"index":0,"message":{"content":"` + strings.Repeat("abcd", 1000) + `"},"logprobs":{"pad":"` + padding + `"},"finish_reason":"stop"}]`
@@ -272,7 +274,7 @@ func TestLeavingALongDocumentPaysForIt(t *testing.T) {
 		conn := r.dial("")
 		conn.Conn.(*net.TCPConn).SetReadBuffer(4096)
 		conn.send(post(chatPath, k.with(), request("max_tokens", "2000")))
-		if _, err := io.ReadFull(conn.reader, make([]byte, 8<<10)); err != nil { // all of the text
+		if _, err := io.ReadFull(conn.reader, make([]byte, 8<<10)); err != nil { // the whole text
 			t.Fatal(err)
 		}
 		_ = conn.Conn.(*net.TCPConn).SetLinger(0)

@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	// gpuCheck is how often a request's GPU time is looked at. The hold has to
-	// last until the look after the next: slices are much longer.
+	// gpuCheck is how often the gateway looks at a request's GPU time. The hold must last until
+	// the look after the next one, which it does because slices are much longer.
 	gpuCheck = 250 * time.Millisecond
 )
 
-// watchGPU keeps the hold ahead of the request's GPU time until it ends, and
-// cuts it where the balance does not: an answer is not given away.
+// watchGPU keeps the hold larger than the request's GPU time until stop is called. It cuts the
+// call when the balance does not cover more GPU time, because answers are not given away.
 func (c *call) watchGPU() (stop func()) {
 	rates := c.hold.Rates()
 	if rates[pricing.GPUMicros] == 0 {
@@ -46,11 +46,12 @@ func (c *call) watchGPU() (stop func()) {
 	}
 }
 
-// extendGPU makes sure of half a slice beyond what was used.
+// extendGPU extends the hold so that it covers half a slice of GPU time beyond what was used. It
+// returns false if the balance does not allow that and the held GPU time is used up.
 func (c *call) extendGPU(ctx context.Context, rates pricing.Rates) bool {
 	slice, used := c.o.model.gpuSlice(rates), c.gpuMicros()
 	c.gpuUsed.Store(used)
-	if !c.o.req.Stream() { // nothing else tells a sweep what to charge
+	if !c.o.req.Stream() { // otherwise a sweep would not know what to charge
 		c.hold.Progress(pricing.Units{pricing.GPUMicros: used}, metering.SourceRunning)
 	}
 	if used <= c.gpuHeld-slice/2 {
@@ -60,7 +61,7 @@ func (c *call) extendGPU(ctx context.Context, rates pricing.Rates) bool {
 	units[pricing.GPUMicros] = used + slice
 	total, err := rates.Bound(units)
 	if err != nil || c.hold.Extend(ctx, max(total, c.hold.Amount())) != nil {
-		return used < c.gpuHeld // what is held may be used up
+		return used < c.gpuHeld // the GPU time that is held may be used up
 	}
 	c.gpuHeld = used + slice
 	return true

@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// busy is a GPU at half of its power, whatever happens.
+// busy is a GPU that always works at half of its power.
 type busy struct{}
 
 func (busy) Sample(context.Context) (telemetry.Reading, error) {
@@ -24,10 +24,10 @@ func (busy) Sample(context.Context) (telemetry.Reading, error) {
 	return telemetry.Reading{Devices: []telemetry.Device{d}}, nil
 }
 
-// gpuRates are 1 msat per millisecond of GPU time, and 1 per prompt token.
+// gpuRates are 1 msat per millisecond of GPU time, and 1 msat per prompt token.
 var gpuRates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.GPUMicros: 1000}
 
-// gpuRig sells GPU time of a backend with that pace.
+// gpuRig sells GPU time of a backend that makes tokensPerSecond.
 func gpuRig(t *testing.T, slice time.Duration, tokensPerSecond float64) *rig {
 	feed := telemetry.NewFeed(telemetry.FeedConfig{Name: "test", Sampler: busy{}, Every: 20 * time.Millisecond})
 	ctx, stop := context.WithCancel(context.Background())
@@ -55,8 +55,8 @@ func gpuRig(t *testing.T, slice time.Duration, tokensPerSecond float64) *rig {
 	})
 }
 
-// wantGPUTime checks that a request was charged its share: half of the time
-// that it ran, within what scheduling may add.
+// wantGPUTime checks that a request was charged half of the time that it ran, within what scheduling
+// may add.
 func (r *rig) wantGPUTime(e metering.Entry, tokens int) {
 	r.t.Helper()
 	least := time.Duration(tokens) * time.Second / 200 / 2 * 8 / 10
@@ -85,7 +85,8 @@ func TestGPUTimeIsCharged(t *testing.T) {
 	}
 }
 
-// A request holds a slice at a time, so that it needs no more than it uses.
+// TestGPUTimeIsHeldBySlices: a request holds one slice at a time, so that it needs little more balance
+// than it uses.
 func TestGPUTimeIsHeldBySlices(t *testing.T) {
 	r := gpuRig(t, time.Second, 200)
 	k := r.buy(maxPurchase)
@@ -100,13 +101,13 @@ func TestGPUTimeIsHeldBySlices(t *testing.T) {
 	r.wantGPUTime(e, 256)
 }
 
-// Where the balance does not last for the next slice, the answer is cut, and
-// what was used is charged.
+// TestGPUTimeEndsWithTheBalance: if the balance does not cover the next slice, the answer is cut, and
+// the GPU time that was used is charged.
 func TestGPUTimeEndsWithTheBalance(t *testing.T) {
 	for name, stream := range map[string]string{"stream": "true", "unary": "false"} {
 		t.Run(name, func(t *testing.T) {
 			r := gpuRig(t, 400*time.Millisecond, 60)
-			k := r.buy(1000) // two seconds of running
+			k := r.buy(1000) // enough for two seconds
 			a := r.chat(k, request("max_tokens", "256", "stream", stream, "messages", `[{"role":"user","content":"Hi"}]`))
 			e := r.lastCharge(k)
 			if e.Outcome != metering.OutcomeHoldExhausted || e.Charged == 0 || e.Charged > 1000 || e.Unbilled > 300 {

@@ -16,9 +16,9 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// gauge is a GPU that says what the test has it say.
+// gauge is a GPU whose reading the test sets.
 type gauge struct {
-	device atomic.Pointer[telemetry.Device] // nil: nothing can be read
+	device atomic.Pointer[telemetry.Device] // nil: the reading fails
 }
 
 func (g *gauge) Sample(context.Context) (telemetry.Reading, error) {
@@ -29,8 +29,7 @@ func (g *gauge) Sample(context.Context) (telemetry.Reading, error) {
 	return telemetry.Reading{Devices: []telemetry.Device{*d}}, nil
 }
 
-// gaugedRig sells GPU time of a backend with that pace, whose GPU is named by
-// ref.
+// gaugedRig sells GPU time of a backend that makes tokensPerSecond. ref names the backend's GPU.
 func gaugedRig(t *testing.T, g *gauge, ref string, tokensPerSecond float64, need bool) (*rig, *telemetry.Feed) {
 	feed := telemetry.NewFeed(telemetry.FeedConfig{Name: "test", Sampler: g, Every: 20 * time.Millisecond, Hold: time.Second})
 	ctx, stop := context.WithCancel(context.Background())
@@ -64,8 +63,8 @@ func utilized(uuid string, share float64) *telemetry.Device {
 	return &d
 }
 
-// Whatever is not known of a GPU, the time of a request on it is charged by the
-// clock, and never as 0.
+// TestGPUTimeThatIsNotKnownIsChargedByTheClock: whatever is not known of a GPU, the time of a request
+// on the GPU is charged by the clock, and never as 0.
 func TestGPUTimeThatIsNotKnownIsChargedByTheClock(t *testing.T) {
 	for name, c := range map[string]struct {
 		device *telemetry.Device
@@ -110,7 +109,8 @@ func TestGPUTimeThatIsNotKnownIsChargedByTheClock(t *testing.T) {
 	}
 }
 
-// Requests that run at once share the clock as they would share the GPU.
+// TestGPUTimeByTheClockIsShared: requests that run at once share the clock's time, as they would share
+// the GPU's.
 func TestGPUTimeByTheClockIsShared(t *testing.T) {
 	r, _ := gaugedRig(t, new(gauge), "GPU-1", 100, false)
 	k := r.buy(maxPurchase)

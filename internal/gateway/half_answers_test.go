@@ -12,16 +12,16 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// half is ten tokens of an answer that has no end.
+// half is ten tokens of an answer without an end.
 var half = roleEvent + strings.Repeat(word("half ", ""), 10)
 
-// withMember is the last event of an answer, with a member beside its choices.
+// withMember returns the last event of an answer, with a member beside its choices.
 func withMember(member string) string {
 	return strings.Replace(finishEvent, `"}]}`, `"}],`+member+`}`, 1)
 }
 
-// The marker of the end says nothing of whether an answer is whole: without a
-// finish_reason for each completion it is not.
+// TestHalfAnswerNeverLooksWhole: an end marker does not show that an answer is whole. Without a
+// finish_reason for each completion the answer is not whole.
 func TestHalfAnswerNeverLooksWhole(t *testing.T) {
 	for name, c := range map[string]struct {
 		body, code, words string
@@ -59,7 +59,7 @@ func TestHalfAnswerNeverLooksWhole(t *testing.T) {
 	}
 }
 
-// A stream without a first word that ends with an error is none.
+// TestErrorAloneInAStreamIsNoAnswer: a stream that has only an error is not an answer.
 func TestErrorAloneInAStreamIsNoAnswer(t *testing.T) {
 	for _, event := range []string{`{"code":"Throttling.RateQuota","message":"busy"}`, `{"choices":null,"base_resp":{"status_code":1002,"status_msg":"busy"}}`,
 		`{"status":"cancelled"}`, `{"success":false}`} {
@@ -70,7 +70,8 @@ func TestErrorAloneInAStreamIsNoAnswer(t *testing.T) {
 	}
 }
 
-// A choice that says nothing and has no end is no answer.
+// TestDocumentOfNothingIsNoAnswer: a document whose choice has neither text nor an end is not an
+// answer.
 func TestDocumentOfNothingIsNoAnswer(t *testing.T) {
 	for _, choices := range []string{`{}`, `{"index":0,"message":null,"finish_reason":null}`, `{"index":0,"message":{"role":"assistant","content":""}}`,
 		`{"index":0,"message":{"content":"four"},"finish_reason":"stop"},{"index":1}`} {
@@ -83,9 +84,9 @@ func TestDocumentOfNothingIsNoAnswer(t *testing.T) {
 	}
 }
 
-// A backend none of whose answers has a finish_reason, or that makes one completion
-// whatever n says, is believed once more than four accounts have met it, and blamed
-// until then only as one that may not be at fault.
+// TestHabitsOfABackendAreLearned: a backend may send no finish_reason in any answer, or make one
+// completion whatever n says. It is believed once more than four accounts have got such answers.
+// Until then the fleet counts such an answer as one for which the backend may not be at fault.
 func TestHabitsOfABackendAreLearned(t *testing.T) {
 	for name, c := range map[string]struct {
 		engine format.Engine
@@ -107,7 +108,8 @@ func TestHabitsOfABackendAreLearned(t *testing.T) {
 			}
 		}
 	}
-	// One account teaches nothing, and an answer that has a reason shows that others lack it.
+	// One account alone teaches nothing. An answer with a finish_reason shows that other answers
+	// lack it.
 	turn := 0
 	r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
 		if turn++; turn == 2 {
@@ -126,7 +128,8 @@ func TestHabitsOfABackendAreLearned(t *testing.T) {
 	}
 }
 
-// Once every completion has its finish_reason the answer is whole, whatever follows.
+// TestWholeAnswerStaysWhole: an answer is whole once every completion has its finish_reason,
+// whatever follows.
 func TestWholeAnswerStaysWhole(t *testing.T) {
 	text := roleEvent + strings.Repeat(word("abcd ", ""), 60)
 	above := `"usage":{"prompt_tokens":50,"completion_tokens":61,"total_tokens":111}`
@@ -177,7 +180,8 @@ func TestWholeAnswerStaysWhole(t *testing.T) {
 	}
 }
 
-// A good answer may have members that speak of errors and say that there was none.
+// TestMembersThatNameNoError: a good answer may have members that are about errors and say that
+// there was none.
 func TestMembersThatNameNoError(t *testing.T) {
 	for _, more := range []string{`"error":{"message":"","type":"","param":"","code":null}`, `"error":{"code":0,"message":""}`,
 		`"error_code":0,"error_msg":"success"`, `"error_message":"OK"`, `"errors":[null]`, `"error":{"code":200,"message":"Success"}`,

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// halfClose ends the sending side of a connection.
+// halfClose closes the sending side of the connection.
 func (c *raw) halfClose() {
 	c.t.Helper()
 	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
@@ -19,7 +19,7 @@ func (c *raw) halfClose() {
 	}
 }
 
-// A client that sends no more still wants its answer.
+// TestHalfClosingClientGetsItsAnswer: a client that closes only its sending side gets its answer.
 func TestHalfClosingClientGetsItsAnswer(t *testing.T) {
 	for _, stream := range []string{"false", "true"} {
 		t.Run("stream "+stream, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestHalfClosingClientGetsItsAnswer(t *testing.T) {
 	})
 }
 
-// mustFinal reads the answer behind interim ones.
+// mustFinal skips interim answers and reads the final answer.
 func (c *raw) mustFinal() *answer {
 	c.t.Helper()
 	for {
@@ -59,7 +59,8 @@ func (c *raw) mustFinal() *answer {
 	}
 }
 
-// One that closes in both directions is gone, and its backend stops at once.
+// TestClientThatHangsUpIsNotTakenForOneThatHalfCloses: a client that closes both directions counts as
+// gone, and its backend stops at once.
 func TestClientThatHangsUpIsNotTakenForOneThatHalfCloses(t *testing.T) {
 	e := newScriptedEngine(t)
 	gone := make(chan struct{})
@@ -84,7 +85,7 @@ func TestClientThatHangsUpIsNotTakenForOneThatHalfCloses(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the backend works for nobody")
 	}
-	// And one that half-closed first, and hangs up later.
+	// Another client closes its sending side first, and hangs up later.
 	again := make(chan struct{})
 	h2 := http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -105,8 +106,8 @@ func TestClientThatHangsUpIsNotTakenForOneThatHalfCloses(t *testing.T) {
 	}
 }
 
-// A body that is too large is answered with 413, however the client sends it:
-// the answer must not be lost to a reset.
+// TestTooLargeBodyIsAnsweredNotReset: a body that is too large is answered with 413, however the client
+// sends it. A reset must not destroy the answer.
 func TestTooLargeBodyIsAnsweredNotReset(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)
@@ -131,7 +132,7 @@ func TestTooLargeBodyIsAnsweredNotReset(t *testing.T) {
 					}
 					sent <- err
 				}()
-				if !reads { // as clients that read once all is sent
+				if !reads { // like a client that reads only after it has sent everything
 					if err := <-sent; err != nil {
 						t.Fatalf("the connection broke before all was sent: %v", err)
 					}

@@ -16,7 +16,7 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// takesItsTime answers after half a second, unless its caller hangs up.
+// takesItsTime answers after half a second, unless its caller hangs up before.
 func takesItsTime(w http.ResponseWriter, req *http.Request) {
 	_, _ = io.Copy(io.Discard, req.Body)
 	select {
@@ -27,8 +27,7 @@ func takesItsTime(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// overTLS serves the rig's gateway under a certificate as well, at the address
-// that it returns.
+// overTLS serves the rig's gateway also under a certificate, and returns the address.
 func overTLS(t *testing.T, play http.HandlerFunc, more ...func(*setup)) (r *rig, address string) {
 	t.Helper()
 	cert, key := selfSigned(t)
@@ -57,16 +56,16 @@ func dialTLS(t *testing.T, address string) *raw {
 	return &raw{c, t, bufio.NewReader(c)}
 }
 
-// A close_notify ends what the client sends and nothing else, and HTTP/1.0 knows
-// no interim answer: whoever cannot be asked is left without an answer, and is
-// never told that an empty one is whole.
+// TestHalfClosingClientGetsItsAnswerOrNone: a close_notify ends only what the client sends.
+// HTTP/1.0 has no interim answers, so such a client cannot be asked. It gets no answer, and is
+// never told that an empty answer is whole.
 func TestHalfClosingClientGetsItsAnswerOrNone(t *testing.T) {
 	r, address := overTLS(t, takesItsTime)
 	k := r.mint(testService, newTokenID(), maxPurchase, tomorrow())
 	for _, c := range []struct {
 		name, proto   string
-		tls, fin      bool // close_notify; FIN
-		paid, unasked bool // unasked: the client cannot be told from one that hung up
+		tls, fin      bool // the client ends with a close_notify; with a FIN
+		paid, unasked bool // unasked: the client looks like a client that hung up
 	}{
 		{"1.1, close_notify", "HTTP/1.1", true, false, true, false},
 		{"1.1, close_notify and FIN", "HTTP/1.1", true, true, true, false},
@@ -117,8 +116,8 @@ func TestHalfClosingClientGetsItsAnswerOrNone(t *testing.T) {
 	}
 }
 
-// The question goes out however long the last write was ago: its deadline has
-// passed by then.
+// TestLateHalfCloseIsAsked: the interim answer is sent even if the deadline of the last write has
+// passed.
 func TestLateHalfCloseIsAsked(t *testing.T) {
 	stall := func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.WriteStall = 100 * time.Millisecond }
@@ -146,7 +145,8 @@ func TestLateHalfCloseIsAsked(t *testing.T) {
 	}
 }
 
-// A client that closes a connection under TLS is gone, and its backend stops.
+// TestClientThatHangsUpUnderTLSIsGone: a client that closes a connection under TLS counts as gone,
+// and its backend stops.
 func TestClientThatHangsUpUnderTLSIsGone(t *testing.T) {
 	gone := make(chan struct{}, 2)
 	works := make(chan struct{}, 2)
@@ -172,7 +172,8 @@ func TestClientThatHangsUpUnderTLSIsGone(t *testing.T) {
 	}
 }
 
-// What is sent to a client that is gone is nothing, and it counts as its fault.
+// TestClientThatIsGoneGetsNoByte: a client that is gone is sent nothing, and the metrics count its
+// answer as a 4xx.
 func TestClientThatIsGoneGetsNoByte(t *testing.T) {
 	r := playing(t, format.EngineGeneric, takesItsTime)
 	k := r.mint(testService, newTokenID(), maxPurchase, tomorrow())

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// withheld says whether a request header never reaches a backend, whatever its
-// owner wants. Hop-by-hop headers (RFC 9110, 7.6.1) are between us and the client;
-// credentials are the client's money; an encoding would hide the usage from us;
-// forwarding headers would be the client's claim; the body is ours by now, and so
-// is the id of the request, since two with one id have crashed engines.
+// withheld reports whether a request header never reaches a backend, even if the owner lists it.
+// Hop-by-hop headers (RFC 9110, 7.6.1) are between client and gateway. Credentials are the client's
+// money. With an Accept-Encoding the backend might hide the usage from the gateway. Forwarding headers
+// are only claims of the client. The gateway writes the body and the request id itself, because two
+// requests with one id have crashed engines.
 func withheld(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
@@ -24,7 +24,7 @@ func withheld(name string) bool {
 	return hasPrefix(name, "L402-", "Proxy-", "Grpc-", "X-Forwarded-", "Access-Control-")
 }
 
-// checkForwarded says why a request header cannot be forwarded to backends.
+// checkForwarded returns an error if the owner may not forward a request header to backends.
 func checkForwarded(name string) error {
 	switch {
 	case name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
@@ -44,9 +44,9 @@ func hasPrefix(name string, prefixes ...string) bool {
 	return false
 }
 
-// forwardHeader is the header of a request to a backend: what every engine needs,
-// our own id for the request, and those of the client's headers that the service
-// allows. Engines read others as routing, ids or accounts.
+// forwardHeader returns the header of a request to a backend: what every engine needs, the gateway's
+// id for the request, and the headers of the client that the service allows. Other headers are not
+// forwarded, because engines read some as routing, ids or accounts.
 func forwardHeader(client http.Header, allowed []string, stream bool, id string) http.Header {
 	out := make(http.Header, 4+len(allowed))
 	out["Content-Type"] = []string{"application/json"}
@@ -59,18 +59,18 @@ func forwardHeader(client http.Header, allowed []string, stream bool, id string)
 	}
 	listed := connectionListed(client)
 	for _, name := range allowed {
-		if values := client[name]; len(values) == 1 && !listed[name] { // two of a name are two meanings
+		if values := client[name]; len(values) == 1 && !listed[name] { // two values of a header are ambiguous
 			out[name] = values
 		}
 	}
 	return out
 }
 
-// Never written to.
+// Nobody may write to these slices.
 var acceptJSON, acceptEvents = []string{"application/json"}, []string{"text/event-stream, application/json"}
 
-// connectionListed returns the header names that Connection declares to be
-// hop-by-hop; nil, as good as empty, in the usual case.
+// connectionListed returns the header names that the header Connection declares to be hop-by-hop. It
+// usually returns nil, which stands for an empty set.
 func connectionListed(h http.Header) map[string]bool {
 	var listed map[string]bool
 	for _, value := range h["Connection"] {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Ollama and hosted services know no /health: that says nothing about them.
+// TestDefaultHealthPathFallsBack: Ollama and hosted services have no /health, which says nothing about
+// whether they serve.
 func TestDefaultHealthPathFallsBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		health, models *http.HandlerFunc
@@ -57,7 +58,8 @@ func TestHealthPathOfTheOwnerIsObeyed(t *testing.T) {
 	}
 }
 
-// A health endpoint that hangs, or that says no, must not turn off what serves.
+// TestChecksThatAllFailDoNotStopWhatServes: a health endpoint that hangs or fails must not stop a
+// backend that serves.
 func TestChecksThatAllFailDoNotStopWhatServes(t *testing.T) {
 	for name, sick := range map[string]*http.HandlerFunc{"hang": hangs(), "say no": answers(500, "")} {
 		t.Run(name, func(t *testing.T) {
@@ -86,7 +88,7 @@ func TestChecksThatAllFailDoNotStopWhatServes(t *testing.T) {
 			if n := strings.Count(r.log.String(), "every backend of the model fails its health check"); n != 1 {
 				t.Errorf("logged %d times, want once", n)
 			}
-			// One that passes its check is enough to go by checks again.
+			// Once one backend passes its check, the checks decide again.
 			other.health.Store(answers(200, ""))
 			r.until("checks count again", func() bool { return r.metric(`sluice_pool_panic{model="demo"}`) == 0 })
 			before := e.chats.Load()
@@ -98,7 +100,7 @@ func TestChecksThatAllFailDoNotStopWhatServes(t *testing.T) {
 			if e.chats.Load() != before {
 				t.Error("the one whose check fails was used beside one that passes")
 			}
-			// Where nothing can be reached nothing is served, whatever the check.
+			// If no backend can be reached, nothing is served, whatever the checks say.
 			other.die(t)
 			e.die(t)
 			r.until("nothing is sold", func() bool { return !r.available() && !answered() })
@@ -107,8 +109,8 @@ func TestChecksThatAllFailDoNotStopWhatServes(t *testing.T) {
 	}
 }
 
-// A health endpoint that hangs from the first moment on leaves open whether the
-// backend serves: one request at a time finds out.
+// TestHangingCheckIsTriedByOneRequestAtATime: a health endpoint that hangs from the beginning does
+// not show whether the backend serves. So one request at a time is sent there.
 func TestHangingCheckIsTriedByOneRequestAtATime(t *testing.T) {
 	e := newScriptedEngine(t)
 	e.health.Store(hangs())

@@ -8,7 +8,8 @@ import (
 	"testing/iotest"
 )
 
-// What is held back of an answer is its beginning, and takes no more than the limit.
+// TestHoldBackTakesNoMoreThanItsLimit: holdBack reads the beginning of an answer, and takes no more
+// memory than the limit.
 func TestHoldBackTakesNoMoreThanItsLimit(t *testing.T) {
 	const limit = 1 << 20
 	for _, size := range []int{0, 1, 100, limit/2 - 513, limit/2 - 512, limit/2 - 511, limit / 2, limit - 1, limit, limit + 1, limit + 2, 3 * limit} {

@@ -15,7 +15,7 @@ import (
 
 const mib = 1 << 20
 
-// allocated is how many bytes f makes Go allocate.
+// allocated returns how many bytes f makes Go allocate.
 func allocated(f func()) int64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -24,8 +24,8 @@ func allocated(f func()) int64 {
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
 
-// Bodies made to cost more to read than to send. Each is answered at once, with
-// memory in proportion to its length, and costs the holder nothing.
+// TestHostileBodiesAreAnsweredCheaply: each body is made to cost more to read than to send. The gateway
+// answers it at once, with memory in proportion to its length, and charges the holder nothing.
 func TestHostileBodiesAreAnsweredCheaply(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(1_000_000)
@@ -46,7 +46,7 @@ func TestHostileBodiesAreAnsweredCheaply(t *testing.T) {
 		"many keys":          {fill(prefix, `"k":1,`, `"k":1}`), []int{400}, []int{400}},
 		"many messages":      {fill(`{"model":"`+testModel+`","messages":[`, "{},", "{}]}"), []int{400, 402}, []int{400, 402}},
 		"messages in number": {fill(`{"model":"`+testModel+`","max_tokens":8,"messages":[`, `{"role":"user","content":""},`, `{"role":"user","content":"x"}]}`), []int{400, 402}, []int{200, 400, 402}},
-		"a long number":      {fill(prefix+`"max_tokens":`, "9", "}"), []int{400, 402}, []int{200}}, // the model's own cap is less
+		"a long number":      {fill(prefix+`"max_tokens":`, "9", "}"), []int{400, 402}, []int{200}}, // the model's own cap is lower
 		"a long fraction":    {fill(prefix+`"temperature":0.`, "1", "}"), []int{402}, []int{200, 400, 402}},
 		"escapes":            {fill(`{"model":"`+testModel+`","max_tokens":8,"messages":[{"role":"user","content":"`, `\u00e9`, `"}]}`), []int{400, 402}, []int{200, 400, 402}},
 		"lone surrogates":    {fill(`{"model":"`+testModel+`","max_tokens":8,"messages":[{"role":"user","content":"`, `\ud800`, `"}]}`), []int{400, 402}, []int{200, 400, 402}},
@@ -68,11 +68,11 @@ func TestHostileBodiesAreAnsweredCheaply(t *testing.T) {
 			if !ok {
 				t.Errorf("%s by a %s: status %d, want %v\n%.300s", name, who, a.status, want, a.body)
 			}
-			if took := time.Since(started); took > 20*time.Second { // well under one, but for the race detector on a busy machine
+			if took := time.Since(started); took > 20*time.Second { // under one second, except with the race detector on a busy machine
 				t.Errorf("%s by a %s took %v", name, who, took)
 			}
-			// Room that doubles, and what the parser copies. What was passed on is
-			// copied by the test's backend as well.
+			// The factor covers a buffer that doubles, and the parser's copies. For a body that was
+			// passed on, the test's backend makes copies too.
 			if cost > int64(8*len(c.body)) && len(r.backend.Requests()) == passedOn {
 				t.Errorf("%s by a %s: %d bytes were allocated for a body of %d", name, who, cost, len(c.body))
 			}
@@ -133,8 +133,8 @@ func TestLengthsThatLie(t *testing.T) {
 	r.until("nothing is counted", func() bool { return r.metric(`sluice_body_bytes{caller="stranger"}`) == 0 })
 }
 
-// What a proxy in front and the gateway could understand differently is either
-// refused or understood as RFC 9112 says, and never reaches a backend as it is.
+// TestAmbiguousFramingIsNotPassedOn: framing that a proxy in front and the gateway could understand
+// differently is refused, or understood as RFC 9112 says. It never reaches a backend as it is.
 func TestAmbiguousFramingIsNotPassedOn(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(1_000_000)
@@ -146,7 +146,7 @@ func TestAmbiguousFramingIsNotPassedOn(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		request string
-		answers []int // in order; then the connection is closed or waits
+		answers []int // in order; after them the connection is closed or waits
 	}{
 		"length and chunks: the chunks count": {lines("Content-Length: 4", "Transfer-Encoding: chunked") + chunked, []int{200}},
 		"two lengths":                         {lines("Content-Length: "+cl, "Content-Length: 4") + body, []int{400}},
@@ -210,28 +210,28 @@ func TestManyHeadersAreBounded(t *testing.T) {
 	c = r.dial("")
 	endless := "GET /healthz HTTP/1.1\r\nHost: gateway\r\n" + strings.Repeat(few, 100)
 	cost := allocated(func() {
-		_, _ = io.WriteString(c, endless) // 4 MB; it may be closed on the way
+		_, _ = io.WriteString(c, endless) // 4 MB; the gateway may close the connection before the end
 		if a, err := c.answer(5 * time.Second); err == nil && a.status != http.StatusRequestHeaderFieldsTooLarge {
 			t.Errorf("endless headers: status %d", a.status)
 		}
 	})
-	if cost > 6*mib { // of which the test's own copy is 4
+	if cost > 6*mib { // the test's own copy takes 4 MiB of this
 		t.Errorf("%d bytes were allocated", cost)
 	}
 }
 
-// Strangers who send large bodies share a part of the memory; a chat of usual
-// size and those who pay go on.
+// TestLargeBodiesOfStrangersShareAPart: strangers who send large bodies share a part of the memory.
+// Chats of usual size, and callers who pay, are still served.
 func TestLargeBodiesOfStrangersShareAPart(t *testing.T) {
 	r := newRig(t, func(s *setup) {
-		s.gateway = func(c *gateway.Config) { c.MaxBodies = 16 * mib } // 2 MiB for strangers
+		s.gateway = func(c *gateway.Config) { c.MaxBodies = 16 * mib } // 2 MiB of these are for strangers
 	})
 	k := r.buy(1_000_000)
 	large := request("user", `"`+repeat("y", 900<<10)+`"`)
 	head := post(chatPath, header{"Content-Length": strconv.Itoa(len(large))}, "")
 	var waiting []*raw
 	refused := 0
-	for range 8 { // all but the last byte
+	for range 8 { // everything except the last byte
 		c := r.dial("")
 		if _, err := io.WriteString(c, head+large[:len(large)-1]); err == nil {
 			waiting = append(waiting, c)
@@ -258,7 +258,7 @@ func TestLargeBodiesOfStrangersShareAPart(t *testing.T) {
 		c.Close()
 	}
 	r.until("the memory is free", func() bool { return r.metric(`sluice_body_bytes{caller="stranger"}`) == 0 })
-	// Priced in full again.
+	// A large body is priced again.
 	a := r.do("POST", chatPath, large, nil)
 	if a.status != http.StatusPaymentRequired && a.status != http.StatusBadRequest {
 		t.Errorf("status %d\n%s", a.status, a.body)

@@ -13,7 +13,7 @@ func TestIdempotencyKeyIsGoodForOneCharge(t *testing.T) {
 	if a := r.chat(k, request(), "Idempotency-Key", "order-1", "X-Fault", "status:500"); a.status != http.StatusBadGateway {
 		t.Fatalf("status %d", a.status)
 	}
-	first := r.chat(k, request(), "Idempotency-Key", "order-1") // the first cost nothing: it runs anew
+	first := r.chat(k, request(), "Idempotency-Key", "order-1") // runs anew, because the failed request cost nothing
 	if first.status != http.StatusOK {
 		t.Fatalf("status %d\n%s", first.status, first.body)
 	}

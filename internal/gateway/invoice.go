@@ -10,8 +10,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// minted is one challenge as it was given out. The macaroon is a secret until
-// it is paid.
+// minted is one challenge that was given out. Its macaroon is secret until the invoice is paid.
 type minted struct {
 	macaroon []byte
 	invoice  string
@@ -20,8 +19,8 @@ type minted struct {
 	lock     l402.RateLock
 }
 
-// mint makes the invoice and its macaroon. Nothing is written to the store: the
-// sealed memo and the derived root key are all that is needed later.
+// mint makes an invoice and its macaroon. It writes nothing to the store, because later the
+// sealed memo and the derived root key are enough.
 func (g *Gateway) mint(x *exchange, o *offer, amount l402.Msat, now time.Time) (minted, error) {
 	if err := x.admitChallenge(); err != nil {
 		return minted{}, err
@@ -44,7 +43,7 @@ func (g *Gateway) mint(x *exchange, o *offer, amount l402.Msat, now time.Time) (
 	if err != nil {
 		return m, err
 	}
-	// The client may hang up; the node's work is done all the same.
+	// The client may hang up. The node makes the invoice nevertheless, so mint waits for it.
 	ctx, cancel := x.detached(x.cat.InvoiceTimeout)
 	defer cancel()
 	m.invoice, err = g.cfg.Invoices.AddInvoice(ctx, Invoice{
@@ -54,28 +53,27 @@ func (g *Gateway) mint(x *exchange, o *offer, amount l402.Msat, now time.Time) (
 	return m, err
 }
 
-// memo joins the product text that a wallet shows and the sealed token id.
+// memo joins the product text, which a wallet shows, and the sealed token id.
 func memo(product, sealed string) string {
 	return strings.TrimSpace(product + " " + sealed)
 }
 
-// SealedMemo finds the sealed token id in an invoice's memo as this package
-// wrote it: the last word. It is for l402.Keyring.OpenMemo, which tells an
-// invoice of ours from any other.
+// SealedMemo returns the sealed token id in the memo of an invoice that this package made: the
+// last word. l402.Keyring.OpenMemo opens it, and rejects the memos of other invoices.
 func SealedMemo(memo string) string {
 	return memo[strings.LastIndexByte(memo, ' ')+1:]
 }
 
-// invoiceSlots bounds the invoices being made at once, since every stranger can
-// ask for one. A share is kept for callers who hold a token, so that a flood
-// cannot stop a paying client's top-up.
+// invoiceSlots bounds how many invoices are made at once, because every stranger can ask for an
+// invoice. A quarter of the slots is only for callers with a token, so that a flood of strangers
+// cannot stop the top-up of a client that pays.
 type invoiceSlots struct {
 	shared, reserved chan struct{}
 	waiting          atomic.Int64
 	maxWaiting       int64
 }
 
-// errInvoicesBusy reports that too many invoices are being made.
+// errInvoicesBusy reports that too many invoices are being made at once.
 var errInvoicesBusy = errors.New("too many invoices are being made")
 
 func newInvoiceSlots(limit int) *invoiceSlots {
@@ -87,14 +85,15 @@ func newInvoiceSlots(limit int) *invoiceSlots {
 	}
 }
 
-// acquire takes a slot, waiting at most limit and while ctx lasts.
+// acquire takes a slot, for which it waits for limit at most, and until ctx ends. The caller must
+// call release. holder says that the caller has a token.
 func (s *invoiceSlots) acquire(ctx context.Context, holder bool, limit time.Duration) (release func(), err error) {
 	select {
 	case s.shared <- struct{}{}:
 		return func() { <-s.shared }, nil
 	default:
 	}
-	var reserved chan struct{} // nil: never ready
+	var reserved chan struct{} // a nil channel is never ready
 	if holder {
 		reserved = s.reserved
 	} else if s.waiting.Add(1) > s.maxWaiting {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A backend that closes a connection 3 ms after its answer, without having said
-// so: no request may fail by that, and none may be sent twice.
+// TestBackendThatClosesKeptConnections: a backend closes a connection 3 ms after its answer,
+// without having announced it. No request may fail by that, and no request may be sent twice.
 func TestBackendThatClosesKeptConnections(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]int{}

@@ -16,7 +16,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// reprice publishes the test rates times a factor and puts them in force.
+// reprice publishes the test rates times a factor, and puts them in force.
 func (r *rig) reprice(factor float64) pricing.Epoch {
 	r.t.Helper()
 	e, err := r.prices.PublishEpoch(r.t.Context(), pricing.Epoch{Model: testModel, Rates: testRates.Scale(factor),
@@ -28,7 +28,7 @@ func (r *rig) reprice(factor float64) pricing.Epoch {
 	return e
 }
 
-// priced is a rig whose price is published in its ledger.
+// priced returns a rig whose price is published in its ledger.
 func priced(t *testing.T, configure ...func(*setup)) (*rig, pricing.Epoch) {
 	r := newRig(t, configure...)
 	for {
@@ -38,7 +38,7 @@ func priced(t *testing.T, configure ...func(*setup)) (*rig, pricing.Epoch) {
 	}
 }
 
-// costs checks the last charge: true usage at the rates times factor.
+// costs checks that the last charge is the true usage at the test rates times factor.
 func (r *rig) costs(k token, factor float64, epoch int64) {
 	r.t.Helper()
 	e := r.lastCharge(k)
@@ -64,15 +64,15 @@ func TestPaidQuoteHoldsWhenThePriceRises(t *testing.T) {
 	r.costs(late, 3, second.ID)
 	third := r.reprice(0.5)
 	r.chat(k, request("max_tokens", "16"))
-	r.costs(k, 0.5, third.ID) // less when the price has fallen
+	r.costs(k, 0.5, third.ID) // the price has fallen below the quote
 	r.reprice(3)
 	r.clock.advance(2 * time.Minute)
 	r.chat(k, request("max_tokens", "16"))
 	r.costs(k, 3, r.lastCharge(k).Epoch) // the quote has expired
 }
 
-// A lock covers as much as was paid with it, and nothing of what is on the
-// account besides.
+// TestLockCoversItsOwnPaymentOnly: a lock covers as much as was paid with it, and nothing else that
+// is on the account.
 func TestLockCoversItsOwnPaymentOnly(t *testing.T) {
 	r, first := priced(t)
 	k := r.buy(minPurchase)
@@ -122,7 +122,7 @@ func TestMaxCostKnowsTheLock(t *testing.T) {
 	}
 }
 
-// An epoch that this process never had in force is found in the ledger.
+// TestLockOutlivesARestart: a price that this process never had in force is found in the ledger.
 func TestLockOutlivesARestart(t *testing.T) {
 	r, first := priced(t)
 	k := r.buy(maxPurchase)
@@ -148,8 +148,8 @@ func (noRecord) Epochs(context.Context, pricing.EpochQuery) ([]pricing.Epoch, er
 	return nil, errNoRecord
 }
 
-// While the record of prices is away, a quote of before this process counts for
-// nothing, requests go on at the price in force, and the operator is told.
+// TestRecordOfPricesAway: while the record of prices does not answer, a quote that an earlier
+// process made has no effect, requests are served at the price in force, and the operator is told.
 func TestRecordOfPricesAway(t *testing.T) {
 	r, _ := priced(t)
 	k := r.buy(maxPurchase)
@@ -222,7 +222,7 @@ func TestOperatorReadsThePast(t *testing.T) {
 	}
 }
 
-// post calls the operator's listener with a body.
+// post sends a body to the operator's listener.
 func (r *rig) post(path, body string) *answer {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.admin+path, strings.NewReader(body))

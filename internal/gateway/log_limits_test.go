@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// With nothing left to serve, every request fails in the same way: the log says
-// so a few times, and each line has what an operator needs.
+// TestLogOfFailuresIsShortAndComplete: if no backend serves, every request fails in the same way.
+// The log says so only a few times, and each line has what an operator needs.
 func TestLogOfFailuresIsShortAndComplete(t *testing.T) {
 	e := newScriptedEngine(t)
 	r, k := engineRig(t, 0, e)

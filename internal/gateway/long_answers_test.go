@@ -10,23 +10,23 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// keeping bounds what a gateway keeps of an answer, in bytes.
+// keeping sets how many bytes of an answer, and of all bodies, the gateway keeps.
 func keeping(hold int, bodies int64) func(*setup) {
 	return func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.UnaryHoldBack, c.MaxBodies = hold, bodies }
 	}
 }
 
-// listedStream is a stream of so many tokens with their log probabilities, more than
-// 1,000 bytes each.
+// listedStream returns a stream of this many tokens with their log probabilities, more than 1,000
+// bytes per token.
 func listedStream(tokens int) string {
 	top := strings.TrimSuffix(strings.Repeat(`{"token":"abcd","logprob":-0.12345,"bytes":[97,98,99,100]},`, 20), ",")
 	event := delta(`"delta":{"content":"abcd"},"logprobs":{"content":[{"token":"abcd","logprob":-0.1,"bytes":[97],"top_logprobs":[`+top+`]}]}`, "")
 	return roleEvent + strings.Repeat(event, tokens) + finishEvent + usageEvent(50, tokens) + doneEvent
 }
 
-// An answer far beyond the hold-back that was read as a stream reaches its client,
-// who pays for it.
+// TestLongGatheredAnswerIsServed: an answer that was read as a stream and is far longer than
+// UnaryHoldBack reaches its client, who pays for it.
 func TestLongGatheredAnswerIsServed(t *testing.T) {
 	r := playing(t, format.EngineVLLM, says(sse, listedStream(300)), keeping(64<<10, 64<<20))
 	k := r.buy(maxPurchase)
@@ -51,7 +51,8 @@ func TestLongGatheredAnswerIsServed(t *testing.T) {
 	}
 }
 
-// An answer that there is no room for is not the backend's fault, and is not tried again.
+// TestAnswerTooLongDoesNotBlameTheBackend: if there is no room for an answer, the backend is not
+// blamed, and the request is not sent again.
 func TestAnswerTooLongDoesNotBlameTheBackend(t *testing.T) {
 	text := strings.Repeat("abcd", 30_000)
 	document := `{"choices":[{"index":0,"message":{"role":"assistant","content":"` + text + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":50,"completion_tokens":8000}}`
@@ -79,7 +80,7 @@ func TestAnswerTooLongDoesNotBlameTheBackend(t *testing.T) {
 	}
 	r := playing(t, format.EngineGeneric, says("application/json", document), keeping(16<<10, 256<<10))
 	k := r.buy(maxPurchase)
-	for range 5 { // what was passed on is paid for
+	for range 5 { // a client pays for what was passed on
 		resp, err := r.client.Do(r.newRequest("POST", chatPath, request("max_tokens", "8000"), k.with()))
 		if err != nil {
 			t.Fatal(err)
@@ -94,7 +95,8 @@ func TestAnswerTooLongDoesNotBlameTheBackend(t *testing.T) {
 	}
 }
 
-// A long document for a client that asked for a stream comes as events.
+// TestLongDocumentForAStreamComesAsEvents: a client that asked for a stream gets a long document as
+// events.
 func TestLongDocumentForAStreamComesAsEvents(t *testing.T) {
 	text := strings.Repeat("abcd", 100_000)
 	r := playing(t, format.EngineGeneric, says("application/json",

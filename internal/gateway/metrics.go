@@ -10,12 +10,12 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// stateCollector reads what others count at the moment of a scrape: the queues,
-// the backends, the prices, the ledger.
+// stateCollector reads, at each scrape, what other parts count: the queues, the backends, the
+// prices and the ledger.
 type stateCollector struct{ g *Gateway }
 
-// Describe sends nothing: the set depends on the configuration, and Prometheus
-// allows a collector to be unchecked.
+// Describe sends nothing, because the set of metrics depends on the configuration. Prometheus
+// allows such an unchecked collector.
 func (s *stateCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads everything once.
@@ -59,8 +59,8 @@ func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge("build_info", "Version.", 1, "version", s.g.cfg.Version)
 }
 
-// collectConfig shows which configuration is in force and how the last reload went; the
-// first two names are Prometheus's own convention.
+// collectConfig sends which configuration is in force, and how the last reload ended. The first two
+// names follow Prometheus's own convention.
 func (g *Gateway) collectConfig(gauge, counter metric) {
 	if g.cfg.Operator == nil {
 		return
@@ -74,7 +74,7 @@ func (g *Gateway) collectConfig(gauge, counter metric) {
 	counter("config_reloads_total", "Attempts to read the configuration again.", float64(c.Refused), "result", "refused")
 }
 
-// collectLedger shows what the ledger counts.
+// collectLedger sends what the ledger counts.
 func collectLedger(l metering.Stats, gauge, counter func(name, help string, value float64, labels ...string)) {
 	gauge("ledger_queue", "Operations that wait for the ledger's writer.", float64(l.Queue))
 	gauge("ledger_open_holds", "Holds of this process.", float64(l.Open))

@@ -7,10 +7,10 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// metric sends one value with its labels, names and values in turn.
+// metric sends one value. labels has names and values in turn.
 type metric = func(name, help string, value float64, labels ...string)
 
-// collectPrices shows every price and why it is what it is.
+// collectPrices sends every price, and the reasons for it.
 func (g *Gateway) collectPrices(gauge, counter metric) {
 	for _, name := range g.catalog().modelNames() {
 		e, ok := g.cfg.Board.Current(name)
@@ -40,8 +40,8 @@ func (g *Gateway) collectPrices(gauge, counter metric) {
 	}
 }
 
-// collectLoad shows what the prices follow: pools, engines, GPUs, and how well
-// they can be read.
+// collectLoad sends the load that the prices follow: of pools, engines and GPUs, and how well the
+// load can be read.
 func (g *Gateway) collectLoad(gauge, counter metric) {
 	known := func(name, help string, value float64, labels ...string) {
 		if !math.IsNaN(value) {

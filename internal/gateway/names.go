@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
-// nameModels makes each model known by its name and its aliases.
+// nameModels makes each model known under its name and its aliases.
 func (s *service) nameModels() error {
 	s.named = make(map[string]*model, len(s.models))
 	for i := range s.Models {
@@ -25,18 +25,18 @@ func (s *service) nameModels() error {
 	return nil
 }
 
-// public is the name of the model that the answer carries, as a JSON string: the one
-// that the client asked for.
+// public returns the name of the model that the answer carries, as a JSON string. It is the name
+// by which the client asked for the model.
 func (o *order) public() []byte { return o.model.names[o.asked] }
 
-// words is what an engine said as the client may see it: with the name of the model
-// that it asked for.
+// words returns an engine's words as the client may see them, with the name by which the client
+// asked for the model.
 func (o *order) words(text string, b *gpu.Backend) string {
 	return publicWords(text, b, o.model.Name, o.asked)
 }
 
-// allow enforces what a holder's caveats say about models and kinds of calls. A model
-// is the same under each of its names.
+// allow returns an error if the token's caveats forbid the model or the kind of call. A caveat
+// that allows a model allows it under each of its names.
 func (x *exchange) allow(o *order) error {
 	err := x.token.AllowModel(o.asked)
 	if err != nil && o.asked != o.model.Name && x.token.AllowModel(o.model.Name) == nil {

@@ -12,8 +12,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// A 200 whose body is no answer is the backend's fault: nothing is charged, and
-// nothing of it is passed on.
+// TestAnswerThatIsNoneCostsNothing: a 200 whose body is not an answer is the backend's fault.
+// Nothing is charged, and no part of the body is passed on.
 func TestAnswerThatIsNoneCostsNothing(t *testing.T) {
 	const json = "application/json"
 	for name, c := range map[string]struct{ kind, body string }{
@@ -56,7 +56,8 @@ func TestAnswerThatIsNoneCostsNothing(t *testing.T) {
 	}
 }
 
-// An error with a 200 is an error; its words help the client.
+// TestErrorWithStatus200CostsNothing: an error with the status 200 counts as an error, and the
+// client gets its words.
 func TestErrorWithStatus200CostsNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		body, words string
@@ -82,7 +83,8 @@ func TestErrorWithStatus200CostsNothing(t *testing.T) {
 	}
 }
 
-// Text that is no JSON, then silence: the buyer pays nothing, whoever ends it.
+// TestTextThatIsNoAnswerThenSilence: a body begins with text that is not JSON, and then nothing
+// comes. The buyer pays nothing, whoever ends the answer.
 func TestTextThatIsNoAnswerThenSilence(t *testing.T) {
 	r := playing(t, format.EngineGeneric, saysAndWaits(sse, "data: model is loading\n\n"), func(s *setup) {
 		s.backend = func(b *gpuBackend) { b.FirstEventTimeout = 200 * time.Millisecond }
@@ -154,7 +156,8 @@ func TestNumbersThatAreNoneCountOneToken(t *testing.T) {
 	}
 }
 
-// The TLS handshake of this backend never ends, so that nobody is reached.
+// TestBackendNeverConnectedIsFreeForWhoLeaves: the TLS handshake of this backend never ends, so no
+// backend is reached.
 func TestBackendNeverConnectedIsFreeForWhoLeaves(t *testing.T) {
 	l := listen(t)
 	accepted := make(chan net.Conn, 8)
@@ -180,8 +183,8 @@ func TestBackendNeverConnectedIsFreeForWhoLeaves(t *testing.T) {
 	}
 }
 
-// A backend that took the request and stalls is not the client's fault, however
-// often its SDK repeats the request.
+// TestUnaryStallIsFreeForWhoLeaves: a backend that took the request and stalls is not the client's
+// fault, however often the client's SDK repeats the request.
 func TestUnaryStallIsFreeForWhoLeaves(t *testing.T) {
 	for _, engine := range []format.Engine{format.EngineGeneric, format.EngineVLLM, format.EngineTGI} {
 		r := playing(t, engine, func(w http.ResponseWriter, req *http.Request) { saysAndWaits(sse)(w, req) }, func(s *setup) {

@@ -10,8 +10,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// Signs of life keep a connection, but not for ever: without a part of the answer for as
-// long as a first event may take, it ends.
+// TestSignsOfLifeKeepNoSlotForEver: signs of life keep a connection open, but not for ever. The
+// answer ends if no part of it comes for as long as FirstEventTimeout.
 func TestSignsOfLifeKeepNoSlotForEver(t *testing.T) {
 	for name, c := range map[string]struct {
 		engine     format.Engine
@@ -53,8 +53,8 @@ func TestSignsOfLifeKeepNoSlotForEver(t *testing.T) {
 	}
 }
 
-// Parts of an answer that come slower than that in all, each in time, are no stall, and
-// neither is a client that takes its time.
+// TestSlowProgressIsNoStall: an answer whose parts each come in time is no stall, even if the whole
+// answer takes longer than FirstEventTimeout. A client that reads slowly is no stall either.
 func TestSlowProgressIsNoStall(t *testing.T) {
 	r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)

@@ -13,7 +13,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// watcher notes what it is told of.
+// watcher keeps the events that it is told of.
 type watcher struct {
 	observe.None
 	mu       sync.Mutex
@@ -23,7 +23,7 @@ type watcher struct {
 	failed   []observe.Failure
 	settled  []observe.Settlement
 	first    int
-	lost     int // events without the context that Began made
+	lost     int // events whose context does not come from Began
 	inFlight int
 	routes   []string
 }
@@ -68,8 +68,8 @@ func (w *watcher) Settled(ctx context.Context, s observe.Settlement) {
 	w.note(func() { w.settled = append(w.settled, s) })
 }
 
-// TestObserverSeesTheWayOfARequest: one observer is told of a purchase, a paid answer and
-// a backend that fails, each once.
+// TestObserverSeesTheWayOfARequest: one observer is told once each of a purchase, of a paid answer,
+// and of a backend that fails.
 func TestObserverSeesTheWayOfARequest(t *testing.T) {
 	w := new(watcher)
 	r := newRig(t, func(s *setup) {

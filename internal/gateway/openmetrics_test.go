@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// What only grows is a counter, and who asks for OpenMetrics gets it.
+// TestMetricsAreTypedAndSpeakOpenMetrics: a metric that only grows is a counter, and a client that
+// asks for OpenMetrics gets OpenMetrics.
 func TestMetricsAreTypedAndSpeakOpenMetrics(t *testing.T) {
 	r := gpuRig(t, 10*time.Second, 200)
 	page := r.metrics()

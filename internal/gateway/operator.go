@@ -11,50 +11,50 @@ import (
 	"sluice.example/sluice/internal/gateway/problem"
 )
 
-// Operator is the configuration behind what a gateway sells, as the operator's
-// listener needs it. Every error of Reload and Compare is one of the configuration's
-// and is told to the operator; nothing has changed then.
+// Operator is the configuration behind what a gateway sells, for the operator's listener. An error
+// of Reload or Compare is a fault of the configuration, and is told to the operator. After such an
+// error nothing has changed.
 type Operator interface {
-	// Reload reads the configuration again and puts it in force. changes is what
-	// changed, for JSON.
+	// Reload reads the configuration again and puts it in force. changes says what changed; it
+	// must be fit for JSON.
 	Reload(ctx context.Context) (changes any, err error)
-	// Compare says what another file would change of what runs.
+	// Compare says what another file would change of the configuration in force.
 	Compare(file []byte) (changes any, err error)
-	// Status says what is in force and how the last attempt to change it went.
+	// Status says what is in force, and how the last attempt to change it ended.
 	Status() ConfigStatus
 }
 
 // ConfigStatus says which configuration is in force.
 type ConfigStatus struct {
 	File       string    `json:"file"`
-	Generation int64     `json:"generation"` // 1 since the start, and one more with each change
+	Generation int64     `json:"generation"` // 1 at the start, and one more with each change
 	Since      time.Time `json:"since"`      // when this generation came into force
-	// Last says how the last reload went; nil: there was none.
+	// Last says how the last reload ended; nil: there was no reload.
 	Last      *ReloadStatus `json:"last_reload,omitempty"`
-	Succeeded uint64        `json:"reloads"`           // that were put in force, or found nothing to change
-	Refused   uint64        `json:"reloads_refused"`   // for which the configuration before stands
-	SuccessAt time.Time     `json:"last_success"`      // of the start or a reload
-	Watched   bool          `json:"watched"`           // a change of the file is noticed by itself
-	Above     []string      `json:"above,omitempty"`   // changes of the operator's that stand above the file
-	Changes   []string      `json:"changes,omitempty"` // that the last successful reload made
+	Succeeded uint64        `json:"reloads"`           // reloads that were put in force, or that changed nothing
+	Refused   uint64        `json:"reloads_refused"`   // reloads after which the old configuration remained
+	SuccessAt time.Time     `json:"last_success"`      // of the start or of the last reload that succeeded
+	Watched   bool          `json:"watched"`           // the gateway watches the file for changes
+	Above     []string      `json:"above,omitempty"`   // the operator's changes that override the file
+	Changes   []string      `json:"changes,omitempty"` // what the last successful reload changed
 }
 
-// ReloadStatus is how one attempt to read the configuration again went.
+// ReloadStatus says how one attempt to read the configuration again ended.
 type ReloadStatus struct {
 	At      time.Time `json:"at"`
-	Trigger string    `json:"trigger"` // SIGHUP, file or admin
+	Trigger string    `json:"trigger"` // "SIGHUP", "file" or "admin"
 	OK      bool      `json:"ok"`
 	Error   string    `json:"error,omitempty"`
 }
 
-// maxConfigFile bounds a configuration that is compared, in bytes.
+// maxConfigFile bounds a configuration for compare in bytes.
 const maxConfigFile = 1 << 20
 
 func noOperator() error {
 	return problem.Invalid("this gateway has no configuration file that could be read again")
 }
 
-// configStatus is what the operator sees of the configuration; nil: there is none.
+// configStatus returns what the operator is shown of the configuration; nil: there is no configuration.
 func (a *admin) configStatus() *ConfigStatus {
 	if a.cfg.Operator == nil {
 		return nil
@@ -63,7 +63,7 @@ func (a *admin) configStatus() *ConfigStatus {
 	return &s
 }
 
-// config is GET /admin/config.
+// config answers GET /admin/config.
 func (a *admin) config(*http.Request) (any, error) {
 	if a.cfg.Operator == nil {
 		return nil, noOperator()
@@ -71,7 +71,7 @@ func (a *admin) config(*http.Request) (any, error) {
 	return a.cfg.Operator.Status(), nil
 }
 
-// reload is POST /admin/reload.
+// reload answers POST /admin/reload.
 func (a *admin) reload(r *http.Request) (any, error) {
 	if a.cfg.Operator == nil {
 		return nil, noOperator()
@@ -83,7 +83,7 @@ func (a *admin) reload(r *http.Request) (any, error) {
 	return changes, nil
 }
 
-// compare is POST /admin/config/diff: the body is the file that would be used.
+// compare answers POST /admin/config/diff. The body is the configuration file to compare.
 func (a *admin) compare(r *http.Request) (any, error) {
 	if a.cfg.Operator == nil {
 		return nil, noOperator()
@@ -99,8 +99,9 @@ func (a *admin) compare(r *http.Request) (any, error) {
 	return changes, nil
 }
 
-// drain is POST /admin/backends: it takes a backend out for new requests, or puts
-// it back. Requests that are open there go on until the deadline.
+// drain answers POST /admin/backends. It stops new requests to a backend, or allows them again.
+// Requests that are open on the backend may continue until within_s seconds, or DrainTimeout, are
+// over.
 func (a *admin) drain(r *http.Request) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxOverride))
 	if err != nil {
@@ -130,11 +131,11 @@ func (a *admin) drain(r *http.Request) (any, error) {
 	return map[string]any{"backend": wanted.Backend, "drain": *wanted.Drain}, nil
 }
 
-// cutCheck is how often a backend that is drained is looked at.
+// cutCheck is how often the gateway looks at a backend that is drained.
 const cutCheck = 50 * time.Millisecond
 
-// CutLeft ends what is still open on backends that get no new requests once the time
-// is over: such answers are charged for what was delivered. It returns at once.
+// CutLeft cuts the requests that are still open after within on backends that get no new requests.
+// Such requests are charged for what was delivered. CutLeft returns at once.
 func (g *Gateway) CutLeft(within time.Duration, backends ...*gpu.Backend) {
 	for _, b := range backends {
 		go g.cutLeft(b, time.Now().Add(within))
@@ -151,7 +152,7 @@ func (g *Gateway) cutLeft(b *gpu.Backend, deadline time.Time) {
 			break
 		}
 		if time.Now().After(deadline) {
-			cut += g.open.cutOn(b) // more than once: a request may be on its way there
+			cut += g.open.cutOn(b) // repeated, because a request may be on its way to the backend
 		}
 	}
 	if cut > 0 {

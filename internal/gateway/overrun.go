@@ -9,14 +9,15 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// overrunEvery is how often one backend's overruns are logged at most. The metrics
-// count each of them.
+// overrunEvery is the shortest time between two log lines about overruns of one backend. The
+// metrics count every overrun.
 const overrunEvery = time.Minute
 
-// overrunLog bounds the lines about one backend.
+// overrunLog bounds the log lines about one backend's overruns.
 type overrunLog struct{ next, left atomic.Int64 }
 
-// due says whether to log now, and how many were left out since the last time.
+// due reports whether to log an overrun now. leftOut is how many overruns were not logged since
+// the last line.
 func (o *overrunLog) due(now time.Time) (leftOut int64, due bool) {
 	next := o.next.Load()
 	if now.UnixNano() < next || !o.next.CompareAndSwap(next, now.Add(overrunEvery).UnixNano()) {
@@ -26,9 +27,9 @@ func (o *overrunLog) due(now time.Time) (leftOut int64, due bool) {
 	return o.left.Swap(0), true
 }
 
-// noteExcess tells what a backend did beyond the bound of the request: it is work that
-// the owner is not paid for. A usage that cannot be is told as well, because nobody knows
-// what of it was work.
+// noteExcess tells the observer what a backend did beyond the bound of the request, because the
+// owner is not paid for that work. clamped says that the backend reported an impossible usage.
+// That is told too, because nobody knows how much of such a usage was work.
 func (c *call) noteExcess(clamped bool) {
 	excess := c.meter.Excess()
 	if excess == (format.Overrun{}) && !clamped {
@@ -46,8 +47,9 @@ func (c *call) noteExcess(clamped bool) {
 	c.g.observer.Overran(c.ctx, o)
 }
 
-// learnOverhead takes from a prompt that was longer than its bound that the backend's
-// template adds more than the model's limits say. Pictures have lengths of their own.
+// learnOverhead learns from a prompt that was longer than its bound: the backend's template adds
+// more tokens than the model's limits say. Prompts with pictures teach nothing, because the
+// lengths of pictures differ.
 func (c *call) learnOverhead(excess int64) {
 	if context := c.o.limits.ContextTokens; c.o.req.Countable() && c.o.bound.Counted == 0 && (context <= 0 || c.o.bound.Input < context) {
 		known := c.o.limits.TemplateBase - c.o.model.Limits.TemplateBase

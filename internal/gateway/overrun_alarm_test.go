@@ -7,8 +7,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// Hidden reasoning beyond the cap is work that nobody pays: it is counted, and the
-// owner is told.
+// TestHiddenReasoningBeyondTheCapIsAlarmed: nobody pays for hidden reasoning beyond the cap. It is
+// counted, and the owner is told.
 func TestHiddenReasoningBeyondTheCapIsAlarmed(t *testing.T) {
 	for name, c := range map[string]struct {
 		usage, says string

@@ -7,8 +7,8 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// ownHeaders are the headers that a model's owner sets in requests to backends; nil:
-// none. They are never written to.
+// ownHeaders returns the headers that a model's owner sets in requests to backends; nil if the
+// owner sets none. Nobody may write to the result.
 func ownHeaders(set map[string]l402.Secret) (http.Header, error) {
 	if len(set) == 0 {
 		return nil, nil
@@ -23,7 +23,7 @@ func ownHeaders(set map[string]l402.Secret) (http.Header, error) {
 	return h, nil
 }
 
-// own adds the headers of a model's owner to those of a request to a backend.
+// own adds to h the headers that a model's owner sets in requests to backends, and returns h.
 func own(h, owners http.Header) http.Header {
 	for name, values := range owners {
 		h[name] = values

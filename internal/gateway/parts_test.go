@@ -27,7 +27,7 @@ func TestHeadersThatStayHere(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"X-Data-Parallel-Rank", "OpenAI-Organization", "X-Conversation-Id", "X-Session-Id", "Traceparent", "X-OpenWebUI-User-Email"} {
-		client.Set(name, "x") // nobody allowed them
+		client.Set(name, "x") // no service forwards these headers
 	}
 	client["Connection"] = []string{"close, X-One", " x-two "}
 	client.Set("X-One", "1")
@@ -92,7 +92,7 @@ func TestRepeatsAreBounded(t *testing.T) {
 	if n := c.given.Len(); n != 1 {
 		t.Errorf("%d challenges are left after the others expired", n)
 	}
-	// An entry that was replaced is not dropped with its predecessor.
+	// A replaced entry is not dropped when the entry that it replaced would have been dropped.
 	c.put(key(1), minted{amount: 2}, now.Add(2*repeatFor+time.Second))
 	c.put(key(2), minted{}, now.Add(3*repeatFor))
 	if m, ok := c.get(key(1), now.Add(3*repeatFor)); !ok || m.amount != 2 {

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Slashes that a base URL leaves in a path make no other route of it.
+// TestPathsWithMoreSlashesAreServed: extra slashes, which a base URL may leave in a path, lead to
+// the same route.
 func TestPathsWithMoreSlashesAreServed(t *testing.T) {
 	e := newScriptedEngine(t)
 	r, k := engineRig(t, 0, e)

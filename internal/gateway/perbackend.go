@@ -8,16 +8,16 @@ import (
 	"sluice.example/sluice/backends/gpu"
 )
 
-// perBackend keeps one value for each backend. A value is made when it is asked for
-// first: a request that began with an older catalog may meet a backend that joined
-// since. Look-ups take no lock and allocate nothing. It is safe for concurrent use.
+// perBackend keeps one value for each backend. It makes a value when the value is first asked for,
+// because a request that began with an older catalog may meet a backend that joined later. Look-ups
+// take no lock and allocate nothing. It is safe for concurrent use.
 type perBackend[V any] struct {
 	make func(*gpu.Backend) V
-	all  atomic.Pointer[map[*gpu.Backend]V] // never changed; nil: empty
-	mu   sync.Mutex                         // serialises those who put another map in place
+	all  atomic.Pointer[map[*gpu.Backend]V] // a map is never changed, only replaced; nil: empty
+	mu   sync.Mutex                         // serialises the replacing of the map
 }
 
-// of is the value of a backend.
+// of returns the value of a backend, and makes it if there is none.
 func (t *perBackend[V]) of(b *gpu.Backend) V {
 	if v, ok := t.list()[b]; ok {
 		return v
@@ -37,7 +37,7 @@ func (t *perBackend[V]) of(b *gpu.Backend) V {
 	return v
 }
 
-// list is every value there is. It must not be changed.
+// list returns all values. The caller must not change the map.
 func (t *perBackend[V]) list() map[*gpu.Backend]V {
 	if m := t.all.Load(); m != nil {
 		return *m
@@ -45,7 +45,7 @@ func (t *perBackend[V]) list() map[*gpu.Backend]V {
 	return nil
 }
 
-// forget drops the values for which gone says so.
+// forget drops each value for which gone returns true.
 func (t *perBackend[V]) forget(gone func(*gpu.Backend, V) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,10 +9,10 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// permit refuses what must not be forwarded or sold: a model that nothing serves, and
-// what the token's caveats or the client's own limit forbid. A rate lock that the token
-// has is applied on the way. Of a caller with money the limit is looked at when the money
-// is held, because counting tokens may lower the bound; see withinMaxCost.
+// permit refuses an order for a model that no backend serves, and an order that the token's
+// caveats or the client's own limit forbid. It applies the token's rate lock, if any. For a
+// caller with money, withinMaxCost checks the client's limit later, because counting tokens may
+// lower the bound.
 func (g *Gateway) permit(x *exchange, o *order) error {
 	if !g.serves(o.model) && !(x.who == holder && o.model.pool.Tries()) {
 		return errNotServed
@@ -29,25 +29,24 @@ func (g *Gateway) permit(x *exchange, o *order) error {
 	return g.applyLock(x, o)
 }
 
-// Prices is the record of published prices, which outlives this process.
+// Prices is the stored record of published prices, which outlives this process.
 type Prices interface {
-	// Epoch finds one published price; one that is not on record is not found,
-	// without an error.
+	// Epoch returns the published price with this id. found is false, without an error, for an
+	// id that is not on record.
 	Epoch(ctx context.Context, id int64) (e pricing.Epoch, found bool, err error)
-	// Epochs returns the prices that the query selects, by ascending id. It bounds
-	// a query that asks for too many.
+	// Epochs returns the prices that the query selects, by ascending id. It lowers a limit of
+	// the query that is too large.
 	Epochs(ctx context.Context, q pricing.EpochQuery) ([]pricing.Epoch, error)
 }
 
-// lockLookup bounds the search for an epoch that this process does not
-// remember: one published before it started. Without an answer the price in
-// force counts.
+// lockLookup bounds the search for a price that this process does not remember because it was
+// published before the process started. If the record does not answer in time, the price in
+// force applies.
 const lockLookup = time.Second
 
-// applyLock finds the quote that the caller's payment bought: for a while after
-// its challenge, and for no more than that payment, the model it was made for
-// costs at most what it said. Whether the payment covers one more request is
-// decided with the hold.
+// applyLock applies the quote that the caller's payment bought. Until the quote expires, the
+// model of the quote costs at most the quoted rates, and only as far as that payment reaches.
+// The hold decides whether the payment covers one more request.
 func (g *Gateway) applyLock(x *exchange, o *order) error {
 	lock := x.token.RateLock
 	if lock == (l402.RateLock{}) || !g.now().Before(lock.Until) || lock.Epoch == o.epoch.ID {
@@ -59,13 +58,13 @@ func (g *Gateway) applyLock(x *exchange, o *order) error {
 	}
 	rates := quoted.Rates.Min(o.epoch.Rates)
 	if rates == o.epoch.Rates {
-		return nil // the price has not risen
+		return nil // the price in force is not above the quote
 	}
 	o.lock = &metering.RateLock{Hash: x.token.PaymentHash, Limit: x.token.Deposit, Rates: rates, Epoch: lock.Epoch}
 	return o.price()
 }
 
-// epoch finds a published price.
+// epoch returns a published price by its id; false means that it was not found.
 func (g *Gateway) epoch(ctx context.Context, id int64) (pricing.Epoch, bool) {
 	if e, ok := g.cfg.Board.Epoch(id); ok {
 		return e, true

@@ -9,8 +9,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// What a gathered document says is what the engine's own would: words that each event
-// repeats are in it once, and nothing that came is lost.
+// TestGatheredDocumentRepeatsNothing: a gathered document equals the engine's own document. Words
+// that each event repeats are in it once, and nothing that came is lost.
 func TestGatheredDocumentRepeatsNothing(t *testing.T) {
 	piece := func(members string) string { return delta(`"delta":{`+members+`}`, "") }
 	call := func(index, id, name, arguments string) string {

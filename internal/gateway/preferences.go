@@ -8,8 +8,7 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// The request headers of the wire contract, in the form in which http.Header
-// keys them.
+// These are the request headers of the wire contract, spelled as the keys of http.Header.
 const (
 	headerDeposit     = "L402-Deposit-Msat"
 	headerMaxCost     = "L402-Max-Cost-Msat"
@@ -19,25 +18,25 @@ const (
 	headerIdempotency = "Idempotency-Key"
 )
 
-// Bounds, in bytes, on what a client may choose freely.
+// These constants bound, in bytes, what a client may choose freely.
 const (
-	minNonce       = 16 // below that a nonce proves nothing: two callers may share it
+	minNonce       = 16 // a shorter nonce proves nothing, because two callers may share it
 	maxNonce       = 256
 	maxIdempotency = 255
-	maxModelName   = 128 // as the configuration has it
+	maxModelName   = 128 // the limit of the configuration
 )
 
-// preferences are the wishes in a request's L402-* headers.
+// preferences are a client's wishes, from the request's headers.
 type preferences struct {
-	deposit     l402.Msat // buy at least this much; 0: no wish
-	maxCost     l402.Msat // refuse above this; -1: no limit
-	truncate    bool      // lower the completion cap rather than answer 402
-	fallback    string    // the model that may serve where the one asked for cannot; empty: none
-	nonce       string    // repeats a challenge for a caller without a token
+	deposit     l402.Msat // the smallest amount to buy, in msat; 0: no wish
+	maxCost     l402.Msat // refuse a request that may cost more, in msat; -1: no limit
+	truncate    bool      // lower the completion cap instead of answering 402
+	fallback    string    // the second model, which may serve if no backend serves the first; "": none
+	nonce       string    // identifies a caller without a token, so that its challenge can be repeated
 	idempotency string
 }
 
-// preferenceRules names each header and says what it must look like.
+// preferenceRules names each header, and says for the client what the header must look like.
 var preferenceRules = [...]struct{ header, rule string }{
 	{headerDeposit, "must be one plain number of msat"},
 	{headerMaxCost, "must be one plain number of msat"},
@@ -47,14 +46,14 @@ var preferenceRules = [...]struct{ header, rule string }{
 	{headerIdempotency, "must be one value of 1 to 255 bytes"},
 }
 
-// readPreferences reads the headers of the request.
+// readPreferences reads the client's wishes from the headers of the request.
 func (x *exchange) readPreferences() (err error) {
 	x.prefs, err = parsePreferences(x.r.Header)
 	return err
 }
 
-// parsePreferences reads the headers. What cannot be read is a 400: a misspelt
-// limit must not be no limit.
+// parsePreferences reads a client's wishes from its headers. A value that cannot be read is a
+// 400, because a mistyped limit must not be ignored.
 func parsePreferences(h http.Header) (preferences, error) {
 	p := preferences{maxCost: -1}
 	for i := range preferenceRules {
@@ -67,7 +66,7 @@ func parsePreferences(h http.Header) (preferences, error) {
 	return p, nil
 }
 
-// set takes one header's value and reports whether it was well-formed.
+// set takes the value of one header, and reports whether the value is well-formed.
 func (p *preferences) set(name, value string) bool {
 	var err error
 	switch name {

@@ -41,7 +41,7 @@ func TestTokenizerTightensTheBound(t *testing.T) {
 	}
 	r.wantSpent(k, spent)
 
-	// Without a credential nobody makes the backend work.
+	// No backend works for a caller without a credential.
 	before := len(r.backend.Requests())
 	r.do("POST", chatPath, long, header{"L402-Max-Cost-Msat": amountText(required / 2)}).
 		wantProblem(t, http.StatusPreconditionFailed, "cost-above-maximum")
@@ -49,7 +49,7 @@ func TestTokenizerTightensTheBound(t *testing.T) {
 		t.Error("the tokenizer was asked for a stranger")
 	}
 
-	// A balance that covers the real prompt, but not the bound from its bytes.
+	// This balance covers the real prompt, but not the bound that comes from the prompt's bytes.
 	poor := r.mint(testService, l402.NewTokenID(), spent+100, tomorrow())
 	if a := r.chat(poor, long); a.status != http.StatusOK {
 		t.Errorf("status %d\n%s", a.status, a.body)

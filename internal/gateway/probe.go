@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	probeTimeout = 2 * time.Second // of one question
+	probeTimeout = 2 * time.Second // for one question
 	maxProbe     = 1 << 20         // bytes of an answer
-	// A server that nobody could recognise is asked again after probeFirst, then
-	// after twice as long, up to probeLast: it may not be up yet, or be replaced.
+	// A backend that was not recognised is asked again after probeFirst, and then after twice the
+	// last wait, up to probeLast, because it may not be up yet, or may be replaced.
 	probeFirst, probeLast = time.Second, 5 * time.Minute
 )
 
-// Probe finds out which engines serve, for each backend of the catalog in force of
-// which the owner did not say it and nobody is finding it out, and returns when ctx
-// ends or all are known. Until then, and for ever where nothing is recognised, a
-// backend is taken for format.EngineGeneric. It is called again after each swap.
+// Probe finds out which engine each backend of the catalog in force is. It skips the backends whose
+// engine another call of Probe is finding out, or has found out. Probe returns when ctx ends or all
+// engines are known. A backend whose engine is not known is treated as format.EngineGeneric. The caller
+// calls Probe again after each swap.
 func (g *Gateway) Probe(ctx context.Context) {
 	var asking sync.WaitGroup
 	for _, b := range g.catalog().backends() {
@@ -57,7 +57,7 @@ func (g *Gateway) probe(ctx context.Context, b *gpu.Backend, e *engine) {
 			case <-ctx.Done():
 			case <-time.After(wait):
 			}
-			if b.Gone() || g.engine(b) != e { // the owner says something else of it now
+			if b.Gone() || g.engine(b) != e { // the owner now says something else of the backend
 				return
 			}
 		}
@@ -72,12 +72,13 @@ func (g *Gateway) probe(ctx context.Context, b *gpu.Backend, e *engine) {
 		"caps", strings.Join(p.Caps, ","), "counts_tokens", p.Counting != format.CountNone, "running_usage", p.ContinuousUsage || p.RunningTimings)
 }
 
-// recognise asks a backend once. answered: it answered at least one question.
+// recognise asks a backend all questions once. answered says that the backend answered at least one of
+// them. found is "" if no answer showed the engine.
 func (g *Gateway) recognise(ctx context.Context, b *gpu.Backend) (found format.Engine, answered bool) {
 	for _, p := range format.Probes() {
 		answer, status, err := g.get(ctx, b, p.Path)
 		if err != nil {
-			return "", answered // it is away: the other questions would wait as long
+			return "", answered // the backend is away, and each other question would time out too
 		}
 		answered = true
 		if status == http.StatusOK {
@@ -101,14 +102,14 @@ func (g *Gateway) get(ctx context.Context, b *gpu.Backend, path string) (body []
 	return body, resp.StatusCode, err
 }
 
-// engineView is what the operator sees of one backend's engine.
+// engineView is what the operator is shown of one backend's engine.
 type engineView struct {
 	Backend string         `json:"backend"`
-	KnownBy string         `json:"known_by"` // configuration, host, probe, or nothing yet
+	KnownBy string         `json:"known_by"` // "configuration", "host", "probe" or "nothing yet"
 	Profile format.Profile `json:"profile"`
 }
 
-// engineViews lists what is known of the engines, in the order of the fleet.
+// engineViews returns what the gateway knows of the engines, in the order of the fleet.
 func (g *Gateway) engineViews() []engineView {
 	views := []engineView{}
 	serving := g.catalog().backends()

@@ -12,14 +12,14 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// A backend whose engine nobody named is asked, again and again while it is away,
-// and what it is found to be decides how it is capped and counted.
+// TestEngineIsFoundByAsking: a backend whose engine the owner did not name is asked, repeatedly
+// while it does not answer. The engine that is found decides the cap and the counting.
 func TestEngineIsFoundByAsking(t *testing.T) {
 	var up atomic.Bool
 	e := &countingEngine{tokens: capped(10, "max_tokens", "max_completion_tokens"), other: func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !up.Load():
-			panic(http.ErrAbortHandler) // it starts
+			panic(http.ErrAbortHandler) // the engine is starting
 		case r.URL.Path == "/v1/models":
 			io.WriteString(w, `{"object":"list","data":[{"id":"m","owned_by":"vllm"}]}`)
 		default:
@@ -66,8 +66,8 @@ func TestEngineIsFoundByAsking(t *testing.T) {
 	}
 }
 
-// What the owner says is not asked, and one that nothing recognises stays the
-// careful one, with one warning.
+// TestEngineThatIsNotRecognisedIsTheCarefulOne: a backend whose engine the owner named is not
+// asked. A backend that is not recognised remains EngineGeneric, with one warning.
 func TestEngineThatIsNotRecognisedIsTheCarefulOne(t *testing.T) {
 	named := &countingEngine{}
 	r := withEngine(t, named, format.Setting{Engine: format.EngineTGI})

@@ -17,8 +17,8 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// SDKs show the detail of every refusal: 402, 401, 403, 404, 405, 412, 413, 429
-// and 400 with the field. rig.do checks the member for each.
+// TestProblemsAreShownBySDKs: SDKs show the detail of each refusal: 402, 401, 403, 404, 405, 412,
+// 413, 429, and 400 with the field. rig.do checks the member for each refusal.
 func TestProblemsAreShownBySDKs(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)
@@ -55,7 +55,8 @@ func TestProblemsAreShownBySDKs(t *testing.T) {
 	r.wantSpent(k, 0)
 }
 
-// A caller of Anthropic's API gets its error, and the type of RFC 9457 beside it.
+// TestUnknownRoutesReadWellInEverySDK: a caller of Anthropic's API gets an error in the form of
+// that API, with the type of RFC 9457 in another member.
 func TestUnknownRoutesReadWellInEverySDK(t *testing.T) {
 	r := newRig(t)
 	for _, c := range []struct {
@@ -70,15 +71,15 @@ func TestUnknownRoutesReadWellInEverySDK(t *testing.T) {
 			t.Errorf("%s: %d %s", c.path, a.status, a.body)
 		}
 	}
-	// anthropic-ts shows a clean text of any body that has a message at the top.
+	// anthropic-ts shows a clean text of any body that has a message at the top level.
 	p := r.do("POST", "/v1/nowhere", "{}", nil).wantProblem(t, http.StatusNotFound, "unknown-route")
 	if p["message"] != p["detail"] {
 		t.Errorf("no message: %v", p)
 	}
 }
 
-// Every answer to a paid request has the id of its ledger entry in the headers
-// that SDKs read, whatever the backend calls it.
+// TestAnswersCarryTheRequestIDsOfSDKs: every answer to a paid request has the id of its ledger
+// entry in the headers that SDKs read, whatever id the backend sends.
 func TestAnswersCarryTheRequestIDsOfSDKs(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(minPurchase)
@@ -91,8 +92,8 @@ func TestAnswersCarryTheRequestIDsOfSDKs(t *testing.T) {
 	}
 }
 
-// grpcFrames sends one gRPC request in the clear and returns the header fields of
-// each frame up to the end of the stream.
+// grpcFrames sends one gRPC request without TLS, and returns the header fields of each frame up to
+// the end of the stream.
 func (r *rig) grpcFrames(path string, fields ...[2]string) (frames []map[string]string) {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
@@ -146,8 +147,8 @@ func (r *rig) grpcFrames(path string, fields ...[2]string) (frames []map[string]
 	}
 }
 
-// The 402 of gRPC is one HEADERS frame: interceptors read the challenge from the
-// trailers, and a body would be taken for a message.
+// TestGRPCChallengeIsTrailersOnly: the 402 for gRPC is one HEADERS frame, because interceptors read
+// the challenge from the trailers, and would take a body for a message.
 func TestGRPCChallengeIsTrailersOnly(t *testing.T) {
 	r := newRig(t)
 	frames := r.grpcFrames(chatPath)
@@ -167,8 +168,8 @@ func TestGRPCChallengeIsTrailersOnly(t *testing.T) {
 		t.Errorf("the challenge is for %d", k.amount)
 	}
 
-	// The metadata key of the specification; the message is no JSON, so that it is
-	// refused as the holder's mistake.
+	// The specification's metadata key carries the credential. The message is not JSON, so the
+	// request is refused as the holder's mistake.
 	carried := k.attenuate(t, "preimage="+k.preimage.Hex())
 	for _, name := range []string{"token", "macaroon"} {
 		frames := r.grpcFrames(chatPath, [2]string{name, hexOf(carried.macaroon)})
@@ -183,7 +184,7 @@ func TestGRPCChallengeIsTrailersOnly(t *testing.T) {
 	}
 }
 
-// A limited caller of gRPC is told so, and when to come back.
+// TestGRPCRefusalsHaveTheirStatus: a limited caller of gRPC is told so, and when to try again.
 func TestGRPCRefusalsHaveTheirStatus(t *testing.T) {
 	r := newRig(t, func(s *setup) {
 		s.gateway = func(c *gateway.Config) {
@@ -198,7 +199,8 @@ func TestGRPCRefusalsHaveTheirStatus(t *testing.T) {
 	}
 }
 
-// An HTTP/2 client over TLS sees the same single frame as the end of the stream.
+// TestGRPCChallengeOverTLS: an HTTP/2 client over TLS gets the same single frame, which ends the
+// stream.
 func TestGRPCChallengeOverTLS(t *testing.T) {
 	certFile, keyFile := selfSigned(t)
 	r := newRig(t)

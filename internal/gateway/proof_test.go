@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// fromMany sends requests of accounts of their own until the model is not sold.
+// fromMany sends requests, each of its own account, until the model is not sold. The
+// test fails if the model is still sold after most requests.
 func fromMany(r *rig, most int) {
 	r.t.Helper()
 	for i := 0; r.available(); i++ {
@@ -24,9 +25,9 @@ func fromMany(r *rig, most int) {
 	}
 }
 
-// A model whose only backend fails all requests is sold to no stranger, however it
-// fails and whatever its health check and its list of models say. It is sold again
-// once a request went well, and the gateway's own is the one that finds out.
+// TestNothingIsSoldThatFails: a model whose only backend fails all requests is sold to no stranger,
+// however it fails and whatever its health check and its list of models answer. The model is sold
+// again once a request succeeds, and the gateway's own request is the first to succeed.
 func TestNothingIsSoldThatFails(t *testing.T) {
 	for name, c := range map[string]*http.HandlerFunc{
 		"a wrong key, its list is public":      answers(401, `{"error":{"message":"bad key"}}`),
@@ -70,8 +71,8 @@ func TestNothingIsSoldThatFails(t *testing.T) {
 	}
 }
 
-// A backend whose answers break off is ejected, and still sold: they begin, and no
-// client pays for more than it got.
+// TestAnswersThatBreakOffTakeNoModelOffSale: a backend whose answers break off is ejected, and its
+// model is still sold, because the answers begin and clients pay only for what they got.
 func TestAnswersThatBreakOffTakeNoModelOffSale(t *testing.T) {
 	e := newScriptedEngine(t)
 	r, _ := engineRig(t, 0, e)
@@ -91,7 +92,8 @@ func TestAnswersThatBreakOffTakeNoModelOffSale(t *testing.T) {
 	r.stranger().wantProblem(t, http.StatusPaymentRequired, "payment-required")
 }
 
-// What a client sends cannot make a model look unknown: engines repeat it in a 400.
+// TestWordsOfClientsTakeNoModelOffSale: a client's words, which engines repeat in a 400, cannot
+// make a model look unknown.
 func TestWordsOfClientsTakeNoModelOffSale(t *testing.T) {
 	e := newScriptedEngine(t)
 	r, k := engineRig(t, 0, e)
@@ -108,8 +110,8 @@ func TestWordsOfClientsTakeNoModelOffSale(t *testing.T) {
 	}
 }
 
-// The default health path says nothing where a server answers that it is elsewhere,
-// refused, or bad.
+// TestHealthPathOfOtherServers: the default health path shows nothing about a server that answers
+// it with a redirect, a refusal or a bad request.
 func TestHealthPathOfOtherServers(t *testing.T) {
 	for _, status := range []int{301, 302, 308, 400, 401, 406, 410, 421} {
 		e := newScriptedEngine(t)
@@ -123,8 +125,9 @@ func TestHealthPathOfOtherServers(t *testing.T) {
 	}
 }
 
-// A backend that fails what clients ask, and serves the gateway's own request, is
-// still sold: the failures may be about what they ask. It is used last.
+// TestFailuresOfRequestsTakeNoModelOffSale: a backend that fails clients' requests, and serves the
+// gateway's own request, is still sold, because the clients' requests may be at fault. The backend
+// is used last.
 func TestFailuresOfRequestsTakeNoModelOffSale(t *testing.T) {
 	e := newScriptedEngine(t)
 	r, _ := engineRig(t, 0, e)

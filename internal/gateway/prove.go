@@ -11,14 +11,14 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// maxProof bounds the answer in bytes.
+// maxProof bounds how much of the answer prove reads, in bytes.
 const maxProof = 1 << 20
 
-// prove sends a backend whose requests failed the smallest request that there is.
-// Strangers are sold nothing until it, or a request of a caller with money, goes well:
-// a list of models or a health check shows less than that. An answer that begins is
-// enough, for clients pay no more than what was delivered. It costs the owner one
-// token, when a backend is ejected and at most once in each back-off. It is a
+// prove sends the smallest possible request to a backend whose requests failed, and returns how
+// it went. The gateway sells strangers nothing of such a backend until this request, or a
+// request of a caller with money, succeeds: a list of models or a health check shows less. It
+// is enough if an answer begins, because clients pay only for what was delivered. prove costs the
+// owner one token. It runs when a backend is ejected, at most once in each back-off. prove is a
 // gpu.Prover.
 func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.Result {
 	profile := g.profile(b)
@@ -52,12 +52,12 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 		f = formObject
 	}
 	switch {
-	case f == formObject && err != nil: // it cannot end what it begins
+	case f == formObject && err != nil: // the backend broke off, but its answer had begun
 		return gpu.Result{Status: resp.StatusCode}
 	case f != formEvents && err != nil:
 		return gpu.Result{Err: err}
 	}
-	if f == formEvents { // it streams whatever it is asked for
+	if f == formEvents { // the backend streams whatever it is asked for
 		events := format.NewEvents(bytes.NewReader(answer), maxProof)
 		for event, err := events.Next(); err == nil && !m.Failed(); event, err = events.Next() {
 			m.Event(event)
@@ -75,8 +75,8 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	return gpu.Result{Status: resp.StatusCode}
 }
 
-// smallestOf is the API by which a backend shows that it serves a model, and what the
-// model's owner wants of each request.
+// smallestOf returns the API through which a backend is asked to prove that it serves a model,
+// and the policy and the headers that the model's owner set.
 func (g *Gateway) smallestOf(name string) (format.Format, *format.Policy, http.Header) {
 	if m := g.catalog().model(name); m != nil {
 		return m.formats[0], &m.Policy, m.headers

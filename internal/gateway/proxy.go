@@ -12,10 +12,10 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// forward sends the request to a backend and returns its answer, or how the call ends
-// that gets none.
+// forward sends the request to a backend. It returns the backend's answer, or the ending of a
+// call that got no answer.
 func (c *call) forward() (*http.Response, *ending) {
-	if c.resp != nil { // that of a first try, see answer
+	if c.resp != nil { // the answer to the first try; see answer in paid.go
 		c.resp.Body.Close()
 	}
 	resp, err := c.try()
@@ -26,8 +26,9 @@ func (c *call) forward() (*http.Response, *ending) {
 	return resp, nil
 }
 
-// try sends the request to the backend of the lease, and on to others for as long as
-// none took it: no connection, or an answer which says so.
+// try sends the request to the backend of the lease. If that backend did not take the request,
+// try sends it to other backends in turn. A backend did not take a request if no connection
+// could be made, or if its answer says so.
 func (c *call) try() (*http.Response, error) {
 	for {
 		b := c.lease.Backend()
@@ -52,8 +53,8 @@ func (c *call) try() (*http.Response, error) {
 	}
 }
 
-// meet prepares the call for a backend: how the request is written for it, and
-// how its answer is metered.
+// meet prepares the call for a backend: it chooses the meter of the answer, and returns how the
+// request is written for the backend.
 func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.engine = c.g.engine(b)
 	c.at.Store(b)
@@ -75,31 +76,31 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }
 
-// unanswered says how a call ends to which no backend gave an answer.
+// unanswered ends a call to which no backend gave an answer.
 func (c *call) unanswered(err error) *ending {
 	switch {
 	case c.drained():
-		return c.free(metering.OutcomeDrained, c.goneAway()).blamed(err, 0)
+		return c.endFree(metering.OutcomeDrained, c.goneAway()).blamed(err, 0)
 	case c.clientGone() && errors.Is(err, gpu.ErrNotTaken):
-		return c.free(metering.OutcomeClientGone, err).blamed(err, 0) // the backend was never reached
+		return c.endFree(metering.OutcomeClientGone, err).blamed(err, 0) // no backend got the request
 	case errors.Is(err, gpu.ErrNotTaken), errors.Is(err, gpu.ErrNoBackend), errors.Is(err, gpu.ErrQueueTimeout):
-		return c.free(metering.OutcomeNotTaken, err).blamed(err, 0)
+		return c.endFree(metering.OutcomeNotTaken, err).blamed(err, 0)
 	case c.exhausted():
 		return c.cutShort().blamed(err, 0)
 	case c.clientGone() && c.ctx.Err() != nil:
-		// The backend worked until it was cancelled, just now.
-		e := c.charged(c.goneEnd(), err, 0)
-		e.problem = err // nobody is left to be told
+		// The backend worked until now, when the call was cancelled.
+		e := c.endCharged(c.goneEnd(), err, 0)
+		e.problem = err // the client hung up and is told nothing
 		return e
 	case errors.Is(err, gpu.ErrFirstByteTimeout):
 		c.failing(observe.Failure{Kind: observe.TimedOut})
-		return c.free(metering.OutcomeBackendTimeout, err).blamed(err, 0)
+		return c.endFree(metering.OutcomeBackendTimeout, err).blamed(err, 0)
 	}
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend broke off before it answered; nothing was charged").Because(err)
-	return c.free(metering.OutcomeBackendError, p).blamed(err, 0)
+	return c.endFree(metering.OutcomeBackendError, p).blamed(err, 0)
 }
 
-// goneEnd is how the answer ends for a client that hung up.
+// goneEnd returns how the answer ends for a client that hung up.
 func (c *call) goneEnd() format.End {
 	if c.o.req.Stream() {
 		return format.ClientGone
@@ -107,9 +108,9 @@ func (c *call) goneEnd() format.End {
 	return format.UnaryClientGone
 }
 
-// notTaken says whether an answer means that the backend did nothing: it is
-// overloaded or starting, does not take the gateway's key, or does not know the
-// model. Then it gives the slot back and keeps what was said.
+// notTaken reports whether an answer means that the backend did no work: it is overloaded or
+// starting, does not accept the gateway's key, or does not know the model. Then notTaken gives
+// the slot back and tells the fleet what the backend said.
 func (c *call) notTaken(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusUnauthorized:

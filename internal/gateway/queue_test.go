@@ -93,14 +93,14 @@ func TestNoHealthyBackend(t *testing.T) {
 	r.wantSpent(k, 0)
 }
 
-// 200 callers at once on an account good for 50: exactly 50 pass.
+// TestManyCallersOnOneAccount: of 200 callers at once on an account with credit for 50, exactly 50
+// succeed.
 func TestManyCallersOnOneAccount(t *testing.T) {
 	body := request("max_tokens", "10")
 	probe := newRig(t)
 	required := probe.do("POST", chatPath, body, nil).msat(t, "required_msat")
 
-	// The cost is fixed and equal to the hold: every token of the bound costs
-	// nothing, the call costs it all.
+	// The cost is fixed and equals the hold, because tokens cost nothing and the call has a price.
 	rates := testRates
 	rates[pricing.InputTokens], rates[pricing.OutputTokens], rates[pricing.Calls] = 0, 0, 1000
 	if required == 0 {
@@ -177,7 +177,8 @@ func TestDelegatedBudgetsAreEnforced(t *testing.T) {
 	}
 }
 
-// The totals of an account are its holder's business, whatever a part of it may do.
+// TestPartsOfATokenDoNotSeeTheParentsTotals: only the holder of the whole token sees the account's
+// totals.
 func TestPartsOfATokenDoNotSeeTheParentsTotals(t *testing.T) {
 	r := newRig(t)
 	k := r.buy(500_000)

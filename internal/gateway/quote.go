@@ -8,8 +8,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// order parses a request, finds its model and bounds its cost from above
-// at the price in force.
+// order parses a request, finds its model and computes the most that the request can cost at
+// the price in force.
 func (g *Gateway) order(x *exchange, f format.Format, body []byte) (*order, error) {
 	req, err := f.Parse(x.r.URL.Path, body, x.service.policy)
 	if err != nil {
@@ -30,7 +30,8 @@ func (g *Gateway) order(x *exchange, f format.Format, body []byte) (*order, erro
 	return o, nil
 }
 
-// orderOf bounds the cost of a request to a model that the client knows as name.
+// orderOf returns the order for a request to the model m, with the most that the request can
+// cost. name is the name by which the client asked for the model.
 func (g *Gateway) orderOf(x *exchange, m *model, name string, f format.Format, req format.Request, body []byte) (o *order, err error) {
 	if !m.sells(f) {
 		return nil, otherAPI(m)
@@ -49,8 +50,8 @@ func (g *Gateway) orderOf(x *exchange, m *model, name string, f format.Format, r
 	return o, o.price()
 }
 
-// overhead is how many tokens the templates of a model's backends add beyond what
-// its limits say.
+// overhead returns how many tokens the templates of a model's backends add beyond the model's
+// limits, as this voter may believe; see voter.
 func (m *model) overhead(voter uint64, now time.Time) (most int64) {
 	for _, l := range m.lessons.list() {
 		most = max(most, l.overhead.For(voter, now))
@@ -58,8 +59,8 @@ func (m *model) overhead(voter uint64, now time.Time) (most int64) {
 	return most
 }
 
-// policy is what the owner of a model allows in requests; nothing of one that is
-// not sold here.
+// policy returns what the owner of a model allows in requests. It is empty for a model that
+// the service does not sell.
 func (s *service) policy(model string) *format.Policy {
 	if m := s.named[model]; m != nil {
 		return &m.Policy

@@ -9,7 +9,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// quoted is what a quote is asked for. Searches and documents are those of a rerank.
+// quoted is the size of a request for which a client wants a quote. Searches and Documents
+// are for rerank requests.
 type quoted struct {
 	Input     int64 `json:"input_tokens"`
 	Output    int64 `json:"max_tokens"`
@@ -17,9 +18,9 @@ type quoted struct {
 	Documents int64 `json:"documents,omitempty"`
 }
 
-// quotedFor reads what a quote of a model is asked for. path names one of its APIs, and
-// where it is missing all of them are meant. No completion is quoted where the model
-// writes none.
+// quotedFor reads from the query the size of a request to a model. The query's path names one
+// API of the model; without it the quote is for any API of the model. Output is 0 if none of
+// these APIs generates text.
 func (m *model) quotedFor(query url.Values) (q quoted, err error) {
 	through := m.formats
 	if path := query.Get("path"); path != "" {
@@ -49,7 +50,8 @@ func (m *model) quotedFor(query url.Values) (q quoted, err error) {
 	return q, nil
 }
 
-// units is what such a request can use, at rates that may count GPU time.
+// units returns the most units that such a request uses. gpuSlice is the GPU time held at
+// once, in µs; 0 where GPU time costs nothing.
 func (q quoted) units(gpuSlice int64) pricing.Units {
 	return pricing.Units{pricing.InputTokens: q.Input, pricing.OutputTokens: q.Output, pricing.Calls: 1,
 		pricing.Searches: q.Searches, pricing.Documents: q.Documents, pricing.GPUMicros: gpuSlice}

@@ -7,11 +7,12 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// A quote is for the API whose path is named: what writes no completion costs none.
+// TestQuotesOfEachAPI: a quote is for the API whose path is named. An API that writes no completion
+// is quoted without one.
 func TestQuotesOfEachAPI(t *testing.T) {
 	r := newRig(t, reading)
 	for query, want := range map[string]l402.Msat{
-		"input_tokens=100":                                                 100 + 2*256, // the model chats as well
+		"input_tokens=100":                                                 100 + 2*256, // the model is also sold through chat
 		"input_tokens=100&max_tokens=50":                                   100 + 2*50,
 		"input_tokens=100&max_tokens=50&path=/v1/chat/completions":         100 + 2*50,
 		"input_tokens=100&path=/v1/embeddings":                             100,

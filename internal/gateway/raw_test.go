@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// fullSize runs the tests of abuse with as many callers as the threat model
-// speaks of: go test ./internal/gateway -abuse.
+// fullSize runs the tests of abuse with as many callers as the threat model names. To set it, run
+// go test ./internal/gateway -abuse.
 var fullSize = flag.Bool("abuse", false, "run the tests of abuse at full size")
 
-// crowd is how many callers a test has: full, or few without the flag. Each
-// takes so many file descriptors, of which there must be enough.
+// crowd returns how many callers a test has: full with the flag -abuse, otherwise few. Each caller
+// takes this many file descriptors; if there are too few, crowd returns a lower number.
 func crowd(t *testing.T, few, full, descriptors int) int {
 	t.Helper()
 	n := few
@@ -39,14 +39,14 @@ func crowd(t *testing.T, few, full, descriptors int) int {
 	return n
 }
 
-// raw is a connection on which a test writes what it likes.
+// raw is a connection on which a test can write anything.
 type raw struct {
 	net.Conn
 	t      testing.TB
 	reader *bufio.Reader
 }
 
-// dial connects to the gateway, from an address of its own if one is given.
+// dial connects to the gateway, from the address from unless from is "".
 func (r *rig) dial(from string) *raw {
 	r.t.Helper()
 	c, err := r.dialFrom(from)
@@ -76,7 +76,7 @@ func (c *raw) send(text string) {
 	}
 }
 
-// answer reads one whole answer within the time.
+// answer reads one whole answer within the time limit.
 func (c *raw) answer(limit time.Duration) (*answer, error) {
 	if err := c.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return nil, err
@@ -99,8 +99,8 @@ func (c *raw) mustAnswer(limit time.Duration) *answer {
 	return a
 }
 
-// closed says whether the gateway closes the connection within the time. What
-// it still sends is skipped.
+// closed reports whether the gateway closes the connection within the time limit. It skips what the
+// gateway still sends.
 func (c *raw) closed(limit time.Duration) bool {
 	_ = c.SetReadDeadline(time.Now().Add(limit))
 	_, err := io.Copy(io.Discard, c.reader)
@@ -108,7 +108,7 @@ func (c *raw) closed(limit time.Duration) bool {
 	return !(errors.As(err, &timeout) && timeout.Timeout())
 }
 
-// post is the text of a request.
+// post returns the text of a POST request.
 func post(path string, headers header, body string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: gateway\r\n", path)
@@ -122,7 +122,7 @@ func post(path string, headers header, body string) string {
 	return b.String()
 }
 
-// memory is what Go has in use after a collection: heap and stacks.
+// memory returns the bytes of heap and stacks that Go uses after a collection.
 func memory() int64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -130,7 +130,7 @@ func memory() int64 {
 	return int64(m.HeapAlloc + m.StackInuse)
 }
 
-// metric reads one metric's value; an absent one is zero.
+// metric returns one metric's value; 0 if the metric is absent.
 func (r *rig) metric(name string) float64 {
 	r.t.Helper()
 	for line := range strings.SplitSeq(r.metrics(), "\n") {
@@ -145,8 +145,8 @@ func (r *rig) metric(name string) float64 {
 	return 0
 }
 
-// wantServed checks that a caller with a token still gets a stream, an answer
-// and a top-up, each within a few seconds.
+// wantServed checks that a caller with a token still gets a stream, an answer and a top-up, each
+// within a few seconds.
 func (r *rig) wantServed(k token) {
 	r.t.Helper()
 	started := time.Now()
@@ -156,7 +156,7 @@ func (r *rig) wantServed(k token) {
 	if a := r.chat(k, request()); a.status != http.StatusOK {
 		r.t.Errorf("a paid request got %d\n%s", a.status, a.body)
 	}
-	wish := 60_000 + 1000*int(time.Since(r.born).Milliseconds()) // a new amount is a new invoice
+	wish := 60_000 + 1000*int(time.Since(r.born).Milliseconds()) // a new amount needs a new invoice
 	a := r.do("POST", "/l402/topup", fmt.Sprintf(`{"amount_msat":%d}`, min(wish, maxPurchase)), k.with())
 	a.wantProblem(r.t, http.StatusPaymentRequired, "payment-required")
 	if more := r.pay(a); r.balance(more).status != http.StatusOK {

@@ -11,34 +11,34 @@ import (
 	"sluice.example/sluice/backends/gpu"
 )
 
-// readiness remembers the last answer of GET /readyz for a moment: the path is
-// open to everyone, and each answer asks the store and the Lightning node.
+// readiness keeps the last answer of GET /readyz for readyFor, because everybody may ask, and each
+// check asks the store and the Lightning node.
 type readiness struct {
 	mu   sync.Mutex
 	at   time.Time
 	last ready
 }
 
-// ready is the answer: each part by name, "ok" or what is wrong with it in
-// words that fit the public.
+// ready is the answer of GET /readyz. Each part is "ok", or what is wrong with it in words for the
+// public.
 type ready struct {
 	Status string            `json:"status"` // "ready" or "unready"
 	Parts  map[string]string `json:"parts"`
-	// Models without a backend that serves, each with why. One of them alone does
-	// not make the gateway unready: it goes on selling the others.
+	// Models has the models that no backend serves, and why. The gateway is ready while it can sell
+	// at least one other model.
 	Models map[string]string `json:"models_unavailable,omitempty"`
-	// Warnings are faults that others make up for.
+	// Warnings are faults for which other backends make up.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
 const (
 	readyFor     = time.Second
-	readyTimeout = 2 * time.Second // for each part
+	readyTimeout = 2 * time.Second // for the whole check
 	partOK       = "ok"
 )
 
-// readyz is GET /readyz: 200 when the store, the Lightning node and a backend of
-// some model work, and the gateway is not shutting down.
+// readyz answers GET /readyz: 200 if the store and the Lightning node answer, a backend of some model
+// serves, and the gateway is not shutting down; otherwise 503.
 func (g *Gateway) readyz(x *exchange) error {
 	answer := g.checkReady(x.r.Context())
 	if answer.Status == "ready" {
@@ -81,7 +81,7 @@ func (g *Gateway) checkReady(ctx context.Context) ready {
 	return answer
 }
 
-// part names the state of one part; what exactly is wrong goes to the log.
+// part returns the state of one part for the public, and logs the error.
 func (g *Gateway) part(name string, err error) string {
 	if err == nil {
 		return partOK
@@ -90,19 +90,19 @@ func (g *Gateway) part(name string, err error) string {
 	return "unavailable"
 }
 
-// keyRefused is what the public may know of a wrong api_key.
+// keyRefused is what the public is told if a backend refuses the gateway's api_key.
 const keyRefused = "a backend refuses the gateway's key"
 
-// anyRefusesKey says whether a backend of the model, or of any where it is empty,
-// does not take the gateway's key.
+// anyRefusesKey reports whether a backend of the model refuses the gateway's key. If model is "", the
+// backends of all models count.
 func anyRefusesKey(list []gpu.BackendStatus, model string) bool {
 	return slices.ContainsFunc(list, func(b gpu.BackendStatus) bool {
 		return b.KeyRefused && (model == "" || slices.Contains(b.Models, model))
 	})
 }
 
-// backendsPart is ok when at least one model can be served. It names those that
-// cannot, and why as far as the public may know.
+// backendsPart returns "ok" as state if at least one model can be served. models has the other models,
+// and why they cannot be served, in words for the public.
 func (g *Gateway) backendsPart(list []gpu.BackendStatus) (state string, models map[string]string) {
 	names := g.catalog().modelNames()
 	for _, name := range names {
@@ -123,7 +123,7 @@ func (g *Gateway) backendsPart(list []gpu.BackendStatus) (state string, models m
 	return "no healthy backend of " + strings.Join(names, ", "), models
 }
 
-// whyNotServed says what is wrong with the backends of a model.
+// whyNotServed returns, in words for the public, what is wrong with the backends of a model.
 func whyNotServed(list []gpu.BackendStatus, model string) string {
 	unchecked := func(b gpu.BackendStatus) bool {
 		return slices.Contains(b.Models, model) && !b.Checked && b.Healthy && b.Reachable && !b.Ejected && b.Lacks[model] == ""

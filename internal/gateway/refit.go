@@ -9,21 +9,22 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// contextLength finds the length of the model's context in an engine's words: vLLM,
-// SGLang and TensorRT-LLM call it so, TGI writes "must be <= 8192".
+// contextLength finds the length of the model's context in an engine's words. vLLM, SGLang and
+// TensorRT-LLM write "context length" or similar; TGI writes "must be <= 8192".
 var contextLength = regexp.MustCompile(`(?:context (?:length|window|size)|<=)\D{0,24}(\d{1,12})`)
 
 var numbers = regexp.MustCompile(`\d{1,12}`)
 
-// refit lowers a cap that the gateway has chosen itself, after an engine has refused it
-// because prompt and cap are longer than its context. It is done once in a request.
+// refit lowers a cap that the gateway has chosen, if the engine refused the request because the
+// prompt and the cap together exceed its context. It reports whether it lowered the cap, which
+// happens at most once per request.
 func (c *call) refit(resp *http.Response) bool {
 	return (resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusUnprocessableEntity) &&
 		c.refittable() && c.fit(c.readRefusal(resp))
 }
 
-// refitWithin is refit for an engine that says so in an answer of 200, before anything
-// else.
+// refitWithin is refit for an engine that refuses the request within an answer of 200, before
+// any part of the answer.
 func (c *call) refitWithin() bool {
 	if !c.meter.Failed() || c.meter.Started() || c.x.status != 0 || !c.refittable() {
 		return false
@@ -34,9 +35,9 @@ func (c *call) refitWithin() bool {
 
 func (c *call) refittable() bool { return !c.refitted && !c.o.req.HasCap() && c.ctx.Err() == nil }
 
-// fit lowers the cap to what an engine's words leave for it. They tell how long the
-// prompt is; where they do not, the prompt is taken for as many tokens as a text of its
-// length rarely has.
+// fit lowers the cap to what the engine's words leave for it, and reports whether it did. If the
+// words do not tell the length of the prompt, fit assumes a count of tokens that a text of this
+// length rarely exceeds.
 func (c *call) fit(said *refusal) bool {
 	limit, prompt := said.tooLong(c.o.bound.Cap, c.o.bound.Input)
 	if limit == 0 {
@@ -53,9 +54,10 @@ func (c *call) fit(said *refusal) bool {
 	return true
 }
 
-// tooLong finds, in the words of an engine that refuses a request with a cap, the
-// length of its context and that of the prompt, which has at most so many tokens. 0:
-// it speaks of something else, or does not say it.
+// tooLong finds, in the words of an engine that refused a request with the given cap, the length
+// of its context and of the prompt, in tokens. most is the most tokens that the prompt can have.
+// A limit of 0 means that the words speak of something else; a prompt of 0 means that they do
+// not tell its length.
 func (r *refusal) tooLong(cap, most int64) (limit, prompt int64) {
 	text := strings.ToLower(r.Message)
 	found := contextLength.FindStringSubmatch(text)

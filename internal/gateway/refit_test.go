@@ -10,8 +10,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// An engine that refuses prompt and cap together says what fits. Where the client gave
-// no cap, the gateway writes one that fits, however many bytes a token has.
+// TestCapIsFittedByTheEnginesWords: an engine that refuses prompt and cap together says what fits.
+// If the client gave no cap, the gateway writes a cap that fits, however many bytes a token has.
 func TestCapIsFittedByTheEnginesWords(t *testing.T) {
 	const context = 8192
 	words := map[string]func(prompt, limit int) string{
@@ -31,7 +31,7 @@ func TestCapIsFittedByTheEnginesWords(t *testing.T) {
 	for name, say := range words {
 		for _, c := range []struct {
 			prompt int
-			bytes  float64 // of a token
+			bytes  float64 // of one token
 		}{{5000, 2.5}, {5000, 2}, {7000, 4}, {7000, 3}, {7900, 5}, {3000, 4}, {8100, 2.5}, {6000, 5.5}} {
 			engine := newScriptedEngine(t)
 			var caps []int
@@ -63,7 +63,7 @@ func TestCapIsFittedByTheEnginesWords(t *testing.T) {
 			if a.status != http.StatusOK || len(caps) > 2 || got > context-c.prompt || got < (context-c.prompt)/2 && got < 4096/2 {
 				t.Errorf("%s, %d tokens of %.1f bytes: status %d, caps %v, %d fit\n%s", name, c.prompt, c.bytes, a.status, caps, context-c.prompt, a.body)
 			}
-			// A cap of the client is its own.
+			// A cap of the client is not changed.
 			caps = nil
 			if a := r.chat(k, request("messages", text, "max_tokens", "6000")); len(caps) != 1 || c.prompt+4096 > context && a.status != http.StatusBadRequest {
 				t.Errorf("%s: a cap of the client: status %d, caps %v", name, a.status, caps)
@@ -72,8 +72,8 @@ func TestCapIsFittedByTheEnginesWords(t *testing.T) {
 	}
 }
 
-// Other refusals are not taken for one of the cap, and one that speaks of no number is
-// met with a cap that fits as a rule.
+// TestOtherRefusalsAreNotFitted: other refusals do not lower the cap. A refusal that does not tell
+// the length of the prompt lowers the cap to one that usually fits.
 func TestOtherRefusalsAreNotFitted(t *testing.T) {
 	for said, tries := range map[string]int{
 		"temperature must be <= 2":                           1,

@@ -13,19 +13,19 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// maxRefusal bounds, in bytes, how much of a backend's refusal is read.
+// maxRefusal bounds how much of a backend's refusal the gateway reads, in bytes.
 const maxRefusal = 64 << 10
 
-// refusal is what an engine says when it does not answer with a 2xx, or within an
-// answer of 200.
+// refusal is what a backend says when its status is not a 2xx, or when it reports a failure
+// within an answer of 200.
 type refusal struct {
-	status int // of the answer; within a 200 the one that its words name, else 500
+	status int // the answer's status; within a 200: the status that its words name, else 500
 	within bool
 	format.Failure
 }
 
-// readRefusal reads the body of a refusal into memory, so that its connection is
-// of use to others, and finds the engine's message.
+// readRefusal reads the body of a refusal to its end, so that the connection can be used again,
+// and finds the engine's message in it.
 func readRefusal(resp *http.Response) refusal {
 	r := refusal{status: resp.StatusCode}
 	if decode(resp) != nil {
@@ -38,7 +38,8 @@ func readRefusal(resp *http.Response) refusal {
 	return r
 }
 
-// parse reads an error document, or one line of text: what takes several is a page.
+// parse reads an error document or one line of text. Other text of several lines is dropped,
+// because it is a page.
 func (r *refusal) parse(body []byte) {
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte(byteOrderMark)))
 	if f := format.ReadFailure(body); len(body) == 0 || body[0] == '{' || body[0] == '[' || !bytes.ContainsAny(body, "\n\x00") {
@@ -46,7 +47,7 @@ func (r *refusal) parse(body []byte) {
 	}
 }
 
-// saidWithin is what a backend said within an answer of 200.
+// saidWithin returns the refusal that a backend reported within an answer of 200.
 func saidWithin(f format.Failure) refusal {
 	r := refusal{status: f.Code, within: true, Failure: f}
 	if r.status == 0 {
@@ -55,7 +56,7 @@ func saidWithin(f format.Failure) refusal {
 	return r
 }
 
-// result is what the fleet is told of the refusal of a request for a model.
+// result returns what the fleet is told of the refusal of a request for a model.
 func (r *refusal) result(b *gpu.Backend, model string) gpu.Result {
 	result := gpu.Result{Status: r.status}
 	switch {
@@ -74,21 +75,21 @@ func (r *refusal) result(b *gpu.Backend, model string) gpu.Result {
 	return result
 }
 
-// denied says whether the status speaks of the gateway's key or its rights.
+// denied reports whether the status is about the gateway's key or the key's rights.
 func (r *refusal) denied() bool {
 	return r.status == http.StatusUnauthorized || r.status == http.StatusForbidden
 }
 
-// ownersFault says whether the refusal, which is no 5xx, cannot be about what a client
-// asks: the address of the backend is wrong or moved, the owner's credit there is used
-// up, or a proxy on the way wants to know the gateway.
+// ownersFault reports whether a refusal that is not a 5xx cannot be about the client's request:
+// the backend's address is wrong or has moved, the owner's credit at the backend is used up, or
+// a proxy before the backend asks the gateway for credentials.
 func (r *refusal) ownersFault() bool {
 	switch r.status {
 	case http.StatusPaymentRequired, http.StatusProxyAuthRequired, http.StatusMisdirectedRequest:
 		return true
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone: // of a router, not in an engine's words
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone: // a router's answer, not an engine's
 		return r.Message == "" || format.Routine(r.Message)
-	case http.StatusBadRequest: // Gemini, of a key that it does not know
+	case http.StatusBadRequest: // Gemini's answer to a key that it does not know
 		return strings.Contains(r.Kind, "api_key") || hasPrefix(r.Message, "API key not valid")
 	case http.StatusTooManyRequests:
 		return strings.Contains(r.Kind, "insufficient_quota") || strings.Contains(r.Kind, "billing")
@@ -96,23 +97,22 @@ func (r *refusal) ownersFault() bool {
 	return r.status < 400
 }
 
-// noSuchPath says whether the status speaks of the path, which the owner has chosen.
+// noSuchPath reports whether the status is about the path, which the owner has configured.
 func (r *refusal) noSuchPath() bool {
 	return r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed || r.status == http.StatusGone
 }
 
-// Words by which services say that they do not know a model: anywhere in a 404,
-// which is about the path or the model, and at the beginning of a 400, whose later
-// words may be the client's.
+// These words say that a service does not know a model. They count anywhere in a 404, which is
+// about the path or the model. In a 400 they count only at the beginning, because later words
+// may be the client's.
 var (
 	unknownAnywhere = []string{"not found", "not exist", "unknown", "unable to access", "no such", "not available", "not a valid"}
 	unknownFirst    = []string{"model not exist", "model not found", "model does not exist", "invalid model:", "invalid model ", "unknown model", "no such model"}
 	unknownCodes    = []string{"model_not_found", "model_not_available", "model_not_exist", "invalid_model", "unknown_model"}
 )
 
-// unknownModel says whether the engine does not know the model that it was asked
-// for as upstream: vLLM, SGLang, OpenAI and Ollama answer 404 and name it, other
-// services answer 400.
+// unknownModel reports whether the engine does not know the model under the name upstream. vLLM,
+// SGLang, OpenAI and Ollama answer 404 and name the model; other services answer 400.
 func (r *refusal) unknownModel(upstream string) bool {
 	switch r.status {
 	case http.StatusNotFound, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusForbidden:
@@ -140,9 +140,9 @@ func containsAny(text string, parts []string) bool {
 	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 }
 
-// blamesRequest says whether the engine's own words lay the refusal on the request,
-// where the status does not: a 5xx, a 403, or an error within an answer. Words can be
-// wrong, so that the fleet counts of whom they come.
+// blamesRequest reports whether the engine's words say that the request is at fault, where the
+// status does not say so: for a 5xx, a 403, or an error within an answer. Such words can be
+// wrong, so the fleet counts the accounts and the bodies to which a backend said them.
 func (r *refusal) blamesRequest() bool {
 	switch {
 	case r.status == http.StatusForbidden:
@@ -155,8 +155,8 @@ func (r *refusal) blamesRequest() bool {
 	return r.status != http.StatusUnauthorized && r.status != http.StatusRequestTimeout && r.status != http.StatusTooManyRequests
 }
 
-// public is the engine's message for the client; empty: it has none, or speaks of the
-// gateway's key.
+// public returns the engine's message as the client may see it; "" if there is no message, or
+// if the message speaks of the gateway's key.
 func (r *refusal) public(b *gpu.Backend, o *order) string {
 	if r.NamesKey() {
 		return ""
@@ -164,9 +164,8 @@ func (r *refusal) public(b *gpu.Backend, o *order) string {
 	return o.words(r.Message, b)
 }
 
-// failures remembers the bodies of the last requests that an engine failed with a
-// message: one that fails again is not worth a further try. It is safe for
-// concurrent use.
+// failures remembers the bodies of the last 1,024 requests that an engine failed with a message,
+// because a request that fails again is not worth a retry. It is safe for concurrent use.
 type failures struct {
 	mu   sync.Mutex
 	seen map[[sha256.Size]byte]bool
@@ -174,7 +173,7 @@ type failures struct {
 	next int
 }
 
-// again notes a failure and says whether the same body has failed before.
+// again remembers the body of a failed request, and reports whether the same body failed before.
 func (f *failures) again(body []byte) bool {
 	key := sha256.Sum256(bytes.TrimSpace(body))
 	f.mu.Lock()

@@ -12,21 +12,21 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// A challenge is repeated for repeatFor after it was made, to at most
-// maxRepeats callers at a time (about 1 KiB each).
+// A challenge is repeated for repeatFor after it was made. The gateway remembers at most
+// maxRepeats challenges, of about 1 KiB each.
 const (
 	repeatFor  = time.Minute
 	maxRepeats = 8192
 )
 
-// repeats remembers the last challenges of callers that proved themselves, so
-// that a retry does not cost the node another invoice. Challenges all live equally
-// long, so the oldest is always the next to go.
+// repeats remembers the last challenges of callers that proved themselves, so that a retry does
+// not cost the node another invoice. All challenges are remembered equally long, so that the
+// oldest is always forgotten first.
 type repeats struct {
-	credited func(l402.PaymentHash) bool // whether it was paid: then it is spent
+	credited func(l402.PaymentHash) bool // reports whether a challenge was paid; then it is not repeated
 
 	mu     sync.Mutex
-	given  *simplelru.LRU[[sha256.Size]byte, repeatable] // looked at with Peek, so that the order is that of making
+	given  *simplelru.LRU[[sha256.Size]byte, repeatable] // read with Peek, so that the order remains that of making
 	making map[[sha256.Size]byte]*making
 }
 
@@ -35,8 +35,7 @@ type repeatable struct {
 	at time.Time
 }
 
-// making is a challenge that is being made. m and err are set before done is
-// closed.
+// making is a challenge that is being made. m and err are set before done is closed.
 type making struct {
 	done chan struct{}
 	m    minted
@@ -46,15 +45,15 @@ type making struct {
 func newRepeats(credited func(l402.PaymentHash) bool) *repeats {
 	given, err := simplelru.NewLRU[[sha256.Size]byte, repeatable](maxRepeats, nil)
 	if err != nil {
-		panic(err) // maxRepeats is above 0
+		panic(err) // cannot happen, because maxRepeats is above 0
 	}
 	return &repeats{credited: credited, given: given, making: map[[sha256.Size]byte]*making{}}
 }
 
-// once returns the challenge last given under key, if it may be given again, or
-// else the one that mint makes. Callers who come while it is being made wait
-// for it: two hundred requests of one account at once cost the node one
-// invoice.
+// once returns the last challenge under key, if it may be repeated, or else makes one with mint.
+// Callers who come while a challenge is being made wait for that challenge: two hundred requests
+// of one account at once cost the node one invoice. repeated says that the challenge was made
+// for an earlier caller.
 func (c *repeats) once(ctx context.Context, key [sha256.Size]byte, now time.Time, mint func() (minted, error)) (m minted, repeated bool, err error) {
 	for {
 		c.mu.Lock()
@@ -76,7 +75,7 @@ func (c *repeats) once(ctx context.Context, key [sha256.Size]byte, now time.Time
 			if made.err == nil {
 				return made.m, true, nil
 			}
-			// Its caller may have hung up, which is no reason for this one.
+			// If the caller that made the challenge hung up, this caller tries again.
 			if !errors.Is(made.err, context.Canceled) && !errors.Is(made.err, errNotMade) {
 				return made.m, false, made.err
 			}
@@ -86,10 +85,10 @@ func (c *repeats) once(ctx context.Context, key [sha256.Size]byte, now time.Time
 	}
 }
 
-// errNotMade is left behind by a mint that panicked.
+// errNotMade is the error of a challenge whose mint panicked.
 var errNotMade = errors.New("challenge was not made")
 
-// make makes a challenge for everybody who waits for it.
+// make makes the challenge for all callers who wait for it.
 func (c *repeats) make(key [sha256.Size]byte, now time.Time, made *making, mint func() (minted, error)) {
 	defer func() {
 		c.mu.Lock()
@@ -103,7 +102,7 @@ func (c *repeats) make(key [sha256.Size]byte, now time.Time, made *making, mint 
 	made.m, made.err = mint()
 }
 
-// get returns what is remembered under key. The caller holds mu.
+// get returns the challenge under key, if it may be repeated. The caller holds mu.
 func (c *repeats) get(key [sha256.Size]byte, now time.Time) (minted, bool) {
 	r, ok := c.given.Peek(key)
 	if !ok {
@@ -116,7 +115,7 @@ func (c *repeats) get(key [sha256.Size]byte, now time.Time) (minted, bool) {
 	return r.minted, true
 }
 
-// put remembers a challenge and forgets what is too old or too much. The caller
+// put remembers a challenge, and forgets challenges that are too old or too many. The caller
 // holds mu.
 func (c *repeats) put(key [sha256.Size]byte, m minted, now time.Time) {
 	for {

@@ -12,15 +12,14 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// countShare is the part of a request's bound that is held before a backend is
-// asked to count its prompt.
+// The bound divided by countShare is held before a backend is asked to count a prompt.
 const countShare = 8
 
-// reserve holds the bound on the account and the token's budgets. Where the
-// balance does not cover it, the backend's tokenizer may find a tighter bound,
-// and the client may have allowed a lower cap; else short says what is available. Before,
-// it looks for room in the pool, and takes no place: otherwise unfunded callers would
-// occupy the places of paying ones until their invoices are made.
+// reserve holds the bound on the account and on the token's budgets. Where the balance does not
+// cover the bound, the backend's tokenizer may find a tighter bound. If that does not suffice,
+// the client may have allowed a lower cap. Otherwise short says what is available. Before the
+// hold, reserve checks that the pool has room, but takes no place, because unfunded callers
+// would then occupy the places of paying callers until their invoices are made.
 func (g *Gateway) reserve(x *exchange, o *order) (hold *metering.Hold, short *metering.InsufficientError, err error) {
 	if err := g.withinMaxCost(x, o); err != nil {
 		return nil, nil, err
@@ -41,8 +40,8 @@ func (g *Gateway) reserve(x *exchange, o *order) (hold *metering.Hold, short *me
 	return hold, nil, err
 }
 
-// withinMaxCost refuses a request whose bound is above the client's own limit, unless
-// counting its tokens brings it below.
+// withinMaxCost refuses a request whose bound is above the client's own limit, unless a count of
+// its tokens lowers the bound to the limit.
 func (g *Gateway) withinMaxCost(x *exchange, o *order) error {
 	if !o.exceeds(x.prefs.maxCost) {
 		return nil
@@ -54,7 +53,8 @@ func (g *Gateway) withinMaxCost(x *exchange, o *order) error {
 	return o.aboveMaxCost(x.prefs.maxCost, o.least())
 }
 
-// hold asks the ledger once. What was held for counting becomes part of it.
+// hold asks the ledger once to hold the bound. A part that was held for counting is raised to
+// the bound.
 func (g *Gateway) hold(x *exchange, o *order) (*metering.Hold, error) {
 	if o.part != nil {
 		return g.takeRest(x, o)
@@ -62,7 +62,7 @@ func (g *Gateway) hold(x *exchange, o *order) (*metering.Hold, error) {
 	return g.take(x, g.reservation(x, o))
 }
 
-// reservation is what the ledger is asked for.
+// reservation returns what the ledger is asked to hold.
 func (g *Gateway) reservation(x *exchange, o *order) metering.Reservation {
 	r := metering.Reservation{
 		Account: x.token.ID, Budgets: x.token.Budgets, Chain: x.token.Chain, RateLimits: x.token.RateLimits,
@@ -76,7 +76,8 @@ func (g *Gateway) reservation(x *exchange, o *order) metering.Reservation {
 	return r
 }
 
-// idempotency names a request by the chain that pays and the client's key.
+// idempotency returns the key and the body hash by which the ledger knows a repeated request.
+// The key is made of the chain that pays and of the client's key. nil: the client sent no key.
 func idempotency(x *exchange, o *order) *metering.Idempotency {
 	if x.prefs.idempotency == "" {
 		return nil
@@ -94,20 +95,20 @@ func idempotency(x *exchange, o *order) *metering.Idempotency {
 	return id
 }
 
-// take makes a hold.
+// take makes a hold, and tells the observer if the hold has credited a payment.
 func (g *Gateway) take(x *exchange, r metering.Reservation) (*metering.Hold, error) {
 	hold, err := g.ledger.Reserve(x.r.Context(), r)
 	if err == nil {
 		x.credited = true
 	}
 	if err == nil && r.Deposit != nil {
-		x.paid(nil)
+		x.tellPaid(nil)
 	}
 	return hold, err
 }
 
-// takeRest raises the part that was held for counting to the whole. Under a rate
-// lock the part is given back instead, because it was held at other rates.
+// takeRest raises the part that was held for counting to the bound. Under a rate lock it
+// releases the part and makes a new hold, because the part was held at other rates.
 func (g *Gateway) takeRest(x *exchange, o *order) (*metering.Hold, error) {
 	if o.lock != nil {
 		o.releasePart(x)
@@ -115,7 +116,7 @@ func (g *Gateway) takeRest(x *exchange, o *order) (*metering.Hold, error) {
 	}
 	err := o.part.Extend(x.r.Context(), max(o.required, o.part.Amount()))
 	var short *metering.InsufficientError
-	if errors.As(err, &short) { // what is held already counts for this request
+	if errors.As(err, &short) { // the held part already belongs to this request
 		return nil, &metering.InsufficientError{Available: short.Available + o.part.Amount(), Required: o.required, Credited: short.Credited}
 	}
 	if err != nil {
@@ -126,13 +127,13 @@ func (g *Gateway) takeRest(x *exchange, o *order) (*metering.Hold, error) {
 	return hold, nil
 }
 
-// tighten asks a backend's tokenizer for the prompt's real length, once per
-// request, and reports whether the bound became lower. Counting is work for the
-// backend, so it is done like any other: with money held, an eighth of the bound by
-// bytes, and in a slot. An account whose available balance does not cover the whole
-// gets a slot that is free and that nobody waits for, or none: a place in the queue is
-// for those who pay. It gets the slot before the hold, so that the number of slots
-// bounds the holds of such accounts. The hold stays with the order; see hold.
+// tighten asks a backend's tokenizer, at most once per request, for the length of the prompt,
+// and reports whether the bound became lower. Counting is work for the backend, so tighten
+// holds an eighth of the bound and uses a slot. Where the available balance does not cover the
+// bound, tighten takes only a slot that is free and that nobody waits for, because places in
+// the queue are for those who can pay. Then it takes the slot before the hold, so that the
+// number of slots limits the holds of such accounts. The held part remains with the order;
+// see hold.
 func (g *Gateway) tighten(x *exchange, o *order, available l402.Msat) bool {
 	if o.tokenized || available < o.countingPart() || !g.countable(o) {
 		return false
@@ -143,7 +144,7 @@ func (g *Gateway) tighten(x *exchange, o *order, available l402.Msat) bool {
 		count = g.countNow
 	}
 	q, n, err := count(x, o)
-	if err != nil { // the hold of the whole fails for the same reason, and says so
+	if err != nil { // the hold of the bound fails for the same reason
 		g.log.Debug("tokenizer", "model", o.model.Name, "error", err)
 		return false
 	}
@@ -153,10 +154,10 @@ func (g *Gateway) tighten(x *exchange, o *order, available l402.Msat) bool {
 	return o.price() == nil && o.required < before
 }
 
-// countingPart is what is held before a backend is asked to count.
+// countingPart returns the part of the bound that is held before a backend is asked to count.
 func (o *order) countingPart() l402.Msat { return (o.required + countShare - 1) / countShare }
 
-// countQueued holds the part and counts in a slot, for which it may wait.
+// countQueued holds the part, waits in the queue for a slot, and counts.
 func (g *Gateway) countQueued(x *exchange, o *order) (q format.Question, n int64, err error) {
 	ticket, err := o.place(x.token.ID, o.least())
 	if err != nil {
@@ -173,7 +174,7 @@ func (g *Gateway) countQueued(x *exchange, o *order) (q format.Question, n int64
 	return g.countInSlot(x, o, lease)
 }
 
-// countNow takes a slot that is free, holds the part and counts.
+// countNow takes a free slot, holds the part and counts. It fails if no slot is free.
 func (g *Gateway) countNow(x *exchange, o *order) (q format.Question, n int64, err error) {
 	ticket, err := o.place(x.token.ID, o.least())
 	if err != nil {
@@ -191,11 +192,11 @@ func (g *Gateway) countNow(x *exchange, o *order) (q format.Question, n int64, e
 	return g.countInSlot(x, o, lease)
 }
 
-// holdPart holds what counting is worth. It stays with the order.
+// holdPart holds the part of the bound for counting. The hold becomes o.part.
 func (g *Gateway) holdPart(x *exchange, o *order) (err error) {
 	r := g.reservation(x, o)
 	r.Amount = o.countingPart()
-	if r.Lock = nil; o.lock != nil { // the hold under the lock is made anew, and counts then
+	if r.Lock = nil; o.lock != nil { // the hold under the lock counts against the limits
 		r.RateLimits, r.Idempotency = nil, nil
 	}
 	o.part, err = g.take(x, r)

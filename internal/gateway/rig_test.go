@@ -25,8 +25,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// The prices of every test: one msat per prompt token, two per completion
-// token.
+// testRates are the prices of every test: 1 msat per prompt token and 2 msat per completion token.
 var testRates = pricing.Rates{pricing.InputTokens: 1_000_000, pricing.OutputTokens: 2_000_000}
 
 const (
@@ -37,9 +36,8 @@ const (
 	maxPurchase = 5_000_000
 )
 
-// rig is a gateway on a real listener, with a real ledger on SQLite, a scripted
-// inference server behind it, and a Lightning node that can be paid by its
-// owner.
+// rig is a gateway on a real listener. It has a real ledger on SQLite, scripted inference servers as
+// backends, and a Lightning node whose invoices the test can pay.
 type rig struct {
 	t       testing.TB
 	gw      *gateway.Gateway
@@ -54,7 +52,7 @@ type rig struct {
 	board   *pricing.Board
 	fleet   *gpu.Fleet
 	node    *fakeNode
-	backend *inference.Server // the first one
+	backend *inference.Server // the first inference server
 	client  *http.Client
 	log     *lockedBuffer
 	clock   *clock
@@ -64,8 +62,8 @@ type rig struct {
 
 // setup is what a test may change before the rig starts.
 type setup struct {
-	inference   []inference.Config // one backend each
-	backendURLs []string           // in place of inference servers
+	inference   []inference.Config // one backend for each
+	backendURLs []string           // replaces the inference servers
 	backend     func(*gpu.BackendConfig)
 	pool        func(*gpu.PoolConfig)
 	profile     format.Setting // of each backend
@@ -143,7 +141,7 @@ func (r *rig) startFleet(s setup, log *slog.Logger) {
 		listener := httptest.NewServer(server.Handler())
 		r.t.Cleanup(listener.Close)
 		urls = append(urls, listener.URL)
-		r.backendURL = listener.URL // the last one's
+		r.backendURL = listener.URL // the last server's URL remains
 	}
 	var backends []gpu.BackendConfig
 	pool := gpu.PoolConfig{Model: testModel, QueueLimit: 8, QueueTimeout: 5 * time.Second}
@@ -211,7 +209,7 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 	r.client = &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }
 
-// profiles gives each backend the setting of the test.
+// profiles returns a profile for each backend with the setting of the test.
 func (r *rig) profiles(s setup) map[string]format.Setting {
 	settings := map[string]format.Setting{}
 	for _, b := range r.fleet.Pool(testModel).Backends() {
@@ -220,13 +218,13 @@ func (r *rig) profiles(s setup) map[string]format.Setting {
 	return settings
 }
 
-// buy opens an account with so much credit.
+// buy opens an account and buys amount for it.
 func (r *rig) buy(amount l402.Msat) token {
 	r.t.Helper()
 	return r.pay(r.do("POST", "/v1/chat/completions", "", header{"L402-Deposit-Msat": strconv.FormatInt(int64(amount), 10)}))
 }
 
-// until polls for something that another process or goroutine does.
+// until polls until done returns true, for what another process or goroutine does.
 func (r *rig) until(what string, done func() bool) {
 	r.t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
@@ -243,15 +241,15 @@ type (
 	gpuPool    = gpu.PoolConfig
 )
 
-// does is the setting of a backend that counts tokens and reports running usage,
-// or not.
+// does returns the setting of a backend that counts tokens, if tokenize, and reports running usage,
+// if continuous.
 func does(tokenize, continuous bool) format.Setting {
 	return format.Setting{Engine: format.EngineGeneric, Tokenize: &tokenize, ContinuousUsage: &continuous}
 }
 
 type gatewayService = gateway.Service
 
-// metrics reads the operator's metrics.
+// metrics returns the operator's metrics.
 func (r *rig) metrics() string {
 	r.t.Helper()
 	resp, err := http.Get(r.admin + "/metrics")

@@ -15,8 +15,8 @@ const (
 	pathModels = "/v1/models"
 )
 
-// Handler is what the public listener serves. This file is the only one that
-// knows gin, and uses it as a URL map: everything behind is plain net/http.
+// Handler returns the handler of the public listener. Only this file uses gin, and it uses gin only
+// to map URLs. All other files use plain net/http.
 func (g *Gateway) Handler() http.Handler {
 	m := newMux()
 	read := func(path, route string, handle func(*exchange) error) {
@@ -43,9 +43,9 @@ func (g *Gateway) Handler() http.Handler {
 	return g.serve(m)
 }
 
-// withTidyPath is a request whose path has no doubled slashes and none at its end, which
-// base URLs in configurations of clients leave there. No route differs by them, but names
-// of models may.
+// withTidyPath returns a request whose path has no double slash and no slash at its end. Base URLs in
+// the configurations of clients cause such slashes. The path is not changed where it holds the name
+// of a model, because such names may differ only in their slashes.
 func withTidyPath(r *http.Request) *http.Request {
 	path := r.URL.Path
 	if !strings.Contains(path, "//") && (len(path) < 2 || path[len(path)-1] != '/') || len(path) > len(pathModels)+1 && hasPrefix(path, pathModels+"/") {
@@ -59,8 +59,8 @@ func withTidyPath(r *http.Request) *http.Request {
 	return &clone
 }
 
-// AdminHandler is what the operator's listener serves: metrics in the open, the
-// rest behind the bearer token.
+// AdminHandler returns the handler of the operator's listener. Metrics, liveness and the dashboard page
+// are open. All else needs the bearer token.
 func (g *Gateway) AdminHandler() http.Handler {
 	a := &admin{Gateway: g}
 	m := newMux()
@@ -84,8 +84,8 @@ func (g *Gateway) AdminHandler() http.Handler {
 	return m
 }
 
-// newMux returns a map that answers exactly the paths it was given: no
-// redirects, no belief in forwarded addresses.
+// newMux returns a map that answers exactly the paths that it gets. It redirects no request and ignores
+// forwarded addresses.
 func newMux() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	m := gin.New()
@@ -96,12 +96,12 @@ func newMux() *gin.Engine {
 	return m
 }
 
-// public calls a handler with the exchange that serve made, below gin's own
-// writer, which would swallow errors of Flush.
+// public calls a handler with the exchange that serve made. It bypasses gin's own writer, because that
+// would drop the errors of Flush.
 func (g *Gateway) public(route string, handle func(*exchange) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		x, ok := c.Writer.(interface{ Unwrap() http.ResponseWriter }).Unwrap().(*exchange)
-		if !ok { // served without Handler's outermost layer
+		if !ok { // the handler that Handler returns was bypassed
 			c.AbortWithStatus(http.StatusInternalServerError)
 			return
 		}
@@ -109,24 +109,24 @@ func (g *Gateway) public(route string, handle func(*exchange) error) gin.Handler
 		if err := handle(x); err != nil {
 			x.fail(err)
 		}
-		c.Writer.WriteHeaderNow() // the exchange ignores it; gin then adds no body of its own
+		c.Writer.WriteHeaderNow() // the exchange ignores it; gin then adds no body
 	}
 }
 
-// plain adapts a handler, with gin's path parameters as path values.
+// plain adapts a handler for gin, and gives it gin's path parameters as path values.
 func plain(h http.Handler) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		for _, p := range c.Params {
 			c.Request.SetPathValue(p.Key, p.Value)
 		}
-		c.Status(http.StatusOK) // NoRoute presets 404
+		c.Status(http.StatusOK) // replaces the 404 that NoRoute sets
 		h.ServeHTTP(c.Writer, c.Request)
 		c.Writer.WriteHeaderNow()
 	}
 }
 
-// dialectOf is the dialect of a request. A route that does not exist is answered
-// as the caller's SDK would have it: Anthropic's name themselves.
+// dialectOf returns the dialect of a request. For a route that does not exist, it is the dialect of the
+// caller's SDK, because Anthropic's SDKs name themselves in a header.
 func dialectOf(r *http.Request) problem.Dialect {
 	switch path := r.URL.Path; {
 	case problem.IsGRPC(r.Header):

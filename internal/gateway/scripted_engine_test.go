@@ -11,15 +11,14 @@ import (
 	"time"
 )
 
-// scriptedEngine is an inference server each of whose paths a test may replace
-// at any time.
+// scriptedEngine is an inference server. A test may replace the handler of each path at any time.
 type scriptedEngine struct {
 	*httptest.Server
 	health, models, chat atomic.Pointer[http.HandlerFunc]
 	chats, checks        atomic.Int64
 }
 
-// served is a whole unary answer.
+// served is the whole document of an answer.
 const served = `{"choices":[{"index":0,"message":{"role":"assistant","content":"four"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}`
 
 func answers(status int, body string) *http.HandlerFunc {
@@ -32,7 +31,7 @@ func answers(status int, body string) *http.HandlerFunc {
 	return &h
 }
 
-// hangs takes the request and answers nothing.
+// hangs takes the request and does not answer.
 func hangs() *http.HandlerFunc {
 	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -60,8 +59,8 @@ func (e *scriptedEngine) handler() http.Handler {
 	return mux
 }
 
-// die ends the server: connections are refused from now on. It returns what
-// brings another one up at the same address.
+// die ends the server, so that it refuses connections. revive starts another server at the same
+// address.
 func (e *scriptedEngine) die(t testing.TB) (revive func()) {
 	addr := e.Listener.Addr().String()
 	e.CloseClientConnections()
@@ -84,8 +83,8 @@ func (e *scriptedEngine) die(t testing.TB) (revive func()) {
 	}
 }
 
-// engineRig is a gateway before scripted engines with the usual health check, and
-// an account with money.
+// engineRig returns a gateway with scripted engines as backends, and an account with money. every
+// is the interval of the health checks; 0 leaves the rig's.
 func engineRig(t testing.TB, every time.Duration, engines ...*scriptedEngine) (*rig, token) {
 	r := newRig(t, func(s *setup) {
 		s.backendURLs = nil
@@ -102,7 +101,7 @@ func engineRig(t testing.TB, every time.Duration, engines ...*scriptedEngine) (*
 	return r, r.mint(testService, newTokenID(), maxPurchase, tomorrow())
 }
 
-// decode reads the JSON of an answer.
+// decode reads the JSON of an answer into a value.
 func (a *answer) decode(t testing.TB, into any) {
 	t.Helper()
 	if err := json.Unmarshal(a.body, into); err != nil {
@@ -113,7 +112,7 @@ func (a *answer) decode(t testing.TB, into any) {
 // stranger sends a request without a credential.
 func (r *rig) stranger() *answer { return r.do("POST", "/v1/chat/completions", request(), nil) }
 
-// available is what /v1/models says of the model.
+// available returns whether /v1/models shows the model as available.
 func (r *rig) available() bool {
 	var list struct {
 		Data []struct {
@@ -129,7 +128,7 @@ func (r *rig) available() bool {
 	return *list.Data[0].L402.Available
 }
 
-// ready is the answer of /readyz.
+// ready returns the answer of /readyz.
 func (r *rig) ready() (status int, parts, models map[string]string, warnings []string) {
 	var body struct {
 		Parts    map[string]string `json:"parts"`

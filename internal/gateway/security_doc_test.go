@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Every threat in docs/security.md names a test, and each of them exists.
+// TestThreatModelNamesRealTests: every threat in docs/security.md names a test, and each of these
+// tests exists.
 func TestThreatModelNamesRealTests(t *testing.T) {
 	root := filepath.Join("..", "..")
 	doc, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))

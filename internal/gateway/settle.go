@@ -12,21 +12,21 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// settle gives the slot back and ends the hold, with the charge for what was delivered or
-// without one. settled is false when the store could not confirm it in time; the charge
-// is on its way then.
+// settle gives the slot back and ends the hold, with a charge for what was delivered or
+// without a charge. settled is false if the store did not confirm the settlement in time;
+// then the settler waits for the same settlement.
 func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
 	switch {
-	case c.lease == nil: // no slot was given
+	case c.lease == nil: // the call got no slot
 	case e.worked:
-		c.answered(e.blame, e.status)
+		c.countThenRelease(e.blame, e.status)
 	default:
 		c.slotDone(e.blame, e.status)
 	}
 	switch {
-	case e.rest != restDocument:
-	case c.clientGone(): // nobody is left to be told
-		e.end, e.rest, e.problem = format.UnaryClientGone, restProblem, context.Canceled
+	case e.unsent != unsentDocument:
+	case c.clientGone(): // the client hung up and gets nothing
+		e.end, e.unsent, e.problem = format.UnaryClientGone, unsentProblem, context.Canceled
 	default:
 		c.delivered = int64(len(e.body))
 	}
@@ -42,8 +42,9 @@ func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
 	return c.release(e.outcome)
 }
 
-// charge measures what was delivered of an answer that ended so, after its backend's
-// tokenizer was asked. An empty outcome is end's.
+// charge charges the hold for what was delivered of an answer that ended with end. The
+// backend's tokenizer was asked before. An empty outcome stands for the outcome that belongs
+// to end.
 func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	if outcome == "" {
 		outcome = end.Outcome()
@@ -53,11 +54,11 @@ func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.
 	}
 	usage, source, clamped := c.meter.Final(end, time.Now())
 	c.noteExcess(clamped)
-	if usage != (pricing.Units{}) { // what is free for its tokens is free
+	if usage != (pricing.Units{}) { // an answer without any charged unit pays no GPU time either
 		usage[pricing.GPUMicros] = c.gpuMicros()
 	}
 	if end == format.Complete && c.meter.Failed() {
-		outcome = metering.OutcomeBackendCut // it said so itself
+		outcome = metering.OutcomeBackendCut // the backend reported a failure within the answer
 	}
 	return c.commit(metering.Settlement{
 		Usage: usage, Source: source, Outcome: outcome, ClampedUsage: clamped,
@@ -65,7 +66,8 @@ func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.
 	})
 }
 
-// chargeCall charges the call fee for a refusal, where the service asks for one.
+// chargeCall ends the hold after a backend's refusal: with the call fee where the service asks
+// for a call fee, otherwise without a charge.
 func (c *call) chargeCall(outcome metering.Outcome) (entry metering.Entry, settled bool) {
 	s := metering.Settlement{Source: metering.SourceNone, Outcome: outcome, Backend: c.x.backend}
 	if c.o.model.service.ChargeCallOn4xx {
@@ -79,12 +81,11 @@ func (c *call) release(outcome metering.Outcome) (entry metering.Entry, settled 
 	return c.commit(metering.Settlement{Source: metering.SourceNone, Outcome: outcome})
 }
 
-// commit ends the hold with a settlement, exactly once, on a context that the
-// client cannot end. It waits at most SettleWait for the store: long enough for
-// a database to be restarted. After that the ledger goes on by itself, and the
-// end of the answer is sent without numbers: the owner may lose this charge if
-// the process dies within the outage, but no client pays for an answer that it
-// did not get.
+// commit ends the hold with a settlement, exactly once, on a context that the client cannot
+// end. commit waits for the store for SettleWait at most, which is long enough to restart a
+// database. After that the settler continues, and the client gets the end of the answer
+// without the charge. If the process dies within the outage, the owner may lose this charge,
+// but no client pays for an answer that the client did not get.
 func (c *call) commit(s metering.Settlement) (entry metering.Entry, settled bool) {
 	c.ended = true
 	started := time.Now()
@@ -99,7 +100,8 @@ func (c *call) commit(s metering.Settlement) (entry metering.Entry, settled bool
 	return entry, true
 }
 
-// committed tells that the hold has ended, which took since began.
+// committed tells the observer that the hold has ended. began is when the settlement began;
+// late says that the store did not confirm it within SettleWait.
 func (c *call) committed(e metering.Entry, backend string, began time.Time, late bool) {
 	c.o.model.worked(e.Usage)
 	s := observe.Settlement{RequestID: c.x.requestID, Model: c.o.model.Name, Backend: backend, Entry: e,
@@ -110,15 +112,17 @@ func (c *call) committed(e metering.Entry, backend string, began time.Time, late
 	c.g.observer.Settled(c.ctx, s)
 }
 
-// worked counts an answer at the model's base rates, whatever it was charged.
+// worked adds the value of an answer, in msat at the model's base rates, to the model's work.
+// What the client was charged does not matter.
 func (m *model) worked(u pricing.Units) {
 	if cost, err := m.Base.Cost(u); err == nil {
 		m.work.Add(int64(cost))
 	}
 }
 
-// Work is what was delivered of a model since the gateway started, in msat at
-// its base rates: what a floor from energy divides joules by.
+// Work returns the value of what a model delivered since the gateway started, in msat at the
+// model's base rates. The price floor from energy divides the joules by it. Work returns 0 for
+// a model that is not sold.
 func (g *Gateway) Work(name string) l402.Msat {
 	if m := g.catalog().model(name); m != nil {
 		return l402.Msat(m.work.Load())
@@ -126,10 +130,9 @@ func (g *Gateway) Work(name string) l402.Msat {
 	return 0
 }
 
-// settler waits for settlements that the store did not confirm in time, so that
-// they are seen to their end and counted. Their number is bounded by that of
-// the requests that were open when the store went away: without it no new one
-// starts.
+// settler waits for the settlements that the store did not confirm in time, and tells the
+// observer how each one ends. There are at most as many as requests were open when the store
+// stopped answering, because no request starts without the store.
 type settler struct {
 	g       *Gateway
 	ctx     context.Context
@@ -143,12 +146,12 @@ func newSettler(g *Gateway) *settler {
 	return s
 }
 
-// later takes a settlement over.
+// later waits in a goroutine of its own for a settlement that the store did not confirm.
 func (s *settler) later(c *call, settlement metering.Settlement, cause error) {
 	s.g.observer.Delayed(c.ctx, c.x.requestID, cause)
 	began := time.Now()
 	s.pending.Go(func() {
-		// The same settlement goes on, whatever the arguments.
+		// The hold continues the settlement that was begun, whatever the arguments are.
 		entry, err := c.hold.Settle(s.ctx, settlement)
 		if err != nil {
 			s.g.observer.Lost(c.ctx, c.x.requestID, err)
@@ -158,7 +161,8 @@ func (s *settler) later(c *call, settlement metering.Settlement, cause error) {
 	})
 }
 
-// wait returns when nothing is pending or ctx ends; then it gives up.
+// wait returns nil when no settlement is pending. If ctx ends before that, wait stops the
+// pending settlements and returns the error of ctx.
 func (s *settler) wait(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {

@@ -19,8 +19,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// countdown is an API that does not exist and answers with events: what weigh is for
-// documents.
+// countdown is an API that only this test has, and that answers with events. It is for streams what
+// weigh is for documents.
 //
 //	{"model":"demo","from":2} → {"at":2} {"at":1} {"at":0}
 //
@@ -43,7 +43,7 @@ func (countdown) Parse(_ string, body []byte, _ func(string) *format.Policy) (fo
 	return r, nil
 }
 
-// counting is a request.
+// counting is a request to countdown.
 type counting struct {
 	Name string `json:"model"`
 	From int64  `json:"from"`
@@ -72,7 +72,8 @@ func (r counting) Meter(b format.Bound, _ *format.Calibration, _ format.MeterOpt
 	return &ticks{bound: b}
 }
 
-// ticks meters an answer. What it does not say itself is that of a document.
+// ticks is the meter of an answer of countdown. It takes the rest of its methods from the meter of a
+// document.
 type ticks struct {
 	format.OneDocument
 	bound         format.Bound
@@ -127,8 +128,8 @@ func (c *ticks) Close(how format.Closing) []byte {
 	return []byte(fmt.Sprintf("data: {\"halt\":%q}\n%s\n\n", how.Code, how.Comment))
 }
 
-// counter is a backend that counts down. It stops before it says what stop is, and
-// waits for its caller to leave before it says what wait is.
+// counter is a backend that counts down. It stops before it sends the number stop. Before it sends the
+// number wait, it waits until its caller hangs up.
 func counter(t *testing.T, stop, wait int) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path != countdownPath {
@@ -159,7 +160,7 @@ func counter(t *testing.T, stop, wait int) string {
 
 const never = -1
 
-// counts is a gateway that sells the countdown, by itself.
+// counts returns a gateway that sells only the countdown.
 func counts(t *testing.T, backend string, rates pricing.Rates) *rig {
 	return newRig(t, func(s *setup) {
 		s.backendURLs, s.rates = []string{backend}, &rates
@@ -173,8 +174,8 @@ func (r *rig) countdown(k token, from int, more ...string) *answer {
 	return r.do("POST", countdownPath, fmt.Sprintf(`{"model":%q,"from":%d}`, testModel, from), k.with(more...))
 }
 
-// An API of events is added without a change to any other package: its bound is held, a
-// balance that does not cover it is a 402, and each number that was delivered is charged.
+// TestASketchOfAStreamIsSold: an API of events can be added without a change to any other package. Its
+// bound is held, a balance below the bound gets a 402, and each number that was delivered is charged.
 func TestASketchOfAStreamIsSold(t *testing.T) {
 	r := counts(t, counter(t, never, never), dialectRates)
 	stranger := r.do("POST", countdownPath, fmt.Sprintf(`{"model":%q,"from":7}`, testModel), nil)
@@ -217,10 +218,11 @@ func TestASketchOfAStreamIsSold(t *testing.T) {
 	r.wantSpent(rich, 30)
 }
 
-// However it is cut, what was delivered is charged, and the frame of the API says why.
+// TestASketchOfAStreamIsCut: however the stream is cut, what was delivered is charged, and the API's
+// error frame says why it was cut.
 func TestASketchOfAStreamIsCut(t *testing.T) {
 	bytes := dialectRates
-	bytes[pricing.Bytes] = 2_000_000_000 // bytes have no bound beforehand: about 1,900 msat each
+	bytes[pricing.Bytes] = 2_000_000_000 // about 1,900 msat per event, with no bound beforehand
 	for name, c := range map[string]struct {
 		backend string
 		rates   pricing.Rates

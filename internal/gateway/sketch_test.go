@@ -17,7 +17,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// weigh is an API that does not exist: it shows all that a format has to say.
+// weigh is an API that only this test has. It shows everything that a format must define.
 //
 //	{"model":"demo","words":["sluice","lock"]} → {"grams":[6,4],"read":2}
 type weigh struct{}
@@ -36,7 +36,7 @@ func (weigh) Parse(_ string, body []byte, _ func(string) *format.Policy) (format
 	return r, nil
 }
 
-// weighing is a request. Each word is a token.
+// weighing is a request to weigh. Each word is one token.
 type weighing struct {
 	Name  string   `json:"model"`
 	Words []string `json:"words"`
@@ -65,7 +65,7 @@ func (r weighing) Meter(b format.Bound, _ *format.Calibration, _ format.MeterOpt
 	return &scale{bound: b}
 }
 
-// scale meters an answer.
+// scale is the meter of an answer of weigh.
 type scale struct {
 	format.OneDocument
 	bound format.Bound
@@ -104,8 +104,8 @@ func (s *scale) Final(end format.End, _ time.Time) (pricing.Units, metering.Sour
 	return u, source, s.read > s.bound.Input
 }
 
-// An API is added without a change to any other package: it is priced, challenged,
-// held, rewritten, metered and refused like those that exist.
+// TestASketchOfAnAPIIsSold: an API can be added without a change to any other package. It is priced,
+// challenged, held, rewritten, metered and refused like the other APIs.
 func TestASketchOfAnAPIIsSold(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, _ := io.ReadAll(req.Body)

@@ -1,37 +1,33 @@
 package gateway
 
 import (
-	"context"
 	"errors"
-	"net/http"
-	"time"
 
 	"sluice.example/sluice/backends/gpu"
-	"sluice.example/sluice/internal/gateway/problem"
 	"sluice.example/sluice/metering"
 )
 
-// takeSlot takes a place in the pool, and waits there for a slot. It returns how the call
-// ends that gets none, and nil for one that has its slot.
+// takeSlot takes a place in the pool and waits there for a slot. It returns the ending of a
+// call that got no slot, and nil for a call that got a slot.
 func (c *call) takeSlot() *ending {
 	if most, own := c.o.ceiling(c.hold), c.x.prefs.maxCost; own >= 0 && most > own {
-		// The rate lock ran out meanwhile, so the hold costs more than the client allows.
-		return c.free(metering.OutcomeNotTaken, c.o.aboveMaxCost(own, most))
+		// The rate lock ended after permit, so that the hold costs more than the client allows.
+		return c.endFree(metering.OutcomeNotTaken, c.o.aboveMaxCost(own, most))
 	}
 	var err error
-	if c.ticket, err = c.o.place(c.x.token.ID, c.hold.Amount()); err != nil { // there was room a moment ago
-		return c.free(metering.OutcomeNotTaken, err)
+	if c.ticket, err = c.o.place(c.x.token.ID, c.hold.Amount()); err != nil { // others took the room
+		return c.endFree(metering.OutcomeNotTaken, err)
 	}
 	if c.listed = c.g.open.add(c); !c.listed {
-		return c.free(metering.OutcomeDrained, draining())
+		return c.endFree(metering.OutcomeDrained, shuttingDown())
 	}
 	if c.lease, err = c.ticket.Wait(c.ctx); err != nil {
-		return c.free(c.queueOutcome(err), c.queueError(err))
+		return c.endFree(c.queueOutcome(err), c.queueError(err))
 	}
 	return nil
 }
 
-// queueOutcome says why a request left the queue without a slot.
+// queueOutcome returns the outcome of a request that left the queue without a slot.
 func (c *call) queueOutcome(err error) metering.Outcome {
 	switch {
 	case c.drained():
@@ -44,26 +40,10 @@ func (c *call) queueOutcome(err error) metering.Outcome {
 	return metering.OutcomeNotTaken
 }
 
-// queueError is what the client is told about it.
+// queueError returns what the client of a request that left the queue without a slot is told.
 func (c *call) queueError(err error) error {
 	if c.drained() {
 		return c.goneAway()
 	}
 	return err
-}
-
-// goneAway refuses a request that was cut while the gateway shuts down, or because its
-// backend is taken away.
-func (c *call) goneAway() error {
-	if context.Cause(c.ctx) == errBackendDrained {
-		return problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "the backend is taken away; repeat the request"), time.Second)
-	}
-	return draining()
-}
-
-// draining refuses what comes while the gateway shuts down.
-func draining() error {
-	p := problem.Retryable(problem.New(http.StatusServiceUnavailable, problem.BackendUnavailable, "this gateway is shutting down; repeat the request"), time.Second)
-	p.CloseClient = true
-	return p
 }

@@ -15,8 +15,8 @@ import (
 	"sluice.example/sluice/internal/gateway/intake"
 )
 
-// wordy is a backend whose streams are as long as their request says in
-// "user": so many events of 2 KiB, one token each.
+// wordy is a backend whose streams have as many events as the request says in "user". Each event
+// has 2 KiB and one token.
 func wordy(t *testing.T) string {
 	padding := strings.Repeat("x", 2<<10)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -43,10 +43,11 @@ func wordy(t *testing.T) string {
 	return s.URL
 }
 
-// Callers who pay and then do not read: 2,000 at full size.
+// TestSlowReadersAreCutAndCostLittle: callers pay and do not read their answers; at full size 2,000
+// callers.
 func TestSlowReadersAreCutAndCostLittle(t *testing.T) {
 	n := crowd(t, 200, 2_000, 6)
-	stall := 1500*time.Millisecond + time.Duration(n)*4*time.Millisecond // so that all are there at once
+	stall := 1500*time.Millisecond + time.Duration(n)*4*time.Millisecond // long enough for all to be connected at once
 	r := newRig(t, func(s *setup) {
 		s.backendURLs = []string{wordy(t)}
 		s.profile, s.backend = does(false, true), func(b *gpuBackend) { b.Slots = n + 64 }
@@ -66,7 +67,7 @@ func TestSlowReadersAreCutAndCostLittle(t *testing.T) {
 		return r.metric(`sluice_first_byte_seconds_count{model="demo"}`) >= float64(n)
 	})
 	grown := memory() - before
-	if per := grown / int64(n); per > 160<<10 { // the test's own client and backend are in it
+	if per := grown / int64(n); per > 160<<10 { // includes the test's own client and backend
 		t.Errorf("%d bytes for each slow reader", per)
 	}
 	r.wantServed(k)
@@ -79,13 +80,13 @@ func TestSlowReadersAreCutAndCostLittle(t *testing.T) {
 			return err != nil
 		})
 	}
-	if left := memory() - before; left > int64(16<<20+n*8<<10) { // the test's own buffers are still there
+	if left := memory() - before; left > int64(16<<20+n*8<<10) { // the test's own buffers remain
 		t.Errorf("%d bytes are left", left)
 	}
 	t.Logf("%d slow readers: %d bytes each", n, grown/int64(n))
 }
 
-// 2,000 at full size, that never end their header.
+// TestSlowHeadersAreCut: clients never end their header; at full size 2,000 clients.
 func TestSlowHeadersAreCut(t *testing.T) {
 	n := crowd(t, 300, 2_000, 2)
 	r := newRig(t, func(s *setup) {
@@ -103,9 +104,9 @@ func TestSlowHeadersAreCut(t *testing.T) {
 		t.Errorf("%d bytes for each", per)
 	}
 	r.wantServed(k)
-	for i := range 20 { // sending a little now and then is of no use
+	for i := range 20 { // sending a little now and then does not help
 		for _, c := range conns[:min(n, 50)] {
-			_, _ = io.WriteString(c, strconv.Itoa(i)) // it may be closed by now
+			_, _ = io.WriteString(c, strconv.Itoa(i)) // the gateway may have closed it by now
 		}
 		if conns[0].closed(100 * time.Millisecond) {
 			break
@@ -141,7 +142,7 @@ func TestDrippingBodyIsCutByItsRate(t *testing.T) {
 			}
 			_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
 			if _, err := c.reader.Peek(1); err == nil {
-				break // answered
+				break // the gateway has answered
 			}
 		}
 		return time.Since(started)
@@ -159,7 +160,7 @@ func TestDrippingBodyIsCutByItsRate(t *testing.T) {
 			t.Errorf("%s: the connection is still open", who)
 		}
 	}
-	// The same length, at twice the rate that is asked for, is read to its end.
+	// A body of the same length that comes at twice the required rate is read to its end.
 	body := request("user", `"`+repeat("y", 300<<10)+`"`)
 	c := r.dial("")
 	c.send(post(chatPath, header{"Content-Length": strconv.Itoa(len(body))}, ""))
@@ -182,7 +183,7 @@ func TestConnectionsPerAddress(t *testing.T) {
 		a, readErr := c.answer(5 * time.Second)
 		return err == nil && readErr == nil && a.status == http.StatusOK
 	}
-	// The test's own client has none open yet.
+	// The test's own client has no connection open yet.
 	var first []*raw
 	for range 4 {
 		c := r.dial("127.0.0.2")

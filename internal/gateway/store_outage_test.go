@@ -15,7 +15,7 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// brittleStore fails while it is told to.
+// brittleStore is a store that fails while the test wants it to.
 type brittleStore struct {
 	metering.Store
 	down atomic.Bool
@@ -50,7 +50,7 @@ func TestStoreAwayRefusesNewRequests(t *testing.T) {
 	if a.header.Get("Retry-After") == "" || !strings.Contains(string(a.body), "ledger") {
 		t.Errorf("%v %s", a.header, a.body)
 	}
-	r.do("POST", chatPath, request(), nil).wantProblem(t, http.StatusPaymentRequired, "payment-required") // needs no store
+	r.do("POST", chatPath, request(), nil).wantProblem(t, http.StatusPaymentRequired, "payment-required") // a 402 needs no store
 	if ready := r.do("GET", "/readyz", "", nil); ready.status != http.StatusServiceUnavailable || ready.json(t)["parts"].(map[string]any)["store"] == "ok" {
 		t.Errorf("readyz %d %s", ready.status, ready.body)
 	}

@@ -14,34 +14,35 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// stream passes a stream of events on, each one flushed as it comes, but for the end of
-// it, which close sends. The header waits for the first event, so that an answer which is
-// none can still be a problem with a status of its own.
+// stream passes a stream of events on and flushes each event as it comes. close sends the end
+// of the stream. The header is sent with the first event, so that the client gets a problem
+// with a status of its own if the body is not an answer.
 //
-// The goroutine of a stream waits here, below everything that led to it, and
-// net/http takes 3 KiB of stack to send a header. Together they fit into 8 KiB as
-// long as the functions above keep what they rarely need in functions of its own;
-// else the stack doubles, for each of thousands of streams.
+// While a stream lasts, its goroutine waits in stream, and the callers of stream are below it
+// on the stack. net/http takes 3 KiB of stack to send a header. Everything fits into a stack
+// of 8 KiB as long as the callers keep their rare work in functions of their own. Otherwise
+// the stack doubles for each of thousands of streams.
 func (c *call) stream(resp *http.Response) *ending {
 	end, err := c.pump(format.NewEvents(resp.Body, c.x.cat.MaxEvent), resp)
 	if c.refitWithin() {
 		return nil
 	}
 	if end != format.Complete {
-		// The backend stops generating before anything else happens.
+		// The backend stops generating before the gateway does anything else.
 		c.cancel(context.Canceled)
 		resp.Body.Close()
 	}
 	if c.x.status == 0 {
 		return c.unbegun(end, err, resp.StatusCode)
 	}
-	return c.chargedStream(end, err, resp.StatusCode)
+	return c.endChargedStream(end, err, resp.StatusCode)
 }
 
-// chargedStream says that a stream ended so, and why.
-func (c *call) chargedStream(end format.End, cause error, status int) *ending {
-	e := c.charged(end, c.blame(end, cause), status)
-	e.rest, e.cause = restEvents, cause
+// endChargedStream ends a call whose stream is charged. end is how the stream ended, and cause
+// is why; nil: the stream is complete.
+func (c *call) endChargedStream(end format.End, cause error, status int) *ending {
+	e := c.endCharged(end, c.blame(end, cause), status)
+	e.unsent, e.cause = unsentEvents, cause
 	return e
 }
 
@@ -50,16 +51,16 @@ func (c *call) begin(resp *http.Response) {
 	h := c.x.Header()
 	passHeader(h, resp.Header)
 	c.announce(h)
-	h["Content-Type"] = []string{eventStream} // whatever the backend called it
+	h["Content-Type"] = []string{eventStream} // whatever Content-Type the backend sent
 	h["Cache-Control"] = []string{"no-store"}
-	h["X-Accel-Buffering"] = []string{"no"} // for a proxy before us
+	h["X-Accel-Buffering"] = []string{"no"} // tells a proxy between client and gateway not to buffer
 	h[headerBalance] = []string{amountText(c.hold.Available())}
 	h["Trailer"] = []string{headerCost}
 	c.x.WriteHeader(resp.StatusCode)
 }
 
-// pump passes events on until the answer ends and says how it did, and why. The
-// event that ends a complete answer is not sent.
+// pump passes events on until the answer ends, and returns how and why it ended. pump does not
+// send the event that ends a complete answer, because close does.
 func (c *call) pump(events *format.Events, resp *http.Response) (format.End, error) {
 	for {
 		event, err := events.Next()
@@ -98,11 +99,11 @@ func (c *call) pump(events *format.Events, resp *http.Response) (format.End, err
 	}
 }
 
-// errNoEnd reports the marker of the end behind an answer that is not known to be
-// whole: its backend may have failed, or be one that never says more.
+// errNoEnd reports an end marker after an answer that is not known to be whole: the backend may
+// have failed, or it is a backend that never sends a finish_reason.
 var errNoEnd = errors.New("the backend ended its answer without a finish_reason for each completion")
 
-// endOf is how a stream ended with the marker of the end.
+// endOf returns how a stream ended whose end marker came.
 func (c *call) endOf() (format.End, error) {
 	switch {
 	case c.meter.Finished():
@@ -113,17 +114,18 @@ func (c *call) endOf() (format.End, error) {
 	return format.BackendCut, errNoEnd
 }
 
-// errFailedInside reports a backend that said within its answer that it failed.
+// errFailedInside reports a backend that reported its own failure within its answer.
 var errFailedInside = errors.New("backend failed within its answer")
 
-// count notes what was delivered and says why no more may be. Of a whole answer nothing
-// is left to be kept back.
+// count notes that an event was delivered, and returns an error if no more may be delivered.
+// errTooDear is ignored for an answer that has ended, because nothing more of it can be
+// withheld.
 func (c *call) count() error {
 	c.meter.Delivered()
 	usage, source := c.meter.Running()
-	if c.clock != nil && usage[pricing.OutputTokens] > c.tokens { // an event that only says who speaks comes before the work
+	if c.answerClock != nil && usage[pricing.OutputTokens] > c.tokens { // an event that only names the speaker is no progress
 		c.tokens = usage[pricing.OutputTokens]
-		c.clock.Progress()
+		c.answerClock.Progress()
 	}
 	usage[pricing.GPUMicros] = c.gpuUsed.Load()
 	c.hold.Progress(usage, source)
@@ -134,17 +136,17 @@ func (c *call) count() error {
 	return err
 }
 
-// lastWithoutBlankLine says whether a stream ended in an order that only lacks
-// the line ends after its last event. Any other part of an event is not sent.
+// lastWithoutBlankLine reports whether a stream's last event is whole, and lacks only the line
+// ends behind it. The gateway drops any other partial event.
 func lastWithoutBlankLine(event []byte, err error) bool {
 	return errors.Is(err, format.ErrPartial) && format.Whole(event)
 }
 
-// streamBroke says why no further event could be read.
+// streamBroke returns how a stream ended that broke with err before its end marker.
 func (c *call) streamBroke(err error) format.End {
 	switch {
 	case c.meter.Ended() && !c.clientGone():
-		return format.Complete // whatever broke it, and without the marker at its end
+		return format.Complete // the answer is whole, whatever broke the stream before the end marker
 	case c.drained():
 		return format.Drained
 	case c.exhausted():
@@ -159,18 +161,17 @@ func (c *call) streamBroke(err error) format.End {
 	return format.BackendCut
 }
 
-// errBeyondCap reports a backend that generates more than it was asked for;
-// errTooDear a balance that does not cover more of an answer.
+// errBeyondCap reports a backend that generates more tokens than the cap allows. errTooDear
+// reports a balance that does not cover more of an answer.
 var (
 	errBeyondCap = errors.New("the backend generates beyond the cap")
 	errTooDear   = errors.New("the balance does not cover more of the answer")
 )
 
-// afford makes the hold cover what was delivered, and says why no more may be
-// sent. A backend that ignores the cap it was given is cut there: the client
-// asked for no more, and the bound was what it agreed to. An estimate alone never
-// cuts, because it may be off. The hold is extended for what had no bound
-// beforehand, such as bytes and seconds.
+// afford makes the hold cover what was delivered, and returns an error if no more may be sent.
+// It returns errBeyondCap for a backend that ignores the cap, because the client agreed to the
+// cap and its bound. An estimate alone never cuts an answer, because estimates may be wrong.
+// afford extends the hold for units without a bound beforehand, such as bytes and seconds.
 func (c *call) afford(usage pricing.Units, source metering.Source) error {
 	if most := c.o.bound.Output; usage[pricing.OutputTokens] > most {
 		if c.meter.Beyond() {
@@ -185,7 +186,7 @@ func (c *call) afford(usage pricing.Units, source metering.Source) error {
 	if cost <= c.hold.Amount() {
 		return nil
 	}
-	// Ask for some more than is needed now, so as not to ask at each event.
+	// Ask for an eighth more than the cost, so as not to ask the ledger at each event.
 	for _, total := range []l402.Msat{cost + cost/8, cost} {
 		err = c.hold.Extend(c.ctx, total)
 		var short *metering.InsufficientError
@@ -199,8 +200,8 @@ func (c *call) afford(usage pricing.Units, source metering.Source) error {
 	return nil
 }
 
-// blame is what the fleet is told of an answer that ended so: its error, or
-// context.Canceled where it is not the backend's fault.
+// blame returns what the fleet is told about the backend of an answer that ended with end: nil
+// for a complete answer, the error if the backend is to blame, and otherwise context.Canceled.
 func (c *call) blame(end format.End, err error) error {
 	switch {
 	case end == format.Complete:
@@ -217,7 +218,7 @@ func (c *call) blame(end format.End, err error) error {
 	return err
 }
 
-// unbegun says how a stream ends of which nothing was passed on.
+// unbegun ends a call whose stream ended before any part of it was passed on.
 //
 //go:noinline
 func (c *call) unbegun(end format.End, err error, status int) *ending {
@@ -225,7 +226,7 @@ func (c *call) unbegun(end format.End, err error, status int) *ending {
 	case format.ClientGone:
 		return c.leftAlone(end)
 	case format.Drained:
-		return c.free(metering.OutcomeDrained, c.goneAway())
+		return c.endFree(metering.OutcomeDrained, c.goneAway())
 	case format.HoldExhausted:
 		return c.cutShort()
 	}
@@ -235,9 +236,10 @@ func (c *call) unbegun(end format.End, err error, status int) *ending {
 	return c.noAnswer(err, status)
 }
 
-// leftAlone ends a call whose client hung up before anything of the answer was sent.
+// leftAlone ends a call whose client hung up before any part of the answer was sent. The call
+// is charged.
 func (c *call) leftAlone(end format.End) *ending {
-	e := c.charged(end, context.Canceled, 0)
-	e.problem = context.Canceled // nobody is left to be told
+	e := c.endCharged(end, context.Canceled, 0)
+	e.problem = context.Canceled // the client hung up and is told nothing
 	return e
 }

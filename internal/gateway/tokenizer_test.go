@@ -14,13 +14,13 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// longPrompt is a request whose bytes bound it far above its tokens.
+// longPrompt returns a request whose bound by bytes is far above its tokens.
 func longPrompt(bytes int) string {
 	return request("messages", `[{"role":"user","content":"`+repeat("the river runs ", bytes/15)+`"}]`, "max_tokens", "8")
 }
 
-// A tokenizer that answers nothing for a text is not believed: neither the hold
-// nor a charge rests on it.
+// TestTokenizerThatCountsNothingIsNotBelieved: a tokenizer's count of 0 for a text is not used,
+// neither for a hold nor for a charge.
 func TestTokenizerThatCountsNothingIsNotBelieved(t *testing.T) {
 	yes := true
 	for _, lie := range []string{`{"tokens":[]}`, `{"count":0,"tokens":[]}`, `{"tokens":[1]}`, `{"input_tokens":0}`} {
@@ -37,7 +37,8 @@ func TestTokenizerThatCountsNothingIsNotBelieved(t *testing.T) {
 	}
 }
 
-// Each engine is asked in its own way, and a path that it lacks only once.
+// TestTokenizerOfEachEngineTightensTheBound: each engine is asked in its own way, and a path that
+// it lacks is asked only once.
 func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 	answers := map[string]string{
 		"/v1/chat/completions/input_tokens": `{"object":"response.input_tokens","input_tokens":1300}`,
@@ -48,7 +49,7 @@ func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 	}
 	for _, c := range []struct {
 		engine format.Engine
-		paths  string // what is asked over two requests
+		paths  string // the paths that are asked over two requests
 		lacks  string
 	}{
 		{format.EngineVLLM, "/tokenize 2", ""},
@@ -92,7 +93,8 @@ func TestTokenizerOfEachEngineTightensTheBound(t *testing.T) {
 	}
 }
 
-// An account that cannot pay an eighth of the bound makes the backend do nothing.
+// TestPoorAccountsMakeNoBackendWork: an account that cannot pay an eighth of the bound causes no
+// work of the backend.
 func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
 	e := &countingEngine{other: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"count":1300}`) }}
 	r := withEngine(t, e, format.Setting{Engine: format.EngineVLLM})
@@ -119,7 +121,7 @@ func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
 		t.Errorf("counting left %d entries", len(entries))
 	}
 
-	// Counted, and still too much: nothing is held any more, and nothing charged.
+	// The counted bound is still too large. Nothing remains held, and nothing is charged.
 	short := r.mint(testService, l402.NewTokenID(), required/6, tomorrow())
 	r.chat(short, body).wantProblem(t, http.StatusPaymentRequired, "insufficient-balance")
 	if n := len(e.asked("/tokenize")); n != 2 {
@@ -129,8 +131,9 @@ func TestPoorAccountsMakeNoBackendWork(t *testing.T) {
 	r.wantSpent(short, 0)
 }
 
-// Counting takes a slot like any other work: a backend with one slot is never asked
-// two things at once. Who cannot pay the whole takes no place in the queue for it.
+// TestCountingTakesASlot: counting takes a slot like any other work, so a backend with one slot
+// never gets two requests at once. A caller that cannot pay the bound takes no place in the queue
+// for counting.
 func TestCountingTakesASlot(t *testing.T) {
 	counted := make(chan struct{})
 	e := &countingEngine{hold: make(chan struct{}), other: func(w http.ResponseWriter, _ *http.Request) {

@@ -14,16 +14,16 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// maxUnaryTimes is how many times UnaryHoldBack an answer that is kept may be long
-// without taking of the memory for bodies.
+// maxUnaryTimes times UnaryHoldBack is the length up to which an answer can be kept without
+// room in the memory for bodies.
 const maxUnaryTimes = 4
 
-// roomStep is what such an answer takes of that memory at once, in bytes.
+// roomStep is how many bytes more than needed roomFor takes of the memory for bodies at once.
 const roomStep = 256 << 10
 
-// roomFor reports whether so many bytes of an answer may be kept: maxUnaryTimes
-// UnaryHoldBack in any case, and up to an eighth of MaxBodies while the memory for
-// bodies has room. What was taken is given back with the request.
+// roomFor reports whether the gateway may keep size bytes of an answer. It always may keep
+// maxUnaryTimes times UnaryHoldBack. Up to an eighth of MaxBodies it may keep more while the
+// memory for bodies has room. The end of the request gives back what roomFor took.
 func (c *call) roomFor(size int) bool {
 	free := maxUnaryTimes * c.x.cat.UnaryHoldBack
 	if size <= free+c.room {
@@ -36,14 +36,14 @@ func (c *call) roomFor(size int) bool {
 	return true
 }
 
-// unaryGrace is how long the rest of a document is read for a client that hung
-// up within it: the backend has generated it by then, and its usage comes last.
+// unaryGrace is how long the gateway reads on in a document after its client hung up: the
+// backend has generated the document by then, and its usage comes last.
 const unaryGrace = 2 * time.Second
 
-// unary passes on an answer that is one document. It is held back until it is
-// charged, so that its headers tell the truth; beyond UnaryHoldBack it is
-// passed on as it comes, with its cost as a trailer, to a client that asked for a
-// document; for one that asked for a stream it is kept until it is whole.
+// unary passes on an answer that is one document. unary holds the document back until it is
+// charged, so that the headers can tell the cost. A document longer than UnaryHoldBack is
+// passed on as it comes, with its cost in a trailer, to a client that asked for a document.
+// For a client that asked for a stream, such a document is kept until it is whole.
 func (c *call) unary(resp *http.Response) *ending {
 	c.finishBody()
 	limit := int64(c.x.cat.UnaryHoldBack)
@@ -83,16 +83,15 @@ func (c *call) unary(resp *http.Response) *ending {
 	return c.document(body, format.Complete)
 }
 
-// document says that the answer is one document, with what passes of the header that the
-// backend sent.
+// document ends a call whose answer is one document. body is the body for the client; the
+// headers are those of the backend's answer that may pass.
 func (c *call) document(body []byte, end format.End) *ending {
-	e := c.charged(end, nil, c.resp.StatusCode)
-	e.rest, e.body = restDocument, body
+	e := c.endCharged(end, nil, c.resp.StatusCode)
+	e.unsent, e.body = unsentDocument, body
 	return e
 }
 
-// readOn reads the rest of a document that must be whole before anything of it can be
-// sent.
+// readOn reads the rest of a document that must be whole before any part of it can be sent.
 func (c *call) readOn(body io.Reader, buf *bytes.Buffer) error {
 	for {
 		_, err := io.CopyN(buf, body, 64<<10)
@@ -108,10 +107,9 @@ func (c *call) readOn(body io.Reader, buf *bytes.Buffer) error {
 	}
 }
 
-// tooLong ends a call whose answer has to be whole before it can be sent, and is
-// longer than what can be kept. The backend did what it was asked for, so that it is
-// stopped and not blamed. A repetition would end in the same way, so that SDKs are
-// told not to try.
+// tooLong ends a call whose answer must be whole before it can be sent, and is longer than the
+// gateway can keep. The backend is stopped, and is not blamed, because it did what it was asked
+// for. The client's SDK is told not to retry, because a retry would end in the same way.
 //
 //go:noinline
 func (c *call) tooLong(resp *http.Response) *ending {
@@ -124,14 +122,14 @@ func (c *call) tooLong(resp *http.Response) *ending {
 	}
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, detail)
 	p.NoRetry = true
-	return c.free(metering.OutcomeBackendCut, p)
+	return c.endFree(metering.OutcomeBackendCut, p)
 }
 
-// scatter sends a document to a client that asked for a stream, as the events of
-// one: readers of streams would take the document for an answer without a word. The slot
-// is given back first, because the client may be slow.
+// scatter sends a document to a client that asked for a stream as the events of a stream,
+// because readers of streams would take the document for an answer without words. scatter
+// gives the slot back before it writes, because the client may be slow.
 func (c *call) scatter(resp *http.Response, body []byte) *ending {
-	c.answered(nil, resp.StatusCode)
+	c.countThenRelease(nil, resp.StatusCode)
 	c.begin(resp)
 	n, err := c.x.Write(c.meter.Scatter(body))
 	c.delivered = int64(n)
@@ -139,16 +137,16 @@ func (c *call) scatter(resp *http.Response, body []byte) *ending {
 	if err != nil {
 		end = format.UnaryClientGone
 	}
-	return c.chargedStream(end, err, resp.StatusCode)
+	return c.endChargedStream(end, err, resp.StatusCode)
 }
 
-// unaryBroke ends a call whose answer broke off before anything of it was sent.
-// came is what came of it: a client that hung up within it pays for that, if there
-// is no usage. A beginning without any text is no sign of life.
+// unaryBroke ends a call whose answer broke off before any part of it was sent. came is the
+// part that came. A client that hung up meanwhile pays for that part, unless the backend told
+// a usage. The beginning of an answer without any text is no sign that the backend works.
 func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 	switch {
 	case c.drained():
-		return c.free(metering.OutcomeDrained, c.goneAway())
+		return c.endFree(metering.OutcomeDrained, c.goneAway())
 	case c.exhausted():
 		return c.cutShort()
 	case c.clientGone() && c.ctx.Err() != nil:
@@ -159,14 +157,14 @@ func (c *call) unaryBroke(err error, status int, came []byte) *ending {
 	}
 	c.failing(observe.Failure{Kind: observe.BrokeOff, Err: err})
 	p := problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend broke off its answer; nothing was charged")
-	return c.free(metering.OutcomeBackendCut, p).blamed(err, status)
+	return c.endFree(metering.OutcomeBackendCut, p).blamed(err, status)
 }
 
-// unaryLong passes on an answer that is too long to be held back. A copy is
-// kept for the meter; an answer that there is no room for is cut. A client
-// that hangs up within it pays for all of it, because the backend has made all of
-// it by then: the rest is read for its usage, or, where it does not come in time,
-// what came is counted.
+// unaryLong passes on an answer that is too long to be held back. It keeps a copy for the
+// meter, and cuts the answer if there is no room for the copy. A client that hangs up within
+// the answer pays for the whole answer, because the backend has generated it by then: the
+// gateway reads the rest for its usage, and counts what came if the usage does not come within
+// unaryGrace.
 func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) *ending {
 	c.beginLong(resp)
 	end, blame := c.passLong(resp.Body, buf)
@@ -182,7 +180,7 @@ func (c *call) unaryLong(resp *http.Response, buf *bytes.Buffer) *ending {
 	return c.endLong(end, blame, resp.StatusCode)
 }
 
-// beginLong sends the header of an answer whose cost is not known yet.
+// beginLong sends the header of a long answer, whose cost is not known yet.
 func (c *call) beginLong(resp *http.Response) {
 	h := c.x.Header()
 	passHeader(h, resp.Header)
@@ -193,18 +191,18 @@ func (c *call) beginLong(resp *http.Response) {
 	c.x.WriteHeader(resp.StatusCode)
 }
 
-// endLong says how such an answer ended. Its cost goes into the trailer.
+// endLong ends a call whose long answer was passed on. The cost goes into the trailer.
 func (c *call) endLong(end format.End, blame error, status int) *ending {
-	e := c.charged(end, blame, status)
-	e.rest = restTrailer
+	e := c.endCharged(end, blame, status)
+	e.unsent = unsentTrailer
 	return e
 }
 
-// errAnswerTooLong reports an answer beyond all limits.
+// errAnswerTooLong reports an answer that is longer than the gateway can keep.
 var errAnswerTooLong = errors.New("unary answer is too long")
 
-// passLong writes what was read already and the rest, and says how it ended. What
-// comes after the client hung up is only read.
+// passLong writes the part in buf and the rest of body to the client, and returns how and why
+// the answer ended. After the client hung up, passLong reads on and writes no more.
 func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (format.End, error) {
 	var err error
 	names := format.NewRenamer(c.o.public())
@@ -213,7 +211,7 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (format.End, error) {
 			n, writeErr := c.x.Write(names.Piece(buf.Bytes()[sent:]))
 			c.delivered += int64(n)
 			if gone = writeErr != nil; gone {
-				c.left() // an HTTP/1 server notices only after its handler has read
+				c.left() // an HTTP/1 server learns of the hang-up only later
 			}
 		}
 		if err == nil && !c.roomFor(buf.Len()) {
@@ -228,7 +226,8 @@ func (c *call) passLong(body io.Reader, buf *bytes.Buffer) (format.End, error) {
 	}
 }
 
-// longEnd says how a long answer ended, after err.
+// longEnd returns how a long answer ended that broke with err. gone says that a write to the
+// client failed.
 func (c *call) longEnd(err error, gone bool) (format.End, error) {
 	switch {
 	case gone || c.clientGone() && c.ctx.Err() != nil:
@@ -236,7 +235,7 @@ func (c *call) longEnd(err error, gone bool) (format.End, error) {
 	case errors.Is(err, io.EOF):
 		return format.Complete, nil
 	case errors.Is(err, errAnswerTooLong):
-		return format.BackendCut, context.Canceled // not the backend's fault
+		return format.BackendCut, context.Canceled // the backend is not to blame
 	case c.drained():
 		return format.Drained, context.Canceled
 	case c.exhausted():

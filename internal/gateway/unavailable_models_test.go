@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Whatever is presented, a model that nothing can serve is answered with 503 and
-// no challenge: nobody pays for nothing.
+// TestModelWithoutABackendIsNotSold: a request for a model that no backend serves gets a 503 and no
+// challenge, whatever its credential, so that nobody pays for nothing.
 func TestModelWithoutABackendIsNotSold(t *testing.T) {
 	for name, break_ := range map[string]func(*scriptedEngine){
 		"its check fails":     func(e *scriptedEngine) { e.health.Store(answers(http.StatusServiceUnavailable, "{}")) },
@@ -26,7 +26,7 @@ func TestModelWithoutABackendIsNotSold(t *testing.T) {
 			r.stranger().wantProblem(t, http.StatusPaymentRequired, "payment-required")
 			break_(e)
 			r.until("the model is not sold", func() bool { return !r.available() })
-			r.chat(k, request()) // where it is not known whether the model can be served, one request may find out
+			r.chat(k, request()) // if it is not known whether the model can be served, one request may find out
 			other := r.mint(testService, newTokenID(), maxPurchase, tomorrow())
 			other.preimage[0] ^= 1
 			invoices := r.node.count()
@@ -70,7 +70,7 @@ func TestModelWithoutABackendIsNotSold(t *testing.T) {
 	}
 }
 
-// What was sold before is sold again once a backend is back.
+// TestModelIsSoldAgainWhenItsBackendIsBack: a model is sold again once a backend serves it again.
 func TestModelIsSoldAgainWhenItsBackendIsBack(t *testing.T) {
 	for name, every := range map[string]time.Duration{"checked": 100 * time.Millisecond, "unchecked": 0} {
 		t.Run(name, func(t *testing.T) {

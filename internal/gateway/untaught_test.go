@@ -7,8 +7,8 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// Until answers have shown what a picture takes, it takes what the owner says that
-// one takes at most: unknown is not free.
+// TestPictureThatNobodyTaught: until answers have shown how many tokens a picture takes, it counts
+// as the most that the owner configured, because unknown is not free.
 func TestPictureThatNobodyTaught(t *testing.T) {
 	image := `[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`
 	for _, engine := range []format.Engine{format.EngineGeneric, format.EngineOllama, format.EngineTGI} {

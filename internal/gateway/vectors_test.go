@@ -16,7 +16,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// recorded is a backend that says what a vector has, in small pieces.
+// recorded is a backend that sends the answer of a vector in small pieces.
 func recorded(t testing.TB, v *formattest.Vector) string {
 	kind := "application/json"
 	if v.Streamed() {
@@ -48,10 +48,10 @@ func pathsOf(api string) []string {
 	return all[slices.IndexFunc(all, func(f format.Format) bool { return f.Name() == api })].Paths()
 }
 
-// costComment is the gateway's own line.
+// costComment matches the gateway's own comment in a stream.
 var costComment = regexp.MustCompile(`(?m)^: l402 .*$`)
 
-// TestVectorsOverHTTP plays the formats' recorded answers to a client that pays: it gets
+// TestVectorsOverHTTP plays the formats' recorded answers to a client that pays. The client gets
 // what the vector says, byte for byte, and is charged for it.
 func TestVectorsOverHTTP(t *testing.T) {
 	for _, v := range formattest.Read(t, "../../metering/format/openai/testdata/vectors") {

@@ -10,8 +10,9 @@ import (
 	"sluice.example/sluice/metering/format"
 )
 
-// Servers send blank lines while they make an answer, as signs of life, and some a
-// byte order mark. Both are skipped, and are no part of a document.
+// TestWhiteSpaceBeforeAnAnswerIsSkipped: servers send blank lines as signs of life while they make
+// an answer, and some servers send a byte order mark. Neither is part of a document, and the
+// gateway skips both.
 func TestWhiteSpaceBeforeAnAnswerIsSkipped(t *testing.T) {
 	events := roleEvent + word("four", "") + finishEvent + usageEvent(7, 3) + doneEvent
 	for name, lead := range map[string]string{
@@ -40,7 +41,8 @@ func TestWhiteSpaceBeforeAnAnswerIsSkipped(t *testing.T) {
 	}
 }
 
-// The same before a document that is too long to be held back.
+// TestWhiteSpaceBeforeALongDocumentIsSkipped: the same is skipped before a document that is too
+// long to be held back.
 func TestWhiteSpaceBeforeALongDocumentIsSkipped(t *testing.T) {
 	r := playing(t, format.EngineGeneric, says("application/json", "\ufeff"+strings.Repeat("\n", 600), served), func(s *setup) {
 		s.gateway = func(g *gateway.Config) { g.UnaryHoldBack = 64 }
@@ -52,7 +54,8 @@ func TestWhiteSpaceBeforeALongDocumentIsSkipped(t *testing.T) {
 	r.wantCharged(k, "long", cost10(7, 3))
 }
 
-// White space without an end is no answer, and neither is half a mark.
+// TestWhiteSpaceAloneIsNoAnswer: endless white space is not an answer, and neither is half a byte
+// order mark.
 func TestWhiteSpaceAloneIsNoAnswer(t *testing.T) {
 	for name, body := range map[string]string{
 		"beyond the limit": strings.Repeat("\n", 65<<10) + served, "nothing else": strings.Repeat(" ", 600), "half a mark": "\xef\xbb",
@@ -70,8 +73,8 @@ func TestWhiteSpaceAloneIsNoAnswer(t *testing.T) {
 	}
 }
 
-// A client that leaves a stream while only white space came does not make the
-// backend guilty.
+// TestLeavingDuringWhiteSpaceBlamesNobody: if a client leaves a stream of which only white space
+// came, the backend is not blamed.
 func TestLeavingDuringWhiteSpaceBlamesNobody(t *testing.T) {
 	for _, stream := range []string{"true", "false"} {
 		r := playing(t, format.EngineGeneric, saysAndWaits("application/json", "\n\n"))

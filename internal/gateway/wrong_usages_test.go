@@ -12,8 +12,8 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Never less is charged than what was counted from the events, or what the backend
-// listed token by token.
+// TestAUsageBelowTheEventsIsNotBelieved: the charge is never below what was counted from the
+// events, or below the tokens that the backend listed one by one.
 func TestAUsageBelowTheEventsIsNotBelieved(t *testing.T) {
 	const entry = `{"token":"abcd","logprob":-0.1}`
 	listed := `,"logprobs":{"content":[` + strings.TrimSuffix(strings.Repeat(entry+",", 180), ",") + `]}`
@@ -31,7 +31,8 @@ func TestAUsageBelowTheEventsIsNotBelieved(t *testing.T) {
 	}
 }
 
-// A usage that the text refutes is not believed; what the text allows is.
+// TestAUsageThatTheTextRefutes: a usage that the text refutes is not believed; a usage that the
+// text allows is.
 func TestAUsageThatTheTextRefutes(t *testing.T) {
 	text := strings.Repeat("word ", 800)
 	ten := word(strings.Repeat("abcd ", 10), "")
@@ -61,7 +62,8 @@ func TestAUsageThatTheTextRefutes(t *testing.T) {
 	}
 }
 
-// An engine that nobody knows may report one completion of several.
+// TestAUsageOfOneCompletionOfSeveral: an engine that is not known may report the usage of one
+// completion of several.
 func TestAUsageOfOneCompletionOfSeveral(t *testing.T) {
 	for _, n := range []int{2, 3, 4} {
 		texts := strings.Split(strings.Repeat(strings.Repeat("abcd", 100)+",", n), ",")[:n]
@@ -99,7 +101,8 @@ func TestAUsageOfOneCompletionOfSeveral(t *testing.T) {
 	}
 }
 
-// What only the total has is reasoning, unless something else explains it.
+// TestATotalThatHasMore: tokens that only the total has are reasoning, unless something else
+// explains them.
 func TestATotalThatHasMore(t *testing.T) {
 	for usage, completion := range map[string]int{
 		`{"prompt_tokens":20,"completion_tokens":5,"total_tokens":10025,"prompt_tokens_details":{"cached_tokens":10000}}`:      5,
@@ -118,7 +121,7 @@ func TestATotalThatHasMore(t *testing.T) {
 	}
 }
 
-// A tokenizer is believed as far as the events and the text allow.
+// TestATokenizerThatTheEventsRefute: a tokenizer is believed as far as the events and the text allow.
 func TestATokenizerThatTheEventsRefute(t *testing.T) {
 	no, yes := false, true
 	for name, c := range map[string]struct {

@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// All tells each of several observers, in order; nil ones are left out.
+// All returns an Observer that tells each event to all observers, in order. It leaves out nil.
 func All(observers ...Observer) Observer {
 	var list all
 	for _, o := range observers {

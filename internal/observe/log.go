@@ -8,7 +8,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Log writes a line for what an operator has to know. It is safe for concurrent use.
+// Log is an Observer that logs what an operator must know. It is safe for concurrent use.
 type Log struct {
 	None
 	log *slog.Logger
@@ -16,15 +16,15 @@ type Log struct {
 
 var _ Observer = (*Log)(nil)
 
-// NewLog writes to log, which should leave out warnings that repeat.
+// NewLog returns a Log that writes to log, which should drop warnings that repeat.
 func NewLog(log *slog.Logger) *Log { return &Log{log: log} }
 
-// Panicked writes where.
+// Panicked logs the panic of a handler with its path and stack.
 func (l *Log) Panicked(_ context.Context, path string, value any, stack []byte) {
 	l.log.Error("panic while serving", "path", path, "panic", value, "stack", string(stack))
 }
 
-// Refused writes a 5xx that load does not explain.
+// Refused logs a 5xx that was not caused by load.
 func (l *Log) Refused(_ context.Context, r Refusal) {
 	if r.Status >= http.StatusInternalServerError && !r.Expected {
 		l.log.Warn("request failed", "path", r.Path, "status", r.Status, "model", r.Model, "backend", r.Backend,
@@ -32,27 +32,27 @@ func (l *Log) Refused(_ context.Context, r Refusal) {
 	}
 }
 
-// Challenged writes why none could be made.
+// Challenged logs why a challenge could not be made.
 func (l *Log) Challenged(_ context.Context, c Challenge) {
 	if c.Err != nil {
 		l.log.Warn("no challenge", "service", c.Service, "error", c.Err)
 	}
 }
 
-// Paid writes why a payment was not credited.
+// Paid logs why a payment was not credited.
 func (l *Log) Paid(_ context.Context, p Payment) {
 	if p.Err != nil {
 		l.log.Warn("deposit was not credited", "payment_hash", p.Hash.String(), "error", p.Err)
 	}
 }
 
-// FellBack writes which.
+// FellBack logs which second model is asked, and why.
 func (l *Log) FellBack(_ context.Context, model, fallback string, why error) {
 	l.log.Info("another model is asked, as the client allows", "model", model, "fallback", fallback, "reason", why)
 }
 
-// BackendFailed writes what else only the client would know. The fleet tells of backends
-// that refuse or do not answer.
+// BackendFailed logs failures of which otherwise only the client would know. The fleet logs the
+// backends that refuse or do not answer.
 func (l *Log) BackendFailed(_ context.Context, f Failure) {
 	switch f.Kind {
 	case NoAnswer:
@@ -68,7 +68,7 @@ func (l *Log) BackendFailed(_ context.Context, f Failure) {
 	}
 }
 
-// Overran warns, because it is work that the owner is not paid for.
+// Overran logs a warning, because the owner is not paid for the work of an overrun.
 func (l *Log) Overran(_ context.Context, o Overrun) {
 	if !o.Tell {
 		return
@@ -81,7 +81,7 @@ func (l *Log) Overran(_ context.Context, o Overrun) {
 		"prompt_tokens", o.Prompt, "completion_tokens", o.Completion, "unbilled_msat", int64(o.Worth), "left_out", o.LeftOut)
 }
 
-// Settled writes the one line that a paid request leaves at level info.
+// Settled logs a paid request. It is the only line that a paid request causes at level info.
 func (l *Log) Settled(ctx context.Context, s Settlement) {
 	e := &s.Entry
 	attrs := []slog.Attr{slog.String("request_id", s.RequestID),
@@ -95,17 +95,17 @@ func (l *Log) Settled(ctx context.Context, s Settlement) {
 	l.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
 
-// Delayed writes why.
+// Delayed logs why a settlement is delayed.
 func (l *Log) Delayed(_ context.Context, requestID string, err error) {
 	l.log.Error("charge is delayed", "request_id", requestID, "error", err)
 }
 
-// Lost writes why.
+// Lost logs why a settlement was given up.
 func (l *Log) Lost(_ context.Context, requestID string, err error) {
 	l.log.Error("charge is lost to its hold's lease", "request_id", requestID, "error", err)
 }
 
-// PriceMoved writes the new price, at level debug.
+// PriceMoved logs the new price at level debug.
 func (l *Log) PriceMoved(ctx context.Context, e pricing.Epoch) {
 	l.log.LogAttrs(ctx, slog.LevelDebug, "price moved", slog.String("model", e.Model), slog.Int64("epoch", e.ID),
 		slog.Float64("multiplier", e.Multiplier), slog.String("bound_by", e.BoundBy))

@@ -12,34 +12,34 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// Metrics counts, in a registry of its own. Every label comes from the
-// configuration or from a fixed list, so that no client can make it grow, and
-// none carries an account. It is safe for concurrent use.
+// Metrics is an Observer that counts events in a registry of its own. All values of labels come
+// from the configuration or from a fixed list, so that no client can make their number grow. No
+// label names an account. It is safe for concurrent use.
 type Metrics struct {
 	None
 	registry *prometheus.Registry
 
-	answers    *prometheus.CounterVec // route, class
+	answers    *prometheus.CounterVec // labels: route, class
 	inFlight   prometheus.Gauge
 	panics     prometheus.Counter
-	problems   *prometheus.CounterVec // type
-	challenges *prometheus.CounterVec // result
-	limited    *prometheus.CounterVec // level
+	problems   *prometheus.CounterVec // labels: type
+	challenges *prometheus.CounterVec // labels: result
+	limited    *prometheus.CounterVec // labels: level
 
-	outcomes   *prometheus.CounterVec // model, outcome
-	charged    *prometheus.CounterVec // model
-	unbilled   *prometheus.CounterVec // model
-	tokens     *prometheus.CounterVec // model, direction, source
-	clamped    *prometheus.CounterVec // model
-	unanswered *prometheus.CounterVec // model
-	noAnswers  *prometheus.CounterVec // backend
-	overruns   *prometheus.CounterVec // backend, kind
-	overrun    *prometheus.CounterVec // backend, direction
-	overrunFee *prometheus.CounterVec // backend
-	backend    *prometheus.CounterVec // model, class
-	fallbacks  *prometheus.CounterVec // model, fallback
+	outcomes   *prometheus.CounterVec // labels: model, outcome
+	charged    *prometheus.CounterVec // labels: model
+	unbilled   *prometheus.CounterVec // labels: model
+	tokens     *prometheus.CounterVec // labels: model, direction, source
+	clamped    *prometheus.CounterVec // labels: model
+	unanswered *prometheus.CounterVec // labels: model
+	noAnswers  *prometheus.CounterVec // labels: backend
+	overruns   *prometheus.CounterVec // labels: backend, kind
+	overrun    *prometheus.CounterVec // labels: backend, direction
+	overrunFee *prometheus.CounterVec // labels: backend
+	backend    *prometheus.CounterVec // labels: model, class
+	fallbacks  *prometheus.CounterVec // labels: model, fallback
 
-	toFirstByte *prometheus.HistogramVec // model
+	toFirstByte *prometheus.HistogramVec // labels: model
 	settleTime  prometheus.Histogram
 	unsettled   prometheus.Gauge
 	lost        prometheus.Counter
@@ -47,8 +47,8 @@ type Metrics struct {
 
 var _ Observer = (*Metrics)(nil)
 
-// NewMetrics counts from zero. The registry has metrics of the Go runtime and the process
-// as well, and those of the collectors.
+// NewMetrics returns Metrics that count from zero. The registry also has the metrics of the Go
+// runtime, of the process, and of the collectors in more.
 func NewMetrics(more ...prometheus.Collector) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -93,12 +93,12 @@ func NewMetrics(more ...prometheus.Collector) *Metrics {
 	return m
 }
 
-// Handler serves the registry, as OpenMetrics where that is asked for.
+// Handler serves the registry, in the OpenMetrics format if the client asks for it.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
-// class is a status as "2xx".
+// class returns the class of a status, such as "2xx"; "none" for a status of 0.
 func class(status int) string {
 	if status < 100 || status > 599 {
 		return "none"
@@ -106,43 +106,43 @@ func class(status int) string {
 	return string('0'+rune(status/100)) + "xx"
 }
 
-// Began counts what is in flight.
+// Began counts the requests in progress.
 func (m *Metrics) Began(r *http.Request) context.Context {
 	m.inFlight.Inc()
 	return r.Context()
 }
 
-// Ended counts answers.
+// Ended counts answers by route and class of status.
 func (m *Metrics) Ended(_ context.Context, route string, status int) {
 	m.inFlight.Dec()
 	m.answers.WithLabelValues(route, class(status)).Inc()
 }
 
-// Panicked counts.
+// Panicked counts the panics of handlers.
 func (m *Metrics) Panicked(context.Context, string, any, []byte) { m.panics.Inc() }
 
-// Limited counts by level.
+// Limited counts callers that asked for too many challenges, by the level of the limit.
 func (m *Metrics) Limited(_ context.Context, level string) { m.limited.WithLabelValues(level).Inc() }
 
-// Refused counts by kind.
+// Refused counts problems by type.
 func (m *Metrics) Refused(_ context.Context, r Refusal) { m.problems.WithLabelValues(r.Kind).Inc() }
 
-// Challenged counts by result.
+// Challenged counts challenges by result.
 func (m *Metrics) Challenged(_ context.Context, c Challenge) {
 	m.challenges.WithLabelValues(string(c.Result)).Inc()
 }
 
-// FirstByte observes the time.
+// FirstByte observes the time until the first part of an answer.
 func (m *Metrics) FirstByte(_ context.Context, model string, took time.Duration) {
 	m.toFirstByte.WithLabelValues(model).Observe(took.Seconds())
 }
 
-// FellBack counts by the models.
+// FellBack counts requests for which a second model was asked, by both models.
 func (m *Metrics) FellBack(_ context.Context, model, fallback string, _ error) {
 	m.fallbacks.WithLabelValues(model, fallback).Inc()
 }
 
-// BackendFailed counts work that nobody paid for, and refusals.
+// BackendFailed counts first-byte timeouts, answers that could not be passed on, and refusals.
 func (m *Metrics) BackendFailed(_ context.Context, f Failure) {
 	switch f.Kind {
 	case TimedOut:
@@ -154,7 +154,7 @@ func (m *Metrics) BackendFailed(_ context.Context, f Failure) {
 	}
 }
 
-// Overran counts what was delivered and not charged.
+// Overran counts what a backend did beyond its request's bound, which is not charged.
 func (m *Metrics) Overran(_ context.Context, o Overrun) {
 	if o.Impossible {
 		m.clamped.WithLabelValues(o.Model).Inc()
@@ -175,7 +175,7 @@ func (m *Metrics) Overran(_ context.Context, o Overrun) {
 	m.unbilled.WithLabelValues(o.Model).Add(float64(o.Worth))
 }
 
-// Settled counts outcomes, charges and tokens, and what the hold did not cover.
+// Settled counts outcomes, charges, tokens, and the cost that the hold did not cover.
 func (m *Metrics) Settled(_ context.Context, s Settlement) {
 	e, source := &s.Entry, string(s.Entry.Source)
 	m.outcomes.WithLabelValues(s.Model, string(e.Outcome)).Inc()
@@ -201,10 +201,10 @@ func (m *Metrics) Settled(_ context.Context, s Settlement) {
 	}
 }
 
-// Delayed counts what waits for the store.
+// Delayed counts the settlements that wait for the store.
 func (m *Metrics) Delayed(context.Context, string, error) { m.unsettled.Inc() }
 
-// Lost counts what waits no more.
+// Lost counts a settlement that was given up.
 func (m *Metrics) Lost(context.Context, string, error) {
 	m.unsettled.Dec()
 	m.lost.Inc()

@@ -8,15 +8,15 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// None sees nothing. An observer that wants to know of some events only embeds it.
+// None is an Observer that ignores all events. An Observer for only some events embeds None.
 type None struct{}
 
 var _ Observer = None{}
 
-// Began adds nothing to the context of the request.
+// Began returns the context of the request unchanged.
 func (None) Began(r *http.Request) context.Context { return r.Context() }
 
-// Ended does nothing, and so do all others.
+// Ended does nothing. The other methods do nothing either.
 func (None) Ended(context.Context, string, int)               {}
 func (None) Panicked(context.Context, string, any, []byte)    {}
 func (None) Limited(context.Context, string)                  {}

@@ -17,7 +17,7 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// counter counts the events that it is told of, and keeps the last one.
+// counter is an Observer that counts its events, and keeps the last event.
 type counter struct {
 	observe.Observer
 	seen map[string]int
@@ -44,7 +44,7 @@ func (c *counter) Delayed(context.Context, string, error)           { c.seen["De
 func (c *counter) Lost(context.Context, string, error)              { c.seen["Lost"]++ }
 func (c *counter) PriceMoved(context.Context, pricing.Epoch)        { c.seen["PriceMoved"]++ }
 
-// TestAllTellsEach: every event reaches every observer, once, and as itself.
+// TestAllTellsEach: All tells every event to every observer, once and unchanged.
 func TestAllTellsEach(t *testing.T) {
 	first, second := newCounter(), newCounter()
 	both := reflect.ValueOf(observe.All(first, nil, second))
@@ -124,8 +124,8 @@ func TestMetricsCountAnOverrun(t *testing.T) {
 	}
 }
 
-// TestLogIsQuietAboutWhatIsExpected: a 5xx by load, a refusal of a client and a payment
-// that was credited leave no line.
+// TestLogIsQuietAboutWhatIsExpected: Log writes no line for a 5xx that load caused, for a refusal
+// of a client, or for a payment that was credited.
 func TestLogIsQuietAboutWhatIsExpected(t *testing.T) {
 	var out strings.Builder
 	l := observe.NewLog(slog.New(slog.NewTextHandler(&out, nil)))
@@ -148,7 +148,8 @@ func TestLogIsQuietAboutWhatIsExpected(t *testing.T) {
 	}
 }
 
-// TestAllKeepsWhatEachAddsToTheContext: a trace finds its span again, whoever else watches.
+// TestAllKeepsWhatEachAddsToTheContext: All keeps what each observer adds to the context, such as
+// a trace's span.
 func TestAllKeepsWhatEachAddsToTheContext(t *testing.T) {
 	first, second := newCounter(), newCounter()
 	ctx := observe.All(first, observe.None{}, second).Began(httptest.NewRequest("GET", "/", nil))
@@ -157,8 +158,7 @@ func TestAllKeepsWhatEachAddsToTheContext(t *testing.T) {
 	}
 }
 
-// TestEventsAllocateNothing: on the way of a request, telling several observers costs no
-// memory beyond what each of them takes.
+// TestEventsAllocateNothing: All allocates no memory to tell several observers of an event.
 func TestEventsAllocateNothing(t *testing.T) {
 	o := observe.All(observe.None{}, observe.None{})
 	ctx, r := t.Context(), httptest.NewRequest("GET", "/", nil)

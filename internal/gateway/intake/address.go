@@ -9,20 +9,20 @@ import (
 	"strings"
 )
 
-// The headers in which a proxy may name its client.
+// These are the headers in which a proxy may name its client.
 const (
 	headerXForwardedFor = "X-Forwarded-For"
-	headerForwarded     = "Forwarded" // RFC 7239
+	headerForwarded     = "Forwarded" // see RFC 7239
 )
 
-// Addresses tells where a request comes from.
+// Addresses finds the address of a request's client.
 type Addresses struct {
-	trusted []netip.Prefix // proxies that are believed
-	header  string         // the one that they write; any other may be the client's own
+	trusted []netip.Prefix // the proxies that are believed
+	header  string         // the header that the proxies write; a client may have written any other
 }
 
-// NewAddresses believes the trusted proxies, in the header that they write: X-Forwarded-For
-// (also when empty) or Forwarded.
+// NewAddresses returns Addresses that believe the trusted proxies. header names the header that the
+// proxies write: X-Forwarded-For or Forwarded; "" stands for X-Forwarded-For.
 func NewAddresses(trusted []netip.Prefix, header string) (*Addresses, error) {
 	header = http.CanonicalHeaderKey(header)
 	switch header {
@@ -40,9 +40,9 @@ func NewAddresses(trusted []netip.Prefix, header string) (*Addresses, error) {
 	return &Addresses{slices.Clone(trusted), header}, nil
 }
 
-// Of returns the address of a request's client: the peer of the connection, or,
-// if that is a trusted proxy, the last hop that is none. What stands before
-// that hop was written by it or by its clients and is not believed.
+// Of returns the address of a request's client. This is the peer of the connection, unless the peer
+// is a trusted proxy. Then it is the last hop in the header that is not a trusted proxy. Earlier
+// hops are not believed, because that hop or its clients wrote them.
 func (a *Addresses) Of(r *http.Request) netip.Addr {
 	addr := peerAddress(r.RemoteAddr)
 	if !trusts(a.trusted, addr) {
@@ -57,7 +57,7 @@ func (a *Addresses) Of(r *http.Request) netip.Addr {
 			}
 			hop, ok := a.hop(element)
 			if !ok {
-				return addr // the proxy does not say; it answers for its clients itself
+				return addr // the proxy does not name its client, so the proxy counts as the client
 			}
 			if addr = hop; !trusts(a.trusted, addr) {
 				return addr
@@ -67,7 +67,7 @@ func (a *Addresses) Of(r *http.Request) netip.Addr {
 	return addr
 }
 
-// hop reads one element of the header.
+// hop reads one element of the header; false means that it names no address.
 func (a *Addresses) hop(element string) (netip.Addr, bool) {
 	if a.header == headerXForwardedFor {
 		return parseHop(element)
@@ -81,9 +81,8 @@ func (a *Addresses) hop(element string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// cutLast splits the last element off a list with commas. It reads from the
-// end, where the nearest proxy wrote: a quote that a client left open further
-// ahead changes nothing.
+// cutLast splits the last element off a list with commas. It reads from the end, where the nearest
+// proxy wrote, so that a quote which a client left open earlier in the list changes nothing.
 func cutLast(list string) (rest, last string) {
 	quoted := false
 	for i := len(list) - 1; i >= 0; i-- {
@@ -97,8 +96,8 @@ func cutLast(list string) (rest, last string) {
 	return "", strings.TrimSpace(list)
 }
 
-// parseHop reads an address, with or without port and brackets. Anything else,
-// such as "unknown" or an obfuscated name, is none.
+// parseHop reads an address, with or without port and brackets. It returns false for anything else,
+// such as "unknown" or an obfuscated name.
 func parseHop(s string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(s)
 	if err != nil {
@@ -114,8 +113,8 @@ func parseHop(s string) (netip.Addr, bool) {
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// peerAddress is the address of a connection's other end; of a connection that
-// has none, the unspecified one.
+// peerAddress returns the address of a connection's other end, or 0.0.0.0 if the connection has no
+// such address.
 func peerAddress(hostPort string) netip.Addr {
 	with, err := netip.ParseAddrPort(hostPort)
 	if err != nil {

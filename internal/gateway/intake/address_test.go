@@ -14,10 +14,10 @@ func TestForwardedAddressIsTheLastUntrustedHop(t *testing.T) {
 		lines  []string
 		want   string
 	}{
-		{"203.0.113.9:1", headerXForwardedFor, []string{"1.1.1.1"}, "203.0.113.9"}, // no proxy of ours: not believed
+		{"203.0.113.9:1", headerXForwardedFor, []string{"1.1.1.1"}, "203.0.113.9"}, // the peer is not a trusted proxy, so its header is not believed
 		{"10.0.0.1:1", headerXForwardedFor, nil, "10.0.0.1"},
 		{"10.0.0.1:1", headerXForwardedFor, []string{"1.1.1.1"}, "1.1.1.1"},
-		{"10.0.0.1:1", headerXForwardedFor, []string{"6.6.6.6, 1.1.1.1"}, "1.1.1.1"}, // what the client wrote stands further left
+		{"10.0.0.1:1", headerXForwardedFor, []string{"6.6.6.6, 1.1.1.1"}, "1.1.1.1"}, // the client wrote the elements further left
 		{"10.0.0.1:1", headerXForwardedFor, []string{"6.6.6.6, 1.1.1.1 ,192.0.2.7,, 10.9.9.9"}, "1.1.1.1"},
 		{"10.0.0.1:1", headerXForwardedFor, []string{"6.6.6.6", "1.1.1.1", "192.0.2.7"}, "1.1.1.1"}, // several lines are one list
 		{"[fd00::1]:1", headerXForwardedFor, []string{"2001:db8::5"}, "2001:db8::5"},
@@ -25,9 +25,9 @@ func TestForwardedAddressIsTheLastUntrustedHop(t *testing.T) {
 		{"10.0.0.1:1", headerXForwardedFor, []string{"1.1.1.1:5555"}, "1.1.1.1"},
 		{"10.0.0.1:1", headerXForwardedFor, []string{"[2001:db8::5]:5555"}, "2001:db8::5"},
 		{"10.0.0.1:1", headerXForwardedFor, []string{"fe80::1%eth0"}, "fe80::1"},
-		{"10.0.0.1:1", headerXForwardedFor, []string{"1.1.1.1, unknown"}, "10.0.0.1"}, // the proxy does not say
+		{"10.0.0.1:1", headerXForwardedFor, []string{"1.1.1.1, unknown"}, "10.0.0.1"}, // the proxy does not name its client
 		{"10.0.0.1:1", headerXForwardedFor, []string{"1.1.1.1, junk, 192.0.2.7"}, "192.0.2.7"},
-		{"10.0.0.1:1", headerXForwardedFor, []string{"10.2.2.2, 10.1.1.1"}, "10.2.2.2"}, // all are ours: the first
+		{"10.0.0.1:1", headerXForwardedFor, []string{"10.2.2.2, 10.1.1.1"}, "10.2.2.2"}, // all hops are trusted proxies: the first hop counts
 		{"10.0.0.1:1", headerXForwardedFor, []string{""}, "10.0.0.1"},
 		{"@", headerXForwardedFor, []string{"1.1.1.1"}, "0.0.0.0"},
 
@@ -77,7 +77,7 @@ func FuzzForwarded(f *testing.F) {
 		if got := a.Of(r); !got.IsValid() || got.Is4In6() || got.Zone() != "" {
 			t.Errorf("%q gives %v", client, got)
 		}
-		// Whatever the client writes, what the proxy adds behind it counts.
+		// The last element counts, because the proxy added it, whatever the client wrote before.
 		for _, lines := range [][]string{{client + ", " + last}, {client, last}} {
 			r.Header[name] = lines
 			if got := a.Of(r); got.String() != "203.0.113.9" {

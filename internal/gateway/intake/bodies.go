@@ -2,15 +2,15 @@ package intake
 
 import "sync/atomic"
 
-// FreeBody is how much of each body, in bytes, is not counted against
-// Bodies: a usual chat fits, so that it is quoted and served even while
-// large bodies are refused. The number of requests bounds the sum.
+// FreeBody is how many bytes of each body do not count against Bodies. A usual chat fits into
+// FreeBody, so that it is served even while large bodies are refused. The number of requests bounds
+// the sum of these bytes.
 const FreeBody = 16 << 10
 
-// Bodies bounds the bytes of all bodies that are in memory at once, and of
-// answers that are kept beyond what each may take. Callers without a token share
-// an eighth of their own, so that strangers with large bodies take nothing from
-// those who pay. It is safe for concurrent use.
+// Bodies bounds the bytes in memory of all bodies, and of answers that are longer than each may be
+// without counting. Callers without a token share an eighth of the bound, and the others have the
+// rest, so that strangers with large bodies take nothing from callers who pay. It is safe for
+// concurrent use.
 type Bodies struct {
 	holders, strangers pool
 }
@@ -19,25 +19,25 @@ type pool struct {
 	used, most atomic.Int64
 }
 
-// NewBodies bounds them to most bytes.
+// NewBodies returns Bodies with a bound of most bytes.
 func NewBodies(most int64) *Bodies {
 	m := new(Bodies)
 	m.Limit(most)
 	return m
 }
 
-// Limit sets the bound; what is in memory stays there.
+// Limit changes the bound to most bytes. Bodies that are in memory stay there.
 func (m *Bodies) Limit(most int64) {
 	m.holders.most.Store(most - most/8)
 	m.strangers.most.Store(most / 8)
 }
 
-// InUse is how many bytes the bodies take of callers with a token, and of strangers.
+// InUse returns how many bytes the bodies of callers with a token take, and the bodies of strangers.
 func (m *Bodies) InUse() (holders, strangers int64) {
 	return m.holders.used.Load(), m.strangers.used.Load()
 }
 
-// take takes n bytes, or none.
+// take takes n bytes, or nothing: then it returns false.
 func (p *pool) take(n int64) bool {
 	if p.used.Add(n) > p.most.Load() {
 		p.used.Add(-n)
@@ -46,15 +46,15 @@ func (p *pool) take(n int64) bool {
 	return true
 }
 
-// BodyUse is what one request took of Bodies. It belongs to that request; the zero value
-// has taken nothing.
+// BodyUse is what one request has taken of Bodies. It belongs to that request. The zero value has
+// taken nothing.
 type BodyUse struct {
 	pool  *pool
 	bytes int64
 }
 
-// From says which part is taken from: that of callers with a token, or of strangers. It
-// comes before Grow and Take.
+// From chooses the part of Bodies for the request: that of callers with a token, or that of
+// strangers. It must be called before Grow and Take.
 func (u *BodyUse) From(m *Bodies, holder bool) {
 	u.pool = &m.strangers
 	if holder {
@@ -62,13 +62,13 @@ func (u *BodyUse) From(m *Bodies, holder bool) {
 	}
 }
 
-// Grow makes the use cover a buffer of size bytes.
+// Grow takes what a buffer of size bytes needs in all; false means that there is no room for it.
 func (u *BodyUse) Grow(size int) bool {
 	more := int64(size) - FreeBody - u.bytes
 	return more <= 0 || u.Take(more)
 }
 
-// Take takes n bytes more, or none.
+// Take takes n more bytes, or nothing: then it returns false.
 func (u *BodyUse) Take(n int64) bool {
 	if !u.pool.take(n) {
 		return false
@@ -77,7 +77,7 @@ func (u *BodyUse) Take(n int64) bool {
 	return true
 }
 
-// Release gives everything back; nothing may refer to the body any more.
+// Release gives everything back. The caller must have dropped the body.
 func (u *BodyUse) Release() {
 	if u.bytes > 0 {
 		u.pool.used.Add(-u.bytes)

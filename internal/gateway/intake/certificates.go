@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// certificateCheck is how often the files are looked at while clients come: what
-// renews certificates replaces them without telling anybody.
+// certificateCheck is how often the files are looked at while clients connect, because the tools
+// that renew certificates replace the files without a signal.
 const certificateCheck = 10 * time.Second
 
-// Certificates are a listener's certificate and key, read again when their files
-// change. It is safe for concurrent use.
+// Certificates are a listener's certificate and key. They are read again when their files change.
+// It is safe for concurrent use.
 type Certificates struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -22,19 +22,19 @@ type Certificates struct {
 
 	mu      sync.Mutex
 	current *tls.Certificate
-	read    [2]stamp  // of the files that current is of
-	failed  [2]stamp  // of the files that could not be used; said once
+	read    [2]stamp  // the stamps of the files that current was read from
+	failed  [2]stamp  // the stamps of the files that could not be used, so that the log says so once
 	looked  time.Time // when the files were looked at last
 }
 
-// stamp tells one content of a file from the next.
+// stamp changes when the content of a file is replaced.
 type stamp struct {
 	changed time.Time
 	size    int64
 }
 
-// NewCertificates reads the files (PEM). Nil log: nothing is logged; nil clock:
-// time.Now.
+// NewCertificates reads the files, which are in PEM. log may be nil: then nothing is logged. clock
+// may be nil: then it is time.Now.
 func NewCertificates(certFile, keyFile string, log *slog.Logger, clock func() time.Time) (*Certificates, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -46,14 +46,14 @@ func NewCertificates(certFile, keyFile string, log *slog.Logger, clock func() ti
 	return c, c.Reload()
 }
 
-// Reload reads the files now. After an error the certificate stays what it was.
+// Reload reads the files now. After an error the old certificate remains.
 func (c *Certificates) Reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.load()
 }
 
-// Use names other files and reads them. After an error nothing has changed.
+// Use reads other files from now on, and reads them now. After an error nothing has changed.
 func (c *Certificates) Use(certFile, keyFile string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,7 +91,7 @@ func (c *Certificates) load() error {
 	return nil
 }
 
-// get is the certificate for a handshake, of the files as they are now.
+// get returns the certificate for a handshake. It reads the files again if they have changed.
 func (c *Certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,7 +100,7 @@ func (c *Certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	c.looked = c.clock()
 	if now := c.stamps(); now != c.read && now != c.failed {
-		// Half of the two may be written already: then the next look succeeds.
+		// Maybe only one of the two files was replaced so far: then the next look succeeds.
 		if err := c.load(); err != nil {
 			c.log.Warn("TLS certificate has changed and cannot be used; the one before stays", "error", err)
 		}

@@ -1,10 +1,10 @@
-// Package intake bounds what one process takes on at once, before anything is known of a
-// request but who sends it: connections and their buffers (connections.go), requests that
-// are served (Places), bodies in memory (Bodies), challenges by address, network and account
-// (Limiter). It tells where a request comes from (Addresses), and a client that hung up from
-// one that only sends no more (Presence). NewServer makes the server of a listener, with
-// certificates that are read again when they change.
+// Package intake bounds what one process takes on at once, at a time when the gateway knows only
+// who sent a request. It bounds connections and their buffers (Connections), requests being served
+// (Places), bodies in memory (Bodies), and challenges by address, network and account (Limiter).
+// Addresses finds where a request comes from. Presence tells a client that hung up from a client
+// that has only closed its sending side. NewServer makes the server of a listener; its certificates
+// are read again when they change.
 //
-// Strangers have a part of their own everywhere, so that a flood of them takes nothing from
-// callers who pay.
+// Requests, bodies and invoices of callers without a token are bounded separately, so that a flood
+// of such callers takes nothing from callers who pay.
 package intake

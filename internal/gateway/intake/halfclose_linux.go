@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The states of Linux's tcp_states.h that a connection in use can be in.
+// These are the states of Linux's tcp_states.h for a connection on which the gateway can still send.
 const (
 	tcpEstablished = 1
 	tcpCloseWait   = 8
 )
 
-// sendingSide asks the kernel for the side on which the peer sends.
+// sendingSide asks the kernel for the state of the direction in which the peer sends.
 func sendingSide(conn *net.TCPConn) side {
 	raw, err := conn.SyscallConn()
 	if err != nil {

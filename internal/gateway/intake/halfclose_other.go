@@ -4,5 +4,6 @@ package intake
 
 import "net"
 
-// sendingSide cannot be asked here: a client that sends no more counts as gone.
+// sendingSide returns sideUnknown, because the state is known only on Linux. So a client that
+// closes its sending side counts as gone.
 func sendingSide(*net.TCPConn) side { return sideUnknown }

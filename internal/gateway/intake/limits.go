@@ -10,31 +10,29 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// Rate is a token bucket: Burst at once, PerSecond in the long run. A
-// PerSecond of zero is no limit.
+// Rate is a token bucket: Burst tokens at once, and PerSecond tokens per second in the long run. A
+// PerSecond of 0 means no limit.
 type Rate struct {
 	PerSecond float64
 	Burst     int // at least 1
 }
 
-// ChallengeLimits bounds how often callers may ask for a challenge, since each
-// one costs the Lightning node an invoice. Callers without a token are counted
-// by their address and by the networks around it, so that neither one machine
-// nor one provider's range can take what all share. An IPv6 customer has a /64,
-// so that counts like one address. A caller with a token is counted by its
-// account only.
+// ChallengeLimits bounds how often callers may ask for a challenge, because each challenge costs
+// the Lightning node an invoice. A caller without a token counts by its address and by the networks
+// around the address, so that neither one machine nor one provider's network can take what all
+// callers share. An IPv6 customer has a /64, so a /64 counts like one address. A caller with a
+// token counts only by its account.
 type ChallengeLimits struct {
-	Address Rate // IPv4 address; IPv6 address, and again its /64
+	Address Rate // one IPv4 address; one IPv6 address, and also its /64
 	Subnet  Rate // IPv4 /24, IPv6 /48
 	Network Rate // IPv4 /16, IPv6 /32
 	Total   Rate // all callers without a token
-	Account Rate // one account, all its tokens and their attenuated copies together
+	Account Rate // one account, with all its tokens and their attenuated copies
 }
 
-// DefaultChallengeLimits leaves more than half of what an lnd on a small
-// machine makes (700 to 800 invoices per second, measured) to callers who have
-// paid before. A hundred first-time buyers behind one address fit into the
-// burst.
+// DefaultChallengeLimits returns limits that leave more than half of the invoices to callers with a
+// token. An lnd on a small machine makes 700 to 800 invoices per second, as measured. The burst is
+// enough for a hundred first-time buyers behind one address.
 func DefaultChallengeLimits() ChallengeLimits {
 	return ChallengeLimits{
 		Address: Rate{50, 200},
@@ -45,7 +43,7 @@ func DefaultChallengeLimits() ChallengeLimits {
 	}
 }
 
-// Levels of ChallengeLimits, as metrics name them.
+// These are the levels of ChallengeLimits. LevelName has the names that metrics use.
 const (
 	levelAddress = iota
 	levelSite    // IPv6 /64
@@ -58,20 +56,21 @@ const (
 
 var levelNames = [levels]string{"address", "address", "subnet", "network", "total", "account"}
 
-// LevelName is what metrics call a level.
+// LevelName returns what metrics call a level.
 func LevelName(level int) string { return levelNames[level] }
 
-// Prefix lengths in bits of the levels that are about addresses; 0: none.
+// These are the lengths in bits of the prefixes by which each level counts addresses; 0: the level
+// counts none.
 var (
 	prefixes4 = [levelTotal]int{levelAddress: 32, levelSubnet: 24, levelNetwork: 16}
 	prefixes6 = [levelTotal]int{levelAddress: 128, levelSite: 64, levelSubnet: 48, levelNetwork: 32}
 )
 
-// Limiter has the buckets of ChallengeLimits, and is safe for concurrent use. Their memory is fixed,
-// about 4 MiB, whatever callers do. Each level has a table of its own, so that
-// a caller who goes through many addresses drives out no network's count.
+// Limiter has the buckets of ChallengeLimits. It is safe for concurrent use. Its memory is at most
+// about 4 MiB, whatever callers do. Each level has its own table, so that a caller with many
+// addresses does not displace the counts of networks.
 type Limiter struct {
-	seed  maphash.Seed // nobody can choose addresses that meet in a table
+	seed  maphash.Seed // random, so that nobody can choose addresses that share a set
 	start time.Time
 
 	mu     sync.Mutex // held for well under a microsecond
@@ -80,19 +79,19 @@ type Limiter struct {
 }
 
 const (
-	addressEntries = 1 << 16 // in each table of the address levels, 16 bytes per entry
+	addressEntries = 1 << 16 // entries of 16 bytes in the table of each address level
 	accountEntries = 1 << 13
 )
 
-// NewLimiter counts from now on.
+// NewLimiter returns a Limiter with full buckets.
 func NewLimiter(cfg ChallengeLimits, now time.Time) *Limiter {
 	l := &Limiter{seed: maphash.MakeSeed(), start: now}
 	l.Limit(cfg)
 	return l
 }
 
-// Limit sets the bounds. Where one changes, its count begins anew: what is kept is the
-// time when a bucket is full, which says nothing at another rate.
+// Limit changes the limits. The count of each limit that changes begins anew, because an entry has
+// only the time when its bucket is full, which means nothing at another rate.
 func (l *Limiter) Limit(cfg ChallengeLimits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,9 +110,9 @@ func (l *Limiter) Limit(cfg ChallengeLimits) {
 	}
 }
 
-// Stranger counts a caller without a token. It returns zero, or how long to
-// wait and the level that says so; what is refused counts nowhere, so that
-// nobody uses up what others share by being refused.
+// Stranger counts a caller without a token at all levels. If a level refuses, Stranger returns how
+// long to wait and the level with the longest wait. A refused caller counts at no level, so that
+// refused callers use up nothing that others share. Otherwise Stranger returns 0.
 func (l *Limiter) Stranger(addr netip.Addr, now time.Time) (wait time.Duration, by int) {
 	prefixes := &prefixes6
 	if addr = addr.Unmap(); addr.Is4() {
@@ -151,7 +150,8 @@ func (l *Limiter) Stranger(addr netip.Addr, now time.Time) (wait time.Duration, 
 	return 0, 0
 }
 
-// Account counts a challenge made for an account: zero, or how long to wait.
+// Account counts a challenge for an account. It returns 0, or how long to wait; then the challenge
+// does not count.
 func (l *Limiter) Account(id l402.TokenID, now time.Time) (wait time.Duration) {
 	key := maphash.Bytes(l.seed, id[:])
 	at := now.Sub(l.start).Nanoseconds()
@@ -170,7 +170,7 @@ func (l *Limiter) Account(id l402.TokenID, now time.Time) (wait time.Duration) {
 	return 0
 }
 
-// prefixKey hashes the first bits of an address, whole bytes of it.
+// prefixKey returns a hash of the first bits of an address. bits must be a multiple of 8.
 func (l *Limiter) prefixKey(addr netip.Addr, bits int) uint64 {
 	var b [17]byte
 	b[0] = byte(addr.BitLen())
@@ -184,11 +184,11 @@ func (l *Limiter) prefixKey(addr netip.Addr, bits int) uint64 {
 	return maphash.Bytes(l.seed, b[:1+bits/8])
 }
 
-// meter is a Rate as a generic cell rate algorithm: the state of a bucket is
-// the one time when it will be full again.
+// meter is a Rate as a generic cell rate algorithm: the only state of a bucket is the time when the
+// bucket is full again.
 type meter struct {
 	interval int64 // nanoseconds per token
-	depth    int64 // nanoseconds to fill an empty bucket
+	depth    int64 // nanoseconds in which an empty bucket becomes full
 }
 
 func newMeter(r Rate) meter {
@@ -201,30 +201,30 @@ func newMeter(r Rate) meter {
 
 func (m meter) off() bool { return m.interval == 0 }
 
-// take takes one token at a time from a bucket that is full again at until. It
-// returns the new such time, and how long to wait if there is no token: zero
-// when it was taken.
+// take takes one token from a bucket that is full again at until, in nanoseconds. It returns the
+// new time when the bucket is full, and how long to wait if there is no token. A wait of 0 means
+// that the token was taken.
 func (m meter) take(until, now int64) (full, wait int64) {
 	full = max(until, now) + m.interval
 	return full, max(0, full-now-m.depth)
 }
 
-// ways is how many entries an address may be in.
+// ways is the number of entries in a set of a table. A key can only be in the set of its hash.
 const ways = 8
 
-// entry is one bucket. The hash stands for the address: two of them meet once
-// in 2^64.
+// entry is one bucket. Its key is a hash of the address. Two addresses have the same hash once in
+// 2^64 pairs.
 type entry struct {
 	key  uint64
-	full int64 // when the bucket is full again; by then the entry says nothing
+	full int64 // when the bucket is full again; from then on the entry can be dropped
 }
 
-// table is a fixed number of buckets.
+// table is a fixed number of sets of buckets.
 type table [][ways]entry
 
-// find returns the entry of key and when its bucket is full. A key that has
-// none gets the entry that says least, which is given up only by writing to
-// it.
+// find returns the entry of key, and when its bucket is full. If key has no entry, find returns the
+// entry of the set whose bucket is full first, with a full of 0. The caller replaces that entry by
+// writing to it.
 func (t table) find(key uint64) (e *entry, full int64) {
 	set := &t[key%uint64(len(t))]
 	least := &set[0]

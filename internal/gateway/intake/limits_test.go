@@ -11,8 +11,8 @@ import (
 	"sluice.example/sluice/l402"
 )
 
-// flood asks once for each address at one moment and counts what is let
-// through.
+// flood asks the limiter once for each of n addresses at one moment, and returns how many requests
+// it allowed.
 func flood(l *Limiter, at time.Time, n int, addr func(i int) netip.Addr) (passed int) {
 	for i := range n {
 		if wait, _ := l.Stranger(addr(i), at); wait == 0 {
@@ -26,7 +26,7 @@ func v4(a, b, c, d int) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(a), byte(b), byte(c), byte(d)})
 }
 
-// v6 is an address below 2001:db8::/32 or, with another high, elsewhere.
+// v6 returns an address below 2001:db8::/32, or below another /32 for another high.
 func v6(high uint32, site uint32, host uint64) netip.Addr {
 	var b [16]byte
 	binary.BigEndian.PutUint32(b[:], high)
@@ -83,7 +83,7 @@ func TestLimitsHoldOverAMinute(t *testing.T) {
 	} {
 		l := NewLimiter(cfg, start)
 		passed := 0
-		for i := range 60_000 { // a thousand a second
+		for i := range 60_000 { // a thousand requests per second
 			now := start.Add(time.Duration(i) * time.Millisecond)
 			passed += flood(l, now, 1, func(int) netip.Addr { return c.addr(i) })
 		}
@@ -118,8 +118,8 @@ func TestRetryAfterIsEnough(t *testing.T) {
 	}
 }
 
-// Whoever goes through millions of addresses drives out no aggregate: its
-// network stays limited, and memory is what it was.
+// TestCyclingAddressesNeitherGrowMemoryNorForgetNetworks: a caller with millions of addresses
+// displaces no count of a network. The network remains limited, and the memory does not grow.
 func TestCyclingAddressesNeitherGrowMemoryNorForgetNetworks(t *testing.T) {
 	cfg := DefaultChallengeLimits()
 	cfg.Total = Rate{}
@@ -143,7 +143,7 @@ func TestCyclingAddressesNeitherGrowMemoryNorForgetNetworks(t *testing.T) {
 	if allocs := testing.AllocsPerRun(1000, func() { l.Stranger(v6(0x20010db8, r.Uint32(), r.Uint64()), now) }); allocs != 0 || memory() != before {
 		t.Errorf("a refusal allocates %v times", allocs)
 	}
-	// Many networks at once do not wash out the one that is limited.
+	// Many networks at once do not displace the count of the network that is limited.
 	flood(l, now, 200_000, func(i int) netip.Addr { return v4(1+i%200, i/200%250, i/50_000, i%7) })
 	if wait, _ := l.Stranger(v6(0x20010db8, 1, 1), now); wait == 0 {
 		t.Error("the limited network was forgotten")
@@ -154,7 +154,7 @@ func TestAccountsHaveTheirOwnLimit(t *testing.T) {
 	cfg := DefaultChallengeLimits()
 	now := time.Unix(1_800_000_000, 0)
 	l := NewLimiter(cfg, now)
-	flood(l, now, 10_000, func(i int) netip.Addr { return v4(10, i%200, i/200, 1) }) // strangers have used up theirs
+	flood(l, now, 10_000, func(i int) netip.Addr { return v4(10, i%200, i/200, 1) }) // uses up what all callers without a token share
 	one, other := l402.NewTokenID(), l402.NewTokenID()
 	passed := 0
 	for range 1000 {

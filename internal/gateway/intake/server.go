@@ -14,27 +14,28 @@ import (
 type ServerConfig struct {
 	Handler           http.Handler
 	ReadHeaderTimeout time.Duration // zero: 10 s
-	IdleTimeout       time.Duration // of a connection between requests; zero: 2 min
+	IdleTimeout       time.Duration // for a connection between requests; zero: 2 min
 	MaxHeaderBytes    int           // zero: 64 KiB; a credential takes up to 16 KiB in base64 or hex
-	// MaxConnections are open at once; zero: 10,000. Further ones are closed as
-	// they come. Of these, MaxPerAddress may come from one IPv4 address or IPv6
-	// /64 that is not a trusted proxy; zero: a quarter.
+	// MaxConnections is how many connections may be open at once; zero: 10,000. A further
+	// connection is closed as soon as it comes. MaxPerAddress is how many of them may come from one
+	// IPv4 address or IPv6 /64 that is not a trusted proxy; zero: a quarter.
 	MaxConnections, MaxPerAddress int
 	TrustedProxies                []netip.Prefix
-	// Connections stand in place of the three, for a caller who changes the bounds later.
+	// Connections replaces the three fields above, for a caller who changes the bounds later; nil:
+	// not used.
 	Connections *Connections
-	// CertFile and KeyFile (PEM) turn TLS on; both or none. They are read again
-	// when they change.
+	// CertFile and KeyFile, in PEM, turn TLS on. Either both or none must be set. The files are
+	// read again when they change.
 	CertFile, KeyFile string
-	// Certificates stand in place of the two, for a caller that reloads them itself.
+	// Certificates replaces CertFile and KeyFile, for a caller that reloads them itself; nil: not used.
 	Certificates *Certificates
-	Log          *slog.Logger // connection errors; nil: none
+	Log          *slog.Logger // gets errors of connections; nil: no log
 }
 
-// NewServer builds an HTTP server for untrusted clients: HTTP/1.1 and HTTP/2,
-// the latter with TLS or in the clear with prior knowledge. It has no write
-// timeout, since a stream may take hours; each write has its own deadline
-// instead. Serve it with Serve, or with ServeTLS("", "") when TLS is on.
+// NewServer makes an HTTP server for untrusted clients. It speaks HTTP/1.1 and HTTP/2, the latter
+// with TLS, or without TLS to clients that know beforehand that the server speaks HTTP/2. It has no
+// write timeout, because a stream may take hours; each write has a deadline instead. Start it with
+// Serve, or with ServeTLS("", "") if TLS is on.
 func NewServer(cfg ServerConfig) (*http.Server, error) {
 	if cfg.Handler == nil {
 		return nil, errors.New("server: no handler")

@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// Dialect is how a problem looks to the SDKs of the API whose route was called.
+// Dialect is the form of a problem for the SDKs of the API whose route was called.
 type Dialect int
 
 const (
-	Plain     Dialect = iota // RFC 9457 alone: routes of our own
-	OpenAI                   // and an error member as OpenAI's SDKs show it
-	Anthropic                // and as Anthropic's do
-	GRPC                     // one HEADERS frame with a status
+	Plain     Dialect = iota // RFC 9457 alone, for the gateway's own routes
+	OpenAI                   // Plain, and the error member that OpenAI's SDKs show
+	Anthropic                // Plain, and the members that Anthropic's SDKs show
+	GRPC                     // one HEADERS frame with a status of gRPC
 )
 
-// openAIProblem is a problem with the member that the SDKs of OpenAI's API show.
-// Its code is text: some of them fail on a number.
+// openAIProblem is a problem with the error member that the SDKs of OpenAI's API show. The code in
+// that member is text, because some SDKs fail on a number.
 type openAIProblem struct {
 	*Problem
-	// Message is what Anthropic's SDK shows of a body that is not its own API's. Only
-	// unknown routes have it: there the caller may be any SDK.
+	// Message is for Anthropic's SDK, which shows it of a body that is not in the form of
+	// Anthropic's API. Only unknown routes have it, because there the caller may use any SDK.
 	Message string `json:"message,omitempty"`
 	Error   struct {
 		Message string  `json:"message"`
@@ -32,9 +32,9 @@ type openAIProblem struct {
 	} `json:"error"`
 }
 
-// anthropicProblem is a problem as the SDKs of Anthropic's API show it. They go by
-// the type "error", so that the problem's own type is in URN; and one of them
-// shows a clean text only where Message is at the top too.
+// anthropicProblem is a problem as the SDKs of Anthropic's API show it. These SDKs expect the type
+// "error", so URN has the problem's own type. One of the SDKs shows a clean text only if Message is
+// at the top level too.
 type anthropicProblem struct {
 	*Problem
 	Type    string `json:"type"`
@@ -46,7 +46,7 @@ type anthropicProblem struct {
 	} `json:"error"`
 }
 
-// in returns what is encoded in a dialect.
+// in returns the value that is encoded for a dialect.
 func (p *Problem) in(d Dialect) any {
 	switch d {
 	case OpenAI:
@@ -68,7 +68,7 @@ func (p *Problem) in(d Dialect) any {
 	return p
 }
 
-// anthropicType is what Anthropic's API calls an error of this status.
+// anthropicType returns the name of Anthropic's API for an error with this status.
 func anthropicType(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
@@ -94,15 +94,15 @@ func anthropicType(status int) string {
 	return "invalid_request_error"
 }
 
-// IsGRPC says whether a request is gRPC's own, which HTTP/2 carries. gRPC for web
-// pages ends in a frame of the body and is not sold.
+// IsGRPC reports whether a request is one of gRPC over HTTP/2. Requests of gRPC for web pages do
+// not count; the gateway does not sell them.
 func IsGRPC(h http.Header) bool {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	kind = strings.ToLower(strings.TrimSpace(kind))
 	return kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
 }
 
-// gRPC's status codes. Source: grpc/doc/statuscodes.md.
+// These are gRPC's status codes. Source: grpc/doc/statuscodes.md.
 const (
 	grpcUnknown           = 2
 	grpcInvalidArgument   = 3
@@ -118,11 +118,11 @@ const (
 	grpcUnauthenticated   = 16
 )
 
-// grpcPaymentRequired is the text by which deployed interceptors know a 402.
+// grpcPaymentRequired is the message by which deployed interceptors recognise a 402.
 const grpcPaymentRequired = "payment required"
 
-// writeGRPC sends the problem in one HEADERS frame (trailers-only), which gRPC
-// reads as the whole answer. The headers of describe are set.
+// writeGRPC sends the problem in one HEADERS frame (trailers-only), which gRPC reads as the whole
+// answer. The caller has set the headers of describe.
 func (p *Problem) writeGRPC(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/grpc")
@@ -135,7 +135,7 @@ func (p *Problem) writeGRPC(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// grpcStatus is the status of gRPC that says the same.
+// grpcStatus returns the status code of gRPC and the message that correspond to the problem.
 func (p *Problem) grpcStatus() (code int, message string) {
 	switch p.Status {
 	case http.StatusPaymentRequired:
@@ -170,7 +170,7 @@ func (p *Problem) grpcStatus() (code int, message string) {
 	return grpcUnknown, p.Detail
 }
 
-// grpcEncode percent-encodes a status message, as gRPC over HTTP/2 wants it.
+// grpcEncode percent-encodes a status message, as gRPC over HTTP/2 requires.
 func grpcEncode(s string) string {
 	const digits = "0123456789ABCDEF"
 	var b strings.Builder

@@ -15,10 +15,10 @@ import (
 	"sluice.example/sluice/pricing"
 )
 
-// problemBase precedes every problem type. Clients match the part after it.
+// problemBase begins every problem type. Clients match what follows it.
 const problemBase = "urn:sluice:problem:"
 
-// The problem types of the wire contract.
+// These are the problem types of the wire contract.
 const (
 	PaymentRequired      = "payment-required"
 	InsufficientBalance  = "insufficient-balance"
@@ -34,7 +34,7 @@ const (
 	DuplicateRequest     = "duplicate-request"
 )
 
-// Problem is an answer of the gateway itself (RFC 9457). It is an error, so
+// Problem is an answer that the gateway itself gives, in the form of RFC 9457. It is an error, so
 // that every step of a request can return one.
 type Problem struct {
 	Type      string `json:"type"`
@@ -61,26 +61,27 @@ type Problem struct {
 	Invoice     string          `json:"invoice,omitempty"`
 	Entry       *metering.Entry `json:"entry,omitempty"`
 
-	retryAfter  time.Duration // > 0: the Retry-After header, rounded up to seconds
-	Challenge   string        `json:"-"` // the WWW-Authenticate value of a 402
-	NoRetry     bool          `json:"-"` // tells SDKs that repeating is pointless
-	CloseClient bool          `json:"-"` // the connection is not worth keeping
-	Expected    bool          `json:"-"` // by load, not by a defect: not logged, or a flood would fill the log
-	Cause       error         `json:"-"` // for the log only; nil: the detail says it all
+	retryAfter  time.Duration // the Retry-After header, rounded up to seconds; 0: no header
+	Challenge   string        `json:"-"` // the WWW-Authenticate header of a 402; "": no header
+	NoRetry     bool          `json:"-"` // tells SDKs that a retry is pointless
+	CloseClient bool          `json:"-"` // the connection is closed after the answer
+	Expected    bool          `json:"-"` // caused by load, not by a defect; not logged, or a flood would fill the log
+	Cause       error         `json:"-"` // for the log only; nil: the log gets the error itself
 }
 
-// Error makes a problem an error; the text is what the client reads.
+// Error returns the text that the client reads.
 func (p *Problem) Error() string { return p.Detail }
 
-// New is kept out of its callers: inlined, each of its uses would take
-// room on the stack of a stream, see (*call).stream in package gateway.
+// New returns a problem. It is not inlined, because each inlined call would take room on the stack
+// of a stream; see (*call).stream in package gateway.
 //
 //go:noinline
 func New(status int, kind, detail string) *Problem {
 	return &Problem{Type: problemBase + kind, Title: titles[kind], Status: status, Detail: detail}
 }
 
-// Kind is the last part of the type: a bounded set, fit for a metric label.
+// Kind returns the problem type without problemBase. The types are a fixed set, so that they can
+// be a label of metrics.
 func (p *Problem) Kind() string { return p.Type[len(problemBase):] }
 
 var titles = map[string]string{
@@ -98,12 +99,12 @@ var titles = map[string]string{
 	DuplicateRequest:     "The request was made before",
 }
 
-// BusyRetry is what callers are told to wait when an internal queue or the
-// store is the bottleneck: both recover within a second or two.
+// BusyRetry is how long callers are told to wait if an internal queue or the store is busy. Both
+// recover within a second or two.
 const BusyRetry = 2 * time.Second
 
-// For is the one table from errors to answers. What is not in it is an
-// internal error, whose text stays here.
+// For returns the problem for an error. An error that is not listed becomes an internal error,
+// whose text the client does not get.
 func For(err error) *Problem {
 	var (
 		p         *Problem
@@ -162,7 +163,7 @@ func For(err error) *Problem {
 		Status: http.StatusInternalServerError, Detail: "the gateway failed; nothing was charged for this answer"}
 }
 
-// duplicateProblem answers a repeated Idempotency-Key.
+// duplicateProblem returns the problem for a repeated Idempotency-Key.
 func duplicateProblem(d *metering.DuplicateError) *Problem {
 	switch d.State {
 	case metering.DuplicateMismatch:
@@ -175,19 +176,19 @@ func duplicateProblem(d *metering.DuplicateError) *Problem {
 	return Retryable(New(http.StatusConflict, DuplicateRequest, "a request with this Idempotency-Key is running"), BusyRetry)
 }
 
-// Retryable tells the client to wait for so long, a second at least.
+// Retryable tells the client to retry after a wait of at least one second, and returns p.
 func Retryable(p *Problem, after time.Duration) *Problem {
 	p.retryAfter = max(after, time.Second)
 	return p
 }
 
-// Because notes what led to the problem, for the log.
+// Because sets the error that caused the problem, for the log, and returns p.
 func (p *Problem) Because(cause error) *Problem {
 	p.Cause = cause
 	return p
 }
 
-// Reason is what the log says of the problem that err was made into.
+// Reason returns what the log says about p: its Cause or, without one, err, of which p was made.
 func (p *Problem) Reason(err error) error {
 	if p.Cause != nil {
 		return p.Cause
@@ -195,24 +196,23 @@ func (p *Problem) Reason(err error) error {
 	return err
 }
 
-// Invalid is a 400 that says what to do.
+// Invalid returns a 400. detail tells the client what to do.
 func Invalid(detail string) *Problem {
 	return New(http.StatusBadRequest, InvalidRequest, detail)
 }
 
-// InvalidParam is a 400 about one field, header or query parameter; empty: about
-// none in particular.
+// InvalidParam returns a 400 about one field, header or query parameter. An empty param names none.
 func InvalidParam(param, detail string) *Problem {
 	p := Invalid(detail)
 	p.Param = param
 	return p
 }
 
-// Write sends the problem as RFC 9457 has it. Nothing of the answer may have been
-// written before.
+// Write sends the problem in the form of RFC 9457. No part of an answer may have been written
+// before.
 func (p *Problem) Write(w http.ResponseWriter) { p.WriteAs(w, Plain) }
 
-// WriteAs is write in the words of an API's SDKs.
+// WriteAs sends the problem in a dialect. No part of an answer may have been written before.
 func (p *Problem) WriteAs(w http.ResponseWriter, d Dialect) {
 	h := w.Header()
 	p.describe(h)
@@ -221,15 +221,15 @@ func (p *Problem) WriteAs(w http.ResponseWriter, d Dialect) {
 		return
 	}
 	body, err := json.Marshal(p.in(d))
-	if err != nil { // no member can fail to encode; an answer is owed all the same
+	if err != nil { // cannot happen, but the client must get an answer
 		body = []byte(`{"type":"` + p.Type + `","status":` + strconv.Itoa(p.Status) + `}`)
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)+1)) // whole at once, however long the connection stays
+	h.Set("Content-Length", strconv.Itoa(len(body)+1)) // shows where the body ends
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// describe sets the headers that say what a problem is about.
+// describe sets the headers of a problem.
 func (p *Problem) describe(h http.Header) {
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Trailer", "ETag", "Last-Modified"} {
 		h.Del(name)
@@ -240,7 +240,7 @@ func (p *Problem) describe(h http.Header) {
 		h.Set("Retry-After", strconv.FormatInt(int64((p.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	if p.Challenge != "" {
-		// In the spelling of RFC 9110: some clients match it as text.
+		// The spelling is that of RFC 9110, because some clients compare it as text.
 		h["WWW-Authenticate"] = []string{p.Challenge}
 	}
 	if p.NoRetry {
@@ -254,8 +254,8 @@ func (p *Problem) describe(h http.Header) {
 	}
 }
 
-// NameAnswer sets the headers in which the SDKs of OpenAI and Anthropic look for
-// the name of an answer.
+// NameAnswer sets the headers in which the SDKs of OpenAI and Anthropic look for the id of an
+// answer.
 func NameAnswer(h http.Header, id string) {
 	name := []string{id}
 	h["X-Request-Id"], h["Request-Id"] = name, name

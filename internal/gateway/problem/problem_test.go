@@ -13,8 +13,8 @@ import (
 	"sluice.example/sluice/metering"
 )
 
-// TestOperatorsWordsStayHere: what is for the log or for the connection is in no body, in
-// whatever dialect.
+// TestOperatorsWordsStayHere: no body has the fields that are only for the log or for the
+// connection, in any dialect.
 func TestOperatorsWordsStayHere(t *testing.T) {
 	p := problem.Retryable(problem.New(http.StatusBadGateway, problem.BackendUnavailable, "the backend failed"), time.Minute)
 	p.Challenge, p.NoRetry, p.CloseClient, p.Expected = `L402 macaroon="secret"`, true, true, true
@@ -39,7 +39,7 @@ func TestOperatorsWordsStayHere(t *testing.T) {
 	}
 }
 
-// TestUnknownErrorTellsNothing: an error that is not in the table is a 500 without words.
+// TestUnknownErrorTellsNothing: an error that For does not list is a 500 without the error's text.
 func TestUnknownErrorTellsNothing(t *testing.T) {
 	p := problem.For(errors.New("pq: password of 10.0.0.1"))
 	if p.Status != http.StatusInternalServerError || strings.Contains(p.Detail, "10.0.0.1") {
