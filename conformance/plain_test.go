@@ -172,7 +172,8 @@ func TestPlainRerankIsRefused(t *testing.T) {
 	}
 }
 
-// TestPlainRerankIsLeft checks that a caller who hangs up during the answer pays for what was read.
+// TestPlainRerankIsLeft checks that a caller pays nothing who hangs up before a score of the answer has
+// begun, because the backend may have stalled.
 func TestPlainRerankIsLeft(t *testing.T) {
 	s := newShop(t)
 	key := rich(s.place)
@@ -183,9 +184,8 @@ func TestPlainRerankIsLeft(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("the answer came: %v", err)
 	}
-	did := s.truth(0)
-	if charged := s.settled(key).Charged; charged < did.PromptTokens*3/4 || charged > did.PromptTokens*5/4 {
-		t.Errorf("charged %d msat, the backend counted %d", charged, did.PromptTokens)
+	if charged := s.settled(key).Charged; charged != 0 {
+		t.Errorf("charged %d msat for a document of which no score had begun", charged)
 	}
 }
 
