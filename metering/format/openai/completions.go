@@ -51,7 +51,8 @@ func parseCompletion(body []byte, policy func(model string) *format.Policy) (*co
 		return nil, format.Refuse("the body cannot be read: %v; send one JSON object", err)
 	}
 	r := &completionRequest{Request: Request{body: body, sequences: 1, members: make([]member, 0, 16)}}
-	if err := r.collect(text[rawjson.SkipSpace(text, 0):], completionKind); err != nil {
+	var err error
+	if r.members, r.model, err = collect(text[rawjson.SkipSpace(text, 0):], r.members, completionKind); err != nil {
 		return nil, err
 	}
 	p := policy(r.model)

@@ -1,8 +1,6 @@
 package openai
 
 import (
-	"strings"
-
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
@@ -56,12 +54,10 @@ func (r *inputs) parse(body []byte, policy func(model string) *format.Policy, re
 	if err := rawjson.CheckDocument(text); err != nil {
 		return format.Refuse("the body cannot be read: %v; send one JSON object", err)
 	}
-	r.size, r.members = len(body), make([]member, 0, 8)
-	if err := r.collect(text[rawjson.SkipSpace(text, 0):]); err != nil {
+	r.size = len(body)
+	var err error
+	if r.members, r.model, err = collect(text[rawjson.SkipSpace(text, 0):], make([]member, 0, 8), r.api.kindOf); err != nil {
 		return err
-	}
-	if r.model == "" {
-		return format.RefuseParam("model", "model is missing; name the model to ask")
 	}
 	p := policy(r.model)
 	r.members = impose(r.members, p, r.api.kindOf)
@@ -76,34 +72,6 @@ func (r *inputs) parse(body []byte, policy func(model string) *format.Policy, re
 		if err != nil {
 			return format.About(m.key, err)
 		}
-	}
-	return nil
-}
-
-// collect takes the object apart into its members and finds the model.
-func (r *inputs) collect(object []byte) error {
-	for c := rawjson.Members(object); c.More(); {
-		start := c.At()
-		key, value := c.Member()
-		m := member{key: string(key), raw: c.Since(start), value: value}
-		if m.kind = r.api.kindOf(m.key); m.kind == kindUnknown && r.api.kindOf(strings.ToLower(m.key)) != kindUnknown {
-			return format.RefuseParam(format.Clip(m.key), "the field %q is not spelt as documented; use lower case", format.Clip(m.key))
-		}
-		if len(r.members) == maxMembers {
-			return format.Refuse("there are more than %d fields; send fewer", maxMembers)
-		}
-		for i := range r.members {
-			if r.members[i].key == m.key {
-				return format.RefuseParam(format.Clip(m.key), "the field %q is given twice; send it once", format.Clip(m.key))
-			}
-		}
-		if m.kind == kindModel {
-			if !rawjson.IsString(value) || len(value) == 2 {
-				return format.RefuseParam("model", "model must be a non-empty string")
-			}
-			r.model = string(rawjson.Unquote(value))
-		}
-		r.members = append(r.members, m)
 	}
 	return nil
 }

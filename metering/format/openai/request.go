@@ -69,7 +69,8 @@ func ParseFor(body []byte, policy func(model string) *format.Policy) (*Request, 
 		return nil, format.Refuse("the body cannot be read: %v; send one JSON object", err)
 	}
 	r := &Request{body: body, sequences: 1, members: make([]member, 0, 16)}
-	if err := r.collect(text[rawjson.SkipSpace(text, 0):], kindOf); err != nil {
+	var err error
+	if r.members, r.model, err = collect(text[rawjson.SkipSpace(text, 0):], r.members, kindOf); err != nil {
 		return nil, err
 	}
 	p := policy(r.model)
@@ -85,36 +86,36 @@ func ParseFor(body []byte, policy func(model string) *format.Policy) (*Request, 
 	return r, r.checkBeams()
 }
 
-// collect takes the object apart into its members, of the kinds that the API knows,
-// and finds the model.
-func (r *Request) collect(object []byte, kindOf func(string) kind) error {
+// collect takes an object apart. It appends the object's members, of the kinds that the
+// API knows, to members and finds the model.
+func collect(object []byte, members []member, kindOf func(string) kind) (_ []member, model string, err error) {
 	for c := rawjson.Members(object); c.More(); {
 		start := c.At()
 		key, value := c.Member()
 		m := member{key: string(key), raw: c.Since(start), value: value}
 		if m.kind = kindOf(m.key); m.kind == kindUnknown && foldsToKnown(m.key, kindOf) {
-			return format.RefuseParam(format.Clip(m.key), "the field %q is not spelt as documented; use lower case", format.Clip(m.key))
+			return nil, "", format.RefuseParam(format.Clip(m.key), "the field %q is not spelt as documented; use lower case", format.Clip(m.key))
 		}
-		if len(r.members) == maxMembers {
-			return format.Refuse("there are more than %d fields; send fewer", maxMembers)
+		if len(members) == maxMembers {
+			return nil, "", format.Refuse("there are more than %d fields; send fewer", maxMembers)
 		}
-		for i := range r.members {
-			if r.members[i].key == m.key {
-				return format.RefuseParam(format.Clip(m.key), "the field %q is given twice; send it once", format.Clip(m.key))
+		for i := range members {
+			if members[i].key == m.key {
+				return nil, "", format.RefuseParam(format.Clip(m.key), "the field %q is given twice; send it once", format.Clip(m.key))
 			}
 		}
 		if m.kind == kindModel {
 			if !rawjson.IsString(value) || len(value) == 2 {
-				return format.RefuseParam("model", "model must be a non-empty string")
+				return nil, "", format.RefuseParam("model", "model must be a non-empty string")
 			}
-			r.model = string(rawjson.Unquote(value))
+			model = string(rawjson.Unquote(value))
 		}
-		r.members = append(r.members, m)
+		members = append(members, m)
 	}
-	if r.model == "" {
-		return format.RefuseParam("model", "model is missing; name the model to ask")
+	if model == "" {
+		return nil, "", format.RefuseParam("model", "model is missing; name the model to ask")
 	}
-	return nil
+	return members, model, nil
 }
 
 // read decides what becomes of one member and takes from it what decides the
