@@ -39,7 +39,7 @@ type Migration struct {
 }
 
 // additive is the first line of a file that older programs need not know.
-const additive = "-- additive\n"
+const additive = "-- additive"
 
 // Step is a part of a migration that runs in one transaction.
 type Step struct {
@@ -101,8 +101,10 @@ func split(version int, name, text string) (steps []Step) {
 		sql.WriteString(line)
 	}
 	parts = append(parts, sql.String())
+	first, _, _ := strings.Cut(text, "\n")
 	for i, p := range parts {
-		steps = append(steps, Step{Version: version, Name: name, Number: i + 1, Of: len(parts), SQL: p, Additive: strings.HasPrefix(text, additive)})
+		steps = append(steps, Step{Version: version, Name: name, Number: i + 1, Of: len(parts), SQL: p,
+			Additive: strings.TrimSpace(first) == additive})
 	}
 	return steps
 }
@@ -110,8 +112,8 @@ func split(version int, name, text string) (steps []Step) {
 // Target is a database to bring up to date. The caller makes sure that only one process does so at a time.
 type Target interface {
 	// Done returns the number of the last migration whose steps have all run (0: none), and how many steps of the next
-	// migration have run.
-	Done(ctx context.Context) (version, steps int, err error)
+	// migration have run. known is how many migrations the program has. Additive migrations beyond known do not count.
+	Done(ctx context.Context, known int) (version, steps int, err error)
 	// Migrate runs one step and records it, in one transaction. It waits for the locks that the step needs until ctx
 	// ends.
 	Migrate(ctx context.Context, s Step) error
@@ -162,7 +164,7 @@ func Check(ctx context.Context, dialect string, t Target) error {
 // done returns how far the migrations of a database have run. It refuses a database that has run more than this program
 // knows.
 func done(ctx context.Context, all []Migration, t Target) (version, steps int, err error) {
-	version, steps, err = t.Done(ctx)
+	version, steps, err = t.Done(ctx, len(all))
 	if err != nil {
 		return 0, 0, fmt.Errorf("read schema version: %w", err)
 	}

@@ -15,7 +15,7 @@ type target struct {
 	fail           map[string]error // the error of a step, by the step's SQL
 }
 
-func (t *target) Done(context.Context) (int, int, error) { return t.version, t.steps, nil }
+func (t *target) Done(context.Context, int) (int, int, error) { return t.version, t.steps, nil }
 
 func (t *target) Migrate(_ context.Context, s Step) error {
 	if err := t.fail[s.SQL]; err != nil {

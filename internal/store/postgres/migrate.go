@@ -111,31 +111,39 @@ type schema struct {
 }
 
 // Done returns how far the migrations have run. schema_versions lists the migrations that older programs know as well.
-// schema_additions lists the additive migrations, which older programs need not know. schema_steps lists the steps of a
-// migration that has not run whole.
-func (s schema) Done(ctx context.Context) (version, steps int, err error) {
+// schema_additions lists the additive migrations, which older programs need not know. schema_steps lists the steps of
+// migrations that have not run whole.
+func (s schema) Done(ctx context.Context, known int) (version, steps int, err error) {
 	var made, stepsMade, additions bool
 	err = s.c.QueryRow(ctx, `SELECT to_regclass('schema_versions') IS NOT NULL,
 		to_regclass('schema_steps') IS NOT NULL, to_regclass('schema_additions') IS NOT NULL`).Scan(&made, &stepsMade, &additions)
 	if err != nil || !made {
 		return 0, 0, err
 	}
-	err = s.c.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM schema_versions").Scan(&version)
-	for whole := additions; err == nil && whole; {
-		err = s.c.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM schema_additions WHERE version = $1 AND step = steps)", version+1).Scan(&whole)
+	if err = s.c.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM schema_versions").Scan(&version); err != nil {
+		return 0, 0, err
+	}
+	for whole := additions; whole && version < known; {
+		const sql = "SELECT EXISTS (SELECT 1 FROM schema_additions WHERE version = $1 AND step = steps)"
+		if err = s.c.QueryRow(ctx, sql, version+1).Scan(&whole); err != nil {
+			return 0, 0, err
+		}
 		if whole {
 			version++
 		}
 	}
-	for table, there := range map[string]bool{"schema_steps": stepsMade, "schema_additions": additions} {
-		if err != nil || !there {
-			continue
-		}
-		var n int
-		err = s.c.QueryRow(ctx, "SELECT count(*) FROM "+table+" WHERE version = $1", version+1).Scan(&n)
-		steps += n
+	var added, ahead int
+	if additions && version < known {
+		err = s.c.QueryRow(ctx, "SELECT count(*) FROM schema_additions WHERE version = $1", version+1).Scan(&added)
 	}
-	return version, steps, err
+	if stepsMade && err == nil {
+		err = s.c.QueryRow(ctx, `SELECT count(*) FILTER (WHERE version = $1), coalesce(max(version), 0) FROM schema_steps`,
+			version+1).Scan(&steps, &ahead)
+	}
+	if ahead > known+1 { // a migration began that this program does not know, after additive ones
+		version, steps = ahead, 0
+	}
+	return version, steps + added, err
 }
 
 // Migrate tries the step until the step gets its lock.
@@ -166,6 +174,9 @@ func (s schema) try(ctx context.Context, step migrations.Step, tell bool) error 
 		fmt.Fprintf(&sql, "INSERT INTO schema_additions (version, step, steps) VALUES (%d, %d, %d);", step.Version, step.Number, step.Of)
 	} else {
 		fmt.Fprintf(&sql, "INSERT INTO schema_steps (version, step) VALUES (%d, %d);", step.Version, step.Number)
+	}
+	if !step.Additive && step.Version > 1 { // after additive migrations: older programs must refuse the schema from here on
+		fmt.Fprintf(&sql, "INSERT INTO schema_versions (version, name) VALUES (%d, 'additive') ON CONFLICT DO NOTHING;", step.Version-1)
 	}
 	if step.Last() && !step.Additive {
 		fmt.Fprintf(&sql, "INSERT INTO schema_versions (version, name) VALUES (%d, %s);", step.Version, literal(step.Name))

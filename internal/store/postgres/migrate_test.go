@@ -232,7 +232,7 @@ func TestMigrationGoesOn(t *testing.T) {
 	s := schema{c, d}
 	broken := next(t, "CREATE TABLE one (x bigint)", "CREATE TABLE two (x bigint); SELECT 1 / 0",
 		"CREATE TABLE three (x bigint)")
-	version, steps, err := s.Done(ctx)
+	version, steps, err := s.Done(ctx, 99)
 	if err != nil || steps != 0 || version != broken[0].Version-1 {
 		t.Fatalf("done %d, %d, %v", version, steps, err)
 	}
@@ -243,7 +243,7 @@ func TestMigrationGoesOn(t *testing.T) {
 		t.Error("a step that fails ran")
 	}
 	for range 2 {
-		if v, n, err := s.Done(ctx); err != nil || v != version || n != 1 {
+		if v, n, err := s.Done(ctx, 99); err != nil || v != version || n != 1 {
 			t.Errorf("done %d, %d, %v", v, n, err)
 		}
 		if err := s.Migrate(ctx, broken[0]); err == nil {
@@ -259,7 +259,7 @@ func TestMigrationGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if v, n, err := s.Done(ctx); err != nil || v != version+1 || n != 0 {
+	if v, n, err := s.Done(ctx, 99); err != nil || v != version+1 || n != 0 {
 		t.Errorf("done %d, %d, %v", v, n, err)
 	}
 }
@@ -279,4 +279,44 @@ func TestStartNeedsNoLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Close()
+}
+
+// TestAdditiveAhead checks what a program does with migrations of a newer one: it starts beside an additive one, whole or
+// in part, and refuses the schema once another one has begun after it.
+func TestAdditiveAhead(t *testing.T) {
+	ctx := context.Background()
+	url := pgtest.Start(t)
+	d, c := made(t, url)
+	s := schema{c, d}
+	added := next(t, "CREATE TABLE one (x bigint)", "CREATE TABLE two (x bigint)")
+	for i := range added {
+		added[i].Additive = true
+		if err := s.Migrate(ctx, added[i]); err != nil {
+			t.Fatal(err)
+		}
+		other, err := Open(ctx, url)
+		if err != nil {
+			t.Fatalf("step %d of an additive migration keeps this version from starting: %v", i+1, err)
+		}
+		other.Close()
+		reader, err := OpenReader(ctx, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader.Close()
+	}
+	after := next(t, "CREATE TABLE three (x bigint)", "CREATE TABLE four (x bigint)")
+	for i := range after {
+		after[i].Version++
+	}
+	if err := s.Migrate(ctx, after[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, url); err == nil || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("it opened a schema that is being changed: %v", err)
+	}
+	var version int // what programs see that know no additive migrations
+	if err := c.QueryRow(ctx, "SELECT max(version) FROM schema_versions").Scan(&version); err != nil || version != added[0].Version {
+		t.Errorf("older programs see version %d, %v", version, err)
+	}
 }

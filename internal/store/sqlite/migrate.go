@@ -27,26 +27,32 @@ type schema struct {
 }
 
 // Done returns how far the migrations have run. The header has the version that older programs know as well.
-// schema_additions lists the additive migrations, which older programs need not know. schema_steps lists the steps of a
-// migration that has not run whole.
-func (s schema) Done(context.Context) (version, steps int, err error) {
+// schema_additions lists the additive migrations, which older programs need not know. schema_steps lists the steps of
+// migrations that have not run whole.
+func (s schema) Done(_ context.Context, known int) (version, steps int, err error) {
 	if version, err = s.number("PRAGMA user_version"); err != nil {
 		return 0, 0, err
 	}
 	additions, err := s.number("SELECT count(*) FROM sqlite_schema WHERE name = 'schema_additions'")
-	for whole := additions; err == nil && whole > 0; {
+	for whole := additions; err == nil && whole > 0 && version < known; version += whole {
 		whole, err = s.number(fmt.Sprintf("SELECT count(*) FROM schema_additions WHERE version = %d AND step = steps", version+1))
-		version += whole
 	}
-	for _, table := range []string{"schema_steps", "schema_additions"} {
-		made, there := s.number("SELECT count(*) FROM sqlite_schema WHERE name = '" + table + "'")
-		if err = errors.Join(err, there); err != nil || made == 0 {
-			continue
-		}
-		n, counted := s.number(fmt.Sprintf("SELECT count(*) FROM %s WHERE version = %d", table, version+1))
-		steps, err = steps+n, counted
+	made, there := s.number("SELECT count(*) FROM sqlite_schema WHERE name = 'schema_steps'")
+	if err = errors.Join(err, there); err != nil {
+		return 0, 0, err
 	}
-	return version, steps, err
+	if additions > 0 && version < known {
+		steps, err = s.number(fmt.Sprintf("SELECT count(*) FROM schema_additions WHERE version = %d", version+1))
+	}
+	if made == 0 || err != nil {
+		return version, steps, err
+	}
+	begun, err := s.number(fmt.Sprintf("SELECT count(*) FROM schema_steps WHERE version = %d", version+1))
+	ahead, last := s.number("SELECT coalesce(max(version), 0) FROM schema_steps")
+	if ahead > known+1 { // a migration began that this program does not know, after additive ones
+		return ahead, 0, errors.Join(err, last)
+	}
+	return version, steps + begun, errors.Join(err, last)
 }
 
 func (s schema) number(sql string) (int, error) {
@@ -75,6 +81,8 @@ func (s schema) Migrate(ctx context.Context, step migrations.Step) error {
 		sql += fmt.Sprintf(`CREATE TABLE IF NOT EXISTS schema_steps (
 			version INTEGER, step INTEGER, PRIMARY KEY (version, step)) STRICT, WITHOUT ROWID;
 			INSERT INTO schema_steps (version, step) VALUES (%d, %d);`, step.Version, step.Number)
+		// After additive migrations: older programs must refuse the schema from here on.
+		sql += fmt.Sprintf("PRAGMA user_version=%d;", step.Version-1)
 	}
 	pause, told := backoff.New(pauseMin, pauseMax), time.Time{}
 	for {

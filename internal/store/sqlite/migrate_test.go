@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -43,7 +44,7 @@ func TestMigrationGoesOn(t *testing.T) {
 	if err := s.Migrate(ctx, step(2, 3, "CREATE TABLE two (x); CREATE TABLE one (x)")); err == nil {
 		t.Error("a step that fails ran")
 	}
-	if v, n, err := s.Done(ctx); err != nil || v != 0 || n != 1 {
+	if v, n, err := s.Done(ctx, 99); err != nil || v != 0 || n != 1 {
 		t.Errorf("done %d, %d, %v", v, n, err)
 	}
 	for i, sql := range []string{"CREATE TABLE two (x)", "CREATE TABLE three (x)"} {
@@ -51,7 +52,7 @@ func TestMigrationGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if v, n, err := s.Done(ctx); err != nil || v != 1 || n != 0 {
+	if v, n, err := s.Done(ctx, 99); err != nil || v != 1 || n != 0 {
 		t.Errorf("done %d, %d, %v", v, n, err)
 	}
 }
@@ -126,5 +127,42 @@ func TestMigrationsAreDocumented(t *testing.T) {
 	}
 	if rows := strings.Count(part, "\n| 0"); rows != steps {
 		t.Errorf("%d rows for %d steps", rows, steps)
+	}
+}
+
+// TestAdditiveAhead checks what a program does with migrations of a newer one: it starts beside an additive one, whole or
+// in part, and refuses the schema once another one has begun after it.
+func TestAdditiveAhead(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	again := func() error {
+		d, err := Open(ctx, path)
+		if err == nil {
+			err = d.Close()
+		}
+		return err
+	}
+	if err := again(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := migrations.Load(migrations.SQLite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(step migrations.Step) {
+		t.Helper()
+		if err := (schema{c: newConn(t, path)}).Migrate(ctx, step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := 1; n <= 2; n++ {
+		run(migrations.Step{Version: len(all) + 1, Name: "added", Number: n, Of: 2, Additive: true, SQL: fmt.Sprintf("CREATE TABLE added%d (x)", n)})
+		if err := again(); err != nil {
+			t.Fatalf("step %d of an additive migration keeps this version from starting: %v", n, err)
+		}
+	}
+	run(migrations.Step{Version: len(all) + 2, Name: "after", Number: 1, Of: 2, SQL: "CREATE TABLE after (x)"})
+	if err := again(); err == nil || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("it opened a schema that is being changed: %v", err)
 	}
 }
