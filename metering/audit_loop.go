@@ -49,7 +49,7 @@ func (l *Ledger) auditDue(ctx context.Context) (bool, error) {
 	l.stats.mismatched.Store(state.Mismatched)
 	l.stats.auditedAt.Store(state.At)
 	last := time.UnixMicro(state.At)
-	if l.born.After(last) {
+	if state.At == 0 {
 		last = l.born
 	}
 	age := time.Since(last)

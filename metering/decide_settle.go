@@ -180,6 +180,7 @@ func (o *settleOp) replace(b *Batch, a *AccountRow, c *ChargeRow) {
 	o.endKey(b, charged)
 	row := o.row(b, c.Amount, charged)
 	row.Prev, row.ChainPrev = c.Prev, c.ChainPrev
+	row.Checksum = row.checksum() // for a charge that is replaced before it was first written
 	b.Charges.put(o.id, row)
 	o.entry, o.moved, o.unbilled = entryOf(&row, o.s.Usage, o.ctx.rates), charged-old, row.Unbilled
 }
