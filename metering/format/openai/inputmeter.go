@@ -157,7 +157,7 @@ func (m *inputMeter) PiecesEnd() error {
 		m.Fail(format.Failure{})
 		return fmt.Errorf("%w: it has %d results, and %d were asked for", ErrNotComputed, m.came, m.results.want)
 	}
-	if m.read.prompt <= 0 {
+	if m.read.prompt <= 0 && m.came >= int64(len(m.request.texts)+len(m.request.ids)) { // with top_n, only the best say theirs
 		m.read.prompt = m.each
 	}
 	if m.absurd = m.read.cached < 0 || m.read.cached > max(0, m.read.prompt); m.absurd {

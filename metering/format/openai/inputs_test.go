@@ -188,6 +188,7 @@ func TestInputAnswers(t *testing.T) {
 		{"Cohere without tokens", Rerank, rank, `{"results":[{"index":1,"relevance_score":0.9},{"index":0,"relevance_score":0.1}],"meta":{"billed_units":{"search_units":1}}}`, 5 + 6, metering.SourceCounted},
 		{"TEI", Rerank, `{"model":"m","query":"river","texts":["bank","water"]}`, `[{"index":1,"score":0.9},{"index":0,"score":0.1}]`, 5 + 6, metering.SourceCounted},
 		{"SGLang", Rerank, rank, `[{"score":0.9,"index":0,"meta_info":{"prompt_tokens":6}},{"score":0.1,"index":1,"meta_info":{"prompt_tokens":7}}]`, 13, metering.SourceReported},
+		{"SGLang, the best", Rerank, `{"model":"m","query":"river","documents":["bank of the river","water"],"top_n":1}`, `[{"index":0,"score":0.9,"meta_info":{"prompt_tokens":6}}]`, 14, metering.SourceCounted},
 		{"the best", Rerank, `{"model":"m","query":"river","documents":["bank","water"],"top_n":1}`, `{"results":[{"index":1,"relevance_score":0.9}],"usage":{"total_tokens":14}}`, 14, metering.SourceReported},
 		{"in two lists", Rerank, rank, `{"results":[{"index":1,"score":0.9},{"index":0,"score":0.1}],"data":[{"index":1,"score":0.9},{"index":0,"score":0.1}],"usage":{"total_tokens":14}}`, 14, metering.SourceReported},
 		{"a document twice", Rerank, rank, `{"results":[{"index":1,"relevance_score":0.9},{"index":1,"relevance_score":0.1}],"usage":{"total_tokens":14}}`, 0, ""},

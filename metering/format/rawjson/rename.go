@@ -11,32 +11,40 @@ type renaming struct {
 	member []byte // the member as it is written, "name":; nil: none is renamed
 	value  []byte // what is shown
 
-	open     bool // the string is open: it began, and has no end yet
-	begins   bool // it began within the last piece
-	from, to int  // of the string in the last piece; from -1: no part of it is there
+	open   bool   // the string is open: it began, and has no end yet
+	within bool   // the last of spans has no end yet
+	spans  []span // of such strings in the last piece, in order: a document may have the member twice
+	size   int    // of the last piece, in bytes
+}
+
+// span is a string, or a part of one, in a piece.
+type span struct {
+	from, to int
+	begins   bool // the string begins there
 }
 
 // Rename has Renamed show value, a JSON value, in the place of the string that is the
 // value of the member name of the document's object. It is called before Add.
 func (o *Outline) Rename(name string, value []byte) {
-	o.renaming = renaming{member: append(Quote(name), ':'), value: value, from: -1}
+	o.renaming = renaming{member: append(Quote(name), ':'), value: value}
 }
 
 // Renamed is the piece that was given to Add last, as Rename wants it. It may change
 // piece, and is valid as long as piece is.
 func (o *Outline) Renamed(piece []byte) []byte {
 	r := &o.renaming
-	switch {
-	case !o.Renames():
-		return piece
-	case r.begins:
-		return slices.Replace(piece, r.from, r.to, r.value...)
+	for i := len(r.spans) - 1; i >= 0; i-- {
+		if x := r.spans[i]; x.begins {
+			piece = slices.Replace(piece, x.from, x.to, r.value...)
+		} else {
+			piece = slices.Delete(piece, x.from, x.to)
+		}
 	}
-	return slices.Delete(piece, r.from, r.to)
+	return piece
 }
 
 // Renames reports whether Renamed differs from the piece that was given to Add last.
-func (o *Outline) Renames() bool { return o.renaming.member != nil && o.renaming.from >= 0 }
+func (o *Outline) Renames() bool { return len(o.renaming.spans) > 0 }
 
 // isRenamed reports whether the string that begins now is the value to rename.
 func (o *Outline) isRenamed() bool {
@@ -53,22 +61,23 @@ func (o *Outline) isRenamed() bool {
 
 // next begins a piece of n bytes.
 func (r *renaming) next(n int) {
-	r.from, r.to, r.begins = -1, n, false
+	r.spans, r.size, r.within = r.spans[:0], n, r.open
 	if r.open {
-		r.from = 0
+		r.spans = append(r.spans, span{0, n, false})
 	}
 }
 
 // opened notes that the string began at i, if it did.
 func (r *renaming) opened(i int) {
-	if r.open && r.from < 0 {
-		r.from, r.begins = i, true
+	if r.open && !r.within {
+		r.within, r.spans = true, append(r.spans, span{i, r.size, true})
 	}
 }
 
 // passed notes that a string was read up to i, and whether it goes on.
 func (r *renaming) passed(i int, goesOn bool) {
 	if r.open && !goesOn {
-		r.open, r.to = false, i
+		r.open, r.within = false, false
+		r.spans[len(r.spans)-1].to = i
 	}
 }
