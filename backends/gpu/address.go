@@ -56,6 +56,9 @@ func secretsOf(cfg *BackendConfig) (secrets []string) {
 		for _, value := range values {
 			if len(value) >= shortParameter {
 				secrets = append(secrets, value)
+				if sent := url.QueryEscape(value); sent != value {
+					secrets = append(secrets, sent) // a server may repeat the query as it came
+				}
 			}
 		}
 	}

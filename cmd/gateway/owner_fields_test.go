@@ -93,6 +93,31 @@ backends: [{name: one, url: "`+u.URL+`", slots: 4, engine: vllm, health: {path: 
 	t.Error("the gateway sent no request of its own")
 }
 
+// A server that repeats in its error what it was sent gives no header of the owner away: neither to
+// the client nor to the log.
+func TestOwnersHeadersStayHere(t *testing.T) {
+	const secret = "Tenant-Secret-42"
+	for name, answer := range map[string]http.HandlerFunc{
+		"a refusal":          saying(http.StatusUnprocessableEntity, `{"error":{"message":"tenant `+secret+` may not ask this","type":"`+secret+`"}}`),
+		"a failure":          saying(http.StatusInternalServerError, `{"error":{"message":"no quota for `+secret+`"}}`),
+		"an unknown model":   saying(http.StatusNotFound, `{"error":{"message":"the model m does not exist for `+secret+`","code":"model_not_found"}}`),
+		"a failure in a 200": saying(http.StatusOK, `{"error":{"message":"no quota for `+secret+`"}}`),
+		"not said as JSON":   saying(http.StatusBadRequest, `tenant `+secret+` may not ask this`),
+	} {
+		u := newUpstream(t, map[string]http.HandlerFunc{"POST " + chatPath: answer})
+		g := openSeller(t, t.TempDir(), ownerConfig+`        set_headers: {X-Tenant: `+secret+`}
+backends: [{name: one, url: "`+u.URL+`", slots: 4, engine: vllm, health: {path: ""}}]
+`, os.Getenv)
+		a := g.ask("POST", chatPath, chatOf("demo", ""), "Authorization", g.credit(10_000))
+		if u.last(t, chatPath).header.Get("X-Tenant") != secret {
+			t.Errorf("%s: the server got no header", name)
+		}
+		if strings.Contains(a.body, secret) || strings.Contains(strings.ToLower(g.log.String()), strings.ToLower(secret)) {
+			t.Errorf("%s: %s\n%s", name, a.body, g.log.String())
+		}
+	}
+}
+
 // An API that does not know a field never gets the field, neither from clients nor from the owner.
 func TestFieldsOfOneAPI(t *testing.T) {
 	u := newUpstream(t, map[string]http.HandlerFunc{

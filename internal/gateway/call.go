@@ -217,7 +217,7 @@ func (c *call) slotDone(err error, status int) {
 func (c *call) went(err error, status int, took time.Duration) gpu.Result {
 	result := gpu.Result{Err: err, Status: status, Doubtful: errors.Is(err, errNoEnd) || errors.Is(err, format.ErrNotWhole)}
 	if errors.Is(err, errFailedInside) {
-		said := saidWithin(c.meter.Failure())
+		said := saidWithin(c.meter.Failure(), c.o.model.headers)
 		result = c.outcome(&said)
 	}
 	result.Took = took

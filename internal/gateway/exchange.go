@@ -41,6 +41,7 @@ type exchange struct {
 	tokenErr  error       // why there is no token; nil: no credential was sent, or the token is good
 	who       standing    // what the credential is worth for the service; see identify
 	credited  bool        // the token's deposit is known to be in the ledger
+	billed    bool        // a call of this request was charged
 	requestID string      // of the hold; "": no hold was made
 	failureID string      // names an answer without a hold; "": the answer has no name yet
 	origin    string      // the origin whose pages may read the answer; "": none may

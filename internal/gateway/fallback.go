@@ -56,7 +56,7 @@ func (g *Gateway) withFallback(x *exchange, o *order) (*order, error) {
 //go:noinline
 func (g *Gateway) sellEither(x *exchange, o *order) error {
 	err := g.sell(x, o)
-	if o.next == nil || !untaken(err) || x.status != 0 || x.r.Context().Err() != nil {
+	if o.next == nil || !untaken(err) || x.billed || x.status != 0 || x.r.Context().Err() != nil {
 		return err
 	}
 	if x.requestID != "" || o.part != nil && o.lock == nil { // the first order counted against the rate limits

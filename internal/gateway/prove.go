@@ -35,7 +35,7 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		said := readRefusal(resp)
+		said := readRefusal(resp, headers)
 		return said.result(b, model)
 	}
 	if err := decode(resp); err != nil {
@@ -67,7 +67,7 @@ func (g *Gateway) prove(ctx context.Context, b *gpu.Backend, model string) gpu.R
 	}
 	switch {
 	case m.Failed() && m.Failure() != format.Failure{}:
-		said := saidWithin(m.Failure())
+		said := saidWithin(m.Failure(), headers)
 		return said.result(b, model)
 	case err != nil || m.Failed():
 		return gpu.Result{Err: errors.Join(errNoAnswer, err)}

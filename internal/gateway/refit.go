@@ -29,7 +29,7 @@ func (c *call) refitWithin() bool {
 	if !c.meter.Failed() || c.meter.Started() || c.x.status != 0 || !c.refittable() {
 		return false
 	}
-	said := saidWithin(c.meter.Failure())
+	said := saidWithin(c.meter.Failure(), c.o.model.headers)
 	return c.fit(&said)
 }
 

@@ -25,8 +25,8 @@ type refusal struct {
 }
 
 // readRefusal reads the body of a refusal to its end, so that the connection can be used again,
-// and finds the engine's message in it.
-func readRefusal(resp *http.Response) refusal {
+// and finds the engine's message in it. owners are the headers of the request that the owner set.
+func readRefusal(resp *http.Response, owners http.Header) refusal {
 	r := refusal{status: resp.StatusCode}
 	if decode(resp) != nil {
 		resp.Body.Close()
@@ -35,6 +35,7 @@ func readRefusal(resp *http.Response) refusal {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // what could be read counts
 	resp.Body.Close()
 	r.parse(body)
+	r.Failure = withoutHeaders(r.Failure, owners)
 	return r
 }
 
@@ -47,9 +48,10 @@ func (r *refusal) parse(body []byte) {
 	}
 }
 
-// saidWithin returns the refusal that a backend reported within an answer of 200.
-func saidWithin(f format.Failure) refusal {
-	r := refusal{status: f.Code, within: true, Failure: f}
+// saidWithin returns the refusal that a backend reported within an answer of 200. owners are the
+// headers of the request that the owner set.
+func saidWithin(f format.Failure, owners http.Header) refusal {
+	r := refusal{status: f.Code, within: true, Failure: withoutHeaders(f, owners)}
 	if r.status == 0 {
 		r.status = http.StatusInternalServerError
 	}

@@ -20,7 +20,7 @@ func (c *call) upstream() string { return c.lease.Backend().Upstream(c.o.model.N
 // readRefusal reads the backend's refusal at its first call, and returns it at every call.
 func (c *call) readRefusal(resp *http.Response) *refusal {
 	if c.said == nil {
-		said := readRefusal(resp)
+		said := readRefusal(resp, c.o.model.headers)
 		c.said = &said
 	}
 	return c.said
@@ -120,7 +120,7 @@ func (c *call) noAnswer(err error, status int) *ending {
 			return e
 		}
 	}
-	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.lease.Backend().Redact(c.meter.Failure().Message), Dropped: c.meter.Noise()})
+	c.failing(observe.Failure{Kind: observe.NoAnswer, Err: err, Said: c.lease.Backend().Redact(withoutHeaders(c.meter.Failure(), c.o.model.headers).Message), Dropped: c.meter.Noise()})
 	if errors.Is(err, gpu.ErrIdleTimeout) || errors.Is(err, gpu.ErrFirstEventTimeout) {
 		return c.endFree(metering.OutcomeBackendError, problem.New(http.StatusGatewayTimeout, problem.BackendUnavailable,
 			"the backend did not go on with its answer in time; nothing was charged"))
@@ -137,7 +137,7 @@ func (c *call) noAnswer(err error, status int) *ending {
 // refusedWithin ends a call that the backend refused within an answer of 200, as refused ends a
 // call that was refused by its status. It returns nil if the backend failed instead.
 func (c *call) refusedWithin() *ending {
-	said := saidWithin(c.meter.Failure())
+	said := saidWithin(c.meter.Failure(), c.o.model.headers)
 	switch result := c.outcome(&said); {
 	case result.Lacks != "":
 		return c.endFree(metering.OutcomeNotTaken, gpu.ErrNotTaken)
@@ -153,7 +153,7 @@ func (c *call) refusedWithin() *ending {
 // may see it. It returns "" for words about the gateway's key. The log has the backend's own
 // words.
 func (c *call) failureWords() string {
-	said := saidWithin(c.meter.Failure())
+	said := saidWithin(c.meter.Failure(), c.o.model.headers)
 	if said.denied() && !said.BlamesContent() {
 		return ""
 	}

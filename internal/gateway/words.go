@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"sluice.example/sluice/backends/gpu"
+	"sluice.example/sluice/metering/format"
 )
 
 // maxEngineText bounds, in bytes, what a client or the operator is told of what an
@@ -31,6 +33,23 @@ func publicWords(text string, b *gpu.Backend, model, asked string) string {
 // name that the backend has for the model, and without the gateway's secrets.
 func ownWords(text string, b *gpu.Backend) string {
 	return clip(strings.Join(printable(b.Redact(text)), " "))
+}
+
+// shortHeader is a length in bytes. A shorter value of a header is not replaced in texts, because a
+// secret is longer and an ordinary word may be as short.
+const shortHeader = 6
+
+// withoutHeaders returns a failure without the values of the headers that the owner set, because
+// some servers repeat in their errors what they were sent.
+func withoutHeaders(f format.Failure, owners http.Header) format.Failure {
+	for _, values := range owners {
+		for _, v := range values {
+			if len(v) >= shortHeader {
+				f.Message, f.Kind = strings.ReplaceAll(f.Message, v, "[redacted]"), strings.ReplaceAll(f.Kind, strings.ToLower(v), "[redacted]")
+			}
+		}
+	}
+	return f
 }
 
 // clip is the beginning of a text.
