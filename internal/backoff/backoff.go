@@ -26,6 +26,7 @@ type Backoff struct {
 
 // New returns a series of pauses that begins with first and never exceeds most.
 func New(first, most time.Duration) *Backoff {
+	first = min(first, most)
 	return &Backoff{next: first, first: first, most: most}
 }
 

@@ -87,7 +87,31 @@ func (p Program) Run(ctx context.Context, args []string) (name string, err error
 		help[command] = c
 		parent.AddCommand(command)
 	}
-	return name, root.ExecuteContext(ctx)
+	if err := oneDash(root, args); err != nil {
+		return "", err
+	}
+	err = root.ExecuteContext(ctx) // sets name
+	return name, err
+}
+
+// oneDash refuses a long flag with one dash. It would be read as the short flag of its first
+// letter: -deposit-msat=5 as the body "eposit-msat=5".
+func oneDash(root *cobra.Command, args []string) error {
+	command, rest, err := root.Find(args)
+	if err != nil || command.DisableFlagParsing {
+		return nil
+	}
+	for _, arg := range rest {
+		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "-"), "=")
+		switch {
+		case arg == "--":
+			return nil
+		case len(name) < 2 || name == arg || name[0] == '-':
+		case command.Flags().Lookup(name) != nil || root.PersistentFlags().Lookup(name) != nil:
+			return Usagef("write --%s with two dashes", name)
+		}
+	}
+	return nil
 }
 
 // group returns the cobra command for the program itself, or for the first word of commands with

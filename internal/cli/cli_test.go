@@ -76,6 +76,8 @@ func TestUsageErrors(t *testing.T) {
 		"say a b c":      "want: test say",
 		"say --quiet a":  "unknown flag: --quiet",
 		"say -n x a":     `"-n, --times" flag`,
+		"say -times=3 a": "write --times with two dashes",
+		"-loud say a":    "write --loud with two dashes",
 	} {
 		did, name, _, err := run(strings.Fields(line)...)
 		if wantName := map[string]string{"say --quiet a": "say", "say -n x a": "say"}[line]; name != wantName {

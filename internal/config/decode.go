@@ -49,6 +49,7 @@ type decoder struct {
 	errs  []*Error
 	lines map[string]int // line of each key path in the file
 	nodes int
+	deep  bool // a value that is nested too deeply was reported
 }
 
 func (d *decoder) fail(line int, key, format string, args ...any) {

@@ -14,6 +14,9 @@ import (
 type JSON []byte
 
 // json decodes a value of any kind. The members of objects keep their order.
+// maxPath bounds how long the name of a nested value may become, in bytes.
+const maxPath = 1000
+
 func (d *decoder) json(n *yaml.Node, key string) JSON { return d.appendJSON(nil, n, key) }
 
 func (d *decoder) appendJSON(out []byte, n *yaml.Node, key string) []byte {
@@ -21,6 +24,13 @@ func (d *decoder) appendJSON(out []byte, n *yaml.Node, key string) []byte {
 		d.fail(n.Line, key, "the file has more than %d values", maxNodes)
 	}
 	if d.nodes >= maxNodes {
+		return append(out, "null"...)
+	}
+	if len(key) > maxPath { // each level makes it longer, and an alias may stand for what it is within
+		if !d.deep {
+			d.fail(n.Line, key[:64]+"…", "the value is nested too deeply")
+		}
+		d.deep = true
 		return append(out, "null"...)
 	}
 	for n.Kind == yaml.AliasNode {

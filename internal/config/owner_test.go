@@ -93,6 +93,9 @@ func TestFieldsAreJSON(t *testing.T) {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
+	if _, err := edited(t, nil, "prices: {", "set_fields: {a: &x [*x]}\n        prices: {"); err == nil || !strings.Contains(err.Error(), "nested too deeply") {
+		t.Errorf("a value within itself: %v", err)
+	}
 	if _, err := edited(t, nil, "prices: {", "set_fields: {big: .inf}\n        prices: {"); err == nil || !strings.Contains(err.Error(), "set_fields.big: want a value that JSON has") {
 		t.Errorf("infinity: %v", err)
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // Write replaces the file at path. The new file has mode 0600, whatever mode the old file had.
-// Write returns once the new file is on the disk. On an error the old file remains.
+// Write returns once the new file is on the disk. On an error the old file remains, unless only
+// the folder could not be brought to the disk: then the new file is there already.
 func Write(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // CreateTemp uses mode 0600

@@ -33,6 +33,7 @@ type EventReader struct {
 	begun   bool // the first line was read
 	afterCR bool // the line before ended with \r, so that a \n after it belongs to the same line end
 	data    []byte
+	held    int // bytes of the event's lines so far
 }
 
 // NewEventReader reads events from r.
@@ -46,9 +47,10 @@ func NewEventReader(r io.Reader) *EventReader {
 // Next returns the next event as soon as the blank line after it has come. Comments that belong to
 // no event are returned as an event without data. At the end of the stream the error is io.EOF. An
 // event that the end of the stream cuts off is dropped, as the standard requires. An event or a
-// line longer than 16 MiB fails with an error that wraps bufio.ErrTooLong.
+// line longer than 16 MiB, comments included, fails with an error that wraps bufio.ErrTooLong.
 func (e *EventReader) Next() (Event, error) {
 	var event Event
+	e.held = 0
 	for e.lines.Scan() {
 		line := e.lines.Bytes()
 		if !e.begun {
@@ -73,6 +75,10 @@ func (e *EventReader) Next() (Event, error) {
 
 // add adds one line to the event. It ignores fields other than data and event.
 func (e *EventReader) add(event *Event, line []byte) error {
+	// A line counts with the header of its string, because a server may send empty comments for ever.
+	if e.held += len(line) + 16; e.held > maxEvent {
+		return fmt.Errorf("read the stream: an event: %w", bufio.ErrTooLong)
+	}
 	if line[0] == ':' {
 		event.Comments = append(event.Comments, string(line))
 		return nil
@@ -87,9 +93,6 @@ func (e *EventReader) add(event *Event, line []byte) error {
 			e.data = e.data[:0]
 		} else {
 			e.data = append(e.data, '\n')
-		}
-		if len(e.data)+len(value) > maxEvent {
-			return fmt.Errorf("read the stream: an event: %w", bufio.ErrTooLong)
 		}
 		e.data = append(e.data, value...)
 		event.Data = e.data

@@ -90,6 +90,9 @@ func TestEventReaderFails(t *testing.T) {
 	if _, err := listed(strings.NewReader(long + long + long + long + "\n")); !errors.Is(err, bufio.ErrTooLong) {
 		t.Errorf("20 MiB in four lines: %v", err)
 	}
+	if _, err := listed(strings.NewReader(strings.Repeat(":\n", 2<<20))); !errors.Is(err, bufio.ErrTooLong) {
+		t.Errorf("2 million empty comments: %v", err)
+	}
 	if _, err := listed(strings.NewReader("data: " + strings.Repeat("x", 20<<20))); !errors.Is(err, bufio.ErrTooLong) {
 		t.Errorf("20 MiB in one line: %v", err)
 	}
