@@ -92,7 +92,7 @@ func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 		return nil, nil, fmt.Errorf("extend: %w", ErrEnded)
 	}
 	usage := h.usage
-	op := &extendOp{id: h.id, who: h.who, want: h.made, usage: appendUsage(nil, usage.Clamped()), source: h.source}
+	op := &extendOp{id: h.id, who: h.who, want: h.made, usage: appendUsage(make([]byte, 0, 16), usage.Clamped()), source: h.source}
 	op.want.amount = total
 	t, err := h.ledger.submit("extend", op, patient)
 	return op, t, err
@@ -167,5 +167,5 @@ func (h *Hold) progress() (Progress, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	usage := h.usage.Clamped()
-	return Progress{ID: h.id, Usage: appendUsage(nil, usage), Source: h.source}, h.ending == nil
+	return Progress{ID: h.id, Usage: appendUsage(make([]byte, 0, 16), usage), Source: h.source}, h.ending == nil
 }
