@@ -247,19 +247,19 @@ func (p *Problem) describe(h http.Header, d Dialect) {
 		h.Set("X-Should-Retry", "false")
 	}
 	if p.RequestID != "" {
-		NameAnswer(h, p.RequestID, d)
+		NameAnswer(h, p.RequestID, d == Anthropic)
 	}
 	if p.CloseClient {
 		h.Set("Connection", "close")
 	}
 }
 
-// NameAnswer sets the header in which SDKs look for the id of an answer. Anthropic's SDKs look in a
-// header of another name than all others.
-func NameAnswer(h http.Header, id string, d Dialect) {
+// NameAnswer sets the header in which SDKs look for the id of an answer. Anthropic's SDKs look in
+// a header of another name, which NameAnswer sets too if anthropic is true.
+func NameAnswer(h http.Header, id string, anthropic bool) {
 	name := []string{id}
 	h["X-Request-Id"] = name
-	if d == Anthropic {
+	if anthropic {
 		h["Request-Id"] = name
 	}
 }
