@@ -19,7 +19,7 @@ type completionMeter struct {
 func (r *completionRequest) Meter(b format.Bound, cal *format.Calibration, o format.MeterOptions) format.Meter {
 	m := &completionMeter{Meter: *NewMeter(&r.Request, b, cal, o), asked: r}
 	if len(r.prompts) > 1 {
-		m.prompts = &promptUsages{of: make([]promptUsage, len(r.prompts)), silent: len(r.prompts)}
+		m.prompts = &promptUsages{of: make([]promptUsage, len(r.prompts)), silent: len(r.prompts), most: readOfEach(r.members)}
 	}
 	return m
 }

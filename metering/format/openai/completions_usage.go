@@ -12,6 +12,7 @@ import (
 type promptUsages struct {
 	of     []promptUsage // by prompt
 	sum    promptUsage   // of all in of
+	most   int64         // tokens that are read of each, at most
 	silent int           // prompts of which nothing was said yet
 	guess  int64         // what those take as a rule, where begun
 	begun  bool
@@ -71,7 +72,9 @@ func (m *completionMeter) readAlone() {
 			break
 		}
 	}
-	m.sumUp()
+	if m.sumUp(); p.silent == 0 {
+		m.final.cached = min(p.sum.cached, m.final.prompt)
+	}
 }
 
 // isApart reports whether the usage chunk that came last speaks of one completion. It
@@ -93,7 +96,7 @@ func (m *completionMeter) tell(i int, u usage) {
 	if !p.begun {
 		p.begun = true
 		for i := range m.asked.prompts {
-			p.guess += m.asked.prompts[i].likely(m.estimator())
+			p.guess += m.likely(i)
 		}
 	}
 	if u.prompt <= 0 || !m.asked.canBe(i, u.prompt) {
@@ -103,11 +106,16 @@ func (m *completionMeter) tell(i int, u usage) {
 	now := promptUsage{max(was.tokens, min(u.prompt, maxExcess)), max(was.cached, min(u.believedCache(), maxExcess))}
 	if was.tokens == 0 {
 		p.silent--
-		p.guess -= m.asked.prompts[i].likely(m.estimator())
+		p.guess -= m.likely(i)
 	}
 	p.sum.tokens += now.tokens - was.tokens
 	p.sum.cached += now.cached - was.cached
 	p.of[i] = now
+}
+
+// likely is what prompt i takes as a rule.
+func (m *completionMeter) likely(i int) int64 {
+	return min(m.prompts.most, m.asked.prompts[i].likely(m.estimator()))
 }
 
 // sumUp takes over what is known of all prompts. Those of which nothing was said yet
@@ -120,7 +128,7 @@ func (m *completionMeter) sumUp() {
 	}
 	sum := p.sum.tokens
 	switch m.mixed = p.silent > 0; {
-	case m.mixed && m.bound.Counted > 0:
+	case m.mixed && m.bound.Counted > 0 && p.most == format.MaxInt64:
 		sum = max(sum, m.bound.Counted)
 	case m.mixed:
 		sum = max(sum, min(sum+p.guess, m.bound.Input))
@@ -178,7 +186,11 @@ func (m *Meter) isOfOnePrompt(tokens int64) bool {
 	switch {
 	case len(r.prompts) < 2, tokens <= 0, m.opts.UsageOfAll, m.ofAll, !r.canBeOfOne(tokens):
 		return false
-	case m.opts.UsagePerSequence, m.apart, tokens < r.ids:
+	case m.opts.UsagePerSequence, m.apart:
+		return true
+	case readOfEach(r.members) < format.MaxInt64: // nothing tells how long they are
+		return false
+	case tokens < r.ids:
 		return true
 	}
 	usual := max(m.estimator().Prompt, format.DefaultBytesPerToken)

@@ -8,6 +8,7 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/pricing"
 )
 
 // document is an answer with these texts of its choices, and a usage.
@@ -128,6 +129,51 @@ func TestAUsageChunkThatIsMissing(t *testing.T) {
 		listen(m, events...)
 		if u, _, clamped := m.Final(format.Complete, start); onlyTokens(u) != tokens(7+4, 4) || clamped {
 			t.Errorf("%s: %v, clamped %v", name, onlyTokens(u), clamped)
+		}
+	}
+}
+
+// Prompts that the client has the engine cut are shorter than their text, and a usage of
+// all of them is not taken for that of one.
+func TestUsageOfPromptsThatWereCut(t *testing.T) {
+	long := `["` + prose(100) + `","` + prose(100) + `"]`
+	for name, c := range map[string]struct {
+		prompts, cut string
+		reported     int
+		want         int64
+	}{
+		"texts": {long, "300", 600, 600},
+		"ids":   {`[[1,2,3,4,5,6],[1,2,3,4,5,6]]`, "3", 6, 6},
+	} {
+		m := textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"prompt":`+c.prompts, format.MeterOptions{})
+		if got := promptCharge(t, m, document(used(c.reported, 6), "ab cdef", "ab cdef")); got != c.want {
+			t.Errorf("%s: %d are charged as %d, want %d", name, c.reported, got, c.want)
+		}
+		m = textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"stream":true,"prompt":`+c.prompts, format.MeterOptions{UsageOfAll: true, ContinuousUsage: true})
+		listen(m, say(0, "a", used(c.reported/2, 1)))
+		if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(c.want, 1) {
+			t.Errorf("%s, left: %v, want %d", name, onlyTokens(u), c.want)
+		}
+	}
+}
+
+// What a cache had of each prompt adds up as the prompts do.
+func TestCachedTokensOfABatch(t *testing.T) {
+	cached := func(prompt, cached int) string {
+		return fmt.Sprintf(`data: {"id":"c","choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":%d}}}`+"\n\n", prompt, cached)
+	}
+	events := []string{say(0, "ab", ""), stop(0, ""), cached(5, 3), say(1, "ab", ""), stop(1, ""), cached(7, 4), done}
+	for name, o := range map[string]format.MeterOptions{"llama.cpp": {UsagePerSequence: true}, "unknown": {}} {
+		for heard, want := range map[int]int64{3: 3, len(events): 7} {
+			m := textMeter(t, `"prompt":["The gate is","Water runs down"],"max_tokens":8,"stream":true`, o)
+			listen(m, events[:heard]...)
+			end := format.BackendCut
+			if heard == len(events) {
+				end = format.Complete
+			}
+			if u, _, clamped := m.Final(end, start.Add(time.Second)); u[pricing.CachedInputTokens] != want || clamped {
+				t.Errorf("%s, %d events: %v, clamped %v, want %d cached", name, heard, u, clamped, want)
+			}
 		}
 	}
 }

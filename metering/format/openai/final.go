@@ -102,7 +102,9 @@ func (m *Meter) reported(f usage, end format.End, now time.Time) (pricing.Units,
 		m.excess.Prompt = min(f.prompt-m.bound.Input, maxExcess)
 	}
 	clamped := f.prompt < 0 || f.completion < 0 || f.cached < 0 || f.prompt > m.bound.Input || f.cached > max(f.prompt, 0)
-	if f.cached = f.believedCache(); m.ofSome || !m.canBePrompt(f.prompt) {
+	if f.cached = f.believedCache(); m.ofSome {
+		f.prompt, f.cached = 0, max(f.cached, m.running.cached)
+	} else if !m.canBePrompt(f.prompt) {
 		f.prompt = 0
 	}
 	prompt := tokenCount{min(max(f.prompt, 0), m.bound.Input), metering.SourceReported}
