@@ -98,7 +98,7 @@ func (r *embeddingRequest) readInput(m *member) error {
 	r.sides[0] = m.value
 	switch m.value[0] {
 	case '"':
-		return r.addText(textBytes(m.value))
+		return r.addText(sizeOf(m.value))
 	case '[':
 	default:
 		return errInput()
@@ -118,7 +118,7 @@ func (r *embeddingRequest) readInput(m *member) error {
 		}
 		switch kind {
 		case '"':
-			if err := r.addText(textBytes(v)); err != nil {
+			if err := r.addText(sizeOf(v)); err != nil {
 				return err
 			}
 		case '[':

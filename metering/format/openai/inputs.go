@@ -40,10 +40,10 @@ type inputs struct {
 	members []member
 	size    int // bytes of the body
 	model   string
-	texts   []int64   // bytes of each text, or pair of texts, as often as it is read
-	ids     []int64   // lengths of the lists of token ids, which no engine adds to
-	sides   [2][]byte // the texts as they came; of pairs, either side: a text, or a list of texts
-	added   int64     // tokens that other members may add to each text
+	texts   []textSize // of each text, or pair of texts, as often as it is read
+	ids     []int64    // lengths of the lists of token ids, which no engine adds to
+	sides   [2][]byte  // the texts as they came; of pairs, either side: a text, or a list of texts
+	added   int64      // tokens that other members may add to each text
 
 	searches, documents int64
 }
@@ -115,7 +115,7 @@ func (r *inputs) read(m *member, p *format.Policy) error {
 		if !rawjson.IsString(m.value) {
 			return format.Refuse("%s must be a text", m.key)
 		}
-		r.added += textBytes(m.value)
+		r.added += sizeOf(m.value).most
 	case m.kind == kindForbidden:
 		if m.dropped = isNeutral(m.value); !m.dropped {
 			return format.Refuse("the field %q cannot be used here; leave it out", m.key)
@@ -128,15 +128,12 @@ func (r *inputs) read(m *member, p *format.Policy) error {
 	return nil
 }
 
-// textBytes is the length of the text of a JSON string, in bytes.
-func textBytes(v []byte) int64 { return rawjson.TextBytes(v[1 : len(v)-1]) }
-
-// addText takes a text of so many bytes.
-func (r *inputs) addText(bytes int64) error {
+// addText takes a text of this size.
+func (r *inputs) addText(size textSize) error {
 	if len(r.texts) == hardItems {
 		return format.Refuse("%s has more than %d elements; send fewer at once", r.api.items, hardItems)
 	}
-	r.texts = append(r.texts, bytes)
+	r.texts = append(r.texts, size)
 	return nil
 }
 
@@ -152,8 +149,8 @@ func (r *inputs) HasCap() bool { return true }
 
 // PromptBytes implements format.Request.
 func (r *inputs) PromptBytes() (bytes int64) {
-	for _, n := range r.texts {
-		bytes = format.AddSat(bytes, n)
+	for i := range r.texts {
+		bytes = format.AddSat(bytes, r.texts[i].bytes)
 	}
 	return bytes
 }
@@ -171,8 +168,8 @@ func (r *inputs) around(l format.Limits) int64 {
 	return format.AddSat(r.api.special+r.added, max(0, l.TemplatePerMessage))
 }
 
-// Bound implements format.Request. A text has at most as many tokens as bytes and what
-// is put around it, a list of token ids exactly its length, and either at most the
+// Bound implements format.Request. A text has at most as many tokens as bytes, after a
+// tokenizer has normalised it, and what is put around it, a list of token ids exactly its length, and either at most the
 // context length, because no model reads more of it. There is no completion.
 func (r *inputs) Bound(l format.Limits) (format.Bound, error) {
 	most := r.api.most
@@ -190,8 +187,8 @@ func (r *inputs) Bound(l format.Limits) (format.Bound, error) {
 		b.Input = format.AddSat(b.Input, tokens)
 	}
 	around := r.around(l)
-	for _, bytes := range r.texts {
-		add(format.AddSat(bytes, around))
+	for i := range r.texts {
+		add(format.AddSat(r.texts[i].most, around))
 	}
 	for _, tokens := range r.ids {
 		add(tokens)

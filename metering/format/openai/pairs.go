@@ -42,8 +42,10 @@ func (r *pairRequest) pair(left, right string) error {
 	if len(one) != 1 && len(one) != len(others) {
 		return format.RefuseParam(left, "%s has %d texts and %s has %d; send one, or as many", left, len(one), right, len(others))
 	}
-	for i, bytes := range others {
-		if err := r.addText(format.AddSat(bytes, one[i%len(one)])); err != nil {
+	for i, other := range others {
+		first := one[i%len(one)]
+		pair := textSize{bytes: format.AddSat(other.bytes, first.bytes), most: format.AddSat(other.most, first.most)}
+		if err := r.addText(pair); err != nil {
 			return err
 		}
 	}
@@ -52,28 +54,28 @@ func (r *pairRequest) pair(left, right string) error {
 	return nil
 }
 
-// sizes is how many bytes each of the texts has.
-func sizes(name string, v []byte) (bytes []int64, err error) {
+// sizes is the size of each of the texts.
+func sizes(name string, v []byte) (all []textSize, err error) {
 	switch {
 	case v == nil:
 		return nil, format.RefuseParam(name, "%s is missing", name)
 	case rawjson.IsString(v):
-		return []int64{textBytes(v)}, nil
+		return []textSize{sizeOf(v)}, nil
 	}
 	for c := rawjson.Elements(v); c.More(); {
 		text := textOf(c.Value())
 		if text == nil {
-			return nil, format.RefuseParam(name, "%s[%d] must be a text, or an object with a text and nothing else", name, len(bytes))
+			return nil, format.RefuseParam(name, "%s[%d] must be a text, or an object with a text and nothing else", name, len(all))
 		}
-		if len(bytes) == hardItems {
+		if len(all) == hardItems {
 			return nil, format.RefuseParam(name, "%s has more than %d elements; send fewer at once", name, hardItems)
 		}
-		bytes = append(bytes, textBytes(text))
+		all = append(all, sizeOf(text))
 	}
-	if len(bytes) == 0 {
+	if len(all) == 0 {
 		return nil, format.RefuseParam(name, "%s is empty; send at least one text", name)
 	}
-	return bytes, nil
+	return all, nil
 }
 
 // textOf is the JSON string of an element that is a text, or an object which has only
