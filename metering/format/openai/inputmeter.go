@@ -25,15 +25,14 @@ type inputMeter struct {
 	cal     *format.Calibration
 	opts    format.MeterOptions
 
-	outline  *rawjson.Outline
-	came     int64 // results
-	seen     indexSet
-	each     int64 // tokens that results say of themselves, together
-	read     tokensRead
-	absurd   bool  // the cached tokens that it says cannot be
-	counted  int64 // by the backend's tokenizer; -1: not counted
-	ratio    float64
-	overflow int64
+	outline   *rawjson.Outline
+	got       tallies
+	delivered tally // what of it the client got
+	read      tokensRead
+	absurd    bool  // the cached tokens that it says cannot be
+	counted   int64 // by the backend's tokenizer; -1: not counted
+	ratio     float64
+	overflow  int64
 }
 
 // tokensRead is what an answer says of itself; 0 is not said.
@@ -143,22 +142,30 @@ func (m *inputMeter) PiecesEnd() error {
 		m.Fail(format.Failure{})
 		return fmt.Errorf("%w: %w", ErrNotComputed, err)
 	}
-	failed := false
+	got, failed := m.got.fullest(), false
 	for c := rawjson.Members(rest); c.More(); {
 		key, value := c.Member()
-		failed = failed || isFault(key, value) || m.came == 0 && isSign(key, value)
+		failed = failed || isFault(key, value) || got.results == 0 && isSign(key, value)
 		m.read.member(string(key), value)
 	}
+	m.judge(got)
 	switch {
 	case failed:
 		m.Fail(format.FailureOf(rest))
 		return ErrNotComputed
-	case m.came < m.results.want || m.came == 0:
+	case got.results < m.results.want || got.results == 0:
 		m.Fail(format.Failure{})
-		return fmt.Errorf("%w: it has %d results, and %d were asked for", ErrNotComputed, m.came, m.results.want)
+		return fmt.Errorf("%w: it has %d results, and %d were asked for", ErrNotComputed, got.results, m.results.want)
 	}
-	if m.read.prompt <= 0 && m.came >= int64(len(m.request.texts)+len(m.request.ids)) { // with top_n, only the best say theirs
-		m.read.prompt = m.each
+	m.End()
+	return nil
+}
+
+// judge drops what the answer says of itself as far as that cannot be true. Where it says
+// nothing, its results may.
+func (m *inputMeter) judge(got tally) {
+	if m.read.prompt <= 0 && got.results >= m.request.count() { // with top_n, only the best say theirs
+		m.read.prompt = got.tokens
 	}
 	if m.absurd = m.read.cached < 0 || m.read.cached > max(0, m.read.prompt); m.absurd {
 		m.read.cached = 0
@@ -166,8 +173,12 @@ func (m *inputMeter) PiecesEnd() error {
 	if !m.canBeRead(m.read.prompt) {
 		m.read.prompt = 0
 	}
-	m.End()
-	return nil
+}
+
+// Delivered implements format.Meter.
+func (m *inputMeter) Delivered() {
+	m.OneDocument.Delivered()
+	m.delivered = m.got.fullest()
 }
 
 // member reads a member of the answer: usage (OpenAI, vLLM, Jina, llama.cpp), or meta
@@ -251,15 +262,15 @@ func (m *inputMeter) Running() (pricing.Units, metering.Source) {
 
 // Final implements format.Meter. An answer costs what was read for it, as it was
 // reported or counted; so does one that its client left, unless the backend showed
-// nobody a sign of life. What is no answer is free, and so is a document that its
-// backend or a shutdown broke off, because nothing can be made of a part of it.
+// nobody a sign of life. Of what turned out to be no answer, or was broken off by its
+// backend or a shutdown, the results cost their share that were delivered before.
 func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, metering.Source, bool) {
 	if end == format.Complete {
 		m.Delivered()
 	}
 	gone := end == format.UnaryClientGone || end == format.ClientGone || end == format.HoldExhausted
-	switch {
-	case m.Failed(), !m.Finished() && !gone, !m.Started() && m.IsSilent():
+	whole := !m.Failed() && (m.Finished() || gone && (m.Started() || !m.IsSilent()))
+	if !whole && m.delivered.results == 0 {
 		return pricing.Units{}, metering.SourceNone, false
 	}
 	t := m.prompt()
@@ -268,7 +279,27 @@ func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, meteri
 	if voter := m.opts.Voter; end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0 && m.cal != nil {
 		m.cal.LearnPrompt(voter, m.request.PromptBytes(), t.tokens-m.usual())
 	}
+	if !whole {
+		return m.part(t.tokens, now), t.source, clamped
+	}
 	return m.charge(t.tokens, now), t.source, clamped
+}
+
+// part is the usage to charge for the results that were delivered, of an answer whose
+// prompt has so many tokens.
+func (m *inputMeter) part(prompt int64, now time.Time) pricing.Units {
+	u := m.charge(prompt, now)
+	u[pricing.CachedInputTokens] = m.share(u[pricing.CachedInputTokens])
+	u[pricing.InputTokens] = m.share(prompt)
+	if m.bound.Documents > 0 {
+		documents := min(m.bound.Documents, m.delivered.results)
+		if m.results.want < m.request.count() {
+			documents = max(1, m.share(m.bound.Documents))
+		}
+		u[pricing.Documents] = documents
+		u[pricing.Searches] = min(u[pricing.Searches], searchesFor(documents))
+	}
+	return u
 }
 
 // Excess implements format.Meter.
@@ -293,7 +324,8 @@ func (m *inputMeter) charge(prompt int64, now time.Time) pricing.Units {
 
 // NeedsTokenizer implements format.Meter.
 func (m *inputMeter) NeedsTokenizer() (prompt bool, text string, ok bool) {
-	prompt = !m.Failed() && m.read.prompt <= 0 && m.bound.Counted == 0 && len(m.request.texts) > 0
+	charged := !m.Failed() || m.delivered.results > 0
+	prompt = charged && m.read.prompt <= 0 && m.bound.Counted == 0 && len(m.request.texts) > 0
 	return prompt, "", prompt
 }
 
