@@ -32,13 +32,11 @@ func (completions) Parse(_ string, body []byte, policy func(model string) *forma
 	return r, nil
 }
 
-// completionRequest is one request for completions. What it has in common with a
-// chat request is in Request; it has prompts in place of messages.
+// completionRequest is one request for completions. What a meter reads of it is in
+// Request; it has prompts in place of messages.
 type completionRequest struct {
 	Request
-	prompts  []prompt
-	suffix   int64 // the most tokens of the text behind each completion; 0: none
-	uncapped bool  // the client asked for an answer without a cap, by -1
+	uncapped bool // the client asked for an answer without a cap, by -1
 }
 
 // defaultCap is how many tokens the API generates where the client gives no number.

@@ -50,7 +50,7 @@ func (m *Meter) prompt() tokenCount {
 	if m.request.size.media > 0 {
 		tokens = format.AddSat(tokens, int64(e.Part*float64(m.request.size.media)))
 	}
-	return tokenCount{min(tokens, m.bound.Input), metering.SourceCounted}
+	return tokenCount{min(max(tokens, m.fewest), m.bound.Input), metering.SourceCounted}
 }
 
 // completion is the best count of what was delivered.

@@ -16,37 +16,96 @@ func leastTokens(dense int64) int64 {
 	return dense / format.MaxBytesPerToken
 }
 
-// shortens reports whether members ask an engine to read less than all of a text.
-func shortens(members []member) bool {
+// leastContext is how many tokens of a text every model can read: fewer than the
+// shortest context of 2026.
+const leastContext = 128
+
+// readOfEach is how many tokens of each text an engine reads at most, where members ask
+// it to read less than all; else the largest int64.
+func readOfEach(members []member) int64 {
+	most := int64(format.MaxInt64)
 	for i := range members {
 		m := &members[i]
 		cuts := strings.HasPrefix(m.key, "truncat") && !strings.HasSuffix(m.key, "side") || m.key == "max_tokens_per_doc"
-		if cuts && !m.dropped && !isNeutral(m.value) {
-			return true
+		if !cuts || m.dropped || isNeutral(m.value) {
+			continue
 		}
+		n, ok := rawjson.Whole(m.value)
+		if !ok || n < 1 { // as many as the model can read
+			n = leastContext
+		}
+		most = min(most, n)
 	}
-	return false
+	return most
 }
+
+// floor adds up the fewest tokens that the texts of a request can be.
+type floor struct {
+	most  int64 // tokens that are read of each text, at most
+	each  int64 // tokens, one text by one
+	ids   int64 // those of each that were sent by their numbers
+	dense int64 // dense bytes of all texts, as far as they are read
+}
+
+// addText adds a text, of so many dense bytes. One without any may be no token, because
+// engines strip blanks.
+func (f *floor) addText(dense int64) {
+	if dense > 0 {
+		f.each = format.AddSat(f.each, f.truncated(max(1, leastTokens(dense))))
+	}
+}
+
+// addDense adds the dense bytes of a text, which one token takes MaxBytesPerToken of.
+func (f *floor) addDense(dense int64) {
+	f.dense = format.AddSat(f.dense, min(dense, format.MulSat(f.most, format.MaxBytesPerToken)))
+}
+
+// addIDs adds a text that was sent as so many tokens.
+func (f *floor) addIDs(tokens int64) {
+	f.ids, f.each = format.AddSat(f.ids, f.truncated(tokens)), format.AddSat(f.each, f.truncated(tokens))
+}
+
+// truncated is what an engine reads of a text of so many tokens.
+func (f *floor) truncated(tokens int64) int64 { return min(f.most, tokens) }
+
+// tokens is the fewest tokens that all of them can be. Many short texts are no fewer than
+// one that is as long.
+func (f *floor) tokens() int64 { return max(f.each, format.AddSat(f.ids, leastTokens(f.dense))) }
 
 // least is the fewest tokens that the prompt can be: as many as token ids were sent,
 // and one for each MaxBytesPerToken bytes of text. What templates may leave out counts
 // as nothing: calls, definitions of tools, and what an assistant said before.
 func (r *Request) least() int64 {
-	if shortens(r.members) {
-		return 0
-	}
-	var bytes int64
-	for i := range r.members {
-		switch m := &r.members[i]; m.kind {
-		case kindPrompt:
-			bytes = format.AddSat(bytes, denseWithin(m.value))
-		case kindMessages:
-			for c := rawjson.Elements(m.value); c.More(); {
-				bytes = format.AddSat(bytes, denseMessage(c.Value()))
-			}
+	f := floor{most: readOfEach(r.members)}
+	for i := range r.prompts {
+		if p := &r.prompts[i]; p.text == nil {
+			f.addIDs(p.tokens)
+		} else {
+			bytes := p.dense()
+			f.addText(bytes)
+			f.addDense(bytes)
 		}
 	}
-	return format.AddSat(r.ids, leastTokens(bytes))
+	if r.messages != nil {
+		f.addText(r.denseMessages())
+	}
+	return f.tokens()
+}
+
+// dense is the dense bytes of a prompt; 0 where it is a list of tokens.
+func (p *prompt) dense() int64 {
+	if p.text == nil {
+		return 0
+	}
+	return dense(p.text[1 : len(p.text)-1])
+}
+
+// denseMessages is the dense bytes of a conversation that every template writes.
+func (r *Request) denseMessages() (n int64) {
+	for c := rawjson.Elements(r.messages); c.More(); {
+		n = format.AddSat(n, denseMessage(c.Value()))
+	}
+	return n
 }
 
 // denseMessage is the dense bytes of a message that every template writes.
@@ -90,7 +149,8 @@ func denseWithin(v []byte) (n int64) {
 // once, and only where its length casts a doubt.
 func (m *Meter) canBePrompt(tokens int64) bool {
 	r := m.request
-	if tokens >= r.ids && (r.size.text <= fewBytes || tokens >= r.size.text/format.MaxBytesPerToken) {
+	prompts := int64(len(r.prompts))
+	if tokens >= r.ids && tokens >= prompts && (r.size.text <= fewBytes || tokens >= prompts+r.size.text/format.MaxBytesPerToken) {
 		return true
 	}
 	if !m.measured {
@@ -100,23 +160,22 @@ func (m *Meter) canBePrompt(tokens int64) bool {
 }
 
 // least is the fewest tokens that the texts and token ids can be, each at most as many
-// as a model reads of one; 0: not known.
+// as a model reads of one; 0: not known. In the sum over all texts, one that is read in
+// several pairs counts once.
 func (r *inputs) least(most int64) (n int64) {
-	if shortens(r.members) {
-		return 0
-	}
-	within := func(tokens int64) {
-		if most > 0 {
-			tokens = min(tokens, most)
-		}
-		n = format.AddSat(n, tokens)
+	f := floor{most: readOfEach(r.members)}
+	if most > 0 {
+		f.most = min(f.most, most)
 	}
 	for _, tokens := range r.ids {
-		within(tokens)
+		f.addIDs(tokens)
 	}
 	var sides [2][]int64
 	for i, v := range r.sides {
 		sides[i] = denseOfEach(v)
+		for _, bytes := range sides[i] {
+			f.addDense(bytes)
+		}
 	}
 	for i := range r.texts {
 		var bytes int64
@@ -125,9 +184,9 @@ func (r *inputs) least(most int64) (n int64) {
 				bytes += side[i%len(side)]
 			}
 		}
-		within(leastTokens(bytes))
+		f.addText(bytes)
 	}
-	return n
+	return f.tokens()
 }
 
 // denseOfEach is the dense bytes of a text, or of each text of a list.
@@ -146,7 +205,7 @@ func denseOfEach(v []byte) (all []int64) {
 // canBeRead reports whether so few tokens can have been read.
 func (m *inputMeter) canBeRead(tokens int64) bool {
 	ids := m.request.idTokens()
-	if tokens >= ids && tokens >= m.request.PromptBytes()/format.MaxBytesPerToken {
+	if tokens >= ids && tokens >= int64(len(m.request.texts))+m.request.PromptBytes()/format.MaxBytesPerToken {
 		return true
 	}
 	return tokens >= min(m.request.least(m.bound.Each), m.bound.Input)

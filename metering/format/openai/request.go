@@ -49,6 +49,8 @@ type Request struct {
 	beams           int64 // sequences that would be generated, thrown away ones included
 	size            size
 	ids             int64 // tokens of prompts that were sent by their numbers
+	prompts         []prompt
+	suffix          int64 // the most tokens of the text behind each completion; 0: none
 }
 
 // Parse takes a request body apart, for a model whose owner allows nothing
