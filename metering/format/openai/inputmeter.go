@@ -226,22 +226,22 @@ func (t *tokensRead) usage(v []byte) {
 // prompt is the best count of the prompt, within its bound.
 func (m *inputMeter) prompt() tokenCount {
 	t := tokenCount{source: metering.SourceCounted}
-	switch ids := m.request.idTokens(); {
+	switch {
 	case m.read.prompt > 0:
 		t = tokenCount{m.read.prompt, metering.SourceReported}
 	case len(m.request.texts) == 0:
-		t.tokens = ids
+		t.tokens = m.request.idTokens(m.bound.Each)
 	case m.counted > 0:
-		t = tokenCount{m.counted, metering.SourceTokenizer}
+		t = tokenCount{m.request.within(m.counted, m.bound.Each), metering.SourceTokenizer}
 	case m.bound.Counted > 0:
-		t = tokenCount{m.bound.Counted, metering.SourceTokenizer}
+		t = tokenCount{m.request.within(m.bound.Counted, m.bound.Each), metering.SourceTokenizer}
 	default:
 		if m.ratio == 0 { // once, so that a count never shrinks
 			if m.ratio = format.DefaultBytesPerToken; m.cal != nil {
 				m.ratio = m.cal.Estimates().Prompt
 			}
 		}
-		t.tokens = format.AddSat(format.TokensFor(m.request.PromptBytes(), m.ratio), m.usual())
+		t.tokens = m.request.within(m.estimate(m.ratio), m.bound.Each)
 	}
 	t.tokens = min(t.tokens, m.bound.Input)
 	return t
@@ -249,6 +249,18 @@ func (m *inputMeter) prompt() tokenCount {
 
 // usual is what engines usually put around the texts, in tokens.
 func (m *inputMeter) usual() int64 { return int64(len(m.request.texts)) * m.request.api.likely }
+
+// estimate is how many tokens all texts have in full, of so many bytes each.
+func (m *inputMeter) estimate(bytesPerToken float64) int64 {
+	return format.AddSat(format.TokensFor(m.request.PromptBytes(), bytesPerToken), m.usual())
+}
+
+// readsAll reports whether the model has read all of each text, as far as their bytes
+// tell. A count of texts that were cut says nothing of how many bytes a token has.
+func (m *inputMeter) readsAll() bool {
+	all := m.estimate(format.DefaultBytesPerToken)
+	return readOfEach(m.request.members) == format.MaxInt64 && m.request.within(all, m.bound.Each) == all
+}
 
 // Running implements format.Meter: a backend has read all texts before it sends the
 // first byte.
@@ -276,8 +288,9 @@ func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, meteri
 	t := m.prompt()
 	m.overflow = max(0, min(m.read.prompt-m.bound.Input, maxExcess))
 	clamped := m.overflow > 0 || m.absurd
-	if voter := m.opts.Voter; end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0 && m.cal != nil {
-		m.cal.LearnPrompt(voter, m.request.PromptBytes(), t.tokens-m.usual())
+	reported := end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0
+	if reported && m.cal != nil && m.readsAll() {
+		m.cal.LearnPrompt(m.opts.Voter, m.request.PromptBytes(), t.tokens-m.usual())
 	}
 	if !whole {
 		return m.part(t.tokens, now), t.source, clamped

@@ -155,12 +155,32 @@ func (r *inputs) PromptBytes() (bytes int64) {
 	return bytes
 }
 
-// idTokens is how many tokens the client counted itself.
-func (r *inputs) idTokens() (tokens int64) {
+// idTokens is how many of the tokens that the client counted itself are read, where a
+// model reads at most so many of each list; 0: all.
+func (r *inputs) idTokens(most int64) (tokens int64) {
 	for _, n := range r.ids {
+		if most > 0 {
+			n = min(n, most)
+		}
 		tokens += n
 	}
 	return tokens
+}
+
+// within is a count of all texts, without what it has of each of them above the most that
+// a model reads of one; 0: that is not known. Of the count, each text has its share by
+// its bytes and what is usually around it.
+func (r *inputs) within(tokens, most int64) int64 {
+	if most <= 0 || tokens <= most {
+		return tokens
+	}
+	marks := format.DefaultBytesPerToken * float64(r.api.likely)
+	share := float64(tokens) / (float64(r.PromptBytes()) + marks*float64(len(r.texts)))
+	read := tokens
+	for i := range r.texts {
+		read -= max(0, int64(share*(float64(r.texts[i].bytes)+marks))-most)
+	}
+	return read
 }
 
 // around is the most that is put around each text, in tokens.
