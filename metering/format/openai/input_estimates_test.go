@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,39 @@ func TestNoTextCountsAboveTheContext(t *testing.T) {
 	}
 	if u, _, _ := m.Final(format.Complete, time.Now()); u[pricing.InputTokens] != context+3 {
 		t.Errorf("%v for 1,000 and 3 token ids", u)
+	}
+}
+
+// A usage of texts that the client has the engine cut may be as few tokens as it has each
+// of them cut to, and no fewer.
+func TestUsagesOfTextsThatAreCut(t *testing.T) {
+	long := strings.Repeat("abcdefgh", 400) // 3,200 bytes: 200 tokens at least
+	for api, c := range map[format.Format]struct{ texts, document string }{
+		Embeddings: {`"input":["` + long + `","` + long + `"]`, `{"data":[{"embedding":[1]},{"embedding":[1]}]`},
+		Rerank:     {`"query":"a","documents":["` + long + `","` + long + `"]`, `{"results":[{"score":1},{"score":1}]`},
+		Score:      {`"text_1":"a","text_2":["` + long + `","` + long + `"]`, `{"data":[{"score":1},{"score":1}]`},
+	} {
+		for more, least := range map[string]int64{
+			``: 400, `,"truncate_prompt_tokens":50`: 100, `,"truncate_prompt_tokens":9999`: 400, `,"truncate_prompt_tokens":null`: 400,
+			`,"truncate_prompt_tokens":-1`: 2 * leastContext, `,"truncate":true`: 2 * leastContext, `,"truncate":false`: 400,
+			`,"truncation_side":"left"`: 400, `,"truncate":"END","truncate_prompt_tokens":10`: 20,
+		} {
+			r := parseInputs(t, api, `{"model":"m",`+c.texts+more+`}`)
+			b, err := r.Bound(format.Limits{ContextTokens: 8192})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for reported, right := range map[int64]bool{least: true, least - 1: false} {
+				m := r.Meter(b, nil, format.MeterOptions{Start: time.Now()})
+				if _, err := m.Unary(fmt.Appendf(nil, `%s,"usage":{"prompt_tokens":%d}}`, c.document, reported)); err != nil {
+					t.Fatal(err)
+				}
+				u, source, _ := m.Final(format.Complete, time.Now())
+				if (source == metering.SourceReported && u[pricing.InputTokens] == reported) != right {
+					t.Errorf("%s%s: %d tokens are reported: %v by %s", api.Name(), more, reported, u, source)
+				}
+			}
+		}
 	}
 }
 
