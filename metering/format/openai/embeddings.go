@@ -160,8 +160,11 @@ func idsIn(list []byte) (n int64, err error) {
 
 // CountPrompt implements format.Request.
 func (r *embeddingRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
+	if p.Counting == format.CountNone || !r.Countable() { // before the texts are joined
+		return nil
+	}
 	q, ok := format.CountText(p, model, joined(r.sides[0]))
-	if !ok || !r.Countable() {
+	if !ok {
 		return nil
 	}
 	return []format.Question{r.counting(q, l)}

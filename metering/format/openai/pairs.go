@@ -97,29 +97,40 @@ func textOf(v []byte) (text []byte) {
 // CountPrompt implements format.Request: the documents in one call, and the query,
 // which is read with each of them, in a second one.
 func (r *pairRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
+	if p.Counting == format.CountNone || !r.Countable() { // before the texts are joined
+		return nil
+	}
 	q, ok := format.CountText(p, model, joined(r.sides[1]))
-	one, _ := format.CountText(p, model, joined(r.sides[0]))
 	if !ok {
 		return nil
 	}
 	q = r.counting(q, l)
-	times := int64(len(r.texts))
-	if !rawjson.IsString(r.sides[0]) { // each text of a list is read once, a list of one with all
-		if n, err := sizes("", r.sides[0]); err != nil || len(n) > 1 {
-			times = 1
-		}
-	}
-	read := q.Read
+	read, times := q.Read, r.timesRead()
 	q.Next = func(answer []byte) (format.Question, error) {
 		documents, err := read(answer)
-		next := one
+		if err != nil {
+			return format.Question{}, err
+		}
+		next, _ := format.CountText(p, model, joined(r.sides[0]))
+		count := next.Read
 		next.Read = func(answer []byte) (int64, error) {
-			query, err := one.Read(answer)
+			query, err := count(answer)
 			return format.AddSat(documents, format.MulSat(query, times)), err
 		}
-		return next, err
+		return next, nil
 	}
 	return []format.Question{q}
+}
+
+// timesRead is how often each text of the first side is read: once, where there are
+// several, and one alone with each text of the second side.
+func (r *pairRequest) timesRead() int64 {
+	if !rawjson.IsString(r.sides[0]) {
+		if n, err := sizes("", r.sides[0]); err != nil || len(n) > 1 {
+			return 1
+		}
+	}
+	return int64(len(r.texts))
 }
 
 // Meter implements format.Request.
