@@ -67,7 +67,7 @@ type setup struct {
 	backend     func(*gpu.BackendConfig)
 	pool        func(*gpu.PoolConfig)
 	pools       []gpu.PoolConfig // of models beside the first one
-	profile     format.Setting // of each backend
+	profile     format.Setting   // of each backend
 	service     func(*gateway.Service)
 	gateway     func(*gateway.Config)
 	ledger      func(*metering.Config)
