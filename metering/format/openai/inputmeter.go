@@ -274,10 +274,10 @@ func (m *inputMeter) Running() (pricing.Units, metering.Source) {
 
 // Final implements format.Meter. An answer costs what was read for it, as it was
 // reported or counted; so does one that its client left, unless the backend showed
-// nobody a sign of life. Of what turned out to be no answer, or was broken off by its
-// backend or a shutdown, the results cost their share that were delivered before.
+// nobody a sign of life. Where an answer turned out to be none, or its backend or a
+// shutdown broke it off, the results that were delivered before cost their share.
 func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, metering.Source, bool) {
-	if end == format.Complete {
+	if end == format.Complete && !m.Failed() {
 		m.Delivered()
 	}
 	gone := end == format.UnaryClientGone || end == format.ClientGone || end == format.HoldExhausted

@@ -111,6 +111,9 @@ func (r *inputs) read(m *member, p *format.Policy) error {
 			return format.Refuse("%s must be a plain value of at most %d bytes", m.key, maxSwitch)
 		}
 		r.added += prefixTokens + int64(len(m.value))
+		if rawjson.IsString(m.value) {
+			r.added += grows(rawjson.Unquote(m.value))
+		}
 	case m.kind == kindRendered:
 		if !rawjson.IsString(m.value) {
 			return format.Refuse("%s must be a text", m.key)

@@ -55,3 +55,13 @@ func TestTextsAreBoundedAsTheyAreNormalised(t *testing.T) {
 		}
 	}
 }
+
+// So is a word that a template may write before each text.
+func TestWordsBeforeTextsAreBoundedAsTheyAreNormalised(t *testing.T) {
+	for word, want := range map[string]int64{"query": 7, `\ufdfa`: 8 + 30, "\ufdfa": 5 + 30} {
+		r := parseInputs(t, Embeddings, `{"model":"m","input":"","input_type":"`+word+`"}`)
+		if b, err := r.Bound(format.Limits{}); err != nil || b.Input != embeddingsAPI.special+prefixTokens+want {
+			t.Errorf("%s: %+v %v", word, b, err)
+		}
+	}
+}
