@@ -23,7 +23,10 @@ func (g *Gateway) withFallback(x *exchange, o *order) (*order, error) {
 	if m == o.model {
 		return o, nil
 	}
-	req, err := o.format.Parse(o.path, o.body, func(string) *format.Policy { return &m.Policy })
+	req, err := o.req, error(nil)
+	if !m.Policy.Equal(&o.model.Policy) { // the request reads otherwise for the second model
+		req, err = o.format.Parse(o.path, o.body, func(string) *format.Policy { return &m.Policy })
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -41,9 +44,7 @@ func (g *Gateway) withFallback(x *exchange, o *order) (*order, error) {
 		}
 	}
 	if !g.serves(o.model) && g.serves(m) {
-		if x.who == holder { // a caller without money sends no request to a model
-			g.fellBack(x, o, next, errNotServed)
-		}
+		next.replaces(o, errNotServed)
 		return next, nil
 	}
 	o.next = next
@@ -68,14 +69,12 @@ func (g *Gateway) sellEither(x *exchange, o *order) error {
 	next := o.next
 	defer next.releasePart(x)
 	x.model = next.model.Name
-	g.fellBack(x, o, next, err)
+	next.replaces(o, err)
 	return g.sell(x, next)
 }
 
-// fellBack tells the observer that the second model is asked, and why.
-func (g *Gateway) fellBack(x *exchange, o, next *order, why error) {
-	g.observer.FellBack(x.r.Context(), o.model.Name, next.model.Name, why)
-}
+// replaces notes that o serves in place of the first order, and why.
+func (o *order) replaces(first *order, why error) { o.instead, o.why = first.model.Name, why }
 
 // untaken reports whether err says that no backend took the order.
 func untaken(err error) bool {

@@ -350,32 +350,3 @@ func TestHangUpWithinLongEmbeddings(t *testing.T) {
 		}
 	}
 }
-
-// Half of a long answer must not look like a whole one, and is free.
-func TestLongEmbeddingsThatBreakOffAreFree(t *testing.T) {
-	vectors := `{"data":[` + strings.TrimSuffix(strings.Repeat(`{"embedding":[`+strings.Repeat("0.1,", 1000)+`1]},`, 511), ",")
-	for name, play := range map[string]http.HandlerFunc{
-		"it ends within": longEmbeddings(8<<20, func(sent int) {
-			if sent > 4<<20 {
-				panic(http.ErrAbortHandler)
-			}
-		}),
-		"fewer than asked":     says("application/json", vectors, `],"usage":{"prompt_tokens":5}}`),
-		"an error at the end":  says("application/json", vectors, `,{"embedding":[1]}],"error":{"message":"out of memory"}}`),
-		"no JSON in the midst": says("application/json", vectors, `}}}`, vectors),
-	} {
-		r := readingFrom(t, play, keeping(1<<20, 0))
-		k := r.buy(maxPurchase)
-		resp, err := r.client.Do(r.newRequest("POST", embeddingsPath, `{"model":"demo","input":`+texts(512)+`}`, k.with()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, resp.Body); err == nil {
-			t.Errorf("%s: half an answer looks whole", name)
-		}
-		r.wantSpent(k, 0)
-		if s := r.fleet.Status()[0]; s.Failed == 0 {
-			t.Errorf("%s: the backend is not blamed: %+v", name, s)
-		}
-	}
-}

@@ -32,6 +32,8 @@ type order struct {
 	next        *order             // the order for the second model that the client allows; nil: none
 	own         l402.Msat          // if next is set: the cost of bound for this model alone
 	tells       bool               // the answer names the model that served
+	instead     string             // the model that this order's model serves in place of; "": none
+	why         error              // why the model instead did not serve
 }
 
 // price computes required, and the amount of the lock, from the bound.

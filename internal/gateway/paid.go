@@ -56,6 +56,9 @@ func (g *Gateway) sell(x *exchange, o *order) error {
 	case err != nil:
 		return err
 	}
+	if o.instead != "" { // a caller who cannot pay for the second model does not ask it
+		g.observer.FellBack(x.r.Context(), o.instead, o.model.Name, o.why)
+	}
 	return newCall(x, o, hold).fulfil()
 }
 

@@ -43,11 +43,12 @@ func (c *call) passPieces(body io.Reader, m format.Pieces, first []byte) (format
 		c.engine.hear()
 		if n > 0 {
 			piece := m.Piece(room[:n])
+			if m.Failed() { // the client gets nothing of this piece, and pays for nothing in it
+				return format.BackendCut, errNoAnswer
+			}
 			gone = gone || c.passPiece(m, piece)
 		}
 		switch {
-		case m.Failed():
-			return format.BackendCut, errNoAnswer
 		case err == nil:
 			continue
 		case errors.Is(err, io.EOF):

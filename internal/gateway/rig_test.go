@@ -66,7 +66,8 @@ type setup struct {
 	backendURLs []string           // replaces the inference servers
 	backend     func(*gpu.BackendConfig)
 	pool        func(*gpu.PoolConfig)
-	profile     format.Setting // of each backend
+	pools       []gpu.PoolConfig // of models beside the first one
+	profile     format.Setting   // of each backend
 	service     func(*gateway.Service)
 	gateway     func(*gateway.Config)
 	ledger      func(*metering.Config)
@@ -162,7 +163,7 @@ func (r *rig) startFleet(s setup, log *slog.Logger) {
 		s.pool(&pool)
 	}
 	var err error
-	if r.fleet, err = gpu.NewFleet(gpu.Config{Backends: backends, Pools: []gpu.PoolConfig{pool}, Log: log}); err != nil {
+	if r.fleet, err = gpu.NewFleet(gpu.Config{Backends: backends, Pools: append(s.pools, pool), Log: log}); err != nil {
 		r.t.Fatal(err)
 	}
 	r.fleet.Start(r.t.Context())
@@ -212,8 +213,10 @@ func (r *rig) startGateway(s setup, log *slog.Logger) {
 // profiles returns a profile for each backend with the setting of the test.
 func (r *rig) profiles(s setup) map[string]format.Setting {
 	settings := map[string]format.Setting{}
-	for _, b := range r.fleet.Pool(testModel).Backends() {
-		settings[b.Name()] = s.profile
+	for _, pool := range append(s.pools, gpu.PoolConfig{Model: testModel}) {
+		for _, b := range r.fleet.Pool(pool.Model).Backends() {
+			settings[b.Name()] = s.profile
+		}
 	}
 	return settings
 }

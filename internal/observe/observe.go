@@ -46,7 +46,7 @@ type Observer interface {
 	// FirstByte says that the first part of an answer came, and how long after the request.
 	FirstByte(ctx context.Context, model string, took time.Duration)
 	// FellBack says that a second model, which the client allows, is asked in place of model, and
-	// why.
+	// why. The money for the second model is held.
 	FellBack(ctx context.Context, model, fallback string, why error)
 	// BackendFailed says that a backend gave no answer that could be passed on whole.
 	BackendFailed(ctx context.Context, f Failure)

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"bytes"
 	"slices"
 
 	"sluice.example/sluice/metering/format/rawjson"
@@ -46,6 +47,13 @@ type Ruled interface {
 	CheckSet(name string, value []byte) (used bool, err error)
 	// CheckRemove says the same of a member that is to be removed.
 	CheckRemove(name string) (used bool, err error)
+}
+
+// Equal reports whether two policies make the same of every request.
+func (p *Policy) Equal(other *Policy) bool {
+	same := func(a, b Field) bool { return a.Name == b.Name && bytes.Equal(a.Raw, b.Raw) }
+	return slices.Equal(p.AllowFields, other.AllowFields) && slices.EqualFunc(p.Set, other.Set, same) &&
+		slices.Equal(p.Remove, other.Remove) && slices.Equal(p.MediaHosts, other.MediaHosts)
 }
 
 func (p *Policy) Allows(name string) bool { return slices.Contains(p.AllowFields, name) }

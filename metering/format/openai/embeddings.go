@@ -98,7 +98,7 @@ func (r *embeddingRequest) readInput(m *member) error {
 	r.sides[0] = m.value
 	switch m.value[0] {
 	case '"':
-		return r.addText(textBytes(m.value))
+		return r.addText(sizeOf(m.value))
 	case '[':
 	default:
 		return errInput()
@@ -118,7 +118,7 @@ func (r *embeddingRequest) readInput(m *member) error {
 		}
 		switch kind {
 		case '"':
-			if err := r.addText(textBytes(v)); err != nil {
+			if err := r.addText(sizeOf(v)); err != nil {
 				return err
 			}
 		case '[':
@@ -160,8 +160,11 @@ func idsIn(list []byte) (n int64, err error) {
 
 // CountPrompt implements format.Request.
 func (r *embeddingRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
+	if p.Counting == format.CountNone || !r.Countable() { // before the texts are joined
+		return nil
+	}
 	q, ok := format.CountText(p, model, joined(r.sides[0]))
-	if !ok || !r.Countable() {
+	if !ok {
 		return nil
 	}
 	return []format.Question{r.counting(q, l)}

@@ -25,15 +25,14 @@ type inputMeter struct {
 	cal     *format.Calibration
 	opts    format.MeterOptions
 
-	outline  *rawjson.Outline
-	came     int64 // results
-	seen     indexSet
-	each     int64 // tokens that results say of themselves, together
-	read     tokensRead
-	absurd   bool  // the cached tokens that it says cannot be
-	counted  int64 // by the backend's tokenizer; -1: not counted
-	ratio    float64
-	overflow int64
+	outline   *rawjson.Outline
+	got       tallies
+	delivered tally // what of it the client got
+	read      tokensRead
+	absurd    bool  // the cached tokens that it says cannot be
+	counted   int64 // by the backend's tokenizer; -1: not counted
+	ratio     float64
+	overflow  int64
 }
 
 // tokensRead is what an answer says of itself; 0 is not said.
@@ -143,22 +142,30 @@ func (m *inputMeter) PiecesEnd() error {
 		m.Fail(format.Failure{})
 		return fmt.Errorf("%w: %w", ErrNotComputed, err)
 	}
-	failed := false
+	got, failed := m.got.fullest(), false
 	for c := rawjson.Members(rest); c.More(); {
 		key, value := c.Member()
-		failed = failed || isFault(key, value) || m.came == 0 && isSign(key, value)
+		failed = failed || isFault(key, value) || got.results == 0 && isSign(key, value)
 		m.read.member(string(key), value)
 	}
+	m.judge(got)
 	switch {
 	case failed:
 		m.Fail(format.FailureOf(rest))
 		return ErrNotComputed
-	case m.came < m.results.want || m.came == 0:
+	case got.results < m.results.want || got.results == 0:
 		m.Fail(format.Failure{})
-		return fmt.Errorf("%w: it has %d results, and %d were asked for", ErrNotComputed, m.came, m.results.want)
+		return fmt.Errorf("%w: it has %d results, and %d were asked for", ErrNotComputed, got.results, m.results.want)
 	}
-	if m.read.prompt <= 0 && m.came >= int64(len(m.request.texts)+len(m.request.ids)) { // with top_n, only the best say theirs
-		m.read.prompt = m.each
+	m.End()
+	return nil
+}
+
+// judge drops what the answer says of itself as far as that cannot be true. Where it says
+// nothing, its results may.
+func (m *inputMeter) judge(got tally) {
+	if m.read.prompt <= 0 && got.results >= m.request.count() { // with top_n, only the best say theirs
+		m.read.prompt = got.tokens
 	}
 	if m.absurd = m.read.cached < 0 || m.read.cached > max(0, m.read.prompt); m.absurd {
 		m.read.cached = 0
@@ -166,8 +173,12 @@ func (m *inputMeter) PiecesEnd() error {
 	if !m.canBeRead(m.read.prompt) {
 		m.read.prompt = 0
 	}
-	m.End()
-	return nil
+}
+
+// Delivered implements format.Meter.
+func (m *inputMeter) Delivered() {
+	m.OneDocument.Delivered()
+	m.delivered = m.got.fullest()
 }
 
 // member reads a member of the answer: usage (OpenAI, vLLM, Jina, llama.cpp), or meta
@@ -215,22 +226,22 @@ func (t *tokensRead) usage(v []byte) {
 // prompt is the best count of the prompt, within its bound.
 func (m *inputMeter) prompt() tokenCount {
 	t := tokenCount{source: metering.SourceCounted}
-	switch ids := m.request.idTokens(); {
+	switch {
 	case m.read.prompt > 0:
 		t = tokenCount{m.read.prompt, metering.SourceReported}
 	case len(m.request.texts) == 0:
-		t.tokens = ids
+		t.tokens = m.request.idTokens(m.bound.Each)
 	case m.counted > 0:
-		t = tokenCount{m.counted, metering.SourceTokenizer}
+		t = tokenCount{m.request.within(m.counted, m.bound.Each), metering.SourceTokenizer}
 	case m.bound.Counted > 0:
-		t = tokenCount{m.bound.Counted, metering.SourceTokenizer}
+		t = tokenCount{m.request.within(m.bound.Counted, m.bound.Each), metering.SourceTokenizer}
 	default:
 		if m.ratio == 0 { // once, so that a count never shrinks
 			if m.ratio = format.DefaultBytesPerToken; m.cal != nil {
 				m.ratio = m.cal.Estimates().Prompt
 			}
 		}
-		t.tokens = format.AddSat(format.TokensFor(m.request.PromptBytes(), m.ratio), m.usual())
+		t.tokens = m.request.within(m.estimate(m.ratio), m.bound.Each)
 	}
 	t.tokens = min(t.tokens, m.bound.Input)
 	return t
@@ -238,6 +249,18 @@ func (m *inputMeter) prompt() tokenCount {
 
 // usual is what engines usually put around the texts, in tokens.
 func (m *inputMeter) usual() int64 { return int64(len(m.request.texts)) * m.request.api.likely }
+
+// estimate is how many tokens all texts have in full, of so many bytes each.
+func (m *inputMeter) estimate(bytesPerToken float64) int64 {
+	return format.AddSat(format.TokensFor(m.request.PromptBytes(), bytesPerToken), m.usual())
+}
+
+// readsAll reports whether the model has read all of each text, as far as their bytes
+// tell. A count of texts that were cut says nothing of how many bytes a token has.
+func (m *inputMeter) readsAll() bool {
+	all := m.estimate(format.DefaultBytesPerToken)
+	return readOfEach(m.request.members) == format.MaxInt64 && m.request.within(all, m.bound.Each) == all
+}
 
 // Running implements format.Meter: a backend has read all texts before it sends the
 // first byte.
@@ -251,24 +274,45 @@ func (m *inputMeter) Running() (pricing.Units, metering.Source) {
 
 // Final implements format.Meter. An answer costs what was read for it, as it was
 // reported or counted; so does one that its client left, unless the backend showed
-// nobody a sign of life. What is no answer is free, and so is a document that its
-// backend or a shutdown broke off, because nothing can be made of a part of it.
+// nobody a sign of life. Where an answer turned out to be none, or its backend or a
+// shutdown broke it off, the results that were delivered before cost their share.
 func (m *inputMeter) Final(end format.End, now time.Time) (pricing.Units, metering.Source, bool) {
-	if end == format.Complete {
+	if end == format.Complete && !m.Failed() {
 		m.Delivered()
 	}
 	gone := end == format.UnaryClientGone || end == format.ClientGone || end == format.HoldExhausted
-	switch {
-	case m.Failed(), !m.Finished() && !gone, !m.Started() && m.IsSilent():
+	whole := !m.Failed() && (m.Finished() || gone && (m.Started() || !m.IsSilent()))
+	if !whole && m.delivered.results == 0 {
 		return pricing.Units{}, metering.SourceNone, false
 	}
 	t := m.prompt()
 	m.overflow = max(0, min(m.read.prompt-m.bound.Input, maxExcess))
 	clamped := m.overflow > 0 || m.absurd
-	if voter := m.opts.Voter; end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0 && m.cal != nil {
-		m.cal.LearnPrompt(voter, m.request.PromptBytes(), t.tokens-m.usual())
+	reported := end == format.Complete && t.source == metering.SourceReported && !clamped && len(m.request.ids) == 0
+	if reported && m.cal != nil && m.readsAll() {
+		m.cal.LearnPrompt(m.opts.Voter, m.request.PromptBytes(), t.tokens-m.usual())
+	}
+	if !whole {
+		return m.part(t.tokens, now), t.source, clamped
 	}
 	return m.charge(t.tokens, now), t.source, clamped
+}
+
+// part is the usage to charge for the results that were delivered, of an answer whose
+// prompt has so many tokens.
+func (m *inputMeter) part(prompt int64, now time.Time) pricing.Units {
+	u := m.charge(prompt, now)
+	u[pricing.CachedInputTokens] = m.share(u[pricing.CachedInputTokens])
+	u[pricing.InputTokens] = m.share(prompt)
+	if m.bound.Documents > 0 {
+		documents := min(m.bound.Documents, m.delivered.results)
+		if m.results.want < m.request.count() {
+			documents = max(1, m.share(m.bound.Documents))
+		}
+		u[pricing.Documents] = documents
+		u[pricing.Searches] = min(u[pricing.Searches], searchesFor(documents))
+	}
+	return u
 }
 
 // Excess implements format.Meter.
@@ -293,7 +337,8 @@ func (m *inputMeter) charge(prompt int64, now time.Time) pricing.Units {
 
 // NeedsTokenizer implements format.Meter.
 func (m *inputMeter) NeedsTokenizer() (prompt bool, text string, ok bool) {
-	prompt = !m.Failed() && m.read.prompt <= 0 && m.bound.Counted == 0 && len(m.request.texts) > 0
+	charged := !m.Failed() || m.delivered.results > 0
+	prompt = charged && m.read.prompt <= 0 && m.bound.Counted == 0 && len(m.request.texts) > 0
 	return prompt, "", prompt
 }
 

@@ -40,10 +40,10 @@ type inputs struct {
 	members []member
 	size    int // bytes of the body
 	model   string
-	texts   []int64   // bytes of each text, or pair of texts, as often as it is read
-	ids     []int64   // lengths of the lists of token ids, which no engine adds to
-	sides   [2][]byte // the texts as they came; of pairs, either side: a text, or a list of texts
-	added   int64     // tokens that other members may add to each text
+	texts   []textSize // of each text, or pair of texts, as often as it is read
+	ids     []int64    // lengths of the lists of token ids, which no engine adds to
+	sides   [2][]byte  // the texts as they came; of pairs, either side: a text, or a list of texts
+	added   int64      // tokens that other members may add to each text
 
 	searches, documents int64
 }
@@ -111,11 +111,14 @@ func (r *inputs) read(m *member, p *format.Policy) error {
 			return format.Refuse("%s must be a plain value of at most %d bytes", m.key, maxSwitch)
 		}
 		r.added += prefixTokens + int64(len(m.value))
+		if rawjson.IsString(m.value) {
+			r.added += grows(rawjson.Unquote(m.value))
+		}
 	case m.kind == kindRendered:
 		if !rawjson.IsString(m.value) {
 			return format.Refuse("%s must be a text", m.key)
 		}
-		r.added += textBytes(m.value)
+		r.added += sizeOf(m.value).most
 	case m.kind == kindForbidden:
 		if m.dropped = isNeutral(m.value); !m.dropped {
 			return format.Refuse("the field %q cannot be used here; leave it out", m.key)
@@ -128,15 +131,12 @@ func (r *inputs) read(m *member, p *format.Policy) error {
 	return nil
 }
 
-// textBytes is the length of the text of a JSON string, in bytes.
-func textBytes(v []byte) int64 { return rawjson.TextBytes(v[1 : len(v)-1]) }
-
-// addText takes a text of so many bytes.
-func (r *inputs) addText(bytes int64) error {
+// addText takes a text of this size.
+func (r *inputs) addText(size textSize) error {
 	if len(r.texts) == hardItems {
 		return format.Refuse("%s has more than %d elements; send fewer at once", r.api.items, hardItems)
 	}
-	r.texts = append(r.texts, bytes)
+	r.texts = append(r.texts, size)
 	return nil
 }
 
@@ -152,18 +152,38 @@ func (r *inputs) HasCap() bool { return true }
 
 // PromptBytes implements format.Request.
 func (r *inputs) PromptBytes() (bytes int64) {
-	for _, n := range r.texts {
-		bytes = format.AddSat(bytes, n)
+	for i := range r.texts {
+		bytes = format.AddSat(bytes, r.texts[i].bytes)
 	}
 	return bytes
 }
 
-// idTokens is how many tokens the client counted itself.
-func (r *inputs) idTokens() (tokens int64) {
+// idTokens is how many of the tokens that the client counted itself are read, where a
+// model reads at most so many of each list; 0: all.
+func (r *inputs) idTokens(most int64) (tokens int64) {
 	for _, n := range r.ids {
+		if most > 0 {
+			n = min(n, most)
+		}
 		tokens += n
 	}
 	return tokens
+}
+
+// within is a count of all texts, without what it has of each of them above the most that
+// a model reads of one; 0: that is not known. Of the count, each text has its share by
+// its bytes and what is usually around it.
+func (r *inputs) within(tokens, most int64) int64 {
+	if most <= 0 || tokens <= most {
+		return tokens
+	}
+	marks := format.DefaultBytesPerToken * float64(r.api.likely)
+	share := float64(tokens) / (float64(r.PromptBytes()) + marks*float64(len(r.texts)))
+	read := tokens
+	for i := range r.texts {
+		read -= max(0, int64(share*(float64(r.texts[i].bytes)+marks))-most)
+	}
+	return read
 }
 
 // around is the most that is put around each text, in tokens.
@@ -171,8 +191,8 @@ func (r *inputs) around(l format.Limits) int64 {
 	return format.AddSat(r.api.special+r.added, max(0, l.TemplatePerMessage))
 }
 
-// Bound implements format.Request. A text has at most as many tokens as bytes and what
-// is put around it, a list of token ids exactly its length, and either at most the
+// Bound implements format.Request. A text has at most as many tokens as bytes, after a
+// tokenizer has normalised it, and what is put around it, a list of token ids exactly its length, and either at most the
 // context length, because no model reads more of it. There is no completion.
 func (r *inputs) Bound(l format.Limits) (format.Bound, error) {
 	most := r.api.most
@@ -190,8 +210,8 @@ func (r *inputs) Bound(l format.Limits) (format.Bound, error) {
 		b.Input = format.AddSat(b.Input, tokens)
 	}
 	around := r.around(l)
-	for _, bytes := range r.texts {
-		add(format.AddSat(bytes, around))
+	for i := range r.texts {
+		add(format.AddSat(r.texts[i].most, around))
 	}
 	for _, tokens := range r.ids {
 		add(tokens)

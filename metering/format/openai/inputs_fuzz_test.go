@@ -46,7 +46,9 @@ func FuzzInputs(f *testing.F) {
 			t.Fatalf("%s for %s: %v, %v", document, body, u, err)
 		}
 		pieces, err2 := inputAnswer(r, b, string(document), 3)
-		if u2, _, _ := pieces.Final(end, time.Time{}); err == nil && (err2 != nil || u2[pricing.InputTokens] != u[pricing.InputTokens]) {
+		u2, _, _ := pieces.Final(end, time.Time{})
+		if err == nil && (err2 != nil || u2[pricing.InputTokens] != u[pricing.InputTokens]) ||
+			u2[pricing.InputTokens] > b.Input || u2[pricing.Documents] > b.Documents || u2[pricing.Searches] > b.Searches {
 			t.Fatalf("%s for %s: %v, in pieces %v %v", document, body, u, u2, err2)
 		}
 	})

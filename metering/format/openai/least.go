@@ -204,7 +204,7 @@ func denseOfEach(v []byte) (all []int64) {
 
 // canBeRead reports whether so few tokens can have been read.
 func (m *inputMeter) canBeRead(tokens int64) bool {
-	ids := m.request.idTokens()
+	ids := m.request.idTokens(m.bound.Each)
 	if tokens >= ids && tokens >= int64(len(m.request.texts))+m.request.PromptBytes()/format.MaxBytesPerToken {
 		return true
 	}

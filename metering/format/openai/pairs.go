@@ -42,8 +42,10 @@ func (r *pairRequest) pair(left, right string) error {
 	if len(one) != 1 && len(one) != len(others) {
 		return format.RefuseParam(left, "%s has %d texts and %s has %d; send one, or as many", left, len(one), right, len(others))
 	}
-	for i, bytes := range others {
-		if err := r.addText(format.AddSat(bytes, one[i%len(one)])); err != nil {
+	for i, other := range others {
+		first := one[i%len(one)]
+		pair := textSize{bytes: format.AddSat(other.bytes, first.bytes), most: format.AddSat(other.most, first.most)}
+		if err := r.addText(pair); err != nil {
 			return err
 		}
 	}
@@ -52,28 +54,28 @@ func (r *pairRequest) pair(left, right string) error {
 	return nil
 }
 
-// sizes is how many bytes each of the texts has.
-func sizes(name string, v []byte) (bytes []int64, err error) {
+// sizes is the size of each of the texts.
+func sizes(name string, v []byte) (all []textSize, err error) {
 	switch {
 	case v == nil:
 		return nil, format.RefuseParam(name, "%s is missing", name)
 	case rawjson.IsString(v):
-		return []int64{textBytes(v)}, nil
+		return []textSize{sizeOf(v)}, nil
 	}
 	for c := rawjson.Elements(v); c.More(); {
 		text := textOf(c.Value())
 		if text == nil {
-			return nil, format.RefuseParam(name, "%s[%d] must be a text, or an object with a text and nothing else", name, len(bytes))
+			return nil, format.RefuseParam(name, "%s[%d] must be a text, or an object with a text and nothing else", name, len(all))
 		}
-		if len(bytes) == hardItems {
+		if len(all) == hardItems {
 			return nil, format.RefuseParam(name, "%s has more than %d elements; send fewer at once", name, hardItems)
 		}
-		bytes = append(bytes, textBytes(text))
+		all = append(all, sizeOf(text))
 	}
-	if len(bytes) == 0 {
+	if len(all) == 0 {
 		return nil, format.RefuseParam(name, "%s is empty; send at least one text", name)
 	}
-	return bytes, nil
+	return all, nil
 }
 
 // textOf is the JSON string of an element that is a text, or an object which has only
@@ -95,29 +97,40 @@ func textOf(v []byte) (text []byte) {
 // CountPrompt implements format.Request: the documents in one call, and the query,
 // which is read with each of them, in a second one.
 func (r *pairRequest) CountPrompt(p format.Profile, model string, l format.Limits) []format.Question {
+	if p.Counting == format.CountNone || !r.Countable() { // before the texts are joined
+		return nil
+	}
 	q, ok := format.CountText(p, model, joined(r.sides[1]))
-	one, _ := format.CountText(p, model, joined(r.sides[0]))
 	if !ok {
 		return nil
 	}
 	q = r.counting(q, l)
-	times := int64(len(r.texts))
-	if !rawjson.IsString(r.sides[0]) { // each text of a list is read once, a list of one with all
-		if n, err := sizes("", r.sides[0]); err != nil || len(n) > 1 {
-			times = 1
-		}
-	}
-	read := q.Read
+	read, times := q.Read, r.timesRead()
 	q.Next = func(answer []byte) (format.Question, error) {
 		documents, err := read(answer)
-		next := one
+		if err != nil {
+			return format.Question{}, err
+		}
+		next, _ := format.CountText(p, model, joined(r.sides[0]))
+		count := next.Read
 		next.Read = func(answer []byte) (int64, error) {
-			query, err := one.Read(answer)
+			query, err := count(answer)
 			return format.AddSat(documents, format.MulSat(query, times)), err
 		}
-		return next, err
+		return next, nil
 	}
 	return []format.Question{q}
+}
+
+// timesRead is how often each text of the first side is read: once, where there are
+// several, and one alone with each text of the second side.
+func (r *pairRequest) timesRead() int64 {
+	if !rawjson.IsString(r.sides[0]) {
+		if n, err := sizes("", r.sides[0]); err != nil || len(n) > 1 {
+			return 1
+		}
+	}
+	return int64(len(r.texts))
 }
 
 // Meter implements format.Request.

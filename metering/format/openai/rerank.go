@@ -51,6 +51,9 @@ func (score) Smallest() (path, body string) {
 // searchDocuments is how many documents one search has at most.
 const searchDocuments = 100
 
+// searchesFor is how many searches so many documents take.
+func searchesFor(documents int64) int64 { return (documents + searchDocuments - 1) / searchDocuments }
+
 // Parse implements format.Format.
 func (rerank) Parse(_ string, body []byte, policy func(model string) *format.Policy) (format.Request, error) {
 	r := &pairRequest{inputs: inputs{api: &rerankAPI}, kind: results{lists: []string{"results", "data"}, bare: true, read: readScore}}
@@ -63,7 +66,7 @@ func (rerank) Parse(_ string, body []byte, policy func(model string) *format.Pol
 	if !rawjson.IsString(r.sides[0]) {
 		return nil, format.RefuseParam("query", "query must be a text")
 	}
-	r.searches = (r.documents + searchDocuments - 1) / searchDocuments
+	r.searches = searchesFor(r.documents)
 	for i := range r.members {
 		if m := &r.members[i]; m.key == "top_n" || m.key == "top_k" {
 			if n, ok := rawjson.Whole(m.value); ok && n > 0 {

@@ -2,9 +2,7 @@ package openai
 
 import (
 	"bytes"
-	"fmt"
 
-	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
@@ -25,32 +23,6 @@ type result struct {
 
 // noIndex is the index of a result that names no text.
 const noIndex = -1 << 63
-
-// indexSet notes which texts an answer has results of.
-type indexSet struct {
-	list string   // the member that they stand in
-	bits []uint64 // made at the first index
-}
-
-// add notes the result of a text of n. It fails where there is no such text, and where
-// the same list has a result of it already.
-func (s *indexSet) add(list string, index, n int64) error {
-	if index < 0 || index >= n {
-		return fmt.Errorf("%w: a result is of text %d, and there are %d", ErrNotComputed, index, n)
-	}
-	if s.bits == nil {
-		s.bits = make([]uint64, (n+63)/64)
-	}
-	if s.list != list { // engines may say the same in two lists
-		s.list = list
-		clear(s.bits)
-	}
-	if s.bits[index/64]>>(index%64)&1 != 0 {
-		return fmt.Errorf("%w: two results are of text %d", ErrNotComputed, index)
-	}
-	s.bits[index/64] |= 1 << (index % 64)
-	return nil
-}
 
 // indexOf is the index that an element names.
 func indexOf(v []byte) int64 {
@@ -148,27 +120,4 @@ func readScore(list string, v []byte) result {
 		}
 	}
 	return e
-}
-
-// take notes one element of a list of results.
-func (m *inputMeter) take(list string, v []byte) error {
-	if list == "" && !m.results.bare {
-		return ErrNotComputed
-	}
-	v, err := checkValue(v)
-	if err != nil {
-		return err
-	}
-	e := m.results.read(list, v)
-	if !e.computed {
-		return fmt.Errorf("%w: a result has no numbers", ErrNotComputed)
-	}
-	if e.index != noIndex {
-		if err := m.seen.add(list, e.index, int64(len(m.request.texts)+len(m.request.ids))); err != nil {
-			return err
-		}
-	}
-	m.came++
-	m.each = format.AddSat(m.each, max(0, e.tokens))
-	return nil
 }

@@ -3,8 +3,6 @@ package openai
 import (
 	"bytes"
 
-	"golang.org/x/text/unicode/norm"
-
 	"sluice.example/sluice/metering/format"
 	"sluice.example/sluice/metering/format/rawjson"
 )
@@ -191,41 +189,17 @@ func (s *size) addText(v []byte, quoted bool) {
 	if !rawjson.IsString(v) {
 		return
 	}
-	text := v[1 : len(v)-1]
-	s.text += rawjson.TextBytes(text)
 	if quoted {
-		s.worst += quotedBytes(text) + 2
+		text := v[1 : len(v)-1]
+		s.add(rawjson.TextBytes(text), quotedBytes(text)+2)
 		return
 	}
-	if bytes.Contains(text, []byte(`\u`)) { // the tokenizer reads what the escapes stand for
-		text = rawjson.Unquote(v)
-	}
-	s.worst += proseBytes(text)
-	s.prose += proseBytes(text)
+	size := sizeOf(v)
+	s.add(size.bytes, size.most)
+	s.prose += size.most
 	if s.sink != nil {
 		*s.sink = append(append(*s.sink, rawjson.Unquote(v)...), '\n')
 	}
-}
-
-// proseBytes bounds the UTF-8 bytes of text after a tokenizer has normalised it. Of
-// the escapes of JSON, only those of one character may be in it: none is shorter
-// than what it stands for. Normalisation form C, which many tokenizers apply, at most triples
-// text that is not in that form already (Unicode FAQ on normalisation).
-func proseBytes(raw []byte) int64 {
-	n := int64(len(raw))
-	if isASCII(raw) {
-		return n
-	}
-	return n + 2*(n-int64(norm.NFC.QuickSpan(raw)))
-}
-
-func isASCII(b []byte) bool {
-	for _, c := range b {
-		if c >= 0x80 {
-			return false
-		}
-	}
-	return true
 }
 
 // rendered bounds the bytes of the JSON value v after a template wrote it

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 	"pgregory.net/rapid"
 
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/rawjson"
 )
 
 // floats are numbers as a client may write them and as Python writes them.
@@ -115,34 +117,46 @@ func TestArgumentsAreBoundedAsTheyAreRendered(t *testing.T) {
 	}
 }
 
-// Every character, written as it is or escaped, and every pair of characters
-// that forms a new one: never longer in form C than the bound.
-func TestProseBytesBoundsNormalisation(t *testing.T) {
+// Every character, and every pair of characters that forms a new one: never longer in form
+// C or KC than the bound, however it is written.
+func TestSizesBoundNormalisation(t *testing.T) {
 	check := func(text string) {
 		t.Helper()
-		normal := int64(max(len(norm.NFC.String(text)), len(text)))
-		if got := proseBytes([]byte(text)); got < normal {
-			t.Fatalf("%+q: %d bytes, bounded by %d", text, normal, got)
+		normal := int64(max(len(norm.NFC.String(text)), len(norm.NFKC.String(text)), len(text)))
+		for _, quoted := range []string{string(rawjson.Quote(text)), escaped(text)} {
+			if got := sizeOf([]byte(quoted)); got.most < normal || got.bytes != int64(len(text)) {
+				t.Fatalf("%s: %d bytes, bounded by %+v", quoted, normal, got)
+			}
 		}
 	}
 	for r := rune(0x20); r <= utf8.MaxRune; r++ {
-		if !utf8.ValidRune(r) {
-			continue
-		}
-		check(string(r))
-		check("a" + string(r) + "\u0323")
-		escaped := 6
-		if r > 0xffff {
-			escaped = 12
-		}
-		if n := len(norm.NFC.String(string(r))); n > escaped {
-			t.Fatalf("%+q has %d bytes in form C, its escape %d", r, n, escaped)
+		if utf8.ValidRune(r) {
+			check(string(r))
+			check("a" + string(r) + "\u0323")
 		}
 	}
-	if got := proseBytes([]byte("中文, déjà vu 😀")); got != int64(len("中文, déjà vu 😀")) {
-		t.Errorf("ordinary text is bounded by %d bytes", got)
+	const ordinary = "中文, déjà vu 😀 one\ntwo"
+	if got := sizeOf(rawjson.Quote(ordinary)); got.most != int64(len(ordinary)) {
+		t.Errorf("ordinary text is bounded by %d bytes", got.most)
 	}
-	check(strings.Repeat("\U0001D160", 50) + "abc")
+	if got := sizeOf([]byte("\"\xff\xc3\"")); got.most < 2 {
+		t.Errorf("what is no UTF-8 is bounded by %d bytes", got.most)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.String().Draw(t, "text")
+		if got := sizeOf(rawjson.Quote(text)).most; got < int64(len(norm.NFKC.String(text))) {
+			t.Fatalf("%+q is bounded by %d bytes", text, got)
+		}
+	})
+}
+
+// escaped is a JSON string with an escape for each character.
+func escaped(text string) string {
+	var b strings.Builder
+	for _, unit := range utf16.Encode([]rune(text)) {
+		fmt.Fprintf(&b, `\u%04x`, unit)
+	}
+	return `"` + b.String() + `"`
 }
 
 func TestToolResultsAreBoundedAsJSONStrings(t *testing.T) {

@@ -20,7 +20,7 @@ var ErrUnfinished = errors.New("the JSON document has no end")
 // does not grow with it. The elements of the lists that were named are handed over one
 // by one, and the rest is kept. In both, long strings are abridged to their beginning
 // and other lists to their first element. White space is left out. The grammar of what
-// is left out is not checked. A list without an object around it is one of those that
+// is left out is not checked. A named list that comes twice is an error. A list without an object around it is one of those that
 // are handed over, under the empty name.
 type Outline struct {
 	lists []string // members of the object
@@ -30,6 +30,7 @@ type Outline struct {
 	stack         []byte // what is open, '{' or '['
 	name          string // of the list that is open
 	list          int    // its depth; 0: none is open
+	opened        uint64 // a bit for each of lists that was opened
 	cut           int    // depth of the list of which the first element is over; 0: none
 	str           stringState
 	renaming      renaming
@@ -45,7 +46,7 @@ type stringState struct {
 	kept    int  // bytes of it that were kept
 }
 
-// NewOutline reads a document whose members in lists have elements for each. An
+// NewOutline reads a document whose members in lists, at most 64, have elements for each. An
 // element is valid until each returns. It need not be JSON, where the document is none.
 func NewOutline(lists []string, each func(list string, element []byte) error) *Outline {
 	return &Outline{lists: lists, each: each}
@@ -120,7 +121,10 @@ func (o *Outline) isNamed() bool {
 	}
 	name, ok := lastName(o.rest[:len(o.rest)-1])
 	if i := slices.Index(o.lists, string(name)); ok && i >= 0 {
-		o.name = o.lists[i]
+		if o.opened>>i&1 != 0 { // readers of JSON would forget the first one
+			o.fail("it has a list twice")
+		}
+		o.name, o.opened = o.lists[i], o.opened|1<<i
 		return true
 	}
 	return false
