@@ -188,9 +188,9 @@ func (o *settleOp) replace(b *Batch, a *AccountRow, c *ChargeRow) {
 func (o *settleOp) row(b *Batch, held, charged l402.Msat) ChargeRow {
 	return ChargeRow{Hold: o.id, Account: o.who, At: b.Now, Service: o.ctx.service, Model: o.ctx.model,
 		Chain: o.ctx.chain, Source: o.s.Source, Outcome: o.s.Outcome, Backend: o.s.Backend,
-		Usage: appendUsage(nil, o.s.Usage), Clamped: o.s.ClampedUsage, Delivered: o.s.DeliveredBytes,
+		Usage: appendUsage(make([]byte, 0, 16), o.s.Usage), Clamped: o.s.ClampedUsage, Delivered: o.s.DeliveredBytes,
 		Amount: held, Charged: charged, Unbilled: min(o.cost-charged, maxUnbilled), Epoch: o.ctx.epoch,
-		Rates: appendRates(nil, o.ctx.rates), Provisional: o.sweep, Lock: o.ctx.lock}
+		Rates: appendRates(make([]byte, 0, 24), o.ctx.rates), Provisional: o.sweep, Lock: o.ctx.lock}
 }
 
 // endKey remembers the idempotency key as charged. If nothing was charged, it forgets the key, so that the client may

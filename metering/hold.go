@@ -92,7 +92,7 @@ func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 		return nil, nil, fmt.Errorf("extend: %w", ErrEnded)
 	}
 	usage := h.usage
-	op := &extendOp{id: h.id, who: h.who, want: h.made, usage: appendUsage(nil, usage.Clamped()), source: h.source}
+	op := &extendOp{id: h.id, who: h.who, want: h.made, usage: appendUsage(make([]byte, 0, 16), usage.Clamped()), source: h.source}
 	op.want.amount = total
 	t, err := h.ledger.submit("extend", op, patient)
 	return op, t, err
@@ -102,16 +102,16 @@ func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 // without an error, the charge is committed durably and exactly once, however often the store failed in between. ctx
 // bounds only the waiting. When ctx ends, the ledger continues with the settlement by itself. Calling Settle again
 // waits for the same settlement, whatever the arguments. The caller should use a context that does not end when the
-// client leaves.
-func (h *Hold) Settle(ctx context.Context, s Settlement) (Entry, error) {
+// client leaves, and must not change the entry.
+func (h *Hold) Settle(ctx context.Context, s Settlement) (*Entry, error) {
 	t, err := h.end(s)
 	if err != nil {
-		return Entry{}, err
+		return nil, err
 	}
 	if err := h.ledger.wait(ctx, t); err != nil {
-		return Entry{}, err
+		return nil, err
 	}
-	return t.operation.(*settleOp).entry, nil
+	return &t.operation.(*settleOp).entry, nil
 }
 
 // Release gives back everything that is held, because nothing was delivered. Otherwise it is like Settle.
@@ -167,5 +167,5 @@ func (h *Hold) progress() (Progress, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	usage := h.usage.Clamped()
-	return Progress{ID: h.id, Usage: appendUsage(nil, usage), Source: h.source}, h.ending == nil
+	return Progress{ID: h.id, Usage: appendUsage(make([]byte, 0, 16), usage), Source: h.source}, h.ending == nil
 }

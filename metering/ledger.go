@@ -336,7 +336,7 @@ func (l *RateLock) validate() error {
 }
 
 func termsOf(c *holdContext, amount l402.Msat) terms {
-	return terms{amount: amount, ctx: c, context: appendContext(nil, c)}
+	return terms{amount: amount, ctx: c, context: appendContext(make([]byte, 0, 96), c)}
 }
 
 func contextOf(r *Reservation) *holdContext {

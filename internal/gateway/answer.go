@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"strings"
 
@@ -188,14 +187,7 @@ func formOf(head []byte, labelled bool) (f form, sure bool) {
 
 // isEventStream reports whether the Content-Type of an answer is text/event-stream.
 func isEventStream(h http.Header) bool {
-	value := h.Get("Content-Type")
-	if value == eventStream {
-		return true
-	}
-	kind, _, err := mime.ParseMediaType(value)
-	if err != nil {
-		kind, _, _ = strings.Cut(value, ";")
-	}
+	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.EqualFold(strings.TrimSpace(kind), eventStream)
 }
 

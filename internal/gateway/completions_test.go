@@ -225,6 +225,52 @@ func TestABatchOfLlamaCpp(t *testing.T) {
 	}
 }
 
+// TestABatchOfAnEngineThatIsNotKnown: what llama.cpp reports of a batch is that of single
+// completions also where nobody told the gateway that the backend is one.
+func TestABatchOfAnEngineThatIsNotKnown(t *testing.T) {
+	half := strings.Repeat("the river and its banks ", 100) // 600 tokens
+	members := `"prompt":["` + half + `","` + half + `"],"max_tokens":8`
+	of := func(i int, text string) string {
+		return fmt.Sprintf(`{"index":%d,"text":"%s","finish_reason":"stop"}`, i, text)
+	}
+	document := `{"object":"text_completion","choices":[` + of(0, "four tokens of text") + "," + of(1, "four tokens of text") + `],"usage":{"prompt_tokens":600,"completion_tokens":4,"total_tokens":604}}`
+	var stream []string
+	for i := range 2 {
+		for range 4 {
+			stream = append(stream, piece(i, "word", "null", ""))
+		}
+		stream = append(stream, piece(i, "", `"stop"`, ""), usageEvent(600, 4))
+	}
+	for name, c := range map[string]struct {
+		play   http.HandlerFunc
+		more   string
+		output int
+	}{
+		"a document":     {says("application/json", document), "", 8},
+		"a stream":       {says(sse, strings.Join(stream, "")+doneEvent), `,"stream":true`, 8},
+		"half a stream":  {says(sse, strings.Join(stream[:6], "")), `,"stream":true`, 4},
+		"a stream, left": {says(sse, strings.Join(stream[:8], "")), `,"stream":true`, 6},
+	} {
+		for _, engine := range []format.Engine{format.EngineLlamaCpp, format.EngineGeneric} {
+			r := playing(t, engine, c.play, textual)
+			k := r.buy(maxPurchase)
+			r.complete(k, members+c.more)
+			r.wantCharged(k, name+" of "+string(engine), cost10(1200, c.output))
+		}
+	}
+}
+
+// TestTruncatedPrompts: a text that the client has the engine cut is no less than what is left of it.
+func TestTruncatedPrompts(t *testing.T) {
+	long := strings.Repeat("the river and its banks ", 100)
+	for reported, right := range map[int]int{128: 128, 64: 1200, 1: 1200} {
+		r := playing(t, format.EngineVLLM, says(sse, piece(0, "word", `"stop"`, "")+piece(1, "word", `"stop"`, "")+usageEvent(reported, 2)+doneEvent), textual)
+		k := r.buy(maxPurchase)
+		r.complete(k, `"prompt":["`+long+`","`+long+`"],"max_tokens":8,"stream":true,"truncate_prompt_tokens":64`)
+		r.wantCharged(k, fmt.Sprint(reported), cost10(right, 2))
+	}
+}
+
 // TestScatteredCompletion: a document that the backend sent in place of a stream reaches the client
 // as a stream.
 func TestScatteredCompletion(t *testing.T) {

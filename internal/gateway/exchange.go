@@ -195,17 +195,7 @@ func (x *exchange) served(panicked any) {
 
 // authenticate proves the credential by computation alone. It does so on every route, because
 // the payment behind the credential is credited whatever happens to the request.
-func (x *exchange) authenticate() {
-	credential, err := l402.CredentialFromHeader(x.r.Header)
-	if err != nil || credential == nil {
-		x.tokenErr = err
-		return
-	}
-	x.token, x.tokenErr = x.cat.Keys.Verify(credential)
-	if x.tokenErr != nil {
-		x.token = nil
-	}
-}
+func (x *exchange) authenticate() { x.token, x.tokenErr = x.cat.proven.token(x.r.Header) }
 
 // deposit returns the payment that the token proves.
 func (x *exchange) deposit() metering.Deposit {

@@ -96,5 +96,5 @@ func (c *call) answer() *ending {
 func (c *call) finish(e *ending) error {
 	entry, settled := c.settle(e)      // settles once, with a charge or without: settle.go
 	c.x.billed = e.bill != billNothing // no other model may be sold after a charge: fallback.go
-	return c.close(e, &entry, settled) // sends the end of the answer with its cost: close.go
+	return c.close(e, entry, settled)  // sends the end of the answer with its cost: close.go
 }

@@ -133,8 +133,15 @@ func dialectOf(r *http.Request) problem.Dialect {
 		return problem.GRPC
 	case path == pathAlive, path == pathReady, hasPrefix(path, "/l402/", "/.well-known/"):
 		return problem.Plain
-	case path == "/v1/messages", hasPrefix(path, "/v1/messages/"), r.Header["Anthropic-Version"] != nil:
+	case speaksAnthropic(r):
 		return problem.Anthropic
 	}
 	return problem.OpenAI
+}
+
+// speaksAnthropic reports whether a request is of Anthropic's API, by its path or by the header that
+// Anthropic's SDKs send.
+func speaksAnthropic(r *http.Request) bool {
+	path := r.URL.Path
+	return path == "/v1/messages" || hasPrefix(path, "/v1/messages/") || r.Header["Anthropic-Version"] != nil
 }

@@ -15,7 +15,7 @@ import (
 // settle gives the slot back and ends the hold, with a charge for what was delivered or
 // without a charge. settled is false if the store did not confirm the settlement in time;
 // then the settler waits for the same settlement.
-func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
+func (c *call) settle(e *ending) (entry *metering.Entry, settled bool) {
 	switch {
 	case c.lease == nil: // the call got no slot
 	case e.worked:
@@ -45,7 +45,7 @@ func (c *call) settle(e *ending) (entry metering.Entry, settled bool) {
 // charge charges the hold for what was delivered of an answer that ended with end. The
 // backend's tokenizer was asked before. An empty outcome stands for the outcome that belongs
 // to end.
-func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.Entry, settled bool) {
+func (c *call) charge(end format.End, outcome metering.Outcome) (entry *metering.Entry, settled bool) {
 	if outcome == "" {
 		outcome = end.Outcome()
 	}
@@ -68,7 +68,7 @@ func (c *call) charge(end format.End, outcome metering.Outcome) (entry metering.
 
 // chargeCall ends the hold after a backend's refusal: with the call fee where the service asks
 // for a call fee, otherwise without a charge.
-func (c *call) chargeCall(outcome metering.Outcome) (entry metering.Entry, settled bool) {
+func (c *call) chargeCall(outcome metering.Outcome) (entry *metering.Entry, settled bool) {
 	s := metering.Settlement{Source: metering.SourceNone, Outcome: outcome, Backend: c.x.backend}
 	if c.o.model.service.ChargeCallOn4xx {
 		s.Usage, s.Source = pricing.Units{pricing.Calls: 1}, metering.SourceCounted
@@ -77,7 +77,7 @@ func (c *call) chargeCall(outcome metering.Outcome) (entry metering.Entry, settl
 }
 
 // release ends the hold without a charge.
-func (c *call) release(outcome metering.Outcome) (entry metering.Entry, settled bool) {
+func (c *call) release(outcome metering.Outcome) (entry *metering.Entry, settled bool) {
 	return c.commit(metering.Settlement{Source: metering.SourceNone, Outcome: outcome})
 }
 
@@ -86,7 +86,7 @@ func (c *call) release(outcome metering.Outcome) (entry metering.Entry, settled 
 // database. After that the settler continues, and the client gets the end of the answer
 // without the charge. If the process dies within the outage, the owner may lose this charge,
 // but no client pays for an answer that the client did not get.
-func (c *call) commit(s metering.Settlement) (entry metering.Entry, settled bool) {
+func (c *call) commit(s metering.Settlement) (entry *metering.Entry, settled bool) {
 	c.ended = true
 	started := time.Now()
 	ctx, cancel := c.x.detached(c.g.cfg.SettleWait)
@@ -102,7 +102,7 @@ func (c *call) commit(s metering.Settlement) (entry metering.Entry, settled bool
 
 // committed tells the observer that the hold has ended. began is when the settlement began;
 // late says that the store did not confirm it within SettleWait.
-func (c *call) committed(e metering.Entry, backend string, began time.Time, late bool) {
+func (c *call) committed(e *metering.Entry, backend string, began time.Time, late bool) {
 	c.o.model.worked(e.Usage)
 	s := observe.Settlement{RequestID: c.x.requestID, Model: c.o.model.Name, Backend: backend, Entry: e,
 		Took: time.Since(began), Total: time.Since(c.arrived), Late: late}

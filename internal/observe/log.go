@@ -83,7 +83,7 @@ func (l *Log) Overran(_ context.Context, o Overrun) {
 
 // Settled logs a paid request. It is the only line that a paid request causes at level info.
 func (l *Log) Settled(ctx context.Context, s Settlement) {
-	e := &s.Entry
+	e := s.Entry
 	attrs := []slog.Attr{slog.String("request_id", s.RequestID),
 		slog.String("model", s.Model), slog.String("outcome", string(e.Outcome)), slog.String("source", string(e.Source)),
 		slog.Int64("charged_msat", int64(e.Charged)), slog.Int64("input_tokens", e.Usage[pricing.InputTokens]),

@@ -177,7 +177,7 @@ func (m *Metrics) Overran(_ context.Context, o Overrun) {
 
 // Settled counts outcomes, charges, tokens, and the cost that the hold did not cover.
 func (m *Metrics) Settled(_ context.Context, s Settlement) {
-	e, source := &s.Entry, string(s.Entry.Source)
+	e, source := s.Entry, string(s.Entry.Source)
 	m.outcomes.WithLabelValues(s.Model, string(e.Outcome)).Inc()
 	m.settleTime.Observe(s.Took.Seconds())
 	if s.Late {

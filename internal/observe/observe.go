@@ -142,10 +142,10 @@ type Overrun struct {
 type Settlement struct {
 	RequestID string
 	Model     string
-	Backend   string // "": no backend worked for the hold
-	Entry     metering.Entry
-	Took      time.Duration // the time to commit the settlement
-	Total     time.Duration // the time since the request came
-	GPUSource string        // where the GPU time comes from; "": no GPU time is charged
-	Late      bool          // the observer was told Delayed before
+	Backend   string          // "": no backend worked for the hold
+	Entry     *metering.Entry // observers must not change it
+	Took      time.Duration   // the time to commit the settlement
+	Total     time.Duration   // the time since the request came
+	GPUSource string          // where the GPU time comes from; "": no GPU time is charged
+	Late      bool            // the observer was told Delayed before
 }

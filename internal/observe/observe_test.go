@@ -68,7 +68,7 @@ func TestAllTellsEach(t *testing.T) {
 }
 
 var settlement = observe.Settlement{RequestID: "r-1", Model: "m", Backend: "b", Took: time.Millisecond, Total: time.Second,
-	Entry: metering.Entry{Charged: 30, Unbilled: 5, Outcome: metering.OutcomeComplete, Source: metering.SourceReported,
+	Entry: &metering.Entry{Charged: 30, Unbilled: 5, Outcome: metering.OutcomeComplete, Source: metering.SourceReported,
 		Usage: pricing.Units{pricing.InputTokens: 10, pricing.OutputTokens: 20}}}
 
 func page(t *testing.T, m *observe.Metrics) string {

@@ -215,7 +215,7 @@ func (p *Problem) Write(w http.ResponseWriter) { p.WriteAs(w, Plain) }
 // WriteAs sends the problem in a dialect. No part of an answer may have been written before.
 func (p *Problem) WriteAs(w http.ResponseWriter, d Dialect) {
 	h := w.Header()
-	p.describe(h)
+	p.describe(h, d)
 	if d == GRPC {
 		p.writeGRPC(w)
 		return
@@ -230,7 +230,7 @@ func (p *Problem) WriteAs(w http.ResponseWriter, d Dialect) {
 }
 
 // describe sets the headers of a problem.
-func (p *Problem) describe(h http.Header) {
+func (p *Problem) describe(h http.Header, d Dialect) {
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Trailer", "ETag", "Last-Modified"} {
 		h.Del(name)
 	}
@@ -247,16 +247,19 @@ func (p *Problem) describe(h http.Header) {
 		h.Set("X-Should-Retry", "false")
 	}
 	if p.RequestID != "" {
-		NameAnswer(h, p.RequestID)
+		NameAnswer(h, p.RequestID, d == Anthropic)
 	}
 	if p.CloseClient {
 		h.Set("Connection", "close")
 	}
 }
 
-// NameAnswer sets the headers in which the SDKs of OpenAI and Anthropic look for the id of an
-// answer.
-func NameAnswer(h http.Header, id string) {
+// NameAnswer sets the header in which SDKs look for the id of an answer. Anthropic's SDKs look in
+// a header of another name, which NameAnswer sets too if anthropic is true.
+func NameAnswer(h http.Header, id string, anthropic bool) {
 	name := []string{id}
-	h["X-Request-Id"], h["Request-Id"] = name, name
+	h["X-Request-Id"] = name
+	if anthropic {
+		h["Request-Id"] = name
+	}
 }

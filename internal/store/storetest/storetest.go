@@ -319,7 +319,7 @@ func (e *env) settle(h *metering.Hold, cost l402.Msat) metering.Entry {
 	if err != nil {
 		e.Fatalf("settle: %v", err)
 	}
-	return entry
+	return *entry
 }
 
 // balance checks the amounts that the account's owner sees.

@@ -134,7 +134,7 @@ func (m *Meter) speaksOfOne(tokens, others int64) bool {
 	if len(m.choices) < 2 || tokens <= 0 || tokens > m.bound.Cap {
 		return false
 	}
-	return m.opts.UsagePerSequence || tokens < m.least() || m.fitsBetter(others, tokens)
+	return m.ofSome || m.opts.UsagePerSequence || tokens < m.least() || m.fitsBetter(others, tokens)
 }
 
 // others is the count of all completions of a unary answer whose usage speaks of

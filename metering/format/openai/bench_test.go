@@ -55,6 +55,19 @@ func BenchmarkEvent(b *testing.B) {
 	}
 }
 
+// BenchmarkBatchEvent is one event of a stream for many prompts, with a usage.
+func BenchmarkBatchEvent(b *testing.B) {
+	fields := `"stream":true,"prompt":[` + strings.TrimSuffix(strings.Repeat(`"The river and its banks",`, 100), ",") + `]`
+	m := textMeter(b, fields, format.MeterOptions{ContinuousUsage: true, UsageOfAll: true})
+	event := []byte(say(7, "a", used(6, 3)))
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Event(event)
+		m.Delivered()
+		m.Running()
+	}
+}
+
 func BenchmarkEvents(b *testing.B) {
 	stream := bytes.Repeat([]byte(content("hello", "")), 1000)
 	r := bytes.NewReader(stream)

@@ -12,6 +12,7 @@ type choice struct {
 	hasUsage bool   // a running usage came, if only 0
 	finish
 	totalled   bool // a usage chunk of its own came
+	prompted   bool // the usage chunk of its prompt came
 	finalUsage bool // the usage came with the finish_reason
 	reasoning  bool
 	called     bool

@@ -59,6 +59,7 @@ func FuzzCompletion(f *testing.F) {
 // batch is a batch that is played: each event is one token.
 type batch struct {
 	prompts []int // tokens of each
+	texts   bool  // they are sent as texts, not by their numbers
 	n       int
 	left    []int // tokens that each choice has still to say
 	said    []int
@@ -67,16 +68,18 @@ type batch struct {
 
 // How engines say what they used.
 const (
-	inEach     = iota // of the choice and its prompt, in each event, and of all in the end
-	withFinish        // of the choice and its prompt, with its last event
-	atEnd             // of all in the end
-	never
+	inEach      = iota // of the choice and its prompt, in each event, and of all in the end
+	withFinish         // of the choice and its prompt, with its last event
+	atEnd              // of all in the end
+	never              //
+	afterFinish        // of the choice and its prompt, in an event behind its last one
+	ways
 )
 
 // newBatch makes the stream of a batch, in an order that seed decides.
 func newBatch(seed uint64, how int) *batch {
 	random := rand.New(rand.NewPCG(seed, 1))
-	b := &batch{n: 1 + random.IntN(3)}
+	b := &batch{n: 1 + random.IntN(3), texts: seed%2 == 1}
 	input := 0
 	for range 1 + random.IntN(4) {
 		b.prompts = append(b.prompts, 1+random.IntN(20))
@@ -96,7 +99,7 @@ func newBatch(seed uint64, how int) *batch {
 		all++
 		usage := used(b.prompts[i/b.n], b.said[i])
 		last := b.said[i] == b.left[i]
-		if how == never || how == atEnd || how == withFinish {
+		if how != inEach {
 			usage = ""
 		}
 		b.events = append(b.events, say(i, "word", usage))
@@ -105,6 +108,9 @@ func newBatch(seed uint64, how int) *batch {
 				usage = used(b.prompts[i/b.n], b.said[i])
 			}
 			b.events = append(b.events, stop(i, usage))
+			if how == afterFinish {
+				b.events = append(b.events, alone(b.prompts[i/b.n], b.said[i]))
+			}
 			open = append(open[:at], open[at+1:]...)
 		}
 	}
@@ -115,25 +121,35 @@ func newBatch(seed uint64, how int) *batch {
 	return b
 }
 
-// request asks for the batch, with prompts of tokens.
+// request asks for the batch. A text has as many bytes in a token as is usual.
 func (b *batch) request() string {
 	lists := make([]string, len(b.prompts))
 	for i, n := range b.prompts {
 		lists[i] = "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]"
+		if b.texts {
+			lists[i] = `"` + strings.Repeat("word", n) + `"`
+		}
 	}
 	return fmt.Sprintf(`"stream":true,"max_tokens":10,"n":%d,"prompt":[%s]`, b.n, strings.Join(lists, ","))
 }
 
-// FuzzBatches cuts the stream of a batch anywhere. The charge is exact: the tokens of
-// all prompts, because they were sent as tokens, and an event for each token.
+// FuzzBatches cuts the stream of a batch anywhere, of a backend that is known or not.
+// The charge is exact: the tokens of all prompts, because they were sent as tokens or
+// have as many bytes as is usual, and an event for each token.
 func FuzzBatches(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed, uint8(seed*5), uint8(seed))
+		f.Add(seed, uint8(seed*7), uint8(seed)|0x80)
+		f.Add(seed, uint8(255), uint8(seed)|0x80)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, cut, how uint8) {
-		way := int(how % 4)
+		way, known := int(how%ways), how&0x80 == 0
 		b := newBatch(seed, way)
-		m := textMeter(t, b.request(), format.MeterOptions{ContinuousUsage: way == inEach, UsagePerSequence: way == withFinish, UsageOfAll: way != withFinish && way != never})
+		var o format.MeterOptions
+		if each := way == withFinish || way == afterFinish; known {
+			o = format.MeterOptions{ContinuousUsage: way == inEach, UsagePerSequence: each, UsageOfAll: !each && way != never}
+		}
+		m := textMeter(t, b.request(), o)
 		heard := b.events[:min(int(cut), len(b.events))]
 		listen(m, heard...)
 		want := int64(0)

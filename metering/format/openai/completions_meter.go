@@ -7,24 +7,19 @@ import (
 	"sluice.example/sluice/metering/format/rawjson"
 )
 
-// completionMeter meters an answer whose choices have texts. Where there are several
-// prompts, a usage within a stream is that of one of them: the index of a choice
-// tells of which.
+// completionMeter meters an answer whose choices have texts. What it keeps of several
+// prompts is in promptUsages.
 type completionMeter struct {
 	Meter
 	asked   *completionRequest
-	prompts []promptUsage // by prompt; nil: there is only one
-	alone   int64         // prompt tokens of usage chunks that each completion has for itself
+	prompts *promptUsages // nil: there is one prompt
 }
-
-// promptUsage is what the backend said of one prompt; 0: nothing yet.
-type promptUsage struct{ tokens, cached int64 }
 
 // Meter implements format.Request.
 func (r *completionRequest) Meter(b format.Bound, cal *format.Calibration, o format.MeterOptions) format.Meter {
 	m := &completionMeter{Meter: *NewMeter(&r.Request, b, cal, o), asked: r}
 	if len(r.prompts) > 1 {
-		m.prompts = make([]promptUsage, len(r.prompts))
+		m.prompts = &promptUsages{of: make([]promptUsage, len(r.prompts)), silent: len(r.prompts), most: readOfEach(r.members)}
 	}
 	return m
 }
@@ -33,8 +28,8 @@ func (r *completionRequest) Meter(b format.Bound, cal *format.Calibration, o for
 func (m *completionMeter) Event(event []byte) (out []byte, last bool) {
 	finals := m.finals
 	out, last = m.Meter.Event(event)
-	if m.prompts != nil && m.data != nil {
-		m.readPrompts(finals)
+	if m.bound.Sequences > 1 && m.data != nil {
+		m.readApart(finals)
 	}
 	return out, last
 }
@@ -43,68 +38,23 @@ func (m *completionMeter) Event(event []byte) (out []byte, last bool) {
 func (m *completionMeter) AfterEnd(event []byte) {
 	finals := m.finals
 	m.Meter.AfterEnd(event)
-	if m.prompts != nil && m.data != nil {
-		m.readPrompts(finals)
+	if m.bound.Sequences > 1 && m.data != nil {
+		m.readApart(finals)
 	}
 }
 
-// readPrompts takes from the event seen last what it says of the prompts, of several.
-// finals is how many usage chunks came before it.
-func (m *completionMeter) readPrompts(finals int64) {
-	switch {
-	case m.chunk.alone():
-		if m.finals > finals && m.perSequence() {
-			m.addAlone()
-		}
-	case len(m.chunk.deltas) == 1:
-		if i := m.chunk.deltas[0].index / m.asked.sequences; i >= 0 && i < int64(len(m.prompts)) {
-			m.readPrompt(int(i))
-		}
+// Unary implements format.Meter.
+func (m *completionMeter) Unary(body []byte) (clean []byte, err error) {
+	if clean, err = m.Meter.Unary(body); err == nil {
+		m.readFirst()
 	}
+	return clean, err
 }
 
-// addAlone adds the usage chunk that one completion has for itself: that of its
-// prompt, which each of the prompt's completions repeats.
-func (m *completionMeter) addAlone() {
-	u, _ := readUsage(m.chunk.usage)
-	m.alone = format.AddSat(m.alone, max(0, u.prompt))
-	m.final.prompt = max(m.final.prompt, (m.alone+m.asked.sequences-1)/m.asked.sequences)
-}
-
-// readPrompt takes what the usage of a choice of prompt i says, and adds up what is
-// known of all prompts. Those of which nothing was said yet count as they would if
-// nothing had been said of any, because the backend was asked for them as well.
-func (m *completionMeter) readPrompt(i int) {
-	p := &m.prompts[i]
-	for _, u := range [...]usage{m.ofChoice(m.chunk.usage, readUsage), m.ofChoice(m.chunk.timings, readTimings)} {
-		p.tokens, p.cached = max(p.tokens, u.prompt), max(p.cached, u.cached)
-	}
-	if p.tokens == 0 {
-		return
-	}
-	sum, known, cached := int64(0), true, int64(0)
-	for i := range m.prompts {
-		n := m.prompts[i].tokens
-		if n == 0 {
-			known, n = false, m.asked.prompts[i].likely(m.estimator())
-		}
-		sum, cached = format.AddSat(sum, n), format.AddSat(cached, m.prompts[i].cached)
-	}
-	if !known {
-		sum = max(sum, m.bound.Counted)
-	}
-	if !m.canBePrompt(sum) {
-		sum = 0
-	}
-	m.running.prompt, m.running.cached = sum, cached
-}
-
-// ofChoice reads a usage; none where there is nothing to read.
-func (m *completionMeter) ofChoice(v []byte, read func([]byte) (usage, bool)) (u usage) {
-	if v != nil {
-		u, _ = read(v)
-	}
-	return u
+// UnaryPart implements format.Meter.
+func (m *completionMeter) UnaryPart(body []byte) {
+	m.Meter.UnaryPart(body)
+	m.readFirst()
 }
 
 // Document implements format.Meter.
@@ -148,7 +98,7 @@ func (c *gathered) appendText(out []byte, capped bool) []byte {
 func (m *completionMeter) gatheredUsage(g *Gathering) []byte {
 	prompt, completion := m.running.prompt, int64(0)
 	switch {
-	case g.alone && (g.finals < 2 || !m.perSequence()), len(m.choices) < 2:
+	case g.alone && (g.finals < 2 || !m.apart && !m.perSequence()), len(m.choices) < 2:
 		return g.usage
 	case g.alone:
 		prompt, completion = m.final.prompt, g.total.completion

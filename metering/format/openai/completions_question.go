@@ -25,7 +25,11 @@ func (r *completionRequest) CountPrompt(p format.Profile, model string, _ format
 	if !ok {
 		return nil
 	}
-	q.Least = format.LeastTokens(r.size.text)
+	var text int64
+	for i := range r.prompts {
+		text += r.prompts[i].bytes
+	}
+	q.Least = format.LeastTokens(text)
 	q.Unseen = format.AddSat(r.size.bytes(), format.MulSat(r.suffix, int64(len(r.prompts))))
 	return []format.Question{q}
 }

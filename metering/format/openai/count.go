@@ -38,7 +38,7 @@ func (m *Meter) estimator() *format.Estimates {
 // its other parts.
 func (m *Meter) prompt() tokenCount {
 	switch {
-	case m.running.prompt > 0:
+	case m.running.prompt > 0 && !(m.mixed && m.tokenPrompt > 0):
 		return tokenCount{min(m.running.prompt, m.bound.Input), metering.SourceRunning}
 	case m.tokenPrompt > 0:
 		return tokenCount{min(m.tokenPrompt, m.bound.Input), metering.SourceTokenizer}

@@ -275,7 +275,8 @@ func entries(v []byte) (n, bytes int64) {
 // the same, or this member did before where only what is new counts. Such a
 // repetition counts one token where nothing else does, unless a member that is known
 // is there and says nothing: then it is a constant in a sign of life. Where each event
-// has all until now, only the rest of it is added.
+// has all until now, only the rest of it is added; one without a rest counts one token,
+// because a token may be a part of a letter, unless it ends the answer.
 func (r *reader) say(v []byte) {
 	if len(v) == 2 {
 		return
@@ -291,6 +292,7 @@ func (r *reader) say(v []byte) {
 			return
 		}
 	} else if raw = r.rest(raw); len(raw) == 0 {
+		r.d.odd = r.d.odd || !r.d.finished
 		return
 	}
 	for _, p := range r.said {

@@ -102,7 +102,9 @@ func (m *Meter) reported(f usage, end format.End, now time.Time) (pricing.Units,
 		m.excess.Prompt = min(f.prompt-m.bound.Input, maxExcess)
 	}
 	clamped := f.prompt < 0 || f.completion < 0 || f.cached < 0 || f.prompt > m.bound.Input || f.cached > max(f.prompt, 0)
-	if f.cached = f.believedCache(); !m.canBePrompt(f.prompt) {
+	if f.cached = f.believedCache(); m.ofSome {
+		f.prompt, f.cached = 0, max(f.cached, m.running.cached)
+	} else if !m.canBePrompt(f.prompt) {
 		f.prompt = 0
 	}
 	prompt := tokenCount{min(max(f.prompt, 0), m.bound.Input), metering.SourceReported}
@@ -137,7 +139,7 @@ func (m *Meter) trusted(f usage) tokenCount {
 			return by
 		}
 		t = tokenCount{n, metering.SourceCounted}
-	case m.finals > 1 && m.bound.Sequences > 1 && (t.tokens < least || m.fitsBetter(m.sum, t.tokens)):
+	case m.finals > 1 && m.bound.Sequences > 1 && (m.apart || t.tokens < least || m.fitsBetter(m.sum, t.tokens)):
 		t.tokens = max(t.tokens, m.sum)
 	case m.unary && m.speaksOfOne(t.tokens, m.others(t.tokens)):
 		t = tokenCount{m.others(t.tokens), metering.SourceCounted}
@@ -231,7 +233,7 @@ func (m *Meter) NeedsTokenizer() (prompt bool, text string, ok bool) {
 	if m.failed && !m.wrote() {
 		return false, "", false
 	}
-	prompt = m.running.prompt == 0 && m.bound.Counted == 0
+	prompt = (m.running.prompt == 0 || m.mixed) && m.bound.Counted == 0
 	if m.hasFinal {
 		prompt = prompt && m.wrote()
 		return prompt, "", prompt

@@ -107,7 +107,9 @@ func TestManyShortPromptsAreNotTooFew(t *testing.T) {
 
 // The same holds for texts that a model reads and does not go on with.
 func TestManyShortTextsAreNotTooFew(t *testing.T) {
-	list := func(n int, text string) string { return "[" + strings.TrimPrefix(strings.Repeat(`,"`+text+`"`, n), ",") + "]" }
+	list := func(n int, text string) string {
+		return "[" + strings.TrimPrefix(strings.Repeat(`,"`+text+`"`, n), ",") + "]"
+	}
 	results := func(n int) (data string) {
 		for i := range n {
 			data += fmt.Sprintf(`,{"index":%d,"embedding":[1]}`, i)

@@ -40,7 +40,11 @@ type Meter struct {
 	absurd   bool   // a running usage was negative, or had more cached tokens than prompt
 	fewest   int64  // the fewest tokens that the prompt can be, where measured
 	measured bool
-	failed   bool // the backend reported an error in the answer, or sent half a chunk
+	apart    bool    // each usage chunk speaks of one prompt of several, as those that came have shown
+	ofSome   bool    // final speaks of one prompt of several
+	dense    []int64 // dense bytes of each of them, where measured
+	mixed    bool    // running.prompt has an estimate for some prompts of several
+	failed   bool    // the backend reported an error in the answer, or sent half a chunk
 	failure  format.Failure
 	done     bool // [DONE] was seen
 	unary    bool
@@ -298,7 +302,7 @@ func (m *Meter) showsRunning(raw []byte) bool {
 
 // note keeps what a usage says about the prompt, which does not change.
 func (m *Meter) note(u usage) {
-	if m.canBePrompt(u.prompt) {
+	if m.canBePrompt(u.prompt) && !m.isOfOnePrompt(u.prompt) {
 		m.running.prompt = max(m.running.prompt, u.prompt)
 		m.running.cached = max(m.running.cached, u.believedCache())
 	}

@@ -1,6 +1,9 @@
 package openai
 
-import "hash/maphash"
+import (
+	"bytes"
+	"hash/maphash"
+)
 
 // past is what the choices of an answer said last in members that may repeat
 // themselves: names, constants, and texts that hold all that came before. Its memory
@@ -55,16 +58,19 @@ func (r *reader) fresh(raw []byte) []byte {
 // repeat the whole text. Its memory is fixed; what has no place in it counts whole.
 type growing [8]grown
 
-// grown is what one member has said. No text of a model begins with the event before it,
-// whole, from the first event on; after minGrowths of them, and growthBytes, it is sure.
+// grown is what one member has said. Each event of a server that repeats the whole text
+// begins with the event before it, whole, from the first event on, and is longer. Pieces
+// of a text do so only where the model says the same words again and again, and not for
+// long. With enough signs of such a server, and growthBytes, it is sure.
 type grown struct {
 	path, hash uint64
 	length     int // in bytes; -1: an event did not begin with the one before
-	times      int
+	signs      int
 }
 
 const (
-	minGrowths  = 2
+	enoughSigns = 8
+	growthSigns = 4 // of an event that goes on with other words than it begins with; of any other, 1
 	growthBytes = 20
 )
 
@@ -85,7 +91,7 @@ func (r *reader) rest(raw []byte) []byte {
 }
 
 func (g *grown) rest(path uint64, raw []byte) []byte {
-	sure := g.times >= minGrowths && g.length >= growthBytes
+	sure := g.signs >= enoughSigns && g.length >= growthBytes
 	rest := raw
 	switch {
 	case g.length < 0:
@@ -96,11 +102,20 @@ func (g *grown) rest(path uint64, raw []byte) []byte {
 		return raw
 	case sure:
 		rest = raw[g.length:]
+	case isAgain(raw, g.length):
+		g.signs++
 	default:
-		g.times++
+		g.signs += growthSigns
 	}
 	g.path, g.hash, g.length = path, maphash.Bytes(growthSeed, raw), len(raw)
 	return rest
+}
+
+// isAgain reports whether a text is the same words again and again, of which the first n
+// bytes are some.
+func isAgain(text []byte, n int) bool {
+	more := len(text) - n
+	return bytes.Equal(text[:n], text[more:]) && bytes.Equal(text[n:], text[:more])
 }
 
 // mix is the path of the member with a name, within path.

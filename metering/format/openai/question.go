@@ -20,7 +20,7 @@ func (r *Request) CountPrompt(p format.Profile, model string, l format.Limits) [
 	if !r.Countable() {
 		return nil
 	}
-	q := format.Question{Unseen: r.size.unseen, Least: format.LeastTokens(r.size.text - messageOverhead*r.size.messages)}
+	q := format.Question{Unseen: r.size.unseen, Least: format.LeastTokens(r.denseMessages())}
 	switch p.Counting {
 	case format.CountVLLM:
 		q.Path, q.Body, q.Read = "/tokenize", r.conversation(model, "tools"), format.ReadCount

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/openai"
 )
 
 // Each engine is asked on its own path, with its own body, and its answer is read
@@ -104,6 +105,47 @@ func TestCountingText(t *testing.T) {
 		q, ok := format.CountText(format.ProfileOf(e), "up/m", "a\"b\n")
 		if got := q.Path + " " + string(q.Body); ok != (want != "") || (ok && got != want) {
 			t.Errorf("%s: %v %s, want %s", e, ok, got, want)
+		}
+	}
+}
+
+// What a tokenizer is not shown, such as a schema, is none of the text that its count is
+// held to. Nor is what a template may leave out.
+func TestACountIsHeldToWhatIsCounted(t *testing.T) {
+	long := strings.Repeat("a schema of many words ", 400)
+	schema := `,"response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"description":"` + long + `"}}}`
+	thought := `{"role":"assistant","content":"` + long + `","reasoning_content":"` + long + `"},`
+	body := func(before, text, more string) string {
+		return `{"model":"m","max_tokens":9,"messages":[` + before + `{"role":"user","content":"` + text + `"}]` + more + `}`
+	}
+	for name, c := range map[string]struct {
+		f      format.Format
+		body   string
+		tooFew int64 // 0: any count is believed
+	}{
+		"a schema":              {openai.Chat, body("", "Hi", schema), 0},
+		"tools":                 {openai.Chat, body("", "Hi", `,"tools":[{"type":"function","function":{"name":"f","description":"`+long+`"}}]`), 0},
+		"an answer":             {openai.Chat, body(thought, "Hi", ""), 0},
+		"a long text":           {openai.Chat, body("", long, ""), 20},
+		"a grammar":             {openai.Completions, `{"model":"m","prompt":"Hi"` + schema + `}`, 0},
+		"a suffix":              {openai.Completions, `{"model":"m","prompt":"Hi","suffix":"` + long + `"}`, 0},
+		"a long prompt":         {openai.Completions, `{"model":"m","prompt":"` + long + `"}`, 20},
+		"a long one of prompts": {openai.Completions, `{"model":"m","prompt":["` + long + `"]}`, 20},
+	} {
+		r, err := c.f.Parse("", []byte(c.body), noPolicy)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, e := range []format.Engine{format.EngineVLLM, format.EngineSGLang, format.EngineTRTLLM, format.EngineLlamaCpp} {
+			q := r.CountPrompt(format.ProfileOf(e), "m", format.Limits{})[0]
+			q.Next, q.Read = nil, func([]byte) (int64, error) { return 2, nil }
+			if _, _, err := q.Answer(nil); (err != nil) != (c.tooFew > 0) {
+				t.Errorf("%s, %s: 2 tokens: %v", name, e, err)
+			}
+			q.Read = func([]byte) (int64, error) { return 40, nil }
+			if _, _, err := q.Answer(nil); err != nil {
+				t.Errorf("%s, %s: 40 tokens: %v", name, e, err)
+			}
 		}
 	}
 }

@@ -162,11 +162,11 @@ func comesWithAnswers(key string) bool {
 
 // screenContent checks the content of the message i.
 func screenContent(v []byte, i int, p *format.Policy) ([]byte, error) {
-	path := at("messages", i) + ".content"
-	switch {
-	case rawjson.IsString(v), rawjson.IsNull(v):
+	if rawjson.IsString(v) || rawjson.IsNull(v) {
 		return v, nil
-	case v[0] != '[':
+	}
+	path := at("messages", i) + ".content"
+	if v[0] != '[' {
 		return nil, format.RefuseParam(path, "%s must be text or a list of parts", path)
 	}
 	var out []byte

@@ -50,7 +50,7 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	m.readInner()
 	if u, ok := m.usageOf(raw); ok {
 		m.note(u)
-		m.final, m.hasFinal, m.finals = u, true, 1
+		m.final, m.hasFinal, m.finals, m.ofSome = u, true, 1, m.isOfOnePrompt(u.prompt)
 	}
 	if m.renames() {
 		body = m.renamed(object)

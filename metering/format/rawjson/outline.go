@@ -1,9 +1,9 @@
 package rawjson
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 const (
@@ -119,16 +119,37 @@ func (o *Outline) isNamed() bool {
 	case len(o.stack) > 2 || o.stack[0] != '{':
 		return false
 	}
-	for i, name := range o.lists {
-		if bytes.HasSuffix(o.rest, append(Quote(name), ":["...)) {
-			if o.opened>>i&1 != 0 { // readers of JSON would forget the first one
-				o.fail("it has a list twice")
-			}
-			o.name, o.opened = name, o.opened|1<<i
-			return true
+	name, ok := lastName(o.rest[:len(o.rest)-1])
+	if i := slices.Index(o.lists, string(name)); ok && i >= 0 {
+		if o.opened>>i&1 != 0 { // readers of JSON would forget the first one
+			o.fail("it has a list twice")
 		}
+		o.name, o.opened = o.lists[i], o.opened|1<<i
+		return true
 	}
 	return false
+}
+
+// lastName is the name of the member whose value comes next in the object that b begins,
+// whatever escapes it is written with; ok is false where no value comes next.
+func lastName(b []byte) (name []byte, ok bool) {
+	end := len(b) - 1 // behind the name
+	if end < 2 || b[end] != ':' || b[end-1] != '"' {
+		return nil, false
+	}
+	for start := end - 2; start > 0; start-- {
+		if b[start] != '"' {
+			continue
+		}
+		before := start - 1
+		for before > 0 && b[before] == '\\' {
+			before--
+		}
+		if (start-before)%2 == 1 { // no backslash of its own before it
+			return Unquote(b[start:end]), b[before] == '{' || b[before] == ','
+		}
+	}
+	return nil, false
 }
 
 // close ends an object or a list.

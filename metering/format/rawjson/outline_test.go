@@ -83,3 +83,23 @@ func FuzzOutline(f *testing.F) {
 		}
 	})
 }
+
+// A name means the same with escapes, and one that only ends like another is another.
+func TestOutlineReadsNames(t *testing.T) {
+	for document, want := range map[string][]string{
+		`{"d\u0061ta":[1,2]}`:                 {"data 1", "data 2"},
+		`{"result\u0073" : [1,2]}`:            {"results 1", "results 2"},
+		`{"x\"data":[1,2]}`:                   nil,
+		`{"x":"\"data\":","y":[1,2]}`:         nil,
+		`{"x\\":1,"data":[3]}`:                {"data 3"},
+		`{"":[1,2],"data":[3]}`:               {"data 3"},
+		`{"a":1,"\u0064\u0061t\u0061":[3,4]}`: {"data 3", "data 4"},
+	} {
+		for _, n := range []int{1, 3, 100} {
+			elements, _, err := outline(document, n)
+			if err != nil || !slices.Equal(elements, want) {
+				t.Errorf("%s by %d: %q %v, want %q", document, n, elements, err, want)
+			}
+		}
+	}
+}

@@ -1,15 +1,12 @@
 package rawjson
 
-import (
-	"bytes"
-	"slices"
-)
+import "slices"
 
 // renaming puts another value in the place of one member of a document's object, where
 // its value is a string. It knows where in the last piece that string stands.
 type renaming struct {
-	member []byte // the member as it is written, "name":; nil: none is renamed
-	value  []byte // what is shown
+	name  string // of the member
+	value []byte // what is shown; nil: nothing is renamed
 
 	open   bool   // the string is open: it began, and has no end yet
 	within bool   // the last of spans has no end yet
@@ -26,7 +23,7 @@ type span struct {
 // Rename has Renamed show value, a JSON value, in the place of the string that is the
 // value of the member name of the document's object. It is called before Add.
 func (o *Outline) Rename(name string, value []byte) {
-	o.renaming = renaming{member: append(Quote(name), ':'), value: value}
+	o.renaming = renaming{name: name, value: value}
 }
 
 // Renamed is the piece that was given to Add last, as Rename wants it. It may change
@@ -48,15 +45,11 @@ func (o *Outline) Renames() bool { return len(o.renaming.spans) > 0 }
 
 // isRenamed reports whether the string that begins now is the value to rename.
 func (o *Outline) isRenamed() bool {
-	if o.renaming.member == nil || len(o.stack) != 1 || o.stack[0] != '{' || o.list > 0 {
+	if o.renaming.value == nil || len(o.stack) != 1 || o.stack[0] != '{' || o.list > 0 {
 		return false
 	}
-	before, ok := bytes.CutSuffix(o.rest, o.renaming.member)
-	if !ok || len(before) == 0 {
-		return false
-	}
-	c := before[len(before)-1] // else the key only ends so
-	return c == '{' || c == ','
+	name, ok := lastName(o.rest)
+	return ok && string(name) == o.renaming.name
 }
 
 // next begins a piece of n bytes.

@@ -30,6 +30,10 @@ func TestRenameInPieces(t *testing.T) {
 		`{"x\"model":"d"}`:                                          `{"x\"model":"d"}`,
 		`[{"model":"x"}]`:                                           `[{"model":"x"}]`,
 		`{"model":"a","model":"b"}`:                                 `{"model":"shown","model":"shown"}`,
+		`{"mod\u0065l":"a","data":[{"mod\u0065l":"x"}]}`:            `{"mod\u0065l":"shown","data":[{"mod\u0065l":"x"}]}`,
+		`{"a":1,"\u006dodel" : "a"}`:                                `{"a":1,"\u006dodel" : "shown"}`,
+		`{"b":"c\",\"model\":","d":"e"}`:                            `{"b":"c\",\"model\":","d":"e"}`,
+		`{"b":",\"model","d":"e"}`:                                  `{"b":",\"model","d":"e"}`,
 		`{"model":"a","data":[1],"model":"b"}`:                      `{"model":"shown","data":[1],"model":"shown"}`,
 	} {
 		for _, n := range []int{1, 2, 3, 7} {

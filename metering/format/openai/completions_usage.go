@@ -1,0 +1,215 @@
+package openai
+
+import (
+	"math"
+
+	"sluice.example/sluice/metering/format"
+)
+
+// promptUsages is what the backend said of the prompts of a batch. A usage within a
+// stream is often that of one of them: the index of a choice tells of which, or the
+// completion that ended last.
+type promptUsages struct {
+	of     []promptUsage // by prompt
+	sum    promptUsage   // of all in of
+	most   int64         // tokens that are read of each, at most
+	silent int           // prompts of which nothing was said yet
+	guess  int64         // what those take as a rule, where begun
+	begun  bool
+	alone  int64 // prompt tokens of usage chunks that each completion has for itself
+}
+
+// promptUsage is what the backend said of one prompt, in tokens; 0: nothing yet.
+type promptUsage struct{ tokens, cached int64 }
+
+// readApart takes from the event seen last what it says of one completion, of several,
+// and of its prompt. finals is how many usage chunks came before it.
+func (m *completionMeter) readApart(finals int64) {
+	switch {
+	case m.chunk.alone():
+		if m.finals > finals {
+			m.readAlone()
+		}
+	case m.prompts != nil && len(m.chunk.deltas) == 1:
+		if i := m.promptOf(m.chunk.deltas[0].index); i >= 0 {
+			m.tell(i, m.ofChoice(m.chunk.usage, readUsage))
+			m.tell(i, m.ofChoice(m.chunk.timings, readTimings))
+			m.sumUp()
+		}
+	}
+}
+
+// promptOf is the prompt that a choice goes on with; -1: none.
+func (m *completionMeter) promptOf(choice int64) int {
+	if i := choice / m.asked.sequences; choice >= 0 && i < int64(len(m.prompts.of)) {
+		return int(i)
+	}
+	return -1
+}
+
+// readAlone takes the usage chunk that came last, which may be that of the completion
+// that ended last and of its prompt.
+func (m *completionMeter) readAlone() {
+	u, _ := readUsage(m.chunk.usage)
+	m.apart = m.isApart(u.prompt)
+	switch {
+	case m.prompts == nil:
+		return
+	case !m.apart:
+		m.ofSome = m.isOfOnePrompt(m.final.prompt)
+		return
+	}
+	p := m.prompts
+	p.alone = format.AddSat(p.alone, max(0, u.prompt))
+	m.final.prompt = max(m.final.prompt, (p.alone+m.asked.sequences-1)/m.asked.sequences)
+	m.ofSome = m.finals < m.bound.Sequences
+	for i := range m.choices {
+		if c := &m.choices[i]; c.finished && !c.prompted {
+			c.prompted = true
+			if i := m.promptOf(c.index); i >= 0 {
+				m.tell(i, u)
+			}
+			break
+		}
+	}
+	if m.sumUp(); p.silent == 0 {
+		m.final.cached = min(p.sum.cached, m.final.prompt)
+	}
+}
+
+// isApart reports whether the usage chunk that came last speaks of one completion. It
+// does where the profile says so, and where nothing is known of the backend and the first
+// one that ended was followed by the first usage, or all of them by as many.
+func (m *completionMeter) isApart(prompt int64) bool {
+	if m.opts.UsageOfAll || m.opts.UsagePerSequence {
+		return m.perSequence()
+	}
+	ended := int64(m.finishedChoices())
+	shown := m.apart || m.finals == ended && (ended > 1 || ended < m.bound.Sequences)
+	return shown && m.finals <= ended && m.asked.canBeOfOne(prompt)
+}
+
+// tell notes what a usage says of prompt i. One of more tokens than it can be is that of
+// all prompts.
+func (m *completionMeter) tell(i int, u usage) {
+	p := m.prompts
+	if !p.begun {
+		p.begun = true
+		for i := range m.asked.prompts {
+			p.guess += m.likely(i)
+		}
+	}
+	if u.prompt <= 0 || !m.asked.canBe(i, u.prompt) {
+		return
+	}
+	was := p.of[i]
+	now := promptUsage{max(was.tokens, min(u.prompt, maxExcess)), max(was.cached, min(u.believedCache(), maxExcess))}
+	if was.tokens == 0 {
+		p.silent--
+		p.guess -= m.likely(i)
+	}
+	p.sum.tokens += now.tokens - was.tokens
+	p.sum.cached += now.cached - was.cached
+	p.of[i] = now
+}
+
+// likely is what prompt i takes as a rule.
+func (m *completionMeter) likely(i int) int64 {
+	return min(m.prompts.most, m.asked.prompts[i].likely(m.estimator()))
+}
+
+// sumUp takes over what is known of all prompts. Those of which nothing was said yet
+// count as they would if nothing had been said of any, because the backend was asked for
+// them as well.
+func (m *completionMeter) sumUp() {
+	p := m.prompts
+	if p.silent == len(p.of) {
+		return
+	}
+	sum := p.sum.tokens
+	switch m.mixed = p.silent > 0; {
+	case m.mixed && m.bound.Counted > 0 && p.most == format.MaxInt64:
+		sum = max(sum, m.bound.Counted)
+	case m.mixed:
+		sum = max(sum, min(sum+p.guess, m.bound.Input))
+	}
+	if !m.canBePrompt(sum) {
+		sum = 0
+	}
+	m.running.prompt, m.running.cached = sum, p.sum.cached
+}
+
+// readFirst takes the usage of a document that speaks of the first prompt. It does where
+// the usage speaks of the first completion.
+func (m *completionMeter) readFirst() {
+	if m.prompts == nil || !m.hasFinal {
+		return
+	}
+	if n := m.claimed(m.final); !m.ofSome && m.speaksOfOne(n, m.others(n)) {
+		m.ofSome = m.asked.canBe(0, m.final.prompt)
+	}
+	if m.ofSome {
+		m.tell(0, m.final)
+		m.sumUp()
+	}
+}
+
+// ofChoice reads a usage; none where there is nothing to read.
+func (m *completionMeter) ofChoice(v []byte, read func([]byte) (usage, bool)) (u usage) {
+	if v != nil {
+		u, _ = read(v)
+	}
+	return u
+}
+
+// canBe reports whether prompt i can be so many tokens.
+func (r *Request) canBe(i int, tokens int64) bool {
+	return r.size.open != "" || tokens <= format.AddSat(r.prompts[i].tokens, r.suffix+specialTokens)
+}
+
+// canBeOfOne reports whether one of the prompts can be so many tokens.
+func (r *Request) canBeOfOne(tokens int64) bool {
+	for i := range r.prompts {
+		if r.canBe(i, tokens) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOfOnePrompt reports whether a usage of so many prompt tokens is that of one prompt of
+// several. It is so where the profile or earlier usages say so, where fewer tokens are
+// reported than were sent by their numbers, or where the text is rather that of one: as
+// all of them it had far more bytes per token than usual.
+func (m *Meter) isOfOnePrompt(tokens int64) bool {
+	r := m.request
+	switch {
+	case len(r.prompts) < 2, tokens <= 0, m.opts.UsageOfAll, m.ofAll, !r.canBeOfOne(tokens):
+		return false
+	case m.opts.UsagePerSequence, m.apart:
+		return true
+	case readOfEach(r.members) < format.MaxInt64: // nothing tells how long they are
+		return false
+	case tokens < r.ids:
+		return true
+	}
+	usual := max(m.estimator().Prompt, format.DefaultBytesPerToken)
+	off := func(bytes int64) float64 { return math.Log(float64(bytes) / float64(tokens) / usual) }
+	if r.size.text <= fewBytes || off(r.size.text) <= math.Log(otherRatio) {
+		return false
+	}
+	if m.dense == nil {
+		m.dense = make([]int64, len(r.prompts))
+		for i := range r.prompts {
+			m.dense[i] = r.prompts[i].dense()
+		}
+	}
+	all, closest := int64(0), math.Inf(1)
+	for i, bytes := range m.dense {
+		all = format.AddSat(all, bytes)
+		if bytes > 0 && (i == 0 || !m.unary) {
+			closest = min(closest, math.Abs(off(bytes)))
+		}
+	}
+	return all > fewBytes && off(all) > math.Log(otherRatio) && off(all) > closest
+}
