@@ -31,6 +31,7 @@ func TestResultsInSeveralListsCountOnce(t *testing.T) {
 		"the second one is short":      {Rerank, rank, `{"results":[` + one + `,` + other + `],"data":[` + one + `]}`, 13},
 		"the tokens of both lists":     {Rerank, rank, `{"results":[` + one + `,` + other + `],"data":[` + one + `,` + other + `]}`, 13},
 		"the same member twice":        {Embeddings, two, `{"data":[{"embedding":[1]}],"data":[{"embedding":[1]}],"usage":{"prompt_tokens":9}}`, 0},
+		"the same member, escaped":     {Embeddings, two, `{"data":[{"embedding":[1]}],"d\u0061ta":[{"embedding":[1]}],"usage":{"prompt_tokens":9}}`, 0},
 		"the same member twice, whole": {Embeddings, two, `{"data":[{"embedding":[1]},{"embedding":[1]}],"data":[]}`, 0},
 	} {
 		r := parseInputs(t, c.f, c.body)
