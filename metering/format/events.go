@@ -112,6 +112,10 @@ func (e *Events) take(n int) []byte {
 	return event
 }
 
+// firstBuffer is the size of the buffer in bytes until an event needs more. Each open stream
+// holds one, and most events of engines have some 250 bytes.
+const firstBuffer = 2048
+
 // fill reads more.
 func (e *Events) fill() int {
 	if e.start == e.end {
@@ -120,7 +124,7 @@ func (e *Events) fill() int {
 	if e.end == len(e.buf) {
 		held := e.buf[e.start:e.end]
 		if len(held) > len(e.buf)/2 || len(e.buf) == 0 {
-			e.buf = make([]byte, max(4096, 2*len(e.buf)))
+			e.buf = make([]byte, max(firstBuffer, 2*len(e.buf)))
 		}
 		e.end = copy(e.buf, held)
 		e.start = 0
