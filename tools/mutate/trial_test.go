@@ -117,7 +117,6 @@ func toyLab(t *testing.T, root string) *lab {
 }
 
 func TestTry(t *testing.T) {
-	t.Parallel()
 	root, find := toyMutants(t)
 	l := toyLab(t, root)
 	suites := toyTargets[0].suites
@@ -168,7 +167,6 @@ func TestTryTimeLimit(t *testing.T) {
 // TestTryOnABusyMachine checks that reaching a limit does not count as a kill when the unchanged
 // sources do not keep the limit either.
 func TestTryOnABusyMachine(t *testing.T) {
-	t.Parallel()
 	root, find := toyMutants(t)
 	l := toyLab(t, root)
 	suites := toyTargets[0].suites
@@ -201,7 +199,6 @@ func alive(pid string) bool {
 
 // TestMeasure checks that tests which fail without a mutant are an error and kill no mutant.
 func TestMeasure(t *testing.T) {
-	t.Parallel()
 	root, _ := toyMutants(t)
 	l := toyLab(t, root)
 	suites := toyTargets[0].suites
@@ -227,7 +224,6 @@ func toyRun(ctx context.Context, root, results string, list ...*mutant) ([]resul
 // TestResume checks that a mutant with a result in the file does not run again, unless the sources
 // have changed.
 func TestResume(t *testing.T) {
-	t.Parallel()
 	root, find := toyMutants(t)
 	results := filepath.Join(t.TempDir(), "results")
 	first, second := find("negate: a < b"), find("boundary: a < b")
