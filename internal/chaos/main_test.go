@@ -10,6 +10,7 @@ import (
 
 	"sluice.example/sluice/internal/devnet/devnettest"
 	"sluice.example/sluice/internal/devnet/inference"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 // What all tests share: the binaries and one Lightning network. A test that
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		flag.Set("test.parallel", "16")
 	}
 	var err error
-	if site, err = Open(raceFlags...); err != nil {
+	if site, err = Open(proc.RaceFlags...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

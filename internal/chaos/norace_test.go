@@ -2,8 +2,5 @@
 
 package chaos
 
-// raceFlags build the binaries as this test was built.
-var raceFlags []string
-
-// raceMemory is how many times as much memory they may take for that.
+// raceMemory is how many times as much memory gateways may take under the race detector.
 const raceMemory = 1

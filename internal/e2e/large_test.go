@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sluice.example/sluice/internal/lab/labtest"
+	"sluice.example/sluice/internal/lab/proc"
 )
 
 const embeddingsPath = "/v1/embeddings"
@@ -122,7 +123,7 @@ func (g *own) readLarge(ctx context.Context, k credential, body string) error {
 // slow for that.
 func alone(t *testing.T) {
 	t.Helper()
-	if len(raceFlags) > 0 {
+	if proc.RaceDetector {
 		t.Skip("the race detector reads too slowly")
 	}
 }

@@ -66,7 +66,7 @@ func report(err error) int {
 func setUp(dir string) (err error) {
 	began := time.Now()
 	binaries = filepath.Join(dir, "bin")
-	if err := proc.Build(binaries+string(filepath.Separator), raceFlags, "sluice.example/sluice/cmd/gateway", "sluice.example/sluice/cmd/agent-client"); err != nil {
+	if err := proc.Build(binaries+string(filepath.Separator), proc.RaceFlags, "sluice.example/sluice/cmd/gateway", "sluice.example/sluice/cmd/agent-client"); err != nil {
 		return err
 	}
 	if demo, err = startDemo(filepath.Join(dir, "demo")); err != nil {

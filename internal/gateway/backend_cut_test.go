@@ -14,6 +14,7 @@ import (
 )
 
 func TestBackendThatDiesMidStream(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []string{"cut:9", "cut-mid:9", "reset:9", "cut:9,no-usage", "stall:9,no-usage", "stall:9", "error-event:9,no-usage"} {
 		for _, continuous := range []bool{true, false} {
 			r := newRig(t, func(s *setup) {

@@ -14,6 +14,7 @@ import (
 // answer, are read like the words of a status. The client is told the request's fault, and the
 // backend is not blamed.
 func TestRequestFaultWithinAnAnswer(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ body, want string }{
 		"TGI":              {`data: {"error":"Input validation error: inputs must have less than 4096 tokens","error_type":"validation"}` + "\n\n", "Input validation error"},
 		"OpenAI":           {`data: {"error":{"message":"This model's maximum context length is 8192 tokens.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}` + "\n\n", "maximum context length"},
@@ -83,6 +84,7 @@ func TestRateLimitWithinAnAnswer(t *testing.T) {
 // TestWordsOfRefusalsInManyForms: the gateway finds the words of a refusal in each form that
 // services use, and counts the 5xx of all services alike.
 func TestWordsOfRefusalsInManyForms(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		status int
 		body   string

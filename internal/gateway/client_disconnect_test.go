@@ -158,6 +158,7 @@ func TestStalledReaderIsCut(t *testing.T) {
 }
 
 func TestSlowBodyIsRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.BodyTimeout = 200 * time.Millisecond }
 	})

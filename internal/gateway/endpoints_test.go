@@ -227,6 +227,7 @@ func TestHTTP2(t *testing.T) {
 // TestHTTP2AnswersMayTakeTheirTime: an answer on an HTTP/2 stream may take longer than WriteStall,
 // which bounds each write.
 func TestHTTP2AnswersMayTakeTheirTime(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.WriteStall = 100 * time.Millisecond }
 	})

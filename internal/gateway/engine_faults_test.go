@@ -130,6 +130,7 @@ func TestEnginesMessagesAreShort(t *testing.T) {
 // TestBackendThatRefusesTheKey: if one backend refuses the gateway's key, the owner must correct
 // the key, and no buyer loses by it.
 func TestBackendThatRefusesTheKey(t *testing.T) {
+	t.Parallel()
 	good, bad := newScriptedEngine(t), newScriptedEngine(t)
 	bad.models.Store(answers(401, `{"error":"bad key"}`))
 	bad.chat.Store(answers(401, `{"error":"bad key"}`))
@@ -189,6 +190,7 @@ func TestOneRefusalOfTheKeyIsConfirmed(t *testing.T) {
 // TestMisnamedModelIsSaidOnceAndNotSold: if the backend does not know the model's name, operators
 // are told once, and the model is not sold.
 func TestMisnamedModelIsSaidOnceAndNotSold(t *testing.T) {
+	t.Parallel()
 	good, bad := newScriptedEngine(t), newScriptedEngine(t)
 	r, k := engineRig(t, 0, good, bad)
 	missing := answers(404, "{\"error\":{\"message\":\"The model `upstream/demo` does not exist.\",\"type\":\"NotFoundError\",\"code\":404}}")

@@ -44,6 +44,7 @@ const (
 // TestFirstEventHasItsOwnLimit: the limit between two events must not cut a model that reads a long
 // prompt or thinks unseen, so the time before the first text has a limit of its own.
 func TestFirstEventHasItsOwnLimit(t *testing.T) {
+	t.Parallel()
 	const idle, first = 150 * time.Millisecond, 900 * time.Millisecond
 	for name, c := range map[string]struct {
 		events []any

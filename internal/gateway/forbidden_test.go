@@ -36,6 +36,7 @@ func asking(prompt string) string {
 // client. The client is told, and told not to retry. The backend serves all others, whatever its
 // list of models answers.
 func TestForbiddenRequestTakesNoBackendFromOthers(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ body, want string }{
 		"moderation":       {`{"error":{"message":"openai/o3 requires moderation on OpenAI. Your input was flagged for \"illicit\". No credits were charged.","code":403}}`, "Your input was flagged"},
 		"one word":         {`{"error":{"message":"flagged","code":403}}`, "flagged"},
@@ -84,6 +85,7 @@ func TestForbiddenRequestTakesNoBackendFromOthers(t *testing.T) {
 // everything, and a request shows that the backend accepts the key again. The list of models
 // refuses this key all the time.
 func TestRefusedKeyIsJudgedByWhatIsSold(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
 		e := newScriptedEngine(t)
 		e.models.Store(answers(http.StatusForbidden, `{"error":{"message":"Missing scopes: api.model.read"}}`))

@@ -195,6 +195,7 @@ func TestGatheredAnswerThatBreaksOffCostsNothing(t *testing.T) {
 // although the client hung up. The client is charged what the engine reports, and the slot is taken
 // until then.
 func TestEngineThatDoesNotStopIsAwaited(t *testing.T) {
+	t.Parallel()
 	taken, finish := make(chan struct{}, 1), make(chan struct{})
 	r := playing(t, format.EngineTGI, func(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -253,6 +254,7 @@ func TestPaceIsBounded(t *testing.T) {
 // TestLeavingALongDocumentPaysForIt: a client that leaves within a document too long to be held
 // back pays for the whole document, because the backend has generated it.
 func TestLeavingALongDocumentPaysForIt(t *testing.T) {
+	t.Parallel()
 	padding := strings.Repeat("x", 3<<20)
 	document := `{"choices":[{"index":0,"message":{"content":"` + strings.Repeat("abcd", 1000) + `"},"logprobs":{"pad":"` + padding + `"},"finish_reason":"stop"}]`
 	for name, c := range map[string]struct {

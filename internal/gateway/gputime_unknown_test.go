@@ -135,6 +135,7 @@ func TestGPUTimeByTheClockIsShared(t *testing.T) {
 }
 
 func TestGPUTimeThatIsNotKnownMayBeRefused(t *testing.T) {
+	t.Parallel()
 	g := new(gauge)
 	r, feed := gaugedRig(t, g, "GPU-1", 1000, true)
 	k := r.mint(testService, newTokenID(), maxPurchase, tomorrow())

@@ -131,6 +131,7 @@ func TestHabitsOfABackendAreLearned(t *testing.T) {
 // TestWholeAnswerStaysWhole: an answer is whole once every completion has its finish_reason,
 // whatever follows.
 func TestWholeAnswerStaysWhole(t *testing.T) {
+	t.Parallel()
 	text := roleEvent + strings.Repeat(word("abcd ", ""), 60)
 	above := `"usage":{"prompt_tokens":50,"completion_tokens":61,"total_tokens":111}`
 	thought := `"usage":{"prompt_tokens":50,"completion_tokens":60,"total_tokens":410,"completion_tokens_details":{"reasoning_tokens":300}}`

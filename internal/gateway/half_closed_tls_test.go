@@ -60,6 +60,7 @@ func dialTLS(t *testing.T, address string) *raw {
 // HTTP/1.0 has no interim answers, so such a client cannot be asked. It gets no answer, and is
 // never told that an empty answer is whole.
 func TestHalfClosingClientGetsItsAnswerOrNone(t *testing.T) {
+	t.Parallel()
 	r, address := overTLS(t, takesItsTime)
 	k := r.mint(testService, newTokenID(), maxPurchase, tomorrow())
 	for _, c := range []struct {
@@ -119,6 +120,7 @@ func TestHalfClosingClientGetsItsAnswerOrNone(t *testing.T) {
 // TestLateHalfCloseIsAsked: the interim answer is sent even if the deadline of the last write has
 // passed.
 func TestLateHalfCloseIsAsked(t *testing.T) {
+	t.Parallel()
 	stall := func(s *setup) {
 		s.gateway = func(c *gateway.Config) { c.WriteStall = 100 * time.Millisecond }
 	}

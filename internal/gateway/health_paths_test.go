@@ -10,6 +10,7 @@ import (
 // TestDefaultHealthPathFallsBack: Ollama and hosted services have no /health, which says nothing about
 // whether they serve.
 func TestDefaultHealthPathFallsBack(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		health, models *http.HandlerFunc
 		says           string
@@ -61,6 +62,7 @@ func TestHealthPathOfTheOwnerIsObeyed(t *testing.T) {
 // TestChecksThatAllFailDoNotStopWhatServes: a health endpoint that hangs or fails must not stop a
 // backend that serves.
 func TestChecksThatAllFailDoNotStopWhatServes(t *testing.T) {
+	t.Parallel()
 	for name, sick := range map[string]*http.HandlerFunc{"hang": hangs(), "say no": answers(500, "")} {
 		t.Run(name, func(t *testing.T) {
 			e, other := newScriptedEngine(t), newScriptedEngine(t)
@@ -112,6 +114,7 @@ func TestChecksThatAllFailDoNotStopWhatServes(t *testing.T) {
 // TestHangingCheckIsTriedByOneRequestAtATime: a health endpoint that hangs from the beginning does
 // not show whether the backend serves. So one request at a time is sent there.
 func TestHangingCheckIsTriedByOneRequestAtATime(t *testing.T) {
+	t.Parallel()
 	e := newScriptedEngine(t)
 	e.health.Store(hangs())
 	r, k := engineRig(t, 200*time.Millisecond, e)

@@ -318,6 +318,7 @@ func TestLongEmbeddingsStream(t *testing.T) {
 // A client that hangs up within a long answer pays for all of it: the backend had made
 // it before.
 func TestHangUpWithinLongEmbeddings(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		stays  bool // the backend goes on after the client left
 		charge l402.Msat

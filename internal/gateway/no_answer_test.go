@@ -186,6 +186,7 @@ func TestBackendNeverConnectedIsFreeForWhoLeaves(t *testing.T) {
 // TestUnaryStallIsFreeForWhoLeaves: a backend that took the request and stalls is not the client's
 // fault, however often the client's SDK repeats the request.
 func TestUnaryStallIsFreeForWhoLeaves(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []format.Engine{format.EngineGeneric, format.EngineVLLM, format.EngineTGI} {
 		r := playing(t, engine, func(w http.ResponseWriter, req *http.Request) { saysAndWaits(sse)(w, req) }, func(s *setup) {
 			s.backend = func(b *gpuBackend) { b.FirstByteTimeout = 700 * time.Millisecond }

@@ -13,6 +13,7 @@ import (
 // TestSignsOfLifeKeepNoSlotForEver: signs of life keep a connection open, but not for ever. The
 // answer ends if no part of it comes for as long as FirstEventTimeout.
 func TestSignsOfLifeKeepNoSlotForEver(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		engine     format.Engine
 		kind, body string

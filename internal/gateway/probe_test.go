@@ -15,6 +15,7 @@ import (
 // TestEngineIsFoundByAsking: a backend whose engine the owner did not name is asked, repeatedly
 // while it does not answer. The engine that is found decides the cap and the counting.
 func TestEngineIsFoundByAsking(t *testing.T) {
+	t.Parallel()
 	var up atomic.Bool
 	e := &countingEngine{tokens: capped(10, "max_tokens", "max_completion_tokens"), other: func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -69,6 +70,7 @@ func TestEngineIsFoundByAsking(t *testing.T) {
 // TestEngineThatIsNotRecognisedIsTheCarefulOne: a backend whose engine the owner named is not
 // asked. A backend that is not recognised remains EngineGeneric, with one warning.
 func TestEngineThatIsNotRecognisedIsTheCarefulOne(t *testing.T) {
+	t.Parallel()
 	named := &countingEngine{}
 	r := withEngine(t, named, format.Setting{Engine: format.EngineTGI})
 	r.gw.Probe(t.Context())

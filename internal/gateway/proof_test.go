@@ -29,6 +29,7 @@ func fromMany(r *rig, most int) {
 // however it fails and whatever its health check and its list of models answer. The model is sold
 // again once a request succeeds, and the gateway's own request is the first to succeed.
 func TestNothingIsSoldThatFails(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]*http.HandlerFunc{
 		"a wrong key, its list is public":      answers(401, `{"error":{"message":"bad key"}}`),
 		"a hosted service without credit":      answers(402, `{"error":{"message":"Insufficient Balance"}}`),
@@ -113,6 +114,7 @@ func TestWordsOfClientsTakeNoModelOffSale(t *testing.T) {
 // TestHealthPathOfOtherServers: the default health path shows nothing about a server that answers
 // it with a redirect, a refusal or a bad request.
 func TestHealthPathOfOtherServers(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{301, 302, 308, 400, 401, 406, 410, 421} {
 		e := newScriptedEngine(t)
 		e.health.Store(answers(status, ``))

@@ -2,12 +2,14 @@ package gateway_test
 
 import (
 	"context"
+	"flag"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -35,6 +37,18 @@ const (
 	minPurchase = 50_000
 	maxPurchase = 5_000_000
 )
+
+// TestMain runs six parallel tests at a time, unless the command line says otherwise: tests that are parallel wait more
+// than they work. Tests that measure memory or a pace are not parallel.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", "6")
+	}
+	os.Exit(m.Run())
+}
 
 // rig is a gateway on a real listener. It has a real ledger on SQLite, scripted inference servers as
 // backends, and a Lightning node whose invoices the test can pay.

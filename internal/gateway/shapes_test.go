@@ -166,6 +166,7 @@ func TestTextUntilNowCountsOnce(t *testing.T) {
 
 // A document that its reader leaves within the log probabilities has all of its text.
 func TestLeavingWithinLogprobsPaysForTheText(t *testing.T) {
+	t.Parallel()
 	entry := func(i int) string {
 		return fmt.Sprintf(`{"token":"abcd","logprob":-0.%d,"bytes":[97],"top_logprobs":[]},`, i)
 	}

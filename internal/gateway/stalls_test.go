@@ -40,6 +40,7 @@ const (
 // whatever the backend or a proxy sends before an answer, and however often an SDK
 // repeats the request. Of a stream the prompt is paid: the backend may have read it.
 func TestStallIsFreeForWhoLeaves(t *testing.T) {
+	t.Parallel()
 	long := `[{"role":"user","content":"` + strings.Repeat("word ", 8000) + `"}]`
 	for name, play := range map[string]http.HandlerFunc{
 		"nothing":           stalling("", ""),
@@ -75,6 +76,7 @@ func TestStallIsFreeForWhoLeaves(t *testing.T) {
 
 // A backend that answers others meanwhile works: who leaves it pays.
 func TestLeavingABackendThatWorksIsNotFree(t *testing.T) {
+	t.Parallel()
 	for _, stream := range []string{"true", "false"} {
 		r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
 			body, _ := io.ReadAll(req.Body)
@@ -101,6 +103,7 @@ func TestLeavingABackendThatWorksIsNotFree(t *testing.T) {
 // Where a backend works, a document that it has begun says what there is of it: the
 // prompt is paid, and the text that came.
 func TestLeavingADocumentThatHasBegun(t *testing.T) {
+	t.Parallel()
 	for sent, tokens := range map[string]int{"{": 0, beginning: 0, beginning + upToContent: 0,
 		beginning + upToContent + strings.Repeat("many words ", 50): 138} {
 		r := playing(t, format.EngineGeneric, func(w http.ResponseWriter, req *http.Request) {
@@ -127,6 +130,7 @@ func TestLeavingADocumentThatHasBegun(t *testing.T) {
 
 // So it is with texts to embed: nothing is paid before a vector has begun.
 func TestStallOfVectorsIsFreeForWhoLeaves(t *testing.T) {
+	t.Parallel()
 	for sent, free := range map[string]bool{"{": true, `{"object":"list","data":[`: true, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":`: true,
 		`{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5,`: false} {
 		r := readingFrom(t, saysAndWaits("application/json", sent))

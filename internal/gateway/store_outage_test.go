@@ -60,6 +60,7 @@ func TestStoreAwayRefusesNewRequests(t *testing.T) {
 }
 
 func TestShortOutageOnlyDelaysTheEndOfTheAnswer(t *testing.T) {
+	t.Parallel()
 	store := new(brittleStore)
 	r := newRig(t, slow(100, ""), withBrittleStore(store))
 	k := r.buy(minPurchase)

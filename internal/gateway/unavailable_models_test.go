@@ -10,6 +10,7 @@ import (
 // TestModelWithoutABackendIsNotSold: a request for a model that no backend serves gets a 503 and no
 // challenge, whatever its credential, so that nobody pays for nothing.
 func TestModelWithoutABackendIsNotSold(t *testing.T) {
+	t.Parallel()
 	for name, break_ := range map[string]func(*scriptedEngine){
 		"its check fails":     func(e *scriptedEngine) { e.health.Store(answers(http.StatusServiceUnavailable, "{}")) },
 		"nobody is there":     func(e *scriptedEngine) { e.die(t) },
@@ -72,6 +73,7 @@ func TestModelWithoutABackendIsNotSold(t *testing.T) {
 
 // TestModelIsSoldAgainWhenItsBackendIsBack: a model is sold again once a backend serves it again.
 func TestModelIsSoldAgainWhenItsBackendIsBack(t *testing.T) {
+	t.Parallel()
 	for name, every := range map[string]time.Duration{"checked": 100 * time.Millisecond, "unchecked": 0} {
 		t.Run(name, func(t *testing.T) {
 			e := newScriptedEngine(t)

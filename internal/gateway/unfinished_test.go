@@ -16,6 +16,7 @@ func endingWord(text, reason string) string {
 // A finish_reason that text comes after was none, whatever it is called; nor is a word
 // that says that the answer goes on.
 func TestReasonThatIsNoEnd(t *testing.T) {
+	t.Parallel()
 	for _, reason := range []string{"FINISH_REASON_UNSPECIFIED", "in_progress", "continue", "unfinished", "not_finished", "incomplete", "running",
 		"generating", "pending", "partial", "streaming", "no", "false", "-", "N/A", "laufend", "stop"} {
 		for _, c := range []struct {

@@ -14,6 +14,7 @@ import (
 // an answer, and some servers send a byte order mark. Neither is part of a document, and the
 // gateway skips both.
 func TestWhiteSpaceBeforeAnAnswerIsSkipped(t *testing.T) {
+	t.Parallel()
 	events := roleEvent + word("four", "") + finishEvent + usageEvent(7, 3) + doneEvent
 	for name, lead := range map[string]string{
 		"600 blank lines":      strings.Repeat("\n", 600),

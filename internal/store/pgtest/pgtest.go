@@ -3,7 +3,7 @@
 //	db, err := postgres.Open(ctx, pgtest.Start(t)) // a fresh, empty database
 //
 // The server listens on a unix socket in a directory of its own. All tests of the process that run at the same time
-// share the server, and it stops when the last of them ends. With TEST_DATABASE_URL set, Start makes a database on that
+// share the server, and it stops when the last of them ends; with Main, all tests of the package share it. With TEST_DATABASE_URL set, Start makes a database on that
 // server instead. When there is neither a URL nor an installed server, the test fails, because a ledger must be tested
 // on its real store.
 package pgtest
@@ -41,6 +41,7 @@ const howToInstall = "no PostgreSQL server found: install PostgreSQL 15 or newer
 var shared struct {
 	sync.Mutex
 	users  int
+	kept   bool // beyond its last user, by Main
 	server *Server
 }
 
@@ -52,7 +53,7 @@ func Start(t testing.TB) string {
 	}
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.users == 0 {
+	if shared.server == nil {
 		s, err := launch()
 		if err != nil {
 			t.Fatal(err)
@@ -63,11 +64,29 @@ func Start(t testing.TB) string {
 	t.Cleanup(func() {
 		shared.Lock()
 		defer shared.Unlock()
-		if shared.users--; shared.users == 0 {
+		if shared.users--; shared.users == 0 && !shared.kept {
 			shared.server.remove()
+			shared.server = nil
 		}
 	})
 	return create(t, shared.server.URL("postgres"))
+}
+
+// Main runs the tests of a package, and keeps the shared server from the first test that needs it to the last test. It
+// returns the exit code. Without Main, tests that run one after the other each start a server, which takes a second.
+//
+//	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func Main(m *testing.M) int {
+	shared.Lock()
+	shared.kept = true
+	shared.Unlock()
+	code := m.Run()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server != nil {
+		shared.server.remove()
+	}
+	return code
 }
 
 // New starts a server for one test alone, which may stop and kill the server. With durable, the server syncs its writes

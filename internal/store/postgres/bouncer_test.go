@@ -115,6 +115,7 @@ func TestBouncerSessions(t *testing.T) {
 // TestBouncerRefused checks that a pooler which shares sessions is refused with a clear message, for any number and
 // order of its server connections, idle or busy.
 func TestBouncerRefused(t *testing.T) {
+	t.Parallel()
 	server := pgtest.New(t, false)
 	for _, mode := range []string{"transaction", "statement"} {
 		for _, robin := range []int{0, 1} {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -11,6 +12,8 @@ import (
 	"sluice.example/sluice/internal/store/storetest"
 	"sluice.example/sluice/metering"
 )
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
 func open(t testing.TB, url string) *postgres.DB {
 	t.Helper()
@@ -23,7 +26,7 @@ func open(t testing.TB, url string) *postgres.DB {
 }
 
 func TestStore(t *testing.T) {
-	pgtest.Start(t) // keeps one server running for all tests of the suite
+	t.Parallel() // waits as often as it works
 	storetest.Run(t, func(t *testing.T) storetest.Store { return open(t, pgtest.Start(t)) })
 }
 
@@ -52,12 +55,12 @@ func unguarded(t *testing.T) (metering.Store, func(string) int64) {
 }
 
 func TestDamage(t *testing.T) {
-	pgtest.Start(t)
+	t.Parallel()
 	storetest.Damage(t, unguarded)
 }
 
 func TestOldDamage(t *testing.T) {
-	pgtest.Start(t)
+	t.Parallel()
 	storetest.Old(t, unguarded)
 }
 

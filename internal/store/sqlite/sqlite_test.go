@@ -25,6 +25,7 @@ func open(t testing.TB, path string) *sqlite.DB {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Store {
 		return open(t, filepath.Join(t.TempDir(), "ledger.db"))
 	})
@@ -62,8 +63,15 @@ func unguarded(t *testing.T) (metering.Store, func(string) int64) {
 	return store, exec
 }
 
-func TestDamage(t *testing.T)    { storetest.Damage(t, unguarded) }
-func TestOldDamage(t *testing.T) { storetest.Old(t, unguarded) }
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	storetest.Damage(t, unguarded)
+}
+
+func TestOldDamage(t *testing.T) {
+	t.Parallel()
+	storetest.Old(t, unguarded)
+}
 
 // TestColumns asks the file which columns have numbers.
 func TestColumns(t *testing.T) {
