@@ -105,7 +105,7 @@ func runHolders(ctx context.Context, plan []byte, tell func(any) error) (err err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	for _, l := range ledgers {
-		if err := l.presentAll(ctx); err != nil {
+		if err := l.serveAll(ctx); err != nil {
 			return err
 		}
 	}
@@ -127,16 +127,16 @@ func runHolders(ctx context.Context, plan []byte, tell func(any) error) (err err
 	return tell(found)
 }
 
-// presentAll presents the payment of each holder once. After that the ledger remembers as many
-// payments as it can.
-func (l *openLedger) presentAll(ctx context.Context) error {
+// serveAll has each holder make one request with its payment. After that the ledger remembers as
+// many accounts and payments as it can, as the ledger of a gateway does that has run for a while.
+func (l *openLedger) serveAll(ctx context.Context) error {
 	errs := make([]error, ledgerCallers)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {
 			for n := next.Add(1) - 1; n < int64(len(l.accounts)) && errs[i] == nil; n = next.Add(1) - 1 {
-				_, errs[i] = l.Deposit(ctx, *depositOf(l.accounts[n]))
+				errs[i] = pair(ctx, l.Ledger, l.accounts[n], true)
 			}
 		})
 	}

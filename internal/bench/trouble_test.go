@@ -187,7 +187,7 @@ func TestHoldersPresentTheirPayments(t *testing.T) {
 				t.Fatal("a ledger knows what was not presented to it")
 			}
 		}
-		if err := l.presentAll(t.Context()); err != nil {
+		if err := l.serveAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for _, id := range l.accounts {
@@ -197,6 +197,11 @@ func TestHoldersPresentTheirPayments(t *testing.T) {
 		}
 		if s := l.Stats(); s.Credited != 0 {
 			t.Errorf("payments on record were credited again: %d", s.Credited)
+		}
+		for _, id := range l.accounts {
+			if b, err := l.Balance(t.Context(), id, nil); err != nil || b.Charged == 0 {
+				t.Errorf("a holder made no request: %+v %v", b, err)
+			}
 		}
 	})
 }
