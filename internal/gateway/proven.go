@@ -11,16 +11,18 @@ import (
 )
 
 // The gateway remembers at most maxProven credentials, of at most maxProvenSize bytes each. A
-// credential as clients send it has about 600 bytes, and its token about as many.
+// credential as clients send it has about 600 bytes and takes some 2 KiB here with its token. The
+// costliest credential takes 16 KiB, because it lists hundreds of one-letter models, so that all of
+// them take at most 64 MiB.
 const (
-	maxProven     = 8192
-	maxProvenSize = 4 << 10
+	maxProven     = 4096
+	maxProvenSize = 2 << 10
 )
 
 // proven remembers the credentials that were proven last, because an agent sends the same
 // credential with each of its calls. To prove a credential takes some fifty times as long as to
-// find it here (BenchmarkProof). proven does not remember a credential that is not proven, so that only
-// callers who have paid can fill it. A token in proven is shared by all requests that send its
+// find it here (BenchmarkProof). Only a proven credential is remembered, so that only callers who
+// have paid can fill proven. A token in proven is shared by all requests that send its
 // credential, and nobody may change it.
 type proven struct {
 	keys *l402.Keyring // immutable, so that what was proven once remains proven
