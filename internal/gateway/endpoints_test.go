@@ -229,7 +229,7 @@ func TestHTTP2(t *testing.T) {
 func TestHTTP2AnswersMayTakeTheirTime(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(s *setup) {
-		s.gateway = func(c *gateway.Config) { c.WriteStall = 100 * time.Millisecond }
+		s.gateway = func(c *gateway.Config) { c.WriteStall = 300 * time.Millisecond }
 	})
 	k := r.buy(minPurchase)
 	protocols := new(http.Protocols)
@@ -237,7 +237,7 @@ func TestHTTP2AnswersMayTakeTheirTime(t *testing.T) {
 	h2 := &http.Client{Transport: &http.Transport{Protocols: protocols}, Timeout: 20 * time.Second}
 	for _, r.client = range []*http.Client{r.client, h2} {
 		for _, stream := range []string{"true", "false"} {
-			for _, fault := range []string{"stall-headers:400ms", "stall:5:400ms"} {
+			for _, fault := range []string{"stall-headers:900ms", "stall:5:900ms"} {
 				a := r.chat(k, request("stream", stream), "X-Fault", fault)
 				if a.status != http.StatusOK || (stream == "true") != strings.HasSuffix(string(a.body), "data: [DONE]\n\n") {
 					t.Errorf("%s: %d\n%s", fault, a.status, tail(a.body))

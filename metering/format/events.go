@@ -34,6 +34,7 @@ type Events struct {
 	line       int  // where the current line begins, from start on
 	data       bool // a line before it is data
 	previous   ending
+	full       bool // the last read filled buf
 	err        error
 }
 
@@ -87,10 +88,16 @@ func (e *Events) Next() ([]byte, error) {
 	}
 }
 
-// Held is the next event, where all of it has arrived already; else nil. Like Next's it
-// is valid until the next call.
+// Held returns the next event if all of it has arrived already, and else nil. The event is
+// valid until the next call, as that of Next is. If the last read filled the buffer, more has
+// arrived than the buffer took, and Held reads once more.
 func (e *Events) Held() []byte {
-	if n := e.scan(); n > 0 {
+	n := e.scan()
+	if n == 0 && e.full && e.err == nil {
+		e.fill()
+		n = e.scan()
+	}
+	if n > 0 {
 		return e.take(n)
 	}
 	return nil
@@ -131,6 +138,7 @@ func (e *Events) fill() int {
 	}
 	n, err := e.r.Read(e.buf[e.end:])
 	e.end += max(0, n)
+	e.full = e.end == len(e.buf)
 	if err != nil {
 		e.err = err
 	}

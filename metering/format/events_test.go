@@ -1,6 +1,7 @@
 package format_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -139,5 +140,31 @@ func TestEventsReuseTheirMemory(t *testing.T) {
 	})
 	if allocations > 5 {
 		t.Errorf("%v allocations for 20,000 events", allocations)
+	}
+}
+
+// What arrived together with the end marker is held, however much came before it in one piece.
+func TestHeldBehindManyEvents(t *testing.T) {
+	const marker, usage = "data: [DONE]\n\n", "data: {\"usage\":1}\n\n"
+	for size := range 300 {
+		r, w := io.Pipe()
+		go w.Write([]byte(strings.Repeat("data: {}\n\n", size) + marker + usage))
+		e := format.NewEvents(bufio.NewReaderSize(r, 4096), 0)
+		for {
+			event, err := e.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(event) == marker {
+				break
+			}
+		}
+		if held := e.Held(); string(held) != usage {
+			t.Fatalf("behind %d events: %q", size, held)
+		}
+		if held := e.Held(); held != nil {
+			t.Fatalf("behind %d events, then: %q", size, held)
+		}
+		r.Close()
 	}
 }
