@@ -271,6 +271,19 @@ func TestTruncatedPrompts(t *testing.T) {
 	}
 }
 
+// TestSilentPromptsAreCutWhereTheEngineCuts: of a batch whose stream breaks off, the prompts of which
+// nothing was said are as short as the client had them cut only where the engine does so.
+func TestSilentPromptsAreCutWhereTheEngineCuts(t *testing.T) {
+	list := "[" + strings.TrimSuffix(strings.Repeat("7,", 300), ",") + "]"
+	for engine, right := range map[format.Engine]int{format.EngineVLLM: 6, format.EngineTRTLLM: 6, format.EngineSGLang: 602, format.EngineLlamaCpp: 602} {
+		begun := piece(0, "word", "null", `,"usage":{"prompt_tokens":2,"completion_tokens":1,"total_tokens":3}`)
+		r := playing(t, engine, says(sse, begun), textual)
+		k := r.buy(maxPurchase)
+		r.complete(k, `"prompt":[[7,8],`+list+`,`+list+`],"max_tokens":8,"stream":true,"truncate_prompt_tokens":2`)
+		r.wantCharged(k, string(engine), cost10(right, 1))
+	}
+}
+
 // TestScatteredCompletion: a document that the backend sent in place of a stream reaches the client
 // as a stream.
 func TestScatteredCompletion(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 type promptUsages struct {
 	of     []promptUsage // by prompt
 	sum    promptUsage   // of all in of
-	most   int64         // tokens that are read of each, at most
+	most   int64         // tokens that the engine is known to read of each, at most
 	silent int           // prompts of which nothing was said yet
 	guess  int64         // what those take as a rule, where begun
 	begun  bool

@@ -149,7 +149,7 @@ func TestUsageOfPromptsThatWereCut(t *testing.T) {
 		if got := promptCharge(t, m, document(used(c.reported, 6), "ab cdef", "ab cdef")); got != c.want {
 			t.Errorf("%s: %d are charged as %d, want %d", name, c.reported, got, c.want)
 		}
-		m = textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"stream":true,"prompt":`+c.prompts, format.MeterOptions{UsageOfAll: true, ContinuousUsage: true})
+		m = textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"stream":true,"prompt":`+c.prompts, format.MeterOptions{UsageOfAll: true, ContinuousUsage: true, TruncatesPrompts: true})
 		listen(m, say(0, "a", used(c.reported/2, 1)))
 		if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(c.want, 1) {
 			t.Errorf("%s, left: %v, want %d", name, onlyTokens(u), c.want)
@@ -175,5 +175,39 @@ func TestCachedTokensOfABatch(t *testing.T) {
 				t.Errorf("%s, %d events: %v, clamped %v, want %d cached", name, heard, u, clamped, want)
 			}
 		}
+	}
+}
+
+// An engine that ignores the field reads all of each prompt, and so does one that is
+// asked for as much as its model can read.
+func TestPromptsThatAreCutOnlyWhereTheEngineCuts(t *testing.T) {
+	ids := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]" }
+	listed := "[[7]," + ids(400) + "," + ids(400) + "]"
+	texts := `["The gate is","` + prose(100) + `","` + prose(100) + `"]`
+	for _, e := range format.Engines() {
+		p := format.ProfileOf(e)
+		o := format.MeterOptions{UsagePerSequence: p.UsagePerSequence, TruncatesPrompts: p.TruncatesPrompts()}
+		for name, c := range map[string]struct {
+			cut, prompts string
+			first        int
+			full, short  int64
+		}{
+			"ids":       {"1", listed, 1, 801, 3},
+			"texts":     {"2", texts, 2, 1202, 6},
+			"no number": {"-1", texts, 3, 1203, 1203},
+		} {
+			want := c.full
+			if e == format.EngineVLLM || e == format.EngineTRTLLM {
+				want = c.short
+			}
+			m := textMeter(t, `"max_tokens":8,"stream":true,"truncate_prompt_tokens":`+c.cut+`,"prompt":`+c.prompts, o)
+			listen(m, say(0, "a", used(c.first, 1)))
+			if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(want, 1) {
+				t.Errorf("%s of %s: %v, want %d", name, e, onlyTokens(u), want)
+			}
+		}
+	}
+	if format.ProfileOf("no engine").TruncatesPrompts() {
+		t.Error("an engine that is not known truncates prompts")
 	}
 }
