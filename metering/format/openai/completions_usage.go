@@ -56,7 +56,7 @@ func (m *completionMeter) readAlone() {
 	case m.prompts == nil:
 		return
 	case !m.apart:
-		m.ofSome = m.isOfOnePrompt(m.final.prompt)
+		m.ofSome = m.isOfOnePrompt(m.final)
 		return
 	}
 	p := m.prompts
@@ -145,7 +145,12 @@ func (m *completionMeter) readFirst() {
 	if m.prompts == nil || !m.hasFinal {
 		return
 	}
-	if n := m.claimed(m.final); !m.ofSome && m.speaksOfOne(n, m.others(n)) {
+	n := m.claimed(m.final)
+	switch others := m.others(n); {
+	case m.ofOne:
+	case m.asOne(m.final.prompt) > 0 && m.rather(others, n, manyBytes):
+		m.ofSome, m.ofOne = true, true
+	case !m.ofSome && m.speaksOfOne(n, others):
 		m.ofSome = m.asked.canBe(0, m.final.prompt)
 	}
 	if m.ofSome {
@@ -177,26 +182,47 @@ func (r *Request) canBeOfOne(tokens int64) bool {
 	return false
 }
 
-// isOfOnePrompt reports whether a usage of so many prompt tokens is that of one prompt of
-// several. It is so where the profile or earlier usages say so, where fewer tokens are
-// reported than were sent by their numbers, or where the text is rather that of one: as
-// all of them it had far more bytes per token than usual.
-func (m *Meter) isOfOnePrompt(tokens int64) bool {
+// isOfOnePrompt reports whether the usage of a stream is that of one prompt of several.
+// Where the texts of the prompts say so, but may be the whole, the completions must be
+// more than it says as well.
+func (m *completionMeter) isOfOnePrompt(u usage) bool {
+	if m.isKnownOfOne(u.prompt) {
+		return true
+	}
+	bytes, n := m.asOne(u.prompt), m.claimed(u)
+	return bytes > manyBytes || bytes > 0 && n > 0 && (n < m.least() || m.rather(m.others(n), n, manyBytes))
+}
+
+// canBeOfSome reports whether a usage of so many prompt tokens can be that of one prompt
+// of several.
+func (m *Meter) canBeOfSome(tokens int64) bool {
+	return len(m.request.prompts) > 1 && tokens > 0 && !m.opts.UsageOfAll && !m.ofAll && m.request.canBeOfOne(tokens)
+}
+
+// isKnownOfOne reports whether a usage of so many prompt tokens is that of one prompt of
+// several for sure: the profile or earlier usages say so, or fewer tokens are reported than
+// were sent by their numbers.
+func (m *Meter) isKnownOfOne(tokens int64) bool {
 	r := m.request
 	switch {
-	case len(r.prompts) < 2, tokens <= 0, m.opts.UsageOfAll, m.ofAll, !r.canBeOfOne(tokens):
+	case !m.canBeOfSome(tokens):
 		return false
 	case m.opts.UsagePerSequence, m.apart:
 		return true
-	case readOfEach(r.members) < format.MaxInt64: // nothing tells how long they are
-		return false
-	case tokens < r.ids:
-		return true
 	}
+	return tokens < r.ids && readOfEach(r.members) == format.MaxInt64
+}
+
+// asOne is how many bytes a token had if a usage of so many prompt tokens were that of all
+// prompts, where their texts are rather that of one: as the whole they have far more bytes
+// per token than usual, and as one they come closer. It is 0 where they are rather the
+// whole, and where nothing tells how much of them is read.
+func (m *Meter) asOne(tokens int64) float64 {
+	r := m.request
 	usual := max(m.estimator().Prompt, format.DefaultBytesPerToken)
-	off := func(bytes int64) float64 { return math.Log(float64(bytes) / float64(tokens) / usual) }
-	if r.size.text <= fewBytes || off(r.size.text) <= math.Log(otherRatio) {
-		return false
+	far := otherRatio * usual * float64(tokens)
+	if !m.canBeOfSome(tokens) || r.size.text <= fewBytes || float64(r.size.text) <= far || readOfEach(r.members) < format.MaxInt64 {
+		return 0
 	}
 	if m.dense == nil {
 		m.dense = make([]int64, len(r.prompts))
@@ -204,6 +230,7 @@ func (m *Meter) isOfOnePrompt(tokens int64) bool {
 			m.dense[i] = r.prompts[i].dense()
 		}
 	}
+	off := func(bytes int64) float64 { return math.Log(float64(bytes) / float64(tokens) / usual) }
 	all, closest := int64(0), math.Inf(1)
 	for i, bytes := range m.dense {
 		all = format.AddSat(all, bytes)
@@ -211,5 +238,8 @@ func (m *Meter) isOfOnePrompt(tokens int64) bool {
 			closest = min(closest, math.Abs(off(bytes)))
 		}
 	}
-	return all > fewBytes && off(all) > math.Log(otherRatio) && off(all) > closest
+	if all <= fewBytes || float64(all) <= far || off(all) <= closest {
+		return 0
+	}
+	return float64(all) / float64(tokens)
 }

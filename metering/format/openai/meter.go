@@ -42,6 +42,7 @@ type Meter struct {
 	measured bool
 	apart    bool    // each usage chunk speaks of one prompt of several, as those that came have shown
 	ofSome   bool    // final speaks of one prompt of several
+	ofOne    bool    // and of one completion, for more reasons than the text of its prompts
 	dense    []int64 // dense bytes of each of them, where measured
 	mixed    bool    // running.prompt has an estimate for some prompts of several
 	failed   bool    // the backend reported an error in the answer, or sent half a chunk
@@ -302,7 +303,7 @@ func (m *Meter) showsRunning(raw []byte) bool {
 
 // note keeps what a usage says about the prompt, which does not change.
 func (m *Meter) note(u usage) {
-	if m.canBePrompt(u.prompt) && !m.isOfOnePrompt(u.prompt) {
+	if m.canBePrompt(u.prompt) && !m.isKnownOfOne(u.prompt) && m.asOne(u.prompt) <= manyBytes {
 		m.running.prompt = max(m.running.prompt, u.prompt)
 		m.running.cached = max(m.running.cached, u.believedCache())
 	}
