@@ -14,6 +14,7 @@ type completionMeter struct {
 	Meter
 	asked   *completionRequest
 	prompts *promptUsages // nil: there is one prompt
+	order   order
 }
 
 // Meter implements format.Request.

@@ -16,7 +16,8 @@ type promptUsages struct {
 	silent int           // prompts of which nothing was said yet
 	guess  int64         // what those take as a rule, where begun
 	begun  bool
-	alone  int64 // prompt tokens of usage chunks that each completion has for itself
+	alone  int64   // prompt tokens of usage chunks that each completion has for itself
+	heard  []usage // usage chunks of which nothing has shown yet that they are such
 }
 
 // promptUsage is what the backend said of one prompt, in tokens; 0: nothing yet.
@@ -51,42 +52,69 @@ func (m *completionMeter) promptOf(choice int64) int {
 // that ended last and of its prompt.
 func (m *completionMeter) readAlone() {
 	u, _ := readUsage(m.chunk.usage)
-	m.apart = m.isApart(u.prompt)
-	switch {
-	case m.prompts == nil:
+	m.apart = m.isApart(u)
+	p := m.prompts
+	if p == nil {
 		return
-	case !m.apart:
+	}
+	if !m.opts.UsageOfAll && m.finals <= m.bound.Sequences {
+		p.heard = append(p.heard, u)
+	}
+	if !m.apart {
 		m.ofSome = m.isOfOnePrompt(m.final)
 		return
 	}
-	p := m.prompts
-	p.alone = format.AddSat(p.alone, max(0, u.prompt))
+	for _, u := range p.heard {
+		m.tellAlone(u)
+	}
+	p.heard = p.heard[:0]
 	m.final.prompt = max(m.final.prompt, (p.alone+m.asked.sequences-1)/m.asked.sequences)
 	m.ofSome = m.finals < m.bound.Sequences
+	if m.sumUp(); p.silent == 0 {
+		m.final.cached = min(p.sum.cached, m.final.prompt)
+	}
+}
+
+// tellAlone takes the usage chunk of a completion: of those that have ended, the first
+// one that has none yet.
+func (m *completionMeter) tellAlone(u usage) {
+	p := m.prompts
+	p.alone = format.AddSat(p.alone, max(0, u.prompt))
 	for i := range m.choices {
 		if c := &m.choices[i]; c.finished && !c.prompted {
 			c.prompted = true
 			if i := m.promptOf(c.index); i >= 0 {
 				m.tell(i, u)
 			}
-			break
+			return
 		}
-	}
-	if m.sumUp(); p.silent == 0 {
-		m.final.cached = min(p.sum.cached, m.final.prompt)
 	}
 }
 
-// isApart reports whether the usage chunk that came last speaks of one completion. It
-// does where the profile says so, and where nothing is known of the backend and the first
-// one that ended was followed by the first usage, or all of them by as many.
-func (m *completionMeter) isApart(prompt int64) bool {
+// order is what the usage chunks of a stream have shown of whose they are.
+type order struct {
+	shown bool  // each seems to be that of one completion
+	fell  bool  // one said less than the one before
+	said  int64 // tokens of the completion, by the last one
+	text  int64 // bytes that were delivered before it
+}
+
+// isApart reports whether the usage chunk that came last, u, speaks of one completion. It
+// does where the profile says so. Where nothing is known of the backend, it does where as
+// many usages came as completions have ended, the first of them before the last completion
+// ended, or where the text is more than is said. Usages that never fall are those of
+// all until then, as far as their last one can be all of the text.
+func (m *completionMeter) isApart(u usage) bool {
 	if m.opts.UsageOfAll || m.opts.UsagePerSequence {
 		return m.perSequence()
 	}
-	ended := int64(m.finishedChoices())
-	shown := m.apart || m.finals == ended && (ended > 1 || ended < m.bound.Sequences)
-	return shown && m.finals <= ended && m.asked.canBeOfOne(prompt)
+	ended, n, text, o := int64(m.finishedChoices()), m.claimed(u), m.text(), &m.order
+	more := n > 0 && (n < m.least() || m.rather(m.sum, n, 0))
+	stands := text > o.text && n <= o.said // though there was more text
+	o.fell = o.fell || n < o.said
+	o.shown = o.shown || m.finals == ended && (ended > 1 || ended < m.bound.Sequences) || m.finals > 1 && more
+	o.said, o.text = n, text
+	return o.shown && m.finals <= ended && m.asked.canBeOfOne(u.prompt) && (m.finals == 1 || o.fell || stands || more)
 }
 
 // tell notes what a usage says of prompt i. One of more tokens than it can be is that of

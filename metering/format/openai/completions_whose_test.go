@@ -41,3 +41,53 @@ func TestUsageOfLanguagesWithManyBytes(t *testing.T) {
 		}
 	}
 }
+
+// chunks are the events of choices that say so many words each, one after the other; after
+// is what follows the end of each of them.
+func chunks(word string, words []int, after ...string) (events []string) {
+	for i, n := range words {
+		for range n {
+			events = append(events, say(i, word, ""))
+		}
+		events = append(events, stop(i, ""))
+		if i < len(after) {
+			events = append(events, after[i])
+		}
+	}
+	return events
+}
+
+// A usage chunk that comes twice, or that grows, is that of all until then, as long as the
+// text is no more than it says. Else each is that of one completion and its prompt,
+// wherever it comes.
+func TestWhoseUsageChunksAre(t *testing.T) {
+	const one, two, three = `"prompt":"The gate is","n":2`, `"prompt":["The gate is","Water runs down"]`, `"prompt":["The gate is","Water runs down","It rains"]`
+	long := prose(2) // 12 tokens of 4 bytes in an event
+	for name, c := range map[string]struct {
+		fields          string
+		events          []string
+		prompt, written int64
+	}{
+		"twice":                  {one, append(chunks("word", []int{4, 6}), alone(3, 10), alone(3, 10)), 3, 10},
+		"twice, long events":     {one, append(chunks(long, []int{4, 6}), alone(3, 120), alone(3, 120)), 3, 120},
+		"twice, two prompts":     {two, append(chunks("word", []int{4, 6}), alone(7, 10), alone(7, 10)), 7, 10},
+		"growing":                {one, chunks("word", []int{4, 6}, alone(3, 4), alone(3, 10)), 3, 10},
+		"growing, long events":   {one, chunks(long, []int{4, 6}, alone(3, 48), alone(3, 120)), 3, 120},
+		"growing, two prompts":   {two, chunks("word", []int{4, 6}, alone(3, 4), alone(7, 10)), 7, 10},
+		"each":                   {one, chunks("word", []int{4, 6}, alone(3, 4), alone(3, 6)), 3, 10},
+		"each, long events":      {one, chunks(long, []int{4, 6}, alone(3, 48), alone(3, 72)), 3, 120},
+		"each, of short tokens":  {one, chunks("12345678", []int{5, 5}, alone(3, 20), alone(3, 20)), 3, 40},
+		"each, two prompts":      {two, chunks("word", []int{4, 6}, alone(3, 4), alone(4, 6)), 7, 10},
+		"behind all, of two":     {two, append(chunks("word", []int{4, 6}), alone(3, 4), alone(4, 6)), 7, 10},
+		"behind all, the other":  {two, append(chunks("word", []int{6, 4}), alone(3, 6), alone(4, 4)), 7, 10},
+		"behind all, of three":   {three, append(chunks("word", []int{4, 6, 5}), alone(3, 4), alone(4, 6), alone(2, 5)), 9, 15},
+		"behind all, of six":     {three + `,"n":2`, append(chunks("word", []int{4, 4, 4, 4, 4, 4}), alone(3, 4), alone(3, 4), alone(4, 4), alone(4, 4), alone(2, 4), alone(2, 4)), 9, 24},
+		"behind all, one behind": {three, append(chunks("word", []int{4, 6, 5}), alone(3, 4), alone(4, 6)), 9, 15},
+	} {
+		m := textMeter(t, c.fields+`,"max_tokens":100,"stream":true`, format.MeterOptions{})
+		listen(m, append(c.events, done)...)
+		if u, _, clamped := m.Final(format.Complete, start); onlyTokens(u) != tokens(c.prompt, c.written) || clamped {
+			t.Errorf("%s: %v, clamped %v, want %d and %d", name, onlyTokens(u), clamped, c.prompt, c.written)
+		}
+	}
+}
