@@ -164,7 +164,7 @@ func (m *completionMeter) sumUp() {
 	if !m.canBePrompt(sum) {
 		sum = 0
 	}
-	m.running.prompt, m.running.cached = sum, p.sum.cached
+	m.running.prompt, m.running.cached, m.said = sum, p.sum.cached, p.sum.tokens
 }
 
 // readFirst takes the usage of a document that speaks of the first prompt. It does where

@@ -8,6 +8,7 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
@@ -210,5 +211,53 @@ func TestPromptsThatAreCutOnlyWhereTheEngineCuts(t *testing.T) {
 	}
 	if format.ProfileOf("no engine").TruncatesPrompts() {
 		t.Error("an engine that is not known truncates prompts")
+	}
+}
+
+// What a tokenizer counts of texts, and what was counted of ids, is what was sent: an
+// engine that cuts the prompts reads less. Nor does a count lower what was reported.
+func TestCountsOfPromptsThatWereCut(t *testing.T) {
+	texts := `["` + prose(100) + `","` + prose(100) + `"]`
+	for name, c := range map[string]struct {
+		prompt  string
+		usage   string
+		counted int64
+		want    map[bool]int64 // by whether the engine cuts
+	}{
+		"one of two texts":   {texts, used(10, 1), 1100, map[bool]int64{true: 20, false: 1100}},
+		"no usage":           {texts, "", 1100, map[bool]int64{true: 20, false: 1100}},
+		"a count of less":    {texts, used(10, 1), 9, map[bool]int64{true: 10, false: 10}},
+		"no count":           {texts, "", -1, map[bool]int64{true: 20, false: 1200}},
+		"one text":           {`"` + prose(100) + `"`, "", 600, map[bool]int64{true: 10, false: 600}},
+		"ids":                {`[[1,2,3,4,5,6,7,8,9,10,11,12],[1,2]]`, "", -1, map[bool]int64{true: 12, false: 14}},
+		"ids, of the second": {`[[1,2],[1,2,3,4,5,6,7,8,9,10,11,12]]`, used(2, 1), -1, map[bool]int64{true: 12, false: 14}},
+	} {
+		for cuts, want := range c.want {
+			m := textMeter(t, `"max_tokens":8,"stream":true,"truncate_prompt_tokens":10,"prompt":`+c.prompt, format.MeterOptions{UsageOfAll: true, TruncatesPrompts: cuts})
+			listen(m, say(0, "a", c.usage))
+			if c.counted > 0 {
+				if prompt, _, _ := m.NeedsTokenizer(); !prompt {
+					t.Errorf("%s: the prompts are not counted", name)
+				}
+				m.Tokenized(c.counted, -1)
+			}
+			if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(want, 1) {
+				t.Errorf("%s, cut %v: %v, want %d", name, cuts, onlyTokens(u), want)
+			}
+		}
+	}
+	r, err := openai.Parse([]byte(`{"model":"m","max_tokens":9,"stream":true,"truncate_prompt_tokens":10,"messages":[{"role":"user","content":"` + prose(100) + `"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.Bound(limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := openai.NewMeter(r, b, nil, format.MeterOptions{Start: start, TruncatesPrompts: true})
+	listen(m, `data: {"choices":[{"index":0,"delta":{"content":"a"}}]}`+"\n\n")
+	m.Tokenized(610, -1)
+	if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(10, 1) {
+		t.Errorf("a chat: %v", onlyTokens(u))
 	}
 }

@@ -51,6 +51,22 @@ func truncation(members []member) int64 {
 	return format.MaxInt64
 }
 
+// truncated is how many tokens of all prompts the client asks the engine to read at most.
+func (r *Request) truncated() (tokens int64) {
+	each := truncation(r.members)
+	if r.messages != nil || each == format.MaxInt64 {
+		return each
+	}
+	for i := range r.prompts {
+		if p := &r.prompts[i]; p.text == nil {
+			tokens = format.AddSat(tokens, min(each, p.tokens))
+		} else {
+			tokens = format.AddSat(tokens, each)
+		}
+	}
+	return tokens
+}
+
 // floor adds up the fewest tokens that the texts of a request can be.
 type floor struct {
 	most  int64 // tokens that are read of each text, at most

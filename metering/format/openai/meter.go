@@ -40,6 +40,8 @@ type Meter struct {
 	absurd   bool   // a running usage was negative, or had more cached tokens than prompt
 	fewest   int64  // the fewest tokens that the prompt can be, where measured
 	measured bool
+	most     int64   // tokens that the engine is known to read of all prompts, at most
+	said     int64   // tokens of running.prompt that the backend said of some prompts of several
 	apart    bool    // each usage chunk speaks of one prompt of several, as those that came have shown
 	ofSome   bool    // final speaks of one prompt of several
 	ofOne    bool    // and of one completion, for more reasons than the text of its prompts
@@ -71,7 +73,11 @@ func NewMeter(r *Request, b format.Bound, cal *format.Calibration, o format.Mete
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Meter{request: r, bound: b, cal: cal, opts: o, tokenPrompt: -1, tokenText: -1}
+	m := &Meter{request: r, bound: b, cal: cal, opts: o, most: format.MaxInt64, tokenPrompt: -1, tokenText: -1}
+	if o.TruncatesPrompts {
+		m.most = r.truncated()
+	}
+	return m
 }
 
 // Event reads one event of the stream, as Events returns it. out is what the
