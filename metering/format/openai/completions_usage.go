@@ -227,6 +227,13 @@ func (m *Meter) canBeOfSome(tokens int64) bool {
 	return len(m.request.prompts) > 1 && tokens > 0 && !m.opts.UsageOfAll && !m.ofAll && m.request.canBeOfOne(tokens)
 }
 
+// mayBeCut reports whether all prompts can be so few tokens because the client asks the
+// engine to read less of each. More than it asks for shows that the engine reads all.
+func (r *Request) mayBeCut(tokens int64) bool {
+	each := readOfEach(r.members)
+	return each < format.MaxInt64 && (each != truncation(r.members) || tokens <= format.MulSat(each, int64(len(r.prompts))))
+}
+
 // isKnownOfOne reports whether a usage of so many prompt tokens is that of one prompt of
 // several for sure: the profile or earlier usages say so, or fewer tokens are reported than
 // were sent by their numbers.
@@ -238,7 +245,7 @@ func (m *Meter) isKnownOfOne(tokens int64) bool {
 	case m.opts.UsagePerSequence, m.apart:
 		return true
 	}
-	return tokens < r.ids && readOfEach(r.members) == format.MaxInt64
+	return tokens < r.ids && !r.mayBeCut(tokens)
 }
 
 // asOne is how many bytes a token had if a usage of so many prompt tokens were that of all
@@ -249,7 +256,7 @@ func (m *Meter) asOne(tokens int64) float64 {
 	r := m.request
 	usual := max(m.estimator().Prompt, format.DefaultBytesPerToken)
 	far := otherRatio * usual * float64(tokens)
-	if !m.canBeOfSome(tokens) || r.size.text <= fewBytes || float64(r.size.text) <= far || readOfEach(r.members) < format.MaxInt64 {
+	if !m.canBeOfSome(tokens) || r.size.text <= fewBytes || float64(r.size.text) <= far || r.mayBeCut(tokens) {
 		return 0
 	}
 	if m.dense == nil {

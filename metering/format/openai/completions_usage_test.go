@@ -261,3 +261,25 @@ func TestCountsOfPromptsThatWereCut(t *testing.T) {
 		t.Errorf("a chat: %v", onlyTokens(u))
 	}
 }
+
+// A usage of more than the prompts could have if they were cut shows that they were not,
+// and may be that of one of them.
+func TestUsageBeyondTheCut(t *testing.T) {
+	texts := `["` + prose(100) + `","` + prose(100) + `"]`
+	for name, c := range map[string]struct {
+		prompts, cut string
+		reported     int
+		want         int64
+	}{
+		"ids":            {`[[1,2,3,4,5,6,7,8],[1,2,3,4,5,6,7,8,9]]`, "3", 8, 17},
+		"ids, cut":       {`[[1,2,3,4,5,6,7,8],[1,2,3,4,5,6,7,8,9]]`, "3", 6, 6},
+		"texts":          {texts, "200", 550, 550 + 600},
+		"texts, cut":     {texts, "300", 550, 550},
+		"at the longest": {texts, "-1", 550, 550},
+	} {
+		m := textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"prompt":`+c.prompts, format.MeterOptions{})
+		if got := promptCharge(t, m, document(used(c.reported, 4), "ab cdef", "ab cdef")); got != c.want {
+			t.Errorf("%s: %d are charged as %d, want %d", name, c.reported, got, c.want)
+		}
+	}
+}
