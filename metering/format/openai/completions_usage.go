@@ -61,7 +61,9 @@ func (m *completionMeter) readAlone() {
 		p.heard = append(p.heard, u)
 	}
 	if !m.apart {
-		m.ofSome = m.isOfOnePrompt(m.final)
+		if m.ofSome = m.isOfOnePrompt(m.final); m.ofSome && p.silent == len(p.of) {
+			m.running.prompt = 0 // it was taken for that of all, and nothing tells of which one it is
+		}
 		return
 	}
 	for _, u := range p.heard {

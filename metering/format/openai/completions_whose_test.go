@@ -91,3 +91,25 @@ func TestWhoseUsageChunksAre(t *testing.T) {
 		}
 	}
 }
+
+// A stream with one usage is believed in the same way.
+func TestOneUsageOfAStreamInManyBytes(t *testing.T) {
+	hindi := strings.Repeat("नदी और उसके किनारे ", 40)
+	first := int64(len(hindi) / 4)
+	said := len(hindi) * 2 / 7
+	for name, c := range map[string]struct {
+		prompt, completion int
+		want               int64
+	}{
+		"of all":                        {said, 10, int64(said)},
+		"of one by its completion":      {said, 4, 2 * first},
+		"of one, beyond any language":   {int(first) - 40, 10, 2 * first},
+		"of all, though short of words": {said, 12, int64(said)},
+	} {
+		m := textMeter(t, `"max_tokens":100,"stream":true,"prompt":["`+hindi+`","`+hindi+`"]`, format.MeterOptions{})
+		listen(m, append(chunks("word", []int{4, 6}), alone(c.prompt, c.completion), done)...)
+		if u, _, clamped := m.Final(format.Complete, start); onlyTokens(u) != tokens(c.want, int64(max(c.completion, 10))) || clamped {
+			t.Errorf("%s: %v, clamped %v, want %d", name, onlyTokens(u), clamped, c.want)
+		}
+	}
+}
