@@ -260,14 +260,33 @@ func TestABatchOfAnEngineThatIsNotKnown(t *testing.T) {
 	}
 }
 
-// TestTruncatedPrompts: a text that the client has the engine cut is no less than what is left of it.
+// TestTruncatedPrompts: a text that the client has the engine cut is no less than what is left of it,
+// and no more where the engine is known to cut it.
 func TestTruncatedPrompts(t *testing.T) {
 	long := strings.Repeat("the river and its banks ", 100)
-	for reported, right := range map[int]int{128: 128, 64: 1200, 1: 1200} {
-		r := playing(t, format.EngineVLLM, says(sse, piece(0, "word", `"stop"`, "")+piece(1, "word", `"stop"`, "")+usageEvent(reported, 2)+doneEvent), textual)
+	for engine, charged := range map[format.Engine]map[int]int{
+		format.EngineVLLM:   {128: 128, 64: 128, 1: 128},
+		format.EngineSGLang: {128: 128, 64: 1200, 1: 1200},
+	} {
+		for reported, right := range charged {
+			r := playing(t, engine, says(sse, piece(0, "word", `"stop"`, "")+piece(1, "word", `"stop"`, "")+usageEvent(reported, 2)+doneEvent), textual)
+			k := r.buy(maxPurchase)
+			r.complete(k, `"prompt":["`+long+`","`+long+`"],"max_tokens":8,"stream":true,"truncate_prompt_tokens":64`)
+			r.wantCharged(k, fmt.Sprintf("%d of %s", reported, engine), cost10(right, 2))
+		}
+	}
+}
+
+// TestSilentPromptsAreCutWhereTheEngineCuts: of a batch whose stream breaks off, the prompts of which
+// nothing was said are as short as the client had them cut only where the engine does so.
+func TestSilentPromptsAreCutWhereTheEngineCuts(t *testing.T) {
+	list := "[" + strings.TrimSuffix(strings.Repeat("7,", 300), ",") + "]"
+	for engine, right := range map[format.Engine]int{format.EngineVLLM: 6, format.EngineTRTLLM: 6, format.EngineSGLang: 602, format.EngineLlamaCpp: 602} {
+		begun := piece(0, "word", "null", `,"usage":{"prompt_tokens":2,"completion_tokens":1,"total_tokens":3}`)
+		r := playing(t, engine, says(sse, begun), textual)
 		k := r.buy(maxPurchase)
-		r.complete(k, `"prompt":["`+long+`","`+long+`"],"max_tokens":8,"stream":true,"truncate_prompt_tokens":64`)
-		r.wantCharged(k, fmt.Sprint(reported), cost10(right, 2))
+		r.complete(k, `"prompt":[[7,8],`+list+`,`+list+`],"max_tokens":8,"stream":true,"truncate_prompt_tokens":2`)
+		r.wantCharged(k, string(engine), cost10(right, 1))
 	}
 }
 

@@ -71,7 +71,7 @@ func (c *call) meet(b *gpu.Backend) format.Rewrite {
 	c.meter = c.o.req.Meter(c.o.bound, c.o.model.lessons.of(b).calibration, format.MeterOptions{
 		Start: c.began, ContinuousUsage: continuous, Timings: timings, UsagePerSequence: p.UsagePerSequence,
 		UsageOfAll: !p.UsagePerSequence && p.Engine != format.EngineGeneric, OneCompletion: p.OneCompletion,
-		Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter(), Public: c.o.public()})
+		TruncatesPrompts: p.TruncatesPrompts(), Gathered: c.gathers, KeepText: p.Counting != format.CountNone, Voter: c.x.voter(), Public: c.o.public()})
 	return format.Rewrite{Model: b.Upstream(c.o.model.Name), Cap: c.o.bound.Cap, Stream: c.gathers,
 		ForceUsage: streams && p.IncludeUsage, ContinuousUsage: continuous, Profile: p}
 }

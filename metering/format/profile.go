@@ -115,6 +115,10 @@ func ProfileOf(e Engine) Profile {
 // an engine that is not known, the request is cancelled.
 func (p Profile) AwaitsUnary() bool { return !p.StopsUnary && p.Engine != EngineGeneric }
 
+// TruncatesPrompts reports whether the engine is known to read no more tokens of each
+// prompt than truncate_prompt_tokens says. Other engines ignore the field and read all.
+func (p Profile) TruncatesPrompts() bool { return p.Engine == EngineVLLM || p.Engine == EngineTRTLLM }
+
 // Setting is what a backend's owner says of it. What is said stands above what
 // is known of the engine.
 type Setting struct {

@@ -11,6 +11,7 @@ type MeterOptions struct {
 	UsagePerSequence bool             // see Profile
 	UsageOfAll       bool             // a usage is known to speak of all completions; neither: nothing is known
 	OneCompletion    bool             // see Profile
+	TruncatesPrompts bool             // see Profile.TruncatesPrompts
 	Gathered         bool             // the stream is read for a client that waits for one document
 	KeepText         bool             // keep the text, for NeedsTokenizer, as long as no usage was reported
 	Voter            uint64           // who asked, for the Calibration: one number for each account

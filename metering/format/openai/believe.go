@@ -25,6 +25,11 @@ const maxCompletion = 1 << 20
 // several: the middle between all of two completions and one of them.
 const otherRatio = 1.4
 
+// manyBytes is how many bytes a token has on average in languages that have many, such as
+// Hindi, Tamil and Thai. Texts of several prompts that have no more as the whole may be
+// the whole.
+const manyBytes = 8
+
 // tooFew reports whether what was delivered cannot be so few tokens.
 func tooFew(tokens int64, a *amount) bool {
 	return a.dense > fewBytes && float64(a.dense) > format.MaxBytesPerToken*float64(tokens)+strangeBytes*float64(min(tokens, a.deltas))
@@ -113,28 +118,42 @@ func (m *Meter) speaksOfAll(n int64) bool {
 
 // fitsBetter reports whether the text delivered is rather many tokens than few:
 // as few it had far more bytes per token than usual, and as many it comes closer.
-// Languages differ in that, so that engines which are known are not asked, and
-// what is learned from one of few bytes per token does not count against others.
+// Languages differ in that, so that what is learned from one of few bytes per token does
+// not count against others. A text of fewBytes says nothing.
 func (m *Meter) fitsBetter(many, few int64) bool {
-	all := m.all()
-	if m.opts.UsageOfAll || few <= 0 || many <= few || all.words <= fewBytes {
+	return m.all().words > fewBytes && m.rather(many, few, otherRatio*m.usualBytes())
+}
+
+// usualBytes is how many bytes of a completion a token has as a rule.
+func (m *Meter) usualBytes() float64 { return max(m.estimator().Bytes, format.DefaultBytesPerToken) }
+
+// rather reports whether the text delivered is rather many tokens than few, be it short:
+// as few it had more bytes per token than above, and as many it comes closer to what is
+// usual. Engines that are known are not asked.
+func (m *Meter) rather(many, few int64, above float64) bool {
+	if m.opts.UsageOfAll || few <= 0 || many <= few {
 		return false
 	}
-	text, usual := float64(all.words), max(m.estimator().Bytes, format.DefaultBytesPerToken)
+	text, usual := float64(m.all().words), m.usualBytes()
 	off := math.Log(text / float64(few) / usual)
-	return off > math.Log(otherRatio) && off > math.Abs(math.Log(text/float64(many)/usual))
+	return text/float64(few) > max(above, otherRatio*usual) && off > math.Abs(math.Log(text/float64(many)/usual))
 }
 
 // speaksOfOne reports whether the usage of a unary answer with several completions
 // is that of one completion. others is the number of tokens of the other
 // completions. It is so where the profile says so, where fewer tokens were
 // reported than the backend listed, or where the text of all completions is rather
-// that many.
+// that many. Those of several prompts need more than manyBytes for each token.
 func (m *Meter) speaksOfOne(tokens, others int64) bool {
-	if len(m.choices) < 2 || tokens <= 0 || tokens > m.bound.Cap {
+	switch {
+	case len(m.choices) < 2, tokens <= 0, tokens > m.bound.Cap:
 		return false
+	case m.ofOne, m.opts.UsagePerSequence, tokens < m.least():
+		return true
+	case len(m.request.prompts) > 1:
+		return m.all().words > fewBytes && m.rather(others, tokens, manyBytes)
 	}
-	return m.ofSome || m.opts.UsagePerSequence || tokens < m.least() || m.fitsBetter(others, tokens)
+	return m.fitsBetter(others, tokens)
 }
 
 // others is the count of all completions of a unary answer whose usage speaks of

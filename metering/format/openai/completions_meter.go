@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"math"
 	"strconv"
 
 	"sluice.example/sluice/metering/format"
@@ -13,13 +14,17 @@ type completionMeter struct {
 	Meter
 	asked   *completionRequest
 	prompts *promptUsages // nil: there is one prompt
+	order   order
 }
 
 // Meter implements format.Request.
 func (r *completionRequest) Meter(b format.Bound, cal *format.Calibration, o format.MeterOptions) format.Meter {
 	m := &completionMeter{Meter: *NewMeter(&r.Request, b, cal, o), asked: r}
 	if len(r.prompts) > 1 {
-		m.prompts = &promptUsages{of: make([]promptUsage, len(r.prompts)), silent: len(r.prompts), most: readOfEach(r.members)}
+		m.prompts = &promptUsages{of: make([]promptUsage, len(r.prompts)), silent: len(r.prompts), most: math.MaxInt64}
+		if o.TruncatesPrompts {
+			m.prompts.most = truncation(r.members)
+		}
 	}
 	return m
 }

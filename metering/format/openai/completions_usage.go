@@ -12,11 +12,12 @@ import (
 type promptUsages struct {
 	of     []promptUsage // by prompt
 	sum    promptUsage   // of all in of
-	most   int64         // tokens that are read of each, at most
+	most   int64         // tokens that the engine is known to read of each, at most
 	silent int           // prompts of which nothing was said yet
 	guess  int64         // what those take as a rule, where begun
 	begun  bool
-	alone  int64 // prompt tokens of usage chunks that each completion has for itself
+	alone  int64   // prompt tokens of usage chunks that each completion has for itself
+	heard  []usage // usage chunks of which nothing has shown yet that they are such
 }
 
 // promptUsage is what the backend said of one prompt, in tokens; 0: nothing yet.
@@ -51,42 +52,71 @@ func (m *completionMeter) promptOf(choice int64) int {
 // that ended last and of its prompt.
 func (m *completionMeter) readAlone() {
 	u, _ := readUsage(m.chunk.usage)
-	m.apart = m.isApart(u.prompt)
-	switch {
-	case m.prompts == nil:
-		return
-	case !m.apart:
-		m.ofSome = m.isOfOnePrompt(m.final.prompt)
+	m.apart = m.isApart(u)
+	p := m.prompts
+	if p == nil {
 		return
 	}
-	p := m.prompts
-	p.alone = format.AddSat(p.alone, max(0, u.prompt))
+	if !m.opts.UsageOfAll && m.finals <= m.bound.Sequences {
+		p.heard = append(p.heard, u)
+	}
+	if !m.apart {
+		if m.ofSome = m.isOfOnePrompt(m.final); m.ofSome && p.silent == len(p.of) {
+			m.running.prompt = 0 // it was taken for that of all, and nothing tells of which one it is
+		}
+		return
+	}
+	for _, u := range p.heard {
+		m.tellAlone(u)
+	}
+	p.heard = p.heard[:0]
 	m.final.prompt = max(m.final.prompt, (p.alone+m.asked.sequences-1)/m.asked.sequences)
 	m.ofSome = m.finals < m.bound.Sequences
+	if m.sumUp(); p.silent == 0 {
+		m.final.cached = min(p.sum.cached, m.final.prompt)
+	}
+}
+
+// tellAlone takes the usage chunk of a completion: of those that have ended, the first
+// one that has none yet.
+func (m *completionMeter) tellAlone(u usage) {
+	p := m.prompts
+	p.alone = format.AddSat(p.alone, max(0, u.prompt))
 	for i := range m.choices {
 		if c := &m.choices[i]; c.finished && !c.prompted {
 			c.prompted = true
 			if i := m.promptOf(c.index); i >= 0 {
 				m.tell(i, u)
 			}
-			break
+			return
 		}
-	}
-	if m.sumUp(); p.silent == 0 {
-		m.final.cached = min(p.sum.cached, m.final.prompt)
 	}
 }
 
-// isApart reports whether the usage chunk that came last speaks of one completion. It
-// does where the profile says so, and where nothing is known of the backend and the first
-// one that ended was followed by the first usage, or all of them by as many.
-func (m *completionMeter) isApart(prompt int64) bool {
+// order is what the usage chunks of a stream have shown of whose they are.
+type order struct {
+	shown bool  // each seems to be that of one completion
+	fell  bool  // one said less than the one before
+	said  int64 // tokens of the completion, by the last one
+	text  int64 // bytes that were delivered before it
+}
+
+// isApart reports whether the usage chunk that came last, u, speaks of one completion. It
+// does where the profile says so. Where nothing is known of the backend, it does where as
+// many usages came as completions have ended, the first of them before the last completion
+// ended, or where the text is more than is said. Usages that never fall are those of
+// all until then, as far as their last one can be all of the text.
+func (m *completionMeter) isApart(u usage) bool {
 	if m.opts.UsageOfAll || m.opts.UsagePerSequence {
 		return m.perSequence()
 	}
-	ended := int64(m.finishedChoices())
-	shown := m.apart || m.finals == ended && (ended > 1 || ended < m.bound.Sequences)
-	return shown && m.finals <= ended && m.asked.canBeOfOne(prompt)
+	ended, n, text, o := int64(m.finishedChoices()), m.claimed(u), m.text(), &m.order
+	more := n > 0 && (n < m.least() || m.rather(m.sum, n, 0))
+	stands := text > o.text && n <= o.said // though there was more text
+	o.fell = o.fell || n < o.said
+	o.shown = o.shown || m.finals == ended && (ended > 1 || ended < m.bound.Sequences) || m.finals > 1 && more
+	o.said, o.text = n, text
+	return o.shown && m.finals <= ended && m.asked.canBeOfOne(u.prompt) && (m.finals == 1 || o.fell || stands || more)
 }
 
 // tell notes what a usage says of prompt i. One of more tokens than it can be is that of
@@ -136,7 +166,7 @@ func (m *completionMeter) sumUp() {
 	if !m.canBePrompt(sum) {
 		sum = 0
 	}
-	m.running.prompt, m.running.cached = sum, p.sum.cached
+	m.running.prompt, m.running.cached, m.said = sum, p.sum.cached, p.sum.tokens
 }
 
 // readFirst takes the usage of a document that speaks of the first prompt. It does where
@@ -145,7 +175,12 @@ func (m *completionMeter) readFirst() {
 	if m.prompts == nil || !m.hasFinal {
 		return
 	}
-	if n := m.claimed(m.final); !m.ofSome && m.speaksOfOne(n, m.others(n)) {
+	n := m.claimed(m.final)
+	switch others := m.others(n); {
+	case m.ofOne:
+	case m.asOne(m.final.prompt) > 0 && m.rather(others, n, manyBytes):
+		m.ofSome, m.ofOne = true, true
+	case !m.ofSome && m.speaksOfOne(n, others):
 		m.ofSome = m.asked.canBe(0, m.final.prompt)
 	}
 	if m.ofSome {
@@ -177,26 +212,54 @@ func (r *Request) canBeOfOne(tokens int64) bool {
 	return false
 }
 
-// isOfOnePrompt reports whether a usage of so many prompt tokens is that of one prompt of
-// several. It is so where the profile or earlier usages say so, where fewer tokens are
-// reported than were sent by their numbers, or where the text is rather that of one: as
-// all of them it had far more bytes per token than usual.
-func (m *Meter) isOfOnePrompt(tokens int64) bool {
+// isOfOnePrompt reports whether the usage of a stream is that of one prompt of several.
+// Where the texts of the prompts say so, but may be the whole, the completions must be
+// more than it says as well.
+func (m *completionMeter) isOfOnePrompt(u usage) bool {
+	if m.isKnownOfOne(u.prompt) {
+		return true
+	}
+	bytes, n := m.asOne(u.prompt), m.claimed(u)
+	return bytes > manyBytes || bytes > 0 && n > 0 && (n < m.least() || m.rather(m.others(n), n, manyBytes))
+}
+
+// canBeOfSome reports whether a usage of so many prompt tokens can be that of one prompt
+// of several.
+func (m *Meter) canBeOfSome(tokens int64) bool {
+	return len(m.request.prompts) > 1 && tokens > 0 && !m.opts.UsageOfAll && !m.ofAll && m.request.canBeOfOne(tokens)
+}
+
+// mayBeCut reports whether all prompts can be so few tokens because the client asks the
+// engine to read less of each. More than it asks for shows that the engine reads all.
+func (r *Request) mayBeCut(tokens int64) bool {
+	each := readOfEach(r.members)
+	return each < format.MaxInt64 && (each != truncation(r.members) || tokens <= format.MulSat(each, int64(len(r.prompts))))
+}
+
+// isKnownOfOne reports whether a usage of so many prompt tokens is that of one prompt of
+// several for sure: the profile or earlier usages say so, or fewer tokens are reported than
+// were sent by their numbers.
+func (m *Meter) isKnownOfOne(tokens int64) bool {
 	r := m.request
 	switch {
-	case len(r.prompts) < 2, tokens <= 0, m.opts.UsageOfAll, m.ofAll, !r.canBeOfOne(tokens):
+	case !m.canBeOfSome(tokens):
 		return false
 	case m.opts.UsagePerSequence, m.apart:
 		return true
-	case readOfEach(r.members) < format.MaxInt64: // nothing tells how long they are
-		return false
-	case tokens < r.ids:
-		return true
 	}
+	return tokens < r.ids && !r.mayBeCut(tokens)
+}
+
+// asOne is how many bytes a token had if a usage of so many prompt tokens were that of all
+// prompts, where their texts are rather that of one: as the whole they have far more bytes
+// per token than usual, and as one they come closer. It is 0 where they are rather the
+// whole, and where nothing tells how much of them is read.
+func (m *Meter) asOne(tokens int64) float64 {
+	r := m.request
 	usual := max(m.estimator().Prompt, format.DefaultBytesPerToken)
-	off := func(bytes int64) float64 { return math.Log(float64(bytes) / float64(tokens) / usual) }
-	if r.size.text <= fewBytes || off(r.size.text) <= math.Log(otherRatio) {
-		return false
+	far := otherRatio * usual * float64(tokens)
+	if !m.canBeOfSome(tokens) || r.size.text <= fewBytes || float64(r.size.text) <= far || r.mayBeCut(tokens) {
+		return 0
 	}
 	if m.dense == nil {
 		m.dense = make([]int64, len(r.prompts))
@@ -204,6 +267,7 @@ func (m *Meter) isOfOnePrompt(tokens int64) bool {
 			m.dense[i] = r.prompts[i].dense()
 		}
 	}
+	off := func(bytes int64) float64 { return math.Log(float64(bytes) / float64(tokens) / usual) }
 	all, closest := int64(0), math.Inf(1)
 	for i, bytes := range m.dense {
 		all = format.AddSat(all, bytes)
@@ -211,5 +275,8 @@ func (m *Meter) isOfOnePrompt(tokens int64) bool {
 			closest = min(closest, math.Abs(off(bytes)))
 		}
 	}
-	return all > fewBytes && off(all) > math.Log(otherRatio) && off(all) > closest
+	if all <= fewBytes || float64(all) <= far || off(all) <= closest {
+		return 0
+	}
+	return float64(all) / float64(tokens)
 }

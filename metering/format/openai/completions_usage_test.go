@@ -8,6 +8,7 @@ import (
 
 	"sluice.example/sluice/metering"
 	"sluice.example/sluice/metering/format"
+	"sluice.example/sluice/metering/format/openai"
 	"sluice.example/sluice/pricing"
 )
 
@@ -39,7 +40,8 @@ func TestUsageOfTheFirstPrompt(t *testing.T) {
 		"llama.cpp":                 {short, llama, 5, 3, 5 + 4, 6, metering.SourceCounted},
 		"llama.cpp, of all":         {`["a","b"]`, llama, 9, 3, 9, 6, metering.SourceCounted},
 		"unknown, short":            {short, generic, 12, 6, 12, 6, metering.SourceReported},
-		"unknown, of the first":     {long, generic, 650, 3, 650 + 600, 6, metering.SourceCounted},
+		"unknown, of the first":     {long, generic, 550, 3, 550 + 600, 3, metering.SourceRunning},
+		"unknown, of many bytes":    {long, generic, 650, 3, 650, 3, metering.SourceReported},
 		"unknown, of all":           {long, generic, 1300, 6, 1300, 6, metering.SourceReported},
 		"unknown, of long words":    {long, generic, 900, 6, 900, 6, metering.SourceReported},
 		"unknown, ids of the first": {ids, generic, 5, 3, 11, 6, metering.SourceCounted},
@@ -149,7 +151,7 @@ func TestUsageOfPromptsThatWereCut(t *testing.T) {
 		if got := promptCharge(t, m, document(used(c.reported, 6), "ab cdef", "ab cdef")); got != c.want {
 			t.Errorf("%s: %d are charged as %d, want %d", name, c.reported, got, c.want)
 		}
-		m = textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"stream":true,"prompt":`+c.prompts, format.MeterOptions{UsageOfAll: true, ContinuousUsage: true})
+		m = textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"stream":true,"prompt":`+c.prompts, format.MeterOptions{UsageOfAll: true, ContinuousUsage: true, TruncatesPrompts: true})
 		listen(m, say(0, "a", used(c.reported/2, 1)))
 		if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(c.want, 1) {
 			t.Errorf("%s, left: %v, want %d", name, onlyTokens(u), c.want)
@@ -174,6 +176,110 @@ func TestCachedTokensOfABatch(t *testing.T) {
 			if u, _, clamped := m.Final(end, start.Add(time.Second)); u[pricing.CachedInputTokens] != want || clamped {
 				t.Errorf("%s, %d events: %v, clamped %v, want %d cached", name, heard, u, clamped, want)
 			}
+		}
+	}
+}
+
+// An engine that ignores the field reads all of each prompt, and so does one that is
+// asked for as much as its model can read.
+func TestPromptsThatAreCutOnlyWhereTheEngineCuts(t *testing.T) {
+	ids := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]" }
+	listed := "[[7]," + ids(400) + "," + ids(400) + "]"
+	texts := `["The gate is","` + prose(100) + `","` + prose(100) + `"]`
+	for _, e := range format.Engines() {
+		p := format.ProfileOf(e)
+		o := format.MeterOptions{UsagePerSequence: p.UsagePerSequence, TruncatesPrompts: p.TruncatesPrompts()}
+		for name, c := range map[string]struct {
+			cut, prompts string
+			first        int
+			full, short  int64
+		}{
+			"ids":       {"1", listed, 1, 801, 3},
+			"texts":     {"2", texts, 2, 1202, 6},
+			"no number": {"-1", texts, 3, 1203, 1203},
+		} {
+			want := c.full
+			if e == format.EngineVLLM || e == format.EngineTRTLLM {
+				want = c.short
+			}
+			m := textMeter(t, `"max_tokens":8,"stream":true,"truncate_prompt_tokens":`+c.cut+`,"prompt":`+c.prompts, o)
+			listen(m, say(0, "a", used(c.first, 1)))
+			if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(want, 1) {
+				t.Errorf("%s of %s: %v, want %d", name, e, onlyTokens(u), want)
+			}
+		}
+	}
+	if format.ProfileOf("no engine").TruncatesPrompts() {
+		t.Error("an engine that is not known truncates prompts")
+	}
+}
+
+// What a tokenizer counts of texts, and what was counted of ids, is what was sent: an
+// engine that cuts the prompts reads less. Nor does a count lower what was reported.
+func TestCountsOfPromptsThatWereCut(t *testing.T) {
+	texts := `["` + prose(100) + `","` + prose(100) + `"]`
+	for name, c := range map[string]struct {
+		prompt  string
+		usage   string
+		counted int64
+		want    map[bool]int64 // by whether the engine cuts
+	}{
+		"one of two texts":   {texts, used(10, 1), 1100, map[bool]int64{true: 20, false: 1100}},
+		"no usage":           {texts, "", 1100, map[bool]int64{true: 20, false: 1100}},
+		"a count of less":    {texts, used(10, 1), 9, map[bool]int64{true: 10, false: 10}},
+		"no count":           {texts, "", -1, map[bool]int64{true: 20, false: 1200}},
+		"one text":           {`"` + prose(100) + `"`, "", 600, map[bool]int64{true: 10, false: 600}},
+		"ids":                {`[[1,2,3,4,5,6,7,8,9,10,11,12],[1,2]]`, "", -1, map[bool]int64{true: 12, false: 14}},
+		"ids, of the second": {`[[1,2],[1,2,3,4,5,6,7,8,9,10,11,12]]`, used(2, 1), -1, map[bool]int64{true: 12, false: 14}},
+	} {
+		for cuts, want := range c.want {
+			m := textMeter(t, `"max_tokens":8,"stream":true,"truncate_prompt_tokens":10,"prompt":`+c.prompt, format.MeterOptions{UsageOfAll: true, TruncatesPrompts: cuts})
+			listen(m, say(0, "a", c.usage))
+			if c.counted > 0 {
+				if prompt, _, _ := m.NeedsTokenizer(); !prompt {
+					t.Errorf("%s: the prompts are not counted", name)
+				}
+				m.Tokenized(c.counted, -1)
+			}
+			if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(want, 1) {
+				t.Errorf("%s, cut %v: %v, want %d", name, cuts, onlyTokens(u), want)
+			}
+		}
+	}
+	r, err := openai.Parse([]byte(`{"model":"m","max_tokens":9,"stream":true,"truncate_prompt_tokens":10,"messages":[{"role":"user","content":"` + prose(100) + `"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.Bound(limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := openai.NewMeter(r, b, nil, format.MeterOptions{Start: start, TruncatesPrompts: true})
+	listen(m, `data: {"choices":[{"index":0,"delta":{"content":"a"}}]}`+"\n\n")
+	m.Tokenized(610, -1)
+	if u, _, _ := m.Final(format.ClientGone, start); onlyTokens(u) != tokens(10, 1) {
+		t.Errorf("a chat: %v", onlyTokens(u))
+	}
+}
+
+// A usage of more than the prompts could have if they were cut shows that they were not,
+// and may be that of one of them.
+func TestUsageBeyondTheCut(t *testing.T) {
+	texts := `["` + prose(100) + `","` + prose(100) + `"]`
+	for name, c := range map[string]struct {
+		prompts, cut string
+		reported     int
+		want         int64
+	}{
+		"ids":            {`[[1,2,3,4,5,6,7,8],[1,2,3,4,5,6,7,8,9]]`, "3", 8, 17},
+		"ids, cut":       {`[[1,2,3,4,5,6,7,8],[1,2,3,4,5,6,7,8,9]]`, "3", 6, 6},
+		"texts":          {texts, "200", 550, 550 + 600},
+		"texts, cut":     {texts, "300", 550, 550},
+		"at the longest": {texts, "-1", 550, 550},
+	} {
+		m := textMeter(t, `"max_tokens":8,"truncate_prompt_tokens":`+c.cut+`,"prompt":`+c.prompts, format.MeterOptions{})
+		if got := promptCharge(t, m, document(used(c.reported, 4), "ab cdef", "ab cdef")); got != c.want {
+			t.Errorf("%s: %d are charged as %d, want %d", name, c.reported, got, c.want)
 		}
 	}
 }

@@ -35,22 +35,23 @@ func (m *Meter) estimator() *format.Estimates {
 
 // prompt is the best count of the prompt, within its bound: what the backend
 // said, its tokenizer, or an estimate from the bytes of its text and the number of
-// its other parts.
+// its other parts. The latter two are of texts in full, of which the engine may be known to
+// read less.
 func (m *Meter) prompt() tokenCount {
 	switch {
 	case m.running.prompt > 0 && !(m.mixed && m.tokenPrompt > 0):
 		return tokenCount{min(m.running.prompt, m.bound.Input), metering.SourceRunning}
 	case m.tokenPrompt > 0:
-		return tokenCount{min(m.tokenPrompt, m.bound.Input), metering.SourceTokenizer}
+		return tokenCount{min(max(m.said, min(m.tokenPrompt, m.most)), m.bound.Input), metering.SourceTokenizer}
 	case m.bound.Counted > 0:
-		return tokenCount{m.bound.Counted, metering.SourceTokenizer}
+		return tokenCount{min(m.bound.Counted, m.most), metering.SourceTokenizer}
 	}
 	e := m.estimator()
 	tokens := format.TokensFor(m.request.PromptBytes(), e.Prompt)
 	if m.request.size.media > 0 {
 		tokens = format.AddSat(tokens, int64(e.Part*float64(m.request.size.media)))
 	}
-	return tokenCount{min(max(tokens, m.fewest), m.bound.Input), metering.SourceCounted}
+	return tokenCount{min(max(tokens, m.fewest), m.most, m.bound.Input), metering.SourceCounted}
 }
 
 // completion is the best count of what was delivered.

@@ -188,12 +188,13 @@ func (m *Meter) charge(prompt, completion, cached int64, now time.Time) pricing.
 }
 
 // learn calibrates by a complete answer with a usage within bounds. A prompt
-// that is more than text, and reasoning that was not sent, say nothing about
-// bytes. The events of tool calls say nothing about those of text. A stream that a
+// that is more than text, or that the client has the engine cut, and reasoning that was
+// not sent, say nothing about bytes. The events of tool calls say nothing about those of text. A stream that a
 // client reads says nothing about the pace: a slow reader would slow it.
 func (m *Meter) learn(f usage, now time.Time) {
 	voter := m.opts.Voter
 	switch parts := m.request.size.media; {
+	case readOfEach(m.request.members) < format.MaxInt64:
 	case m.request.Countable():
 		m.cal.LearnPrompt(voter, m.request.PromptBytes(), f.prompt)
 	case parts > 0:

@@ -37,6 +37,8 @@ func TestDeliveredResultsAreCharged(t *testing.T) {
 		"twice the same":       {Embeddings, texts, vectors(`,{"index":2,"embedding":[1]}]}`), 3 * 6, 0},
 		"missing":              {Embeddings, texts, vectors(`]}`), 3 * 6, 0},
 		"missing, with usage":  {Embeddings, texts, vectors(`],"usage":{"prompt_tokens":40}}`), 30, 0},
+		"usage of those alone": {Embeddings, texts, vectors(`],"usage":{"prompt_tokens":18}}`), 18, 0},
+		"usage of all":         {Embeddings, texts, vectors(`],"usage":{"prompt_tokens":24}}`), 18, 0},
 		"beyond the bound":     {Embeddings, texts, vectors(`],"usage":{"prompt_tokens":4000}}`), 60, 0},
 		"an error at the end":  {Embeddings, texts, vectors(`],"error":{"message":"boom"}}`), 3 * 6, 0},
 		"it breaks off":        {Embeddings, texts, vectors(`,{"index":3,"embe`), 3 * 6, 0},

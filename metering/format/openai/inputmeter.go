@@ -236,15 +236,20 @@ func (m *inputMeter) prompt() tokenCount {
 	case m.bound.Counted > 0:
 		t = tokenCount{m.request.within(m.bound.Counted, m.bound.Each), metering.SourceTokenizer}
 	default:
-		if m.ratio == 0 { // once, so that a count never shrinks
-			if m.ratio = format.DefaultBytesPerToken; m.cal != nil {
-				m.ratio = m.cal.Estimates().Prompt
-			}
-		}
-		t.tokens = m.request.within(m.estimate(m.ratio), m.bound.Each)
+		t.tokens = m.likely()
 	}
 	t.tokens = min(t.tokens, m.bound.Input)
 	return t
+}
+
+// likely is how many tokens of all texts are read as a rule, by what was learned.
+func (m *inputMeter) likely() int64 {
+	if m.ratio == 0 { // once, so that a count never shrinks
+		if m.ratio = format.DefaultBytesPerToken; m.cal != nil {
+			m.ratio = m.cal.Estimates().Prompt
+		}
+	}
+	return m.request.within(m.estimate(m.ratio), m.bound.Each)
 }
 
 // usual is what engines usually put around the texts, in tokens.

@@ -39,6 +39,34 @@ func readOfEach(members []member) int64 {
 	return most
 }
 
+// truncation is how many tokens of each prompt the client asks the engine to read at
+// most; the largest int64: all that the model can read.
+func truncation(members []member) int64 {
+	for i := range members {
+		m := &members[i]
+		if n, ok := rawjson.Whole(m.value); ok && n >= 1 && m.key == "truncate_prompt_tokens" && !m.dropped {
+			return n
+		}
+	}
+	return format.MaxInt64
+}
+
+// truncated is how many tokens of all prompts the client asks the engine to read at most.
+func (r *Request) truncated() (tokens int64) {
+	each := truncation(r.members)
+	if r.messages != nil || each == format.MaxInt64 {
+		return each
+	}
+	for i := range r.prompts {
+		if p := &r.prompts[i]; p.text == nil {
+			tokens = format.AddSat(tokens, min(each, p.tokens))
+		} else {
+			tokens = format.AddSat(tokens, each)
+		}
+	}
+	return tokens
+}
+
 // floor adds up the fewest tokens that the texts of a request can be.
 type floor struct {
 	most  int64 // tokens that are read of each text, at most

@@ -139,3 +139,41 @@ func TestATokenizerIsHeldToKnownEvents(t *testing.T) {
 		}
 	}
 }
+
+// Prompts that the client has the engine cut teach nothing of how many bytes a token has.
+func TestPromptsThatWereCutTeachNothing(t *testing.T) {
+	texts := `"prompt":["` + prose(100) + `","` + prose(100) + `"]`
+	chat := `"messages":[{"role":"user","content":"` + prose(200) + `"}]`
+	for name, c := range map[string]struct {
+		of     format.Format
+		fields string
+		learns bool
+	}{
+		"completions":      {openai.Completions, texts, true},
+		"completions, cut": {openai.Completions, texts + `,"truncate_prompt_tokens":400`, false},
+		"cut at the most":  {openai.Completions, texts + `,"truncate_prompt_tokens":-1`, false},
+		"chat":             {openai.Chat, chat, true},
+		"chat, cut":        {openai.Chat, chat + `,"truncate_prompt_tokens":800`, false},
+	} {
+		r, err := c.of.Parse(c.of.Paths()[0], []byte(`{"model":"m","max_tokens":8,`+c.fields+`}`), noPolicy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := r.Bound(limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cal := format.NewCalibration()
+		for account := range uint64(20) {
+			m := r.Meter(b, cal, format.MeterOptions{Start: start, Voter: account, UsageOfAll: true})
+			answer := `{"choices":[{"index":0,"text":"ab","message":{"content":"ab"},"finish_reason":"stop"},{"index":1,"text":"ab","message":{"content":"ab"},"finish_reason":"stop"}]` + used(800, 2) + "}"
+			if _, err := m.Unary([]byte(answer)); err != nil {
+				t.Fatal(err)
+			}
+			m.Final(format.Complete, start.Add(time.Second))
+		}
+		if learned := cal.Estimates().Prompt != format.NewCalibration().Estimates().Prompt; learned != c.learns {
+			t.Errorf("%s: %v bytes in a token of a prompt", name, cal.Estimates().Prompt)
+		}
+	}
+}

@@ -40,8 +40,11 @@ type Meter struct {
 	absurd   bool   // a running usage was negative, or had more cached tokens than prompt
 	fewest   int64  // the fewest tokens that the prompt can be, where measured
 	measured bool
+	most     int64   // tokens that the engine is known to read of all prompts, at most
+	said     int64   // tokens of running.prompt that the backend said of some prompts of several
 	apart    bool    // each usage chunk speaks of one prompt of several, as those that came have shown
 	ofSome   bool    // final speaks of one prompt of several
+	ofOne    bool    // and of one completion, for more reasons than the text of its prompts
 	dense    []int64 // dense bytes of each of them, where measured
 	mixed    bool    // running.prompt has an estimate for some prompts of several
 	failed   bool    // the backend reported an error in the answer, or sent half a chunk
@@ -70,7 +73,11 @@ func NewMeter(r *Request, b format.Bound, cal *format.Calibration, o format.Mete
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Meter{request: r, bound: b, cal: cal, opts: o, tokenPrompt: -1, tokenText: -1}
+	m := &Meter{request: r, bound: b, cal: cal, opts: o, most: format.MaxInt64, tokenPrompt: -1, tokenText: -1}
+	if o.TruncatesPrompts {
+		m.most = r.truncated()
+	}
+	return m
 }
 
 // Event reads one event of the stream, as Events returns it. out is what the
@@ -302,7 +309,7 @@ func (m *Meter) showsRunning(raw []byte) bool {
 
 // note keeps what a usage says about the prompt, which does not change.
 func (m *Meter) note(u usage) {
-	if m.canBePrompt(u.prompt) && !m.isOfOnePrompt(u.prompt) {
+	if m.canBePrompt(u.prompt) && !m.isKnownOfOne(u.prompt) && m.asOne(u.prompt) <= manyBytes {
 		m.running.prompt = max(m.running.prompt, u.prompt)
 		m.running.cached = max(m.running.cached, u.believedCache())
 	}

@@ -103,14 +103,30 @@ func (r *inputs) weight(index, most int64) (tokens int64) {
 	return tokens
 }
 
+// isOfResults reports whether the usage is that of the texts which have results, where
+// some have none: it is closer to what those take as a rule than to what all take, of
+// which weight is the sum.
+func (m *inputMeter) isOfResults(weight int64) bool {
+	got := m.got.fullest()
+	if got.results >= m.request.count() || len(m.request.texts) == 0 || weight <= 0 {
+		return false
+	}
+	said, all := float64(m.read.prompt), float64(m.likely())
+	return said > 0 && said*said < all*all*float64(got.weight)/float64(weight)
+}
+
 // share is the part of n that belongs to the results that were delivered: by the length
-// of their texts, or by their number where fewer were asked for than there are texts.
+// of their texts, or by their number where fewer were asked for than there are texts. A
+// usage of the texts that have results alone is shared among these.
 func (m *inputMeter) share(n int64) int64 {
 	part, all := m.delivered.results, m.results.want
 	if texts := m.request.count(); all >= texts {
 		part, all = m.delivered.weight, 0
 		for i := range texts {
 			all = format.AddSat(all, m.request.weight(i, m.bound.Each))
+		}
+		if m.isOfResults(all) {
+			all = m.got.fullest().weight
 		}
 	}
 	if part >= all || n <= 0 {

@@ -50,7 +50,9 @@ func (m *Meter) Unary(body []byte) (clean []byte, err error) {
 	m.readInner()
 	if u, ok := m.usageOf(raw); ok {
 		m.note(u)
-		m.final, m.hasFinal, m.finals, m.ofSome = u, true, 1, m.isOfOnePrompt(u.prompt)
+		m.final, m.hasFinal, m.finals = u, true, 1
+		m.ofOne = m.isKnownOfOne(u.prompt)
+		m.ofSome = m.ofOne || m.asOne(u.prompt) > manyBytes
 	}
 	if m.renames() {
 		body = m.renamed(object)
