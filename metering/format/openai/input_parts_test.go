@@ -119,3 +119,17 @@ func TestSearchesOfDeliveredResults(t *testing.T) {
 		}
 	}
 }
+
+// The beginning of what is no JSON is no part of an answer, and makes no meter fail.
+func TestBeginningOfNoJSON(t *testing.T) {
+	for _, part := range []string{`{:"`, `{"data":[,`, `[:`, `{"a"`, `{`, ``} {
+		r, err := Embeddings.Parse("", []byte(`{"model":"demo","input":"a"}`), func(string) *format.Policy { return new(format.Policy) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := r.Meter(format.Bound{Input: 9}, nil, format.MeterOptions{})
+		if m.UnaryPart([]byte(part)); m.Started() {
+			t.Errorf("%q is a part of an answer", part)
+		}
+	}
+}

@@ -97,8 +97,8 @@ func (m *inputMeter) Unary(document []byte) ([]byte, error) {
 // UnaryPart implements format.Meter. A beginning in which no result has begun is no
 // part of an answer.
 func (m *inputMeter) UnaryPart(part []byte) {
-	whole := rawjson.Complete(part)
-	if whole == nil {
+	whole, err := checkValue(rawjson.Complete(part))
+	if err != nil {
 		return
 	}
 	m.noteBegun("", whole)
