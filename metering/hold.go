@@ -102,7 +102,7 @@ func (h *Hold) extend(total l402.Msat, patient bool) (*extendOp, *task, error) {
 // without an error, the charge is committed durably and exactly once, however often the store failed in between. ctx
 // bounds only the waiting. When ctx ends, the ledger continues with the settlement by itself. Calling Settle again
 // waits for the same settlement, whatever the arguments. The caller should use a context that does not end when the
-// client leaves, and must not change the entry.
+// client leaves, and must not change the entry, which is nil with an error.
 func (h *Hold) Settle(ctx context.Context, s Settlement) (*Entry, error) {
 	t, err := h.end(s)
 	if err != nil {

@@ -260,8 +260,11 @@ func (t *teller) settle(ctx context.Context, r *request, out *reply) error {
 		s = metering.Settlement{Source: metering.SourceNone, Outcome: metering.OutcomeClientGone}
 	}
 	e, err := h.Settle(ctx, s)
+	if err != nil {
+		return err
+	}
 	out.Answer.Charged, out.Answer.Provisional, out.Answer.Available = int64(e.Charged), e.Provisional, int64(e.Available)
-	return err
+	return nil
 }
 
 func balance(ctx context.Context, l *metering.Ledger, r *request, out *reply) error {
