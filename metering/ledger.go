@@ -35,7 +35,7 @@ type Config struct {
 	AuditPause           float64       // 4: rest of an audit after each snapshot, as a multiple of the snapshot's time
 	AuditSubjects        int           // 200,000: accounts, budgets and payments that such an audit keeps in memory
 	SealMonths           bool          // close each month once it is over, see Seal
-	KnownDeposits        int           // 65,536: payments remembered as presented, and as many as settled
+	KnownDeposits        int           // 262,144: payments remembered as presented, and as many as settled
 
 	// Now is the clock that judges whether other owners are alive; nil: time.Now. Only its monotonic reading counts, so
 	// that a step of the wall clock ends no owner.
@@ -65,7 +65,7 @@ func (c Config) withDefaults() Config {
 	if c.AuditPause <= 0 {
 		c.AuditPause = 4
 	}
-	c.KnownDeposits = orDefault(c.KnownDeposits, 65_536)
+	c.KnownDeposits = orDefault(c.KnownDeposits, 262_144)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
