@@ -12,10 +12,10 @@ import (
 )
 
 // These constants are for the holders part. Each holder has an account and a payment, and each
-// request of the holder presents the payment. A ledger remembers a limited number of payments that
-// it knows. The part measures the cost of a request when there are many payments. The holders take turns, so that no payment is remembered by chance. They take turns in
-// the order of their ids, so that the cost of many accounts as such is small; the ledger part
-// measures that cost.
+// request of the holder presents the payment. The part measures the cost of a request when there
+// are many payments. The holders take turns, so that no payment is remembered by chance. They take
+// turns in the order of their ids, so that the cost of many accounts as such is small; the ledger
+// part measures that cost.
 const (
 	fewHolders  = 1_000
 	manyHolders = 100_000
