@@ -89,11 +89,11 @@ func (e *Events) Next() ([]byte, error) {
 }
 
 // Held returns the next event if all of it has arrived already, and else nil. The event is
-// valid until the next call, as that of Next is. If the last read filled the buffer, more has
-// arrived than the buffer took, and Held reads once more.
+// valid until the next call, as that of Next is. If the last read filled the buffer within an
+// event, the rest of the event has arrived too, and Held reads once more.
 func (e *Events) Held() []byte {
 	n := e.scan()
-	if n == 0 && e.full && e.err == nil {
+	if n == 0 && e.full && e.start < e.end && e.err == nil {
 		e.fill()
 		n = e.scan()
 	}

@@ -168,3 +168,22 @@ func TestHeldBehindManyEvents(t *testing.T) {
 		r.Close()
 	}
 }
+
+// A stream that ends with its marker, where the buffer ends too, is not waited for.
+func TestHeldWaitsForNothing(t *testing.T) {
+	const marker = "data: [DONE]\n\n"
+	for size := 2000; size < 2100; size++ {
+		r, w := io.Pipe()
+		go w.Write([]byte("data: " + strings.Repeat("x", size-len("data: \n\n")-len(marker)) + "\n\n" + marker))
+		e := format.NewEvents(bufio.NewReaderSize(r, 4096), 0)
+		for range 2 {
+			if _, err := e.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if held := e.Held(); held != nil {
+			t.Fatalf("%d bytes: %q", size, held)
+		}
+		r.Close()
+	}
+}

@@ -3,9 +3,9 @@
 //	db, err := postgres.Open(ctx, pgtest.Start(t)) // a fresh, empty database
 //
 // The server listens on a unix socket in a directory of its own. All tests of the process that run at the same time
-// share the server, and it stops when the last of them ends; with Main, all tests of the package share it. With TEST_DATABASE_URL set, Start makes a database on that
-// server instead. When there is neither a URL nor an installed server, the test fails, because a ledger must be tested
-// on its real store.
+// share the server, and it stops when the last of them ends; with Main, all tests of the package share it. With
+// TEST_DATABASE_URL set, Start makes a database on that server instead. When there is neither a URL nor an installed
+// server, the test fails, because a ledger must be tested on its real store.
 package pgtest
 
 import (
